@@ -1,0 +1,68 @@
+"""``gitdist generator train | preview``: the generator alone, outside a study's run."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import prepare
+from gitdist.errors import StudyError
+from gitdist.generator.artefact import find_generator, load_generator
+from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.training import TrainingStep
+from gitdist.spec import StudySpec
+from gitdist.store import Store
+from gitdist.study.cluster import connected
+from gitdist.study.display import open_display
+from gitdist.study.paths import StudyPaths
+from gitdist.study.preparation import obtain_generator
+
+
+def train_generator(spec: StudySpec, results: Path, console: Console, address: str | None) -> None:
+    """Train the study's generator into the store, or find it there.
+
+    Raises:
+        StudyError: the study's generator has nothing to train, or training diverged.
+    """
+    if spec.generator.kind != "munit":
+        raise StudyError(f"generator.kind '{spec.generator.kind}' has no weights to train; preview shows what it draws")
+    store = Store(StudyPaths(results.resolve(), spec.name).store)
+    dataset = prepare(spec.data, store)
+    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
+
+        def on_step(step: TrainingStep) -> None:
+            display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
+
+        trained = obtain_generator(spec.generator, dataset, store, spec.resources.training, on_step)
+        display.say(f"generator in {trained.artefact}, got in {trained.training_s:.0f} s")
+
+
+def preview_generator(
+    spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int
+) -> None:
+    """Write a grid of training images and draws from them.
+
+    Args:
+        spec: the study.
+        results: the results directory with the store.
+        console: where the picture's place is printed.
+        out: the PNG file to write.
+        images: training images a class.
+        draws: draws an image.
+
+    Raises:
+        StudyError: the generator is not trained yet, or the picture cannot be written.
+    """
+    store = Store(StudyPaths(results.resolve(), spec.name).store)
+    dataset = prepare(spec.data, store)
+    compute = Compute.resolve(spec.stream.precision)
+    artefact = find_generator(spec.generator, dataset, store, compute)
+    if artefact is None and spec.generator.kind == "munit":
+        raise StudyError(f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`")
+    generator = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, artefact, compute)
+    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed)
+    try:
+        save_grid(grid, out)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png") from None
+    console.print(f"{out}: a row an image; the training image, then {draws} draws of the generator", highlight=False)

@@ -1,0 +1,43 @@
+"""Tables that commands print."""
+
+from typing import Any
+
+from rich.table import Table
+
+from gitdist.study.display import format_value
+from gitdist.study.summary import METRICS
+
+_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "many_accuracy": "many-shot accuracy",
+    "medium_accuracy": "medium-shot accuracy",
+    "few_accuracy": "few-shot accuracy",
+    "ekld": "eKLD (nats, 0 = invariant)",
+}
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Return the best trial beside the baseline, on validation and on test."""
+    best, baseline = summary["best"], summary["baseline"]
+    title = f"{summary['study']}: trial {best['number']} ({_params(best)}) beside no augmentation ({_params(baseline)})"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    columns = [("val", baseline), ("val", best), ("test", baseline), ("test", best)]
+    for split, chosen in columns:
+        kind = "baseline" if chosen is baseline else f"trial {best['number']}"
+        table.add_column(f"{'validation' if split == 'val' else split}\n{kind}", justify="right")
+    for metric in METRICS:
+        values = [chosen[split].get(f"{split}/{metric}") if chosen else None for split, chosen in columns]
+        if any(value is not None for value in values):
+            table.add_row(_NAMES[metric], *("-" if value is None else f"{value:.4f}" for value in values))
+    table.caption = (
+        f"{sum(summary['trials'].values())} trials in {summary['wall_s']:.0f} s; {summary['generated_images']:,} images "
+        f"generated; trials waited {summary['waiting_s']:.1f} s for them and trained {summary['training_s']:.0f} s"
+    )
+    return table
+
+
+def _params(chosen: dict[str, Any] | None) -> str:
+    if chosen is None:
+        return "not trained"
+    return ", ".join(f"{name} {format_value(value)}" for name, value in chosen["params"].items())

@@ -1,0 +1,1 @@
+"""Long-tailed image data sets: sources, class-size profiles, the true nuisances, and the prepared arrays."""

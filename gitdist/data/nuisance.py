@@ -1,0 +1,132 @@
+"""The true nuisance transformations x' ~ T(.|x): rotation, background, dilation or erosion.
+
+The numbers of all images are drawn first and at once, so a result depends on the images and the generator's state
+alone, never on how the work is cut into chunks.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample, pad
+from torch.utils.dlpack import from_dlpack
+
+from gitdist.errors import SpecError
+
+Images = TypeVar("Images", NDArray[np.uint8], Tensor)
+
+_CHUNK = 2048
+_BACKGROUND_LEVELS = 100
+_DILATED_SHARE = 0.6
+
+
+def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images:
+    """Return one fresh draw of the nuisance for each image, of the type and on the device of ``images``.
+
+    rotation: uniform in [-180, 180) degrees about the centre, bicubic, 0 outside; background: pixels that are 0 in
+    every channel become one integer of 0..99; dilation-erosion: with probability 0.6 dilation by a square of side
+    2..4, else erosion by one of side 1..2. ``"none"`` returns the images as they are.
+
+    Args:
+        nuisance: ``none``, ``rotation``, ``background`` or ``dilation-erosion``.
+        images: uint8 ``[N, C, H, W]``.
+        rng: the source of every random number.
+
+    Raises:
+        SpecError: there is no nuisance of that name.
+    """
+    if nuisance == "none":
+        return images
+    if nuisance not in _NUISANCES:
+        raise SpecError(f"a nuisance is one of {', '.join(['none', *_NUISANCES])}, but it is '{nuisance}'")
+    draw, apply = _NUISANCES[nuisance]
+    parameters = draw(len(images), rng)
+    if isinstance(images, Tensor):
+        return _in_chunks(images, parameters, apply)
+    return _in_chunks(from_dlpack(np.ascontiguousarray(images)), parameters, apply).numpy()
+
+
+def _in_chunks(images: Tensor, parameters: NDArray[Any], apply: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    on_device = torch.from_numpy(parameters).to(images.device)
+    for start in range(0, len(images), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        result[chunk] = apply(images[chunk], on_device[chunk])
+    return result
+
+
+def _draw_turns(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the cosine and sine of the angle of each image, ``[N, 2]``."""
+    angles = np.deg2rad(rng.uniform(-180.0, 180.0, count))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _rotate(images: Tensor, turns: Tensor) -> Tensor:
+    """Rotate counter-clockwise as seen, sampling the source at the inversely rotated pixel centres."""
+    height, width = images.shape[-2:]
+    cosine, sine = turns[:, 0, None, None], turns[:, 1, None, None]
+    down = _from_centre(height, images.device)[:, None]
+    across = _from_centre(width, images.device)
+    # grid_sample counts in units of half the width and half the height.
+    source_x = (cosine * across - sine * down) * (2 / width)
+    source_y = (sine * across + cosine * down) * (2 / height)
+    grid = torch.stack([source_x, source_y], dim=-1).to(torch.float32)
+    turned = grid_sample(images.to(torch.float32), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return turned.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _from_centre(size: int, device: torch.device) -> Tensor:
+    return torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2
+
+
+def _draw_levels(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return rng.integers(0, _BACKGROUND_LEVELS, count)
+
+
+def _fill_background(images: Tensor, levels: Tensor) -> Tensor:
+    empty = (images == 0).all(dim=1, keepdim=True)
+    return torch.where(empty, levels.to(torch.uint8).view(-1, 1, 1, 1), images)
+
+
+def _draw_sides(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the side of the square of each image: positive dilates, negative erodes."""
+    dilated = rng.random(count) < _DILATED_SHARE
+    dilation, erosion = rng.integers(2, 5, count), rng.integers(1, 3, count)
+    return np.where(dilated, dilation, -erosion)
+
+
+def _dilate_or_erode(images: Tensor, sides: Tensor) -> Tensor:
+    result = images.clone()
+    for side in (2, 3, 4):
+        chosen = sides == side
+        result[chosen] = _largest_nearby(images[chosen], side)
+    chosen = sides == -2
+    result[chosen] = 255 - _largest_nearby(255 - images[chosen], 2)
+    return result
+
+
+def _largest_nearby(images: Tensor, side: int) -> Tensor:
+    """Return the maximum over a square whose origin is its middle, or right of and below it when ``side`` is even.
+
+    Pixels outside the image do not count: 0 is the least a pixel can be.
+    """
+    height, width = images.shape[-2:]
+    before, after = side // 2, side - 1 - side // 2
+    padded = pad(images, (before, after, before, after))
+    rows = padded[..., :height, :]
+    for offset in range(1, side):
+        rows = torch.maximum(rows, padded[..., offset : offset + height, :])
+    largest = rows[..., :width]
+    for offset in range(1, side):
+        largest = torch.maximum(largest, rows[..., offset : offset + width])
+    return largest
+
+
+_NUISANCES: dict[str, tuple[Callable[[int, np.random.Generator], NDArray[Any]], Callable[[Tensor, Tensor], Tensor]]] = {
+    "rotation": (_draw_turns, _rotate),
+    "background": (_draw_levels, _fill_background),
+    "dilation-erosion": (_draw_sides, _dilate_or_erode),
+}

@@ -1,0 +1,113 @@
+"""A folder with one train*.npz and one test*.npz: the way to bring any images.
+
+Keys of a file: ``images`` uint8 ``[N, H, W, C]`` or ``[N, H, W]``, ``labels`` integers ``[N]`` counted from 0, and
+optionally ``classes``, the class names. Other keys are not read. The order within a class is the file's.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.data.sources.base import Source
+from gitdist.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...] | None
+
+
+def find(path: str | None) -> Sequence[Path]:
+    """Return the training and the test file of the folder ``path``.
+
+    Raises:
+        DataError: there is no such folder, or not exactly one file of each kind in it.
+    """
+    if path is None:
+        raise DataError("the source npz has no usual place, and data.path is not given; set it to the folder")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"data.path must be a folder with train*.npz and test*.npz, but {folder} is none")
+    return tuple(_only_one(folder, pattern) for pattern in ("train*.npz", "test*.npz"))
+
+
+def where() -> str:
+    """Return where the images are, for a reader."""
+    return "any folder with train*.npz and test*.npz, named by data.path"
+
+
+def read(files: Sequence[Path]) -> Source:
+    """Return the images of the training and the test file.
+
+    Raises:
+        DataError: a file is damaged or breaks the form above, or the two do not go together.
+    """
+    train, test = (_read_part(file) for file in files)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"training and test images must have one shape [C, H, W], but {files[0]} has {train.images.shape[1:]} "
+            f"and {files[1]} has {test.images.shape[1:]}; resize one of them"
+        )
+    if train.classes and test.classes and train.classes != test.classes:
+        raise DataError(f"{files[0]} and {files[1]} must name the same classes in the same order, but do not")
+    numbered = tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    return Source(
+        name=files[0].parent.name,
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
+        class_names=train.classes or test.classes or numbered,
+    )
+
+
+def _only_one(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise DataError(f"the folder of the source npz must have exactly one {pattern}, but {folder} has: {names}")
+    return found[0]
+
+
+def _read_part(file: Path) -> _Part:
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ("images", "labels", "classes") if name in archive}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"a source file must be a whole npz of plain arrays, but {file} is not ({reason})") from error
+    for name in ("images", "labels"):
+        if name not in arrays:
+            raise DataError(f"a source file must have the key '{name}', but {file} has not; add it")
+    classes = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else None
+    return _Part(images=_checked_images(arrays["images"], file), labels=_checked_labels(arrays, file), classes=classes)
+
+
+def _checked_images(images: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
+        raise DataError(
+            f"images must be uint8 [N, H, W, C] or [N, H, W], but {file} has {images.dtype} {list(images.shape)}"
+        )
+    with_channels = images if images.ndim == 4 else images[..., None]
+    return np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8)
+
+
+def _checked_labels(arrays: dict[str, NDArray[np.generic]], file: Path) -> NDArray[np.int64]:
+    labels, count = arrays["labels"], len(arrays["images"])
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise DataError(
+            f"labels must be integers [{count}], one an image, but {file} has {labels.dtype} {list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= count:
+        raise DataError(
+            f"labels must count the classes from 0, but {file} with {count} images has labels from {labels.min()} "
+            f"to {labels.max()}; number them anew"
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,29 @@
+"""The errors a user can meet: each is one line with the rule, the value received, its place and the remedy."""
+
+
+class GitdistError(Exception):
+    """Base of every error that is the user's to mend; the command line prints its message and exits with 2."""
+
+
+class SpecError(GitdistError):
+    """A study file, an override or a parameter breaks a rule."""
+
+
+class DataError(GitdistError):
+    """A data source is missing, unreadable or not of the form it claims."""
+
+
+class StoreError(GitdistError):
+    """The results directory or an artefact in it cannot be read or written."""
+
+
+class StreamError(GitdistError):
+    """The augmentation stream cannot deliver; it never falls back to unaugmented images."""
+
+
+class StudyError(GitdistError):
+    """A study cannot be started, joined or read."""
+
+
+class TrialFailure(Exception):
+    """A trial ended without a result (a NaN loss, say); the study records the reason and goes on."""

@@ -1,0 +1,1 @@
+"""Generators: networks and functions that redraw the nuisance of an image."""

@@ -1,0 +1,233 @@
+"""The networks of MUNIT (Huang et al. 2018, arXiv 1804.04732), written from the paper's description.
+
+    image --content encoder--> content code [N, C', H', W'] --+
+    image --style encoder----> style code [N, style_dim] --MLP--> shifts, scales --decoder--> image
+
+To transform an image only the content encoder (once an image), the MLP and the decoder (once a draw) are needed. Images
+are in [-1, 1]; the networks compute in the type of the images. Modules stand in the published order: an encoder's
+convolutions and then its residual blocks, the decoder's residual blocks and then its enlargements, for each AdaIN layer
+its shifts and then its scales.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gitdist.errors import SpecError
+from gitdist.generator.convolution import Convolution, OutputConvolution, UpsamplingConvolution
+from gitdist.generator.normalisation import normalise
+from gitdist.spec import MunitSpec
+
+STYLE_DOWNSAMPLINGS = 4
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), the norms' gains and biases from a style or absent."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the block for ``channels`` channels."""
+        super().__init__()
+        self.convolutions = nn.ModuleList(Convolution(channels, channels, 3) for _ in range(2))
+
+    def forward(self, x: Tensor, affine: Tensor | None = None) -> Tensor:
+        """Map ``[N, C, H, W]`` to the same shape.
+
+        Args:
+            x: the block's input.
+            affine: shift and scale of both norms, ``[N, 2, 2, C, 1, 1]``; None = instance norm.
+        """
+        y = x
+        for index, convolution in enumerate(self.convolutions):
+            bias, gain = (None, None) if affine is None else affine[:, index].unbind(1)
+            y = normalise(convolution(y), "pixels", gain, bias)
+            y = F.relu(y) if index == 0 else y
+        return x + y
+
+
+class ContentEncoder(nn.Module):
+    """7x7 convolution, stride-2 convolutions that double the channels, residual blocks; instance norm, ReLU."""
+
+    def __init__(self, spec: MunitSpec, image_channels: int) -> None:
+        """Make the encoder of images with ``image_channels`` channels."""
+        super().__init__()
+        channels = spec.dim
+        layers = [Convolution(image_channels, channels, 7)]
+        for _ in range(spec.num_downsample):
+            layers.append(Convolution(channels, 2 * channels, 4, stride=2))
+            channels *= 2
+        self.convolutions = nn.ModuleList(layers)
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(spec.num_res))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[N, C, H, W]`` to content codes ``[N, dim * 2^d, H / 2^d, W / 2^d]``, d = num_downsample."""
+        x = images
+        for convolution in self.convolutions:
+            x = F.relu(normalise(convolution(x), "pixels"))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class StyleEncoder(nn.Module):
+    """7x7 convolution, four stride-2 convolutions, average over pixels, 1x1 convolution; no norm."""
+
+    def __init__(self, spec: MunitSpec, image_channels: int) -> None:
+        """Make the encoder of images with ``image_channels`` channels."""
+        super().__init__()
+        channels = spec.dim
+        layers = [Convolution(image_channels, channels, 7)]
+        for index in range(STYLE_DOWNSAMPLINGS):
+            wider = 2 * channels if index < 2 else channels
+            layers.append(Convolution(channels, wider, 4, stride=2))
+            channels = wider
+        self.convolutions = nn.ModuleList(layers)
+        self.output = Convolution(channels, spec.style_dim, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[N, C, H, W]`` to style codes ``[N, style_dim]``."""
+        x = images
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        code: Tensor = self.output(x.mean((2, 3), keepdim=True))
+        return code.flatten(1)
+
+
+class StyleMlp(nn.Module):
+    """The 3-layer perceptron that turns a style code into the shifts and scales of all AdaIN layers."""
+
+    def __init__(self, spec: MunitSpec) -> None:
+        """Make the perceptron for the decoder of ``spec``."""
+        super().__init__()
+        self.num_res, self.channels = spec.num_res, spec.dim * 2**spec.num_downsample
+        sizes = (spec.style_dim, spec.mlp_dim, spec.mlp_dim, spec.num_res * 4 * self.channels)
+        self.layers = nn.ModuleList(_linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, style: Tensor) -> Tensor:
+        """Map styles ``[N, style_dim]`` to ``[N, num_res, 2 layers, (shift, scale), C, 1, 1]``."""
+        x = style
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        affine: Tensor = self.layers[-1](x)
+        return affine.view(len(x), self.num_res, 2, 2, self.channels, 1, 1)
+
+
+class Upsampling(nn.Module):
+    """Enlargement by 2 with a 5x5 convolution that halves the channels, layer norm over the image, ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the layer from ``channels`` to half as many."""
+        super().__init__()
+        self.convolution = UpsamplingConvolution(channels, channels // 2)
+        self.gain = nn.Parameter(torch.ones(channels // 2, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels // 2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` to ``[N, C / 2, 2 * H, 2 * W]``."""
+        return F.relu(normalise(self.convolution(x), "image", self.gain, self.bias))
+
+
+class Decoder(nn.Module):
+    """Residual blocks with AdaIN, enlargements, 7x7 convolution, tanh."""
+
+    def __init__(self, spec: MunitSpec, image_channels: int) -> None:
+        """Make the decoder to images with ``image_channels`` channels."""
+        super().__init__()
+        channels = spec.dim * 2**spec.num_downsample
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(spec.num_res))
+        self.upsamplings = nn.ModuleList(Upsampling(channels // 2**i) for i in range(spec.num_downsample))
+        self.output = OutputConvolution(spec.dim, image_channels, side=min(4, 2**spec.num_downsample))
+
+    def forward(self, content: Tensor, affine: Tensor) -> Tensor:
+        """Map content codes ``[N, C', H', W']`` and the MLP's output to float32 images ``[N, C, H, W]``."""
+        x = content
+        for index, block in enumerate(self.blocks):
+            x = block(x, affine[:, index])
+        for upsampling in self.upsamplings:
+            x = upsampling(x)
+        return torch.tanh(self.output(x).float())
+
+
+class AutoEncoder(nn.Module):
+    """Both encoders, the style MLP and the decoder of one domain."""
+
+    def __init__(self, spec: MunitSpec, image_channels: int) -> None:
+        """Make the auto-encoder with uninitialised weights."""
+        super().__init__()
+        self.style_encoder = StyleEncoder(spec, image_channels)
+        self.content_encoder = ContentEncoder(spec, image_channels)
+        self.decoder = Decoder(spec, image_channels)
+        self.mlp = StyleMlp(spec)
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """Map content codes ``[N, C', H', W']`` and styles ``[N, style_dim]`` to float32 images ``[N, C, H, W]``."""
+        images: Tensor = self.decoder(content, self.mlp(style).to(content.dtype))
+        return images
+
+
+class Discriminator(nn.Module):
+    """Stride-2 convolutions with leaky ReLU 0.2, no norm, then a 1x1 convolution: one score a patch."""
+
+    def __init__(self, spec: MunitSpec, image_channels: int) -> None:
+        """Make the discriminator of images with ``image_channels`` channels."""
+        super().__init__()
+        sizes = [image_channels, *(spec.discriminator_dim * 2**i for i in range(spec.discriminator_layers))]
+        self.convolutions = nn.ModuleList(
+            Convolution(before, after, 4, stride=2) for before, after in zip(sizes, sizes[1:], strict=False)
+        )
+        self.output = Convolution(sizes[-1], 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[N, C, H, W]`` to scores ``[N, 1, h, w]``."""
+        x = images
+        for convolution in self.convolutions:
+            x = F.leaky_relu(convolution(x), 0.2)
+        scores: Tensor = self.output(x)
+        return scores
+
+
+def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> None:
+    """Draw all convolutions' and linear layers' weights and set their biases to zero.
+
+    Args:
+        network: an auto-encoder or a discriminator.
+        std: of a normal distribution; None = Kaiming's (He et al. 2015): sqrt(2 / inputs of a unit).
+        rng: the source of randomness, on the processor.
+    """
+    for module in network.modules():
+        if isinstance(module, Convolution | nn.Linear):
+            with torch.no_grad():
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0.0, std if std is not None else (2.0 / fan_in) ** 0.5, generator=rng)
+                module.bias.zero_()
+
+
+def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
+    """Refuse settings whose strides leave nothing of an image.
+
+    Args:
+        spec: the generator's settings.
+        image_shape: ``(C, H, W)``.
+
+    Raises:
+        SpecError: an image is too small or of a size that the decoder cannot restore.
+    """
+    _, height, width = image_shape
+    size = f"images are {height}x{width}"
+    if height % 2**spec.num_downsample or width % 2**spec.num_downsample:
+        raise SpecError(
+            f"generator.num_downsample = {spec.num_downsample} needs image sides that are multiples of "
+            f"{2**spec.num_downsample}, but {size}; lower it or resize the images"
+        )
+    for part, halvings, remedy in (
+        ("generator.num_downsample", spec.num_downsample, "lower it"),
+        ("generator.discriminator_layers", spec.discriminator_layers - 1, "lower it"),
+        ("the style encoder of generator.kind = munit", STYLE_DOWNSAMPLINGS - 1, "enlarge the images"),
+    ):
+        if min(height, width) >> halvings < 2:
+            raise SpecError(f"{part} needs image sides of at least {2 ** (halvings + 1)}, but {size}; {remedy}")
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A layer with uninitialised weights: the default initialisation would move torch's global random state."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    return layer

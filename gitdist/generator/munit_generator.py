@@ -1,0 +1,41 @@
+"""A trained MUNIT as a generator: content codes once an image, then a style, the MLP and the decoder for each draw."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gitdist.compute import Compute
+from gitdist.generator.base import Generator
+from gitdist.generator.batches import draw_styles, to_signed, to_uint8
+from gitdist.generator.convolution import Convolution
+from gitdist.generator.munit import AutoEncoder
+
+
+class MunitGenerator(Generator):
+    """x' = decode(content(x), s) with s ~ N(0, I)."""
+
+    def __init__(self, auto_encoder: AutoEncoder, style_dim: int, compute: Compute) -> None:
+        """Take over a trained auto-encoder: its kernels are frozen in the type that ``compute`` draws in.
+
+        Args:
+            auto_encoder: trained; not to be trained further.
+            style_dim: numbers of a style code.
+            compute: device and precision.
+        """
+        self.device, self._compute, self._style_dim = compute.device, compute, style_dim
+        self._auto_encoder = auto_encoder.to(compute.device).eval().requires_grad_(False)
+        for module in self._auto_encoder.modules():
+            if isinstance(module, Convolution):
+                module.freeze(torch.bfloat16 if compute.bf16 else torch.float32)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, clean: Tensor) -> Tensor:
+        """Return content codes, bf16 or float32 ``[N, dim * 2^d, H / 2^d, W / 2^d]``; ``clean`` is not read."""
+        codes: Tensor = self._auto_encoder.content_encoder(to_signed(images, self._compute))
+        return codes
+
+    @torch.inference_mode()
+    def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return one draw for each content code, each in its own style: uint8 ``[N, C, H, W]``."""
+        styles = draw_styles(len(codes), self._style_dim, rng, self.device)
+        return to_uint8(self._auto_encoder.decode(codes.contiguous(memory_format=torch.channels_last), styles))

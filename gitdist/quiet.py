@@ -1,0 +1,21 @@
+"""The libraries' own switches that keep their noise and their telemetry out of the user's way."""
+
+import logging
+import os
+
+_SWITCHES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody asked for
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots of a state that is never restored
+}
+
+
+def quieten() -> None:
+    """Set the switches that the user has not set; call it before Ray or MLflow is imported."""
+    for name, value in _SWITCHES.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

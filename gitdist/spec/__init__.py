@@ -1,0 +1,33 @@
+"""What a study is: the fields of a study file, their defaults and the rules that fields must keep.
+
+Every default is a value here, so the resolved copy stored with a study shows all of them.
+"""
+
+from gitdist.spec.base import Spec, unknown_name
+from gitdist.spec.data import DataSpec, GroupsSpec, ProfileSpec
+from gitdist.spec.generator import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, StreamSpec
+from gitdist.spec.search import OBJECTIVES, Dimension, SearchSpec
+from gitdist.spec.study import ResourcesSpec, Share, StudySpec, TrackingSpec
+from gitdist.spec.trial import EvaluationSpec, TrialSpec
+
+__all__ = [
+    "OBJECTIVES",
+    "DataSpec",
+    "Dimension",
+    "EvaluationSpec",
+    "GeneratorSpec",
+    "GroupsSpec",
+    "IdentitySpec",
+    "MunitSpec",
+    "OracleSpec",
+    "ProfileSpec",
+    "ResourcesSpec",
+    "SearchSpec",
+    "Share",
+    "Spec",
+    "StreamSpec",
+    "StudySpec",
+    "TrackingSpec",
+    "TrialSpec",
+    "unknown_name",
+]

@@ -1,0 +1,31 @@
+"""The base of all spec parts: immutable, every default visible, unknown fields refused with the nearest known one."""
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Spec(BaseModel):
+    """Base of all parts: immutable, and an unknown field is an error that names its nearest neighbour."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for name in values if isinstance(values, dict) else ():
+            if name not in known:
+                raise ValueError(unknown_name("field", str(name), known))
+        return values
+
+
+def unknown_name(what: str, name: str, known: list[str]) -> str:
+    """Return the message for a name that is not among ``known``, with the nearest one as the remedy."""
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"unknown {what} '{name}'; {remedy}"

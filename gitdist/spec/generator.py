@@ -1,0 +1,61 @@
+"""The generator and stream parts of a study file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gitdist.compute import Precision
+from gitdist.spec.base import Positive, Spec
+
+
+class MunitSpec(Spec):
+    """MUNIT with both domains the same data set (Huang et al. 2018); the defaults are GIT's settings."""
+
+    kind: Literal["munit"] = "munit"
+    auto_encoders: Literal["one", "two"] = "one"  # one for both domains, or one each as published
+    dim: Positive = 64
+    mlp_dim: Positive = 256
+    style_dim: Positive = 8
+    num_downsample: int = Field(2, ge=0)
+    num_res: Positive = 4
+    discriminator_dim: Positive = 64
+    discriminator_layers: Positive = 4
+    steps: Positive = 10_000
+    batch_size: Positive = 1
+    lr: float = Field(1e-4, gt=0)
+    lr_halved_every: Positive = 100_000  # steps
+    weight_decay: float = Field(1e-4, ge=0)
+    gan_weight: float = Field(1.0, ge=0)
+    image_weight: float = Field(10.0, ge=0)
+    style_weight: float = Field(1.0, ge=0)
+    content_weight: float = Field(1.0, ge=0)
+    flip: bool = True
+    checkpoint_every: Positive = 500  # steps
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class OracleSpec(Spec):
+    """The true nuisance in the generator's place."""
+
+    kind: Literal["oracle"] = "oracle"
+
+
+class IdentitySpec(Spec):
+    """No transformation: the control that shows what repeating images alone does."""
+
+    kind: Literal["identity"] = "identity"
+
+
+GeneratorSpec = Annotated[MunitSpec | OracleSpec | IdentitySpec, Field(discriminator="kind")]
+
+
+class StreamSpec(Spec):
+    """The stream of augmentations that all trials read."""
+
+    servers: Positive = 1
+    block_size: Positive = 64  # draws of one class in a block: generated, stored and sent as one
+    lookahead: Positive = 2  # blocks a trial asks for ahead of its cursor, per class
+    window_mb: Positive = 2048  # blocks kept for the trials to come, in all
+    precision: Precision = "auto"
+    seed: int = 0

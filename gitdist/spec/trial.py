@@ -1,0 +1,46 @@
+"""The trial and evaluation parts of a study file: one classifier training and how it is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gitdist.compute import Precision
+from gitdist.spec.base import Fraction, Positive, Spec
+
+
+class TrialSpec(Spec):
+    """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation."""
+
+    network: Literal["resnet20", "resnet32"] = "resnet20"
+    loss: Literal["cross-entropy", "ldam"] = "cross-entropy"
+    sampler: Literal["instance", "class-balanced", "square-root", "effective-number"] = "class-balanced"
+    threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
+    threshold_kind: Literal["hard", "soft"] = "hard"
+    fraction: Fraction = 0.5  # p
+    epochs: Positive = 50
+    switch_epoch: int = Field(0, ge=0)  # epochs before the sampler and the augmentation start (deferred)
+    batch_size: Positive = 128
+    lr: float = Field(0.1, gt=0)
+    lr_warmup_epochs: int = Field(5, ge=0)
+    lr_milestones: tuple[int, ...] = (30, 40)  # epochs after which lr is multiplied by lr_decay
+    lr_decay: float = Field(0.01, gt=0, le=1)
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(2e-4, ge=0)
+    ldam_margin: float = Field(0.5, gt=0)  # the smallest class's margin
+    ldam_scale: float = Field(30.0, gt=0)
+    effective_beta: float = Field(0.9999, gt=0, lt=1)
+    crop_padding: int = Field(0, ge=0)  # pixels
+    flip: bool = False
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class EvaluationSpec(Spec):
+    """Images and transformations per image of eKLD: after an epoch (validation) and at the end (test)."""
+
+    epoch_images_per_class: Positive = 10
+    epoch_transformations: Positive = 10
+    final_images_per_class: Positive = 40
+    final_transformations: Positive = 100
+    every: Positive = 1  # epochs; the last one is always evaluated
+    seed: int = 0

@@ -1,0 +1,49 @@
+"""The values that travel through a stream: a block's name, the block, and the layout that all blocks share."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BlockKey(NamedTuple):
+    """The name of a block: draws ``index * block_size`` up to ``(index + 1) * block_size`` of one class."""
+
+    class_index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no key needs
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive draws of one class; read-only where it comes from an object store.
+
+    Attributes:
+        images: uint8 ``[block_size, C, H, W]``, 0..255.
+        sources: int64 ``[block_size]``, the training row that each image was drawn from.
+    """
+
+    images: NDArray[np.uint8]
+    sources: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What all blocks of a stream have in common: draws a block and image shape ``(C, H, W)``."""
+
+    block_size: int
+    image_shape: tuple[int, int, int]
+
+    @property
+    def block_bytes(self) -> int:
+        """The size of a block in bytes."""
+        channels, height, width = self.image_shape
+        return self.block_size * (channels * height * width + 8)
+
+
+class Span(NamedTuple):
+    """The blocks ``start`` up to, not including, ``stop`` of one class."""
+
+    class_index: int
+    start: int
+    stop: int

@@ -1,0 +1,119 @@
+"""Starting and ending a study's stream: one router and its generator servers, as named Ray actors.
+
+    launch_stream -> server-0 .. server-n (load data set and generator) -> router (knows the servers) -> StreamHandle
+
+``launch_stream`` waits until every server has loaded; what fails there ends the launch with the cause.
+"""
+
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+
+from gitdist.errors import StreamError
+from gitdist.spec import Share
+from gitdist.stream.client import stream_error
+from gitdist.stream.keys import Layout
+from gitdist.stream.router import Router, RouterStats
+from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
+
+_RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
+
+
+class StreamHandle:
+    """A running stream; it lives as long as this handle and the process that launched it."""
+
+    def __init__(self, router_name: str, router: Any, servers: list[Any], layout: Layout) -> None:
+        """Hold the actors of a stream that is up; ``router_name`` is what clients connect to."""
+        self.router_name = router_name
+        self.layout = layout
+        self._router = router
+        self._servers = servers
+
+    def transform(
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
+    ) -> NDArray[np.uint8]:
+        """Return one fresh draw for each of the given images, made by a server.
+
+        Args:
+            images: uint8 ``[N, C, H, W]``.
+            clean: uint8 ``[N, C, H, W]``, the same images before the nuisance.
+            name: names the randomness together with ``index``; another index gives other draws.
+            index: see ``name``.
+
+        Returns:
+            uint8 ``[N, C, H, W]``, read-only.
+
+        Raises:
+            StreamError: the server failed.
+        """
+        server = self._servers[index % len(self._servers)]
+        try:
+            drawn: NDArray[np.uint8] = ray.get(server.transform.remote(images, clean, name, index))
+        except RayError as error:
+            raise stream_error(f"transform {len(images)} images", error) from error
+        return drawn
+
+    def stats(self) -> tuple[RouterStats, list[ServerStats]]:
+        """Return what the router and each server have done; waits for the blocks that are being made."""
+        router: RouterStats = ray.get(self._router.stats.remote())
+        servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers])
+        return router, servers
+
+    def shutdown(self) -> None:
+        """End router and servers; clients that still wait get a StreamError."""
+        _end([self._router, *self._servers])
+
+
+def launch_stream(study: str, config: ServerConfig, share: Share, start_limit_s: float = 600.0) -> StreamHandle:
+    """Start a study's stream and return when it can deliver.
+
+    Args:
+        study: the study's name, which names the actors ``gitdist-STUDY-router`` and ``gitdist-STUDY-server-0``.
+        config: what the servers load; ``config.stream`` says how many there are and how much is kept.
+        share: what each server takes of the cluster; the router takes nothing.
+        start_limit_s: time within which all servers must have found a place and loaded.
+
+    Raises:
+        StreamError: a server did not start, or not all of them compute in the same way.
+    """
+    names = [f"gitdist-{study}-server-{index}" for index in range(config.stream.servers)]
+    servers: list[Any] = []
+    try:
+        for name in names:
+            servers.append(_start_server(name, config, share))
+        stats: list[ServerStats] = ray.get([server.stats.remote() for server in servers], timeout=start_limit_s)
+        _check_alike(stats)
+        layout, window_bytes = stats[0].layout, config.stream.window_mb * 2**20
+        router_name = f"gitdist-{study}-router"
+        router_actor = ray.remote(num_cpus=0)(Router).options(name=router_name, **_RESTARTING)
+        router = router_actor.remote(names, layout, window_bytes)
+    except (RayError, ValueError) as error:
+        _end(servers)
+        raise stream_error(f"start {config.stream.servers} server(s) of {share.cpu:g} CPUs each", error) from error
+    except StreamError:
+        _end(servers)
+        raise
+    return StreamHandle(router_name, router, servers, layout)
+
+
+def _start_server(name: str, config: ServerConfig, share: Share) -> Any:
+    actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(GeneratorServer)
+    return actor.options(name=name, **_RESTARTING).remote(config, share.cpu)
+
+
+def _check_alike(stats: list[ServerStats]) -> None:
+    """Refuse servers whose blocks would differ: which server answers must not matter."""
+    kinds = sorted({server.compute for server in stats})
+    if len(kinds) > 1:
+        raise StreamError(
+            f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "
+            "set stream.precision, or give all of them the same resources.server.gpu"
+        )
+
+
+def _end(actors: list[Any]) -> None:
+    for actor in actors:
+        ray.kill(actor, no_restart=True)

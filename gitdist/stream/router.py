@@ -1,0 +1,144 @@
+"""The Ray actor that knows where every block is: block key -> object reference.
+
+    clients -- refs(keys) --> outstanding, or in the window        -> the reference that is there
+                              neither -> make() of the idlest server -> a new reference
+            -- lost(...)  --> the reference is forgotten, so that the next refs() has the block made again
+
+Nobody waits in here: a reference is handed out before its block exists, and clients wait for the reference itself.
+Images never pass through: they go from the server's object store to the client's. At most what clients asked for is
+outstanding, and each client asks a bounded number of blocks ahead.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ray
+from ray import ObjectRef
+
+from gitdist.stream.keys import BlockKey, Layout, Span
+from gitdist.stream.routing import Window, choose_server
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterStats:
+    """A router's process, the layout of its blocks and what it has done since it started.
+
+    Attributes:
+        pid: process id of the router.
+        layout: block size and image shape.
+        blocks: blocks whose making has ended.
+        images: the images in them.
+        regenerated: blocks given out to be made again after they were lost or had left the window.
+        kept: blocks in the window.
+        outstanding: blocks that each server has yet to make.
+    """
+
+    pid: int
+    layout: Layout
+    blocks: int
+    images: int
+    regenerated: int
+    kept: int
+    outstanding: tuple[int, ...]
+
+
+class _Task(NamedTuple):
+    reference: "ObjectRef[Any]"
+    server: int
+
+
+class Router:
+    """Hands out the references of blocks and has each block made once, whoever asks; run as a Ray actor."""
+
+    def __init__(self, servers: Sequence[str], layout: Layout, window_bytes: int) -> None:
+        """Route to the given server actors.
+
+        Args:
+            servers: names of the GeneratorServer actors; handles would not outlive a restart of the router.
+            layout: block size and image shape.
+            window_bytes: bytes of blocks kept for clients to come.
+        """
+        self._servers = [ray.get_actor(name) for name in servers]
+        self._layout = layout
+        self._window: Window[ObjectRef[Any]] = Window(window_bytes // layout.block_bytes)
+        self._tasks: dict[BlockKey, _Task] = {}
+        self._outstanding = [0] * len(self._servers)
+        self._given_out: set[BlockKey] = set()
+        self._blocks = 0
+        self._regenerated = 0
+
+    def refs(self, keys: Sequence[BlockKey], spans: Sequence[Span] = ()) -> "list[tuple[BlockKey, ObjectRef[Any]]]":
+        """Return references to blocks, having those made that are not there.
+
+        Args:
+            keys: the blocks to deliver, most urgent first.
+            spans: blocks to deliver as well as far as they are made; of each span, those before the first missing one.
+        """
+        self._settle()
+        found = [(key, self._find(key) or self._make(key)) for key in keys]
+        for class_index, start, stop in spans:
+            for index in range(start, stop):
+                key = BlockKey(class_index, index)
+                reference = self._window.get(key)
+                if reference is None:
+                    break
+                found.append((key, reference))
+        return found
+
+    def lost(self, references: Sequence[tuple[BlockKey, str]]) -> None:
+        """Forget references that do not deliver.
+
+        Args:
+            references: block and hexadecimal id of the reference; one that was replaced meanwhile is left alone.
+        """
+        self._settle()
+        for key, reference_id in references:
+            kept = self._find(key)
+            if kept is not None and kept.hex() == reference_id:
+                self._forget(key)
+
+    def stats(self) -> RouterStats:
+        """Return what this router has done."""
+        self._settle()
+        return RouterStats(
+            pid=os.getpid(),
+            layout=self._layout,
+            blocks=self._blocks,
+            images=self._blocks * self._layout.block_size,
+            regenerated=self._regenerated,
+            kept=len(self._window),
+            outstanding=tuple(self._outstanding),
+        )
+
+    def _find(self, key: BlockKey) -> "ObjectRef[Any] | None":
+        task = self._tasks.get(key)
+        return task.reference if task else self._window.get(key)
+
+    def _make(self, key: BlockKey) -> "ObjectRef[Any]":
+        server = choose_server(self._outstanding, key.class_index)
+        reference: ObjectRef[Any] = self._servers[server].make.remote(key)
+        self._tasks[key] = _Task(reference, server)
+        self._outstanding[server] += 1
+        self._regenerated += key in self._given_out
+        self._given_out.add(key)
+        return reference
+
+    def _forget(self, key: BlockKey) -> None:
+        task = self._tasks.pop(key, None)
+        if task:
+            self._outstanding[task.server] -= 1
+        self._window.drop(key)
+
+    def _settle(self) -> None:
+        """Move the blocks whose making has ended into the window."""
+        if not self._tasks:
+            return
+        keys = {task.reference: key for key, task in self._tasks.items()}
+        ended, _ = ray.wait(list(keys), num_returns=len(keys), timeout=0, fetch_local=False)
+        for reference in ended:
+            key = keys[reference]
+            self._forget(key)
+            self._window.put(key, reference)
+        self._blocks += len(ended)

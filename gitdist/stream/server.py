@@ -1,0 +1,100 @@
+"""The Ray actor that generates: one process with the generator, the training images and their content codes.
+
+    router -- make(key) -->  queue of this actor  --> BlockMaker --> Block in the node's object store
+    client -- transform() -->                     --> BlockMaker --> images
+
+One call at a time, in the order of arrival. Nobody waits in here: callers hold a reference and wait for that. An
+exception travels in the reference to everyone who holds it; a killed process is started again by Ray, which also
+repeats the calls it had not answered.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.compute import Compute, set_threads
+from gitdist.data.dataset import Dataset
+from gitdist.generator.artefact import load_generator
+from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.stream.blocks import BlockMaker, MakerStats
+from gitdist.stream.keys import Block, BlockKey, Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """All that a server needs to start, on whichever node.
+
+    Attributes:
+        dataset: directory of the prepared data set.
+        generator: the generator's spec.
+        artefact: directory of its trained weights; None where nothing is trained.
+        stream: the stream's seed, block size and precision, and for the launch its servers and window.
+    """
+
+    dataset: Path
+    generator: GeneratorSpec
+    artefact: Path | None
+    stream: StreamSpec
+
+    def build_maker(self) -> BlockMaker:
+        """Load data set and generator and return the maker of the stream's blocks.
+
+        Raises:
+            DataError: the data set cannot be read.
+            StoreError: the generator's weights cannot be read.
+        """
+        dataset = Dataset.open(self.dataset)
+        compute = Compute.resolve(self.stream.precision)
+        generator = load_generator(self.generator, dataset.nuisance, dataset.image_shape, self.artefact, compute)
+        train = dataset.train
+        return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStats:
+    """A server's process, how it computes, its layout and what it has done since it started."""
+
+    pid: int
+    compute: str
+    layout: Layout
+    done: MakerStats
+
+
+class GeneratorServer:
+    """Generates blocks and transforms images; run as a Ray actor.
+
+    Data set and generator are loaded by the first call, so that a failure to load reaches a caller.
+    """
+
+    def __init__(self, config: ServerConfig, num_cpus: float) -> None:
+        """Take the server's share of the processor; its cores bound torch's threads."""
+        set_threads(num_cpus)
+        self._config = config
+
+    @cached_property
+    def _maker(self) -> BlockMaker:
+        return self._config.build_maker()
+
+    def make(self, key: BlockKey) -> Block:
+        """Return one block; see ``BlockMaker.make``."""
+        return self._maker.make(key)
+
+    def transform(
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
+    ) -> NDArray[np.uint8]:
+        """Return one fresh draw for each of the given images; see ``BlockMaker.transform``."""
+        return self._maker.transform(images, clean, name, index)
+
+    def stats(self) -> ServerStats:
+        """Return what this server has done."""
+        compute = Compute.resolve(self._config.stream.precision)
+        return ServerStats(
+            pid=os.getpid(),
+            compute=f"{compute.device.type} {compute.precision}",
+            layout=self._maker.layout,
+            done=self._maker.stats,
+        )

@@ -1,0 +1,1 @@
+"""The study: what is searched, who runs it, where it is recorded."""

@@ -1,0 +1,84 @@
+"""Starting or joining Ray, and whether a study fits."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from gitdist.errors import StudyError
+from gitdist.spec import ResourcesSpec
+
+NAMESPACE = "gitdist"
+_OBJECT_STORE_BYTES = 2**30  # of a Ray that the study starts itself; blocks beyond it spill to disk
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the study gets of the cluster: trials at once, and a sentence about it."""
+
+    max_concurrent: int
+    note: str
+
+
+@contextmanager
+def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -> Iterator[None]:
+    """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
+
+    Raises:
+        StudyError: no cluster answers there.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=_local_cpus(resources, num_servers),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="error", namespace=NAMESPACE)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise StudyError(
+            f"no Ray cluster can be reached at '{address}' ({first_line}); start one with `ray start --head`, "
+            "or leave --address and RAY_ADDRESS out to use this machine alone"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
+    """Return how many trials run at once beside the servers on the connected cluster.
+
+    Raises:
+        StudyError: the servers and one trial do not fit; the message says what is missing.
+    """
+    total = ray.cluster_resources()
+    fits = []
+    for kind, server, trial in (
+        ("CPU", resources.server.cpu, resources.trial.cpu),
+        ("GPU", resources.server.gpu, resources.trial.gpu),
+    ):
+        have, need = total.get(kind, 0.0), num_servers * server + trial
+        if need > have + 1e-6:
+            raise StudyError(
+                f"resources: {num_servers} server(s) of {server:g} {kind} and one trial of {trial:g} need {need:g} "
+                f"{kind}, but the cluster has {have:g}; lower stream.servers or resources"
+            )
+        if trial > 0:
+            fits.append(int((have - num_servers * server + 1e-6) / trial))
+    at_once = min([*fits, resources.max_concurrent or fits[0]])
+    return Room(at_once, f"{at_once} trial(s) at once beside {num_servers} generator server(s)")
+
+
+def _local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
+    """Return the CPUs to declare: those of the machine, or more where even one trial needs more (they then share)."""
+    needed = max(num_servers * resources.server.cpu + resources.trial.cpu, resources.training.cpu)
+    return max(os.cpu_count() or 1, int(-(-needed // 1)))

@@ -1,0 +1,172 @@
+"""What a person sees while a study runs: a live table on a terminal, one line an event in a log."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gitdist.study.events import Observer, Outcome, Row
+from gitdist.study.paths import TrialId
+
+_COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
+_COLOURS = {"running": "yellow", "finished": "green", "failed": "red"}
+_MAX_ROWS = 40
+
+
+class Display(Observer, Protocol):
+    """Shows a study's progress; use it as a context manager."""
+
+    def __enter__(self) -> Self:
+        """Start showing."""
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave what was shown last."""
+
+    def say(self, text: str) -> None:
+        """Show one line that stays."""
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Show how far a long step is."""
+
+
+def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> Display:
+    """Return the live table where ``console`` is a terminal, else the log."""
+    if console.is_terminal:
+        return LiveDisplay(console, num_epochs, search_fields)
+    return LogDisplay(console, num_epochs)
+
+
+def format_value(value: Any) -> str:
+    """Return a parameter or metric for reading: four significant digits, 'all' for no threshold."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "all" if value is None else str(value)
+
+
+class LogDisplay:
+    """One line an event, each with the time of day."""
+
+    def __init__(self, console: Console, num_epochs: int) -> None:
+        """Write to ``console``; ``num_epochs`` is a trial's length."""
+        self._console = console
+        self._num_epochs = num_epochs
+        self._shown_at = 0.0
+
+    def __enter__(self) -> Self:
+        """Nothing to start."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Nothing to end."""
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Write a line every ten seconds and at the end."""
+        if done == total or time.monotonic() - self._shown_at >= 10:
+            self._shown_at = time.monotonic()
+            self.say(f"{what}: {done} of {total} {detail}".rstrip())
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Write the trial's parameters."""
+        self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Write the epoch's metrics."""
+        self.say(f"{_name(trial)} epoch {row['epoch']} of {self._num_epochs} {_metrics(row)}".rstrip())
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Write how the trial ended."""
+        self.say(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
+
+
+class LiveDisplay:
+    """A table of all trials, redrawn in place, with the present step's progress above it."""
+
+    def __init__(self, console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> None:
+        """Draw on ``console``; ``num_epochs`` is a trial's length, ``search_fields`` are the searched fields."""
+        self._num_epochs = num_epochs
+        self._fields = search_fields
+        self._rows: dict[TrialId, dict[str, Any]] = {}
+        self._step: RenderableType | None = None
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Draw the last state and stop."""
+        self._step = None
+        self._live.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
+        self._step = None
+        self._live.console.print(text, highlight=False, markup=False)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Draw a bar."""
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(what, ProgressBar(total=total, completed=done, width=30), f"{done}/{total}", Text(detail, "dim"))
+        self._step = grid if done < total else None
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Add the trial's line."""
+        self._step = None
+        self._rows[trial] = {"params": params, "state": "running", "row": {}, "reason": None}
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Update the trial's metrics."""
+        self._rows[trial]["row"] = {**self._rows[trial]["row"], **row}
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Update the trial's state."""
+        self._rows[trial].update(state=outcome.state, reason=outcome.reason)
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = [self._step] if self._step else []
+        if self._rows:
+            parts.append(self._table())
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        headers = ["trial", *self._fields, "epoch", *_COLUMNS.values(), "waited", "state"]
+        for header in headers:
+            table.add_column(header, justify="left" if header in ("trial", "state", *self._fields) else "right")
+        for trial, line in list(self._rows.items())[-_MAX_ROWS:]:
+            row, params = line["row"], line["params"]
+            table.add_row(
+                str(trial),
+                *(format_value(params[name]) if name in params else "-" for name in self._fields),
+                f"{row.get('epoch', 0)}/{self._num_epochs}",
+                *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
+                f"{row.get('waiting_s', 0.0):.1f} s",
+                Text(line["reason"] or line["state"], _COLOURS[line["state"]]),
+            )
+        return table
+
+
+def _name(trial: TrialId) -> str:
+    return "baseline" if trial.number is None else f"trial {trial.number}"
+
+
+def _pairs(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={format_value(value)}" for name, value in params.items())
+
+
+def _metrics(row: Row) -> str:
+    shown = {"loss": row.get("train/loss"), **{name.split("/")[1]: row.get(name) for name in _COLUMNS}}
+    return " ".join(f"{name}={value:.4f}" for name, value in shown.items() if value is not None)

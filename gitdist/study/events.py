@@ -1,0 +1,54 @@
+"""What happens in a study, for those who watch: the live display and MLflow. Watchers decide nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from gitdist.study.paths import TrialId
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, with its last epoch's row if it has one."""
+
+    state: Literal["finished", "failed"]
+    row: Row | None = None
+    reason: str | None = None
+
+
+class Observer(Protocol):
+    """Whoever wants to know of the trials of a study; called by the driver, one call at a time."""
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """A trial began (or went on, where an earlier driver had begun it)."""
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """A trial finished an epoch."""
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """A trial finished or failed."""
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        """Tell each of ``observers``, in order."""
+        self._observers = tuple(observers)
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_started(trial, params)
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.epoch_ended(trial, row)
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_ended(trial, outcome)

@@ -1,0 +1,92 @@
+"""Where a study's files lie in the results directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gitdist.errors import StoreError
+
+Role = Literal["trial", "baseline"]
+
+
+@dataclass(frozen=True)
+class TrialId:
+    """A classifier training of a study: a search trial with its Optuna number, or the baseline."""
+
+    role: Role
+    number: int | None = None
+
+    def __str__(self) -> str:
+        return "baseline" if self.number is None else str(self.number)
+
+
+BASELINE = TrialId("baseline")
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The files of study ``name`` under ``results`` (the layout that other programs may read)."""
+
+    results: Path
+    name: str
+
+    @property
+    def store(self) -> Path:
+        """Artefacts by hash, shared by all studies."""
+        return self.results / "store"
+
+    @property
+    def tracking_db(self) -> Path:
+        """The default MLflow store."""
+        return self.results / "mlflow.db"
+
+    @property
+    def artefacts(self) -> Path:
+        """MLflow's artefact files, where the default store is used."""
+        return self.results / "mlartifacts"
+
+    @property
+    def study(self) -> Path:
+        """The study's own directory."""
+        return self.results / self.name
+
+    @property
+    def spec(self) -> Path:
+        """The resolved study file."""
+        return self.study / "study.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        """The Optuna storage."""
+        return self.study / "ledger.db"
+
+    @property
+    def summary(self) -> Path:
+        """Times, counts, best and baseline of a finished study."""
+        return self.study / "summary.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver that runs the study."""
+        return self.study / "driver.lock"
+
+    def trial(self, trial: TrialId) -> Path:
+        """The directory of one trial: rows.jsonl, checkpoints, test.json."""
+        if trial.number is None:
+            return self.study / "baseline"
+        return self.study / "trials" / f"{trial.number:04d}"
+
+    def create(self) -> None:
+        """Make the study's directory.
+
+        Raises:
+            StoreError: the results directory cannot be written.
+        """
+        try:
+            self.study.mkdir(parents=True, exist_ok=True)
+            self.lock.touch()
+        except OSError as error:
+            raise StoreError(
+                f"the results directory must be writable, but {error.filename} is not ({error.strerror}); "
+                "choose another with --results DIR"
+            ) from None

@@ -1,0 +1,233 @@
+"""Running a study; running it again resumes it, and a finished one is left as it is.
+
+    data set -> generator -> stream (servers + router) -> eKLD images -> trials (ledger, Tune) -> test -> summary
+
+Each step is found in the store or the study's directory if an earlier run got that far.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from gitdist.data.dataset import Dataset, prepare
+from gitdist.errors import GitdistError, StudyError
+from gitdist.generator.training import TrainingStep
+from gitdist.spec import StudySpec
+from gitdist.store import Store, content_key
+from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.server import ServerConfig
+from gitdist.study.cluster import connected, find_room
+from gitdist.study.display import Display, open_display
+from gitdist.study.driver import settle_spec, sole_driver
+from gitdist.study.events import Observers
+from gitdist.study.execution import run_trials
+from gitdist.study.ledger import Ledger
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
+from gitdist.study.preparation import TrainedGenerator, obtain_generator
+from gitdist.study.rows import read_rows
+from gitdist.study.summary import write_summary
+from gitdist.study.tracking import Tracker, tracking_uri
+from gitdist.study.worker import TrialContext, evaluate_on_test, run_trial
+from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.mixing import check_threshold
+
+_LOSSES_EVERY = 10  # reported generator steps between those that go to MLflow
+
+
+def run_study(spec: StudySpec, results: Path, console: Console, address: str | None = None) -> dict[str, Any]:
+    """Run a study to its end and return its summary.
+
+    Args:
+        spec: the study.
+        results: the results directory.
+        console: where progress is shown.
+        address: Ray cluster to join; None = ``$RAY_ADDRESS``, else a Ray of this machine for the study's time.
+
+    Raises:
+        GitdistError: the study cannot be run as asked.
+    """
+    paths = StudyPaths(results.resolve(), spec.name)
+    store = Store(paths.store)
+    paths.create()
+    with sole_driver(paths), open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
+        dataset = prepare(spec.data, store)
+        check_thresholds(spec, dataset)
+        settle_spec(paths, spec)
+        ledger = Ledger(paths.ledger, spec.name, spec.search)
+        try:
+            if paths.summary.exists() and not ledger.num_unfinished():
+                display.say(f"study '{spec.name}' is finished; nothing to do")
+                finished: dict[str, Any] = json.loads(paths.summary.read_text())
+                return finished
+            return _StudyRun(spec, paths, store, dataset, ledger, display).run(address)
+        finally:
+            ledger.close()
+
+
+def check_thresholds(spec: StudySpec, dataset: Dataset) -> None:
+    """Refuse a study that can meet a threshold without meaning for its class sizes.
+
+    Raises:
+        SpecError: the soft threshold is used with a K that is not above the smallest class.
+    """
+    searched = spec.search.space
+    kinds = searched["threshold_kind"].extremes if "threshold_kind" in searched else (spec.trial.threshold_kind,)
+    thresholds = searched["threshold"].extremes if "threshold" in searched else (spec.trial.threshold,)
+    for kind in kinds:
+        for threshold in thresholds:
+            check_threshold(threshold, kind, dataset.class_sizes)  # type: ignore[arg-type]
+
+
+class _StudyRun:
+    """One driver's run of one study."""
+
+    def __init__(
+        self, spec: StudySpec, paths: StudyPaths, store: Store, dataset: Dataset, ledger: Ledger, display: Display
+    ) -> None:
+        self._spec, self._paths, self._store = spec, paths, store
+        self._dataset, self._ledger, self._display = dataset, ledger, display
+        self._started = time.perf_counter()
+        tags = {
+            "gitdist.spec": content_key("study", spec.model_dump(mode="json", exclude={"resources", "tracking"})),
+            "gitdist.data": dataset.fingerprint,
+        }
+        self._tracker = Tracker(paths, tracking_uri(paths, spec.tracking.uri), tags)
+
+    def run(self, address: str | None) -> dict[str, Any]:
+        spec = self._spec
+        self._display.say(_describe(spec, self._dataset))
+        try:
+            with connected(address, spec.resources, spec.stream.servers):
+                room = find_room(spec.resources, spec.stream.servers)
+                generator = self._obtain_generator()
+                self._display.say(room.note)
+                stream = self._launch_stream(generator)
+                try:
+                    summary = self._search(stream, generator, room.max_concurrent)
+                finally:
+                    stream.shutdown()
+        except BaseException as error:
+            self._tracker.end(self._tracker.parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        self._tracker.study_ended(summary)
+        return summary
+
+    def _obtain_generator(self) -> TrainedGenerator:
+        spec = self._spec.generator
+        run_id = self._tracker.generator_run(spec.model_dump())
+
+        def on_step(step: TrainingStep) -> None:
+            self._display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
+            self._tracker.log_step(run_id, step.losses, step.step)
+
+        try:
+            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+        except GitdistError:
+            self._tracker.end(run_id, "FAILED")
+            raise
+        if generator.artefact:
+            self._tracker.log_file(run_id, generator.artefact / "samples.png")
+        self._tracker.end(run_id, "FINISHED")
+        return generator
+
+    def _launch_stream(self, generator: TrainedGenerator) -> StreamHandle:
+        config = ServerConfig(
+            dataset=self._dataset.directory,
+            generator=self._spec.generator,
+            artefact=generator.artefact,
+            stream=self._spec.stream,
+        )
+        return launch_stream(self._spec.name, config, self._spec.resources.server)
+
+    def _search(self, stream: StreamHandle, generator: TrainedGenerator, max_concurrent: int) -> dict[str, Any]:
+        spec = self._spec
+        context = self._context(stream, generator)
+
+        def trainable(config: dict[str, Any]) -> None:
+            run_trial(context, config)
+
+        rows = read_rows(self._paths.trial(BASELINE) / "rows.jsonl")
+        run_trials(
+            trainable,
+            self._ledger,
+            Observers([self._display, self._tracker]),
+            spec.resources.trial,
+            objective=spec.search.objective,
+            with_baseline=not rows or rows[-1]["epoch"] < spec.trial.epochs,
+            max_concurrent=max_concurrent,
+        )
+        self._evaluate_chosen(context)
+        router, servers = stream.stats()
+        figures = {
+            "wall_s": time.perf_counter() - self._started,
+            "generated_images": router.images,
+            "generating_s": sum(server.done.generating_s for server in servers),
+            "generator_training_s": generator.training_s,
+        }
+        return write_summary(self._paths, spec, self._ledger.trials(), self._ledger.best(), figures)
+
+    def _evaluate_chosen(self, context: TrialContext) -> None:
+        best = self._ledger.best()
+        if best is None:
+            reasons = [record.reason for record in self._ledger.trials() if record.reason]
+            raise StudyError(f"no trial of study '{self._spec.name}' finished; the first failed with: {reasons[0]}")
+        self._display.say(f"best on validation: trial {best.number}; evaluating it and the baseline on test")
+        chosen: dict[TrialId, Mapping[str, Any]] = {TrialId("trial", best.number): best.params, BASELINE: {}}
+        share = self._spec.resources.trial
+        evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
+        references = [evaluate.remote(context, trial, params) for trial, params in chosen.items()]
+        for trial, result in zip(chosen, ray.get(references), strict=True):
+            self._tracker.test_evaluated(trial, result["metrics"])
+
+    def _context(self, stream: StreamHandle, generator: TrainedGenerator) -> TrialContext:
+        evaluation = self._spec.evaluation
+        sizes = {
+            "validation": (evaluation.epoch_images_per_class, evaluation.epoch_transformations),
+            "test": (evaluation.final_images_per_class, evaluation.final_transformations),
+        }
+        places = {split: self._ekld_place(split, *size, stream, generator) for split, size in sizes.items()}
+        return TrialContext(
+            spec=self._spec,
+            results=self._paths.results,
+            dataset=self._dataset.directory,
+            validation_ekld=places["validation"],
+            test_ekld=places["test"],
+            router=stream.router_name,
+        )
+
+    def _ekld_place(
+        self, split: Any, images_per_class: int, transformations: int, stream: StreamHandle, generator: TrainedGenerator
+    ) -> Path:
+        known = self._dataset.nuisance != "none"
+        request = EkldRequest(
+            split=split,
+            images_per_class=images_per_class,
+            transformations=transformations,
+            seed=self._spec.evaluation.seed,
+            under="nuisance" if known else "generator",
+            key={} if known else self._generator_key(generator),
+        )
+        return ekld_set(self._dataset, request, self._store, partial(_draw, stream, split)).directory
+
+    def _generator_key(self, generator: TrainedGenerator) -> dict[str, Any]:
+        artefact = generator.artefact.name if generator.artefact else None
+        stream = self._spec.stream
+        return {"kind": self._spec.generator.kind, "artefact": artefact, "seed": stream.seed, "precision": stream.precision}
+
+
+def _draw(stream: StreamHandle, split: str, images: Any, clean: Any, index: int) -> Any:
+    return stream.transform(images, clean, f"ekld/{split}", index)
+
+
+def _describe(spec: StudySpec, dataset: Dataset) -> str:
+    sizes = dataset.class_sizes
+    return (
+        f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
+        f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
+    )

@@ -1,0 +1,171 @@
+"""One epoch of training: the hot loop. Nothing in it waits for the device; the losses are read once an epoch."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StreamError, TrialFailure
+from gitdist.seeds import numpy_rng
+from gitdist.spec import TrialSpec
+from gitdist.stream.draws import DrawStream
+from gitdist.trial.augment import Normaliser, draw_placement, place
+from gitdist.trial.classifier import Classifier, move
+from gitdist.trial.losses import build_loss
+from gitdist.trial.mixing import check_threshold, eligible_classes, replace_mask
+from gitdist.trial.sampling import epoch_indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
+
+    ``waiting_s`` is the part of ``train_s`` that went by waiting for the stream.
+    """
+
+    loss: float
+    accuracy: float
+    draws: int
+    train_s: float
+    waiting_s: float
+
+
+def learning_rate(spec: TrialSpec, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 1: linear warm-up, then steps down after the milestones."""
+    warmup = min(1.0, epoch / spec.lr_warmup_epochs) if spec.lr_warmup_epochs else 1.0
+    steps_down = sum(epoch > milestone for milestone in spec.lr_milestones)
+    return float(spec.lr * warmup * spec.lr_decay**steps_down)
+
+
+class EpochTrainer:
+    """Trains a classifier epoch by epoch; holds what stays on the device between epochs.
+
+    ``stream`` is None where this trial never replaces a sample: fraction 0, no class below the threshold, or no epoch
+    after the switch.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: Classifier, compute: Compute
+    ) -> None:
+        """Put the model and the training images on the device.
+
+        Raises:
+            SpecError: the soft threshold is not above the smallest class's size.
+            StreamError: the spec asks for augmentation and ``stream`` is None.
+        """
+        sizes = dataset.class_sizes
+        check_threshold(spec.threshold, spec.threshold_kind, sizes)
+        self._spec, self._sizes, self._compute = spec, sizes, compute
+        self._labels = dataset.train.labels
+        self._images = from_dlpack(dataset.train.images).to(compute.device)
+        self._normalise = Normaliser(dataset.mean, dataset.std, compute.device)
+        self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
+        self.stream = self._needed_stream(stream)
+        self.model = move(model, compute.device)
+        self._loss = build_loss(spec, sizes, compute.device)
+        # Fused: one pass over the weights a step instead of five.
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+        )
+
+    def _needed_stream(self, stream: DrawStream | None) -> DrawStream | None:
+        spec = self._spec
+        if spec.fraction == 0 or spec.switch_epoch >= spec.epochs or not self._eligible.any():
+            return None
+        if stream is None:
+            raise StreamError(
+                f"augmentation needs a stream of draws, but trial.fraction = {spec.fraction:g} came without one; "
+                "give a stream or set trial.fraction to 0"
+            )
+        return stream
+
+    def run(self, epoch: int) -> EpochResult:
+        """Train one epoch, counted from 1; all its randomness is named by the trial's seed and the epoch.
+
+        Raises:
+            TrialFailure: a loss is not finite; the message has epoch and step, both counted from 1.
+            StreamError: the stream cannot deliver.
+        """
+        started = time.perf_counter()
+        stream = self._open_stream(epoch)
+        waited = stream.waited_s if stream else 0.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self._spec, epoch)
+        self.model.train()
+        rows = self._choose_rows(epoch)
+        losses, correct, draws = self._steps(epoch, rows, stream)
+        return EpochResult(
+            loss=self._mean_loss(losses, len(rows), epoch),
+            accuracy=int(correct) / len(rows),
+            draws=draws,
+            train_s=time.perf_counter() - started,
+            waiting_s=stream.waited_s - waited if stream else 0.0,
+        )
+
+    def _open_stream(self, epoch: int) -> DrawStream | None:
+        """Return the stream if this epoch draws from it; announce the first draws one epoch earlier."""
+        if self.stream is None or epoch < self._spec.switch_epoch:
+            return None
+        self.stream.start(np.flatnonzero(self._eligible))
+        return self.stream if epoch > self._spec.switch_epoch else None
+
+    def _choose_rows(self, epoch: int) -> NDArray[np.int64]:
+        spec = self._spec
+        sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
+        rng = numpy_rng(spec.seed, "trial/sample", epoch)
+        return epoch_indices(sampler, self._labels, self._sizes, spec.effective_beta, rng)
+
+    def _steps(self, epoch: int, rows: NDArray[np.int64], stream: DrawStream | None) -> tuple[Tensor, Tensor, int]:
+        """Return the loss of each step ``[steps]`` and the number of correct answers, on the device, and of draws."""
+        spec, device = self._spec, self._compute.device
+        labels = self._labels[rows]
+        rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
+        placement_rng = numpy_rng(spec.seed, "trial/placement", epoch)
+        placement = draw_placement(len(rows), spec.crop_padding, spec.flip, placement_rng, device)
+        mixing_rng = numpy_rng(spec.seed, "trial/mixing", epoch)
+        losses, correct, draws = [], torch.zeros((), dtype=torch.int64, device=device), 0
+        for start in range(0, len(rows), spec.batch_size):
+            stop = min(start + spec.batch_size, len(rows))
+            images = self._images[rows_there[start:stop]]
+            if stream is not None:
+                draws += self._mix(images, labels[start:stop], stream, mixing_rng)
+            inputs = self._normalise(place(images, placement.rows(start, stop)))
+            loss, logits = self._step(inputs, labels_there[start:stop])
+            losses.append(loss)
+            correct += (logits.argmax(1) == labels_there[start:stop]).sum()
+        return torch.stack(losses), correct, draws
+
+    def _mix(self, images: Tensor, labels: NDArray[np.int64], stream: DrawStream, rng: np.random.Generator) -> int:
+        """Replace samples of the batch by draws of their class, in place, as Algorithm 1 says; return how many."""
+        spec = self._spec
+        mask = replace_mask(labels, self._sizes, spec.threshold, spec.threshold_kind, spec.fraction, rng)
+        places = np.flatnonzero(mask)
+        if len(places):
+            drawn = torch.from_numpy(stream.take(labels[places]))
+            images[torch.from_numpy(places).to(images.device)] = drawn.to(images.device)
+        return len(places)
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._compute.autocast():
+            logits = self.model(inputs)
+        loss = self._loss(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach(), logits.detach()
+
+    def _mean_loss(self, losses: Tensor, count: int, epoch: int) -> float:
+        values = losses.cpu().double()
+        wrong = (~values.isfinite()).nonzero()
+        if len(wrong):
+            step = int(wrong[0])
+            raise TrialFailure(f"loss became {float(values[step])} in epoch {epoch}, step {step + 1}")
+        sizes = torch.full_like(values, self._spec.batch_size)
+        sizes[-1] = count - self._spec.batch_size * (len(values) - 1)
+        return float((values * sizes).sum() / count)

@@ -1,0 +1,212 @@
+"""Evaluation of a classifier: accuracies on a split, and eKLD on fixed pairs of an image and its transformations.
+
+The pairs are an artefact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset, Split
+from gitdist.data.nuisance import transform as true_transform
+from gitdist.errors import SpecError, TrialFailure
+from gitdist.seeds import numpy_rng
+from gitdist.store import Store
+from gitdist.trial.augment import Normaliser
+from gitdist.trial.classifier import Classifier
+from gitdist.trial.metrics import (
+    balanced_mean,
+    class_accuracies,
+    expected_kl,
+    group_accuracies,
+    log_probabilities,
+    per_class_mean,
+)
+
+Transform = Callable[[NDArray[np.uint8], NDArray[np.uint8], str, int], NDArray[np.uint8]]
+"""``transform(images, clean, name, index)``: a draw of every image, uint8 ``[N, C, H, W]``; name and index seed it."""
+
+_FORMAT = 1
+_BATCH = {"cpu": 256, "cuda": 2048}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EkldRequest:
+    """Which pairs of image and transformations eKLD is measured on.
+
+    ``under`` is the T of the expectation: the data set's own ``nuisance``, or the ``generator`` where that is not
+    known; ``key`` then holds all that determines the generator, as JSON values.
+    """
+
+    split: Literal["validation", "test"]
+    images_per_class: int
+    transformations: int
+    seed: int
+    under: Literal["nuisance", "generator"] = "nuisance"
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EkldSet:
+    """Images before and after the transformation, read-only.
+
+    ``images`` uint8 ``[n, C, H, W]``; ``transformed`` uint8 ``[n, t, C, H, W]``, ``transformed[i, j]`` being
+    transformation j of image i; ``labels`` int64 ``[n]``; ``directory`` is where their files are.
+    """
+
+    directory: Path
+    images: NDArray[np.uint8]
+    transformed: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, directory: Path) -> "EkldSet":
+        """Memory-map the set that ``ekld_set`` built in ``directory``."""
+        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")}
+        return cls(directory=directory, **arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What a classifier is worth on one split.
+
+    Accuracies in 0..1, eKLD in nats. ``groups`` has the mean accuracy of the many-, medium- and few-shot classes, as
+    far as there are any; ``accuracy_per_class`` is float64 ``[C]``; ``ekld`` and ``ekld_per_class`` float64 ``[C]`` are
+    None where there was no transformation to measure it under. NaN = a class without images.
+    """
+
+    balanced_accuracy: float
+    groups: Mapping[str, float]
+    accuracy_per_class: NDArray[np.float64]
+    ekld: float | None
+    ekld_per_class: NDArray[np.float64] | None
+
+    def metrics(self, prefix: str = "val") -> dict[str, float]:
+        """Return the scalars by name: ``val/balanced_accuracy``, ``val/ekld``, ``val/few_accuracy`` and so on."""
+        metrics = {f"{prefix}/balanced_accuracy": self.balanced_accuracy}
+        metrics |= {f"{prefix}/{name}_accuracy": value for name, value in self.groups.items()}
+        return metrics if self.ekld is None else {**metrics, f"{prefix}/ekld": self.ekld}
+
+
+def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Transform | None = None) -> EkldSet:
+    """Return the pairs of ``request``, out of the store or built into it.
+
+    Args:
+        dataset: where the images are from; they are its untransformed ones.
+        request: split, numbers, seed and T.
+        store: where the set is kept.
+        transform: draws under the generator; called once for each transformation, with all images.
+
+    Raises:
+        SpecError: T is the nuisance and the data set has none, or T is the generator and ``transform`` is missing.
+    """
+    _check_transformation(dataset, request, transform)
+    key = {"format": _FORMAT, "dataset": dataset.fingerprint, "nuisance": dataset.nuisance, **asdict(request)}
+    draw = transform if request.under == "generator" and transform else _true_draws(dataset.nuisance, request.seed)
+    return EkldSet.open(store.get_or_build("ekld", key, lambda target, scratch: _build(dataset, request, draw, target)))
+
+
+def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Dataset, compute: Compute) -> Evaluation:
+    """Return the accuracies on ``split`` and, with ``pairs``, the eKLD; the model's mode is left as it was.
+
+    Args:
+        model: the classifier, on the device of ``compute``.
+        split: the rows that accuracies are measured on.
+        pairs: images with their transformations; None = no eKLD.
+        dataset: its mean, standard deviation, classes and groups.
+        compute: device and precision of the forward passes; everything after the logits is float64.
+
+    Raises:
+        TrialFailure: the classifier's output is NaN.
+    """
+    predictor = _Predictor(model, Normaliser(dataset.mean, dataset.std, compute.device), compute)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            predictions = predictor(split.images).argmax(1).cpu().numpy()
+            per_image = None if pairs is None else _per_image_ekld(predictor, pairs)
+    finally:
+        model.train(was_training)
+    accuracies = class_accuracies(predictions, split.labels, dataset.num_classes)
+    eklds = None
+    if pairs is not None and per_image is not None:
+        eklds = per_class_mean(per_image, np.asarray(pairs.labels), dataset.num_classes)
+    return Evaluation(
+        balanced_accuracy=balanced_mean(accuracies),
+        groups=group_accuracies(accuracies, dataset.groups),
+        accuracy_per_class=accuracies,
+        ekld=None if eklds is None else balanced_mean(eklds),
+        ekld_per_class=eklds,
+    )
+
+
+class _Predictor:
+    """Log-probabilities of uint8 images, in batches of one size."""
+
+    def __init__(self, model: Classifier, normalise: Normaliser, compute: Compute) -> None:
+        self._model, self._normalise, self._compute = model, normalise, compute
+        self._batch = _BATCH.get(compute.device.type, 256)
+
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        parts = [self._predict(images[low : low + self._batch]) for low in range(0, len(images), self._batch)]
+        result = torch.cat(parts)
+        if result.isnan().any():
+            raise TrialFailure("the classifier's output became nan")
+        return result
+
+    def _predict(self, images: NDArray[np.uint8]) -> Tensor:
+        with self._compute.autocast():
+            return log_probabilities(self._model(self._normalise(torch.tensor(images, device=self._compute.device))))
+
+
+def _per_image_ekld(predictor: _Predictor, pairs: EkldSet) -> NDArray[np.float64]:
+    count, transformations = pairs.transformed.shape[:2]
+    log_p = predictor(pairs.images)
+    log_q = predictor(pairs.transformed.reshape(count * transformations, *pairs.images.shape[1:]))
+    values: NDArray[np.float64] = expected_kl(log_p, log_q.view(count, transformations, -1)).cpu().numpy()
+    return values
+
+
+def _check_transformation(dataset: Dataset, request: EkldRequest, transform: Transform | None) -> None:
+    if request.under == "nuisance" and dataset.nuisance == "none":
+        raise SpecError(
+            "eKLD under the nuisance needs a data set with one, but data.nuisance is none; "
+            "measure it under the generator"
+        )
+    if request.under == "generator" and transform is None:
+        raise SpecError("eKLD under the generator needs one, but no transformation is given; choose a generator")
+
+
+def _true_draws(nuisance: str, seed: int) -> Transform:
+    def draw(images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int) -> NDArray[np.uint8]:
+        return true_transform(nuisance, clean, numpy_rng(seed, name, index))
+
+    return draw
+
+
+def _build(dataset: Dataset, request: EkldRequest, draw: Transform, target: Path) -> None:
+    split: Split = getattr(dataset, request.split)
+    rows = _choose_rows(split.labels, dataset.num_classes, request)
+    images = split.clean[rows]
+    shape = (len(rows), request.transformations, *images.shape[1:])
+    transformed = np.lib.format.open_memmap(target / "transformed.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for index in range(request.transformations):
+        transformed[:, index] = draw(images, images, f"ekld/{request.split}/{request.seed}", index)
+    transformed.flush()
+    np.save(target / "images.npy", images)
+    np.save(target / "labels.npy", split.labels[rows])
+
+
+def _choose_rows(labels: NDArray[np.int64], num_classes: int, request: EkldRequest) -> NDArray[np.int64]:
+    """Choose up to ``images_per_class`` rows of each class at random, each at most once."""
+    shuffled = numpy_rng(request.seed, "ekld/rows").permutation(len(labels))
+    chosen = [shuffled[labels[shuffled] == index][: request.images_per_class] for index in range(num_classes)]
+    return np.concatenate(chosen)

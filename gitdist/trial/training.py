@@ -1,0 +1,155 @@
+"""One trial: a classifier trained epoch by epoch, resumable at every epoch, a row of measures each.
+
+    sampler -> rows of the epoch -> batch of images [N, C, H, W] on the device
+            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, normalise -> SGD step
+    epoch ends -> evaluation -> checkpoint (state and rows) -> row
+
+Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
+for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p or the stream.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StoreError, TrialFailure
+from gitdist.seeds import torch_rng
+from gitdist.spec import TrialSpec
+from gitdist.stream.draws import DrawStream
+from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gitdist.trial.classifier import Classifier, build_classifier, move
+from gitdist.trial.epoch import EpochResult, EpochTrainer, learning_rate
+from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
+
+EpochRow = dict[str, Any]
+"""One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
+images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``; on evaluated epochs the metrics ``val/...`` and the
+lists ``val/accuracy_per_class`` and ``val/ekld_per_class``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSetting:
+    """What a trial runs with, apart from its spec and data.
+
+    Attributes:
+        compute: device and precision.
+        stream: the trial's own place in a stream of draws, at its start; None only where nothing is augmented.
+        ekld: pairs that validation eKLD is measured on; None = not measured.
+        directory: where checkpoints are kept; None = nowhere.
+        evaluation_every: epochs between evaluations; the spec's last epoch is always evaluated.
+        stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
+            every trial that differs in sampler, K and p alone can go on.
+    """
+
+    compute: Compute
+    stream: DrawStream | None = None
+    ekld: EkldSet | None = None
+    directory: Path | None = None
+    evaluation_every: int = 1
+    stop_after: int | None = None
+
+
+def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
+    """Train a classifier and yield the row of each epoch once its checkpoint is in place.
+
+    Goes on from the newest whole checkpoint of the setting's directory; the rows up to there are not yielded again
+    (``checkpoint.completed_rows`` returns them).
+
+    Args:
+        spec: the trial.
+        dataset: the training and the validation rows; test rows are never read.
+        setting: what it runs with.
+
+    Raises:
+        SpecError: the soft threshold is not above the smallest class's size.
+        StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
+        TrialFailure: a loss or the classifier's output is not finite.
+    """
+    trainer = EpochTrainer(spec, dataset, setting.stream, _fresh_classifier(spec, dataset), setting.compute)
+    checkpoint = load_checkpoint(setting.directory) if setting.directory else None
+    rows = _resume(trainer, checkpoint) if checkpoint else []
+    last = min(spec.epochs, setting.stop_after or spec.epochs)
+    for epoch in range(len(rows) + 1, last + 1):
+        result = trainer.run(epoch)
+        due = epoch % setting.evaluation_every == 0 or epoch == spec.epochs
+        started = time.perf_counter()
+        evaluation = _validate(trainer.model, dataset, setting, epoch) if due else None
+        row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
+        rows.append(row)
+        if setting.directory:
+            save_checkpoint(setting.directory, _state(trainer, dataset.num_classes, rows))
+        yield row
+
+
+def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
+    """Return the classifier of a trial's newest whole checkpoint, in evaluation mode on the device of ``compute``.
+
+    Args:
+        spec: the trial.
+        dataset: its channels and classes shape the network.
+        directory: the trial's checkpoints.
+        compute: where it will run.
+
+    Raises:
+        StoreError: there is no whole checkpoint.
+    """
+    checkpoint = load_checkpoint(directory)
+    if checkpoint is None:
+        raise StoreError(f"a trial's directory must hold a whole checkpoint, but {directory} has none; train it again")
+    model = _fresh_classifier(spec, dataset)
+    model.load_state_dict(checkpoint.model)
+    return move(model, compute.device).eval()
+
+
+def _fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+    return build_classifier(
+        spec.network,
+        dataset.image_shape[0],
+        dataset.num_classes,
+        spec.loss == "ldam",
+        scale=spec.ldam_scale,
+        rng=torch_rng(spec.seed, "trial/weights"),
+    )
+
+
+def _resume(trainer: EpochTrainer, checkpoint: Checkpoint) -> list[EpochRow]:
+    trainer.model.load_state_dict(checkpoint.model)
+    trainer.optimizer.load_state_dict(checkpoint.optimizer)
+    if trainer.stream is not None:
+        trainer.stream.cursors = checkpoint.cursors.numpy()
+    return checkpoint.rows
+
+
+def _state(trainer: EpochTrainer, num_classes: int, rows: list[EpochRow]) -> Checkpoint:
+    stream = trainer.stream
+    return Checkpoint(
+        epoch=len(rows),
+        model=trainer.model.state_dict(),
+        optimizer=trainer.optimizer.state_dict(),
+        cursors=torch.zeros(num_classes, dtype=torch.int64) if stream is None else torch.from_numpy(stream.cursors),
+        rows=rows,
+    )
+
+
+def _validate(model: Classifier, dataset: Dataset, setting: TrialSetting, epoch: int) -> Evaluation:
+    try:
+        return evaluate(model, dataset.validation, setting.ekld, dataset, setting.compute)
+    except TrialFailure as failure:
+        raise TrialFailure(f"{failure} after epoch {epoch}") from failure
+
+
+def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | None, evaluating_s: float) -> EpochRow:
+    row: EpochRow = {"epoch": epoch, "lr": lr, "train/loss": result.loss, "train/accuracy": result.accuracy}
+    if evaluation is not None:
+        row |= evaluation.metrics("val")
+        row["val/accuracy_per_class"] = evaluation.accuracy_per_class.tolist()
+        if evaluation.ekld_per_class is not None:
+            row["val/ekld_per_class"] = evaluation.ekld_per_class.tolist()
+    times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
+    return row | {"draws": result.draws} | times

@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gitdist.data.sources import load_source, source_digest
+from gitdist.errors import DataError
+from gitdist.spec import DataSpec
+
+
+def arrays(count: int = 12, **changed: Any) -> dict[str, Any]:
+    images = np.random.default_rng(count).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
+    values = {"images": images, "labels": np.arange(count) % 3, "classes": np.array(["cat", "dog", "owl"])} | changed
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def write(folder: Path, **changed: Any) -> DataSpec:
+    np.savez_compressed(folder / "train-small.npz", **arrays(**changed))
+    np.savez(folder / "test.npz", **arrays(9))
+    return DataSpec(source="npz", path=str(folder))
+
+
+def test_images_become_channels_first_in_the_order_of_the_file(tmp_path: Path) -> None:
+    source = load_source(write(tmp_path, rank=np.arange(12)[::-1]))
+    np.testing.assert_array_equal(source.train_images.transpose(0, 2, 3, 1), arrays()["images"])
+    assert source.train_images.flags.c_contiguous and source.train_labels.dtype == np.int64
+    assert source.train_labels.tolist() == [0, 1, 2] * 4
+    assert source.class_names == ("cat", "dog", "owl")
+
+
+def test_grey_images_have_one_channel_and_unnamed_classes_their_number(tmp_path: Path) -> None:
+    for name, count in (("train.npz", 8), ("test.npz", 4)):
+        np.savez(tmp_path / name, images=np.ones((count, 6, 5), np.uint8), labels=np.arange(count, dtype=np.uint8) % 2)
+    source = load_source(DataSpec(source="npz", path=str(tmp_path)))
+    assert source.test_images.shape == (4, 1, 6, 5)
+    assert source.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": None}, "key 'images'"),
+        ({"labels": None}, "key 'labels'"),
+        ({"images": np.zeros((12, 6, 5, 3))}, "float64"),
+        ({"images": np.zeros((12, 90), np.uint8)}, r"\[12, 90\]"),
+        ({"images": np.zeros((0, 6, 5, 3), np.uint8)}, r"\[0, 6, 5, 3\]"),
+        ({"images": np.zeros((12, 6, 6, 3), np.uint8)}, "one shape"),
+        ({"labels": np.arange(12) / 2}, "float64"),
+        ({"labels": np.arange(11)}, r"\[11\]"),
+        ({"labels": np.arange(12) - 1}, "from -1"),
+        ({"labels": np.full(12, 2**40)}, str(2**40)),
+        ({"labels": np.full(12, 2**64 - 1, dtype=np.uint64)}, str(2**64 - 1)),
+        ({"classes": np.array(["cat", "owl", "dog"])}, "same classes"),
+        ({"images": np.array([{}] * 12)}, "pickle"),
+        ({"classes": np.array([{}] * 3)}, "pickle"),
+    ],
+)
+def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    spec = write(tmp_path, **changed)
+    with pytest.raises(DataError, match=message) as caught:
+        load_source(spec)
+    assert "train-small.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 40, 0.5, 0.99])
+def test_a_truncated_file_is_one_line(tmp_path: Path, keep: float) -> None:
+    spec, file = write(tmp_path), tmp_path / "train-small.npz"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(DataError, match="train-small.npz") as caught:
+        load_source(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bytes_are_one_line(tmp_path: Path) -> None:
+    spec, file = write(tmp_path), tmp_path / "train-small.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 20] = bytes(20)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="train-small.npz"):
+        load_source(spec)
+
+
+def test_something_else_under_the_name_is_one_line(tmp_path: Path) -> None:
+    spec = write(tmp_path)
+    with open(tmp_path / "train-small.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="train-small.npz"):
+        load_source(spec)
+
+
+def test_the_folder_must_be_given_be_there_and_have_one_file_of_each_kind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.path is not given"):
+        load_source(DataSpec(source="npz"))
+    with pytest.raises(DataError, match="absent is none"):
+        load_source(DataSpec(source="npz", path=str(tmp_path / "absent")))
+    spec = write(tmp_path)
+    (tmp_path / "train-b.npz").touch()
+    with pytest.raises(DataError, match="train-b.npz, train-small.npz"):
+        load_source(spec)
+    for file in tmp_path.glob("train*"):
+        file.unlink()
+    with pytest.raises(DataError, match="has: none"):
+        load_source(spec)
+
+
+def test_the_digest_follows_the_contents_not_the_place(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = write(tmp_path / "one"), write(tmp_path / "two")
+    assert source_digest(one) == source_digest(two)
+    images = arrays()["images"]
+    images[3, 2, 1, 0] ^= 1
+    write(tmp_path / "two", images=images)
+    assert source_digest(one) != source_digest(two)

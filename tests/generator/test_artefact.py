@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from gitdist.compute import Compute
+from gitdist.errors import SpecError, StoreError
+from gitdist.generator.artefact import artefact_spec, generator_artefact, load_generator
+from gitdist.generator.munit_generator import MunitGenerator
+from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
+from gitdist.generator.training import WEIGHTS_FILE
+from gitdist.spec import IdentitySpec, OracleSpec
+from gitdist.store import Store
+
+CPU = Compute.resolve("float32", "cpu")
+
+
+def test_a_generator_is_trained_once_and_loaded_from_the_store(tiny, digits, tmp_path):
+    reports = []
+    first = generator_artefact(tiny, digits, Store(tmp_path), reports.append, CPU)
+    assert reports and first is not None
+    reports.clear()
+    assert generator_artefact(tiny, digits, Store(tmp_path), reports.append, CPU) == first
+    assert not reports
+    images = torch.tensor(digits.train.images[:3])
+    draws = []
+    for _ in range(2):
+        generator = load_generator(tiny, digits.nuisance, digits.image_shape, first, CPU)
+        assert isinstance(generator, MunitGenerator)
+        draws.append(generator.draw(generator.encode(images, images), np.random.default_rng(0)))
+    assert torch.equal(*draws)
+
+
+def test_what_determines_a_generator_is_in_its_name_and_the_rest_is_not(tiny):
+    def named(changes: dict, fingerprint: str = "f", precision: str = "float32") -> dict:
+        spec = tiny.model_copy(update=changes)
+        return artefact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
+
+    assert named({"checkpoint_every": 3}) == named({})
+    assert named({"precision": "float32"}) == named({"precision": "auto"})
+    for other in (named({"steps": 36}), named({}, fingerprint="g"), named({}, precision="bf16"), named({"seed": 1})):
+        assert other != named({})
+
+
+def test_generators_without_training_have_no_artefact(digits, tmp_path):
+    for spec, kind in ((OracleSpec(), OracleGenerator), (IdentitySpec(), IdentityGenerator)):
+        assert generator_artefact(spec, digits, Store(tmp_path), lambda row: None, CPU) is None
+        assert isinstance(load_generator(spec, digits.nuisance, digits.image_shape, None, CPU), kind)
+
+
+def test_settings_that_cannot_work_are_refused_before_the_store_is_touched(tiny, digits, tmp_path):
+    with pytest.raises(SpecError, match="discriminator_layers"):
+        spec = tiny.model_copy(update={"discriminator_layers": 6})
+        generator_artefact(spec, digits, Store(tmp_path), lambda row: None, CPU)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_missing_foreign_and_damaged_weights_are_store_errors(tiny, digits, tmp_path):
+    def load(spec, directory):
+        return load_generator(spec, "background", (1, 28, 28), directory, CPU)
+
+    with pytest.raises(StoreError, match="none was given"):
+        load(tiny, None)
+    with pytest.raises(StoreError, match=WEIGHTS_FILE):
+        load(tiny, tmp_path)
+    artefact = generator_artefact(tiny, digits, Store(tmp_path), lambda row: None, CPU)
+    with pytest.raises(StoreError, match="must hold the weights its settings name"):
+        load(tiny.model_copy(update={"dim": 8}), artefact)
+    (tmp_path / WEIGHTS_FILE).write_bytes((artefact / WEIGHTS_FILE).read_bytes()[:100])
+    with pytest.raises(StoreError, match="train it again"):
+        load(tiny, tmp_path)

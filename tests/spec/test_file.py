@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gitdist.errors import SpecError
+from gitdist.spec import StudySpec, TrialSpec
+from gitdist.spec.file import dump_study, load_study, parse_study
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+
+def write(directory: Path, **fields) -> Path:
+    path = directory / "study.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", **fields}))
+    return path
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_is_valid_and_its_resolved_copy_means_the_same(path):
+    spec = load_study(path)
+    assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
+
+
+def test_the_resolved_copy_shows_every_default(tmp_path):
+    resolved = yaml.safe_load(dump_study(load_study(write(tmp_path))))
+    assert set(resolved) == set(StudySpec.model_fields)
+    assert set(resolved["trial"]) == set(TrialSpec.model_fields)
+
+
+def test_an_override_sets_a_nested_field_and_leaves_its_siblings(tmp_path):
+    path = write(tmp_path, trial={"epochs": 7, "fraction": 0.2})
+    spec = load_study(path, ["trial.fraction=0.9", "search.space.threshold={int: [1, 9]}"])
+    assert (spec.trial.fraction, spec.trial.epochs) == (0.9, 7)
+    assert spec.search.space["threshold"].int_ == (1, 9)
+
+
+def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
+    spec = load_study(write(tmp_path, seed=5, trial={"seed": 7}))
+    assert (spec.stream.seed, spec.search.seed, spec.evaluation.seed, spec.trial.seed) == (5, 5, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trail.epochs=3", ["'trail'", "did you mean 'trial'"]),
+        ("trial.fractoin=0.5", ["trial", "did you mean 'fraction'"]),
+        ("trial.fraction=1.5", ["trial.fraction", "less than or equal to 1", "1.5"]),
+        ("trial.fraction=-0.1", ["trial.fraction", "greater than or equal to 0", "-0.1"]),
+        ("data.source=imagnet", ["data.source", "'digits'", "'imagnet'"]),
+        ("generator={kind: munit, step: 3}", ["generator", "did you mean 'steps'"]),
+        ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
+        ("search.space={thresold: {int: [1, 5]}}", ["did you mean 'threshold'"]),
+        ("search.space={fraction: {float: [0.1, 1.9]}}", ["search.space.fraction", "1.9"]),
+        ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
+        ("search.space={fraction: {flaot: [0.1, 0.9]}}", ["did you mean 'float'"]),
+        ("search.objective=val/balanced_acuracy", ["did you mean 'val/balanced_accuracy'"]),
+        ("trial.switch_epoch=99", ["trial.switch_epoch", "99", "50"]),
+        ("name=../outside", ["name", "folder"]),
+        ("trial.epochs", ["--set", "path.to.field=value"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_place_and_remedy(tmp_path, override, words):
+    with pytest.raises(SpecError) as caught:
+        load_study(write(tmp_path), [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, ["no study file"]), ("name: [", ["line 1", "YAML"]), ("- a\n- b\n", ["mapping"]), ("seed: 1\n", ["name"])],
+)
+def test_an_unreadable_file_is_named(tmp_path, content, words):
+    path = tmp_path / "study.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SpecError) as caught:
+        load_study(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    assert all(word in message for word in words), message

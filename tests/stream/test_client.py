@@ -1,0 +1,249 @@
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import ray
+
+from gitdist.compute import Compute, set_threads
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StreamError
+from gitdist.generator.artefact import generator_artefact
+from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, Share, StreamSpec
+from gitdist.store import Store
+from gitdist.stream.client import RayBlocks
+from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
+from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.server import ServerConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+_numbers = count()
+Config = Callable[..., ServerConfig]
+
+
+class Slow(NamedTuple):
+    handle: StreamHandle
+    config: ServerConfig
+
+
+@pytest.fixture
+def config(digits_directory: Path) -> Config:
+    def make(generator: GeneratorSpec | None = None, artefact: Path | None = None, **stream: int) -> ServerConfig:
+        spec = StreamSpec.model_validate({"block_size": 20, **stream})
+        return ServerConfig(
+            dataset=digits_directory, generator=generator or OracleSpec(), artefact=artefact, stream=spec
+        )
+
+    return make
+
+
+@contextmanager
+def running(config: ServerConfig) -> Iterator[StreamHandle]:
+    handle = launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5))
+    try:
+        yield handle
+    finally:
+        handle.shutdown()
+
+
+@pytest.fixture(scope="module")
+def slow(digits: Dataset, ray_cluster: None) -> Iterator[Slow]:
+    """A stream of large blocks: 2000 draws take a server long enough to be met, and killed, in the middle of one."""
+    spec = StreamSpec(block_size=2000, servers=2)
+    config = ServerConfig(dataset=digits.directory, generator=OracleSpec(), artefact=None, stream=spec)
+    with running(config) as handle:
+        yield Slow(handle, config)
+
+
+def fresh_keys(num_classes: int, num_indices: int) -> list[BlockKey]:
+    """Blocks of the shared stream that no other test has asked for."""
+    first = next(_numbers) * 100
+    return keys_of(range(num_classes), range(first, first + num_indices))
+
+
+@contextmanager
+def connected(handle: StreamHandle) -> Iterator[RayBlocks]:
+    blocks = RayBlocks(handle.router_name)
+    try:
+        yield blocks
+    finally:
+        blocks.close()
+
+
+def keys_of(classes: range, indices: range) -> list[BlockKey]:
+    return [BlockKey(class_index, index) for index in indices for class_index in classes]
+
+
+def assert_same(blocks: list[Block], expected: list[Block]) -> None:
+    for block, other in zip(blocks, expected, strict=True):
+        np.testing.assert_array_equal(block.images, other.images)
+        np.testing.assert_array_equal(block.sources, other.sources)
+
+
+def local(config: ServerConfig, keys: list[BlockKey]) -> list[Block]:
+    return LocalBlocks(config.build_maker()).get(keys)
+
+
+def test_blocks_of_two_servers_equal_local_ones_and_are_read_only_views(slow: Slow) -> None:
+    keys = fresh_keys(10, 3)
+    with connected(slow.handle) as client:
+        blocks = client.get(keys)
+        assert_same(blocks, local(slow.config, keys))
+        assert not blocks[0].images.flags.writeable and not blocks[0].images.flags.owndata
+        assert blocks[0].images.flags.c_contiguous
+        assert all(server.done.blocks > 0 for server in slow.handle.stats()[1])
+
+
+def test_munit_blocks_equal_local_ones(config: Config, digits: Dataset, tmp_path: Path) -> None:
+    set_threads(1)
+    spec = MunitSpec(dim=8, num_res=1, mlp_dim=16, discriminator_dim=8, discriminator_layers=2, steps=2)
+    artefact = generator_artefact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
+    munit = config(spec, artefact, servers=2)
+    keys = keys_of(range(10), range(3))
+    with running(munit) as handle, connected(handle) as client:
+        client.prefetch(keys[::-1])
+        assert_same(client.get(keys), local(munit, keys))
+
+
+def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 10, size=64) for _ in range(30)]
+    taken: dict[int, list[np.ndarray]] = {0: [], 1: []}
+
+    def train(client: RayBlocks, number: int) -> None:
+        stream = DrawStream(client, 10, 20, 2)
+        taken[number] = [stream.take(labels) for labels in batches]
+
+    oracle = config(servers=2)
+    with running(oracle) as handle, connected(handle) as first, connected(handle) as second:
+        threads = [threading.Thread(target=train, args=pair) for pair in ((first, 0), (second, 1))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        router, servers = handle.stats()
+    alone = DrawStream(LocalBlocks(oracle.build_maker()), 10, 20, 2)
+    for labels, first_batch, second_batch in zip(batches, taken[0], taken[1], strict=True):
+        expected = alone.take(labels)
+        np.testing.assert_array_equal(first_batch, expected)
+        np.testing.assert_array_equal(second_batch, expected)
+    needed = np.bincount(np.concatenate(batches)) // 20 + 3  # the current block and two ahead
+    assert router.blocks == sum(server.done.blocks for server in servers) == needed.sum()
+    assert router.images == 20 * needed.sum()
+    assert router.regenerated == 0
+
+
+def test_blocks_that_left_the_window_are_made_again_alike(config: Config) -> None:
+    keys = keys_of(range(1), range(8))
+    small = config(window_mb=1, block_size=500)  # a block has 396,000 bytes, so two are kept
+    with running(small) as handle:
+        with connected(handle) as client:
+            first = [Block(block.images.copy(), block.sources.copy()) for block in client.get(keys)]
+        with connected(handle) as client:
+            assert_same(client.get(keys), first)
+        router, servers = handle.stats()
+    assert router.kept == 2
+    assert router.regenerated > 0
+    assert servers[0].done.blocks == router.blocks == len(keys) + router.regenerated
+
+
+def test_killed_server_comes_back_and_the_same_bytes_arrive(slow: Slow) -> None:
+    keys = fresh_keys(4, 10)
+    with connected(slow.handle) as client:
+        pids = [server.pid for server in slow.handle.stats()[1]]
+        client.prefetch(keys)
+        client.get(keys[:1])
+        os.kill(pids[0], signal.SIGKILL)
+        router = ray.get(ray.get_actor(slow.handle.router_name).stats.remote())
+        assert router.outstanding[0] > 0
+        assert_same(client.get(keys), local(slow.config, keys))
+        assert [server.pid for server in slow.handle.stats()[1]] != pids
+
+
+def test_clients_recover_from_a_killed_router(slow: Slow) -> None:
+    keys = fresh_keys(4, 6)
+    expected = local(slow.config, keys)
+    with connected(slow.handle) as client:
+        pid = slow.handle.stats()[0].pid
+        client.prefetch(keys)
+        assert_same(client.get(keys[:2]), expected[:2])
+        os.kill(pid, signal.SIGKILL)
+        assert_same(client.get(keys[2:]), expected[2:])
+        with connected(slow.handle) as late:
+            assert_same(late.get(keys), expected)
+        assert slow.handle.stats()[0].pid != pid
+
+
+def test_failed_generation_reaches_every_waiter_with_its_cause(slow: Slow) -> None:
+    failures: list[StreamError] = []
+    good, bad = fresh_keys(1, 1)[0], BlockKey(77, 0)
+
+    def wait(client: RayBlocks) -> None:
+        with pytest.raises(StreamError, match="block 0 of class 77, .*leave it out") as caught:
+            client.get([good, bad])
+        failures.append(caught.value)
+
+    with connected(slow.handle) as first, connected(slow.handle) as second:
+        threads = [threading.Thread(target=wait, args=(client,)) for client in (first, first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert len(failures) == 3
+        assert all(isinstance(failure.__cause__, StreamError) for failure in failures)
+        assert "\n" not in str(failures[0])
+        assert len(first.get([good])) == 1
+
+
+def test_closing_fails_the_waiting_thread_and_ends_the_prefetch_thread(slow: Slow) -> None:
+    client, keys, failed = RayBlocks(slow.handle.router_name), fresh_keys(10, 5), threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(StreamError, match="this client is closed"):
+            client.get(keys)
+        failed.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    client.get(keys[:1])
+    client.close()
+    thread.join(timeout=60)
+    assert failed.is_set()
+    assert not [other for other in threading.enumerate() if other.name == "gitdist-prefetch"]
+    with pytest.raises(StreamError, match="this client is closed"):
+        client.get(keys[:1])
+
+
+def test_waiting_time_is_measured(slow: Slow) -> None:
+    with connected(slow.handle) as client:
+        stream = DrawStream(client, 10, 2000, 0)
+        stream.cursors = np.full(10, fresh_keys(1, 1)[0].index * 2000)
+        stream.take(np.arange(10))
+        waited = stream.waited_s
+        assert waited > 0
+        stream.take(np.arange(10))
+        assert stream.waited_s == waited
+
+
+def test_ended_stream_fails_those_who_wait(config: Config) -> None:
+    with running(config(block_size=2000)) as handle, connected(handle) as client:
+        keys = keys_of(range(10), range(20))
+        client.prefetch(keys)
+        client.get(keys[:1])
+        handle.shutdown()
+        with pytest.raises(StreamError, match="the stream must"):
+            client.get(keys)
+        with pytest.raises(StreamError):
+            client.get(keys[-1:])
+
+
+def test_unknown_router_is_refused() -> None:
+    with pytest.raises(StreamError, match="no router is named 'gitdist-none-router'"):
+        RayBlocks("gitdist-none-router")

@@ -1,0 +1,162 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StreamError
+from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
+from gitdist.stream.keys import Layout
+from tests.stream.toys import batch_sensitive_maker
+
+BLOCK_SIZE = 7
+NUM_CLASSES = 4
+
+
+class NumberedBlocks:
+    """Each image is its own name: class, then draw number in two bytes."""
+
+    layout = Layout(block_size=BLOCK_SIZE, image_shape=(1, 1, 3))
+
+    def __init__(self) -> None:
+        self.got: list[BlockKey] = []
+        self.announced: list[BlockKey] = []
+        self.failing: set[BlockKey] = set()
+
+    def get(self, keys: Sequence[BlockKey]) -> list[Block]:
+        if self.failing & set(keys):
+            raise StreamError("the stream must deliver, but this test says no; mend the test")
+        self.got += keys
+        return [self._block(*key) for key in keys]
+
+    def prefetch(self, keys: Sequence[BlockKey]) -> None:
+        self.announced += keys
+
+    def close(self) -> None:
+        self.failing = set(self.got)
+
+    @staticmethod
+    def _block(class_index: int, index: int) -> Block:
+        draws = np.arange(index * BLOCK_SIZE, (index + 1) * BLOCK_SIZE)
+        images = np.stack([np.full(BLOCK_SIZE, class_index), draws // 256, draws % 256], axis=1)
+        return Block(images.astype(np.uint8).reshape(BLOCK_SIZE, 1, 1, 3), draws)
+
+
+def stream_of(source: NumberedBlocks, lookahead: int = 2) -> DrawStream:
+    return DrawStream(source, NUM_CLASSES, BLOCK_SIZE, lookahead)
+
+
+def names(drawn: np.ndarray) -> list[tuple[int, int]]:
+    return [(int(c), int(high) * 256 + int(low)) for c, high, low in drawn.reshape(-1, 3)]
+
+
+def random_batches(num_batches: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, NUM_CLASSES, size=size) for size in rng.integers(0, 40, size=num_batches)]
+
+
+def test_every_draw_comes_once_and_in_order_over_batches_of_odd_sizes() -> None:
+    stream, batches = stream_of(NumberedBlocks()), random_batches(60)
+    drawn = [name for labels in batches for name in names(stream.take(labels))]
+    next_draw = [0] * NUM_CLASSES
+    for label, name in zip(np.concatenate(batches).tolist(), drawn, strict=True):
+        assert name == (label, next_draw[label])
+        next_draw[label] += 1
+    assert stream.cursors.tolist() == next_draw
+    assert stream.draws == sum(next_draw)
+
+
+def test_restored_cursors_go_on_with_the_very_next_draw() -> None:
+    whole, batches = stream_of(NumberedBlocks()), random_batches(40)
+    expected = [whole.take(labels) for labels in batches]
+    first = stream_of(NumberedBlocks())
+    for labels in batches[:17]:
+        first.take(labels)
+    restored = stream_of(NumberedBlocks())
+    restored.cursors = first.cursors
+    for labels, images in zip(batches[17:], expected[17:], strict=True):
+        np.testing.assert_array_equal(restored.take(labels), images)
+
+
+def test_moving_a_used_stream_back_repeats_its_draws() -> None:
+    stream, batches = stream_of(NumberedBlocks()), random_batches(12)
+    before = stream.cursors
+    expected = [stream.take(labels) for labels in batches]
+    stream.cursors = before
+    for labels, images in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(stream.take(labels), images)
+
+
+def test_each_block_is_asked_for_once() -> None:
+    source = NumberedBlocks()
+    stream = stream_of(source)
+    for labels in random_batches(60):
+        stream.take(labels)
+    assert len(source.got) == len(set(source.got))
+    assert len(source.announced) == len(set(source.announced))
+    assert set(source.got) <= set(source.announced)
+
+
+def test_blocks_are_announced_lookahead_blocks_beyond_the_cursor() -> None:
+    source = NumberedBlocks()
+    stream = stream_of(source, lookahead=3)
+    stream.start([2, 0, 2])
+    assert source.announced == [BlockKey(c, index) for index in range(4) for c in (0, 2)]
+    stream.take(np.full(BLOCK_SIZE - 1, 2))
+    assert len(source.announced) == 8
+    stream.take(np.array([2]))
+    assert source.announced[8:] == [BlockKey(2, 4)]
+
+
+def test_failed_take_leaves_the_cursors_where_they_were() -> None:
+    source = NumberedBlocks()
+    stream = stream_of(source)
+    stream.take(np.array([1, 1, 3]))
+    source.failing = {BlockKey(1, 1)}
+    with pytest.raises(StreamError, match="this test says no"):
+        stream.take(np.full(10, 1))
+    assert stream.cursors.tolist() == [0, 2, 0, 1]
+    source.failing = set()
+    assert names(stream.take(np.full(10, 1))) == [(1, draw) for draw in range(2, 12)]
+
+
+def test_no_labels_give_no_images_and_ask_for_nothing() -> None:
+    source = NumberedBlocks()
+    assert stream_of(source).take(np.empty(0, np.int64)).shape == (0, 1, 1, 3)
+    assert not source.got and not source.announced
+
+
+def test_taken_images_are_the_callers_own(digits: Dataset) -> None:
+    source = LocalBlocks(batch_sensitive_maker(digits))
+    taken = DrawStream(source, digits.num_classes, 20, 1).take(np.array([0, 0]))
+    expected = taken.copy()
+    taken[:] = 0
+    np.testing.assert_array_equal(DrawStream(source, digits.num_classes, 20, 1).take(np.array([0, 0])), expected)
+
+
+def test_streams_over_the_same_local_blocks_generate_each_block_once(digits: Dataset) -> None:
+    maker = batch_sensitive_maker(digits)
+    source = LocalBlocks(maker)
+    labels = np.repeat(np.arange(digits.num_classes), 50)
+    first, second = (DrawStream(source, digits.num_classes, 20, 2).take(labels) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert maker.stats.blocks == digits.num_classes * 3
+
+
+def test_local_blocks_beyond_the_capacity_are_made_again_alike(digits: Dataset) -> None:
+    maker = batch_sensitive_maker(digits)
+    source = LocalBlocks(maker, capacity=2)
+    keys = [BlockKey(0, 0), BlockKey(1, 0), BlockKey(2, 0)]
+    first = source.get(keys)
+    again = source.get(keys[:1])
+    assert maker.stats.blocks == 4
+    np.testing.assert_array_equal(first[0].images, again[0].images)
+
+
+def test_waiting_is_counted_only_while_blocks_are_fetched() -> None:
+    stream = stream_of(NumberedBlocks())
+    stream.take(np.array([0]))
+    waited = stream.waited_s
+    assert waited > 0
+    stream.take(np.full(BLOCK_SIZE - 1, 0))
+    assert stream.waited_s == waited

@@ -1,0 +1,53 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StreamError
+from gitdist.spec import OracleSpec, Share, StreamSpec
+from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.server import ServerConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def oracle(directory: Path, **stream: int) -> ServerConfig:
+    return ServerConfig(
+        dataset=directory, generator=OracleSpec(), artefact=None, stream=StreamSpec.model_validate(stream)
+    )
+
+
+@pytest.fixture(scope="module")
+def two_servers(digits_directory: Path, ray_cluster: None) -> Iterator[StreamHandle]:
+    handle = launch_stream("two", oracle(digits_directory, servers=2), Share(cpu=0.5))
+    yield handle
+    handle.shutdown()
+
+
+def test_transforming_through_the_stream_equals_transforming_here(digits: Dataset, two_servers: StreamHandle) -> None:
+    images, clean = digits.test.images[:100], digits.test.clean[:100]
+    expected = oracle(digits.directory).build_maker().transform(images, clean, "preview", 1)
+    np.testing.assert_array_equal(two_servers.transform(images, clean, "preview", 1), expected)
+    with pytest.raises(StreamError, match="transform 100 images, but "):
+        two_servers.transform(images, clean[:50], "preview")
+
+
+def test_running_stream_is_not_started_twice(digits_directory: Path, two_servers: StreamHandle) -> None:
+    with pytest.raises(StreamError, match="gitdist-two-server-0"):
+        launch_stream("two", oracle(digits_directory), Share(cpu=0.5))
+    assert two_servers.stats()[0].blocks == 0
+
+
+def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_path: Path) -> None:
+    with pytest.raises(StreamError, match="DataError: a prepared data set must be whole"):
+        launch_stream("broken", oracle(tmp_path), Share(cpu=0.5))
+    with pytest.raises(ValueError):
+        ray.get_actor("gitdist-broken-server-0")
+
+
+def test_servers_that_find_no_place_end_the_launch(digits_directory: Path) -> None:
+    with pytest.raises(StreamError, match="start 1 server.* of 64 CPUs each"):
+        launch_stream("too-large", oracle(digits_directory), Share(cpu=64), start_limit_s=2)

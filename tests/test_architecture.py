@@ -1,0 +1,66 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "gitdist"
+# Each room may import from those before it in this order, and from itself.
+ROOMS = ["root", "spec", "data", "generator", "stream", "trial", "study", "cli"]
+LIBRARY_ROOMS = {
+    "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "cli/"},
+    "mlflow": {"study/tracking.py"},
+    "optuna": {"study/space.py", "study/ledger.py"},
+    "torchvision": {"data/torchvision_cpu.py"},
+    "typer": {"cli/"},
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imported_modules(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "root"
+
+
+def test_the_tree_is_found():
+    assert len(FILES) > 40
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_downwards(file):
+    relative = file.relative_to(ROOT)
+    own = relative.parts[0] if len(relative.parts) > 1 else "root"
+    for module in imported_modules(file):
+        if module.startswith("gitdist."):
+            assert ROOMS.index(room_of(module)) <= ROOMS.index(own), f"{relative} imports {module}"
+
+
+@pytest.mark.parametrize("library", LIBRARY_ROOMS)
+def test_a_library_is_imported_in_its_room_only(library):
+    users = {
+        str(file.relative_to(ROOT))
+        for file in FILES
+        if any(module.split(".")[0] == library for module in imported_modules(file))
+    }
+    assert users, f"nobody imports {library}"
+    outside = {user for user in users if not any(user.startswith(room) for room in LIBRARY_ROOMS[library])}
+    assert not outside
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_stays_within_one_idea(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= 50, f"{file}:{node.lineno} {node.name}"

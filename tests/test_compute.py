@@ -1,0 +1,43 @@
+import os
+
+import pytest
+import torch
+
+from gitdist.compute import Compute, has_bf16_units, set_threads
+
+
+@pytest.fixture
+def threads() -> object:
+    before = torch.get_num_threads()
+    yield None
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("bf16", True), ("float32", False)])
+def test_a_named_precision_is_what_runs(precision: str, bf16: bool) -> None:
+    compute = Compute.resolve(precision, "cpu")  # type: ignore[arg-type]
+    assert (compute.bf16, compute.precision, compute.device) == (bf16, precision, torch.device("cpu"))
+
+
+def test_auto_on_the_processor_is_bf16_where_there_are_units() -> None:
+    assert Compute.resolve(device="cpu").bf16 == has_bf16_units()
+
+
+def test_autocast_rounds_products_and_leaves_weights_alone() -> None:
+    layer, images = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    for precision, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
+        with Compute.resolve(precision, "cpu").autocast():  # type: ignore[arg-type]
+            assert layer(images).dtype == dtype
+    assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("cpus", "expected"), [(0.25, 1), (1.0, 1), (1.9, 1), (1e6, os.cpu_count())])
+def test_threads_are_whole_cores_at_least_one_at_most_all(threads: object, cpus: float, expected: int) -> None:
+    assert set_threads(cpus) == torch.get_num_threads() == expected
+
+
+@pytest.mark.gpu
+def test_auto_takes_a_visible_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU is visible")
+    assert Compute.resolve().device.type == "cuda"
