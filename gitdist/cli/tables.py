@@ -29,7 +29,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
     for metric in METRICS:
         values = [chosen[split].get(f"{split}/{metric}") if chosen else None for split, chosen in columns]
         if any(value is not None for value in values):
-            table.add_row(_NAMES[metric], *("-" if value is None else f"{value:.4f}" for value in values))
+            name = _NAMES[metric]
+            if metric == "ekld" and summary["ekld_under"] == "generator":
+                name += "\nunder the learned generator"
+            table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
     table.caption = (
         f"{sum(summary['trials'].values())} trials in {summary['wall_s']:.0f} s; {summary['generated_images']:,} images "
         f"generated; trials waited {summary['waiting_s']:.1f} s for them and trained {summary['training_s']:.0f} s"

@@ -5,7 +5,8 @@
     get(keys), waits <--wakes--  ready <-- ray.wait, ray.get <----------------- blocks, read-only views
 
 Only ``get`` waits, for the prefetch thread, which wakes it with a block, with the failure of a block, or with its own
-end. The prefetch thread sleeps while nothing is requested, and inside Ray while blocks are being made. A reference
+end. The prefetch thread sleeps while nothing is requested, collects what nobody waits for yet, and waits inside Ray
+for blocks that are being made. A reference
 that was lost with its owner or its node is reported to the router and asked for again; an exception in the making
 of a block is the answer to everyone who waits for that block.
 
@@ -29,6 +30,7 @@ from gitdist.stream.keys import Block, BlockKey, Layout, Span
 _AHEAD = 16  # blocks of each class that are fetched beyond the requested ones where they exist already, at most
 _AHEAD_BYTES = 64 * 2**20  # and at most so much of all classes
 _CAPACITY = 2048  # blocks that arrived and were not taken
+_GATHER_S = 0.2  # requests that nobody waits for yet are collected so long
 _SETTLE_S = 0.005  # blocks that exist arrive together within this time
 _ROUND_S = 0.1  # new requests wait at most so long for blocks that are being made
 _PAUSE_S = 0.2  # before lost references are asked for again
@@ -57,6 +59,7 @@ class RayBlocks:
         self._requested: dict[BlockKey, None] = {}
         self._positions: dict[int, int] = {}  # of each class in use, the block after the last requested one
         self._ready: OrderedDict[BlockKey, Block | StreamError] = OrderedDict()
+        self._num_waiting = 0
         self._failure: StreamError | None = None
         self._thread = threading.Thread(target=self._run, name="gitdist-prefetch", daemon=True)
         self._thread.start()
@@ -79,7 +82,7 @@ class RayBlocks:
                 if not arrived:
                     self._check_open()
                     self._request(missing)
-                    self._changed.wait()
+                    self._wait_for_news()
         return [found[key] for key in keys]
 
     def prefetch(self, keys: Sequence[BlockKey]) -> None:
@@ -104,6 +107,14 @@ class RayBlocks:
             self._requested.update(dict.fromkeys(new))
             self._changed.notify_all()
 
+    def _wait_for_news(self) -> None:
+        self._num_waiting += 1
+        self._changed.notify_all()
+        try:
+            self._changed.wait()
+        finally:
+            self._num_waiting -= 1
+
     def _check_open(self) -> None:
         if self._failure is not None:
             raise _again(self._failure)
@@ -113,7 +124,7 @@ class RayBlocks:
     def _run(self) -> None:
         try:
             while keys := self._next_keys():
-                self._deliver(self._fetcher.fetch(keys, self._positions.copy()))
+                self._deliver(self._fetcher.fetch(keys, self._positions))
         except Exception as error:  # whatever it is, the waiting threads must hear of it
             failure = error if isinstance(error, StreamError) else stream_error("deliver blocks", error)
             with self._changed:
@@ -123,6 +134,7 @@ class RayBlocks:
     def _next_keys(self) -> list[BlockKey]:
         with self._changed:
             self._changed.wait_for(lambda: self._requested or self._closed.is_set())
+            self._changed.wait_for(lambda: self._num_waiting or self._closed.is_set(), timeout=_GATHER_S)
             return [] if self._closed.is_set() else list(self._requested)
 
     def _deliver(self, outcomes: "dict[BlockKey, Block | StreamError]") -> None:
@@ -166,6 +178,7 @@ class _Fetcher:
         return {key: block for key, block in outcomes.items() if key in asked or isinstance(block, Block)}
 
     def _ask(self, keys: list[BlockKey], positions: Mapping[int, int]) -> None:
+        positions = dict(positions)  # the trial's thread goes on
         ahead = min(_AHEAD, _AHEAD_BYTES // (self.layout.block_bytes * len(positions)))
         spans = [
             Span(class_index, max(position, self._known_to.get(class_index, 0)), position + ahead)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+SHARED_FROM_BYTES = 100 * 1024  # Ray sends smaller results through the caller's process, here the router: twice as dear
+
 
 class BlockKey(NamedTuple):
     """The name of a block: draws ``index * block_size`` up to ``(index + 1) * block_size`` of one class."""
@@ -21,10 +23,12 @@ class Block:
     Attributes:
         images: uint8 ``[block_size, C, H, W]``, 0..255.
         sources: int64 ``[block_size]``, the training row that each image was drawn from.
+        ballast: uint8, no content; makes a small block large enough for shared memory.
     """
 
     images: NDArray[np.uint8]
     sources: NDArray[np.int64]
+    ballast: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +40,14 @@ class Layout:
 
     @property
     def block_bytes(self) -> int:
-        """The size of a block in bytes."""
+        """The size of a block without ballast, in bytes."""
         channels, height, width = self.image_shape
         return self.block_size * (channels * height * width + 8)
+
+    @property
+    def ballast_bytes(self) -> int:
+        """The bytes a block lacks to be sent through shared memory."""
+        return max(0, SHARED_FROM_BYTES - self.block_bytes)
 
 
 class Span(NamedTuple):

@@ -27,6 +27,7 @@ class RouterStats:
 
     Attributes:
         pid: process id of the router.
+        calls: calls of ``refs``.
         layout: block size and image shape.
         blocks: blocks whose making has ended.
         images: the images in them.
@@ -36,6 +37,7 @@ class RouterStats:
     """
 
     pid: int
+    calls: int
     layout: Layout
     blocks: int
     images: int
@@ -62,10 +64,11 @@ class Router:
         """
         self._servers = [ray.get_actor(name) for name in servers]
         self._layout = layout
-        self._window: Window[ObjectRef[Any]] = Window(window_bytes // layout.block_bytes)
+        self._window: Window[ObjectRef[Any]] = Window(window_bytes // (layout.block_bytes + layout.ballast_bytes))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
         self._given_out: set[BlockKey] = set()
+        self._calls = 0
         self._blocks = 0
         self._regenerated = 0
 
@@ -76,6 +79,7 @@ class Router:
             keys: the blocks to deliver, most urgent first.
             spans: blocks to deliver as well as far as they are made; of each span, those before the first missing one.
         """
+        self._calls += 1
         self._settle()
         found = [(key, self._find(key) or self._make(key)) for key in keys]
         for class_index, start, stop in spans:
@@ -104,6 +108,7 @@ class Router:
         self._settle()
         return RouterStats(
             pid=os.getpid(),
+            calls=self._calls,
             layout=self._layout,
             blocks=self._blocks,
             images=self._blocks * self._layout.block_size,

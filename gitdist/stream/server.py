@@ -9,7 +9,7 @@ repeats the calls it had not answered.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -80,8 +80,9 @@ class GeneratorServer:
         return self._config.build_maker()
 
     def make(self, key: BlockKey) -> Block:
-        """Return one block; see ``BlockMaker.make``."""
-        return self._maker.make(key)
+        """Return one block, with ballast where it is small; see ``BlockMaker.make``."""
+        block, ballast = self._maker.make(key), self._maker.layout.ballast_bytes
+        return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0

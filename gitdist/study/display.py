@@ -125,11 +125,13 @@ class LiveDisplay:
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial's line."""
         self._step = None
-        self._rows[trial] = {"params": params, "state": "running", "row": {}, "reason": None}
+        self._rows[trial] = {"params": params, "state": "running", "row": {}, "reason": None, "waited": 0.0}
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""
-        self._rows[trial]["row"] = {**self._rows[trial]["row"], **row}
+        line = self._rows[trial]
+        line["row"] = {**line["row"], **row}
+        line["waited"] += row["waiting_s"]
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Update the trial's state."""
@@ -153,7 +155,7 @@ class LiveDisplay:
                 *(format_value(params[name]) if name in params else "-" for name in self._fields),
                 f"{row.get('epoch', 0)}/{self._num_epochs}",
                 *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
-                f"{row.get('waiting_s', 0.0):.1f} s",
+                f"{line['waited']:.1f} s",
                 Text(line["reason"] or line["state"], _COLOURS[line["state"]]),
             )
         return table

@@ -66,6 +66,11 @@ class StudyPaths:
         return self.study / "summary.json"
 
     @property
+    def samples(self) -> Path:
+        """A picture of the generator's draws."""
+        return self.study / "samples.png"
+
+    @property
     def lock(self) -> Path:
         """Held by the driver that runs the study."""
         return self.study / "driver.lock"

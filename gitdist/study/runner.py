@@ -15,8 +15,11 @@ from typing import Any
 import ray
 from rich.console import Console
 
+from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.errors import GitdistError, StudyError
+from gitdist.generator.artefact import load_generator
+from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
 from gitdist.store import Store, content_key
@@ -37,7 +40,7 @@ from gitdist.study.worker import TrialContext, evaluate_on_test, run_trial
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.mixing import check_threshold
 
-_LOSSES_EVERY = 10  # reported generator steps between those that go to MLflow
+_SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
 
 
 def run_study(spec: StudySpec, results: Path, console: Console, address: str | None = None) -> dict[str, Any]:
@@ -131,10 +134,16 @@ class _StudyRun:
         except GitdistError:
             self._tracker.end(run_id, "FAILED")
             raise
-        if generator.artefact:
-            self._tracker.log_file(run_id, generator.artefact / "samples.png")
+        self._tracker.log_file(run_id, self._draw_samples(generator))
         self._tracker.end(run_id, "FINISHED")
         return generator
+
+    def _draw_samples(self, generator: TrainedGenerator) -> Path:
+        dataset, spec = self._dataset, self._spec
+        compute = Compute.resolve(spec.stream.precision, "cpu")
+        loaded = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, generator.artefact, compute)
+        save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
+        return self._paths.samples
 
     def _launch_stream(self, generator: TrainedGenerator) -> StreamHandle:
         config = ServerConfig(

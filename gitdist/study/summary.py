@@ -35,6 +35,7 @@ def write_summary(
     summary = {
         "study": spec.name,
         "objective": spec.search.objective,
+        "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
         "trials": {state: states.count(state) for state in sorted(set(states))},
         **figures,
         **{name: sum(row.get(key, 0.0) for row in rows) for name, key in _SUMS.items()},

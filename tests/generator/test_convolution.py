@@ -40,7 +40,9 @@ def test_folded_convolutions_and_their_gradients_equal_the_plain_ones(layer, pla
     torch.testing.assert_close(folded, expected)
     weight = torch.randn(expected.shape, dtype=torch.double, generator=torch.Generator().manual_seed(2))
     inputs = (x, layer.weight, layer.bias)
-    torch.testing.assert_close(torch.autograd.grad(folded, inputs, weight), torch.autograd.grad(expected, inputs, weight))
+    torch.testing.assert_close(
+        torch.autograd.grad(folded, inputs, weight), torch.autograd.grad(expected, inputs, weight)
+    )
 
 
 def test_a_frozen_layer_gives_the_same_and_no_longer_follows_its_weights():

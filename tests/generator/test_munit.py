@@ -21,9 +21,9 @@ def signed_images(num: int, channels: int, side: int) -> torch.Tensor:
 
 
 def test_networks_have_the_papers_sizes():
-    network = AutoEncoder(MunitSpec(), 3)
+    network = AutoEncoder(MunitSpec(), 1)
     sizes = [num_weights(part) for part in (network.content_encoder, network.decoder, network.mlp)]
-    assert sizes == [5.4, 5.7 if num_weights(network.decoder) == 5.7 else 5.8, 1.1]
+    assert sizes == [5.4, 5.7, 1.1]
     assert sum(p.numel() for p in network.mlp.layers[-1].parameters()) == 4096 * 257
 
 
@@ -62,7 +62,7 @@ def test_adain_reads_shifts_before_scales_of_each_layer(tiny):
     with torch.no_grad():
         network.mlp.layers[-1].weight.zero_()
         network.mlp.layers[-1].bias.copy_(numbers)
-    affine = network.mlp(torch.zeros(1, 8)).flatten(4)[0, 0, ..., 0]
+    affine = network.mlp(torch.zeros(1, 8))[0, 0, :, :, :, 0, 0]
     assert affine.tolist() == numbers.view(2, 2, 16).tolist()
 
 

@@ -103,7 +103,9 @@ def test_every_setting_of_the_training_has_an_effect(tiny, digits, tmp_path, cha
 
 def test_a_loss_that_is_not_finite_ends_training_with_its_name_and_step(tiny, digits, folders):
     diverging = tiny.model_copy(update={"lr": 1e30})
-    with pytest.raises(TrialFailure, match=r"the (discriminator|gan|image|style|content) loss became (nan|inf) in step"):
+    with pytest.raises(
+        TrialFailure, match=r"the (discriminator|gan|image|style|content) loss became (nan|inf) in step"
+    ):
         train_munit(diverging, digits, *folders, lambda row: None, CPU)
     assert not list(folders[0].iterdir())
     assert not list(folders[1].iterdir())

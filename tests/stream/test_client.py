@@ -140,9 +140,24 @@ def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> N
     assert router.regenerated == 0
 
 
+def test_client_behind_another_calls_the_router_once_in_many_blocks(config: Config) -> None:
+    labels = np.repeat(np.arange(10), 20)
+    calls = [0]
+    with running(config()) as handle:
+        for _ in range(2):
+            with connected(handle) as client:
+                stream = DrawStream(client, 10, 20, 2)
+                for _ in range(30):
+                    stream.take(labels)
+            calls.append(handle.stats()[0].calls)
+        assert handle.stats()[0].regenerated == 0
+    first, second = np.diff(calls)
+    assert first >= 10 and second <= 6  # 330 blocks each
+
+
 def test_blocks_that_left_the_window_are_made_again_alike(config: Config) -> None:
     keys = keys_of(range(1), range(8))
-    small = config(window_mb=1, block_size=500)  # a block has 396,000 bytes, so two are kept
+    small = config(window_mb=1, block_size=500)  # a block has 396,000 bytes, so 1 MiB keeps two
     with running(small) as handle:
         with connected(handle) as client:
             first = [Block(block.images.copy(), block.sources.copy()) for block in client.get(keys)]

@@ -63,6 +63,10 @@ def flip_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
+def no_deflate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:10] + b"\xff" * 50)
+
+
 def plain(file: Path) -> None:
     file.write_bytes(b"not gzip")
 
@@ -88,7 +92,8 @@ def fewer_images(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_short, flip_byte, plain, wrong_magic, empty, short_values, wrong_shape, fewer_images, Path.unlink]
+    "damage",
+    [cut_short, flip_byte, no_deflate, plain, wrong_magic, empty, short_values, wrong_shape, fewer_images, Path.unlink],
 )
 def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     file = write_folder(tmp_path) / TRAIN_IMAGES

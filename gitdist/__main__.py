@@ -1,0 +1,5 @@
+"""``python -m gitdist``."""
+
+from gitdist.cli import main
+
+main()

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from gitdist.trial.classifier import ResidualBlock, build_classifier
+
+
+@pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46)])
+def test_networks_have_the_published_number_of_weights(network, millions):
+    model = build_classifier(network, 3, 10)
+
+    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(("network", "layers"), [("resnet20", 20), ("resnet32", 32)])
+def test_networks_have_as_many_layers_as_their_names_say(network, layers):
+    model = build_classifier(network, 1, 10)
+
+    assert sum(weight.dim() > 1 for weight in model.parameters()) == layers
+
+
+def test_shortcut_of_a_wider_block_takes_every_second_pixel_and_adds_zero_channels():
+    block = ResidualBlock(2, 4, stride=2)
+    torch.nn.init.zeros_(block.norm2.weight)
+    features = torch.rand(3, 2, 6, 6)
+
+    outcome = block(features)
+
+    assert torch.equal(outcome[:, 1:3], features[:, :, ::2, ::2])
+    assert not outcome[:, [0, 3]].any()
+
+
+def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
+    before = torch.get_rng_state()
+    models = [build_classifier("resnet20", 1, 10, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+
+    same, other = (
+        all(torch.equal(a, b) for a, b in zip(models[0].parameters(), model.parameters(), strict=True) if a.dim() > 1)
+        for model in models[1:]
+    )
+    assert same and not other
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_initial_convolutions_have_the_variance_of_kaiming():
+    weight = build_classifier("resnet20", 1, 10).blocks[-1].conv2.weight
+
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+
+
+def test_logits_are_float32_under_autocast_and_close_to_those_without():
+    model = build_classifier("resnet20", 1, 10).eval()
+    images = torch.rand(8, 1, 28, 28)
+    with torch.inference_mode():
+        exact = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(images)
+
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_normalised_head_returns_scaled_cosines():
+    model = build_classifier("resnet20", 1, 10, normalised=True, scale=7.0)
+    features = torch.randn(5, 64)
+
+    weights = model.head.weight.detach()
+    expected = [[7.0 * functional.cosine_similarity(row, weight, dim=0) for weight in weights] for row in features]
+
+    assert torch.allclose(model.head(features), torch.tensor(expected), atol=1e-5)

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from gitdist.errors import SpecError, TrialFailure
+from gitdist.store import Store
+from gitdist.trial.classifier import build_classifier
+from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
+from tests.trial.test_metrics import expected_kl_by_the_formula
+from tests.trial.toys import compute, small_digits
+
+REQUEST = EkldRequest(split="validation", images_per_class=4, transformations=3, seed=0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "ekld")
+
+
+@pytest.fixture
+def model():
+    return build_classifier("resnet20", 1, 10)
+
+
+def logits_by_hand(model, dataset, images):
+    pixels = (torch.tensor(images).double() / 255 - dataset.mean[0]) / dataset.std[0]
+    with torch.no_grad():
+        return model.eval()(pixels.float()).double()
+
+
+def test_pairs_are_one_image_before_and_after_the_nuisance(digits, store):
+    pairs = ekld_set(digits, REQUEST, store)
+
+    assert pairs.images.shape == (40, 1, 8, 8) and pairs.transformed.shape == (40, 3, 1, 8, 8)
+    assert np.bincount(pairs.labels).tolist() == [4] * 10
+    before = np.broadcast_to(pairs.images[:, None], pairs.transformed.shape)
+    assert (pairs.transformed[before > 0] == before[before > 0]).all()
+    assert len(np.unique(pairs.transformed[before == 0])) > 30
+    assert not np.array_equal(pairs.transformed[:, 0], pairs.transformed[:, 1])
+
+
+def test_images_are_untransformed_rows_of_the_split_each_at_most_once(digits, store):
+    pairs = ekld_set(digits, EkldRequest(split="validation", images_per_class=99, transformations=1, seed=0), store)
+
+    clean = digits.validation.clean
+    assert len(pairs.images) == len(clean)
+    assert sorted(image.tobytes() for image in pairs.images) == sorted(image.tobytes() for image in clean)
+
+
+def test_a_set_is_built_once_and_another_seed_gives_another(digits, store):
+    first = ekld_set(digits, REQUEST, store)
+    second = ekld_set(digits, REQUEST, Store(store.root))
+    other = ekld_set(digits, EkldRequest(split="validation", images_per_class=4, transformations=3, seed=1), store)
+
+    assert np.array_equal(first.transformed, second.transformed)
+    assert len(list((store.root / "ekld").iterdir())) == 2
+    assert not np.array_equal(first.images, other.images)
+
+
+def test_without_a_nuisance_the_generator_transforms(tmp_path, store):
+    plain = small_digits(tmp_path, nuisance="none", kind="none", largest=20)
+    asked = []
+
+    def darken(images, clean, name, index):
+        asked.append((name, index))
+        return images // (index + 2)
+
+    request = EkldRequest(
+        split="test", images_per_class=2, transformations=3, seed=0, under="generator", key={"generator": "darken"}
+    )
+    pairs = ekld_set(plain, request, store, darken)
+
+    assert [index for _, index in asked] == [0, 1, 2] and len({name for name, _ in asked}) == 1
+    assert np.array_equal(pairs.transformed[:, 2], pairs.images // 4)
+
+
+def test_missing_transformations_are_refused(tmp_path, digits, store):
+    plain = small_digits(tmp_path, nuisance="none", kind="none", largest=20)
+    with pytest.raises(SpecError, match="data.nuisance is none"):
+        ekld_set(plain, REQUEST, store)
+    with pytest.raises(SpecError, match="no transformation is given"):
+        ekld_set(
+            digits,
+            EkldRequest(split="test", images_per_class=1, transformations=1, seed=0, under="generator"),
+            store,
+        )
+
+
+def test_evaluation_equals_the_formulas(digits, store, model):
+    pairs = ekld_set(digits, REQUEST, store)
+
+    outcome = evaluate(model, digits.validation, pairs, digits, compute())
+
+    predictions = logits_by_hand(model, digits, digits.validation.images).argmax(1).numpy()
+    expected = balanced_accuracy_score(digits.validation.labels, predictions)
+    assert outcome.balanced_accuracy == pytest.approx(expected, rel=1e-12)
+    before = logits_by_hand(model, digits, pairs.images)
+    after = logits_by_hand(model, digits, pairs.transformed.reshape(120, 1, 8, 8)).view(40, 3, 10)
+    per_image = np.array(expected_kl_by_the_formula(before, after))
+    per_class = [per_image[pairs.labels == index].mean() for index in range(10)]
+    assert outcome.ekld_per_class == pytest.approx(per_class, rel=1e-3, abs=1e-6)
+    assert outcome.ekld == pytest.approx(np.mean(per_class), rel=1e-3)
+    assert outcome.ekld > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_ekld_of_a_constant_classifier_is_exactly_zero(digits, store, model, precision):
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.normal_(model.head.bias, generator=torch.Generator().manual_seed(0))
+
+    outcome = evaluate(model, digits.validation, ekld_set(digits, REQUEST, store), digits, compute(precision))
+
+    assert outcome.ekld == 0.0 and not outcome.ekld_per_class.any()
+    assert outcome.balanced_accuracy == pytest.approx(0.1)
+
+
+def test_metrics_have_the_documented_names(digits, store, model):
+    with_ekld = evaluate(model, digits.validation, ekld_set(digits, REQUEST, store), digits, compute())
+    without = evaluate(model, digits.validation, None, digits, compute())
+
+    accuracies = {"balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy"}
+    assert with_ekld.metrics("val").keys() == {f"val/{name}" for name in accuracies | {"ekld"}}
+    assert without.metrics("test").keys() == {f"test/{name}" for name in accuracies}
+    assert without.ekld_per_class is None
+
+
+def test_evaluation_leaves_mode_and_running_statistics_alone(digits, model):
+    model.train()
+    before = model.norm.running_mean.clone()
+
+    evaluate(model, digits.validation, None, digits, compute())
+
+    assert model.training and torch.equal(model.norm.running_mean, before)
+
+
+def test_nan_in_the_classifiers_output_is_a_failure(digits, model):
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+
+    with pytest.raises(TrialFailure, match="output became nan"):
+        evaluate(model, digits.validation, None, digits, compute())
+
+
+def test_pairs_are_memory_mapped_and_read_only(digits, store):
+    pairs = ekld_set(digits, REQUEST, store)
+
+    assert isinstance(pairs, EkldSet) and isinstance(pairs.transformed, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        pairs.transformed[0] = 0

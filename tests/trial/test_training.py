@@ -1,0 +1,251 @@
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gitdist.data.dataset import prepare
+from gitdist.errors import SpecError, StoreError, StreamError, TrialFailure
+from gitdist.generator.oracle import IdentityGenerator
+from gitdist.spec import DataSpec, TrialSpec
+from gitdist.store import Store
+from gitdist.stream.draws import DrawStream
+from gitdist.trial.checkpoint import completed_rows, load_checkpoint
+from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.training import TrialSetting, load_classifier, train
+from tests.trial.toys import compute, same_weights, short_spec, small_digits, stream_of, timeless, write_digits
+
+ROOT = Path(__file__).parents[2]
+
+
+class Untouchable:
+    """A stream that must not even be looked at."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"the stream was touched: {name}")
+
+
+class RecordingStream(DrawStream):
+    """Remembers the labels of all draws."""
+
+    def take(self, labels):
+        self.__dict__.setdefault("taken", []).append(labels.copy())
+        return super().take(labels)
+
+
+def setting_of(dataset, directory=None, precision="float32", **fields):
+    fields.setdefault("stream", stream_of(dataset))
+    return TrialSetting(compute=compute(precision), directory=directory, **fields)
+
+
+def whole(spec, dataset, directory, precision="float32", **fields):
+    """Train without interruption; return rows and last checkpoint."""
+    rows = list(train(spec, dataset, setting_of(dataset, directory, precision, **fields)))
+    return timeless(rows), load_checkpoint(directory)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_spec_gives_the_same_rows_and_weights(digits, tmp_path, precision):
+    spec = short_spec(epochs=2)
+
+    first, second = (whole(spec, digits, tmp_path / name, precision) for name in ("a", "b"))
+
+    assert first[0] == second[0] and len(first[0]) == 2
+    assert same_weights(first[1].model, second[1].model)
+
+
+def test_another_seed_gives_other_rows(digits, tmp_path):
+    first, second = (whole(short_spec(epochs=1, seed=seed), digits, tmp_path / str(seed)) for seed in (0, 1))
+
+    assert first[0] != second[0]
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "ldam"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_resumed_training_is_bit_identical_to_uninterrupted(digits, tmp_path, precision, loss):
+    spec = short_spec(loss=loss)
+    rows, expected = whole(spec, digits, tmp_path / "whole", precision)
+
+    for _ in range(spec.epochs):
+        next(train(spec, digits, setting_of(digits, tmp_path / "parts", precision)))
+
+    found = load_checkpoint(tmp_path / "parts")
+    assert timeless(found.rows) == rows
+    assert same_weights(found.model, expected.model)
+    assert found.cursors.tolist() == expected.cursors.tolist() and found.cursors.sum() > 0
+    for state, other in zip(found.optimizer["state"].values(), expected.optimizer["state"].values(), strict=True):
+        assert torch.equal(state["momentum_buffer"], other["momentum_buffer"])
+
+
+def test_a_finished_trial_yields_nothing_more(digits, tmp_path):
+    spec = short_spec(epochs=2)
+    whole(spec, digits, tmp_path)
+
+    assert list(train(spec, digits, setting_of(digits, tmp_path))) == []
+
+
+@pytest.mark.parametrize(("moment", "number", "done"), [("take", 2, 1), ("row", 2, 2)])
+def test_training_killed_inside_or_after_an_epoch_goes_on_as_if_nothing_happened(
+    digits, tmp_path, moment, number, done
+):
+    rows, expected = whole(short_spec(), digits, tmp_path / "whole")
+    command = [sys.executable, "-m", "tests.trial.trainee", str(digits.directory), str(tmp_path / "killed")]
+
+    killed = subprocess.run([*command, moment, str(number)], cwd=ROOT, capture_output=True, timeout=120)
+
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    before = completed_rows(tmp_path / "killed")
+    after = list(train(short_spec(), digits, setting_of(digits, tmp_path / "killed")))
+    assert len(before) == done and timeless(before + after) == rows
+    assert same_weights(load_checkpoint(tmp_path / "killed").model, expected.model)
+
+
+def test_a_truncated_newest_checkpoint_costs_one_epoch_and_changes_nothing(digits, tmp_path):
+    rows, expected = whole(short_spec(), digits, tmp_path / "whole")
+    directory = tmp_path / "damaged"
+    list(train(short_spec(), digits, setting_of(digits, directory, stop_after=3)))
+    newest = max(directory.iterdir())
+    newest.write_bytes(newest.read_bytes()[:5000])
+
+    again = list(train(short_spec(), digits, setting_of(digits, directory)))
+
+    assert timeless(again) == rows[2:]
+    assert same_weights(load_checkpoint(directory).model, expected.model)
+
+
+VARIANTS = [
+    {"sampler": "class-balanced", "threshold": None, "threshold_kind": "hard", "fraction": 1.0},
+    {"sampler": "square-root", "threshold": 12, "threshold_kind": "soft", "fraction": 0.25},
+    {"sampler": "instance", "threshold": 20, "threshold_kind": "hard", "fraction": 0.0},
+]
+
+
+def test_before_the_switch_nothing_depends_on_sampler_threshold_or_fraction(digits, tmp_path):
+    runs = [
+        whole(short_spec(epochs=3, switch_epoch=2, **variant), digits, tmp_path / str(number))[0]
+        for number, variant in enumerate(VARIANTS)
+    ]
+
+    for first, second in itertools.pairwise(runs):
+        assert first[:2] == second[:2]
+        assert first[2] != second[2]
+    assert [row["draws"] for row in runs[0][:2]] == [0, 0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2])
+def test_going_on_from_a_shared_prefix_equals_training_alone(digits, tmp_path, variant):
+    shared = short_spec(epochs=3, switch_epoch=2, **VARIANTS[2])
+    list(train(shared, digits, setting_of(digits, tmp_path / "prefix", evaluation_every=5, stop_after=2)))
+    spec = short_spec(epochs=3, switch_epoch=2, **variant)
+    shutil.copytree(tmp_path / "prefix", tmp_path / "shared")
+
+    list(train(spec, digits, setting_of(digits, tmp_path / "shared", evaluation_every=5)))
+
+    rows, expected = whole(spec, digits, tmp_path / "alone", evaluation_every=5)
+    assert timeless(completed_rows(tmp_path / "shared")) == rows
+    assert same_weights(load_checkpoint(tmp_path / "shared").model, expected.model)
+
+
+@pytest.mark.parametrize("fields", [{"fraction": 0.0}, {"switch_epoch": 1}, {"threshold": 2, "threshold_kind": "hard"}])
+def test_a_trial_that_replaces_nothing_never_touches_the_stream(digits, fields):
+    spec = short_spec(**{"epochs": 1, "switch_epoch": 0, **fields})
+
+    (row,) = train(spec, digits, setting_of(digits, stream=Untouchable()))
+
+    assert row["draws"] == 0 and row["waiting_s"] == 0.0
+
+
+def test_augmentation_without_a_stream_is_an_error(digits):
+    with pytest.raises(StreamError, match="trial.fraction = 0.5 came without one"):
+        next(train(short_spec(), digits, setting_of(digits, stream=None)))
+
+
+def test_a_soft_threshold_below_all_classes_is_an_error(digits):
+    with pytest.raises(SpecError, match="6 images"):
+        next(train(short_spec(threshold=6), digits, setting_of(digits)))
+
+
+def test_draws_are_counted_and_belong_to_the_classes_below_the_threshold(digits, tmp_path):
+    spec = short_spec(epochs=2, switch_epoch=1, sampler="class-balanced", threshold=20, threshold_kind="hard")
+    stream = stream_of(digits, kind=RecordingStream)
+
+    rows, checkpoint = whole(spec, digits, tmp_path, stream=stream)
+
+    taken = np.concatenate(stream.taken)
+    assert rows[0]["draws"] == 0 and rows[1]["draws"] == len(taken) > 0
+    assert set(taken) <= set(np.flatnonzero(digits.class_sizes < 20))
+    assert checkpoint.cursors.tolist() == np.bincount(taken, minlength=10).tolist()
+
+
+def test_draws_take_the_places_of_the_samples_they_replace(tmp_path):
+    # A class of one image, drawn without transformation, gives that image again: nothing may change.
+    singles = small_digits(tmp_path, kind="step", largest=30, factor=0.01)
+    assert singles.class_sizes.tolist() == [30] * 5 + [1] * 5
+    spec = short_spec(
+        epochs=2, switch_epoch=0, sampler="class-balanced", threshold=2, threshold_kind="hard", fraction=1
+    )
+
+    replaced, checkpoint = whole(spec, singles, tmp_path / "a", stream=stream_of(singles, IdentityGenerator()))
+    plain, _ = whole(spec.model_copy(update={"fraction": 0.0}), singles, tmp_path / "b", stream=None)
+
+    assert replaced[1].pop("draws") > 30 and plain[1].pop("draws") == 0
+    assert replaced[1] == plain[1]
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_epoch_and_step(digits):
+    spec = short_spec(lr=1e30, lr_warmup_epochs=0, switch_epoch=4)
+
+    with pytest.raises(TrialFailure, match=r"^loss became (nan|inf) in epoch 1, step [2-7]$"):
+        list(train(spec, digits, setting_of(digits)))
+
+
+def test_only_due_epochs_and_the_last_are_evaluated(digits, tmp_path):
+    request = EkldRequest(split="validation", images_per_class=2, transformations=2, seed=0)
+    pairs = ekld_set(digits, request, Store(tmp_path))
+
+    rows = list(train(short_spec(epochs=3), digits, setting_of(digits, ekld=pairs, evaluation_every=2)))
+
+    assert ["val/balanced_accuracy" in row for row in rows] == [False, True, True]
+    assert len(rows[1]["val/accuracy_per_class"]) == len(rows[1]["val/ekld_per_class"]) == 10
+    assert rows[2]["val/ekld"] == pytest.approx(np.mean(rows[2]["val/ekld_per_class"]))
+    assert {"epoch", "lr", "train/loss", "train/accuracy", "draws", "train_s", "waiting_s", "evaluating_s"} <= rows[
+        0
+    ].keys()
+
+
+def test_the_loaded_classifier_is_the_trained_one(digits, tmp_path):
+    spec = short_spec(epochs=1, loss="ldam")
+    _, checkpoint = whole(spec, digits, tmp_path)
+
+    model = load_classifier(spec, digits, tmp_path, compute())
+
+    assert not model.training and same_weights(model.state_dict(), checkpoint.model)
+
+
+def test_a_directory_without_checkpoint_has_no_classifier(digits, tmp_path):
+    with pytest.raises(StoreError, match="whole checkpoint"):
+        load_classifier(short_spec(), digits, tmp_path, compute())
+
+
+def test_training_learns_the_digits(tmp_path):
+    data = DataSpec(source="npz", path=str(write_digits(tmp_path / "digits")), validation_per_class=None)
+    dataset = prepare(data, Store(tmp_path / "store"))
+    spec = TrialSpec(
+        epochs=5,
+        switch_epoch=5,
+        fraction=0,
+        batch_size=32,
+        lr=0.05,
+        lr_warmup_epochs=1,
+        lr_milestones=(3,),
+        lr_decay=0.1,
+    )
+
+    *_, last = train(spec, dataset, TrialSetting(compute=compute("auto")))
+
+    assert last["val/balanced_accuracy"] > 0.8
