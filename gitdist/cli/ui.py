@@ -35,10 +35,10 @@ def serve_ui(results: Path, port: int, console: Console) -> None:
             probe.bind((_HOST, port))
         except OSError as error:
             raise StudyError(f"port {port} on {_HOST} cannot be used ({error.strerror}); choose another with --port") from None
-    console.print(f"MLflow UI on http://{_HOST}:{port} for {uri} (Ctrl-C ends it)", highlight=False)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", _HOST, "--port", str(port)]
-    command += ["--workers", "1"]
-    environment = {**os.environ, "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    console.print(f"MLflow UI on http://{_HOST}:{port} for {uri} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri, "--host", _HOST, "--port", str(port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    environment = {**os.environ, "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
     try:
         subprocess.run(command, env=environment, check=False)
     except KeyboardInterrupt:

@@ -58,8 +58,8 @@ class StreamHandle:
 
     def stats(self) -> tuple[RouterStats, list[ServerStats]]:
         """Return what the router and each server have done; waits for the blocks that are being made."""
-        router: RouterStats = ray.get(self._router.stats.remote())
         servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers])
+        router: RouterStats = ray.get(self._router.stats.remote())
         return router, servers
 
     def shutdown(self) -> None:

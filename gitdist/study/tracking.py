@@ -132,7 +132,8 @@ class Tracker:
         if experiment is not None:
             return str(experiment.experiment_id)
         place = (self._paths.artefacts / self._paths.name).resolve().as_uri() if own_store else None
-        return str(self._client.create_experiment(self._paths.name, artifact_location=place))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # opens as model training, not as GenAI
+        return str(self._client.create_experiment(self._paths.name, artifact_location=place, tags=tags))
 
     def _find_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Return the id of the study's run with these tags, creating it only if there is none."""

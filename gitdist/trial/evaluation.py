@@ -69,7 +69,9 @@ class EkldSet:
     @classmethod
     def open(cls, directory: Path) -> "EkldSet":
         """Memory-map the set that ``ekld_set`` built in ``directory``."""
-        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")}
+        arrays = {
+            name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")
+        }
         return cls(directory=directory, **arrays)
 
 

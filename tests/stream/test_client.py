@@ -128,15 +128,19 @@ def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> N
             thread.start()
         for thread in threads:
             thread.join()
+        last = np.bincount(np.concatenate(batches)) // 20 + 2  # two blocks ahead of the current one
+        announced = [
+            BlockKey(class_index, index) for class_index in range(10) for index in range(last[class_index] + 1)
+        ]
+        first.get(announced)
         router, servers = handle.stats()
     alone = DrawStream(LocalBlocks(oracle.build_maker()), 10, 20, 2)
     for labels, first_batch, second_batch in zip(batches, taken[0], taken[1], strict=True):
         expected = alone.take(labels)
         np.testing.assert_array_equal(first_batch, expected)
         np.testing.assert_array_equal(second_batch, expected)
-    needed = np.bincount(np.concatenate(batches)) // 20 + 3  # the current block and two ahead
-    assert router.blocks == sum(server.done.blocks for server in servers) == needed.sum()
-    assert router.images == 20 * needed.sum()
+    assert router.blocks == sum(server.done.blocks for server in servers) == len(announced)
+    assert router.images == 20 * len(announced)
     assert router.regenerated == 0
 
 
