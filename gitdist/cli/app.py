@@ -28,7 +28,9 @@ Overrides = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."),
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
+    ),
 ]
 RESULTS = Path("results")
 
@@ -80,7 +82,9 @@ def ui(
 
 
 @generator_app.command("train")
-def generator_train(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, address: Address = None) -> None:
+def generator_train(
+    study: StudyFile, results: Results = RESULTS, set_: Overrides = None, address: Address = None
+) -> None:
     """Train the study's generator, or go on with a training that was interrupted."""
     from gitdist.cli.generator import train_generator
     from gitdist.spec.file import load_study

@@ -37,9 +37,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         display.say(f"generator in {trained.artefact}, got in {trained.training_s:.0f} s")
 
 
-def preview_generator(
-    spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int
-) -> None:
+def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int) -> None:
     """Write a grid of training images and draws from them.
 
     Args:
@@ -64,5 +62,7 @@ def preview_generator(
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
-        raise StudyError(f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png") from None
+        raise StudyError(
+            f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
+        ) from None
     console.print(f"{out}: a row an image; the training image, then {draws} draws of the generator", highlight=False)

@@ -34,8 +34,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
                 name += "\nunder the learned generator"
             table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
     table.caption = (
-        f"{sum(summary['trials'].values())} trials in {summary['wall_s']:.0f} s; {summary['generated_images']:,} images "
-        f"generated; trials waited {summary['waiting_s']:.1f} s for them and trained {summary['training_s']:.0f} s"
+        f"{sum(summary['trials'].values())} trials in {summary['wall_s']:.0f} s; {summary['generated_images']:,} "
+        f"images generated; trials waited for them {summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
     )
     return table
 

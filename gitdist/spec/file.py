@@ -44,7 +44,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise SpecError(f"no study file at {path}; give the path of a YAML file, such as studies/quickstart.yaml") from None
+        raise SpecError(
+            f"no study file at {path}; give the path of a YAML file, such as studies/quickstart.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read as text ({error}); give the path of a YAML file") from None
     try:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from gitdist.spec.base import Positive, Spec, unknown_name
 from gitdist.spec.trial import TrialSpec
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "val/balanced_accuracy": "maximize",
     "val/few_accuracy": "maximize",
     "val/ekld": "minimize",

@@ -11,7 +11,6 @@ from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.search import SearchSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec
 
-
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else lies in a results directory
 
 

@@ -1,9 +1,11 @@
 """Starting or joining Ray, and whether a study fits."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -11,6 +13,7 @@ from gitdist.errors import StudyError
 from gitdist.spec import ResourcesSpec
 
 NAMESPACE = "gitdist"
+_CONNECT_S = 5.0
 _OBJECT_STORE_BYTES = 2**30  # of a Ray that the study starts itself; blocks beyond it spill to disk
 
 
@@ -22,6 +25,22 @@ class Room:
     note: str
 
 
+def check_address(address: str | None) -> None:
+    """Refuse a cluster address at which nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        StudyError: no connection within a few seconds.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from None
+
+
 @contextmanager
 def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -> Iterator[None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
@@ -30,24 +49,21 @@ def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -
         StudyError: no cluster answers there.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     try:
         if address == "local":
             ray.init(
                 address="local",
                 num_cpus=_local_cpus(resources, num_servers),
                 object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 **quiet,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level="error", namespace=NAMESPACE)
+            ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise StudyError(
-            f"no Ray cluster can be reached at '{address}' ({first_line}); start one with `ray start --head`, "
-            "or leave --address and RAY_ADDRESS out to use this machine alone"
-        ) from None
+        raise _unreachable(address, str(error).splitlines()[0]) from None
     try:
         yield
     finally:
@@ -60,7 +76,7 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
     Raises:
         StudyError: the servers and one trial do not fit; the message says what is missing.
     """
-    total = ray.cluster_resources()
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fits = []
     for kind, server, trial in (
         ("CPU", resources.server.cpu, resources.trial.cpu),
@@ -76,6 +92,13 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
             fits.append(int((have - num_servers * server + 1e-6) / trial))
     at_once = min([*fits, resources.max_concurrent or fits[0]])
     return Room(at_once, f"{at_once} trial(s) at once beside {num_servers} generator server(s)")
+
+
+def _unreachable(address: str, reason: str) -> StudyError:
+    return StudyError(
+        f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
+        "or leave --address and RAY_ADDRESS out to use this machine alone"
+    )
 
 
 def _local_cpus(resources: ResourcesSpec, num_servers: int) -> int:

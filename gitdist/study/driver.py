@@ -44,8 +44,8 @@ def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
         for field, old, new in _differences(stored.model_dump(), spec.model_dump()):
             if not field.startswith(_MAY_CHANGE):
                 raise StudyError(
-                    f"study '{spec.name}' in {paths.results} was started with {field} = {old!r}, but now it is {new!r}; "
-                    "give the study a new name to start another"
+                    f"{field} must stay what study '{spec.name}' in {paths.results} was started with, {old!r}, but "
+                    f"now it is {new!r}; give the study a new name to start another"
                 )
     write_atomic(paths.spec, dump_study(spec).encode())
 
@@ -57,7 +57,9 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
         StudyError: there is no such study.
     """
     if not paths.spec.exists():
-        raise StudyError(f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place")
+        raise StudyError(
+            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place"
+        )
     return parse_study(yaml.safe_load(paths.spec.read_text()), str(paths.spec))
 
 

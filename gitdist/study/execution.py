@@ -73,7 +73,7 @@ class _Unsaved:
         return {}
 
 
-class LedgerSearcher(_Unsaved, Searcher):  # type: ignore[misc]
+class LedgerSearcher(_Unsaved, Searcher):
     """Tune's view of the ledger: the baseline first, then what the ledger hands out."""
 
     def __init__(self, ledger: Ledger, objective: str, with_baseline: bool) -> None:
@@ -85,7 +85,7 @@ class LedgerSearcher(_Unsaved, Searcher):  # type: ignore[misc]
         self._trials: dict[str, TrialId] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """Return the config of the next trial, or FINISHED."""
         if self._with_baseline:
             self._with_baseline = False
@@ -125,7 +125,7 @@ class LedgerSearcher(_Unsaved, Searcher):  # type: ignore[misc]
         """Do nothing: the ledger is the only record."""
 
 
-class ObserverCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
+class ObserverCallback(_Unsaved, tune.Callback):
     """Passes Tune's events on to an observer, in the study's own terms."""
 
     def __init__(self, observer: Observer) -> None:

@@ -55,7 +55,9 @@ class Ledger:
         self._distributions = distributions(search.space)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            self._storage = optuna.storages.RDBStorage(
+                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+            )
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=study_name,

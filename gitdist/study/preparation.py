@@ -1,6 +1,6 @@
 """The generator of a study, trained as a Ray task that can be killed and goes on from its last checkpoint.
 
-    driver <--a stream of training steps-- task: thread that trains --queue--> the task's generator function
+driver <--a stream of training steps-- task: thread that trains --queue--> the task's generator function
 """
 
 import queue
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -48,7 +49,13 @@ def obtain_generator(
     if spec.kind != "munit":
         return TrainedGenerator(None, 0.0)
     started = time.perf_counter()
-    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, num_returns="streaming", max_retries=3)(_train)
+    options: dict[str, Any] = {
+        "num_cpus": share.cpu,
+        "num_gpus": share.gpu,
+        "num_returns": "streaming",
+        "max_retries": 3,
+    }
+    task: Any = ray.remote(**options)(_train)
     artefact: Path | None = None
     try:
         for reference in task.remote(spec, dataset.directory, store.root, share.cpu):
@@ -90,5 +97,7 @@ def _for_the_user(error: RayTaskError) -> Exception:
     if isinstance(cause, GitdistError):
         return cause
     if isinstance(cause, TrialFailure):
-        return StudyError(f"training the generator failed: {cause}; lower generator.lr or set generator.precision: float32")
+        return StudyError(
+            f"training the generator failed: {cause}; lower generator.lr or set generator.precision: float32"
+        )
     return error

@@ -25,7 +25,7 @@ from gitdist.spec import StudySpec
 from gitdist.store import Store, content_key
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
-from gitdist.study.cluster import connected, find_room
+from gitdist.study.cluster import check_address, connected, find_room
 from gitdist.study.display import Display, open_display
 from gitdist.study.driver import settle_spec, sole_driver
 from gitdist.study.events import Observers
@@ -55,6 +55,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, address: str | N
     Raises:
         GitdistError: the study cannot be run as asked.
     """
+    check_address(address)
     paths = StudyPaths(results.resolve(), spec.name)
     store = Store(paths.store)
     paths.create()
@@ -227,7 +228,12 @@ class _StudyRun:
     def _generator_key(self, generator: TrainedGenerator) -> dict[str, Any]:
         artefact = generator.artefact.name if generator.artefact else None
         stream = self._spec.stream
-        return {"kind": self._spec.generator.kind, "artefact": artefact, "seed": stream.seed, "precision": stream.precision}
+        return {
+            "kind": self._spec.generator.kind,
+            "artefact": artefact,
+            "seed": stream.seed,
+            "precision": stream.precision,
+        }
 
 
 def _draw(stream: StreamHandle, split: str, images: Any, clean: Any, index: int) -> Any:

@@ -76,7 +76,7 @@ def _points(dimension: Dimension) -> list[Any]:
     if dimension.step is not None:
         values = np.arange(bounds[0], bounds[1] + dimension.step / 2, dimension.step)
     else:
-        values = (np.geomspace if dimension.log else np.linspace)(*bounds, dimension.points)
+        values = (np.geomspace if dimension.log else np.linspace)(float(bounds[0]), float(bounds[1]), dimension.points)
     if dimension.int_ is not None:
         return sorted({int(round(value)) for value in values})
     return [float(value) for value in values]

@@ -120,7 +120,7 @@ class Tracker:
 
     def _run_of(self, trial: TrialId) -> str:
         if trial not in self._runs:
-            tags = {"gitdist.role": trial.role}
+            tags: dict[str, str] = {"gitdist.role": trial.role}
             if trial.number is not None:
                 tags["gitdist.trial"] = str(trial.number)
             name = "baseline" if trial.number is None else f"trial {trial.number:04d}"
@@ -145,5 +145,3 @@ class Tracker:
         every_tag = {**self._tags, **tags, **({"mlflow.parentRunId": parent} if parent else {})}
         run = self._client.create_run(self._experiment, run_name=name, tags=every_tag)
         return str(run.info.run_id)
-
-

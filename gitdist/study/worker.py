@@ -1,6 +1,6 @@
 """What runs on the cluster's workers: one classifier training, and the final evaluation of one.
 
-    trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpoints, test.json, error.txt
+trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpoints, test.json, error.txt
 """
 
 import json
@@ -64,7 +64,9 @@ def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
     except Exception as error:
         place = directory / "error.txt"
         place.write_text(traceback.format_exc())
-        tune.report({"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {place})"})
+        tune.report(
+            {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {place})"}
+        )
 
 
 def evaluate_on_test(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def evaluate_on_test(context: TrialContext, trial: TrialId, params: Mapping[str,
     result = {
         "metrics": outcome.metrics("test"),
         "accuracy_per_class": outcome.accuracy_per_class.tolist(),
-        "ekld_per_class": outcome.ekld_per_class.tolist(),
+        "ekld_per_class": None if outcome.ekld_per_class is None else outcome.ekld_per_class.tolist(),
         "evaluating_s": time.perf_counter() - started,
     }
     write_atomic(place, json.dumps(result, indent=2).encode())
@@ -100,7 +102,9 @@ def resolve_trial(base: TrialSpec, trial: TrialId, params: Mapping[str, Any]) ->
     return baseline_spec(base) if trial.role == "baseline" else trial_spec(base, params)
 
 
-def _rows(context: TrialContext, trial: TrialId, params: Mapping[str, Any], directory: Path) -> Iterator[dict[str, Any]]:
+def _rows(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], directory: Path
+) -> Iterator[dict[str, Any]]:
     """Train, yielding each epoch's row once it is in the rows file; after an interruption the last one comes again."""
     spec = resolve_trial(context.spec.trial, trial, params)
     dataset = Dataset.open(context.dataset)

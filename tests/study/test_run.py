@@ -147,7 +147,11 @@ def test_trials_share_the_blocks_of_one_stream(results):
     drawn = [sum(row["draws"] for row in rows) for rows in all_rows(results).values()]
     lookahead_and_rest = 10 * 16 * (2 + 1)  # classes x block size x (blocks ahead + the one begun)
     assert summary["generated_images"] % 16 == 0
-    assert summary["generated_images"] <= sum(sorted(drawn)[-1:]) + 2 * lookahead_and_rest < sum(drawn) + 2 * lookahead_and_rest
+    assert (
+        summary["generated_images"]
+        <= sum(sorted(drawn)[-1:]) + 2 * lookahead_and_rest
+        < sum(drawn) + 2 * lookahead_and_rest
+    )
 
 
 def test_mlflow_has_one_run_a_trial_under_one_parent(runs):
@@ -169,7 +173,9 @@ def test_mlflow_metrics_are_those_of_the_rows(runs, results):
         expected = rows[f"{int(run_.data.tags['gitdist.trial']):04d}"]
         for name in VAL:
             history = sorted(client.get_metric_history(run_.info.run_id, name), key=lambda metric: metric.step)
-            assert [(metric.step, metric.value) for metric in history] == [(row["epoch"], row[name]) for row in expected]
+            assert [(metric.step, metric.value) for metric in history] == [
+                (row["epoch"], row[name]) for row in expected
+            ]
     summary = json.loads((results / "small" / "summary.json").read_text())
     (best,) = [r for r in runs["trial"] if int(r.data.tags["gitdist.trial"]) == summary["best"]["number"]]
     assert {name: best.data.metrics[name] for name in summary["best"]["test"]} == summary["best"]["test"]
@@ -207,7 +213,9 @@ def test_a_changed_study_is_refused_with_field_and_both_values(finished):
 
 
 def test_a_study_whose_driver_is_killed_ends_with_the_same_rows(tmp_path, results):
-    driver = subprocess.Popen(command(tmp_path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(
+        command(tmp_path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     rows = tmp_path / "results" / "small" / "trials" / "0000" / "rows.jsonl"
     deadline = time.monotonic() + 300
     while not read_rows(rows) and driver.poll() is None and time.monotonic() < deadline:

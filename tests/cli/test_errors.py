@@ -1,0 +1,129 @@
+"""What a user sees after a mistake: one line on standard error, exit code 2, no traceback, nothing left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.yaml"
+
+
+def gitdist(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "gitdist", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert "Traceback" not in done.stdout
+
+
+def test_a_misspelt_key(tmp_path):
+    done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", "--set", "trial.fractoin=0.5")
+    assert_refused(done, "fractoin", "did you mean 'fraction'", str(QUICKSTART))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_fraction_outside_its_range(tmp_path):
+    done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", "--set", "trial.fraction=1.5")
+    assert_refused(done, "trial.fraction", "less than or equal to 1", "1.5")
+
+
+def test_a_soft_threshold_that_is_not_above_the_smallest_class(tmp_path):
+    overrides = ["trial.threshold_kind=soft", "search.space={threshold: {int: [5, 100]}}"]
+    arguments = [part for override in overrides for part in ("--set", override)]
+    done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", *arguments)
+    assert_refused(done, "threshold", "5", "7 images", "smallest class")
+    assert not (tmp_path / "results" / "quickstart" / "study.yaml").exists()
+
+
+def test_a_missing_study_file(tmp_path):
+    assert_refused(gitdist("run", tmp_path / "none.yaml"), "no study file", str(tmp_path / "none.yaml"))
+
+
+def test_missing_data_files(tmp_path):
+    done = gitdist(
+        "data", "stats", QUICKSTART, "--results", tmp_path, "--set", f"data={{source: npz, path: {tmp_path}/no}}"
+    )
+    assert_refused(done, "data.path", f"{tmp_path}/no")
+
+
+def test_a_damaged_data_file_leaves_nothing_in_the_store(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("train.npz", "test.npz"):
+        np.savez(folder / name, images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 4)
+    (folder / "test.npz").write_bytes((folder / "test.npz").read_bytes()[:-300])
+    done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", f"data={{source: npz, path: {folder}}}")
+    assert_refused(done, "test.npz")
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+    assert not (tmp_path / "store" / "dataset").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/results", "/dev/null/results"])
+def test_an_unwritable_results_directory(place):
+    assert_refused(gitdist("run", QUICKSTART, "--results", place), "results directory", "--results", place)
+
+
+def test_a_port_in_use(tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = gitdist("ui", "--results", tmp_path, "--port", port)
+    assert_refused(done, str(port), "--port")
+
+
+def test_a_ui_without_a_store(tmp_path):
+    assert_refused(gitdist("ui", "--results", tmp_path / "none"), "no MLflow store", "--results")
+
+
+def test_the_status_of_no_study(tmp_path):
+    assert_refused(gitdist("status", "nothing", "--results", tmp_path), "no study 'nothing'", "--results")
+
+
+def test_a_preview_of_an_untrained_generator(tmp_path):
+    done = gitdist("generator", "preview", QUICKSTART, "--results", tmp_path, "--out", tmp_path / "grid.png")
+    assert_refused(done, "gitdist generator train")
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_resources_that_never_fit_the_cluster(tmp_path):
+    study = yaml.safe_load(QUICKSTART.read_text())
+    study["resources"] = {"trial": {"cpu": 1, "gpu": 1}}
+    path = tmp_path / "gpu.yaml"
+    path.write_text(yaml.safe_dump(study))
+    done = gitdist("run", path, "--results", tmp_path / "results", "--set", "generator={kind: identity}")
+    assert_refused(done, "GPU", "the cluster has 0")
+
+
+def test_a_cluster_that_does_not_answer(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", "--address", f"127.0.0.1:{port}")
+    assert_refused(done, f"127.0.0.1:{port}", "ray start")
+
+
+def test_help_names_every_command():
+    done = gitdist("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("run", "status", "ui", "generator", "data"))
