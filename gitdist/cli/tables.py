@@ -33,9 +33,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
             if metric == "ekld" and summary["ekld_under"] == "generator":
                 name += "\nunder the learned generator"
             table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
+    count, images = sum(summary["trials"].values()), summary["generated_images"]
     table.caption = (
-        f"{sum(summary['trials'].values())} trials in {summary['wall_s']:.0f} s; {summary['generated_images']:,} "
-        f"images generated; trials waited for them {summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
+        f"{count} trials in {summary['wall_s']:.0f} s; {images:,} images generated; trials waited for them "
+        f"{summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
     )
     return table
 

@@ -128,7 +128,7 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
     Raises:
         TrialFailure: the classifier's output is NaN.
     """
-    predictor = _Predictor(model, Normaliser(dataset.mean, dataset.std, compute.device), compute)
+    predictor = Predictor(model, dataset, compute)
     was_training = model.training
     model.eval()
     try:
@@ -150,14 +150,21 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
     )
 
 
-class _Predictor:
+class Predictor:
     """Log-probabilities of uint8 images, in batches of one size."""
 
-    def __init__(self, model: Classifier, normalise: Normaliser, compute: Compute) -> None:
-        self._model, self._normalise, self._compute = model, normalise, compute
+    def __init__(self, model: Classifier, dataset: Dataset, compute: Compute) -> None:
+        """Predict with ``model``, in evaluation mode and on the device of ``compute``, on images of ``dataset``."""
+        self._model, self._compute = model, compute
+        self._normalise = Normaliser(dataset.mean, dataset.std, compute.device)
         self._batch = _BATCH.get(compute.device.type, 256)
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return log P(y|x), float64 ``[N, C]``, of uint8 ``[N, C, H, W]``; call it in inference mode.
+
+        Raises:
+            TrialFailure: the classifier's output is not a number.
+        """
         parts = [self._predict(images[low : low + self._batch]) for low in range(0, len(images), self._batch)]
         result = torch.cat(parts)
         if result.isnan().any():
@@ -169,7 +176,7 @@ class _Predictor:
             return log_probabilities(self._model(self._normalise(torch.tensor(images, device=self._compute.device))))
 
 
-def _per_image_ekld(predictor: _Predictor, pairs: EkldSet) -> NDArray[np.float64]:
+def _per_image_ekld(predictor: Predictor, pairs: EkldSet) -> NDArray[np.float64]:
     count, transformations = pairs.transformed.shape[:2]
     log_p = predictor(pairs.images)
     log_q = predictor(pairs.transformed.reshape(count * transformations, *pairs.images.shape[1:]))
