@@ -12,7 +12,6 @@ Tune's own state outlives the run: it lies in a directory that is removed.
 
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -23,6 +22,8 @@ from gitdist.spec import Share
 from gitdist.study.events import Observer, Outcome
 from gitdist.study.ledger import Ledger
 from gitdist.study.paths import BASELINE, TrialId
+
+_DIED = "the worker process died"  # it reports whatever it can catch itself
 
 
 def run_trials(
@@ -112,7 +113,7 @@ class LedgerSearcher(_Unsaved, Searcher):
         if number is None:
             return
         if error:
-            self._ledger.fail(number, "the worker process died or raised; see error.txt in the trial's directory")
+            self._ledger.fail(number, _DIED)
         elif last.get("failed"):
             self._ledger.fail(number, last["failed"])
         else:
@@ -152,10 +153,9 @@ class ObserverCallback(_Unsaved, tune.Callback):
         self._observer.trial_ended(_identify(trial), Outcome(state, last.get("row"), last.get("failed")))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell of a worker that died or raised."""
+        """Tell of a worker that died."""
         last = self._last.pop(trial.trial_id, {})
-        reason = _last_line(trial.error_file)
-        self._observer.trial_ended(_identify(trial), Outcome("failed", last.get("row"), reason))
+        self._observer.trial_ended(_identify(trial), Outcome("failed", last.get("row"), _DIED))
 
 
 def _identify(trial: Trial) -> TrialId:
@@ -164,11 +164,3 @@ def _identify(trial: Trial) -> TrialId:
 
 def _own_part(result: Mapping[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in ("row", "failed") if key in result}
-
-
-def _last_line(error_file: str | None) -> str:
-    if error_file and Path(error_file).exists():
-        lines = [line for line in Path(error_file).read_text().splitlines() if line.strip()]
-        if lines:
-            return lines[-1].strip()
-    return "the worker process died"

@@ -3,10 +3,11 @@
 driver <--a stream of training steps-- task: thread that trains --queue--> the task's generator function
 """
 
+import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,24 @@ from ray.exceptions import RayTaskError
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.errors import GitdistError, StudyError, TrialFailure
-from gitdist.generator.artefact import generator_artefact
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.artefact import find_generator, generator_artefact
+from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, Share
 from gitdist.store import Store
+
+_PAST_STEPS = 200  # of a generator found in the store
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """The generator's artefact (None where nothing is trained) and the seconds spent on getting it."""
+    """The generator's artefact (None where nothing is trained) and the seconds spent on getting it.
+
+    ``past_steps`` are some of the steps of a generator that an earlier run trained.
+    """
 
     artefact: Path | None
     training_s: float
+    past_steps: Sequence[TrainingStep] = ()
 
 
 def obtain_generator(
@@ -49,6 +56,9 @@ def obtain_generator(
     if spec.kind != "munit":
         return TrainedGenerator(None, 0.0)
     started = time.perf_counter()
+    found = find_generator(spec, dataset, store, Compute.resolve())
+    if found is not None:
+        return TrainedGenerator(found, 0.0, _past_steps(found))
     options: dict[str, Any] = {
         "num_cpus": share.cpu,
         "num_gpus": share.gpu,
@@ -67,6 +77,13 @@ def obtain_generator(
     except RayTaskError as error:
         raise _for_the_user(error) from None
     return TrainedGenerator(artefact, time.perf_counter() - started)
+
+
+def _past_steps(artefact: Path) -> list[TrainingStep]:
+    rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
+    total = rows[-1]["step"]
+    kept = rows[:: max(1, len(rows) // _PAST_STEPS)]
+    return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
 
 
 def _train(spec: GeneratorSpec, dataset: Path, store: Path, num_cpus: float) -> Iterator[TrainingStep | Path]:

@@ -135,6 +135,8 @@ class _StudyRun:
         except GitdistError:
             self._tracker.end(run_id, "FAILED")
             raise
+        for step in generator.past_steps:
+            self._tracker.log_step(run_id, step.losses, step.step)
         self._tracker.log_file(run_id, self._draw_samples(generator))
         self._tracker.end(run_id, "FINISHED")
         return generator
