@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Experiment, Metric, Param, Run
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import StudyError
@@ -49,9 +48,12 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._find_experiment(own_store=uri.startswith("sqlite:"))
             self.parent = self._find_run(paths.name, {"gitdist.role": "study"})
-        except MlflowException as error:
+        except Exception as error:  # MLflow passes on whatever its store raises
             first_line = str(error).splitlines()[0]
-            raise StudyError(f"the MLflow store {uri} cannot be used: {first_line}") from None
+            raise StudyError(
+                f"the MLflow store {uri} cannot be used ({first_line}); "
+                "name another by tracking.uri or MLFLOW_TRACKING_URI"
+            ) from error
 
     @property
     def experiment_id(self) -> str:

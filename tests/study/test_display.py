@@ -1,0 +1,36 @@
+import io
+
+from rich.console import Console
+
+from gitdist.study.display import LiveDisplay, LogDisplay, open_display
+from gitdist.study.events import Outcome
+from gitdist.study.paths import BASELINE, TrialId
+
+ROW = {"epoch": 2, "train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 0.125, "waiting_s": 1.5}
+
+
+def show(terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
+    with open_display(console, 5, ("threshold", "fraction")) as display:
+        assert isinstance(display, LiveDisplay if terminal else LogDisplay)
+        display.say("2 trials at once")
+        display.progress("training the generator", 400, 400, "image 0.1")
+        display.trial_started(BASELINE, {})
+        display.trial_started(TrialId("trial", 3), {"threshold": None, "fraction": 0.25})
+        display.epoch_ended(TrialId("trial", 3), ROW)
+        display.trial_ended(TrialId("trial", 3), Outcome("failed", ROW, "loss became nan"))
+    return console.file.getvalue()
+
+
+def test_a_log_has_one_line_an_event():
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 6
+    assert lines[3].endswith("trial 3 started threshold=all fraction=0.25")
+    assert lines[4].endswith("trial 3 epoch 2 of 5 loss=0.5000 balanced_accuracy=0.7500 ekld=0.1250")
+    assert lines[5].endswith("trial 3 failed: loss became nan")
+
+
+def test_the_live_table_shows_each_trial():
+    shown = show(terminal=True)
+    for word in ("baseline", "threshold", "all", "0.25", "2/5", "0.7500", "0.1250", "1.5 s", "loss became nan"):
+        assert word in shown

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from gitdist.errors import StudyError
+from gitdist.study.events import Outcome
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
+from gitdist.study.rows import RowsFile
+from gitdist.study.tracking import Tracker, tracking_uri
+
+ROW = {
+    "epoch": 1,
+    "train/loss": 0.5,
+    "val/balanced_accuracy": 0.75,
+    "val/ekld": 0.25,
+    "val/accuracy_per_class": [0.5, 1.0],
+    "val/ekld_per_class": [0.4, 0.1],
+}
+TRIAL = TrialId("trial", 7)
+
+
+@pytest.fixture
+def paths(tmp_path) -> StudyPaths:
+    paths = StudyPaths(tmp_path, "study")
+    paths.create()
+    for trial in (TRIAL, BASELINE):
+        directory = paths.trial(trial)
+        directory.mkdir(parents=True)
+        RowsFile(directory / "rows.jsonl", [ROW])
+        described = {"title": "study", "classes": {"names": ["cat", "dog"], "sizes": [3, 30]}}
+        (directory / "trial.json").write_text(json.dumps(described))
+    return paths
+
+
+@pytest.fixture
+def open_tracker(paths):
+    return lambda: Tracker(paths, tracking_uri(paths, None), {"gitdist.data": "abc"})
+
+
+@pytest.fixture
+def client(paths) -> MlflowClient:
+    return MlflowClient(tracking_uri(paths, None))
+
+
+def test_a_trial_keeps_its_one_run_whichever_driver_logs_it(open_tracker, client):
+    for _ in range(2):
+        tracker = open_tracker()
+        for trial in (TRIAL, BASELINE):
+            tracker.trial_started(trial, {"fraction": 0.5})
+            tracker.epoch_ended(trial, ROW)
+    runs = client.search_runs([tracker.experiment_id])
+    tags = sorted((run.data.tags["gitdist.role"], run.data.tags.get("gitdist.trial")) for run in runs)
+    assert tags == [("baseline", None), ("study", None), ("trial", "7")]
+    assert all(run.data.tags["gitdist.data"] == "abc" for run in runs)
+
+
+def test_statuses_are_true(open_tracker, client):
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {})
+    tracker.trial_started(BASELINE, {})
+    by_role = {run.data.tags["gitdist.role"]: run for run in client.search_runs([tracker.experiment_id])}
+    assert {run.info.status for run in by_role.values()} == {"RUNNING"}
+    tracker.trial_ended(TRIAL, Outcome("failed", ROW, "loss became nan in epoch 2, step 3"))
+    tracker.trial_ended(BASELINE, Outcome("finished", ROW))
+    by_role = {run.data.tags["gitdist.role"]: run for run in client.search_runs([tracker.experiment_id])}
+    assert (by_role["trial"].info.status, by_role["baseline"].info.status) == ("FAILED", "FINISHED")
+    assert by_role["trial"].data.tags["gitdist.reason"] == "loss became nan in epoch 2, step 3"
+
+
+def test_scalars_are_logged_by_epoch_and_tables_as_files(open_tracker, client):
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {"fraction": 0.5})
+    tracker.epoch_ended(TRIAL, ROW)
+    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    (run,) = [r for r in client.search_runs([tracker.experiment_id]) if r.data.tags["gitdist.role"] == "trial"]
+    assert run.data.metrics == {"train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 0.25}
+    assert run.data.params == {"fraction": "0.5"}
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/ekld")] == [1]
+    files = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert files == {"rows.jsonl", "per_class.parquet", "per_class.png"}
+
+
+def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
+    assert tracking_uri(paths, None) == f"sqlite:///{paths.tracking_db}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert tracking_uri(paths, None) == "http://127.0.0.1:1"
+    assert tracking_uri(paths, "sqlite:///other.db") == "sqlite:///other.db"
+
+
+def test_a_store_that_cannot_be_opened_is_named_in_one_line(paths):
+    with pytest.raises(StudyError) as caught:
+        Tracker(paths, "sqlite:////proc/nowhere/mlflow.db", {})
+    assert "/proc/nowhere" in str(caught.value) and "\n" not in str(caught.value)
