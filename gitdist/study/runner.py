@@ -135,6 +135,7 @@ class _StudyRun:
         except GitdistError:
             self._tracker.end(run_id, "FAILED")
             raise
+        self._tracker.tag_generator(run_id, generator.artefact.name if generator.artefact else spec.kind)
         for step in generator.past_steps:
             self._tracker.log_step(run_id, step.losses, step.step)
         self._tracker.log_file(run_id, self._draw_samples(generator))

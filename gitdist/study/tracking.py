@@ -96,6 +96,7 @@ class Tracker:
         self._log(self.parent, scalars, step=0)
         for path in (self._paths.spec, self._paths.summary):
             self._client.log_artifact(self.parent, str(path))
+        self._client.set_tag(self.parent, "mlflow.note.content", _note(summary))
         self._client.set_terminated(self.parent, status="FINISHED")
 
     def generator_run(self, params: Mapping[str, Any]) -> str:
@@ -103,6 +104,12 @@ class Tracker:
         run_id = self._find_run("generator", {"gitdist.role": "generator"}, parent=self.parent)
         self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
         return run_id
+
+    def tag_generator(self, run_id: str, name: str) -> None:
+        """Tag the generator's run, the parent and all trials that start from now on with the generator's name."""
+        self._tags["gitdist.generator"] = name
+        for run in (run_id, self.parent):
+            self._client.set_tag(run, "gitdist.generator", name)
 
     def log_step(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
         """Log scalars of any run of the study."""
@@ -147,3 +154,20 @@ class Tracker:
         every_tag = {**self._tags, **tags, **({"mlflow.parentRunId": parent} if parent else {})}
         run = self._client.create_run(self._experiment, run_name=name, tags=every_tag)
         return str(run.info.run_id)
+
+
+def _note(summary: Mapping[str, Any]) -> str:
+    """Return the parent run's description in Markdown: the best trial beside the baseline."""
+    best, baseline = summary["best"], summary["baseline"] or {"val": {}, "test": {}}
+    params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
+    lines = [
+        f"Best on validation: trial {best['number']} ({params})",
+        "",
+        "| metric | baseline | best |",
+        "|---|---|---|",
+    ]
+    for split in ("val", "test"):
+        for name, value in best[split].items():
+            beside = baseline[split].get(name)
+            lines.append(f"| {name} | {'-' if beside is None else f'{beside:.4f}'} | {value:.4f} |")
+    return "\n".join(lines)

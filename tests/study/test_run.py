@@ -12,6 +12,7 @@ import optuna
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from gitdist.study.rows import read_rows
 
@@ -190,6 +191,37 @@ def test_mlflow_has_the_files(runs, results):
     assert {"rows.jsonl", "per_class.parquet", "per_class.png"} <= files(runs["trial"][0])
     assert {"study.yaml", "summary.json"} <= files(runs["study"][0])
     assert any(name.endswith(".png") for name in files(runs["generator"][0]))
+
+
+def test_the_parent_run_says_what_was_found(runs, results):
+    summary = json.loads((results / "small" / "summary.json").read_text())
+    tags = runs["study"][0].data.tags
+    assert f"trial {summary['best']['number']}" in tags["mlflow.note.content"]
+    assert "test/balanced_accuracy" in tags["mlflow.note.content"]
+    generator = next((results / "store" / "generator").iterdir()).name
+    assert {run_.data.tags["gitdist.generator"] for role in runs for run_ in runs[role]} == {generator}
+
+
+def test_status_shows_the_finished_study(results):
+    done = subprocess.run(
+        [sys.executable, "-m", "gitdist", "status", "small", "--results", str(results)],
+        env={**environment(), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "3 of 3 trials: 3 finished" in done.stdout
+    assert "best so far: trial" in done.stdout
+    assert done.stdout.count("3/3") == 4
+
+
+def test_preview_draws_the_trained_generator(finished, results):
+    picture = finished / "grid.png"
+    preview = ["generator", "preview", str(finished / "small.yaml"), "--results", str(results), "--out", str(picture)]
+    subprocess.run([sys.executable, "-m", "gitdist", *preview], env=environment(), timeout=120, check=True)
+    with Image.open(picture) as image:
+        assert image.height > 10 * 28 and image.width > 9 * 28  # ten classes; the input and eight draws
 
 
 def test_nothing_half_written_is_left_in_the_store(results):
