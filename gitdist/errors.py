@@ -1,6 +1,11 @@
 """The errors a user can meet: each is one line with the rule, the value received, its place and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what ``error`` says in one line; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class GitdistError(Exception):
     """Base of every error that is the user's to mend; the command line prints its message and exits with 2."""
 

@@ -57,6 +57,8 @@ class Store:
         try:
             for name in ("tmp", "work", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+            with self._lock("probe"):
+                pass
         except OSError as error:
             raise StoreError(
                 f"the results directory must be writable, but {error.filename or self.root} is not "

@@ -17,5 +17,3 @@ def main() -> None:
     except GitdistError as error:
         console_for_errors().print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

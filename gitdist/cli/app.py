@@ -57,9 +57,13 @@ def run(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, ad
     from gitdist.study.runner import run_study
 
     console = Console()
-    summary = run_study(spec, results, console, address)
+    try:
+        summary = run_study(spec, results, console, address)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; the same command goes on with study '{spec.name}'", highlight=False)
+        raise typer.Exit(130) from None
     console.print(summary_table(summary))
-    console.print(f"watch it: gitdist ui --results {results}", highlight=False, style="dim")
+    console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
 
 
 @app.command()
@@ -72,13 +76,14 @@ def status(study: Annotated[str, typer.Argument(help="The study's name or file."
 
 @app.command()
 def ui(
+    study: Annotated[str | None, typer.Argument(help="A study whose own tracking store to open.")] = None,
     results: Results = RESULTS,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the results directory's store (this machine only; Ctrl-C ends it)."""
     from gitdist.cli.ui import serve_ui
 
-    serve_ui(results, port, Console())
+    serve_ui(study, results, port, Console())
 
 
 @generator_app.command("train")

@@ -34,7 +34,8 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
             display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
 
         trained = obtain_generator(spec.generator, dataset, store, spec.resources.training, on_step)
-        display.say(f"generator in {trained.artefact}, got in {trained.training_s:.0f} s")
+        how = "found in the store" if trained.past_steps else f"trained in {trained.training_s:.0f} s"
+        display.say(f"generator {how}: {trained.artefact}")
 
 
 def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int) -> None:

@@ -1,5 +1,6 @@
-"""``gitdist status``: the trials of a study as ledger and rows files have them; reads only."""
+"""``gitdist status``: the trials of a study as ledger and rows files have them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_study
 from gitdist.study.display import format_value
-from gitdist.study.driver import load_stored_spec
+from gitdist.study.driver import is_driven, load_stored_spec
 from gitdist.study.ledger import Ledger, TrialRecord
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -35,6 +36,8 @@ def show_status(study: str, results: Path, console: Console) -> None:
         raise StudyError(f"study '{name}' in {results} has not started any trial yet; `gitdist run` goes on with it")
     ledger = Ledger(paths.ledger, name, spec.search)
     records, best = ledger.trials(), ledger.best()
+    driven = is_driven(paths)
+    records = [record if driven else _as_left(record) for record in records]
     console.print(_table(paths, spec, records))
     states = [record.state for record in records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none started"
@@ -42,6 +45,11 @@ def show_status(study: str, results: Path, console: Console) -> None:
     if best and best.value is not None:
         console.print(f"best so far: trial {best.number}, {spec.search.objective} {best.value:.4f}", highlight=False)
     ledger.close()
+
+
+def _as_left(record: TrialRecord) -> TrialRecord:
+    """Return the record as it is without a driver: what the ledger has as running was interrupted."""
+    return replace(record, state="interrupted") if record.state == "running" else record
 
 
 def _table(paths: StudyPaths, spec: StudySpec, records: list[TrialRecord]) -> Table:

@@ -1,4 +1,4 @@
-"""``gitdist ui``: MLflow's own server on the results directory's store, on the loopback interface."""
+"""``gitdist ui``: MLflow's own server on a study's tracking store, on the loopback interface."""
 
 import os
 import socket
@@ -9,16 +9,19 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.errors import StudyError
+from gitdist.study.driver import load_stored_spec
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking import tracking_uri
 
 _HOST = "127.0.0.1"
+_SQLITE = "sqlite:///"
 
 
-def serve_ui(results: Path, port: int, console: Console) -> None:
-    """Serve the MLflow UI until interrupted.
+def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
+    """Serve the MLflow UI until interrupted; name its address where a server runs already.
 
     Args:
+        study: a study whose own tracking store is meant; None = the results directory's.
         results: the results directory.
         port: port on 127.0.0.1.
         console: where its address is printed.
@@ -26,11 +29,28 @@ def serve_ui(results: Path, port: int, console: Console) -> None:
     Raises:
         StudyError: there is nothing to show, or the port is in use.
     """
-    uri = tracking_uri(StudyPaths(results, ""), None)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    paths = StudyPaths(results, study or "")
+    uri = tracking_uri(paths, load_stored_spec(paths).tracking.uri if study else None)
+    if uri.startswith(("http://", "https://")):
+        console.print(f"this store has a server of its own: open {uri}", highlight=False, soft_wrap=True)
+        return
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
         raise StudyError(
-            f"no MLflow store at {uri.removeprefix('sqlite:///')}; run a study first, or name its place with --results"
+            f"no MLflow store at {uri.removeprefix(_SQLITE)}; run a study first, or name its place with --results"
         )
+    _check_port(port)
+    place = f"http://{_HOST}:{port}"
+    console.print(f"MLflow UI on {place} for {uri} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    try:
+        exit_code = _serve(uri, port)
+    except KeyboardInterrupt:
+        console.print("MLflow UI ended")
+        return
+    if exit_code:
+        raise StudyError(f"the MLflow server ended with exit code {exit_code}; its own message stands above")
+
+
+def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -39,24 +59,10 @@ def serve_ui(results: Path, port: int, console: Console) -> None:
             raise StudyError(
                 f"port {port} on {_HOST} cannot be used ({error.strerror}); choose another with --port"
             ) from None
-    console.print(f"MLflow UI on http://{_HOST}:{port} for {uri} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--registry-store-uri",
-        uri,
-        "--host",
-        _HOST,
-        "--port",
-        str(port),
-    ]
-    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+
+
+def _serve(uri: str, port: int) -> int:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--registry-store-uri", uri, "--uvicorn-opts", "--log-level warning"]
     environment = {**os.environ, "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-    try:
-        subprocess.run(command, env=environment, check=False)
-    except KeyboardInterrupt:
-        console.print("MLflow UI ended")
+    return subprocess.run(command, env=environment, check=False).returncode

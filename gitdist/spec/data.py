@@ -8,7 +8,7 @@ from gitdist.spec.base import Fraction, Positive, Spec
 
 
 class ProfileSpec(Spec):
-    """The class sizes of the long tail; method.md's figures are its defaults."""
+    """Class sizes of the long tail (Zhou et al. 2022; Cui et al. 2019; Buda et al. 2018)."""
 
     kind: Literal["zipf", "exponential", "step", "none"] = "none"
     largest: Positive | None = None  # images of the largest class; None = all that are there

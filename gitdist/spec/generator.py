@@ -9,7 +9,10 @@ from gitdist.spec.base import Positive, Spec
 
 
 class MunitSpec(Spec):
-    """MUNIT with both domains the same data set (Huang et al. 2018); the defaults are GIT's settings."""
+    """MUNIT with both domains the same data set (Huang et al. 2018).
+
+    The defaults are those of GIT (Zhou et al. 2022) but for ``auto_encoders``, of which GIT has two.
+    """
 
     kind: Literal["munit"] = "munit"
     auto_encoders: Literal["one", "two"] = "one"  # one for both domains, or one each as published

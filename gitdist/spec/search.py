@@ -34,6 +34,8 @@ class Dimension(Spec):
             raise ValueError(f"the lower bound must be below the upper one, but {bounds[0]} >= {bounds[1]}")
         if bounds and self.log and bounds[0] <= 0:
             raise ValueError(f"a log range must be above 0, but starts at {bounds[0]}")
+        if self.int_ and self.step and self.step != int(self.step):
+            raise ValueError(f"the step of an int range must be whole, but it is {self.step}")
         if self.log and (self.step or self.choice):
             raise ValueError("log goes with int or float and without step")
         return self

@@ -20,6 +20,11 @@ class Share(Spec):
     cpu: float = Field(1.0, gt=0)
     gpu: float = Field(0.0, ge=0)
 
+    @property
+    def device(self) -> str | None:
+        """The device of such a process: the processor without a share of a GPU, else the GPU if one is visible."""
+        return None if self.gpu else "cpu"
+
 
 class ResourcesSpec(Spec):
     """Who gets what. torch threads of a process = its whole CPUs, at least one."""
@@ -40,7 +45,7 @@ class StudySpec(Spec):
     """A whole study file."""
 
     name: str
-    seed: int = 0  # of everything below whose own seed is not given
+    seed: int = 0  # of stream, trial, search and evaluation where their own is not given; the generator has its own
     data: DataSpec = DataSpec()
     generator: GeneratorSpec = MunitSpec()
     stream: StreamSpec = StreamSpec()
@@ -75,10 +80,6 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
-        if self.trial.switch_epoch > self.trial.epochs:
-            raise ValueError(
-                f"trial.switch_epoch must not exceed trial.epochs, but {self.trial.switch_epoch} > {self.trial.epochs}"
-            )
         if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
         for name, dimension in self.search.space.items():

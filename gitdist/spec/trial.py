@@ -1,8 +1,8 @@
 """The trial and evaluation parts of a study file: one classifier training and how it is measured."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gitdist.compute import Precision
 from gitdist.spec.base import Fraction, Positive, Spec
@@ -22,7 +22,9 @@ class TrialSpec(Spec):
     batch_size: Positive = 128
     lr: float = Field(0.1, gt=0)
     lr_warmup_epochs: int = Field(5, ge=0)
-    lr_milestones: tuple[int, ...] = (30, 40)  # epochs after which lr is multiplied by lr_decay
+    lr_milestones: tuple[
+        int, ...
+    ] = ()  # epochs after which lr is multiplied by lr_decay; default: 60% and 80% of epochs
     lr_decay: float = Field(0.01, gt=0, le=1)
     momentum: Fraction = 0.9
     weight_decay: float = Field(2e-4, ge=0)
@@ -33,6 +35,23 @@ class TrialSpec(Spec):
     flip: bool = False
     precision: Precision = "auto"
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_milestones(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lr_milestones") is None:
+            epochs = values.get("epochs", cls.model_fields["epochs"].default)
+            if isinstance(epochs, int):
+                return {**values, "lr_milestones": (round(0.6 * epochs), round(0.8 * epochs))}
+        return values
+
+    @model_validator(mode="after")
+    def _within_epochs(self) -> "TrialSpec":
+        late = [epoch for epoch in (*self.lr_milestones, self.switch_epoch) if epoch > self.epochs]
+        if late:
+            name = "switch_epoch" if self.switch_epoch in late else "lr_milestones"
+            raise ValueError(f"{name} must not lie beyond epochs, but {late[-1]} > {self.epochs}")
+        return self
 
 
 class EvaluationSpec(Spec):

@@ -20,6 +20,7 @@ from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
+_SERVER_TASK_RETRIES = 3  # a block that kills its server every time must fail, not keep its readers waiting for ever
 
 
 class StreamHandle:
@@ -101,7 +102,8 @@ def launch_stream(study: str, config: ServerConfig, share: Share, start_limit_s:
 
 def _start_server(name: str, config: ServerConfig, share: Share) -> Any:
     actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(GeneratorServer)
-    return actor.options(name=name, **_RESTARTING).remote(config, share.cpu)
+    options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
+    return actor.options(name=name, **options).remote(config, share.cpu)
 
 
 def _check_alike(stats: list[ServerStats]) -> None:

@@ -33,12 +33,19 @@ class ServerConfig:
         generator: the generator's spec.
         artefact: directory of its trained weights; None where nothing is trained.
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
+        device: where it computes; None = a GPU if one is visible.
     """
 
     dataset: Path
     generator: GeneratorSpec
     artefact: Path | None
     stream: StreamSpec
+    device: str | None = None
+
+    @property
+    def compute(self) -> Compute:
+        """Device and precision of this process."""
+        return Compute.resolve(self.stream.precision, self.device)
 
     def build_maker(self) -> BlockMaker:
         """Load data set and generator and return the maker of the stream's blocks.
@@ -48,8 +55,7 @@ class ServerConfig:
             StoreError: the generator's weights cannot be read.
         """
         dataset = Dataset.open(self.dataset)
-        compute = Compute.resolve(self.stream.precision)
-        generator = load_generator(self.generator, dataset.nuisance, dataset.image_shape, self.artefact, compute)
+        generator = load_generator(self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute)
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 
@@ -92,7 +98,7 @@ class GeneratorServer:
 
     def stats(self) -> ServerStats:
         """Return what this server has done."""
-        compute = Compute.resolve(self._config.stream.precision)
+        compute = self._config.compute
         return ServerStats(
             pid=os.getpid(),
             compute=f"{compute.device.type} {compute.precision}",

@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
-from gitdist.errors import StudyError
-from gitdist.spec import ResourcesSpec
+from gitdist.errors import StudyError, first_line
+from gitdist.spec import ResourcesSpec, Share
 
 NAMESPACE = "gitdist"
 _CONNECT_S = 5.0
@@ -63,7 +63,9 @@ def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _unreachable(address, str(error).splitlines()[0]) from None
+        if address == "local":
+            raise StudyError(f"Ray cannot be started on this machine ({first_line(error)})") from error
+        raise _unreachable(address, first_line(error)) from None
     try:
         yield
     finally:
@@ -92,6 +94,21 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
             fits.append(int((have - num_servers * server + 1e-6) / trial))
     at_once = min([*fits, resources.max_concurrent or fits[0]])
     return Room(at_once, f"{at_once} trial(s) at once beside {num_servers} generator server(s)")
+
+
+def check_training(share: Share) -> None:
+    """Refuse a generator training that the connected cluster never has room for.
+
+    Raises:
+        StudyError: it asks for more than there is.
+    """
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for kind, need in (("CPU", share.cpu), ("GPU", share.gpu)):
+        if need > total.get(kind, 0.0):
+            raise StudyError(
+                f"resources.training asks for {need:g} {kind} to train the generator, but the cluster has "
+                f"{total.get(kind, 0.0):g}; lower resources.training"
+            )
 
 
 def _unreachable(address: str, reason: str) -> StudyError:

@@ -13,7 +13,15 @@ from gitdist.spec.file import dump_study, parse_study
 from gitdist.store import write_atomic
 from gitdist.study.paths import StudyPaths
 
-_MAY_CHANGE = ("search.total", "resources", "tracking")
+_MAY_CHANGE = (
+    "search.total",
+    "resources",
+    "tracking",
+    "stream.servers",
+    "stream.window_mb",
+    "stream.lookahead",
+    "generator.checkpoint_every",
+)
 
 
 @contextmanager
@@ -33,6 +41,15 @@ def sole_driver(paths: StudyPaths) -> Iterator[None]:
         yield
 
 
+def is_driven(paths: StudyPaths) -> bool:
+    """Tell whether a process of this machine runs the study now."""
+    try:
+        with sole_driver(paths):
+            return False
+    except StudyError:
+        return True
+
+
 def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
     """Store the resolved spec at the first run; later accept only changes that leave results comparable.
 
@@ -41,7 +58,7 @@ def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
     """
     if paths.spec.exists():
         stored = parse_study(yaml.safe_load(paths.spec.read_text()), str(paths.spec))
-        for field, old, new in _differences(stored.model_dump(), spec.model_dump()):
+        for field, old, new in _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True)):
             if not field.startswith(_MAY_CHANGE):
                 raise StudyError(
                     f"{field} must stay what study '{spec.name}' in {paths.results} was started with, {old!r}, but "

@@ -38,6 +38,8 @@ def run_trials(
 ) -> None:
     """Run the baseline (if asked) and every unfinished search trial; return when all have ended.
 
+    Raises KeyboardInterrupt where the user interrupted it; what ran goes on from its checkpoints in the next run.
+
     Args:
         train: the trainable; its config has ``role``, ``number`` and ``params``; it reports ``{"row": ...}`` once an
             epoch and ``{"failed": reason}`` where it ends without a result.
@@ -65,6 +67,8 @@ def run_trials(
             ),
         )
         tuner.fit()
+    if ledger.num_open():
+        raise KeyboardInterrupt  # Tune takes the user's interrupt for itself and returns as if all had ended
 
 
 class _Unsaved:

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gitdist.study.rows import read_rows
+
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart by colour-blind readers
 
 
@@ -66,7 +68,4 @@ def _panel(axis: Axes, table: pa.Table, name: str) -> None:
 
 
 def _last_evaluated(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines() if line]
-    return next((row for row in reversed(rows) if "val/accuracy_per_class" in row), None)
+    return next((row for row in reversed(read_rows(path)) if "val/accuracy_per_class" in row), None)

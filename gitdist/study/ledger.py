@@ -5,6 +5,7 @@ own number before any new one is made.
 """
 
 import math
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.errors import StudyError
+from gitdist.errors import StudyError, first_line
 from gitdist.spec import OBJECTIVES, SearchSpec
 from gitdist.study.space import build_sampler, distributions, grid_size
 
 _REASON = "gitdist.reason"
+_IDENTITY = "gitdist.identity"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Ledger:
                 load_if_exists=True,
             )
         except Exception as error:
-            raise StudyError(f"the ledger {path} cannot be opened as an Optuna storage: {error}") from error
+            raise StudyError(f"the ledger {path} cannot be opened as an Optuna storage: {first_line(error)}") from error
         self._orphans = [record.number for record in self.trials() if record.state == "running"]
 
     @property
@@ -74,6 +76,18 @@ class Ledger:
         if self._search.algorithm == "grid":
             return min(self._search.total, grid_size(self._search.space))
         return self._search.total
+
+    @property
+    def identity(self) -> str:
+        """A name no other study has, kept in the ledger: a study begun anew under an old name is another one."""
+        attributes = self._study.user_attrs
+        if _IDENTITY not in attributes:
+            self._study.set_user_attr(_IDENTITY, uuid.uuid4().hex)
+        return str(self._study.user_attrs[_IDENTITY])
+
+    def num_open(self) -> int:
+        """Return how many trials have not ended: still to be handed out, or running."""
+        return max(0, self.total - len(self.trials())) + sum(record.state == "running" for record in self.trials())
 
     def trials(self) -> list[TrialRecord]:
         """Return all search trials by number."""
@@ -91,7 +105,7 @@ class Ledger:
 
     def num_unfinished(self) -> int:
         """Return how many trials are still to be handed out."""
-        return len(self._orphans) + self.total - len(self.trials())
+        return len(self._orphans) + max(0, self.total - len(self.trials()))
 
     def record_epoch(self, number: int, epoch: int, value: float) -> None:
         """Note the objective after an epoch (a second note of the same epoch changes nothing)."""

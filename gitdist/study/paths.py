@@ -66,6 +66,11 @@ class StudyPaths:
         return self.study / "summary.json"
 
     @property
+    def drivers(self) -> Path:
+        """Times and counts of every driver that ran the study, one line each."""
+        return self.study / "drivers.jsonl"
+
+    @property
     def samples(self) -> Path:
         """A picture of the generator's draws."""
         return self.study / "samples.png"

@@ -22,6 +22,7 @@ from gitdist.generator.artefact import find_generator, generator_artefact
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, Share
 from gitdist.store import Store
+from gitdist.study.cluster import check_training
 
 _PAST_STEPS = 200  # of a generator found in the store
 
@@ -51,14 +52,15 @@ def obtain_generator(
         on_step: told of training steps, here on the driver.
 
     Raises:
-        StudyError: training diverged.
+        StudyError: the cluster has no room for training, or it diverged.
     """
     if spec.kind != "munit":
         return TrainedGenerator(None, 0.0)
     started = time.perf_counter()
-    found = find_generator(spec, dataset, store, Compute.resolve())
+    found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
         return TrainedGenerator(found, 0.0, _past_steps(found))
+    check_training(share)
     options: dict[str, Any] = {
         "num_cpus": share.cpu,
         "num_gpus": share.gpu,
@@ -68,7 +70,7 @@ def obtain_generator(
     task: Any = ray.remote(**options)(_train)
     artefact: Path | None = None
     try:
-        for reference in task.remote(spec, dataset.directory, store.root, share.cpu):
+        for reference in task.remote(spec, dataset.directory, store.root, share):
             item = ray.get(reference)
             if isinstance(item, Path):
                 artefact = item
@@ -86,15 +88,15 @@ def _past_steps(artefact: Path) -> list[TrainingStep]:
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
 
 
-def _train(spec: GeneratorSpec, dataset: Path, store: Path, num_cpus: float) -> Iterator[TrainingStep | Path]:
+def _train(spec: GeneratorSpec, dataset: Path, store: Path, share: Share) -> Iterator[TrainingStep | Path]:
     """Yield the training steps that are reported, then the artefact's directory."""
     steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
 
     def build() -> None:
         try:
-            set_threads(num_cpus)
+            set_threads(share.cpu)
             opened = Dataset.open(dataset)
-            artefact = generator_artefact(spec, opened, Store(store), steps.put, Compute.resolve())
+            artefact = generator_artefact(spec, opened, Store(store), steps.put, Compute.resolve(device=share.device))
             steps.put(artefact or StudyError(f"generator.kind '{spec.kind}' has nothing to train"))
         except BaseException as error:
             steps.put(error)

@@ -8,16 +8,16 @@ Each step is found in the store or the study's directory if an earlier run got t
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayError
 from rich.console import Console
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
-from gitdist.errors import GitdistError, StudyError
+from gitdist.errors import StudyError
 from gitdist.generator.artefact import load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
@@ -33,7 +33,7 @@ from gitdist.study.execution import run_trials
 from gitdist.study.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator, obtain_generator
-from gitdist.study.rows import read_rows
+from gitdist.study.rows import RowsFile, read_rows
 from gitdist.study.summary import write_summary
 from gitdist.study.tracking import Tracker, tracking_uri
 from gitdist.study.worker import TrialContext, evaluate_on_test, run_trial
@@ -65,7 +65,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, address: str | N
         settle_spec(paths, spec)
         ledger = Ledger(paths.ledger, spec.name, spec.search)
         try:
-            if paths.summary.exists() and not ledger.num_unfinished():
+            if paths.summary.exists() and not ledger.num_open() and baseline_is_whole(paths, spec):
                 display.say(f"study '{spec.name}' is finished; nothing to do")
                 finished: dict[str, Any] = json.loads(paths.summary.read_text())
                 return finished
@@ -97,11 +97,7 @@ class _StudyRun:
         self._spec, self._paths, self._store = spec, paths, store
         self._dataset, self._ledger, self._display = dataset, ledger, display
         self._started = time.perf_counter()
-        tags = {
-            "gitdist.spec": content_key("study", spec.model_dump(mode="json", exclude={"resources", "tracking"})),
-            "gitdist.data": dataset.fingerprint,
-        }
-        self._tracker = Tracker(paths, tracking_uri(paths, spec.tracking.uri), tags)
+        self._tracker = self._open_tracker()
 
     def run(self, address: str | None) -> dict[str, Any]:
         spec = self._spec
@@ -113,134 +109,143 @@ class _StudyRun:
                 self._display.say(room.note)
                 stream = self._launch_stream(generator)
                 try:
-                    summary = self._search(stream, generator, room.max_concurrent)
+                    context = self._context(stream, generator)
+                    self._search(context, room.max_concurrent)
+                    self._evaluate_chosen(context, stream, generator)
                 finally:
+                    self._account(stream, generator)
                     stream.shutdown()
+            summary = write_summary(
+                self._paths, spec, self._ledger.trials(), self._ledger.best(), baseline_is_whole(self._paths, spec)
+            )
         except BaseException as error:
-            self._tracker.end(self._tracker.parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            self._tracker.stopped("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         self._tracker.study_ended(summary)
         return summary
 
+    def _open_tracker(self) -> Tracker:
+        determining = self._spec.model_dump(mode="json", exclude={"resources", "tracking"})
+        tags = {"gitdist.spec": content_key("study", determining), "gitdist.data": self._dataset.fingerprint}
+        uri = tracking_uri(self._paths, self._spec.tracking.uri)
+        return Tracker(self._paths, uri, self._ledger.identity, tags, self._display.say)
+
     def _obtain_generator(self) -> TrainedGenerator:
         spec = self._spec.generator
-        run_id = self._tracker.generator_run(spec.model_dump())
+        run_id = self._tracker.generator_started(spec.model_dump())
 
         def on_step(step: TrainingStep) -> None:
             self._display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
-            self._tracker.log_step(run_id, step.losses, step.step)
+            self._tracker.generator_stepped(run_id, [step])
 
-        try:
-            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
-        except GitdistError:
-            self._tracker.end(run_id, "FAILED")
-            raise
-        self._tracker.tag_generator(run_id, generator.artefact.name if generator.artefact else spec.kind)
-        for step in generator.past_steps:
-            self._tracker.log_step(run_id, step.losses, step.step)
-        self._tracker.log_file(run_id, self._draw_samples(generator))
-        self._tracker.end(run_id, "FINISHED")
+        generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+        self._draw_samples(generator)
+        name = generator.artefact.name if generator.artefact else spec.kind
+        self._tracker.generator_ended(run_id, name, generator.past_steps, self._paths.samples)
         return generator
 
-    def _draw_samples(self, generator: TrainedGenerator) -> Path:
+    def _draw_samples(self, generator: TrainedGenerator) -> None:
         dataset, spec = self._dataset, self._spec
         compute = Compute.resolve(spec.stream.precision, "cpu")
         loaded = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, generator.artefact, compute)
         save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
-        return self._paths.samples
 
     def _launch_stream(self, generator: TrainedGenerator) -> StreamHandle:
+        share = self._spec.resources.server
         config = ServerConfig(
             dataset=self._dataset.directory,
             generator=self._spec.generator,
             artefact=generator.artefact,
             stream=self._spec.stream,
+            device=share.device,
         )
-        return launch_stream(self._spec.name, config, self._spec.resources.server)
+        return launch_stream(self._spec.name, config, share)
 
-    def _search(self, stream: StreamHandle, generator: TrainedGenerator, max_concurrent: int) -> dict[str, Any]:
+    def _search(self, context: TrialContext, max_concurrent: int) -> None:
         spec = self._spec
-        context = self._context(stream, generator)
 
         def trainable(config: dict[str, Any]) -> None:
             run_trial(context, config)
 
-        rows = read_rows(self._paths.trial(BASELINE) / "rows.jsonl")
         run_trials(
             trainable,
             self._ledger,
             Observers([self._display, self._tracker]),
             spec.resources.trial,
             objective=spec.search.objective,
-            with_baseline=not rows or rows[-1]["epoch"] < spec.trial.epochs,
+            with_baseline=not baseline_is_whole(self._paths, spec),
             max_concurrent=max_concurrent,
         )
-        self._evaluate_chosen(context)
-        router, servers = stream.stats()
-        figures = {
-            "wall_s": time.perf_counter() - self._started,
-            "generated_images": router.images,
-            "generating_s": sum(server.done.generating_s for server in servers),
-            "generator_training_s": generator.training_s,
-        }
-        return write_summary(self._paths, spec, self._ledger.trials(), self._ledger.best(), figures)
 
-    def _evaluate_chosen(self, context: TrialContext) -> None:
+    def _evaluate_chosen(self, context: TrialContext, stream: StreamHandle, generator: TrainedGenerator) -> None:
         best = self._ledger.best()
         if best is None:
-            reasons = [record.reason for record in self._ledger.trials() if record.reason]
-            raise StudyError(f"no trial of study '{self._spec.name}' finished; the first failed with: {reasons[0]}")
-        self._display.say(f"best on validation: trial {best.number}; evaluating it and the baseline on test")
-        chosen: dict[TrialId, Mapping[str, Any]] = {TrialId("trial", best.number): best.params, BASELINE: {}}
+            reason = next((record.reason for record in self._ledger.trials() if record.reason), "no trial ended")
+            raise StudyError(f"no trial of study '{self._spec.name}' finished; the first failed with: {reason}")
+        chosen: dict[TrialId, Mapping[str, Any]] = {TrialId("trial", best.number): best.params}
+        if baseline_is_whole(self._paths, self._spec):
+            chosen[BASELINE] = {}
+        self._display.say(f"best on validation: trial {best.number}; evaluating on test what was chosen")
+        pairs = self._ekld_place("test", stream, generator)
         share = self._spec.resources.trial
         evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
-        references = [evaluate.remote(context, trial, params) for trial, params in chosen.items()]
+        references = [evaluate.remote(context, trial, params, pairs) for trial, params in chosen.items()]
         for trial, result in zip(chosen, ray.get(references), strict=True):
             self._tracker.test_evaluated(trial, result["metrics"])
 
-    def _context(self, stream: StreamHandle, generator: TrainedGenerator) -> TrialContext:
-        evaluation = self._spec.evaluation
-        sizes = {
-            "validation": (evaluation.epoch_images_per_class, evaluation.epoch_transformations),
-            "test": (evaluation.final_images_per_class, evaluation.final_transformations),
+    def _account(self, stream: StreamHandle, generator: TrainedGenerator) -> None:
+        """Add what this driver did to the study's books."""
+        try:
+            _, servers = stream.stats()
+        except RayError:  # Ray itself is gone; the cause is on its way to the user already
+            return
+        figures = {
+            "wall_s": time.perf_counter() - self._started,
+            "generated_images": sum(server.done.images for server in servers),
+            "generating_s": sum(server.done.generating_s for server in servers),
+            "generator_training_s": generator.training_s,
         }
-        places = {split: self._ekld_place(split, *size, stream, generator) for split, size in sizes.items()}
+        RowsFile(self._paths.drivers, read_rows(self._paths.drivers)).append(figures)
+
+    def _context(self, stream: StreamHandle, generator: TrainedGenerator) -> TrialContext:
         return TrialContext(
             spec=self._spec,
             results=self._paths.results,
             dataset=self._dataset.directory,
-            validation_ekld=places["validation"],
-            test_ekld=places["test"],
+            validation_ekld=self._ekld_place("validation", stream, generator),
             router=stream.router_name,
         )
 
     def _ekld_place(
-        self, split: Any, images_per_class: int, transformations: int, stream: StreamHandle, generator: TrainedGenerator
+        self, split: Literal["validation", "test"], stream: StreamHandle, generator: TrainedGenerator
     ) -> Path:
-        known = self._dataset.nuisance != "none"
+        evaluation, known = self._spec.evaluation, self._dataset.nuisance != "none"
+        final = split == "test"
         request = EkldRequest(
             split=split,
-            images_per_class=images_per_class,
-            transformations=transformations,
-            seed=self._spec.evaluation.seed,
+            images_per_class=evaluation.final_images_per_class if final else evaluation.epoch_images_per_class,
+            transformations=evaluation.final_transformations if final else evaluation.epoch_transformations,
+            seed=evaluation.seed,
             under="nuisance" if known else "generator",
             key={} if known else self._generator_key(generator),
         )
-        return ekld_set(self._dataset, request, self._store, partial(_draw, stream, split)).directory
+        return ekld_set(self._dataset, request, self._store, stream.transform).directory
 
     def _generator_key(self, generator: TrainedGenerator) -> dict[str, Any]:
         artefact = generator.artefact.name if generator.artefact else None
-        stream = self._spec.stream
+        compute = Compute.resolve(self._spec.stream.precision, self._spec.resources.server.device)
         return {
             "kind": self._spec.generator.kind,
             "artefact": artefact,
-            "seed": stream.seed,
-            "precision": stream.precision,
+            "seed": self._spec.stream.seed,
+            "precision": compute.precision,
         }
 
 
-def _draw(stream: StreamHandle, split: str, images: Any, clean: Any, index: int) -> Any:
-    return stream.transform(images, clean, f"ekld/{split}", index)
+def baseline_is_whole(paths: StudyPaths, spec: StudySpec) -> bool:
+    """Tell whether the baseline was trained to its last epoch."""
+    rows = read_rows(paths.trial(BASELINE) / "rows.jsonl")
+    return bool(rows) and rows[-1]["epoch"] == spec.trial.epochs
 
 
 def _describe(spec: StudySpec, dataset: Dataset) -> str:

@@ -74,7 +74,8 @@ def _points(dimension: Dimension) -> list[Any]:
     if bounds is None:
         return list(dimension.choice or ())
     if dimension.step is not None:
-        values = np.arange(bounds[0], bounds[1] + dimension.step / 2, dimension.step)
+        num_steps = math.floor((bounds[1] - bounds[0]) / dimension.step + 1e-9)
+        values = bounds[0] + dimension.step * np.arange(num_steps + 1)
     else:
         values = (np.geomspace if dimension.log else np.linspace)(float(bounds[0]), float(bounds[1]), dimension.points)
     if dimension.int_ is not None:

@@ -18,7 +18,7 @@ def write_summary(
     spec: StudySpec,
     records: list[TrialRecord],
     best: TrialRecord | None,
-    figures: Mapping[str, float | int],
+    baseline_whole: bool,
 ) -> dict[str, Any]:
     """Write and return ``summary.json``.
 
@@ -27,7 +27,7 @@ def write_summary(
         spec: the study.
         records: all search trials.
         best: the finished trial with the best objective, if there is one.
-        figures: ``wall_s``, ``generated_images``, ``generating_s``, ``generator_training_s``.
+        baseline_whole: whether the baseline was trained to its end.
     """
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = [row for trial in trials for row in read_rows(paths.trial(trial) / "rows.jsonl")]
@@ -37,10 +37,10 @@ def write_summary(
         "objective": spec.search.objective,
         "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
         "trials": {state: states.count(state) for state in sorted(set(states))},
-        **figures,
+        **_total(read_rows(paths.drivers)),
         **{name: sum(row.get(key, 0.0) for row in rows) for name, key in _SUMS.items()},
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
-        "baseline": _chosen(paths, BASELINE, _baseline_params(spec)),
+        "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_whole else None,
     }
     summary["evaluating_s"] += sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in trials)
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
@@ -48,6 +48,11 @@ def write_summary(
 
 
 _SUMS = {"training_s": "train_s", "evaluating_s": "evaluating_s", "waiting_s": "waiting_s"}
+
+
+def _total(drivers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the drivers' figures; an interrupted study has several."""
+    return {name: sum(driver[name] for driver in drivers) for name in drivers[0]} if drivers else {}
 
 
 def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:

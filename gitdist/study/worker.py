@@ -34,7 +34,6 @@ class TrialContext:
     results: Path
     dataset: Path
     validation_ekld: Path
-    test_ekld: Path
     router: str
 
     @property
@@ -69,8 +68,16 @@ def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
         )
 
 
-def evaluate_on_test(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_on_test(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
+) -> dict[str, Any]:
     """Return the test metrics of a trained trial; the test data is read the first time only, then test.json is.
+
+    Args:
+        context: what the study's trials share.
+        trial: which trial; it has been trained.
+        params: its searched parameters.
+        test_ekld: directory of the eKLD images of the test split.
 
     Returns:
         ``metrics`` (``test/...``), ``accuracy_per_class``, ``ekld_per_class`` and ``evaluating_s``.
@@ -84,9 +91,9 @@ def evaluate_on_test(context: TrialContext, trial: TrialId, params: Mapping[str,
     set_threads(context.spec.resources.trial.cpu)
     spec = resolve_trial(context.spec.trial, trial, params)
     dataset = Dataset.open(context.dataset)
-    compute = Compute.resolve(spec.precision)
+    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
     model = load_classifier(spec, dataset, directory, compute)
-    outcome = evaluate(model, dataset.test, EkldSet.open(context.test_ekld), dataset, compute)
+    outcome = evaluate(model, dataset.test, EkldSet.open(test_ekld), dataset, compute)
     result = {
         "metrics": outcome.metrics("test"),
         "accuracy_per_class": outcome.accuracy_per_class.tolist(),
@@ -108,7 +115,7 @@ def _rows(
     """Train, yielding each epoch's row once it is in the rows file; after an interruption the last one comes again."""
     spec = resolve_trial(context.spec.trial, trial, params)
     dataset = Dataset.open(context.dataset)
-    compute = Compute.resolve(spec.precision)
+    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
     _describe(context, trial, spec, dataset, directory)
     stream = _open_stream(context, dataset) if spec.fraction > 0 else None
     try:

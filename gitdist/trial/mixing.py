@@ -75,5 +75,5 @@ def check_threshold(threshold: float | None, kind: str, class_sizes: NDArray[np.
     if kind == "soft" and threshold is not None and threshold <= smallest:
         raise SpecError(
             f"a soft threshold must be above the smallest class's size, but trial.threshold = {threshold:g} and that "
-            f"class has {smallest} images; raise the threshold or set trial.threshold_kind to hard"
+            f"class has {smallest} images; raise it (in search.space too) or set trial.threshold_kind to hard"
         )

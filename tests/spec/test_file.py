@@ -35,6 +35,10 @@ def test_an_override_sets_a_nested_field_and_leaves_its_siblings(tmp_path):
     assert spec.search.space["threshold"].int_ == (1, 9)
 
 
+def test_milestones_that_are_not_given_follow_the_epochs(tmp_path):
+    assert load_study(write(tmp_path, trial={"epochs": 20})).trial.lr_milestones == (12, 16)
+
+
 def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
     spec = load_study(write(tmp_path, seed=5, trial={"seed": 7}))
     assert (spec.stream.seed, spec.search.seed, spec.evaluation.seed, spec.trial.seed) == (5, 5, 5, 7)
@@ -55,7 +59,8 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
         ("search.space={fraction: {flaot: [0.1, 0.9]}}", ["did you mean 'float'"]),
         ("search.objective=val/balanced_acuracy", ["did you mean 'val/balanced_accuracy'"]),
-        ("trial.switch_epoch=99", ["trial.switch_epoch", "99", "50"]),
+        ("trial.switch_epoch=99", ["trial", "switch_epoch", "99", "50"]),
+        ("trial={epochs: 35, lr_milestones: [30, 40]}", ["trial", "lr_milestones", "40", "35"]),
         ("name=../outside", ["name", "folder"]),
         ("trial.epochs", ["--set", "path.to.field=value"]),
     ],

@@ -65,7 +65,7 @@ def short_spec(**fields: Any) -> TrialSpec:
         "batch_size": 32,
         "lr": 0.05,
         "lr_warmup_epochs": 2,
-        "lr_milestones": (3,),
+        "lr_milestones": (min(3, fields.get("epochs", 3)),),
         "crop_padding": 1,
         "flip": True,
     }
