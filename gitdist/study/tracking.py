@@ -87,8 +87,13 @@ class Tracker:
         self._write(self._finish, trial, outcome)
 
     def test_evaluated(self, trial: TrialId, metrics: Mapping[str, float]) -> None:
-        """Log the final evaluation (``test/...``) of a chosen trial."""
-        self._write(lambda: self._log(self._run_of(trial), metrics, step=0))
+        """Log the final evaluation (``test/...``) of a chosen trial, which may have ended under an earlier driver."""
+
+        def log() -> None:
+            self._log(self._run_of(trial), metrics, step=0)
+            self._close(self._run_of(trial), "FINISHED")
+
+        self._write(log)
 
     def generator_started(self, params: Mapping[str, Any]) -> str:
         """Find or create the generator's run, log its parameters, and return the run's id."""

@@ -244,17 +244,48 @@ def test_a_changed_study_is_refused_with_field_and_both_values(finished):
     assert all(word in done.stderr for word in ("trial.epochs", "3", "4"))
 
 
-def test_a_study_whose_driver_is_killed_ends_with_the_same_rows(tmp_path, results):
-    driver = subprocess.Popen(
-        command(tmp_path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+@pytest.mark.parametrize(("stop", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_study_whose_driver_is_stopped_ends_with_the_same_rows(tmp_path, results, stop, exit_code):
+    driver = subprocess.Popen(command(tmp_path), env=environment(), stdout=subprocess.PIPE, text=True)
     rows = tmp_path / "results" / "small" / "trials" / "0000" / "rows.jsonl"
     deadline = time.monotonic() + 300
     while not read_rows(rows) and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert driver.poll() is None, "the study ended before it could be killed"
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    assert driver.poll() is None, "the study ended before it could be stopped"
+    driver.send_signal(stop)
+    shown, _ = driver.communicate(timeout=120)
+    assert driver.returncode == exit_code
+    assert not (tmp_path / "results" / "small" / "summary.json").exists()
+    if stop == signal.SIGINT:
+        assert "the same command goes on" in shown
+        assert "RUNNING" not in statuses(tmp_path / "results")
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all_rows(tmp_path / "results") == all_rows(results)
+    assert statuses(tmp_path / "results") == ["FINISHED"] * 6
+
+
+def statuses(results: Path) -> list[str]:
+    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small")
+    return [found.info.status for found in client.search_runs([experiment.experiment_id])]
+
+
+def test_without_a_known_nuisance_ekld_is_under_the_generator(tmp_path):
+    overrides = ["name=under", "data.nuisance=none", "generator={kind: identity}", "search.total=1"]
+    done = run(tmp_path, *(part for override in overrides for part in ("--set", override)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "results" / "under" / "summary.json").read_text())
+    assert summary["ekld_under"] == "generator"
+    for chosen in (summary["best"], summary["baseline"]):
+        assert chosen["val"]["val/ekld"] == chosen["test"]["test/ekld"] == 0  # the identity changes nothing
+    assert "under the learned generator" in done.stdout
+
+
+def test_a_study_in_which_every_trial_fails_says_why(tmp_path):
+    overrides = ["trial.lr=1.0e+30", "generator={kind: identity}", "search.total=1", "trial.lr_warmup_epochs=0"]
+    done = run(tmp_path, *(part for override in overrides for part in ("--set", override)))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "finished; the first failed with: " in done.stderr
+    assert "epoch 1" in done.stderr
+    assert sorted(statuses(tmp_path / "results")) == ["FAILED", "FAILED", "FAILED", "FINISHED"]

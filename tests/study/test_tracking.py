@@ -133,6 +133,16 @@ def test_what_a_stopped_driver_left_open_is_closed_as_killed_and_runs_again_late
     assert len(runs) == 2 and {run.info.status for run in runs} == {"RUNNING"}
 
 
+def test_a_trial_evaluated_by_a_later_driver_is_finished(open_tracker, client):
+    first = open_tracker()
+    first.trial_started(TRIAL, {})
+    first.trial_ended(TRIAL, Outcome("finished", ROW))
+    again = open_tracker()
+    again.test_evaluated(TRIAL, {"test/ekld": 0.5})
+    (run,) = [r for r in client.search_runs([again.experiment_id]) if r.data.tags["gitdist.role"] == "trial"]
+    assert run.info.status == "FINISHED" and run.data.metrics["test/ekld"] == 0.5
+
+
 def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
     assert tracking_uri(paths, None) == f"sqlite:///{paths.tracking_db}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
