@@ -5,6 +5,7 @@ import os
 
 _SWITCHES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
