@@ -289,3 +289,16 @@ def test_a_study_in_which_every_trial_fails_says_why(tmp_path):
     assert "Traceback" not in done.stderr and "finished; the first failed with: " in done.stderr
     assert "epoch 1" in done.stderr
     assert sorted(statuses(tmp_path / "results")) == ["FAILED", "FAILED", "FAILED", "FINISHED"]
+
+
+def test_a_running_cluster_is_joined_and_left_running(tmp_path, results):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        done = run(tmp_path, "--address", cluster.address)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert all_rows(tmp_path / "results") == all_rows(results)
+        assert cluster.head_node.remaining_processes_alive()
+    finally:
+        cluster.shutdown()
