@@ -18,5 +18,5 @@ def quieten() -> None:
     """Set the switches that the user has not set; call it before Ray or MLflow is imported."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic", "ray"):
+    for name in ("alembic", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

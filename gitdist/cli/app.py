@@ -54,7 +54,7 @@ def run(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, ad
     from gitdist.spec.file import load_study
 
     spec = load_study(study, set_ or ())
-    from gitdist.study.runner import run_study
+    from gitdist.study.runner import run_study  # takes seconds; a mistake in the file is told at once
 
     console = Console()
     try:

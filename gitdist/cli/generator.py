@@ -1,5 +1,6 @@
 """``gitdist generator train | preview``: the generator alone, outside a study's run."""
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -9,11 +10,10 @@ from gitdist.data.dataset import prepare
 from gitdist.errors import StudyError
 from gitdist.generator.artefact import find_generator, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster import connected
-from gitdist.study.display import open_display
+from gitdist.study.display import open_display, show_training
 from gitdist.study.paths import StudyPaths
 from gitdist.study.preparation import obtain_generator
 
@@ -29,11 +29,8 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     store = Store(StudyPaths(results.resolve(), spec.name).store)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
-
-        def on_step(step: TrainingStep) -> None:
-            display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
-
-        trained = obtain_generator(spec.generator, dataset, store, spec.resources.training, on_step)
+        show = partial(show_training, display)
+        trained = obtain_generator(spec.generator, dataset, store, spec.resources.training, show)
         how = "found in the store" if trained.past_steps else f"trained in {trained.training_s:.0f} s"
         display.say(f"generator {how}: {trained.artefact}")
 

@@ -59,7 +59,7 @@ def _table(paths: StudyPaths, spec: StudySpec, records: list[TrialRecord]) -> Ta
         table.add_column(header)
     lines = [(BASELINE, {}, "", None), *((TrialId("trial", r.number), r.params, r.state, r.reason) for r in records)]
     for trial, params, state, reason in lines:
-        rows = read_rows(paths.trial(trial) / "rows.jsonl")
+        rows = read_rows(paths.rows(trial))
         evaluated = [row for row in rows if _SHOWN[0] in row]
         metrics = [f"{evaluated[-1][name]:.4f}" if evaluated and name in evaluated[-1] else "-" for name in _SHOWN]
         values = [format_value(params[name]) if name in params else "-" for name in fields]

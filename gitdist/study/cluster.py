@@ -78,13 +78,13 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
     Raises:
         StudyError: the servers and one trial do not fit; the message says what is missing.
     """
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total = _capacity()
     fits = []
     for kind, server, trial in (
         ("CPU", resources.server.cpu, resources.trial.cpu),
         ("GPU", resources.server.gpu, resources.trial.gpu),
     ):
-        have, need = total.get(kind, 0.0), num_servers * server + trial
+        have, need = total[kind], num_servers * server + trial
         if need > have + 1e-6:
             raise StudyError(
                 f"resources: {num_servers} server(s) of {server:g} {kind} and one trial of {trial:g} need {need:g} "
@@ -102,13 +102,18 @@ def check_training(share: Share) -> None:
     Raises:
         StudyError: it asks for more than there is.
     """
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total = _capacity()
     for kind, need in (("CPU", share.cpu), ("GPU", share.gpu)):
-        if need > total.get(kind, 0.0):
+        if need > total[kind]:
             raise StudyError(
                 f"resources.training asks for {need:g} {kind} to train the generator, but the cluster has "
-                f"{total.get(kind, 0.0):g}; lower resources.training"
+                f"{total[kind]:g}; lower resources.training"
             )
+
+
+def _capacity() -> dict[str, float]:
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return {kind: total.get(kind, 0.0) for kind in ("CPU", "GPU")}
 
 
 def _unreachable(address: str, reason: str) -> StudyError:

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gitdist.generator.training import TrainingStep
 from gitdist.study.events import Observer, Outcome, Row
 from gitdist.study.paths import TrialId
 
@@ -40,6 +41,11 @@ def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ..
     if console.is_terminal:
         return LiveDisplay(console, num_epochs, search_fields)
     return LogDisplay(console, num_epochs)
+
+
+def show_training(display: Display, step: TrainingStep) -> None:
+    """Show how far the generator's training is."""
+    display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
 
 
 def format_value(value: Any) -> str:

@@ -50,7 +50,7 @@ def run_trials(
         with_baseline: whether the baseline is still to be trained.
         max_concurrent: trials at once.
     """
-    samples = ledger.num_unfinished() + with_baseline
+    samples = ledger.num_open() + with_baseline
     if samples == 0:
         return
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:

@@ -87,7 +87,8 @@ class Ledger:
 
     def num_open(self) -> int:
         """Return how many trials have not ended: still to be handed out, or running."""
-        return max(0, self.total - len(self.trials())) + sum(record.state == "running" for record in self.trials())
+        records = self.trials()
+        return max(0, self.total - len(records)) + sum(record.state == "running" for record in records)
 
     def trials(self) -> list[TrialRecord]:
         """Return all search trials by number."""
@@ -102,10 +103,6 @@ class Ledger:
             return None
         trial = self._propose(number)
         return TrialRecord(trial.number, trial.params, "running")
-
-    def num_unfinished(self) -> int:
-        """Return how many trials are still to be handed out."""
-        return len(self._orphans) + max(0, self.total - len(self.trials()))
 
     def record_epoch(self, number: int, epoch: int, value: float) -> None:
         """Note the objective after an epoch (a second note of the same epoch changes nothing)."""

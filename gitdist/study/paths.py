@@ -86,6 +86,10 @@ class StudyPaths:
             return self.study / "baseline"
         return self.study / "trials" / f"{trial.number:04d}"
 
+    def rows(self, trial: TrialId) -> Path:
+        """The rows file of one trial."""
+        return self.trial(trial) / "rows.jsonl"
+
     def create(self) -> None:
         """Make the study's directory.
 

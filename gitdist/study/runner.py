@@ -26,7 +26,7 @@ from gitdist.store import Store, content_key
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster import check_address, connected, find_room
-from gitdist.study.display import Display, open_display
+from gitdist.study.display import Display, open_display, show_training
 from gitdist.study.driver import settle_spec, sole_driver
 from gitdist.study.events import Observers
 from gitdist.study.execution import run_trials
@@ -34,7 +34,7 @@ from gitdist.study.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator, obtain_generator
 from gitdist.study.rows import RowsFile, read_rows
-from gitdist.study.summary import write_summary
+from gitdist.study.summary import baseline_is_whole, write_summary
 from gitdist.study.tracking import Tracker, tracking_uri
 from gitdist.study.worker import TrialContext, evaluate_on_test, run_trial
 from gitdist.trial.evaluation import EkldRequest, ekld_set
@@ -115,9 +115,7 @@ class _StudyRun:
                 finally:
                     self._account(stream, generator)
                     stream.shutdown()
-            summary = write_summary(
-                self._paths, spec, self._ledger.trials(), self._ledger.best(), baseline_is_whole(self._paths, spec)
-            )
+            summary = write_summary(self._paths, spec, self._ledger.trials(), self._ledger.best())
         except BaseException as error:
             self._tracker.stopped("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
@@ -135,7 +133,7 @@ class _StudyRun:
         run_id = self._tracker.generator_started(spec.model_dump())
 
         def on_step(step: TrainingStep) -> None:
-            self._display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
+            show_training(self._display, step)
             self._tracker.generator_stepped(run_id, [step])
 
         generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
@@ -240,12 +238,6 @@ class _StudyRun:
             "seed": self._spec.stream.seed,
             "precision": compute.precision,
         }
-
-
-def baseline_is_whole(paths: StudyPaths, spec: StudySpec) -> bool:
-    """Tell whether the baseline was trained to its last epoch."""
-    rows = read_rows(paths.trial(BASELINE) / "rows.jsonl")
-    return bool(rows) and rows[-1]["epoch"] == spec.trial.epochs
 
 
 def _describe(spec: StudySpec, dataset: Dataset) -> str:

@@ -18,7 +18,6 @@ def write_summary(
     spec: StudySpec,
     records: list[TrialRecord],
     best: TrialRecord | None,
-    baseline_whole: bool,
 ) -> dict[str, Any]:
     """Write and return ``summary.json``.
 
@@ -27,10 +26,9 @@ def write_summary(
         spec: the study.
         records: all search trials.
         best: the finished trial with the best objective, if there is one.
-        baseline_whole: whether the baseline was trained to its end.
     """
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
-    rows = [row for trial in trials for row in read_rows(paths.trial(trial) / "rows.jsonl")]
+    rows = [row for trial in trials for row in read_rows(paths.rows(trial))]
     states = [record.state for record in records]
     summary = {
         "study": spec.name,
@@ -40,11 +38,17 @@ def write_summary(
         **_total(read_rows(paths.drivers)),
         **{name: sum(row.get(key, 0.0) for row in rows) for name, key in _SUMS.items()},
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
-        "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_whole else None,
+        "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_is_whole(paths, spec) else None,
     }
     summary["evaluating_s"] += sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in trials)
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     return summary
+
+
+def baseline_is_whole(paths: StudyPaths, spec: StudySpec) -> bool:
+    """Tell whether the baseline was trained to its last epoch."""
+    rows = read_rows(paths.rows(BASELINE))
+    return bool(rows) and rows[-1]["epoch"] == spec.trial.epochs
 
 
 _SUMS = {"training_s": "train_s", "evaluating_s": "evaluating_s", "waiting_s": "waiting_s"}
@@ -57,7 +61,7 @@ def _total(drivers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a trial's number, parameters, last validation metrics and test metrics; None if it has no row."""
-    rows = [row for row in read_rows(paths.trial(trial) / "rows.jsonl") if "val/balanced_accuracy" in row]
+    rows = [row for row in read_rows(paths.rows(trial)) if "val/balanced_accuracy" in row]
     if not rows:
         return None
     test = _test(paths, trial).get("metrics", {})

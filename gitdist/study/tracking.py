@@ -165,7 +165,7 @@ class Tracker:
 
     def _catch_up(self, trial: TrialId) -> None:
         run_id = self._run_of(trial)
-        for row in read_rows(self._paths.trial(trial) / "rows.jsonl"):
+        for row in read_rows(self._paths.rows(trial)):
             if row["epoch"] > self._logged.get(trial, 0):
                 names = [name for name in row if name in _LOGGED or name.startswith("val/")]
                 scalars = {name: row[name] for name in names if isinstance(row[name], int | float)}
@@ -174,8 +174,8 @@ class Tracker:
 
     def _finish(self, trial: TrialId, outcome: Outcome) -> None:
         self._catch_up(trial)
-        run_id, directory = self._run_of(trial), self._paths.trial(trial)
-        for path in (directory / "rows.jsonl", *write_per_class(directory)):
+        run_id = self._run_of(trial)
+        for path in (self._paths.rows(trial), *write_per_class(self._paths.trial(trial))):
             if path.exists():
                 self._client.log_artifact(run_id, str(path))
         if outcome.reason:

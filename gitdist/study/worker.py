@@ -13,7 +13,7 @@ from typing import Any
 
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
-from gitdist.errors import TrialFailure
+from gitdist.errors import TrialFailure, first_line
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.store import write_atomic
 from gitdist.stream.client import RayBlocks
@@ -63,9 +63,7 @@ def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
     except Exception as error:
         place = directory / "error.txt"
         place.write_text(traceback.format_exc())
-        tune.report(
-            {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {place})"}
-        )
+        tune.report({"failed": f"{type(error).__name__}: {first_line(error)} (see {place})"})
 
 
 def evaluate_on_test(
@@ -89,9 +87,7 @@ def evaluate_on_test(
         return found
     started = time.perf_counter()
     set_threads(context.spec.resources.trial.cpu)
-    spec = resolve_trial(context.spec.trial, trial, params)
-    dataset = Dataset.open(context.dataset)
-    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
+    spec, dataset, compute = _open(context, trial, params)
     model = load_classifier(spec, dataset, directory, compute)
     outcome = evaluate(model, dataset.test, EkldSet.open(test_ekld), dataset, compute)
     result = {
@@ -109,13 +105,17 @@ def resolve_trial(base: TrialSpec, trial: TrialId, params: Mapping[str, Any]) ->
     return baseline_spec(base) if trial.role == "baseline" else trial_spec(base, params)
 
 
+def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> tuple[TrialSpec, Dataset, Compute]:
+    spec = resolve_trial(context.spec.trial, trial, params)
+    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
+    return spec, Dataset.open(context.dataset), compute
+
+
 def _rows(
     context: TrialContext, trial: TrialId, params: Mapping[str, Any], directory: Path
 ) -> Iterator[dict[str, Any]]:
     """Train, yielding each epoch's row once it is in the rows file; after an interruption the last one comes again."""
-    spec = resolve_trial(context.spec.trial, trial, params)
-    dataset = Dataset.open(context.dataset)
-    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
+    spec, dataset, compute = _open(context, trial, params)
     _describe(context, trial, spec, dataset, directory)
     stream = _open_stream(context, dataset) if spec.fraction > 0 else None
     try:

@@ -40,7 +40,7 @@ def test_a_study_ends_with_exactly_the_asked_number_of_trials(open_ledger, algor
     drain(ledger)
     assert [record.number for record in ledger.trials()] == list(range(6))
     assert {record.state for record in ledger.trials()} == {"finished"}
-    assert ledger.num_unfinished() == 0
+    assert ledger.num_open() == 0
 
 
 def test_a_grid_ends_with_its_points_each_once(open_ledger):
@@ -57,7 +57,7 @@ def test_orphans_of_a_dead_driver_come_first_with_their_number_and_parameters(op
     first.finish(1, 0.5)
     first.close()
     again = open_ledger()
-    assert again.num_unfinished() == 5
+    assert again.num_open() == 5
     resumed = [again.next_trial() for _ in range(2)]
     assert [(r.number, r.params) for r in resumed] == [(r.number, r.params) for r in (started[0], started[2])]
     assert again.next_trial().number == 3
