@@ -22,8 +22,16 @@ class StoreError(GitdistError):
     """The results directory or an artefact in it cannot be read or written."""
 
 
+class DiskTrouble(StoreError):
+    """The disk is full, over its quota, read-only or failing; no trial is to blame for that."""
+
+
 class StreamError(GitdistError):
     """The augmentation stream cannot deliver; it never falls back to unaugmented images."""
+
+
+class StreamLost(StreamError):
+    """The stream does not answer any more: its actors, their node or Ray itself are gone."""
 
 
 class StudyError(GitdistError):

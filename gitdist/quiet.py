@@ -10,6 +10,9 @@ _SWITCHES = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody asked for
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end, before its worker is used again
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours (study/interrupts.py)
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots of a state that is never restored
 }
 

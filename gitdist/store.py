@@ -10,23 +10,24 @@
 A file lock per artefact makes the processes of one host wait for the one that builds.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from gitdist.disk import disk_trouble, fsync, locked, write_atomic
 from gitdist.errors import StoreError
 
 FORMAT_VERSION = 1
 _MANIFEST = "artefact.json"
 
 Build = Callable[[Path, Path], None]
+_Stamp = tuple[str, int, int]
 
 
 def canonical_json(spec: Mapping[str, Any]) -> str:
@@ -53,7 +54,7 @@ class Store:
             StoreError: the directory cannot be created or written.
         """
         self.root = Path(root)
-        self._verified: set[str] = set()
+        self._verified: dict[str, list[_Stamp]] = {}
         try:
             for name in ("tmp", "work", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -66,15 +67,18 @@ class Store:
             ) from error
 
     def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
-        """Return the artefact's directory if it is in place and whole, else None."""
+        """Return the artefact's directory if it is in place and whole, else None.
+
+        Its checksums are compared at the first use and again after a file has changed its size or time.
+        """
         key = content_key(kind, spec)
         place = self._place(kind, key)
-        if not place.is_dir():
-            return None
-        if key not in self._verified:
-            if not _is_whole(place):
+        stamps = _stamps(place)
+        if self._verified.get(key) != stamps:
+            self._verified.pop(key, None)
+            if not _is_whole(place, key):
                 return None
-            self._verified.add(key)
+            self._verified[key] = stamps
         return place
 
     def get_or_build(self, kind: str, spec: Mapping[str, Any], build: Build) -> Path:
@@ -85,15 +89,19 @@ class Store:
             spec: everything that determines it, as JSON values.
             build: ``build(target, scratch)`` writes the artefact's files into the empty directory ``target``;
                 ``scratch`` outlives a killed build, so that a long one can go on from its own checkpoints.
+
+        Raises:
+            DiskTrouble: the disk does not take it; ``scratch`` is kept, and nothing half-made is in place.
         """
         key = content_key(kind, spec)
-        with self._lock(f"{kind}-{key}"):
-            found = self.find(kind, spec)
-            return found if found is not None else self._build(kind, key, spec, build)
+        with disk_trouble(self._place(kind, key)), self._lock(f"{kind}-{key}"):
+            found = self.find(kind, spec) or self._build(kind, key, spec, build)
+            shutil.rmtree(self._scratch(kind, key), ignore_errors=True)
+            return found
 
     def _build(self, kind: str, key: str, spec: Mapping[str, Any], build: Build) -> Path:
         place = self._place(kind, key)
-        scratch = self.root / "work" / f"{kind}-{key}"
+        scratch = self._scratch(kind, key)
         self._sweep(f"{kind}-{key}")
         target = self.root / "tmp" / f"{kind}-{key}.{os.getpid()}"
         target.mkdir()
@@ -101,17 +109,19 @@ class Store:
         try:
             build(target, scratch)
             _seal(target, kind, spec)
+            place.parent.mkdir(exist_ok=True)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
         if place.exists():
             place.rename(tempfile.mkdtemp(prefix=f"damaged-{kind}-{key}.", dir=self.root / "tmp"))
-        place.parent.mkdir(exist_ok=True)
         target.rename(place)
-        _fsync(place.parent)
-        shutil.rmtree(scratch, ignore_errors=True)
-        self._verified.add(key)
+        fsync(place.parent)
+        self._verified[key] = _stamps(place)
         return place
+
+    def _scratch(self, kind: str, key: str) -> Path:
+        return self.root / "work" / f"{kind}-{key}"
 
     def _place(self, kind: str, key: str) -> Path:
         return self.root / kind / key
@@ -121,53 +131,41 @@ class Store:
         for leftover in (self.root / "tmp").glob(f"{name}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with open(self.root / "locks" / name, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or all of the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync(path.parent)
+    def _lock(self, name: str) -> AbstractContextManager[None]:
+        return locked(self.root / "locks" / name)
 
 
 def _seal(directory: Path, kind: str, spec: Mapping[str, Any]) -> None:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    for path in files:
-        _fsync(path)
-    checksums = {str(path.relative_to(directory)): _checksum(path) for path in files}
+    names = [name for name, _, _ in _stamps(directory)]
+    for name in names:
+        fsync(directory / name)
+    checksums = {name: _checksum(directory / name) for name in names}
     manifest = {"format": FORMAT_VERSION, "kind": kind, "spec": spec, "checksums": checksums}
     write_atomic(directory / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_whole(place: Path, key: str) -> bool:
     try:
-        manifest = json.loads((directory / _MANIFEST).read_text())
-        return all(_checksum(directory / name) == digest for name, digest in manifest["checksums"].items())
-    except (OSError, ValueError, KeyError):
+        manifest = json.loads((place / _MANIFEST).read_bytes())
+        checksums = manifest["checksums"]
+        return (
+            content_key(manifest["kind"], manifest["spec"]) == key
+            and {_MANIFEST, *checksums} == {name for name, _, _ in _stamps(place)}
+            and all(_checksum(place / name) == digest for name, digest in checksums.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _stamps(place: Path) -> "list[_Stamp]":
+    """Return what tells without reading that the files are still those that were read: name, bytes, time.
+
+    Hidden files are none of ours: file managers and network disks leave some behind.
+    """
+    files = sorted(path for path in place.rglob("[!.]*") if path.is_file())
+    return [(str(path.relative_to(place)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _checksum(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,8 +8,9 @@ ROOT = Path(__file__).parents[1] / "gitdist"
 ROOMS = ["root", "spec", "data", "generator", "stream", "trial", "study", "cli"]
 LIBRARY_ROOMS = {
     "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "cli/"},
-    "mlflow": {"study/tracking.py"},
-    "optuna": {"study/space.py", "study/ledger.py"},
+    "mlflow": {"study/tracking/"},
+    "optuna": {"study/space.py", "study/ledger/"},
+    "psycopg": {"study/ledger/storage.py"},
     "torchvision": {"data/torchvision_cpu.py"},
     "typer": {"cli/"},
 }

@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from gitdist.errors import StoreError
-from gitdist.store import Store, canonical_json, content_key, write_atomic
+from gitdist.errors import DiskTrouble, StoreError
+from gitdist.store import Store, canonical_json, content_key
+from tests.disks import small_disk
 
 SPEC = {"data": "digits", "version": 0}
 SPAWN = multiprocessing.get_context("spawn")
@@ -159,11 +162,80 @@ def test_a_root_that_cannot_be_a_directory_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_atomic_write_replaces_the_whole_file_or_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-    write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-    with pytest.raises(TypeError):
-        write_atomic(path, "text")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"new" and [file.name for file in tmp_path.iterdir()] == ["file"]
+def without_checksums(file: Path) -> None:
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "checksums": {}}))
+
+
+def of_another(file: Path) -> None:
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "spec": {"data": "other"}}))
+
+
+@pytest.mark.parametrize("damage", [without_checksums, of_another, lambda file: file.write_text("[]")])
+def test_a_manifest_that_is_not_this_artefacts_is_damage(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    place = Store(tmp_path).get_or_build("thing", SPEC, write_value)
+    damage(place / "artefact.json")
+    assert Store(tmp_path).find("thing", SPEC) is None
+    assert value_of(Store(tmp_path).get_or_build("thing", SPEC, write_value)) == "whole"
+
+
+def test_a_file_too_many_is_damage_and_a_hidden_one_is_not(tmp_path: Path) -> None:
+    place = Store(tmp_path).get_or_build("thing", SPEC, write_value)
+    (place / ".DS_Store").touch()
+    assert Store(tmp_path).find("thing", SPEC) == place
+    (place / "more.txt").touch()
+    assert Store(tmp_path).find("thing", SPEC) is None
+
+
+@pytest.mark.parametrize("damage", [change, cut_short, Path.unlink])
+def test_damage_after_the_first_use_is_seen_by_the_same_process(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    store = Store(tmp_path)
+    place = store.get_or_build("thing", SPEC, write_value)
+    damage(place / "part" / "value.txt")
+    assert store.find("thing", SPEC) is None
+    assert value_of(store.get_or_build("thing", SPEC, write_value)) == "whole"
+    assert store.find("thing", SPEC) == place
+
+
+def test_scratch_of_a_builder_killed_just_after_it_succeeded_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    place = store.get_or_build("thing", SPEC, write_value)
+    scratch = tmp_path / "work" / f"thing-{place.name}"
+    scratch.mkdir()
+    (scratch / "checkpoint").touch()
+    store.get_or_build("thing", SPEC, refuse)
+    assert not scratch.exists()
+
+
+def write_text(target: Path, scratch: Path) -> None:
+    (target / "a").write_bytes(bytes(600_000))
+
+
+def write_array(target: Path, scratch: Path) -> None:
+    np.save(target / "a.npy", np.zeros(600_000, np.uint8))
+
+
+def write_table(target: Path, scratch: Path) -> None:
+    batch = pa.record_batch({"a": np.zeros(600_000, np.uint8)})
+    with pa.OSFile(str(target / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+@pytest.mark.parametrize("write", [write_text, write_array, write_table])
+def test_a_full_disk_while_building_names_the_artefact_and_leaves_nothing_half_made(
+    tmp_path: Path, write: Callable[[Path, Path], None]
+) -> None:
+    def build(target: Path, scratch: Path) -> None:
+        (scratch / "checkpoint").write_text("step 5")
+        write(target, scratch)
+
+    with small_disk(tmp_path / "disk", "512k") as disk:
+        store = Store(disk)
+        place = disk / "thing" / content_key("thing", SPEC)
+        with pytest.raises(DiskTrouble) as caught:
+            store.get_or_build("thing", SPEC, build)
+        assert str(caught.value).startswith(f"the disk must hold {place}, but says: No space left on device; free")
+        assert not place.exists() and not list((disk / "tmp").iterdir())
+        assert (disk / "work" / f"thing-{place.name}" / "checkpoint").read_text() == "step 5"
+        assert value_of(store.get_or_build("thing", SPEC, write_value)) == "whole"

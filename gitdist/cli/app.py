@@ -32,6 +32,10 @@ Address = Annotated[
         "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
     ),
 ]
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
+]
 RESULTS = Path("results")
 
 
@@ -48,30 +52,79 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 
 @app.command()
-def run(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, address: Address = None) -> None:
+def run(
+    study: StudyFile,
+    results: Results = RESULTS,
+    set_: Overrides = None,
+    address: Address = None,
+    fork: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
+    ] = None,
+    take_over: TakeOver = False,
+) -> None:
     """Run a study; run it again to resume it."""
-    from gitdist.cli.tables import summary_table
+    from gitdist.cli.run import run_to_the_end
     from gitdist.spec.file import load_study
 
     spec = load_study(study, set_ or ())
-    from gitdist.study.runner import run_study  # takes seconds; a mistake in the file is told at once
-
-    console = Console()
-    try:
-        summary = run_study(spec, results, console, address)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; the same command goes on with study '{spec.name}'", highlight=False)
-        raise typer.Exit(130) from None
-    console.print(summary_table(summary))
-    console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
+    run_to_the_end(spec, results, Console(), address=address, take_over=take_over, fork_name=fork)
 
 
 @app.command()
-def status(study: Annotated[str, typer.Argument(help="The study's name or file.")], results: Results = RESULTS) -> None:
-    """Show the trials of a study, from any terminal."""
+def resume(
+    study: Study,
+    results: Results = RESULTS,
+    set_: Overrides = None,
+    address: Address = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Go on with a study that was started before: `run` by name."""
+    from gitdist.cli.run import run_to_the_end
+    from gitdist.cli.studies import stored_study
+    from gitdist.spec.file import override_study
+
+    _, spec = stored_study(study, results)
+    spec = override_study(spec, set_ or ())
+    run_to_the_end(spec, results, Console(), address=address, take_over=take_over)
+
+
+@app.command()
+def retry(
+    study: Study,
+    failed: Annotated[bool, typer.Option("--failed", help="Try the failed trials again (required).")] = False,
+    results: Results = RESULTS,
+    address: Address = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Try trials again, under new numbers, and go on with the study."""
+    from gitdist.cli.run import run_to_the_end
+    from gitdist.cli.studies import stored_study
+    from gitdist.errors import StudyError
+
+    if not failed:
+        raise StudyError("retry takes which trials to try again, and knows one kind: --failed")
+    _, spec = stored_study(study, results)
+    run_to_the_end(spec, results, Console(), address=address, take_over=take_over, retry_failed=True)
+
+
+@app.command()
+def sync(study: Study, results: Results = RESULTS) -> None:
+    """Bring MLflow up to what the study's files say."""
+    from gitdist.cli.sync import sync_stored_study
+
+    sync_stored_study(study, results, Console())
+
+
+@app.command()
+def status(
+    study: Study,
+    results: Results = RESULTS,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Show what is done, running and failed, the best so far and the time left, from any terminal."""
     from gitdist.cli.status import show_status
 
-    show_status(study, results, Console())
+    show_status(study, results, Console(), json)
 
 
 @app.command()

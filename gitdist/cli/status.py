@@ -1,67 +1,76 @@
-"""``gitdist status``: the trials of a study as ledger and rows files have them."""
+"""``gitdist status``: what is done, what runs, what failed and why, the best so far and the time left."""
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from gitdist.errors import StudyError
-from gitdist.spec import StudySpec
-from gitdist.spec.file import load_study
+from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.study.display import format_value
-from gitdist.study.driver import is_driven, load_stored_spec
-from gitdist.study.ledger import Ledger, TrialRecord
-from gitdist.study.paths import BASELINE, StudyPaths, TrialId
-from gitdist.study.rows import read_rows
-
-_SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
+from gitdist.study.standing import SHOWN, Standing, take_stock
 
 
-def show_status(study: str, results: Path, console: Console) -> None:
-    """Print a study's trials.
+def show_status(study: str, results: Path, console: Console, as_json: bool) -> None:
+    """Print how a study stands.
 
     Args:
         study: its name, or the path of its file.
         results: the results directory.
         console: where to print.
+        as_json: one JSON object instead of a table.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: there is no such study, or it has not started any trial yet.
     """
-    name = load_study(Path(study)).name if study.endswith((".yaml", ".yml")) else study
-    paths = StudyPaths(results, name)
-    spec = load_stored_spec(paths)
-    if not paths.ledger.exists():
-        raise StudyError(f"study '{name}' in {results} has not started any trial yet; `gitdist run` goes on with it")
-    ledger = Ledger(paths.ledger, name, spec.search)
-    records, best = ledger.trials(), ledger.best()
-    driven = is_driven(paths)
-    records = [record if driven else _as_left(record) for record in records]
-    console.print(_table(paths, spec, records))
-    states = [record.state for record in records]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none started"
-    console.print(f"{len(records)} of {ledger.total} trials: {counts}", highlight=False)
-    if best and best.value is not None:
-        console.print(f"best so far: trial {best.number}, {spec.search.objective} {best.value:.4f}", highlight=False)
-    ledger.close()
+    paths, spec = stored_study(study, results)
+    with opened_ledger(paths, spec) as ledger:
+        standing = take_stock(paths, spec, ledger)
+    if as_json:
+        console.print_json(json.dumps(standing.as_json()), indent=2)
+        return
+    console.print(_table(standing, list(spec.search.space)))
+    for line in _lines(standing, results):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _as_left(record: TrialRecord) -> TrialRecord:
-    """Return the record as it is without a driver: what the ledger has as running was interrupted."""
-    return replace(record, state="interrupted") if record.state == "running" else record
+def duration(seconds: float) -> str:
+    """Return a time for reading: 40 s, 12 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _table(paths: StudyPaths, spec: StudySpec, records: list[TrialRecord]) -> Table:
-    fields = list(spec.search.space)
+def _lines(standing: Standing, results: Path) -> list[str]:
+    num_trials = sum(standing.counts.values())
+    counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "none started"
+    lines = [f"{num_trials} of {standing.total} trials: {counts}"]
+    for best in standing.best[:10]:
+        values = ", ".join(
+            f"{name} {value:.4f}" for name, value in zip(standing.objectives, best["objectives"], strict=True)
+        )
+        kind = "best so far" if len(standing.objectives) == 1 else "no other is better than"
+        lines.append(f"{kind}: trial {best['trial']}, {values}")
+    owner = standing.owner
+    if owner is not None:
+        since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        seen = "" if owner.state == "live" else f", last heard of {owner.last_beat.astimezone():%H:%M:%S}"
+        lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
+    elif standing.state == "interrupted":
+        lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")
+    if standing.time_left_s and standing.state != "finished":
+        lines.append(f"about {duration(standing.time_left_s)} of training left")
+    return lines
+
+
+def _table(standing: Standing, fields: list[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state"):
         table.add_column(header)
-    lines = [(BASELINE, {}, "", None), *((TrialId("trial", r.number), r.params, r.state, r.reason) for r in records)]
-    for trial, params, state, reason in lines:
-        rows = read_rows(paths.rows(trial))
-        evaluated = [row for row in rows if _SHOWN[0] in row]
-        metrics = [f"{evaluated[-1][name]:.4f}" if evaluated and name in evaluated[-1] else "-" for name in _SHOWN]
-        values = [format_value(params[name]) if name in params else "-" for name in fields]
-        table.add_row(str(trial), *values, f"{len(rows)}/{spec.trial.epochs}", *metrics, reason or state)
+    for line in standing.trials:
+        metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
+        values = [format_value(line.params[name]) if name in line.params else "-" for name in fields]
+        state = f"{line.state}: {line.reason}" if line.reason else line.state
+        table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, state)
     return table

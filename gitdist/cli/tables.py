@@ -16,11 +16,16 @@ _NAMES = {
 }
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Return the best trial beside the baseline, on validation and on test."""
+def summary_tables(summary: dict[str, Any]) -> list[Table]:
+    """Return what a study found: the best trial beside the baseline, and all of several where no other is better."""
+    tables = [_pareto_table(summary)] if summary["pareto"] else []
+    return [*tables, _best_table(summary)]
+
+
+def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary["baseline"]
     title = f"{summary['study']}: trial {best['number']} ({_params(best)}) beside {_baseline(baseline)}"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", caption=_costs(summary))
     table.add_column("metric")
     columns = [("val", baseline), ("val", best), ("test", baseline), ("test", best)]
     for split, chosen in columns:
@@ -33,13 +38,33 @@ def summary_table(summary: dict[str, Any]) -> Table:
             if metric == "ekld" and summary["ekld_under"] == "generator":
                 name += "\nunder the learned generator"
             table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def _pareto_table(summary: dict[str, Any]) -> Table:
+    """Return the trials that no other is better than, by the first objective."""
+    names = [objective.removeprefix("val/") for objective in summary["objectives"]]
+    fields = list(dict.fromkeys(name for chosen in summary["pareto"] for name in chosen["params"]))
+    table = Table(title="no other trial is better in all objectives", title_justify="left", title_style="bold")
+    for header in ("trial", *fields):
+        table.add_column(header)
+    for split in ("validation", "test"):
+        for name in names:
+            table.add_column(f"{split}\n{_NAMES[name].split(' (')[0]}", justify="right")
+    for chosen in sorted(summary["pareto"], key=lambda trial: trial["val"][f"val/{names[0]}"]):
+        values = [chosen[split].get(f"{split}/{name}") for split in ("val", "test") for name in names]
+        params = [format_value(chosen["params"][name]) if name in chosen["params"] else "-" for name in fields]
+        table.add_row(str(chosen["number"]), *params, *("-" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def _costs(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
     images = summary["generated_images"]
-    table.caption = (
+    return (
         f"trials: {counts}, in {summary['wall_s']:.0f} s; {images:,} images generated; trials waited for them "
         f"{summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
     )
-    return table
 
 
 def _params(chosen: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from gitdist.errors import StudyError
 from gitdist.study.driver import load_stored_spec
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking import tracking_uri
+from gitdist.study.tracking.tracker import tracking_uri
 
 _HOST = "127.0.0.1"
 _SQLITE = "sqlite:///"

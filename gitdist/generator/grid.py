@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from gitdist.data.dataset import Dataset
+from gitdist.disk import write_atomic
 from gitdist.generator.base import Generator
 from gitdist.seeds import numpy_rng
-from gitdist.store import write_atomic
 
 CELL = 56  # least side of an image in the picture, pixels
 GAP = 4

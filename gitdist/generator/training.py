@@ -5,17 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from gitdist.checkpoint import CheckpointFolder
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
+from gitdist.disk import write_atomic
 from gitdist.generator.batches import BalancedBatches
-from gitdist.generator.checkpoint import load_checkpoint, save_checkpoint
 from gitdist.generator.loss_rows import LossRows
 from gitdist.generator.munit import check_geometry
 from gitdist.generator.trainer import MunitTrainer
 from gitdist.spec import MunitSpec
-from gitdist.store import write_atomic
 
 WEIGHTS_FILE = "generator.safetensors"
 LOSSES_FILE = "losses.jsonl"
@@ -53,12 +53,14 @@ def train_munit(
     Raises:
         SpecError: the images' size does not go with the settings.
         TrialFailure: a loss became infinite or not a number.
+        DiskTrouble: the disk does not take a checkpoint or the result; the next call goes on from the last checkpoint.
     """
     check_geometry(spec, dataset.image_shape)
     batches = BalancedBatches(dataset.train.images, dataset.train.labels, spec, compute)
     trainer = MunitTrainer(spec, batches, dataset.image_shape[0], compute)
     losses = LossRows()
-    start = _resume(trainer, losses, scratch)
+    checkpoints = CheckpointFolder(scratch, "step")
+    start = _resume(trainer, losses, checkpoints)
     began = time.monotonic()
     for step in range(start + 1, spec.steps + 1):
         losses.add(trainer.step(step - 1))
@@ -67,12 +69,12 @@ def train_munit(
             report(TrainingStep(step=step, total=spec.steps, losses=row, elapsed_s=elapsed_s))
         if step % spec.checkpoint_every == 0 and step < spec.steps:
             losses.read(step)
-            save_checkpoint(scratch, step, {**trainer.state(), "rows": losses.rows, "pending": losses.pending})
+            checkpoints.save(step, {**trainer.state(), "rows": losses.rows, "pending": losses.pending})
     _write(trainer, losses, target)
 
 
-def _resume(trainer: MunitTrainer, losses: LossRows, scratch: Path) -> int:
-    found = load_checkpoint(scratch)
+def _resume(trainer: MunitTrainer, losses: LossRows, checkpoints: CheckpointFolder) -> int:
+    found = checkpoints.load()
     if found is None:
         return 0
     step, state = found
@@ -83,5 +85,5 @@ def _resume(trainer: MunitTrainer, losses: LossRows, scratch: Path) -> int:
 
 def _write(trainer: MunitTrainer, losses: LossRows, target: Path) -> None:
     weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.auto_encoders[0].state_dict().items()}
-    save_file(weights, target / WEIGHTS_FILE)
+    write_atomic(target / WEIGHTS_FILE, save(weights))
     write_atomic(target / LOSSES_FILE, losses.json_lines().encode())

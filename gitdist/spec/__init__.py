@@ -5,8 +5,9 @@ Every default is a value here, so the resolved copy stored with a study shows al
 
 from gitdist.spec.base import Spec, unknown_name
 from gitdist.spec.data import DataSpec, GroupsSpec, ProfileSpec
+from gitdist.spec.dimension import Dimension
 from gitdist.spec.generator import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, StreamSpec
-from gitdist.spec.search import OBJECTIVES, Dimension, SearchSpec
+from gitdist.spec.search import OBJECTIVES, PrunerSpec, SearchSpec
 from gitdist.spec.study import ResourcesSpec, Share, StudySpec, TrackingSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec
 
@@ -21,6 +22,7 @@ __all__ = [
     "MunitSpec",
     "OracleSpec",
     "ProfileSpec",
+    "PrunerSpec",
     "ResourcesSpec",
     "SearchSpec",
     "Share",

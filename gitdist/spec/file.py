@@ -23,6 +23,18 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     return parse_study(values, str(path))
 
 
+def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
+    """Apply ``path.to.field=value`` overrides to a study.
+
+    Raises:
+        SpecError: a field breaks its rule; the message names it.
+    """
+    values = spec.model_dump(mode="json", by_alias=True)
+    for override in overrides:
+        _apply(values, override)
+    return parse_study(values, f"study '{spec.name}'") if overrides else spec
+
+
 def parse_study(values: dict[str, Any], place: str) -> StudySpec:
     """Build a study from plain values; ``place`` names their origin in errors.
 

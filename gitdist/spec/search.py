@@ -1,11 +1,13 @@
-"""The search part of a study file: algorithm, objective and the space over trial fields."""
+"""The search part of a study file: algorithm, objectives, pruner and the space over trial fields."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from gitdist.spec.base import Positive, Spec, unknown_name
+from gitdist.spec.dimension import Dimension, dependency_order
 from gitdist.spec.trial import TrialSpec
 
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -15,52 +17,37 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
 }
 
 
-class Dimension(Spec):
-    """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
+class PrunerSpec(Spec):
+    """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
-    int_: tuple[int, int] | None = Field(None, alias="int")
-    float_: tuple[float, float] | None = Field(None, alias="float")
-    choice: tuple[str | int | float | bool | None, ...] | None = Field(None, min_length=1)
-    log: bool = False
-    step: Annotated[float, Field(gt=0)] | None = None
-    points: Positive = 4  # grid: values taken from a range
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "Dimension":
-        if sum(kind is not None for kind in (self.int_, self.float_, self.choice)) != 1:
-            raise ValueError("a dimension has exactly one of int, float, choice")
-        bounds = self.int_ or self.float_
-        if bounds and not bounds[0] < bounds[1]:
-            raise ValueError(f"the lower bound must be below the upper one, but {bounds[0]} >= {bounds[1]}")
-        if bounds and self.log and bounds[0] <= 0:
-            raise ValueError(f"a log range must be above 0, but starts at {bounds[0]}")
-        if self.int_ and self.step and self.step != int(self.step):
-            raise ValueError(f"the step of an int range must be whole, but it is {self.step}")
-        if self.log and (self.step or self.choice):
-            raise ValueError("log goes with int or float and without step")
-        return self
-
-    @property
-    def extremes(self) -> tuple[str | int | float | bool | None, ...]:
-        """The bounds of a range, or all choices: the values whose validity implies that of all others."""
-        return self.choice or self.int_ or self.float_ or ()
+    kind: Literal["none", "successive-halving", "hyperband", "median"] = "none"
+    min_epochs: Positive = 5  # after the switch, before the first decision
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving, hyperband: one of so many goes on
+    startup: Positive = 5  # median: trials that end before it prunes
 
 
 class SearchSpec(Spec):
-    """What is searched, by which algorithm, for which objective."""
+    """What is searched, by which algorithm, for which objectives."""
 
     total: Positive = 8  # search trials; a grid may have fewer
-    objective: str = "val/balanced_accuracy"
+    objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the best compromises are found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: Positive | None = None  # random trials before TPE starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
+    try_first: tuple[dict[str, Any], ...] = ()  # points tried before any proposal; fields left out are proposed
+    pruner: PrunerSpec = PrunerSpec()
+    lag: Positive | None = None  # trial n is proposed from trials 0 to n - lag alone; None = from all that have ended
     seed: int = 0
 
     @field_validator("objective")
     @classmethod
-    def _known_objective(cls, value: str) -> str:
-        if value not in OBJECTIVES:
-            raise ValueError(unknown_name("objective", value, list(OBJECTIVES)))
+    def _known_objectives(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = _listed(value)
+        for name in names:
+            if name not in OBJECTIVES:
+                raise ValueError(unknown_name("objective", name, list(OBJECTIVES)))
+        if not names or len(set(names)) < len(names):
+            raise ValueError("at least one objective is needed, each once")
         return value
 
     @field_validator("space")
@@ -69,9 +56,51 @@ class SearchSpec(Spec):
         for name in space:
             if name not in TrialSpec.model_fields:
                 raise ValueError(unknown_name("trial field", name, list(TrialSpec.model_fields)))
+        dependency_order(space)
         return space
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "SearchSpec":
+        if self.pruner.kind != "none" and len(self.objectives) > 1:
+            raise ValueError(
+                f"pruner {self.pruner.kind} goes with one objective, but there are {len(self.objectives)}; "
+                "leave it out or name one objective"
+            )
+        if len(self.try_first) > self.total:
+            raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
+        for index, point in enumerate(self.try_first):
+            _check_point(f"try_first.{index}", point, self.space)
+        return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of all objectives."""
+        return _listed(self.objective)
+
+    @property
+    def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
+        """Where each objective is to go."""
+        return tuple(OBJECTIVES[name] for name in self.objectives)
 
     @property
     def startup_trials(self) -> int:
         """The number of random trials before TPE starts."""
         return self.startup or min(10, math.ceil(self.total / 3))
+
+
+def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (objective,) if isinstance(objective, str) else objective
+
+
+def _check_point(place: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+    for name, value in point.items():
+        if name not in space:
+            raise ValueError(f"{place}: " + unknown_name("searched field", name, list(space)))
+        dimension = space[name]
+        if not dimension.contains(value):
+            allowed = list(dimension.extremes)
+            rule = f"be one of {allowed}" if dimension.choice else f"lie in the searched range {allowed}, on its steps"
+            raise ValueError(f"{place}.{name} must {rule}, but it is {value!r}")
+        given = {other: point[other] for other in dimension.when if other in point}
+        if not all(point[other] in dimension.when[other] for other in given):
+            raise ValueError(f"{place}.{name} is not searched where {given}; leave it out of the point")

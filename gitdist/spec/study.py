@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -9,7 +10,7 @@ from gitdist.spec.base import Positive, Spec
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.search import SearchSpec
-from gitdist.spec.trial import EvaluationSpec, TrialSpec
+from gitdist.spec.trial import EvaluationSpec, TrialSpec, vary
 
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else lies in a results directory
 
@@ -51,6 +52,7 @@ class StudySpec(Spec):
     stream: StreamSpec = StreamSpec()
     trial: TrialSpec = TrialSpec()
     search: SearchSpec = SearchSpec()
+    ledger: str = "sqlite"  # or journal (a file for shared disks), or postgresql://[user@]host[:port]/database
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -58,10 +60,28 @@ class StudySpec(Spec):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) or value in RESERVED_NAMES:
+        if (
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value)
+            or value in RESERVED_NAMES
+            or value.endswith(".owners")
+        ):
             raise ValueError(
                 "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', "
-                f"none of {', '.join(RESERVED_NAMES)}"
+                f"none of {', '.join(RESERVED_NAMES)}, and without '.owners' at its end"
+            )
+        return value
+
+    @field_validator("ledger")
+    @classmethod
+    def _known_ledger(cls, value: str) -> str:
+        if value in ("sqlite", "journal"):
+            return value
+        url = urlsplit(value)
+        if url.password is not None or "password" in parse_qs(url.query):
+            raise ValueError("the ledger's address must not hold a password; put it into PGPASSWORD or ~/.pgpass")
+        if url.scheme not in ("postgresql", "postgresql+psycopg") or not url.hostname or not url.path.strip("/"):
+            raise ValueError(
+                f"the ledger must be sqlite, journal or postgresql://[user@]host[:port]/database, but it is '{value}'"
             )
         return value
 
@@ -84,12 +104,35 @@ class StudySpec(Spec):
             raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
         for name, dimension in self.search.space.items():
             for value in dimension.extremes:
-                self._check_searched(name, value)
+                self._check_searched(f"search.space.{name}", {name: value}, "the space holds")
+        for index, point in enumerate(self.search.try_first):
+            self._check_searched(f"search.try_first.{index}", point, "the point has")
+        self._check_pruner()
         return self
 
-    def _check_searched(self, name: str, value: Any) -> None:
+    def _check_searched(self, place: str, values: dict[str, Any], holder: str) -> None:
         try:
-            TrialSpec.model_validate({**self.trial.model_dump(), name: value})
+            vary(self.trial, values)
         except ValidationError as error:
-            rule = error.errors()[0]["msg"].replace("Input should be", "must be")
-            raise ValueError(f"search.space.{name}: trial.{name} {rule}, but the space holds {value!r}") from None
+            first = error.errors()[0]
+            name = first["loc"][0] if first["loc"] else ""
+            rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            shown = values[name] if name in values else values
+            raise ValueError(f"{place}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
+
+    def _check_pruner(self) -> None:
+        pruner, trial = self.search.pruner, self.trial
+        if pruner.kind == "none":
+            return
+        varied = [name for name in ("epochs", "switch_epoch") if name in self.search.space]
+        if varied:
+            raise ValueError(
+                f"search.pruner compares trials at the same epoch, but {varied[0]} is searched; "
+                "leave it out of the space or the pruner out of the study"
+            )
+        judged = trial.epochs - trial.switch_epoch
+        if pruner.min_epochs >= judged:
+            raise ValueError(
+                f"search.pruner.min_epochs must be below the {judged} epochs after trial.switch_epoch, "
+                f"but it is {pruner.min_epochs}"
+            )

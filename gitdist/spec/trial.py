@@ -1,5 +1,6 @@
 """The trial and evaluation parts of a study file: one classifier training and how it is measured."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -42,7 +43,7 @@ class TrialSpec(Spec):
         if isinstance(values, dict) and values.get("lr_milestones") is None:
             epochs = values.get("epochs", cls.model_fields["epochs"].default)
             if isinstance(epochs, int):
-                return {**values, "lr_milestones": (round(0.6 * epochs), round(0.8 * epochs))}
+                return {**values, "lr_milestones": default_milestones(epochs)}
         return values
 
     @model_validator(mode="after")
@@ -52,6 +53,23 @@ class TrialSpec(Spec):
             name = "switch_epoch" if self.switch_epoch in late else "lr_milestones"
             raise ValueError(f"{name} must not lie beyond epochs, but {late[-1]} > {self.epochs}")
         return self
+
+
+def default_milestones(epochs: int) -> tuple[int, int]:
+    """Return the epochs after which the learning rate falls where a study does not say."""
+    return round(0.6 * epochs), round(0.8 * epochs)
+
+
+def vary(base: TrialSpec, changes: Mapping[str, Any]) -> TrialSpec:
+    """Return a trial with some fields changed; milestones that follow from the number of epochs follow the new one.
+
+    Raises:
+        ValidationError: the fields break a rule.
+    """
+    values = base.model_dump()
+    if base.lr_milestones == default_milestones(base.epochs):
+        del values["lr_milestones"]
+    return TrialSpec.model_validate({**values, **changes})
 
 
 class EvaluationSpec(Spec):

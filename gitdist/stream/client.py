@@ -24,7 +24,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
-from gitdist.errors import StreamError
+from gitdist.errors import StreamError, StreamLost
 from gitdist.stream.keys import Block, BlockKey, Layout, Span
 
 _AHEAD = 16  # blocks of each class that are fetched beyond the requested ones where they exist already, at most
@@ -47,7 +47,8 @@ class RayBlocks:
 
         Args:
             router: name or handle of the stream's router.
-            patience_s: time without any block, with nodes or actors missing, after which the stream has failed.
+            patience_s: time without an answer or without any block, with nodes or actors missing, after which the
+                stream has failed.
 
         Raises:
             StreamError: there is no such router.
@@ -154,7 +155,7 @@ class _Fetcher:
         self._router = router
         self._patience_s = patience_s
         self._closed = closed
-        self._trouble_since: float | None = None
+        self._delivery = _Patience(patience_s, closed)  # not that of calls: a router may answer while blocks get lost
         self._references: dict[BlockKey, ObjectRef[Any]] = {}  # of blocks that are yet to arrive
         self._known_to: dict[int, int] = {}  # of each class in use, the first block never heard of
         self.layout: Layout = self._call("stats").layout
@@ -173,7 +174,7 @@ class _Fetcher:
         for key in ended:
             self._references.pop(key, None)
         if outcomes:
-            self._trouble_since = None
+            self._delivery.renew()
         asked = set(keys)
         return {key: block for key, block in outcomes.items() if key in asked or isinstance(block, Block)}
 
@@ -205,11 +206,12 @@ class _Fetcher:
         if trouble is not None:
             self._references.clear()
             self._known_to.clear()
-            self._endure(trouble)
+            self._delivery.endure(trouble)
         return outcomes
 
     def _call(self, verb: str, *arguments: Any) -> Any:
         """Call the router, again and again while it is being restarted."""
+        patience = _Patience(self._patience_s, self._closed)
         while True:
             reference = getattr(self._router, verb).remote(*arguments)
             try:
@@ -217,26 +219,43 @@ class _Fetcher:
                     try:
                         return ray.get(reference, timeout=1.0)
                     except GetTimeoutError as error:
-                        self._endure(error, pause_s=0.0)
+                        patience.endure(error, pause_s=0.0)
                 raise _closed_error()
             except (RayTaskError, ActorDiedError) as error:
                 raise stream_error("reach its router", error) from error
             except RayError as error:
-                self._endure(error)
+                patience.endure(error)
 
-    def _endure(self, error: RayError, pause_s: float = _PAUSE_S) -> None:
+
+class _Patience:
+    """How long one kind of trouble is endured, from its first sign to the next success."""
+
+    def __init__(self, limit_s: float, closed: threading.Event) -> None:
+        self._limit_s, self._closed = limit_s, closed
+        self._since: float | None = None
+
+    def endure(self, error: RayError, pause_s: float = _PAUSE_S) -> None:
+        """Pause, or raise StreamError where the trouble has lasted too long."""
         now = time.monotonic()
-        self._trouble_since = self._trouble_since or now
-        if now - self._trouble_since > self._patience_s:
-            raise stream_error(f"deliver within {self._patience_s:g} s", error) from error
+        self._since = now if self._since is None else self._since
+        if now - self._since > self._limit_s:
+            raise stream_error(f"deliver within {self._limit_s:g} s", error) from error
         self._closed.wait(pause_s)
+
+    def renew(self) -> None:
+        """Forget the trouble."""
+        self._since = None
 
 
 def stream_error(task: str, error: Exception) -> StreamError:
-    """Return the one-line error for a task of the stream that failed with ``error``, which becomes its cause."""
+    """Return the one-line error for a task of the stream that failed with ``error``, which becomes its cause.
+
+    It is a StreamLost where Ray has no answer; an exception raised in an actor's own code is an answer.
+    """
+    kind = StreamLost if isinstance(error, RayError) and not isinstance(error, RayTaskError) else StreamError
     cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
     reason = " ".join(str(cause).split()) or "no message"
-    failure = StreamError(
+    failure = kind(
         f"the stream must {task}, but {type(cause).__name__}: {reason}; mend the cause and run the study again"
     )
     failure.__cause__ = cause
@@ -249,7 +268,7 @@ def _find_router(router: Any) -> Any:
     try:
         return ray.get_actor(router)
     except ValueError as error:
-        raise StreamError(f"a stream must be running, but no router is named '{router}'; launch it first") from error
+        raise StreamLost(f"a stream must be running, but no router is named '{router}'; launch it first") from error
 
 
 def _wait(references: "list[ObjectRef[Any]]") -> "list[ObjectRef[Any]]":
@@ -266,6 +285,6 @@ def _closed_error() -> StreamError:
 
 def _again(failure: StreamError) -> StreamError:
     """Return the same failure for another waiting thread, with a traceback of its own."""
-    copy = StreamError(str(failure))
+    copy = type(failure)(str(failure))
     copy.__cause__ = failure.__cause__
     return copy

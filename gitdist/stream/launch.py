@@ -57,10 +57,14 @@ class StreamHandle:
             raise stream_error(f"transform {len(images)} images", error) from error
         return drawn
 
-    def stats(self) -> tuple[RouterStats, list[ServerStats]]:
-        """Return what the router and each server have done; waits for the blocks that are being made."""
-        servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers])
-        router: RouterStats = ray.get(self._router.stats.remote())
+    def stats(self, timeout_s: float | None = None) -> tuple[RouterStats, list[ServerStats]]:
+        """Return what the router and each server have done; waits for the blocks that are being made.
+
+        Raises:
+            RayError: no answer within ``timeout_s``; None = there is no limit.
+        """
+        servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers], timeout=timeout_s)
+        router: RouterStats = ray.get(self._router.stats.remote(), timeout=timeout_s)
         return router, servers
 
     def shutdown(self) -> None:

@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import ray
 
 from gitdist.errors import StudyError, first_line
 from gitdist.spec import ResourcesSpec, Share
+from gitdist.study.watchdog import watched
 
 NAMESPACE = "gitdist"
 _CONNECT_S = 5.0
@@ -42,8 +43,16 @@ def check_address(address: str | None) -> None:
 
 
 @contextmanager
-def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -> Iterator[None]:
+def connected(
+    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
+
+    Args:
+        address: where the cluster is; None = the environment's, else this machine.
+        resources: what the study takes, which a Ray of this machine must offer.
+        num_servers: generator servers of the study.
+        on_death: called on a thread when a Ray started here has died; see ``watchdog``.
 
     Raises:
         StudyError: no cluster answers there.
@@ -67,7 +76,8 @@ def connected(address: str | None, resources: ResourcesSpec, num_servers: int) -
             raise StudyError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _unreachable(address, first_line(error)) from None
     try:
-        yield
+        with watched(on_death) if on_death and address == "local" else nullcontext():
+            yield
     finally:
         ray.shutdown()
 

@@ -16,7 +16,7 @@ from gitdist.study.events import Observer, Outcome, Row
 from gitdist.study.paths import TrialId
 
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
-_COLOURS = {"running": "yellow", "finished": "green", "failed": "red"}
+_COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_ROWS = 40
 
 
@@ -62,6 +62,7 @@ class LogDisplay:
         """Write to ``console``; ``num_epochs`` is a trial's length."""
         self._console = console
         self._num_epochs = num_epochs
+        self._searched_epochs: dict[TrialId, int] = {}
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
@@ -83,11 +84,14 @@ class LogDisplay:
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Write the trial's parameters."""
+        if "epochs" in params:
+            self._searched_epochs[trial] = params["epochs"]
         self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
-        self.say(f"{_name(trial)} epoch {row['epoch']} of {self._num_epochs} {_metrics(row)}".rstrip())
+        total = self._searched_epochs.get(trial, self._num_epochs)
+        self.say(f"{_name(trial)} epoch {row['epoch']} of {total} {_metrics(row)}".rstrip())
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write how the trial ended."""
@@ -131,17 +135,18 @@ class LiveDisplay:
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial's line."""
         self._step = None
-        self._rows[trial] = {"params": params, "state": "running", "row": {}, "reason": None, "waited": 0.0}
+        self._rows[trial] = _fresh_line(params)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""
         line = self._rows[trial]
         line["row"] = {**line["row"], **row}
-        line["waited"] += row["waiting_s"]
+        line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption an epoch comes again
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Update the trial's state."""
-        self._rows[trial].update(state=outcome.state, reason=outcome.reason)
+        line = self._rows.setdefault(trial, _fresh_line({}))  # some end before they started
+        line.update(state=outcome.state, reason=outcome.reason)
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = [self._step] if self._step else []
@@ -159,12 +164,16 @@ class LiveDisplay:
             table.add_row(
                 str(trial),
                 *(format_value(params[name]) if name in params else "-" for name in self._fields),
-                f"{row.get('epoch', 0)}/{self._num_epochs}",
+                f"{row.get('epoch', 0)}/{params.get('epochs', self._num_epochs)}",
                 *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
-                f"{line['waited']:.1f} s",
+                f"{sum(line['waited'].values()):.1f} s",
                 Text(line["reason"] or line["state"], _COLOURS[line["state"]]),
             )
         return table
+
+
+def _fresh_line(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"params": params, "state": "running", "row": {}, "reason": None, "waited": {}}
 
 
 def _name(trial: TrialId) -> str:

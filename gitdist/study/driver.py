@@ -1,17 +1,19 @@
-"""One driver a study, and a spec that stays the same from its first run to its last."""
+"""What a study keeps from its first run to its last: its spec, its data set and its identity."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
 
-from gitdist.errors import StudyError
+from gitdist.disk import write_atomic
+from gitdist.errors import SpecError, StudyError, first_line
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
-from gitdist.store import write_atomic
 from gitdist.study.paths import StudyPaths
+
+Recall = Callable[[str], Any]  # the ledger's: what it remembers under a key, None = nothing
+Remember = Callable[[str, Any], None]
 
 _MAY_CHANGE = (
     "search.total",
@@ -22,68 +24,198 @@ _MAY_CHANGE = (
     "stream.lookahead",
     "generator.checkpoint_every",
 )
+_ABSENT = object()
+_HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a file with the one alone is torn
+_FORK = (
+    "--fork NAME starts another study that reuses the data set, the generator and whatever else of it is in the store"
+)
 
 
-@contextmanager
-def sole_driver(paths: StudyPaths) -> Iterator[None]:
-    """Hold the study for this process; the lock ends with the process, however it ends.
+def check_spec(paths: StudyPaths, spec: StudySpec) -> None:
+    """Accept, of a study that was started before, only changes that leave results comparable; write nothing.
 
     Raises:
-        StudyError: another process holds it.
+        StudyError: a field that determines results differs from the stored one, or the stored one cannot be read.
     """
-    with open(paths.lock, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(
-                f"study '{paths.name}' in {paths.results} is being run by another process; wait for it or stop it first"
-            ) from None
-        yield
-
-
-def is_driven(paths: StudyPaths) -> bool:
-    """Tell whether a process of this machine runs the study now."""
-    try:
-        with sole_driver(paths):
-            return False
-    except StudyError:
-        return True
+    if paths.spec.exists():
+        stored = load_stored_spec(paths)
+        differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
+        forbidden = [difference for difference in differences if not _may_change(difference[0])]
+        if forbidden:
+            raise StudyError(_refusal(paths, forbidden))
 
 
 def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
-    """Store the resolved spec at the first run; later accept only changes that leave results comparable.
+    """Store the resolved spec, which ``check_spec`` accepts.
 
     Raises:
-        StudyError: a field that determines results differs from the stored one.
+        StudyError: as ``check_spec``.
     """
-    if paths.spec.exists():
-        stored = parse_study(yaml.safe_load(paths.spec.read_text()), str(paths.spec))
-        for field, old, new in _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True)):
-            if not field.startswith(_MAY_CHANGE):
-                raise StudyError(
-                    f"{field} must stay what study '{spec.name}' in {paths.results} was started with, {old!r}, but "
-                    f"now it is {new!r}; give the study a new name to start another"
-                )
-    write_atomic(paths.spec, dump_study(spec).encode())
+    check_spec(paths, spec)
+    write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
 
 
 def load_stored_spec(paths: StudyPaths) -> StudySpec:
-    """Return the spec that the study was started with.
+    """Return the spec that the study was started with; fields that it lacks have their defaults.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: there is no such study, or its stored spec is damaged.
     """
     if not paths.spec.exists():
         raise StudyError(
             f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place"
         )
-    return parse_study(yaml.safe_load(paths.spec.read_text()), str(paths.spec))
+    try:
+        spec = parse_study(_read_whole(paths), str(paths.spec))
+    except (SpecError, OSError, ValueError, yaml.YAMLError) as error:
+        told = first_line(error).removeprefix(f"{paths.spec}: ")
+        raise StudyError(
+            f"{paths.spec} must hold the study as it was started, but it is damaged ({told}); put it back from a copy, "
+            "or remove it and run the very study file that the study was started with"
+        ) from None
+    if spec.name != paths.name:
+        raise StudyError(
+            f"{paths.spec} must be of study '{paths.name}', but it is of '{spec.name}'; give the directory that name "
+            "again"
+        )
+    return spec
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for name in [*old, *(name for name in new if name not in old)]:
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            yield f"{prefix}{name}", before, after
+def fork(spec: StudySpec, name: str) -> StudySpec:
+    """Return the same study under another name: a new one, for which the store has what the two share.
+
+    Raises:
+        SpecError: the name is not one that a study file may give, or is the study's own.
+    """
+    if name == spec.name:
+        raise SpecError(f"--fork takes the name of another study, but '{name}' is this study's own")
+    return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
+
+
+def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerprint: str) -> None:
+    """Note the data set's fingerprint at the first run; later accept no other.
+
+    Args:
+        paths: the study's files.
+        recall: the ledger's.
+        remember: the ledger's.
+        fingerprint: of the data set as it is prepared now.
+
+    Raises:
+        StudyError: the study was started with other data.
+    """
+    known = recall("data")
+    if known is None:
+        remember("data", fingerprint)
+    elif known != fingerprint:
+        raise StudyError(
+            f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now give "
+            f"{fingerprint}; put back the files as they were, or start anew: {_FORK}"
+        )
+
+
+def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> str:
+    """Return the name that no other study has, the same in the study's directory and in its ledger.
+
+    The directory has it first, so a ledger that has one while the directory has none was there before the directory:
+    a ledger inside the directory is the study's own all the same, one elsewhere belongs to another directory.
+
+    Args:
+        paths: the study's files, its spec among them.
+        recall: the ledger's.
+        remember: the ledger's.
+
+    Raises:
+        StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
+    """
+    file = paths.study / "identity"
+    here = (file.read_text(errors="replace").strip() or None) if file.exists() else None
+    there = recall("identity")
+    if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
+        raise StudyError(
+            f"the ledger already has a study '{paths.name}', which belongs to another results directory than "
+            f"{paths.results}; name the right one with --results, or give this study another name with --fork NAME"
+        )
+    if there is None and here is not None and (paths.study / "trials").exists():
+        raise StudyError(
+            f"{paths.study} has trials that the ledger of study '{paths.name}' does not know; put the ledger back, or "
+            "remove that directory to begin anew"
+        )
+    identity: str = there or here or uuid.uuid4().hex
+    if here is None:
+        write_atomic(file, identity.encode())
+    if there is None:
+        remember("identity", identity)
+    return identity
+
+
+def determining(spec: StudySpec) -> dict[str, Any]:
+    """Return, as JSON values, the fields of a study that determine its results: those that must not change."""
+    return _without_changeable(spec.model_dump(mode="json", by_alias=True, exclude={"ledger"}))
+
+
+def _without_changeable(values: dict[str, Any], field: str = "") -> dict[str, Any]:
+    kept = {}
+    for name, value in values.items():
+        path = f"{field}.{name}" if field else name
+        if not _may_change(path):
+            kept[name] = _without_changeable(value, path) if isinstance(value, dict) else value
+    return kept
+
+
+def _read_whole(paths: StudyPaths) -> dict[str, Any]:
+    text = paths.spec.read_text()
+    if text.startswith(_HEAD) and not text.endswith(_TAIL):
+        raise ValueError("its end is missing")
+    values = yaml.safe_load(text)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no fields")
+    return values
+
+
+def _ledger_is_inside(paths: StudyPaths) -> bool:
+    return "://" not in load_stored_spec(paths).ledger
+
+
+def _may_change(field: str) -> bool:
+    return any(f"{field}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
+
+
+def _refusal(paths: StudyPaths, forbidden: list[tuple[str, Any, Any]]) -> str:
+    (field, old, new), *others = forbidden
+    names = ", ".join(name for name, _, _ in others)
+    more = f" (and {len(others)} more: {names})" if others else ""
+    return (
+        f"{field} must stay what study '{paths.name}' was started with ({paths.spec}), {_shown(old)}, but now it is "
+        f"{_shown(new)}{more}; {_FORK}"
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: inner for name, inner in value.items() if inner not in (None, {})}
+    return "absent" if value is _ABSENT else repr(value)
+
+
+def _differences(old: Any, new: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path and both values of every field that differs, as deep as the two have the same shape."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        if old.get("kind") != new.get("kind"):  # the other fields of another kind are not the same fields
+            names = [name for name in names if name in old and name in new]
+        pairs = [(str(name), old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in names]
+    elif _are_tables(old, new):
+        pairs = [(str(row), before, after) for row, (before, after) in enumerate(zip(old, new, strict=True))]
+    else:
+        if old != new:
+            yield field, old, new
+        return
+    for name, before, after in pairs:
+        yield from _differences(before, after, f"{field}.{name}" if field else name)
+
+
+def _are_tables(old: Any, new: Any) -> bool:
+    """Whether both are lists of as many mappings: other lists are told whole."""
+    return all(isinstance(part, list | tuple) for part in (old, new)) and (
+        len(old) == len(new) and all(isinstance(row, dict) for row in (*old, *new))
+    )

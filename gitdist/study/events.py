@@ -11,11 +11,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, with its last epoch's row if it has one."""
+    """How a trial stands: running, ended, or left for the next driver (interrupted); with its last row, if any."""
 
-    state: Literal["finished", "failed"]
+    state: Literal["running", "finished", "pruned", "failed", "interrupted"]
     row: Row | None = None
     reason: str | None = None
+
+
+TrialStates = Mapping[TrialId, tuple[Mapping[str, Any], Outcome | None]]
+"""Parameters and outcome of each trial that was ever started; no outcome where it has not ended."""
 
 
 class Observer(Protocol):
@@ -28,7 +32,7 @@ class Observer(Protocol):
         """A trial finished an epoch."""
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """A trial finished or failed."""
+        """A trial ended, or stopped for now."""
 
 
 class Observers:

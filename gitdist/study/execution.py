@@ -1,127 +1,132 @@
-"""Ray Tune executes, the ledger decides, observers watch.
+"""Ray Tune executes the course of a study's trials; everything here only translates.
 
-    ledger --next_trial--> LedgerSearcher.suggest --> Tune starts a worker (an actor, reused from trial to trial)
-    worker --tune.report({"row": ...}) once an epoch--> driver:
-        LedgerSearcher.on_trial_result    notes the objective in the ledger
-        ObserverCallback.on_trial_result  tells the display and MLflow
-    worker ends --> LedgerSearcher.on_trial_complete ends the trial in the ledger, ObserverCallback tells the observers
+    Course.next_trial --> CourseSearcher.suggest        --> Tune starts a worker (an actor, reused from trial to trial)
+    Course.started    <-- CourseCallback.on_trial_start <--
+    Course.heard      <-- CourseScheduler.on_trial_result   <-- tune.report(...) of the worker, once an epoch
+    Course.ended      <-- CourseScheduler.on_trial_complete <-- the worker's function returned, or was stopped
+    Course.died       <-- CourseScheduler.on_trial_error    <-- the worker's process died
 
-Everything on the driver runs in Tune's one loop, so the ledger and the observers see one call at a time. Nothing of
-Tune's own state outlives the run: it lies in a directory that is removed.
+All of it runs in Tune's one loop on the driver. A trial that is tried again is a new trial for Tune and the same one
+for the ledger. Nothing of Tune's own state outlives the run: it lies in a directory that is removed.
 """
 
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from gitdist.errors import first_line
 from gitdist.spec import Share
-from gitdist.study.events import Observer, Outcome
-from gitdist.study.ledger import Ledger
-from gitdist.study.paths import BASELINE, TrialId
+from gitdist.study.course import Course, Fault
+from gitdist.study.paths import TrialId
 
-_DIED = "the worker process died"  # it reports whatever it can catch itself
+_SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
+_NODE_LOST = "node has died"
+_VICTIM = re.compile(r"pid=(\d+)")  # in the account of Ray's memory monitor
 
 
-def run_trials(
-    train: Callable[[dict[str, Any]], None],
-    ledger: Ledger,
-    observer: Observer,
-    share: Share,
-    *,
-    objective: str,
-    with_baseline: bool,
-    max_concurrent: int,
-) -> None:
-    """Run the baseline (if asked) and every unfinished search trial; return when all have ended.
-
-    Raises KeyboardInterrupt where the user interrupted it; what ran goes on from its checkpoints in the next run.
+def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: Share, max_concurrent: int) -> None:
+    """Run the trials of ``course`` until it is over.
 
     Args:
-        train: the trainable; its config has ``role``, ``number`` and ``params``; it reports ``{"row": ...}`` once an
-            epoch and ``{"failed": reason}`` where it ends without a result.
-        ledger: hands out search trials and is told how they end.
-        observer: told of every event.
+        train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports ``{"row": ...}``
+            once an epoch, or ``{"failed": ...}``, ``{"lost": ...}``, ``{"halt": ...}`` where it ends without a result.
+        course: decides.
         share: CPUs and GPUs of one trial.
-        objective: the row's field that the ledger records.
-        with_baseline: whether the baseline is still to be trained.
         max_concurrent: trials at once.
     """
-    samples = ledger.num_open() + with_baseline
-    if samples == 0:
-        return
+    try:
+        while not course.over:
+            pids: dict[TrialId, int] = {}
+            try:
+                _fit(train, course, share, max_concurrent, pids)
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                _blame(course, error.__cause__, pids)  # Tune knows no such end of a worker, and gives up
+    finally:
+        course.close()
+
+
+def _fit(
+    train: Callable[[dict[str, Any]], None],
+    course: Course,
+    share: Share,
+    max_concurrent: int,
+    pids: dict[TrialId, int],
+) -> None:
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:
-        tuner = tune.Tuner(
+        tune.Tuner(
             tune.with_resources(train, {"cpu": share.cpu, "gpu": share.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(ledger, objective, with_baseline),
-                num_samples=samples,
-                max_concurrent_trials=max_concurrent,
+                search_alg=CourseSearcher(course, max_concurrent),
+                scheduler=CourseScheduler(course, pids),
+                num_samples=sys.maxsize,  # the course says when it is over
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=directory, verbose=0, callbacks=[ObserverCallback(observer)]
+                name="trials",
+                storage_path=directory,
+                verbose=0,
+                callbacks=[CourseCallback(course)],
+                stop=CourseStopper(course),
             ),
-        )
-        tuner.fit()
-    if ledger.num_open():
-        raise KeyboardInterrupt  # Tune takes the user's interrupt for itself and returns as if all had ended
+        ).fit()
+
+
+def _blame(course: Course, error: OutOfMemoryError, pids: Mapping[TrialId, int]) -> None:
+    """Tell of the trial whose worker the memory monitor killed; the others ended with Tune, through no fault."""
+    killed = {int(pid) for pid in _VICTIM.findall(str(error))}
+    known = any(pids.get(trial) in killed for trial in course.running)
+    for trial in course.running:
+        unharmed: Fault = "none" if known else "worker"
+        course.died(trial, first_line(error), "memory" if pids.get(trial) in killed else unharmed)
 
 
 class _Unsaved:
     """Tune writes its tuner to disk for a restore that never happens here; this part of it is left out."""
 
+    def __init__(self, course: Course) -> None:
+        super().__init__()
+        self._course = course
+
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class LedgerSearcher(_Unsaved, Searcher):
-    """Tune's view of the ledger: the baseline first, then what the ledger hands out."""
+class CourseSearcher(_Unsaved, Searcher):
+    """Hands out what the course hands out, so many at once."""
 
-    def __init__(self, ledger: Ledger, objective: str, with_baseline: bool) -> None:
-        """Hand out trials of ``ledger`` and note the row field ``objective`` in it."""
-        super().__init__()
-        self._ledger = ledger
-        self._objective = objective
-        self._with_baseline = with_baseline
-        self._trials: dict[str, TrialId] = {}
-        self._last: dict[str, Mapping[str, Any]] = {}
+    def __init__(self, course: Course, max_concurrent: int) -> None:
+        """Hand out trials of ``course`` while fewer than ``max_concurrent`` run."""
+        super().__init__(course)
+        self._max_concurrent = max_concurrent
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next trial, or FINISHED."""
-        if self._with_baseline:
-            self._with_baseline = False
-            self._trials[trial_id] = BASELINE
-            return {"role": "baseline", "number": None, "params": {}}
-        record = self._ledger.next_trial()
-        if record is None:
-            return str(Searcher.FINISHED)
-        self._trials[trial_id] = TrialId("trial", record.number)
-        return {"role": "trial", "number": record.number, "params": dict(record.params)}
-
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Note the objective of the epoch that ended; Tune hands the report over flat, as ``row/epoch`` and so on."""
-        number = self._trials[trial_id].number
-        value = result.get(f"row/{self._objective}")
-        self._last[trial_id] = {"failed": result.get("failed"), "value": value}
-        if number is not None and value is not None:
-            self._ledger.record_epoch(number, result["row/epoch"], value)
+        """Return the config of the next trial, None where there is none yet, or FINISHED."""
+        if len(self._course.running) >= self._max_concurrent:
+            return None
+        assignment = self._course.next_trial()
+        if assignment is None:
+            return str(Searcher.FINISHED) if self._course.over else None
+        trial = assignment.trial
+        return {
+            "role": trial.role,
+            "number": trial.number,
+            "params": dict(assignment.params),
+            "noted": assignment.noted,
+        }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """End the trial in the ledger."""
-        number = self._trials.pop(trial_id).number
-        last = self._last.pop(trial_id, {})
-        if number is None:
-            return
-        if error:
-            self._ledger.fail(number, _DIED)
-        elif last.get("failed"):
-            self._ledger.fail(number, last["failed"])
-        else:
-            self._ledger.finish(number, last.get("value"))
+        """Do nothing: the scheduler has told the course."""
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the ledger is the only record."""
@@ -130,41 +135,67 @@ class LedgerSearcher(_Unsaved, Searcher):
         """Do nothing: the ledger is the only record."""
 
 
-class ObserverCallback(_Unsaved, tune.Callback):
-    """Passes Tune's events on to an observer, in the study's own terms."""
+class CourseScheduler(_Unsaved, FIFOScheduler):
+    """Passes on what workers report and how they end; stops what the course does not let go on."""
 
-    def __init__(self, observer: Observer) -> None:
-        """Tell ``observer``."""
-        self._observer = observer
-        self._last: dict[str, Mapping[str, Any]] = {}
+    def __init__(self, course: Course, pids: dict[TrialId, int]) -> None:
+        """Tell ``course``, and keep in ``pids`` the process of each trial's worker."""
+        super().__init__(course)
+        self._pids = pids
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
+        """Tell of a report, which Tune hands over flat, as ``row/epoch`` and so on."""
+        if result.get("done"):  # the last report once more, when the worker's function has returned
+            return str(TrialScheduler.CONTINUE)
+        self._pids[_identify(trial)] = result["pid"]
+        goes_on = self._course.heard(_identify(trial), _report(result))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Tell of a trial that ended by itself or was stopped."""
+        self._course.ended(_identify(trial))
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Tell of a worker that died."""
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
+        sentence = _SENTENCE.search(told)
+        cause = sentence[1] if sentence else "no reason known"
+        self._course.died(_identify(trial), cause, "none" if _NODE_LOST in cause else "worker")
+
+
+class CourseCallback(_Unsaved, tune.Callback):
+    """Tells the course of a worker's start, and of ends that Tune tells no scheduler of."""
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell of the start."""
-        self._observer.trial_started(_identify(trial), trial.config["params"])
+        self._course.started(_identify(trial))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: Mapping[str, Any], **info: Any
-    ) -> None:
-        """Tell of an epoch."""
-        self._last[trial.trial_id] = {**self._last.get(trial.trial_id, {}), **_own_part(result)}
-        if "row" in result:
-            self._observer.epoch_ended(_identify(trial), result["row"])
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tell of trials whose worker could not be made ready for them, after another trial."""
+        newest = {_identify(trial): trial for trial in trials}
+        for identity in self._course.running:
+            if identity in newest and newest[identity].status == Trial.ERROR:
+                self._course.died(identity, "its worker could not be used again")
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell of a regular end, which may be a failure that the trial itself found."""
-        last = self._last.pop(trial.trial_id, {})
-        state: Any = "failed" if "failed" in last else "finished"
-        self._observer.trial_ended(_identify(trial), Outcome(state, last.get("row"), last.get("failed")))
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell of a worker that died."""
-        last = self._last.pop(trial.trial_id, {})
-        self._observer.trial_ended(_identify(trial), Outcome("failed", last.get("row"), _DIED))
+class CourseStopper(_Unsaved, tune.Stopper):
+    """Stops everything where the course met a trouble of the whole study, or stops and has nothing to wait for."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Leave single trials to the scheduler."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether it is time."""
+        course = self._course
+        return course.trouble is not None or (course.stopping and course.idle)
 
 
 def _identify(trial: Trial) -> TrialId:
     return TrialId(trial.config["role"], trial.config["number"])
 
 
-def _own_part(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: result[key] for key in ("row", "failed") if key in result}
+def _report(result: Mapping[str, Any]) -> dict[str, Any]:
+    row = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
+    said = {key: result[key] for key in ("failed", "lost", "halt") if key in result}
+    return said or ({"row": row} if row else {})

@@ -57,8 +57,13 @@ class StudyPaths:
 
     @property
     def ledger(self) -> Path:
-        """The Optuna storage."""
+        """The Optuna storage, where it is SQLite."""
         return self.study / "ledger.db"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna storage, where it is a journal."""
+        return self.study / "ledger.journal"
 
     @property
     def summary(self) -> Path:
@@ -66,9 +71,9 @@ class StudyPaths:
         return self.study / "summary.json"
 
     @property
-    def drivers(self) -> Path:
-        """Times and counts of every driver that ran the study, one line each."""
-        return self.study / "drivers.jsonl"
+    def accounts(self) -> Path:
+        """Times and counts of every driver that ran the study, a JSON file each."""
+        return self.study / "drivers"
 
     @property
     def samples(self) -> Path:
@@ -77,7 +82,7 @@ class StudyPaths:
 
     @property
     def lock(self) -> Path:
-        """Held by the driver that runs the study."""
+        """Held while a process of this host opens the Optuna storage, so that two do not create it at once."""
         return self.study / "driver.lock"
 
     def trial(self, trial: TrialId) -> Path:
@@ -89,6 +94,10 @@ class StudyPaths:
     def rows(self, trial: TrialId) -> Path:
         """The rows file of one trial."""
         return self.trial(trial) / "rows.jsonl"
+
+    def test(self, trial: TrialId) -> Path:
+        """The test metrics of one trial, once it was chosen."""
+        return self.trial(trial) / "test.json"
 
     def create(self) -> None:
         """Make the study's directory.

@@ -13,25 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
-from gitdist.errors import GitdistError, StudyError, TrialFailure
+from gitdist.errors import StudyError, first_line
 from gitdist.generator.artefact import find_generator, generator_artefact
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, Share
 from gitdist.store import Store
 from gitdist.study.cluster import check_training
+from gitdist.study.remote import for_the_user
 
 _PAST_STEPS = 200  # of a generator found in the store
+_MAX_DEATHS = 3  # of the training's workers without a step between them
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
     """The generator's artefact (None where nothing is trained) and the seconds spent on getting it.
 
-    ``past_steps`` are some of the steps of a generator that an earlier run trained.
+    ``past_steps`` are some of all its steps, those of earlier drivers among them.
     """
 
     artefact: Path | None
@@ -59,32 +61,37 @@ def obtain_generator(
     started = time.perf_counter()
     found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
-        return TrainedGenerator(found, 0.0, _past_steps(found))
+        return TrainedGenerator(found, 0.0, past_steps(found))
     check_training(share)
-    options: dict[str, Any] = {
-        "num_cpus": share.cpu,
-        "num_gpus": share.gpu,
-        "num_returns": "streaming",
-        "max_retries": 3,
-    }
-    task: Any = ray.remote(**options)(_train)
-    artefact: Path | None = None
-    try:
-        for reference in task.remote(spec, dataset.directory, store.root, share):
-            item = ray.get(reference)
-            if isinstance(item, Path):
-                artefact = item
-            else:
+    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
+    options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
+    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
+    deaths = 0
+    while True:
+        try:
+            for reference in task.remote(spec, dataset.directory, store.root, share):
+                item = ray.get(reference)
+                if isinstance(item, Path):
+                    return TrainedGenerator(item, time.perf_counter() - started, past_steps(item))
+                deaths = 0
                 on_step(item)
-    except RayTaskError as error:
-        raise _for_the_user(error) from None
-    return TrainedGenerator(artefact, time.perf_counter() - started)
+        except RayTaskError as error:
+            remedy = "lower generator.lr or set generator.precision: float32"
+            raise for_the_user(error, f"training the generator failed: {error.cause}; {remedy}") from None
+        except RayError as error:
+            deaths += 1
+            if deaths == _MAX_DEATHS:
+                raise StudyError(
+                    f"training the generator lost its worker {deaths} times without a step between them "
+                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
+                ) from None
 
 
-def _past_steps(artefact: Path) -> list[TrainingStep]:
+def past_steps(artefact: Path) -> list[TrainingStep]:
+    """Return some of the training steps of a generator in the store."""
     rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
     total = rows[-1]["step"]
-    kept = rows[:: max(1, len(rows) // _PAST_STEPS)]
+    kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
 
 
@@ -109,14 +116,3 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Path, share: Share) -> Ite
         yield item
         if isinstance(item, Path):
             return
-
-
-def _for_the_user(error: RayTaskError) -> Exception:
-    cause = error.cause
-    if isinstance(cause, GitdistError):
-        return cause
-    if isinstance(cause, TrialFailure):
-        return StudyError(
-            f"training the generator failed: {cause}; lower generator.lr or set generator.precision: float32"
-        )
-    return error

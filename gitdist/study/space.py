@@ -1,47 +1,53 @@
-"""The search space: trial fields as Optuna distributions, and parameters back as a trial spec."""
+"""The search space: trial fields as Optuna distributions, the grid over them, and parameters back as a trial spec."""
 
-import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gitdist.errors import TrialFailure
-from gitdist.seeds import derive_seed
+from gitdist.seeds import numpy_rng
 from gitdist.spec import Dimension, SearchSpec, TrialSpec
+from gitdist.spec.dimension import dependency_order
+from gitdist.spec.trial import vary
 
 
-def distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
-    """Return each searched field's Optuna distribution, in the order of the study file."""
-    return {name: _distribution(dimension) for name, dimension in space.items()}
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return a searched field's Optuna distribution."""
+    if dimension.bounds is None:
+        return CategoricalDistribution(dimension.choice or ())
+    low, high = dimension.bounds
+    if dimension.step is not None:
+        high = _stepped(low, high, dimension.step)[-1]
+    if dimension.int_ is not None:
+        return IntDistribution(int(low), int(high), log=dimension.log, step=int(dimension.step or 1))
+    return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
 
 
-def grid_points(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:
-    """Return each field's grid values: all choices, or ``points`` values spread over a range."""
-    return {name: _points(dimension) for name, dimension in space.items()}
+def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
+    """Return the points of the whole grid, each once; a point has only the fields that are searched there."""
+    points: list[dict[str, Any]] = [{}]
+    for name in dependency_order(space):
+        values = _grid_values(space[name])
+        points = [
+            extended
+            for point in points
+            for extended in ([{**point, name: value} for value in values] if space[name].applies(point) else [point])
+        ]
+    return points
 
 
-def grid_size(space: Mapping[str, Dimension]) -> int:
-    """Return the number of points of the whole grid."""
-    return math.prod(len(points) for points in grid_points(space).values())
-
-
-def build_sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler that proposes trial ``number``.
-
-    Each number has a seed of its own, so a proposal depends on the finished trials and the number alone, not on how
-    many proposals this process made before.
-    """
-    seed = derive_seed(search.seed, "search/sampler", number) % 2**32
-    if search.algorithm == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if search.algorithm == "grid":
-        return optuna.samplers.GridSampler(grid_points(search.space), seed=search.seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
-    )
+def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
+    """Return the points of a grid search in the order they are tried: ``try_first``, then the rest in random order."""
+    grid = grid_points(search.space)
+    grid = [grid[index] for index in numpy_rng(search.seed, "search/grid").permutation(len(grid))]
+    plan: list[dict[str, Any]] = []
+    for fixed in search.try_first:
+        merged = (_merge(point, fixed, search.space) for point in grid)
+        plan += next(([point] for point in merged if point is not None and point not in plan), [])
+    return plan + [point for point in grid if point not in plan[: len(search.try_first)]]
 
 
 def trial_spec(base: TrialSpec, params: Mapping[str, Any]) -> TrialSpec:
@@ -51,7 +57,7 @@ def trial_spec(base: TrialSpec, params: Mapping[str, Any]) -> TrialSpec:
         TrialFailure: the combination breaks a rule that no single value breaks.
     """
     try:
-        return TrialSpec.model_validate({**base.model_dump(), **params})
+        return vary(base, params)
     except ValueError as error:
         raise TrialFailure(str(error)) from None
 
@@ -61,23 +67,31 @@ def baseline_spec(base: TrialSpec) -> TrialSpec:
     return base.model_copy(update={"fraction": 0.0})
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if dimension.int_ is not None:
-        return IntDistribution(*dimension.int_, log=dimension.log, step=int(dimension.step or 1))
-    if dimension.float_ is not None:
-        return FloatDistribution(*dimension.float_, log=dimension.log, step=dimension.step)
-    return CategoricalDistribution(dimension.choice or ())
-
-
-def _points(dimension: Dimension) -> list[Any]:
-    bounds = dimension.int_ or dimension.float_
-    if bounds is None:
-        return list(dimension.choice or ())
+def _grid_values(dimension: Dimension) -> list[Any]:
+    """Return all choices, or ``points`` values spread over a range."""
+    if dimension.bounds is None:
+        return list(dimension.extremes)
+    low, high = dimension.bounds
     if dimension.step is not None:
-        num_steps = math.floor((bounds[1] - bounds[0]) / dimension.step + 1e-9)
-        values = bounds[0] + dimension.step * np.arange(num_steps + 1)
+        values = _stepped(low, high, dimension.step)
     else:
-        values = (np.geomspace if dimension.log else np.linspace)(float(bounds[0]), float(bounds[1]), dimension.points)
-    if dimension.int_ is not None:
-        return sorted({int(round(value)) for value in values})
-    return [float(value) for value in values]
+        spread = np.geomspace if dimension.log else np.linspace
+        values = [float(value) for value in spread(float(low), float(high), dimension.points)]
+    return values if dimension.int_ is None else sorted({round(value) for value in values})
+
+
+def _stepped(low: float, high: float, step: float) -> list[float]:
+    """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 and 0.2 make 0.3."""
+    first, width = Decimal(str(low)), Decimal(str(step))
+    return [float(first + index * width) for index in range(int((Decimal(str(high)) - first) // width) + 1)]
+
+
+def _merge(point: Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any] | None:
+    """Return a grid point with fixed values instead of its own; None where these open a field that it lacks."""
+    merged: dict[str, Any] = {}
+    for name in dependency_order(space):
+        if space[name].applies(merged):
+            if name not in fixed and name not in point:
+                return None
+            merged[name] = fixed[name] if name in fixed else point[name]
+    return merged

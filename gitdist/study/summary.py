@@ -1,43 +1,44 @@
-"""The summary of a finished study: times, counts, and the best trial beside the baseline."""
+"""The summary of a finished study: times, counts, and the best trials beside the baseline."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
-from gitdist.store import write_atomic
-from gitdist.study.ledger import TrialRecord
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
+from gitdist.study.states import baseline_is_whole
 
 METRICS = ("balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy", "ekld")
 
 
-def write_summary(
-    paths: StudyPaths,
-    spec: StudySpec,
-    records: list[TrialRecord],
-    best: TrialRecord | None,
-) -> dict[str, Any]:
+def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[str, Any]:
     """Write and return ``summary.json``.
+
+    ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` has all trials
+    that no other is better than.
 
     Args:
         paths: the study's files; rows and test metrics are read from the trial directories.
         spec: the study.
-        records: all search trials.
-        best: the finished trial with the best objective, if there is one.
+        ledger: its trials.
     """
+    records, best = ledger.trials(), ledger.best()
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = [row for trial in trials for row in read_rows(paths.rows(trial))]
     states = [record.state for record in records]
+    chosen = [_chosen(paths, TrialId("trial", record.number), record.params) for record in ledger.pareto()]
     summary = {
         "study": spec.name,
-        "objective": spec.search.objective,
+        "objectives": list(spec.search.objectives),
         "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
         "trials": {state: states.count(state) for state in sorted(set(states))},
-        **_total(read_rows(paths.drivers)),
+        **_total(paths),
         **{name: sum(row.get(key, 0.0) for row in rows) for name, key in _SUMS.items()},
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
+        "pareto": chosen if len(spec.search.objectives) > 1 else None,
         "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_is_whole(paths, spec) else None,
     }
     summary["evaluating_s"] += sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in trials)
@@ -45,17 +46,18 @@ def write_summary(
     return summary
 
 
-def baseline_is_whole(paths: StudyPaths, spec: StudySpec) -> bool:
-    """Tell whether the baseline was trained to its last epoch."""
-    rows = read_rows(paths.rows(BASELINE))
-    return bool(rows) and rows[-1]["epoch"] == spec.trial.epochs
+def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
+    """Return the summary; None where there is none, or a damaged one, which is made anew from the rest."""
+    return read_object(paths.summary)
 
 
 _SUMS = {"training_s": "train_s", "evaluating_s": "evaluating_s", "waiting_s": "waiting_s"}
 
 
-def _total(drivers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the drivers' figures; an interrupted study has several."""
+def _total(paths: StudyPaths) -> dict[str, Any]:
+    """Add up the accounts of all drivers; an interrupted study has several."""
+    places = sorted(paths.accounts.glob("*.json")) if paths.accounts.is_dir() else []
+    drivers = [json.loads(place.read_bytes()) for place in places]
     return {name: sum(driver[name] for driver in drivers) for name in drivers[0]} if drivers else {}
 
 
@@ -79,6 +81,4 @@ def _baseline_params(spec: StudySpec) -> dict[str, Any]:
 
 
 def _test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:
-    place = paths.trial(trial) / "test.json"
-    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
-    return found
+    return read_object(paths.test(trial)) or {}  # a damaged one is measured again where the trial is chosen

@@ -1,29 +1,31 @@
 """What runs on the cluster's workers: one classifier training, and the final evaluation of one.
 
-trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpoints, test.json, error.txt
+trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpoints, test.json, error.txt, attempt
 """
 
 import json
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
-from gitdist.errors import TrialFailure, first_line
+from gitdist.disk import disk_trouble, read_object, write_atomic
+from gitdist.errors import StoreError
 from gitdist.spec import StudySpec, TrialSpec
-from gitdist.store import write_atomic
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream
+from gitdist.study.attempt import Attempt, Superseded
+from gitdist.study.failure import describe_failure
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
-from gitdist.trial.checkpoint import completed_rows
 from gitdist.trial.evaluation import EkldSet, evaluate
-from gitdist.trial.training import TrialSetting, load_classifier, train
+from gitdist.trial.training import TrialSetting, load_classifier, resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +45,69 @@ class TrialContext:
 
 
 def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
-    """Train one classifier, reporting a row an epoch to Tune; a failure is reported, never raised.
+    """Train one classifier, passing what ``trial_reports`` yields on to Tune.
 
     Args:
         context: what the study's trials share.
-        config: ``role``, ``number`` and ``params`` of this trial.
+        config: ``role``, ``number`` and ``params`` of this trial, and ``noted`` as in ``trial_reports``.
     """
     from ray import tune
 
     trial = TrialId(config["role"], config["number"])
+    with closing(trial_reports(context, trial, config["params"], config.get("noted", 0))) as reports:
+        for report in reports:
+            tune.report(report)
+
+
+def trial_reports(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], noted: int = 0
+) -> Generator[dict[str, Any], None, None]:
+    """Train one classifier and yield what the driver is told; no exception leaves this function.
+
+    Each epoch gives ``{"row": ...}``. After an interruption completed epochs come again. Training that ends by an
+    exception gives one report more, see ``failure``; one that another attempt has superseded gives none.
+
+    Args:
+        context: what the study's trials share.
+        trial: which trial.
+        params: its searched parameters.
+        noted: last epoch that the ledger knows; completed rows come again from there on, at least the last one.
+    """
     directory = context.paths.trial(trial)
-    directory.mkdir(parents=True, exist_ok=True)
     set_threads(context.spec.resources.trial.cpu)
+    attempt = None
     try:
-        for row in _rows(context, trial, config["params"], directory):
-            tune.report({"row": row})
-    except TrialFailure as failure:
-        tune.report({"failed": str(failure)})
+        with disk_trouble(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        attempt = Attempt.begin(directory)
+        with closing(_rows(context, trial, params, attempt, noted)) as rows:
+            for row in rows:
+                yield {"row": row}
+    except Superseded:
+        return
     except Exception as error:
-        place = directory / "error.txt"
-        place.write_text(traceback.format_exc())
-        tune.report({"failed": f"{type(error).__name__}: {first_line(error)} (see {place})"})
+        if attempt is None or not attempt.superseded:
+            yield describe_failure(error, directory)
+
+
+def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
+    """Train a trial that had ended from its newest whole checkpoint on, where damage took what came after.
+
+    Raises:
+        GitdistError: the trial's files cannot be read or written.
+    """
+    set_threads(context.spec.resources.trial.cpu)
+    attempt = Attempt.begin(context.paths.trial(trial))
+    with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
+        deque(rows, maxlen=0)
 
 
 def evaluate_on_test(
     context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
 ) -> dict[str, Any]:
     """Return the test metrics of a trained trial; the test data is read the first time only, then test.json is.
+
+    Where the last epoch's checkpoint is not whole any more, the trial is trained on from the one before.
 
     Args:
         context: what the study's trials share.
@@ -79,16 +117,22 @@ def evaluate_on_test(
 
     Returns:
         ``metrics`` (``test/...``), ``accuracy_per_class``, ``ekld_per_class`` and ``evaluating_s``.
+
+    Raises:
+        GitdistError: the trial's files cannot be read or written.
     """
-    directory = context.paths.trial(trial)
-    place = directory / "test.json"
-    if place.exists():
-        found: dict[str, Any] = json.loads(place.read_text())
+    place = context.paths.test(trial)
+    found = read_object(place)
+    if found is not None:
         return found
     started = time.perf_counter()
     set_threads(context.spec.resources.trial.cpu)
     spec, dataset, compute = _open(context, trial, params)
-    model = load_classifier(spec, dataset, directory, compute)
+    try:
+        model = load_classifier(spec, dataset, place.parent, compute)
+    except StoreError:
+        complete_trial(context, trial, params)
+        model = load_classifier(spec, dataset, place.parent, compute)
     outcome = evaluate(model, dataset.test, EkldSet.open(test_ekld), dataset, compute)
     result = {
         "metrics": outcome.metrics("test"),
@@ -112,26 +156,29 @@ def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> t
 
 
 def _rows(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], directory: Path
-) -> Iterator[dict[str, Any]]:
-    """Train, yielding each epoch's row once it is in the rows file; after an interruption the last one comes again."""
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], attempt: Attempt, noted: int
+) -> Generator[dict[str, Any], None, None]:
+    """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file."""
     spec, dataset, compute = _open(context, trial, params)
-    _describe(context, trial, spec, dataset, directory)
+    _describe(context, trial, spec, dataset, attempt.directory)
     stream = _open_stream(context, dataset) if spec.fraction > 0 else None
     try:
-        completed = completed_rows(directory)
-        file = RowsFile(directory / "rows.jsonl", completed)
-        yield from completed[-1:]
         setting = TrialSetting(
             compute=compute,
             stream=stream,
             ekld=EkldSet.open(context.validation_ekld),
-            directory=directory,
+            directory=attempt.directory,
+            before_saving=attempt.check,
             evaluation_every=context.spec.evaluation.every,
         )
-        for row in train(spec, dataset, setting):
-            file.append(row)
-            yield row
+        completed, training = resume(spec, dataset, setting)
+        attempt.check()
+        with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
+            yield from [row for row in completed if row["epoch"] >= noted] or completed[-1:]
+            for row in training:
+                attempt.check()
+                file.append(row)
+                yield row
     finally:
         if stream is not None:
             stream.close()

@@ -3,6 +3,7 @@
 The pairs are an artefact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, Split
 from gitdist.data.nuisance import transform as true_transform
-from gitdist.errors import SpecError, TrialFailure
+from gitdist.errors import SpecError, StoreError, TrialFailure, first_line
 from gitdist.seeds import numpy_rng
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser
@@ -68,10 +69,20 @@ class EkldSet:
 
     @classmethod
     def open(cls, directory: Path) -> "EkldSet":
-        """Memory-map the set that ``ekld_set`` built in ``directory``."""
-        arrays = {
-            name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")
-        }
+        """Memory-map the set that ``ekld_set`` built in ``directory``.
+
+        Raises:
+            StoreError: a file is missing or not whole.
+        """
+        try:
+            arrays = {
+                name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")
+            }
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(
+                f"the images that eKLD is measured on must be whole, but {directory} is not ({first_line(error)}); "
+                "run the same command again, which builds them anew"
+            ) from error
         return cls(directory=directory, **arrays)
 
 
@@ -206,7 +217,10 @@ def _build(dataset: Dataset, request: EkldRequest, draw: Transform, target: Path
     rows = _choose_rows(split.labels, dataset.num_classes, request)
     images = split.clean[rows]
     shape = (len(rows), request.transformations, *images.shape[1:])
-    transformed = np.lib.format.open_memmap(target / "transformed.npy", mode="w+", dtype=np.uint8, shape=shape)
+    file = target / "transformed.npy"
+    transformed = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    with open(file, "r+b") as opened:  # a full disk is an error here, but kills the process that writes into the map
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     for index in range(request.transformations):
         transformed[:, index] = draw(images, images, f"ekld/{request.split}/{request.seed}", index)
     transformed.flush()

@@ -9,7 +9,7 @@ for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p o
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
 EpochRow = dict[str, Any]
 """One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
 images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``; on evaluated epochs the metrics ``val/...`` and the
-lists ``val/accuracy_per_class`` and ``val/ekld_per_class``."""
+lists ``val/accuracy_per_class`` and ``val/ekld_per_class``; ``ended_at`` (unix time in seconds)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class TrialSetting:
         stream: the trial's own place in a stream of draws, at its start; None only where nothing is augmented.
         ekld: pairs that validation eKLD is measured on; None = not measured.
         directory: where checkpoints are kept; None = nowhere.
+        before_saving: called before each checkpoint; what it raises ends training, and that checkpoint is not written.
         evaluation_every: epochs between evaluations; the spec's last epoch is always evaluated.
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can go on.
@@ -51,6 +52,7 @@ class TrialSetting:
     stream: DrawStream | None = None
     ekld: EkldSet | None = None
     directory: Path | None = None
+    before_saving: Callable[[], None] | None = None
     evaluation_every: int = 1
     stop_after: int | None = None
 
@@ -58,8 +60,7 @@ class TrialSetting:
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
     """Train a classifier and yield the row of each epoch once its checkpoint is in place.
 
-    Goes on from the newest whole checkpoint of the setting's directory; the rows up to there are not yielded again
-    (``checkpoint.completed_rows`` returns them).
+    Goes on as ``resume`` does; the rows up to there are not yielded again.
 
     Args:
         spec: the trial.
@@ -70,10 +71,24 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
         SpecError: the soft threshold is not above the smallest class's size.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
         TrialFailure: a loss or the classifier's output is not finite.
+        DiskTrouble: the disk does not take a checkpoint; the older ones are all there then.
     """
+    yield from resume(spec, dataset, setting)[1]
+
+
+def resume(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> tuple[list[EpochRow], Iterator[EpochRow]]:
+    """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
     trainer = EpochTrainer(spec, dataset, setting.stream, _fresh_classifier(spec, dataset), setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
-    rows = _resume(trainer, checkpoint) if checkpoint else []
+    if checkpoint:
+        _restore(trainer, checkpoint)
+    rows = checkpoint.rows if checkpoint else []
+    return list(rows), _go_on(trainer, rows, spec, dataset, setting)
+
+
+def _go_on(
+    trainer: EpochTrainer, rows: list[EpochRow], spec: TrialSpec, dataset: Dataset, setting: TrialSetting
+) -> Iterator[EpochRow]:
     last = min(spec.epochs, setting.stop_after or spec.epochs)
     for epoch in range(len(rows) + 1, last + 1):
         result = trainer.run(epoch)
@@ -83,12 +98,14 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
         row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
         rows.append(row)
         if setting.directory:
+            if setting.before_saving:
+                setting.before_saving()
             save_checkpoint(setting.directory, _state(trainer, dataset.num_classes, rows))
         yield row
 
 
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
-    """Return the classifier of a trial's newest whole checkpoint, in evaluation mode on the device of ``compute``.
+    """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
     Args:
         spec: the trial.
@@ -97,11 +114,15 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
         compute: where it will run.
 
     Raises:
-        StoreError: there is no whole checkpoint.
+        StoreError: there is no whole checkpoint of the last epoch.
     """
     checkpoint = load_checkpoint(directory)
-    if checkpoint is None:
-        raise StoreError(f"a trial's directory must hold a whole checkpoint, but {directory} has none; train it again")
+    if checkpoint is None or checkpoint.epoch < spec.epochs:
+        found = f"only one of epoch {checkpoint.epoch}" if checkpoint else "none"
+        raise StoreError(
+            f"a trained classifier needs a whole checkpoint of epoch {spec.epochs}, but {directory} has {found}; "
+            "train on"
+        )
     model = _fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.model)
     return move(model, compute.device).eval()
@@ -118,12 +139,11 @@ def _fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
     )
 
 
-def _resume(trainer: EpochTrainer, checkpoint: Checkpoint) -> list[EpochRow]:
+def _restore(trainer: EpochTrainer, checkpoint: Checkpoint) -> None:
     trainer.model.load_state_dict(checkpoint.model)
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
     if trainer.stream is not None:
         trainer.stream.cursors = checkpoint.cursors.numpy()
-    return checkpoint.rows
 
 
 def _state(trainer: EpochTrainer, num_classes: int, rows: list[EpochRow]) -> Checkpoint:
@@ -152,4 +172,4 @@ def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | No
         if evaluation.ekld_per_class is not None:
             row["val/ekld_per_class"] = evaluation.ekld_per_class.tolist()
     times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
-    return row | {"draws": result.draws} | times
+    return row | {"draws": result.draws} | times | {"ended_at": time.time()}

@@ -59,7 +59,7 @@ def test_a_training_killed_by_sigkill_ends_with_the_bits_of_an_uninterrupted_one
     spec = tiny.model_copy(update={"auto_encoders": auto_encoders})
     killed_training(spec, digits, folders)
     target, scratch = folders
-    assert sorted(path.name for path in scratch.iterdir()) == ["step-00000021.ckpt", "step-00000028.ckpt"]
+    assert sorted(path.name[:11] for path in scratch.iterdir()) == ["step-000021", "step-000028"]
     assert not list(target.iterdir())
     steps = []
     train_munit(spec, digits, target, scratch, lambda row: steps.append(row.step), CPU)
@@ -70,7 +70,7 @@ def test_a_training_killed_by_sigkill_ends_with_the_bits_of_an_uninterrupted_one
 def test_a_damaged_newest_checkpoint_goes_back_to_the_one_before(tiny, digits, folders, tmp_path):
     killed_training(tiny, digits, folders)
     target, scratch = folders
-    (scratch / "step-00000028.ckpt").write_bytes(b"damaged")
+    max(scratch.iterdir()).write_bytes(b"damaged")
     steps = []
     train_munit(tiny, digits, target, scratch, lambda row: steps.append(row.step), CPU)
     assert steps == [30, 35]

@@ -6,6 +6,7 @@ import yaml
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.file import dump_study, load_study, parse_study
+from gitdist.spec.trial import vary
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
@@ -86,3 +87,11 @@ def test_an_unreadable_file_is_named(tmp_path, content, words):
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     assert all(word in message for word in words), message
+
+
+def test_milestones_follow_a_searched_number_of_epochs_unless_they_were_given():
+    base = TrialSpec(epochs=50)
+    assert vary(base, {"epochs": 40}).lr_milestones == (24, 32)
+    assert vary(base, {"lr": 0.2}).lr_milestones == (30, 40)
+    assert vary(TrialSpec(epochs=50, lr_milestones=(10, 20)), {"epochs": 40}).lr_milestones == (10, 20)
+    StudySpec.model_validate({"name": "x", "search": {"space": {"epochs": {"int": [20, 50]}}}})

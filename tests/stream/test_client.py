@@ -1,11 +1,12 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ import ray
 
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StreamError
+from gitdist.errors import StreamError, StreamLost
 from gitdist.generator.artefact import generator_artefact
 from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
 from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.router import Router
 from gitdist.stream.server import ServerConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -216,7 +218,7 @@ def test_failed_generation_reaches_every_waiter_with_its_cause(slow: Slow) -> No
         for thread in threads:
             thread.join(timeout=60)
         assert len(failures) == 3
-        assert all(isinstance(failure.__cause__, StreamError) for failure in failures)
+        assert all(type(failure) is type(failure.__cause__) is StreamError for failure in failures)
         assert "\n" not in str(failures[0])
         assert len(first.get([good])) == 1
 
@@ -257,12 +259,60 @@ def test_ended_stream_fails_those_who_wait(config: Config) -> None:
         client.prefetch(keys)
         client.get(keys[:1])
         handle.shutdown()
-        with pytest.raises(StreamError, match="the stream must"):
+        with pytest.raises(StreamLost, match="the stream must"):
             client.get(keys)
-        with pytest.raises(StreamError):
+        with pytest.raises(StreamLost):
             client.get(keys[-1:])
 
 
+def start_router(slow: Slow, kind: type[Router]) -> Any:
+    servers = [slow.handle.router_name.replace("router", f"server-{index}") for index in range(2)]
+    router = ray.remote(num_cpus=0)(kind).remote(servers, slow.handle.layout, 0)
+    ray.get(router.stats.remote())  # its process has started
+    return router
+
+
+def test_patience_begins_anew_with_every_answer(slow: Slow) -> None:
+    """As where a trial asks for its first block hours after it connected, and both calls are slow."""
+
+    class SlowRouter(Router):
+        def stats(self) -> Any:
+            time.sleep(1.5)
+            return super().stats()
+
+        def refs(self, *arguments: Any) -> Any:
+            time.sleep(1.5)
+            return super().refs(*arguments)
+
+    client = RayBlocks(start_router(slow, SlowRouter), patience_s=2.0)
+    try:
+        time.sleep(1.5)
+        assert len(client.get(fresh_keys(1, 1))) == 1
+    finally:
+        client.close()
+
+
+def test_patience_ends_where_the_router_answers_but_every_block_is_lost(slow: Slow) -> None:
+    class Owner:
+        def begin(self) -> Any:
+            return [ray.remote(num_cpus=0)(lambda: time.sleep(3600)).remote()]
+
+    class LosingRouter(Router):
+        def refs(self, keys: Any, spans: Any = ()) -> Any:
+            return [(key, reference) for key in keys]
+
+    owner = ray.remote(num_cpus=0)(Owner).remote()
+    (reference,) = ray.get(owner.begin.remote())
+    ray.kill(owner)
+
+    client = RayBlocks(start_router(slow, LosingRouter), patience_s=1.0)
+    try:
+        with pytest.raises(StreamLost, match="deliver within 1 s"):
+            client.get(fresh_keys(1, 1))
+    finally:
+        client.close()
+
+
 def test_unknown_router_is_refused() -> None:
-    with pytest.raises(StreamError, match="no router is named 'gitdist-none-router'"):
+    with pytest.raises(StreamLost, match="no router is named 'gitdist-none-router'"):
         RayBlocks("gitdist-none-router")

@@ -1,9 +1,12 @@
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import GetTimeoutError, RayError
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
@@ -39,6 +42,18 @@ def test_running_stream_is_not_started_twice(digits_directory: Path, two_servers
     with pytest.raises(StreamError, match="gitdist-two-server-0"):
         launch_stream("two", oracle(digits_directory), Share(cpu=0.5))
     assert two_servers.stats()[0].blocks == 0
+
+
+def test_figures_are_not_waited_for_longer_than_asked(two_servers: StreamHandle) -> None:
+    stopped = two_servers.stats()[1][1].pid
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with pytest.raises(GetTimeoutError) as caught:
+            two_servers.stats(timeout_s=0.2)
+        assert isinstance(caught.value, RayError)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert two_servers.stats(timeout_s=60)[1][1].pid == stopped
 
 
 def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_path: Path) -> None:

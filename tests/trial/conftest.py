@@ -7,7 +7,7 @@ from gitdist.data.dataset import Dataset
 from tests.trial.toys import small_digits
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Bit-identity is promised for one number of threads; the killed processes of these tests have one."""
     before = torch.get_num_threads()

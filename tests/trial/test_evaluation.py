@@ -3,10 +3,11 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from gitdist.errors import SpecError, TrialFailure
+from gitdist.errors import DiskTrouble, SpecError, StoreError, TrialFailure
 from gitdist.store import Store
 from gitdist.trial.classifier import build_classifier
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
+from tests.disks import small_disk
 from tests.trial.test_metrics import expected_kl_by_the_formula
 from tests.trial.toys import compute, small_digits
 
@@ -147,3 +148,21 @@ def test_pairs_are_memory_mapped_and_read_only(digits, store):
     assert isinstance(pairs, EkldSet) and isinstance(pairs.transformed, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         pairs.transformed[0] = 0
+
+
+@pytest.mark.parametrize("name", ["images", "transformed", "labels"])
+@pytest.mark.parametrize("left", [0, 100, 150])
+def test_a_truncated_set_is_refused_with_its_directory_and_built_anew(digits, store, name, left):
+    place = ekld_set(digits, REQUEST, store).directory
+    file = place / f"{name}.npy"
+    file.write_bytes(file.read_bytes()[:left])
+
+    with pytest.raises(StoreError, match=f"{place} is not .*run the same command again"):
+        EkldSet.open(place)
+    assert len(ekld_set(digits, REQUEST, store).labels) == 40
+
+
+def test_a_full_disk_while_building_a_set_is_an_error_and_no_death(digits, tmp_path):
+    request = EkldRequest(split="validation", images_per_class=4, transformations=500, seed=0)
+    with small_disk(tmp_path / "disk", "512k") as disk, pytest.raises(DiskTrouble, match="No space left"):
+        ekld_set(digits, request, Store(disk))

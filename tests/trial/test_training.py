@@ -1,13 +1,9 @@
 import itertools
 import shutil
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pytest
-import torch
 
 from gitdist.data.dataset import prepare
 from gitdist.errors import SpecError, StoreError, StreamError, TrialFailure
@@ -15,12 +11,21 @@ from gitdist.generator.oracle import IdentityGenerator
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.draws import DrawStream
-from gitdist.trial.checkpoint import completed_rows, load_checkpoint
+from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set
-from gitdist.trial.training import TrialSetting, load_classifier, train
-from tests.trial.toys import compute, same_weights, short_spec, small_digits, stream_of, timeless, write_digits
-
-ROOT = Path(__file__).parents[2]
+from gitdist.trial.training import TrialSetting, load_classifier, resume, train
+from tests.trial.toys import (
+    assert_same_state,
+    compute,
+    same_weights,
+    setting_of,
+    short_spec,
+    small_digits,
+    stream_of,
+    timeless,
+    whole,
+    write_digits,
+)
 
 
 class Untouchable:
@@ -36,17 +41,6 @@ class RecordingStream(DrawStream):
     def take(self, labels):
         self.__dict__.setdefault("taken", []).append(labels.copy())
         return super().take(labels)
-
-
-def setting_of(dataset, directory=None, precision="float32", **fields):
-    fields.setdefault("stream", stream_of(dataset))
-    return TrialSetting(compute=compute(precision), directory=directory, **fields)
-
-
-def whole(spec, dataset, directory, precision="float32", **fields):
-    """Train without interruption; return rows and last checkpoint."""
-    rows = list(train(spec, dataset, setting_of(dataset, directory, precision, **fields)))
-    return timeless(rows), load_checkpoint(directory)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -75,11 +69,8 @@ def test_resumed_training_is_bit_identical_to_uninterrupted(digits, tmp_path, pr
         next(train(spec, digits, setting_of(digits, tmp_path / "parts", precision)))
 
     found = load_checkpoint(tmp_path / "parts")
-    assert timeless(found.rows) == rows
-    assert same_weights(found.model, expected.model)
-    assert found.cursors.tolist() == expected.cursors.tolist() and found.cursors.sum() > 0
-    for state, other in zip(found.optimizer["state"].values(), expected.optimizer["state"].values(), strict=True):
-        assert torch.equal(state["momentum_buffer"], other["momentum_buffer"])
+    assert timeless(found.rows) == rows and found.cursors.sum() > 0
+    assert_same_state(found, expected)
 
 
 def test_a_finished_trial_yields_nothing_more(digits, tmp_path):
@@ -87,35 +78,6 @@ def test_a_finished_trial_yields_nothing_more(digits, tmp_path):
     whole(spec, digits, tmp_path)
 
     assert list(train(spec, digits, setting_of(digits, tmp_path))) == []
-
-
-@pytest.mark.parametrize(("moment", "number", "done"), [("take", 2, 1), ("row", 2, 2)])
-def test_training_killed_inside_or_after_an_epoch_goes_on_as_if_nothing_happened(
-    digits, tmp_path, moment, number, done
-):
-    rows, expected = whole(short_spec(), digits, tmp_path / "whole")
-    command = [sys.executable, "-m", "tests.trial.trainee", str(digits.directory), str(tmp_path / "killed")]
-
-    killed = subprocess.run([*command, moment, str(number)], cwd=ROOT, capture_output=True, timeout=120)
-
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    before = completed_rows(tmp_path / "killed")
-    after = list(train(short_spec(), digits, setting_of(digits, tmp_path / "killed")))
-    assert len(before) == done and timeless(before + after) == rows
-    assert same_weights(load_checkpoint(tmp_path / "killed").model, expected.model)
-
-
-def test_a_truncated_newest_checkpoint_costs_one_epoch_and_changes_nothing(digits, tmp_path):
-    rows, expected = whole(short_spec(), digits, tmp_path / "whole")
-    directory = tmp_path / "damaged"
-    list(train(short_spec(), digits, setting_of(digits, directory, stop_after=3)))
-    newest = max(directory.iterdir())
-    newest.write_bytes(newest.read_bytes()[:5000])
-
-    again = list(train(short_spec(), digits, setting_of(digits, directory)))
-
-    assert timeless(again) == rows[2:]
-    assert same_weights(load_checkpoint(directory).model, expected.model)
 
 
 VARIANTS = [
@@ -227,9 +189,46 @@ def test_the_loaded_classifier_is_the_trained_one(digits, tmp_path):
     assert not model.training and same_weights(model.state_dict(), checkpoint.model)
 
 
-def test_a_directory_without_checkpoint_has_no_classifier(digits, tmp_path):
-    with pytest.raises(StoreError, match="whole checkpoint"):
+def test_a_trial_without_its_last_checkpoint_has_no_classifier(digits, tmp_path):
+    with pytest.raises(StoreError, match=f"whole checkpoint of epoch 4, but {tmp_path} has none"):
         load_classifier(short_spec(), digits, tmp_path, compute())
+    list(train(short_spec(), digits, setting_of(digits, tmp_path)))
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=f"{tmp_path} has only one of epoch 3"):
+        load_classifier(short_spec(), digits, tmp_path, compute())
+
+
+def test_resuming_gives_the_completed_rows_and_the_rest(digits, tmp_path):
+    rows, _ = whole(short_spec(), digits, tmp_path / "whole")
+    list(train(short_spec(), digits, setting_of(digits, tmp_path / "parts", stop_after=2)))
+
+    completed, training = resume(short_spec(), digits, setting_of(digits, tmp_path / "parts"))
+
+    assert timeless(completed) == rows[:2]
+    assert timeless(list(training)) == rows[2:] and len(completed) == 2
+
+
+def test_a_refusal_before_saving_ends_training_without_that_checkpoint(digits, tmp_path):
+    calls = []
+
+    def refuse_the_third():
+        calls.append(checkpoints_of(tmp_path).newest())
+        if len(calls) == 3:
+            raise RuntimeError("not yours any more")
+
+    with pytest.raises(RuntimeError, match="not yours"):
+        list(train(short_spec(), digits, setting_of(digits, tmp_path, before_saving=refuse_the_third)))
+
+    assert calls == [0, 1, 2] and checkpoints_of(tmp_path).newest() == 2
+
+
+def test_a_row_tells_when_its_epoch_ended_and_a_replay_repeats_it(digits, tmp_path):
+    before = time.time()
+    rows = list(train(short_spec(epochs=2), digits, setting_of(digits, tmp_path)))
+
+    assert before <= rows[0]["ended_at"] <= rows[1]["ended_at"] <= time.time()
+    assert completed_rows(tmp_path) == rows
 
 
 def test_training_learns_the_digits(tmp_path):

@@ -15,9 +15,11 @@ from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.draws import DrawStream, LocalBlocks
+from gitdist.trial.checkpoint import Checkpoint, load_checkpoint
+from gitdist.trial.training import TrialSetting, train
 
 BLOCK_SIZE = 16
-TIMES = ("train_s", "waiting_s", "evaluating_s")
+TIMES = ("train_s", "waiting_s", "evaluating_s", "ended_at")
 
 
 def write_digits(folder: Path) -> Path:
@@ -78,3 +80,29 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def setting_of(
+    dataset: Dataset, directory: Path | None = None, precision: Any = "float32", **fields: Any
+) -> TrialSetting:
+    fields.setdefault("stream", stream_of(dataset))
+    return TrialSetting(compute=compute(precision), directory=directory, **fields)
+
+
+def whole(
+    spec: TrialSpec, dataset: Dataset, directory: Path, precision: Any = "float32", **fields: Any
+) -> tuple[list[dict[str, Any]], Checkpoint]:
+    """Train without interruption; return rows and last checkpoint."""
+    rows = list(train(spec, dataset, setting_of(dataset, directory, precision, **fields)))
+    checkpoint = load_checkpoint(directory)
+    assert checkpoint is not None
+    return timeless(rows), checkpoint
+
+
+def assert_same_state(found: Checkpoint, expected: Checkpoint) -> None:
+    """Weights, momentum, learning rate and stream cursors are the same bits."""
+    assert same_weights(found.model, expected.model)
+    assert found.cursors.tolist() == expected.cursors.tolist()
+    assert found.optimizer["param_groups"] == expected.optimizer["param_groups"]
+    for state, other in zip(found.optimizer["state"].values(), expected.optimizer["state"].values(), strict=True):
+        assert torch.equal(state["momentum_buffer"], other["momentum_buffer"])

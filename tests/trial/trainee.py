@@ -1,13 +1,14 @@
-"""A process that trains and kills itself: ``python -m tests.trial.trainee DATASET TRIAL row|take NUMBER``.
+"""A process that trains and kills itself: ``python -m tests.trial.trainee DATASET TRIAL row|take|file NUMBER``.
 
 ``row 2`` dies after the second row of this process, ``take 5`` in the middle of an epoch, before the fifth batch of
-draws of this process arrives.
+draws of this process arrives, ``file 3`` before it touches a file of the trial for the third time; number 0 never dies.
 """
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from gitdist.data.dataset import Dataset
 from gitdist.stream.draws import DrawStream
 from gitdist.trial.training import TrialSetting, train
 from tests.trial.toys import compute, short_spec, stream_of
+
+_TOUCHES = {"open", "os.listdir", "os.mkdir", "os.remove", "os.rename"}
 
 
 class Countdown:
@@ -34,7 +37,13 @@ class Countdown:
 def main(dataset_directory: str, trial: str, moment: str, number: str) -> None:
     torch.set_num_threads(1)
     dataset = Dataset.open(Path(dataset_directory))
-    takes, rows = (Countdown(int(number) if moment == name else -1) for name in ("take", "row"))
+    takes, rows, files = (Countdown(int(number) if moment == name else 0) for name in ("take", "row", "file"))
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _TOUCHES and str(arguments[0]).startswith(trial):
+            files.tick()
+
+    sys.addaudithook(watch)
 
     class MortalStream(DrawStream):
         def take(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:

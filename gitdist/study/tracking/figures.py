@@ -1,6 +1,8 @@
 """The per-class table and figure of one trial, from its last evaluated row."""
 
-import json
+import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gitdist.disk import read_object, write_atomic
 from gitdist.study.rows import read_rows
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart by colour-blind readers
@@ -41,17 +44,27 @@ def per_class_figure(table: pa.Table, title: str) -> Figure:
 
 
 def write_per_class(directory: Path) -> tuple[Path, ...]:
-    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; nothing without its rows."""
-    row = _last_evaluated(directory / "rows.jsonl")
-    info = directory / "trial.json"
-    if row is None or not info.exists():
+    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; nothing without its rows.
+
+    Files that are newer than the rows are left as they are. A damaged trial.json counts as absent: nothing is written.
+    """
+    rows = directory / "rows.jsonl"
+    row, described = _last_evaluated(rows), read_object(directory / "trial.json")
+    if row is None or described is None:
         return ()
-    described = json.loads(info.read_text())
-    table = per_class_table(row, described["classes"])
     parquet, picture = directory / "per_class.parquet", directory / "per_class.png"
-    pq.write_table(table, parquet)
-    per_class_figure(table, f"{described['title']}, epoch {row['epoch']}, validation").savefig(picture, dpi=120)
+    if not all(file.exists() and file.stat().st_mtime > rows.stat().st_mtime for file in (parquet, picture)):
+        table = per_class_table(row, described["classes"])
+        figure = per_class_figure(table, f"{described['title']}, epoch {row['epoch']}, validation")
+        _write(parquet, partial(pq.write_table, table))
+        _write(picture, partial(figure.savefig, format="png", dpi=120))
     return parquet, picture
+
+
+def _write(place: Path, save: Callable[[io.BytesIO], object]) -> None:
+    content = io.BytesIO()
+    save(content)
+    write_atomic(place, content.getvalue())
 
 
 def _panel(axis: Axes, table: pa.Table, name: str) -> None:

@@ -1,0 +1,43 @@
+"""``gitdist sync``: MLflow brought up to a study's files."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from gitdist.cli.studies import opened_ledger, stored_study
+from gitdist.errors import StudyError
+from gitdist.study.recall import recall_study
+from gitdist.study.standing import present_owner
+from gitdist.study.tracking.place import without_password
+from gitdist.study.tracking.sync import sync_study
+from gitdist.study.tracking.tracker import tracking_uri
+
+
+def sync_stored_study(study: str, results: Path, console: Console) -> None:
+    """Bring MLflow up to a study's files and print what it lacked.
+
+    Args:
+        study: its name, or the path of its file.
+        results: the results directory.
+        console: where to print.
+
+    Raises:
+        StudyError: there is no such study, a driver runs it, or the store does not answer.
+    """
+    paths, spec = stored_study(study, results)
+    with opened_ledger(paths, spec) as ledger:
+        owner = present_owner(ledger)
+        if owner is not None:
+            raise StudyError(
+                f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
+                "itself; sync it when that driver has ended"
+            )
+        record = recall_study(paths, spec, ledger)
+    uri = tracking_uri(paths, spec.tracking.uri)
+    counts = sync_study(paths, uri, record)
+    console.print(
+        f"MLflow at {without_password(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
+        f"{counts.epochs_added} epochs added, {counts.statuses_mended} statuses mended",
+        highlight=False,
+        soft_wrap=True,
+    )

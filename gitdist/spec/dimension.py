@@ -1,0 +1,96 @@
+"""One searched trial field: its values, and on which other fields it depends."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from gitdist.spec.base import Positive, Spec
+
+Choice = str | int | float | bool | None
+
+
+class Dimension(Spec):
+    """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
+
+    int_: tuple[int, int] | None = Field(None, alias="int")
+    float_: tuple[float, float] | None = Field(None, alias="float")
+    choice: tuple[Choice, ...] | None = Field(None, min_length=1)
+    log: bool = False
+    step: Annotated[float, Field(gt=0)] | None = None
+    points: Positive = 4  # grid: values taken from a range
+    when: dict[str, tuple[Choice, ...]] = {}  # searched only where each of these fields took one of its values here
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _listed(cls, when: Any) -> Any:
+        if not isinstance(when, dict):
+            return when
+        return {name: values if isinstance(values, list | tuple) else [values] for name, values in when.items()}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Dimension":
+        if sum(kind is not None for kind in (self.int_, self.float_, self.choice)) != 1:
+            raise ValueError("a dimension has exactly one of int, float, choice")
+        if self.choice and len(set(self.choice)) < len(self.choice):
+            raise ValueError(f"the choices must differ, but they are {list(self.choice)}")
+        bounds = self.bounds
+        if bounds and not bounds[0] < bounds[1]:
+            raise ValueError(f"the lower bound must be below the upper one, but {bounds[0]} >= {bounds[1]}")
+        if bounds and self.log and bounds[0] <= 0:
+            raise ValueError(f"a log range must be above 0, but starts at {bounds[0]}")
+        if self.int_ and self.step and self.step != int(self.step):
+            raise ValueError(f"the step of an int range must be whole, but it is {self.step}")
+        if self.log and (self.step or self.choice):
+            raise ValueError("log goes with int or float and without step")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lower and upper bound of a range."""
+        return self.int_ or self.float_
+
+    @property
+    def extremes(self) -> tuple[Choice, ...]:
+        """The bounds of a range, or all choices: the values whose validity implies that of all others."""
+        return self.choice or self.int_ or self.float_ or ()
+
+    def contains(self, value: Any) -> bool:
+        """Tell whether ``value`` is one of the dimension's."""
+        if self.bounds is None:
+            return value in self.extremes
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        low, high = self.bounds
+        step = self.step or (1 if self.int_ else None)
+        on_step = step is None or math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-8)
+        return low <= value <= high and on_step
+
+    def applies(self, params: Mapping[str, Any]) -> bool:
+        """Tell whether the field is searched in a trial with these parameters (those it depends on among them)."""
+        return all(name in params and params[name] in values for name, values in self.when.items())
+
+
+def dependency_order(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the fields so that each comes after those that it depends on.
+
+    Raises:
+        ValueError: a field depends on one that is not searched, on no choice or, by a circle, on itself.
+    """
+    for name, dimension in space.items():
+        for other, values in dimension.when.items():
+            known = space[other].choice if other in space else None
+            if known is None:
+                raise ValueError(f"{name}.when must name searched fields that are a choice, but {other} is not one")
+            unknown = [value for value in values if value not in known]
+            if unknown:
+                raise ValueError(f"{name}.when.{other} must be among {list(known)}, but it has {unknown[0]!r}")
+    order: list[str] = []
+    while len(order) < len(space):
+        ready = [name for name in space if name not in order and all(other in order for other in space[name].when)]
+        if not ready:
+            circle = ", ".join(name for name in space if name not in order)
+            raise ValueError(f"`when` must not lead in a circle, but it does for {circle}")
+        order += ready
+    return order

@@ -1,0 +1,63 @@
+"""What a trial reports when training ends by an exception, by cause.
+
+failed   the trial itself is to blame: a loss that is not finite, memory, a bug
+lost     the stream is gone; the trial can go on once it is back
+halt     the files are in trouble, here or in the stream's servers; every other trial would meet the same
+"""
+
+import errno
+import re
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from gitdist.disk import is_disk_trouble
+from gitdist.errors import DataError, StoreError, StreamError, StreamLost, TrialFailure, first_line
+
+_ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_MEMORY_REMEDY = (
+    "lower trial.batch_size, give trials more by resources.trial, or run fewer at once by resources.max_concurrent"
+)
+
+
+def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
+    """Return the last report of a trial: one of ``failed``, ``lost`` and ``halt``, with the reason in one line.
+
+    The traceback of a bug, or of a place that memory did not suffice for, is written to error.txt, as far as the disk
+    takes it.
+
+    Args:
+        error: what ended training.
+        directory: the trial's.
+    """
+    if isinstance(error, StreamLost):
+        return {"lost": str(error)}
+    if _lacks_files(error) or (isinstance(error, StreamError) and _lacks_files(error.__cause__)):
+        return {"halt": first_line(error)}
+    if isinstance(error, TrialFailure):
+        return {"failed": str(error)}
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if _lacks_memory(error):
+        reason = f"out of memory: {first_line(error)}; {_MEMORY_REMEDY}"
+    return {"failed": reason + _keep_traceback(error, directory / "error.txt")}
+
+
+def _lacks_files(error: BaseException | None) -> bool:
+    return isinstance(error, StoreError | DataError) or (error is not None and is_disk_trouble(error))
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _ALLOCATORS.search(str(error)) is not None
+
+
+def _keep_traceback(error: Exception, place: Path) -> str:
+    with suppress(OSError):
+        place.write_text("".join(traceback.format_exception(error)))
+        return f" (see {place})"
+    return ""

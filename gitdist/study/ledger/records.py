@@ -1,0 +1,83 @@
+"""A search trial as the ledger has it, and which of several are the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from gitdist.study.ledger.proposal import RETRY_OF
+
+REASON = "gitdist.reason"  # user attribute: why a trial failed
+
+State = Literal["running", "finished", "failed", "pruned"]
+_STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A search trial as the ledger has it."""
+
+    number: int
+    params: Mapping[str, Any]
+    state: State
+    objectives: tuple[float, ...] = ()  # of a finished trial
+    reason: str | None = None  # of a failed one
+    curve: Mapping[int, float] = field(default_factory=dict)  # the first objective by epoch
+    retry_of: int | None = None  # the failed trial that this one repeats
+    pruned_at: int | None = None  # epoch
+
+    @property
+    def value(self) -> float | None:
+        """The first objective of a finished trial."""
+        return self.objectives[0] if self.objectives else None
+
+
+def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
+    """Return Optuna's trial in the study's terms; Optuna's step 1 is the first epoch after ``switch_epoch``."""
+    state = _STATES[trial.state]
+    curve = {step + switch_epoch: value for step, value in sorted(trial.intermediate_values.items())}
+    return TrialRecord(
+        number=trial.number,
+        params=dict(trial.params),
+        state=state,
+        objectives=tuple(trial.values) if state == "finished" else (),
+        reason=trial.user_attrs.get(REASON) if state == "failed" else None,
+        curve=curve,
+        retry_of=trial.user_attrs.get(RETRY_OF),
+        pruned_at=max(curve, default=None) if state == "pruned" else None,
+    )
+
+
+def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialRecord | None:
+    """Return the finished trial with the best first objective; the earlier one of equals."""
+    finished = [record for record in records if record.state == "finished"]
+    return min(finished, key=lambda record: (_costs(record, directions)[0], record.number), default=None)
+
+
+def pareto_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
+    """Return the finished trials by number that no other is better than; for one objective the best alone."""
+    if len(directions) == 1:
+        best = best_of(records, directions)
+        return [best] if best else []
+    costs = {record.number: _costs(record, directions) for record in records if record.state == "finished"}
+    return [
+        record
+        for record in records
+        if record.number in costs and not any(_dominates(other, costs[record.number]) for other in costs.values())
+    ]
+
+
+def _costs(record: TrialRecord, directions: Sequence[str]) -> list[float]:
+    return [-x if to == "maximize" else x for x, to in zip(record.objectives, directions, strict=True)]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Tell whether ``one`` costs nowhere more and somewhere less than ``other``."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,42 @@
+"""What a study's ledger and files say of all of it, without its data or a driver."""
+
+from gitdist.errors import StudyError
+from gitdist.spec import StudySpec
+from gitdist.store import content_key
+from gitdist.study.driver import determining
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.paths import StudyPaths
+from gitdist.study.preparation import past_steps
+from gitdist.study.states import trial_states
+from gitdist.study.tracking.sync import GeneratorRecord, StudyRecord
+
+GENERATOR = "generator"  # what the ledger remembers of the trained generator: its artefact's name, or its kind
+
+
+def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRecord:
+    """Return all that MLflow should have of a study.
+
+    Raises:
+        StudyError: its driver was killed before the study had any record.
+    """
+    identity, fingerprint = ledger.recall("identity"), ledger.recall("data")
+    if identity is None or fingerprint is None:
+        raise StudyError(f"study '{spec.name}' in {paths.results} has not started any trial yet; `gitdist run` does")
+    name = ledger.recall(GENERATOR)
+    generator = None
+    if name is not None:
+        artefact = paths.store / "generator" / name
+        steps = past_steps(artefact) if artefact.exists() else ()
+        generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
+    return StudyRecord(
+        num_open=ledger.num_open(),
+        identity=identity,
+        tags=study_tags(spec, fingerprint),
+        states=trial_states(paths, spec, ledger),
+        generator=generator,
+    )
+
+
+def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
+    """Return the tags of all runs of a study: what determines its results, and its data."""
+    return {"gitdist.spec": content_key("study", determining(spec)), "gitdist.data": fingerprint}

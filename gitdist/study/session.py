@@ -1,0 +1,229 @@
+"""One driver's session with a study: whatever of it is still to be done.
+
+    generator -> stream (servers + router) -> eKLD images -> trials (course, Tune) -> test -> summary
+
+Each step is found in the store, the ledger or the study's directory if an earlier session got that far. Whatever ends
+the session, the tracking store is told how things stand; the lease and the ledger are closed by the caller.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.errors import StudyError
+from gitdist.generator.artefact import load_generator
+from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.training import TrainingStep
+from gitdist.spec import StudySpec
+from gitdist.study.cluster import connected, find_room
+from gitdist.study.course import Course
+from gitdist.study.display import show_training
+from gitdist.study.events import Observers, Outcome, Row
+from gitdist.study.execution import run_trials
+from gitdist.study.interrupts import interruptible
+from gitdist.study.paths import BASELINE, TrialId
+from gitdist.study.preparation import TrainedGenerator, obtain_generator
+from gitdist.study.recall import GENERATOR, study_tags
+from gitdist.study.remote import result_of
+from gitdist.study.rows import read_rows
+from gitdist.study.states import baseline_is_settled, baseline_is_whole, epochs_of, trial_states
+from gitdist.study.summary import write_summary
+from gitdist.study.supply import OwnedStudy, supplied
+from gitdist.study.tracking.content import Status
+from gitdist.study.tracking.tracker import Tracker, tracking_uri
+from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
+
+_SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
+_LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
+
+
+class Progress:
+    """An observer that keeps whether any epoch was trained, and passes on that a trial has ended."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.made = False
+        self.on_trial_end: Callable[[], None] = lambda: None
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Nothing to keep."""
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Keep that there was one."""
+        self.made = True
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Pass it on."""
+        self.on_trial_end()
+
+
+class StudySession:
+    """Runs what is left of a study."""
+
+    def __init__(self, study: OwnedStudy, on_ray_death: Callable[[bool], None] | None = None) -> None:
+        """Take a study that this process owns; ``on_ray_death`` is that of ``RunOptions``."""
+        self._study, self._on_ray_death = study, on_ray_death
+        self._spec, self._paths, self._store = study.spec, study.paths, study.store
+        self._dataset, self._ledger, self._display = study.dataset, study.ledger, study.display
+        self._progress = Progress()
+
+    def run(self, address: str | None) -> dict[str, Any]:
+        """Do what is left and return the study's summary."""
+        status: Status = "FAILED"
+        self._display.say(_describe(self._spec, self._dataset))
+        with interruptible():
+            self._tracker = self._open_tracker()
+            try:
+                summary = self._work(address)
+                self._tracker.study_ended(summary)
+                status = "FINISHED"
+                return summary
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            finally:
+                if self._is_owner():
+                    self._tracker.close(status)
+                else:
+                    self._tracker.abandon()  # what is true is the new owner's to tell
+
+    def _work(self, address: str | None) -> dict[str, Any]:
+        spec = self._spec
+        with connected(address, spec.resources, spec.stream.servers, self._ray_died):
+            room = find_room(spec.resources, spec.stream.servers)
+            generator = self._obtain_generator()
+            self._display.say(room.note)
+            with supplied(self._study, generator) as supply:
+                self._progress.on_trial_end = supply.account
+                context = supply.context()
+                self._search(context, room.max_concurrent)
+                self._complete(context)
+                self._study.lease.check()
+                self._evaluate_chosen(context, supply.ekld_place("test"))
+                supply.account()
+        self._study.lease.check()
+        return write_summary(self._paths, spec, self._ledger)
+
+    def _open_tracker(self) -> Tracker:
+        study = self._study
+        tags = study_tags(study.spec, study.dataset.fingerprint)
+        uri = tracking_uri(study.paths, study.spec.tracking.uri)
+        tracker = Tracker(study.paths, uri, study.identity, tags, study.display.say, study.lease.check)
+        tracker.reconcile(trial_states(study.paths, study.spec, study.ledger))
+        return tracker
+
+    def _is_owner(self) -> bool:
+        with suppress(StudyError):
+            self._study.lease.check()
+        return not self._study.lease.lost
+
+    def _ray_died(self) -> None:
+        """Leave everything as it should be found, on the watchdog's thread; the main one may be blocked for good."""
+        self._display.say(
+            "Ray on this machine has died (killed, or out of memory); what ran goes on from its checkpoints"
+        )
+        self._display.__exit__(None, None, None)
+        self._tracker.close("KILLED", patience_s=_LAST_WORDS_S)
+        self._study.lease.release()
+        if self._on_ray_death:
+            self._on_ray_death(self._progress.made)
+        os._exit(1)
+
+    def _obtain_generator(self) -> TrainedGenerator:
+        spec = self._spec.generator
+        self._tracker.generator_started(spec.model_dump())
+
+        def on_step(step: TrainingStep) -> None:
+            self._study.lease.check()
+            show_training(self._display, step)
+            self._tracker.generator_stepped([step])
+
+        generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+        self._draw_samples(generator)
+        name = generator.artefact.name if generator.artefact else spec.kind
+        self._ledger.remember(GENERATOR, name)
+        self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
+        return generator
+
+    def _draw_samples(self, generator: TrainedGenerator) -> None:
+        dataset, spec = self._dataset, self._spec
+        compute = Compute.resolve(spec.stream.precision, "cpu")
+        loaded = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, generator.artefact, compute)
+        save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
+
+    def _search(self, context: TrialContext, max_concurrent: int) -> None:
+        spec, ledger = self._spec, self._ledger
+        with_baseline = not baseline_is_settled(self._paths, spec, ledger)
+        if not (with_baseline or ledger.num_open()):
+            return
+        course = Course(
+            ledger,
+            Observers([self._display, self._tracker, self._progress]),
+            spec,
+            with_baseline=with_baseline,
+            check_owner=self._study.lease.check,
+        )
+
+        def trainable(config: dict[str, Any]) -> None:
+            run_trial(context, config)
+
+        def stop() -> None:
+            course.stop()
+            # A signal's handler must not print: it may have come in the middle of printing.
+            told = "stopping after the epochs under way; Ctrl-C again stops now"
+            threading.Thread(target=self._display.say, args=[told]).start()
+
+        with interruptible(stop):
+            run_trials(trainable, course, spec.resources.trial, max_concurrent)
+        if course.trouble:
+            raise course.trouble
+        if course.stopping:
+            raise KeyboardInterrupt
+
+    def _complete(self, context: TrialContext) -> None:
+        """Train again what damage took from finished trials; evaluation and summary read all of their epochs."""
+        spec, share = self._spec, self._spec.resources.trial
+        complete = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(complete_trial)
+        damaged = []
+        for record in self._ledger.trials():
+            trial = TrialId("trial", record.number)
+            if record.state == "finished" and len(read_rows(self._paths.rows(trial))) < epochs_of(spec, record.params):
+                self._display.say(f"trial {trial} has lost epochs to damaged files; training them again")
+                damaged.append((trial, complete.remote(context, trial, record.params)))
+        for trial, reference in damaged:
+            result_of(reference, f"train the lost epochs of trial {trial}")
+            self._tracker.trial_ended(trial, Outcome("finished"))
+
+    def _evaluate_chosen(self, context: TrialContext, pairs: Path) -> None:
+        chosen: dict[TrialId, Mapping[str, Any]] = {
+            TrialId("trial", record.number): record.params for record in self._ledger.pareto()
+        }
+        if not chosen:
+            reason = next((record.reason for record in self._ledger.trials() if record.reason), "no trial ended")
+            raise StudyError(f"no trial of study '{self._spec.name}' finished; the first failed with: {reason}")
+        best = "best on validation" if len(chosen) == 1 else "no other is better on validation than any of"
+        numbers = ", ".join(str(trial) for trial in chosen)
+        self._display.say(f"{best}: trial {numbers}; evaluating on test what was chosen")
+        if baseline_is_whole(self._paths, self._spec):
+            chosen[BASELINE] = {}
+        share = self._spec.resources.trial
+        evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
+        references = [evaluate.remote(context, trial, params, pairs) for trial, params in chosen.items()]
+        for trial, reference in zip(chosen, references, strict=True):
+            result_of(reference, f"evaluate trial {trial} on test")
+            self._tracker.test_evaluated(trial)
+
+
+def _describe(spec: StudySpec, dataset: Dataset) -> str:
+    sizes = dataset.class_sizes
+    return (
+        f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
+        f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
+    )

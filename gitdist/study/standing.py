@@ -1,0 +1,154 @@
+"""How a study stands, for anyone who asks: read from ledger, lease and rows files, of which it changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gitdist.spec import StudySpec
+from gitdist.study.attempt import last_attempt_s
+from gitdist.study.events import Outcome, Row
+from gitdist.study.ledger.lease import Owner, owners
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.rows import read_rows
+from gitdist.study.states import epochs_of, trial_states
+
+SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStanding:
+    """One trial.
+
+    ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the present driver. ``seconds`` are those
+    of an epoch, None before the first.
+    """
+
+    trial: str
+    state: str
+    epoch: int
+    epochs: int
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    reason: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A study: ``state`` is running, interrupted or finished; ``time_left_s`` is an estimate, None without any."""
+
+    study: str
+    state: str
+    total: int
+    counts: Mapping[str, int]
+    objectives: Sequence[str]
+    best: Sequence[Mapping[str, Any]] = ()
+    time_left_s: float | None = None
+    owner: Owner | None = None
+    trials: Sequence[TrialStanding] = field(default_factory=tuple)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        values = asdict(self)
+        if self.owner is not None:
+            values["owner"] = {name: str(value) for name, value in asdict(self.owner).items()}
+        return values
+
+
+def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
+    """Return how the study stands now.
+
+    Args:
+        paths: the study's files.
+        spec: the study.
+        ledger: its ledger.
+    """
+    owner = present_owner(ledger)
+    driven = owner is not None
+    trials = [
+        _trial(paths, spec, trial, params, outcome.state if outcome else _open_state(paths, trial, owner), outcome)
+        for trial, (params, outcome) in trial_states(paths, spec, ledger).items()
+    ]
+    searched = [trial for trial in trials if trial.trial != "baseline"]
+    states = [trial.state for trial in searched]
+    num_open = ledger.num_open()
+    whole = not num_open and paths.summary.exists()
+    state = "running" if driven else "finished" if whole else "interrupted"
+    return Standing(
+        study=spec.name,
+        state=state,
+        total=ledger.total,
+        counts={name: states.count(name) for name in dict.fromkeys(states)},
+        objectives=spec.search.objectives,
+        best=[
+            {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
+            for record in ledger.pareto()
+        ],
+        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, spec.resources.max_concurrent),
+        owner=owner,
+        trials=trials,
+    )
+
+
+def present_owner(ledger: Ledger) -> Owner | None:
+    """Return the driver that owns the study now, as far as can be seen."""
+    alive = [owner for owner in owners(ledger.storage, ledger.name) if owner.state in ("live", "unknown")]
+    return alive[0] if alive else None
+
+
+def time_left(
+    trials: Sequence[TrialStanding], num_to_come: int, epochs: int, max_concurrent: int | None
+) -> float | None:
+    """Estimate the seconds until all trials have ended; None before the first epoch of any.
+
+    Epochs still to do, at the mean seconds of the epochs done, shared by as many trials as run now. A trial to come is
+    taken to last as long as those that ended: with a pruner, less than a whole one.
+
+    Args:
+        trials: those that exist, the baseline among them.
+        num_to_come: how many do not exist yet.
+        epochs: of a whole trial.
+        max_concurrent: trials at once where none runs; None = one.
+    """
+    timed = [trial for trial in trials if trial.seconds is not None]
+    done = sum(trial.epoch for trial in timed)
+    if not done:
+        return None
+    epoch_s = sum(trial.epoch * (trial.seconds or 0.0) for trial in timed) / done
+    ended = [trial.epoch for trial in trials if trial.state in ("finished", "pruned")]
+    open_ = [trial for trial in trials if trial.state in ("running", "waiting", "interrupted")]
+    running = sum(trial.state == "running" for trial in trials)
+    usual = sum(ended) / len(ended) if ended else epochs
+    to_do = sum(trial.epochs - trial.epoch for trial in open_) + max(0, num_to_come) * usual
+    return epoch_s * to_do / max(1, running or max_concurrent or 1)
+
+
+def _open_state(paths: StudyPaths, trial: TrialId, owner: Owner | None) -> str:
+    if owner is None:
+        return "interrupted"
+    begun = last_attempt_s(paths.trial(trial))
+    return "running" if begun is not None and begun >= owner.since.timestamp() else "waiting"
+
+
+def _trial(
+    paths: StudyPaths,
+    spec: StudySpec,
+    trial: TrialId,
+    params: Mapping[str, Any],
+    state: str,
+    outcome: Outcome | None,
+) -> TrialStanding:
+    rows = read_rows(paths.rows(trial))
+    evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
+    seconds = [row["train_s"] + row["evaluating_s"] for row in rows]
+    return TrialStanding(
+        trial=str(trial),
+        state=state,
+        epoch=rows[-1]["epoch"] if rows else 0,
+        epochs=epochs_of(spec, params),
+        params=dict(params),
+        metrics={name: evaluated[name] for name in SHOWN if name in evaluated},
+        reason=outcome.reason if outcome else None,
+        seconds=sum(seconds) / len(seconds) if seconds else None,
+    )

@@ -1,0 +1,122 @@
+"""What the trials of a study are supplied with: the running stream, the eKLD images, and the books of it all."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ray.exceptions import RayError
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.disk import write_atomic
+from gitdist.spec import StudySpec
+from gitdist.store import Store
+from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.server import ServerConfig
+from gitdist.study.display import Display
+from gitdist.study.ledger.lease import Lease
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.paths import StudyPaths
+from gitdist.study.preparation import TrainedGenerator
+from gitdist.study.worker import TrialContext
+from gitdist.trial.evaluation import EkldRequest, ekld_set
+
+_ACCOUNT_S = 5.0  # for servers to say what they have done
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnedStudy:
+    """A study that this process owns since ``began`` (of ``time.perf_counter``), and all that belongs to it."""
+
+    spec: StudySpec
+    paths: StudyPaths
+    store: Store
+    dataset: Dataset
+    ledger: Ledger
+    lease: Lease
+    identity: str
+    display: Display
+    began: float
+
+
+@contextmanager
+def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply"]:
+    """Launch the study's stream and end it."""
+    share = study.spec.resources.server
+    config = ServerConfig(
+        dataset=study.dataset.directory,
+        generator=study.spec.generator,
+        artefact=generator.artefact,
+        stream=study.spec.stream,
+        device=share.device,
+    )
+    # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
+    stream = launch_stream(f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}", config, share)
+    try:
+        yield Supply(study, generator, stream)
+    finally:
+        stream.shutdown()
+
+
+class Supply:
+    """A study's generator and stream, and what is made with them."""
+
+    def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle) -> None:
+        """Hold a stream that runs."""
+        self._study, self._generator, self._stream = study, generator, stream
+
+    def context(self) -> TrialContext:
+        """Return what all trials share, the eKLD images of the validation split among it."""
+        study = self._study
+        return TrialContext(
+            spec=study.spec,
+            results=study.paths.results,
+            dataset=study.dataset.directory,
+            validation_ekld=self.ekld_place("validation"),
+            router=self._stream.router_name,
+        )
+
+    def ekld_place(self, split: Literal["validation", "test"]) -> Path:
+        """Return the directory of a split's eKLD images, made if they are not in the store."""
+        study = self._study
+        evaluation, known = study.spec.evaluation, study.dataset.nuisance != "none"
+        final = split == "test"
+        request = EkldRequest(
+            split=split,
+            images_per_class=evaluation.final_images_per_class if final else evaluation.epoch_images_per_class,
+            transformations=evaluation.final_transformations if final else evaluation.epoch_transformations,
+            seed=evaluation.seed,
+            under="nuisance" if known else "generator",
+            key={} if known else self._generator_key(),
+        )
+        return ekld_set(study.dataset, request, study.store, self._stream.transform).directory
+
+    def account(self) -> None:
+        """Bring this driver's page of the study's books up to date; a driver that is killed leaves the last one."""
+        try:
+            _, servers = self._stream.stats(timeout_s=_ACCOUNT_S)
+        except RayError:  # busy or gone; there is a page from before, or another trial to come
+            return
+        figures = {
+            "wall_s": time.perf_counter() - self._study.began,
+            "generated_images": sum(server.done.images for server in servers),
+            "generating_s": sum(server.done.generating_s for server in servers),
+            "generator_training_s": self._generator.training_s,
+        }
+        accounts = self._study.paths.accounts
+        accounts.mkdir(exist_ok=True)
+        write_atomic(accounts / f"{self._study.lease.term:04d}.json", json.dumps(figures, indent=2).encode())
+
+    def _generator_key(self) -> dict[str, Any]:
+        spec, artefact = self._study.spec, self._generator.artefact
+        compute = Compute.resolve(spec.stream.precision, spec.resources.server.device)
+        return {
+            "kind": spec.generator.kind,
+            "artefact": artefact.name if artefact else None,
+            "seed": spec.stream.seed,
+            "precision": compute.precision,
+        }

@@ -1,0 +1,1 @@
+"""MLflow brought to what the study's files and ledger say."""

@@ -1,0 +1,53 @@
+"""A new SQLite file for MLflow, made beside its place and renamed into it: a killed process leaves none half-made."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from gitdist.disk import locked
+
+SQLITE = "sqlite:///"
+_LEFTOVERS = ("", "-journal", "-wal", "-shm")
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an MLflow store in SQLite; None for any other store."""
+    if not uri.startswith(SQLITE) or uri.removeprefix(SQLITE) in ("", ":memory:"):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def ensure_database(place: Path, artefacts: Path) -> None:
+    """Make MLflow's tables in a new SQLite file at ``place``; an existing file is only looked at.
+
+    Args:
+        place: the file.
+        artefacts: where experiments without a place of their own keep their artefacts.
+
+    Raises:
+        OSError: the directory cannot be written.
+        sqlite3.Error: the file is no SQLite database.
+    """
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locked(place.with_name(f".{place.name}.lock")):
+            if not place.exists():  # another process made it meanwhile
+                _make(place, artefacts)
+    with closing(sqlite3.connect(f"file:{quote(str(place))}?mode=rw", uri=True, timeout=60)) as connection:
+        connection.execute("PRAGMA schema_version")
+
+
+def _make(place: Path, artefacts: Path) -> None:
+    draft = place.with_name(f".{place.name}.new")
+    for suffix in _LEFTOVERS:
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+    store: Any = SqlAlchemyStore(f"{SQLITE}{draft}", str(artefacts))  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    with open(draft, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, place)

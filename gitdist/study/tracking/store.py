@@ -1,0 +1,105 @@
+"""Opens a study's experiment in an MLflow store, and says in one line, without its password, what is wrong with it."""
+
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from gitdist.errors import StudyError, first_line
+from gitdist.study.paths import StudyPaths
+from gitdist.study.tracking.database import database_file, ensure_database
+from gitdist.study.tracking.place import without_password
+
+# MLflow's own patience with a server that does not answer is minutes a call
+_SWITCHES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_SERVERS = ("postgresql", "mysql", "mssql")
+
+
+def open_experiment(paths: StudyPaths, uri: str) -> tuple[MlflowClient, str]:
+    """Return a client of the store at ``uri``, and the id of the study's experiment there, found or created.
+
+    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    """
+    for name, value in _SWITCHES.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said by whoever calls
+    file = database_file(uri)
+    if file is not None:
+        ensure_database(file, paths.artefacts.resolve())
+    elif urlsplit(uri).scheme.partition("+")[0] in _SERVERS:
+        create_engine(uri, poolclass=NullPool).connect().close()  # MLflow's own first try repeats for minutes
+    client = MlflowClient(tracking_uri=uri)
+    experiment = _find_experiment(client, paths, own_place=file is not None)
+    if file is not None:
+        _probe(experiment.artifact_location)
+    return client, str(experiment.experiment_id)
+
+
+def is_outage(uri: str, error: BaseException) -> bool:
+    """Tell whether ``error`` is a server's that does not answer now but may later, not a mistake in ``uri``."""
+    if not uri.startswith(("http://", "https://")) or not urlsplit(uri).hostname:
+        return False
+    # requests' own errors are OSErrors; those of a malformed address are ValueErrors too
+    return any(isinstance(cause, OSError) and not isinstance(cause, ValueError) for cause in _causes(error))
+
+
+def explain(error: BaseException) -> str:
+    """Return in one line what is behind an error of MLflow's."""
+    causes = list(_causes(error))
+    outside = any(isinstance(cause, OSError | sqlite3.Error) for cause in causes)
+    return without_password(first_line(causes[-1] if outside else error))
+
+
+def unusable(uri: str, error: BaseException) -> StudyError:
+    """Return the error for the user whose store cannot be used."""
+    return StudyError(
+        f"the MLflow store {without_password(uri)} cannot be used ({explain(error)}); name another by tracking.uri or "
+        "MLFLOW_TRACKING_URI"
+    )
+
+
+def _find_experiment(client: MlflowClient, paths: StudyPaths, own_place: bool) -> Experiment:
+    experiment = client.get_experiment_by_name(paths.name)
+    if experiment is not None:
+        return experiment
+    place = (paths.artefacts / paths.name).resolve().as_uri() if own_place else None
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # opens as model training, not as GenAI
+    try:
+        return client.get_experiment(client.create_experiment(paths.name, artifact_location=place, tags=tags))
+    except MlflowException:  # another process was faster, or the answer to a first try was lost
+        experiment = client.get_experiment_by_name(paths.name)
+        if experiment is None:
+            raise
+        return experiment
+
+
+def _probe(location: str) -> None:
+    """Raise OSError where files cannot be written to ``location``, if it is on this machine."""
+    parts = urlsplit(location)
+    if parts.scheme in ("", "file"):
+        place = Path(unquote(parts.path))
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what it came from, down to the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

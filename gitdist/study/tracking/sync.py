@@ -1,0 +1,125 @@
+"""MLflow rebuilt or completed from a study's files, at any time that no driver runs the study; twice is once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gitdist.errors import StudyError
+from gitdist.generator.training import TrainingStep
+from gitdist.study.events import TrialStates
+from gitdist.study.paths import StudyPaths
+from gitdist.study.summary import read_summary
+from gitdist.study.tracking.content import (
+    GENERATOR,
+    STUDY,
+    RunKey,
+    Status,
+    Wanted,
+    generator_content,
+    loss_points,
+    study_content,
+    trial_contents,
+)
+from gitdist.study.tracking.place import without_password
+from gitdist.study.tracking.runs import Changes, StudyRuns
+from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRecord:
+    """A study's finished generator: the artefact's name (or its kind), its settings, and steps of its training."""
+
+    name: str
+    params: Mapping[str, Any]
+    steps: Sequence[TrainingStep] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncCounts:
+    """What MLflow lacked: whole runs, epochs of trials, and true statuses of runs that were there."""
+
+    runs_created: int
+    epochs_added: int
+    statuses_mended: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """What is to be brought to MLflow beside the study's files.
+
+    Args:
+        identity: the study's own, from the ledger.
+        tags: tags of all its runs (spec hash, fingerprints).
+        states: what the ledger says of all trials ever, and of the baseline.
+        num_open: trials that are to be run yet.
+        generator: the generator; None = it has not been trained yet.
+    """
+
+    identity: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    states: TrialStates
+    num_open: int = 0
+    generator: GeneratorRecord | None = None
+
+
+def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
+    """Make the MLflow store at ``uri`` agree with the study's files and ledger, also where it is new and empty.
+
+    Args:
+        paths: the study's files.
+        uri: the MLflow tracking URI.
+        record: what the ledger and the artefact store know.
+
+    Returns:
+        What was missing; nothing where this was done before.
+
+    Raises:
+        StudyError: the store cannot be used, or does not answer now.
+    """
+    try:
+        return _sync(paths, uri, record)
+    except Exception as error:  # MLflow passes on whatever its store raises
+        if not is_outage(uri, error):
+            raise unusable(uri, error) from error
+        raise StudyError(
+            f"MLflow at {without_password(uri)} does not answer ({explain(error)}); run the same command again when "
+            "it is back, nothing is lost meanwhile"
+        ) from error
+
+
+def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
+    runs = StudyRuns(*open_experiment(paths, uri), paths.name, record.identity)
+    runs.load()
+    contents = _contents(paths, record)
+    tags = {**record.tags, **({"gitdist.generator": record.generator.name} if record.generator else {})}
+    changes = {key: runs.bring(key, content, tags, thorough=True) for key, content in contents.items()}
+    return _count(changes, runs.kill_strays(contents))
+
+
+def _contents(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, Wanted]:
+    summary = read_summary(paths)
+    contents = {STUDY: study_content(paths, _status(record, finished=summary is not None), summary)}
+    if record.generator is not None:
+        losses = loss_points(record.generator.steps)
+        contents[GENERATOR] = generator_content(record.generator.params, losses, "FINISHED", paths.samples)
+    return contents | trial_contents(paths, record.states)
+
+
+def _status(record: StudyRecord, finished: bool) -> Status:
+    """Return what the study's last driver said of it at its end, or would have said."""
+    ended = [outcome and outcome.state for _, outcome in record.states.values()]
+    if record.num_open or not {*ended} <= {"finished", "pruned", "failed"}:
+        return "KILLED"
+    searched = {outcome.state for trial, (_, outcome) in record.states.items() if outcome and trial.role == "trial"}
+    if searched and "finished" not in searched:
+        return "FAILED"
+    return "FINISHED" if finished else "KILLED"
+
+
+def _count(changes: Mapping[RunKey, Changes], num_strays: int) -> SyncCounts:
+    trials = [change for key, change in changes.items() if key not in (STUDY, GENERATOR)]
+    return SyncCounts(
+        runs_created=sum(change.created for change in changes.values()),
+        epochs_added=sum(change.steps for change in trials),
+        statuses_mended=sum(change.status for change in changes.values()) + num_strays,
+    )

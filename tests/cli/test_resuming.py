@@ -1,0 +1,116 @@
+"""The commands that go on with a study, on one small study that is really run.
+
+The tests are chapters of one story, in the order in which they stand: finished, made longer, forked, synced.
+"""
+
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.study.small_study import SmallStudy, call, check_mlflow, environment, gitdist, wait_for_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+# every trial fails in its first epoch, and the baseline with them
+BROKEN = ("generator={kind: identity}", "search.total=1", "trial.lr=1.0e+30", "trial.lr_warmup_epochs=0")
+SOUND = ("generator={kind: identity}", "search.total=1", "search.objective=[val/balanced_accuracy, val/ekld]")
+
+
+def on(study: SmallStudy, command: str, *arguments: str):
+    return call(gitdist(command, study.name, "--results", str(study.results), *arguments))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> SmallStudy:
+    study = SmallStudy(tmp_path_factory.mktemp("finished"), overrides=SOUND)
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no other trial is better in all objectives" in done.stdout
+    return study
+
+
+def test_a_study_with_two_objectives_has_a_pareto_set_in_its_summary(finished):
+    summary = json.loads((finished.directory / "summary.json").read_text())
+    assert summary["objectives"] == ["val/balanced_accuracy", "val/ekld"]
+    assert [chosen["number"] for chosen in summary["pareto"]] == [0]
+    assert set(summary["pareto"][0]["test"]) >= {"test/balanced_accuracy", "test/ekld"}
+
+
+def test_status_as_json_is_one_object_that_says_all(finished):
+    values = json.loads(on(finished, "status", "--json").stdout)
+    assert (values["state"], values["total"], values["counts"]) == ("finished", 1, {"finished": 1})
+    assert [(trial["trial"], trial["epoch"]) for trial in values["trials"]] == [("baseline", 3), ("0", 3)]
+    assert values["best"][0]["trial"] == 0 and len(values["best"][0]["objectives"]) == 2
+
+
+def test_resume_of_a_finished_study_does_nothing_and_of_none_is_refused(finished, tmp_path):
+    done = on(finished, "resume")
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    done = call(gitdist("resume", "nothing", "--results", str(tmp_path / "empty")))
+    assert done.returncode == 2 and "no study 'nothing'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_longer_study_goes_on_and_keeps_its_first_trials_though_killed_at_its_very_end(finished):
+    before = finished.rows()
+    driver = subprocess.Popen(
+        gitdist("resume", finished.name, "--results", str(finished.results), "--set", "search.total=2"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for_rows(finished, "trials/0001", 3)
+    driver.kill()  # in the evaluation on test, or just before
+    driver.wait()
+    assert json.loads(on(finished, "status", "--json").stdout)["state"] == "interrupted"
+    done = on(finished, "resume")
+    assert done.returncode == 0 and "nothing to do" not in done.stdout, done.stdout + done.stderr
+    after = finished.rows()
+    assert {name: after[name] for name in before} == before and set(after) - set(before) == {"0001"}
+    assert json.loads((finished.directory / "summary.json").read_text())["trials"] == {"finished": 2}
+    check_mlflow(finished, Counter({"study": 1, "generator": 1, "baseline": 1, "trial": 2}), 3)
+
+
+def test_a_forbidden_change_is_refused_with_field_values_and_remedy_and_fork_takes_it(finished):
+    done = finished.run("--set", "trial.batch_size=16", "--set", "search.total=2")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert all(word in done.stderr for word in ("trial.batch_size", "32", "16", "--fork"))
+    artefacts = {path.name for kind in ("dataset", "ekld") for path in (finished.results / "store" / kind).iterdir()}
+    done = finished.run("--set", "trial.batch_size=16", "--fork", "other")
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = {path.name for kind in ("dataset", "ekld") for path in (finished.results / "store" / kind).iterdir()}
+    assert now == artefacts  # nothing was prepared anew
+    assert yaml.safe_load((finished.results / "other" / "study.yaml").read_text())["trial"]["batch_size"] == 16
+
+
+def test_sync_fills_an_empty_mlflow_and_the_second_time_has_nothing_to_do(finished):
+    database = finished.results / "mlflow.db"
+    before = {run.info.run_name: run.data.metrics for run in finished.runs()}
+    database.rename(finished.results / "mlflow.old")
+    done = on(finished, "sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {run.info.run_name: run.data.metrics for run in finished.runs()} == before
+    assert f"{len(before)} runs created" in done.stdout
+    check_mlflow(finished, Counter({"study": 1, "generator": 1, "baseline": 1, "trial": 2}), 3)
+    again = on(finished, "sync")
+    assert "0 runs created, 0 epochs added, 0 statuses mended" in again.stdout
+
+
+def test_failed_trials_are_tried_again_under_new_numbers(tmp_path: Path):
+    study = SmallStudy(tmp_path, overrides=BROKEN)
+    done = study.run()
+    assert done.returncode == 2 and "first failed with: " in done.stderr
+    shown = json.loads(on(study, "status", "--json").stdout)
+    assert shown["counts"] == {"failed": 1} and "epoch 1" in shown["trials"][1]["reason"]
+    done = on(study, "retry", "--failed")
+    assert "trying again: trial 0 as trial 1, the baseline" in done.stdout
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "FAIL"]
+    assert [trial.params for trial in study.trials()][0] == study.trials()[1].params
+    assert sorted(place.name for place in (study.directory / "trials").iterdir()) == ["0000", "0001"]
+    assert sorted(study.statuses()) == ["FAILED"] * 4 + ["FINISHED"]  # parent, baseline, two trials; generator
+    assert "0 runs created, 0 epochs added, 0 statuses mended" in on(study, "sync").stdout
+    refused = on(study, "retry")
+    assert refused.returncode == 2 and "--failed" in refused.stderr

@@ -1,0 +1,32 @@
+"""A disk that is soon full."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of ``size`` (``"1m"``, say) at ``place``; skip the test where that is not allowed."""
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a full disk needs a small one mounted, which is not allowed here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Fill a disk to its last ``leave`` bytes and return the file that does."""
+    file = disk / "full"
+    status = os.statvfs(disk)
+    with open(file, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, status.f_bavail * status.f_frsize - leave)
+    return file

@@ -1,0 +1,151 @@
+import pytest
+import yaml
+
+from gitdist.errors import SpecError
+from gitdist.spec import Dimension, SearchSpec, StudySpec
+from gitdist.spec.dimension import dependency_order
+from gitdist.spec.file import dump_study, parse_study
+
+CONDITIONAL = {
+    "sampler": {"choice": ["instance", "effective-number", "class-balanced"]},
+    "loss": {"choice": ["cross-entropy", "ldam"], "when": {"sampler": ["instance", "class-balanced"]}},
+    "effective_beta": {"float": [0.9, 0.999], "when": {"sampler": "effective-number"}},
+    "ldam_scale": {"int": [10, 30], "step": 5, "when": {"loss": "ldam"}},
+}
+
+
+def study(**search) -> StudySpec:
+    return parse_study({"name": "a", "search": {"space": CONDITIONAL, **search}}, "study.yaml")
+
+
+def test_one_value_of_a_condition_is_as_good_as_a_list():
+    assert study().search.space["effective_beta"].when == {"sampler": ("effective-number",)}
+
+
+def test_the_resolved_copy_of_every_new_field_means_the_same():
+    spec = parse_study(
+        {
+            "name": "a",
+            "ledger": "journal",
+            "search": {
+                "space": CONDITIONAL,
+                "objective": ["val/balanced_accuracy", "val/ekld"],
+                "try_first": [{"sampler": "instance", "loss": "ldam", "ldam_scale": 15}, {}],
+                "lag": 3,
+            },
+        },
+        "study.yaml",
+    )
+    assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
+
+
+def test_fields_come_after_those_that_they_depend_on():
+    space = {name: Dimension(**fields) for name, fields in reversed(CONDITIONAL.items())}
+    order = dependency_order(space)
+    assert sorted(order) == sorted(space)
+    assert all(order.index(other) < order.index(name) for name in space for other in space[name].when)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "inside", "outside"),
+    [
+        ({"int": [10, 30], "step": 5}, [10, 25, 30, 15.0], [9, 12, 31, 35, "10", True]),
+        ({"int": [1, 100], "log": True}, [1, 7, 100], [0, 101, 7.5]),
+        ({"float": [0.1, 0.9]}, [0.1, 0.5, 0.9], [0.09, 1, None, float("nan")]),
+        ({"float": [0.1, 0.9], "step": 0.2}, [0.1, 0.3, 0.7, 0.9], [0.2, 1.1]),
+        ({"choice": ["a", 1, None]}, ["a", 1, None], ["b", 2]),
+    ],
+)
+def test_a_dimension_knows_its_values(dimension, inside, outside):
+    dimension = Dimension(**dimension)
+    assert [value for value in [*inside, *outside] if dimension.contains(value)] == inside
+
+
+def test_objectives_are_one_or_several():
+    assert SearchSpec().objectives == ("val/balanced_accuracy",)
+    several = SearchSpec(objective=("val/balanced_accuracy", "val/ekld"))
+    assert several.objectives == ("val/balanced_accuracy", "val/ekld")
+    assert several.directions == ("maximize", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({"objective": ["val/ekld", "val/few_acuracy"]}, ["did you mean 'val/few_accuracy'"]),
+        ({"objective": ["val/ekld", "val/ekld"]}, ["search.objective", "each once"]),
+        ({"objective": []}, ["search.objective", "at least one"]),
+        ({"objective": ["val/ekld", "val/few_accuracy"], "pruner": {"kind": "median"}}, ["median", "one objective"]),
+        ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "'hyperband'", "'halving'"]),
+        ({"pruner": {"kind": "hyperband", "reduction_factor": 1}}, ["search.pruner.reduction_factor", "2"]),
+        ({"pruner": {"kind": "median", "min_epochs": 50}}, ["search.pruner.min_epochs", "below the 50 epochs", "50"]),
+        ({"lag": 0}, ["search.lag", "1", "0"]),
+        ({"space": {"fraction": {"float": [0, 1], "when": {"sampler": "instance"}}}}, ["fraction.when", "sampler"]),
+        (
+            {"space": {"flip": {"choice": [True, False]}, "lr": {"float": [0.1, 1], "when": {"flip": ["yes"]}}}},
+            ["lr.when.flip", "[True, False]", "'yes'"],
+        ),
+        (
+            {"space": {"epochs": {"int": [30, 50]}, "lr": {"float": [0.1, 1], "when": {"epochs": 30}}}},
+            ["lr.when", "choice", "epochs"],
+        ),
+        (
+            {
+                "space": {
+                    "flip": {"choice": [True, False], "when": {"loss": "ldam"}},
+                    "loss": {"choice": ["ldam", "cross-entropy"], "when": {"flip": True}},
+                    "lr": {"float": [0.1, 1]},
+                }
+            },
+            ["circle", "flip, loss"],
+        ),
+        ({"space": {"loss": {"choice": ["ldam", "ldam"]}}}, ["choices must differ"]),
+        ({"try_first": [{}, {"sampler": "instnce"}]}, ["try_first.1.sampler", "'instance'", "'instnce'"]),
+        ({"try_first": [{"samplr": "instance"}]}, ["try_first.0", "did you mean 'sampler'"]),
+        ({"try_first": [{"ldam_scale": 12}]}, ["try_first.0.ldam_scale", "[10, 30]", "steps", "12"]),
+        ({"try_first": [{"loss": "ldam", "sampler": "effective-number"}]}, ["try_first.0.loss", "not searched"]),
+        ({"try_first": [{}, {}], "total": 1}, ["try_first has 2 points", "total is 1"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_place_and_remedy(search, words):
+    with pytest.raises(SpecError) as caught:
+        study(**search)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_pruner_needs_trials_of_the_same_length():
+    with pytest.raises(SpecError, match="same epoch, but switch_epoch is searched"):
+        study(pruner={"kind": "median"}, space={"switch_epoch": {"int": [1, 9]}})
+
+
+def test_a_point_to_try_first_must_be_a_valid_trial_as_a_whole():
+    space = {"epochs": {"int": [40, 60]}, "switch_epoch": {"int": [0, 50]}}
+    assert study(space=space, try_first=[{"epochs": 60, "switch_epoch": 50}]).search.try_first
+    with pytest.raises(SpecError, match=r"try_first\.0: trial: switch_epoch must not lie beyond epochs, but 50 > 45"):
+        study(space=space, try_first=[{"epochs": 45, "switch_epoch": 50}])
+
+
+@pytest.mark.parametrize(
+    "line", ["sqlite", "journal", "postgresql://me@host:5432/db", "postgresql+psycopg://host/db?sslmode=require"]
+)
+def test_the_ledgers_place_is_known(line):
+    assert parse_study({"name": "a", "ledger": line}, "study.yaml").ledger == line
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("postgres", ["ledger", "sqlite, journal or postgresql://", "'postgres'"]),
+        ("mysql://host/db", ["postgresql://", "'mysql://host/db'"]),
+        ("postgresql://host", ["postgresql://", "'postgresql://host'"]),
+        ("postgresql://me:secret@host/db", ["PGPASSWORD", "~/.pgpass"]),
+        ("postgresql://host/db?password=secret", ["PGPASSWORD", "~/.pgpass"]),
+    ],
+)
+def test_a_wrong_place_or_a_password_in_it_is_refused(line, words):
+    with pytest.raises(SpecError) as caught:
+        parse_study({"name": "a", "ledger": line}, "study.yaml")
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "secret" not in message and "\n" not in message

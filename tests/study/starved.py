@@ -1,0 +1,49 @@
+"""A course on a Ray whose memory monitor kills early; the first trial asks for too much. Run by test_execution."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+memory = psutil.virtual_memory()
+os.environ["RAY_memory_usage_threshold"] = f"{(memory.total - memory.available + 2**31) / memory.total:.3f}"
+os.environ["RAY_memory_monitor_refresh_ms"] = "100"
+
+from gitdist.quiet import quieten  # noqa: E402
+
+quieten()
+
+import ray  # noqa: E402
+
+from gitdist.spec import Share, StudySpec  # noqa: E402
+from gitdist.study.course import Course  # noqa: E402
+from gitdist.study.events import Observers  # noqa: E402
+from gitdist.study.execution import run_trials  # noqa: E402
+from gitdist.study.ledger.ledger import Ledger  # noqa: E402
+from gitdist.study.paths import StudyPaths  # noqa: E402
+
+
+def train(config: dict) -> None:
+    from ray import tune
+
+    held = []
+    for epoch in range(1, 4):
+        tune.report({"row": {"epoch": epoch, "val/balanced_accuracy": 0.5}})
+        while config["number"] == 0:
+            held.append(b"x" * 2**27)
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    spec = StudySpec(name="study", trial={"epochs": 3}, search={"total": 3, "algorithm": "random"})
+    paths = StudyPaths(Path(sys.argv[1]), "study")
+    paths.create()
+    ledger = Ledger.open(paths, spec)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    run_trials(train, Course(ledger, Observers([]), spec, with_baseline=False), Share(cpu=1), max_concurrent=2)
+    print(json.dumps([[record.state, record.reason] for record in ledger.trials()]))
+    ledger.close()
+    ray.shutdown()

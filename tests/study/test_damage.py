@@ -1,0 +1,56 @@
+"""Files that a crash or a full disk damaged: recovered, or a clear error that names the file; never a wrong result."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from gitdist.study.rows import read_rows
+from tests.disks import small_disk
+from tests.study.small_study import SmallStudy, check_whole, wait_for_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def cut(path: Path, part: float = 0.7) -> None:
+    """Leave only the beginning of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+
+
+def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undisturbed):
+    study = SmallStudy(tmp_path)
+    driver = study.start()
+    wait_for_rows(study, "trials/0001", 2)  # trial 0 or the baseline has ended by then
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=60)
+    begun = [rows.parent for rows in study.directory.rglob("rows.jsonl") if read_rows(rows)]
+    assert len(begun) >= 2
+    for directory in begun:  # another one may just have been made, and be empty
+        cut(max(directory.glob("epoch-*.pt")))
+        rows = directory / "rows.jsonl"
+        rows.write_bytes(rows.read_bytes()[:-20])  # a torn last line
+    for pattern in ("generator/*/generator.safetensors", "dataset/*/*.arrow", "ekld/*/*.npy"):
+        found = sorted((study.results / "store").glob(pattern))
+        assert found, pattern
+        cut(found[0])
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+
+
+def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_it_goes_on_when_there_is_space(tmp_path, undisturbed):
+    study = SmallStudy(tmp_path)
+    study.directory.mkdir()
+    with small_disk(study.directory / "trials", "3m"):  # room for one checkpoint
+        done = study.run()
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = done.stderr.strip().splitlines()
+        assert str(study.directory / "trials") in line and "No space left" in line and "same command" in line
+        assert "RUNNING" not in study.statuses()
+        assert "FAIL" not in [trial.state.name for trial in study.trials()]
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()

@@ -1,0 +1,111 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from gitdist.errors import DataError, DiskTrouble, StoreError, StreamError, StreamLost, TrialFailure
+from gitdist.study.failure import describe_failure
+from tests.disks import fill, small_disk
+
+
+def raised(action):
+    try:
+        action()
+    except Exception as error:
+        return error
+    raise AssertionError("it went well")
+
+
+def cuda_says_no():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation.")
+
+
+def library_says_no():
+    raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+
+def kernel_says_no():
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: torch.empty(10**14, dtype=torch.uint8),
+        lambda: np.zeros(10**15, np.uint8),
+        cuda_says_no,
+        library_says_no,
+        kernel_says_no,
+    ],
+)
+def test_lack_of_memory_is_told_with_the_remedies(tmp_path, action):
+    error = raised(action)
+    report = describe_failure(error, tmp_path)
+    reason = str(error).splitlines()[0]
+    assert report == {
+        "failed": f"out of memory: {reason}; lower trial.batch_size, give trials more by resources.trial, "
+        f"or run fewer at once by resources.max_concurrent (see {tmp_path / 'error.txt'})"
+    }
+    assert reason in (tmp_path / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), StreamError("block 3 cannot be made"), RuntimeError("no\nwhat")]
+)
+def test_a_bug_is_told_by_its_last_line_and_its_traceback_is_kept(tmp_path, error):
+    def broken():
+        raise error
+
+    report = describe_failure(raised(broken), tmp_path)
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    assert report == {"failed": f"{reason} (see {tmp_path / 'error.txt'})"}
+    text = (tmp_path / "error.txt").read_text()
+    assert text.startswith("Traceback") and "in broken" in text and reason in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("failed", TrialFailure("loss became nan in epoch 3, step 4")),
+        ("lost", StreamLost("the stream must deliver")),
+        ("halt", DiskTrouble("the disk must hold x")),
+        ("halt", StoreError("a checkpoint holds tensors")),
+        ("halt", DataError("a prepared data set must be whole")),
+    ],
+)
+def test_a_cause_that_explains_itself_needs_no_traceback(tmp_path, kind, error):
+    assert describe_failure(error, tmp_path) == {kind: str(error)}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        StoreError("an artefact must be whole"),
+        DataError("a prepared data set must be whole"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ],
+)
+def test_trouble_with_a_servers_files_halts_too(tmp_path, cause):
+    error = StreamError("the stream must make block 3 of class 1, but a file is missing")
+    error.__cause__ = cause
+    assert describe_failure(error, tmp_path) == {"halt": str(error)}
+
+
+def test_a_stream_that_is_gone_is_lost_whatever_it_fell_ill_with(tmp_path):
+    error = StreamLost("the stream must deliver")
+    error.__cause__ = StoreError("an artefact must be whole")
+    assert describe_failure(error, tmp_path) == {"lost": str(error)}
+
+
+def test_a_full_disk_that_nobody_put_into_words_halts_too(tmp_path):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/x")
+    assert describe_failure(error, tmp_path) == {"halt": "[Errno 28] No space left on device: '/full/x'"}
+
+
+def test_without_room_for_the_traceback_the_reason_alone_is_told(tmp_path):
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        fill(disk)
+        assert describe_failure(KeyError("a bug"), disk) == {"failed": "KeyError: 'a bug'"}

@@ -1,0 +1,206 @@
+"""Studies whose processes are killed end as if nothing had happened: real SIGKILL, the real command line."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.study.small_study import SmallStudy, call, check_whole, gitdist, wait_for_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+LIGHT = ("generator={kind: identity}", "search.total=1")
+
+
+def kill_at(study: SmallStudy, moment_s: float) -> float:
+    """Start the driver, SIGKILL it after so long, and return when it was; the study must not have ended before."""
+    driver = study.start()
+    started = time.monotonic()
+    try:
+        driver.wait(moment_s)
+    except subprocess.TimeoutExpired:
+        driver.send_signal(signal.SIGKILL)
+    lasted = time.monotonic() - started
+    driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGKILL, "the driver ended before it was killed"
+    return lasted
+
+
+def campaign(study: SmallStudy, seed: int, undisturbed: SmallStudy) -> str:
+    """Kill a study at two random moments, one of them in the first 5 s; return what was done to it."""
+    rng = random.Random(seed)
+    whole_s = json.loads((undisturbed.directory / "summary.json").read_text())["wall_s"]
+    moments = [rng.uniform(0.2, 5.0), rng.uniform(0.2, 0.9) * whole_s]
+    rng.shuffle(moments)
+    moments = [kill_at(study, moment) for moment in moments]
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+    return f"seed {seed}: killed after {moments[0]:.1f} s and {moments[1]:.1f} s; ended exact"
+
+
+def test_a_study_killed_twice_ends_exact(tmp_path, undisturbed):
+    print(campaign(SmallStudy(tmp_path), 0, undisturbed))
+
+
+def test_a_study_on_postgresql_that_is_killed_ends_exact(tmp_path, database):
+    study = SmallStudy(tmp_path, ledger=database, overrides=LIGHT)
+    driver = study.start()
+    wait_for_rows(study)
+    driver.kill()
+    driver.communicate(timeout=60)
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_studies_killed_twice_end_exact(tmp_path, undisturbed):
+    for seed in range(1, 11):
+        # every other one shares its store and MLflow with others, every third has a journal
+        results = tmp_path / (f"own-{seed}" if seed % 2 else "shared")
+        study = SmallStudy(results, f"small-{seed}", ledger="sqlite" if seed % 3 else "journal")
+        print(campaign(study, seed, undisturbed), flush=True)
+
+
+PRUNING = (
+    "generator={kind: identity}",
+    "trial.epochs=5",
+    "search={total: 4, startup: 2, space: {threshold: {int: [20, 61]}, lr: {float: [0.001, 0.5], log: true}}}",
+    "search.pruner={kind: successive-halving, min_epochs: 1, reduction_factor: 2}",
+    "resources.max_concurrent=1",
+)
+
+
+def ends(study: SmallStudy) -> list[tuple]:
+    return [(trial.number, trial.state.name, trial.last_step, trial.params, trial.values) for trial in study.trials()]
+
+
+def test_an_interrupted_serial_study_prunes_the_same_trials(tmp_path):
+    whole, broken = (SmallStudy(tmp_path / name, overrides=PRUNING) for name in ("whole", "broken"))
+    done = whole.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    pruned = [end[0] for end in ends(whole) if end[1] == "PRUNED"]
+    assert pruned
+    driver = broken.start()
+    wait_for_rows(broken, f"trials/{pruned[0]:04d}", 1)
+    driver.kill()
+    driver.communicate(timeout=60)
+    done = broken.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ends(broken) == ends(whole)
+    assert broken.rows() == whole.rows()
+    tagged = [run for run in broken.runs() if "gitdist.pruned" in run.data.tags]
+    assert {run.info.status for run in tagged} == {"FINISHED"}
+    assert sorted(int(run.data.tags["gitdist.trial"]) for run in tagged) == pruned
+
+
+def offspring(pid: int, title: str) -> Iterator[psutil.Process]:
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            if title in " ".join(child.cmdline()) or title == child.name():
+                yield child
+        except psutil.Error:
+            continue
+
+
+def kill_offspring(driver: subprocess.Popen, *titles: str) -> None:
+    """SIGKILL every descendant of the driver that Ray names so; there must be one."""
+    victims = [process for title in titles for process in offspring(driver.pid, title)]
+    assert victims, [child.cmdline() for child in psutil.Process(driver.pid).children(recursive=True)]
+    for process in victims:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
+    study = SmallStudy(tmp_path)
+    driver = study.start()
+    deadline = time.monotonic() + 300
+    while not list((study.results / "store" / "work").glob("generator-*/step-*")):
+        assert time.monotonic() < deadline and driver.poll() is None
+        time.sleep(0.01)
+    kill_offspring(driver, "ray::_train")
+    for trial, victim in (("trials/0000", "ray::ImplicitFunc"), ("trials/0001", "ray::GeneratorServer")):
+        wait_for_rows(study, trial)
+        kill_offspring(driver, victim)
+    wait_for_rows(study, "trials/0001", 2)
+    kill_offspring(driver, "ray::Router")
+    shown, errors = driver.communicate(timeout=400)
+    assert driver.returncode == 0, shown + errors
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+
+
+@pytest.mark.parametrize(
+    "victims",
+    [pytest.param(("gcs_server",), marks=pytest.mark.slow, id="control"), ("gcs_server", "raylet", "ray::")],
+)
+def test_the_death_of_the_whole_local_ray_is_survived(tmp_path, undisturbed, victims):
+    study = SmallStudy(tmp_path)
+    driver = study.start()
+    wait_for_rows(study)
+    kill_offspring(driver, *victims)
+    shown, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, shown + errors
+    assert "Ray on this machine has died" in shown
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+
+
+def test_ctrl_c_once_lets_the_epoch_end_and_says_how_to_go_on(tmp_path, undisturbed):
+    study = SmallStudy(tmp_path)
+    driver = study.start()
+    wait_for_rows(study)
+    driver.send_signal(signal.SIGINT)
+    shown, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130, shown + errors
+    assert "stopping after the epochs under way" in shown
+    assert f"gitdist resume small --results {study.results}" in shown
+    assert "RUNNING" not in study.statuses() and "KILLED" in study.statuses()
+    assert "Traceback" not in shown + errors
+    done = call(gitdist("resume", "small", "--results", str(study.results)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+
+
+def test_ctrl_c_twice_stops_at_once_and_is_still_resumable(tmp_path):
+    study = SmallStudy(tmp_path, overrides=LIGHT)
+    driver = study.start()
+    wait_for_rows(study)
+    driver.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    driver.send_signal(signal.SIGINT)
+    shown, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130, shown + errors
+    assert "RUNNING" not in study.statuses()
+    assert "Traceback" not in shown + errors
+    assert study.run().returncode == 0
+    check_whole(study, 1)
+
+
+def test_a_second_driver_is_refused_or_takes_over_and_the_first_one_then_keeps_still(tmp_path, undisturbed):
+    study = SmallStudy(tmp_path)
+    first = study.start()
+    wait_for_rows(study)
+    first.send_signal(signal.SIGSTOP)
+    refused = study.run()
+    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+    assert str(first.pid) in refused.stderr and "--take-over" in refused.stderr
+    second = study.run("--take-over")
+    assert second.returncode == 0, second.stdout + second.stderr
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 2 and "was taken over" in errors and len(errors.strip().splitlines()) == 1
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()

@@ -1,0 +1,199 @@
+"""What a worker reports and leaves on disk, without Tune; the stream's actors are looked for in a real Ray."""
+
+import json
+
+import pytest
+import torch
+
+from gitdist.spec import StudySpec
+from gitdist.store import Store
+from gitdist.study.attempt import Attempt
+from gitdist.study.paths import TrialId
+from gitdist.study.rows import read_rows
+from gitdist.study.worker import TrialContext, evaluate_on_test, trial_reports
+from gitdist.trial.checkpoint import completed_rows
+from gitdist.trial.evaluation import EkldRequest, ekld_set
+from tests.disks import fill, small_disk
+from tests.trial.toys import short_spec, small_digits, timeless
+
+TRIAL = TrialId("trial", 3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return small_digits(tmp_path_factory.mktemp("digits"), kind="exponential", largest=60, factor=0.1)
+
+
+@pytest.fixture(scope="module")
+def pairs(digits, tmp_path_factory):
+    """Directories of the eKLD images by split."""
+    store = Store(tmp_path_factory.mktemp("pairs"))
+    return {
+        split: ekld_set(
+            digits, EkldRequest(split=split, images_per_class=2, transformations=2, seed=0), store
+        ).directory
+        for split in ("validation", "test")
+    }
+
+
+@pytest.fixture
+def context_in(digits, pairs):
+    def make(results, dataset=None, **fields):
+        trial = short_spec(**{"epochs": 3, "fraction": 0.0, "lr_milestones": (2,), **fields})
+        return TrialContext(
+            spec=StudySpec(name="study", trial=trial),
+            results=results,
+            dataset=dataset or digits.directory,
+            validation_ekld=pairs["validation"],
+            router="gitdist-none-router",
+        )
+
+    return make
+
+
+@pytest.fixture
+def context(context_in, tmp_path):
+    return context_in(tmp_path)
+
+
+def run(context, noted=0):
+    return list(trial_reports(context, TRIAL, {}, noted))
+
+
+def interrupted(context, num_rows):
+    reports = trial_reports(context, TRIAL, {})
+    found = [next(reports) for _ in range(num_rows)]
+    reports.close()
+    return found
+
+
+def epochs(reports):
+    return [report["row"]["epoch"] for report in reports]
+
+
+def test_every_row_is_reported_once_it_is_in_the_file(context):
+    path = context.paths.rows(TRIAL)
+    reported = []
+    for report in trial_reports(context, TRIAL, {}):
+        reported.append(report["row"])
+        assert read_rows(path) == reported
+    assert [row["epoch"] for row in reported] == [1, 2, 3]
+    assert json.loads((path.parent / "trial.json").read_text())["number"] == 3
+
+
+@pytest.mark.parametrize(("noted", "expected"), [(0, [1, 2, 3]), (2, [2, 3]), (3, [2, 3])])
+def test_after_an_interruption_completed_rows_come_again_from_the_last_noted_one(context, noted, expected):
+    before = interrupted(context, 2)
+    after = run(context, noted)
+    assert epochs(after) == expected
+    assert {report["row"]["epoch"]: report["row"] for report in after}[2] == before[1]["row"]
+    assert read_rows(context.paths.rows(TRIAL)) == completed_rows(context.paths.trial(TRIAL))
+
+
+def files_of(context):
+    return {file: file.read_bytes() for file in context.paths.trial(TRIAL).iterdir()}
+
+
+def test_a_superseded_worker_writes_and_reports_nothing_more(context):
+    old = trial_reports(context, TRIAL, {})
+    next(old)
+    new = run(context)
+    left = files_of(context)
+    assert epochs(new) == [1, 2, 3]
+    assert list(old) == []
+    assert files_of(context) == left
+
+
+def test_a_superseded_worker_that_fails_is_as_quiet(context):
+    directory = context.paths.trial(TRIAL)
+    mine, old = trial_reports(context, TRIAL, {}), trial_reports(context, TRIAL, {})
+    next(mine)
+    assert mine.throw(RuntimeError("a bug"))["failed"].startswith("RuntimeError: a bug")
+    (directory / "error.txt").unlink()
+    next(old)
+    Attempt.begin(directory)
+    with pytest.raises(StopIteration):
+        old.throw(RuntimeError("a bug"))
+    assert not (directory / "error.txt").exists()
+
+
+def test_a_full_disk_halts_and_with_room_the_trial_goes_on_to_the_same_end(context_in, tmp_path):
+    expected = run(context_in(tmp_path))
+    size = sum(len(content) for content in files_of(context_in(tmp_path)).values())
+    with small_disk(tmp_path / "disk", str(4 * size)) as disk:
+        context = context_in(disk)
+        reports = trial_reports(context, TRIAL, {})
+        assert epochs([next(reports), next(reports)]) == [1, 2]
+        full = fill(disk, leave=size // 4)
+        (report,) = reports
+        assert set(report) == {"halt"} and "epoch-000003" in report["halt"] and "free space" in report["halt"]
+        assert not list(context.paths.trial(TRIAL).glob(".*")) and len(read_rows(context.paths.rows(TRIAL))) == 2
+        full.unlink()
+        rows = [report["row"] for report in run(context)]
+        assert timeless(rows) == timeless([report["row"] for report in expected])
+
+
+def test_a_disk_that_is_full_from_the_start_halts(context_in, tmp_path):
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        fill(disk)
+        (report,) = run(context_in(disk))
+        assert set(report) == {"halt"} and str(disk) in report["halt"]
+
+
+def test_a_truncated_data_set_halts_with_the_name_of_its_file(context_in, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.arrow").write_bytes(b"ARROW1\0\0 and no more")
+    (report,) = run(context_in(tmp_path, tmp_path / "data"))
+    assert set(report) == {"halt"} and "train.arrow" in report["halt"]
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial(context_in, tmp_path):
+    (report,) = run(context_in(tmp_path, lr=1e30, lr_warmup_epochs=0))
+    assert set(report) == {"failed"} and "in epoch 1, step" in report["failed"]
+
+
+def test_a_bug_fails_the_trial_and_its_traceback_is_kept(context):
+    directory = context.paths.trial(TRIAL)
+    (directory / "trial.json").mkdir(parents=True)
+    (report,) = run(context)
+    assert report["failed"].startswith("IsADirectoryError: ") and report["failed"].endswith(f"{directory}/error.txt)")
+    assert "in trial_reports" in (directory / "error.txt").read_text()
+
+
+@pytest.mark.ray
+def test_a_stream_that_is_gone_is_lost_not_failed(ray_cluster, context_in, tmp_path):
+    (report,) = run(context_in(tmp_path, fraction=0.5))
+    assert set(report) == {"lost"} and "gitdist-none-router" in report["lost"]
+
+
+def test_a_damaged_last_checkpoint_is_trained_again_before_the_test(context_in, pairs, tmp_path):
+    results = []
+    for name in ("whole", "damaged"):
+        context = context_in(tmp_path / name)
+        run(context)
+        if name == "damaged":
+            newest = max(context.paths.trial(TRIAL).glob("epoch-*"))
+            newest.write_bytes(newest.read_bytes()[:-1])
+        results.append(evaluate_on_test(context, TRIAL, {}, pairs["test"]))
+        assert len(read_rows(context.paths.rows(TRIAL))) == 3
+    for result in results:
+        del result["evaluating_s"]
+    assert results[0] == results[1]
+
+
+def test_test_metrics_are_measured_once_and_again_where_their_file_is_damaged(context, pairs):
+    run(context)
+    first = evaluate_on_test(context, TRIAL, {}, pairs["test"])
+    assert evaluate_on_test(context, TRIAL, {}, pairs["test"]) == first
+    place = context.paths.trial(TRIAL) / "test.json"
+    place.write_bytes(place.read_bytes()[:40])
+    again = evaluate_on_test(context, TRIAL, {}, pairs["test"])
+    assert again["metrics"] == first["metrics"]
+    assert json.loads(place.read_text()) == again

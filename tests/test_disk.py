@@ -1,0 +1,68 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gitdist.disk import append_whole, disk_trouble, replace_file, write_atomic
+from gitdist.errors import DiskTrouble
+from tests.disks import fill, small_disk
+
+
+def test_an_atomic_write_replaces_the_whole_file_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(TypeError):
+        write_atomic(path, "text")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"new" and [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_replaced_writer_appends_does_not_reach_its_successors_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    first = replace_file(path, b"a")
+    second = replace_file(path, b"b")
+    append_whole(first, b"1", path)
+    append_whole(second, b"2", path)
+    assert path.read_bytes() == b"b2"
+    os.close(first)
+    os.close(second)
+
+
+def test_a_full_disk_keeps_the_old_file_and_is_told_in_one_line_with_name_size_and_remedy(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        path = disk / "file"
+        write_atomic(path, b"old")
+        with pytest.raises(DiskTrouble) as caught:
+            write_atomic(path, bytes(300_000))
+        assert path.read_bytes() == b"old" and [file.name for file in disk.iterdir()] == ["file"]
+        assert str(caught.value) == (
+            f"the disk must hold {path} (300,000 bytes), but says: No space left on device; free space there or move "
+            "the results to another disk (--results DIR), then run the same command again"
+        )
+
+
+def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        path = disk / "rows"
+        descriptor = replace_file(path, b"whole\n")
+        full = fill(disk, leave=8192)
+        with pytest.raises(DiskTrouble, match="rows"):
+            append_whole(descriptor, bytes(50_000), path)
+        assert path.read_bytes() == b"whole\n"
+        full.unlink()
+        append_whole(descriptor, b"too\n", path)
+        assert path.read_bytes() == b"whole\ntoo\n"
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_other_refusals_of_a_disk_are_told_alike(number: int) -> None:
+    with pytest.raises(DiskTrouble, match=f"/x, but says: {os.strerror(number)}"), disk_trouble(Path("/x")):
+        raise OSError(number, os.strerror(number))
+
+
+def test_an_error_that_is_not_the_disks_passes_unchanged() -> None:
+    with pytest.raises(FileNotFoundError), disk_trouble(Path("/x")):
+        raise FileNotFoundError(errno.ENOENT, "gone")

@@ -1,0 +1,12 @@
+"""Waiting for what another thread or process does."""
+
+import time
+from collections.abc import Callable
+
+
+def until(condition: Callable[[], object], pause_s: float = 0.01) -> None:
+    """Return once ``condition`` is met, looking again after each pause; fail after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(pause_s)
