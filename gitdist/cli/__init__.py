@@ -1,5 +1,7 @@
 """The command line: ``gitdist run | resume | retry | status | sync | ui | generator | data``."""
 
+import atexit
+import gc
 import sys
 
 from gitdist.cli.app import app, console_for_errors
@@ -12,6 +14,10 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line; the user's own errors are one line on standard error and exit code 2."""
     quieten()
+    # What is imported stays. Looking through all of it for garbage takes a fifth of the start (3.9 s, without 3.1 s)
+    # and most of the end (1.4 s, without 0.2 s).
+    gc.set_threshold(10_000, 20, 20)
+    atexit.register(gc.freeze)
     try:
         app()
     except GitdistError as error:
