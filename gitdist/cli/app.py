@@ -129,7 +129,7 @@ def status(
 
 @app.command()
 def ui(
-    study: Annotated[str | None, typer.Argument(help="A study whose own tracking store to open.")] = None,
+    study: Annotated[str | None, typer.Argument(help="Name or file of a study whose own store to open.")] = None,
     results: Results = RESULTS,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
-from gitdist.study.driver import load_stored_spec
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.tracker import tracking_uri
+from gitdist.study.tracking.database import database_file
+from gitdist.study.tracking.place import tracking_uri, without_password
 
 _HOST = "127.0.0.1"
-_SQLITE = "sqlite:///"
 
 
 def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
     """Serve the MLflow UI until interrupted; name its address where a server runs already.
 
     Args:
-        study: a study whose own tracking store is meant; None = the results directory's.
+        study: name or file of a study whose own tracking store is meant; None = the results directory's.
         results: the results directory.
         port: port on 127.0.0.1.
         console: where its address is printed.
@@ -29,18 +29,17 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     Raises:
         StudyError: there is nothing to show, or the port is in use.
     """
-    paths = StudyPaths(results, study or "")
-    uri = tracking_uri(paths, load_stored_spec(paths).tracking.uri if study else None)
+    paths, spec = stored_study(study, results) if study else (StudyPaths(results, ""), None)
+    uri = tracking_uri(paths, spec.tracking.uri if spec else None)
+    shown, file = without_password(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):
-        console.print(f"this store has a server of its own: open {uri}", highlight=False, soft_wrap=True)
+        console.print(f"this store has a server of its own: open {shown}", highlight=False, soft_wrap=True)
         return
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
-        raise StudyError(
-            f"no MLflow store at {uri.removeprefix(_SQLITE)}; run a study first, or name its place with --results"
-        )
+    if file is not None and not file.exists():
+        raise StudyError(f"no MLflow store at {file}; run a study first, or name its place with --results")
     _check_port(port)
     place = f"http://{_HOST}:{port}"
-    console.print(f"MLflow UI on {place} for {uri} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    console.print(f"MLflow UI on {place} for {shown} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
     try:
         exit_code = _serve(uri, port)
     except KeyboardInterrupt:

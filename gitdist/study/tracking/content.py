@@ -167,6 +167,23 @@ def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] 
     )
 
 
+def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
+    """Return the parent run's status while no driver works on the study.
+
+    Args:
+        states: of all trials ever, and of the baseline.
+        num_open: trials that are to be run yet.
+        finished: whether the study has a summary.
+    """
+    ended = {outcome and outcome.state for _, outcome in states.values()}
+    if num_open or not ended <= {"finished", "pruned", "failed"}:
+        return "KILLED"
+    searched = {outcome.state for trial, (_, outcome) in states.items() if outcome and trial.role == "trial"}
+    if searched and "finished" not in searched:
+        return "FAILED"
+    return "FINISHED" if finished else "KILLED"
+
+
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":

@@ -1,19 +1,37 @@
 """Brings something outside up to date on a thread of its own, so that nobody waits for it; what fails is tried again.
 
-    mark(key) --> due keys, oldest first --the thread: deliver(key)--> delivered
-                       ^-- failed: back to the end, then a pause (1 s, doubling to 30 s while nothing succeeds)
+    mark(key) --> due, at once --the thread: deliver(key)--> delivered
+                   ^-- failed: due again after a pause of its own (1 s, doubling to 30 s)
 
 A key says what has changed, not how: ``deliver`` reads the newest wanted state itself, so any number of marks before it
-are one delivery, and a mark during it makes one more. ``mark`` never waits; only ``flush`` and ``close`` do.
+are one delivery, and a mark during it makes one more. What was just marked comes before what has failed. ``mark`` never
+waits; only ``flush`` and ``close`` do.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
 K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class _Due:
+    """When a key is due: at once, or ``pause_s`` after it failed; a hurry leaves the first pause of it."""
+
+    failed_at: float = -math.inf  # of time.monotonic
+    pause_s: float = 0.0
+
+    def at(self, hurried: bool) -> float:
+        return self.failed_at + (min(self.pause_s, FIRST_PAUSE_S) if hurried else self.pause_s)
+
+    def failed(self) -> "_Due":
+        return _Due(time.monotonic(), min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S))
 
 
 class Deliveries(Generic[K]):
@@ -30,7 +48,8 @@ class Deliveries(Generic[K]):
             recovered: told when nothing is due any more after a failure.
         """
         self._deliver, self._tell_failed, self._tell_recovered = deliver, failed, recovered
-        self._due: dict[K, bool] = {}  # False while it is being delivered as it is now
+        self._due: dict[K, _Due] = {}
+        self._under_way: tuple[K, ...] = ()  # the one key that is being delivered, if any
         self._failing = self._hurried = self._ended = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="gitdist-deliveries", daemon=True)
@@ -40,7 +59,7 @@ class Deliveries(Generic[K]):
         """Note that ``keys`` have changed."""
         with self._changed:
             if not self._abandoned:
-                self._due.update(dict.fromkeys(keys, True))
+                self._due.update(dict.fromkeys(keys, _Due()))
                 self._changed.notify_all()
 
     def flush(self, patience_s: float) -> list[K]:
@@ -48,9 +67,9 @@ class Deliveries(Generic[K]):
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._due, timeout=patience_s)
+            self._changed.wait_for(lambda: not (self._due or self._under_way), timeout=patience_s)
             self._hurried = False
-            return list(self._due)
+            return list(dict.fromkeys([*self._under_way, *self._due]))
 
     def close(self, patience_s: float) -> list[K]:
         """Flush, end the thread, and return what could not be delivered; a second time does nothing."""
@@ -68,48 +87,47 @@ class Deliveries(Generic[K]):
         """Drop what is due and end the thread, without waiting for a delivery under way; later marks do nothing."""
         with self._changed:
             self._ended = self._abandoned = True
-            self._due.clear()
+            self._due, self._under_way = {}, ()
             self._changed.notify_all()
 
     def _work(self) -> None:
-        pause_s = 0.0
-        while (key := self._begin(pause_s)) is not None:
+        while (begun := self._begin()) is not None:
+            key, due = begun
             try:
                 self._deliver(key)
             except Exception as error:  # whatever the outside raises
-                pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-                self._put_back(key, error)
+                self._put_back(key, due, error)
             else:
-                pause_s = 0.0
-                self._settle(key)
+                self._settle()
 
-    def _begin(self, pause_s: float) -> K | None:
-        """Wait out the pause, of which a hurry leaves the first step only, and then for a due key; None = the end."""
+    def _begin(self) -> tuple[K, _Due] | None:
+        """Wait for the next key that is due; None = the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._hurried, timeout=pause_s - FIRST_PAUSE_S)
-            self._changed.wait_for(lambda: self._ended, timeout=min(pause_s, FIRST_PAUSE_S))
-            self._changed.wait_for(lambda: self._ended or self._due)
-            if self._ended:
-                return None
-            key = next(iter(self._due))
-            self._due[key] = False
-            return key
+            while not self._ended:
+                key = min(self._due, key=lambda key: self._due[key].at(self._hurried), default=None)
+                if key is None:
+                    self._changed.wait()
+                    continue
+                wait_s = self._due[key].at(self._hurried) - time.monotonic()
+                if wait_s <= 0:
+                    self._under_way = (key,)
+                    return key, self._due.pop(key)
+                self._changed.wait(wait_s)
+        return None
 
-    def _put_back(self, key: K, error: Exception) -> None:
-        with self._changed:
-            if not self._abandoned:
-                self._due[key] = self._due.pop(key)
-            first = not self._failing and not self._ended
-            self._failing = True
-        if first:
+    def _put_back(self, key: K, due: _Due, error: Exception) -> None:
+        if not self._failing and not self._ended:
             self._tell_failed(error)
-
-    def _settle(self, key: K) -> None:
         with self._changed:
-            if not self._due.get(key):
-                self._due.pop(key, None)
-            recovered = self._failing and not self._due and not self._ended
-            self._failing = self._failing and not recovered
-            self._changed.notify_all()
-        if recovered:
+            self._failing = True
+            self._under_way = ()
+            if not self._abandoned:
+                self._due.setdefault(key, due.failed())  # unless it was marked meanwhile
+
+    def _settle(self) -> None:
+        if self._failing and not self._due and not self._ended:
+            self._failing = False
             self._tell_recovered()
+        with self._changed:
+            self._under_way = ()
+            self._changed.notify_all()

@@ -80,6 +80,11 @@ class StudyRuns:
         self._records = {}
         self._adopt({})
 
+    def parent_id(self) -> str:
+        """Return the id of the parent run, which is made where it is missing."""
+        found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, ())
+        return found.run_id
+
     def bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], *, thorough: bool = False) -> Changes:
         """Make a run hold what is wanted.
 
@@ -105,7 +110,7 @@ class StudyRuns:
     def _bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], thorough: bool) -> Changes:
         points, figures = wanted.points(), wanted.figures()
         moments = [point.time_ms for point in points] or ([figures.time_ms] if figures else [])
-        parent = {} if key == STUDY else {"mlflow.parentRunId": self._parent()}
+        parent = {} if key == STUDY else {"mlflow.parentRunId": self.parent_id()}
         record = self._find(key)
         created = record is None
         if record is None:
@@ -121,10 +126,6 @@ class StudyRuns:
             if changed:
                 self._set_status(record, wanted.status, moments[-1:])
         return Changes(created=created, steps=len(missing), status=changed and not created)
-
-    def _parent(self) -> str:
-        found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, ())
-        return found.run_id
 
     def _find(self, key: RunKey) -> _Record | None:
         if key not in self._records:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
@@ -75,6 +75,8 @@ def unusable(uri: str, error: BaseException) -> StudyError:
 def _find_experiment(client: MlflowClient, paths: StudyPaths, own_place: bool) -> Experiment:
     experiment = client.get_experiment_by_name(paths.name)
     if experiment is not None:
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            client.restore_experiment(experiment.experiment_id)  # its name cannot be given again
         return experiment
     place = (paths.artefacts / paths.name).resolve().as_uri() if own_place else None
     tags = {"mlflow.experimentKind": "custom_model_development"}  # opens as model training, not as GenAI

@@ -13,11 +13,11 @@ from gitdist.study.tracking.content import (
     GENERATOR,
     STUDY,
     RunKey,
-    Status,
     Wanted,
     generator_content,
     loss_points,
     study_content,
+    study_status,
     trial_contents,
 )
 from gitdist.study.tracking.place import without_password
@@ -92,28 +92,27 @@ def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
     runs.load()
     contents = _contents(paths, record)
     tags = {**record.tags, **({"gitdist.generator": record.generator.name} if record.generator else {})}
-    changes = {key: runs.bring(key, content, tags, thorough=True) for key, content in contents.items()}
-    return _count(changes, runs.kill_strays(contents))
+    changes: dict[RunKey, Changes] = {}
+    failures: list[Exception] = []
+    for key, content in contents.items():
+        try:
+            changes[key] = runs.bring(key, content, tags, thorough=True)
+        except Exception as error:  # a file that its place does not take, say, keeps no other run from being true
+            failures.append(error)
+    num_strays = runs.kill_strays(contents)
+    if failures:
+        raise failures[0]
+    return _count(changes, num_strays)
 
 
 def _contents(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, Wanted]:
     summary = read_summary(paths)
-    contents = {STUDY: study_content(paths, _status(record, finished=summary is not None), summary)}
+    status = study_status(record.states, record.num_open, finished=summary is not None)
+    contents = {STUDY: study_content(paths, status, summary)}
     if record.generator is not None:
         losses = loss_points(record.generator.steps)
         contents[GENERATOR] = generator_content(record.generator.params, losses, "FINISHED", paths.samples)
     return contents | trial_contents(paths, record.states)
-
-
-def _status(record: StudyRecord, finished: bool) -> Status:
-    """Return what the study's last driver said of it at its end, or would have said."""
-    ended = [outcome and outcome.state for _, outcome in record.states.values()]
-    if record.num_open or not {*ended} <= {"finished", "pruned", "failed"}:
-        return "KILLED"
-    searched = {outcome.state for trial, (_, outcome) in record.states.items() if outcome and trial.role == "trial"}
-    if searched and "finished" not in searched:
-        return "FAILED"
-    return "FINISHED" if finished else "KILLED"
 
 
 def _count(changes: Mapping[RunKey, Changes], num_strays: int) -> SyncCounts:

@@ -73,6 +73,7 @@ class Tracker:
         self._paths, self._uri, self._identity, self._tell = paths, uri, identity, warn
         self._tags = dict(tags)
         self._runs: StudyRuns | None = None
+        self._parent: str | None = None  # id of the parent run, as far as it is known
         self._abandoned = threading.Event()
         self._check_owner = check_owner
         self._losses: dict[int, Point] = {}
@@ -120,6 +121,10 @@ class Tracker:
         self._losses |= loss_points(steps)
         self._deliveries.mark(GENERATOR)
 
+    def generator_failed(self) -> None:
+        """The generator's run is failed; nothing is known of one whose training was only interrupted."""
+        self._want(GENERATOR, replace(self._wanted[GENERATOR], status="FAILED"))
+
     def generator_ended(self, name: str, past: Sequence[TrainingStep], samples: Path) -> None:
         """The generator's run is finished; parent and trials are tagged with its name.
 
@@ -142,20 +147,19 @@ class Tracker:
         """End the driver's part: what is still running gets its last status, and MLflow ``patience_s`` to take it all.
 
         Args:
-            status: of the parent run, unless the study ended, and with FAILED of a generator in training too.
+            status: of the parent run, unless the study ended.
             patience_s: how long to wait for a store that is slow or down; what it lacks then is told in one line.
         """
         for key, content in list(self._wanted.items()):
             if content.status == "RUNNING":
-                own = status if key == STUDY or (key == GENERATOR and status == "FAILED") else "KILLED"
-                self._want(key, replace(content, status=own))
+                self._want(key, replace(content, status=status if key == STUDY else "KILLED"))
         left = self._deliveries.close(patience_s)
         if left:
             lacking = len(self._wanted) if _ALL in left else len(left)
             whose = "1 run's" if lacking == 1 else f"{lacking} runs'"
             self._tell(
                 f"MLflow at {without_password(self._uri)} lacks {whose} newest figures; "
-                f"`gitdist sync {self._paths.name}` fills them in when it is back"
+                f"`gitdist sync {self._paths.name} --results {self._paths.results}` fills them in when it is back"
             )
 
     def abandon(self) -> None:
@@ -182,15 +186,25 @@ class Tracker:
             self._check_owner()
         except StudyError:
             return  # what is true is the new owner's to tell
+        try:
+            self._bring(key)
+        except Exception:
+            self._runs = None  # the store may come back as another one
+            raise
+
+    def _bring(self, key: RunKey) -> None:
         if self._runs is None:
             experiment = open_experiment(self._paths, self._uri)
             self._runs = StudyRuns(*experiment, self._paths.name, self._identity, self._abandoned)
-        if key != _ALL:
+        if key == _ALL:
+            self._runs.load()
+            self._runs.kill_strays(tuple(self._wanted))  # a copy: the driver goes on adding
+            self._deliveries.mark(*self._wanted)
+        else:
             self._runs.bring(key, self._wanted[key], self._tags)
-            return
-        self._runs.load()
-        self._runs.kill_strays(tuple(self._wanted))  # a copy: the driver goes on adding
-        self._deliveries.mark(*self._wanted)
+        before, self._parent = self._parent, self._runs.parent_id()
+        if before not in (None, self._parent):
+            self._deliveries.mark(_ALL)  # what the store had is gone
 
     def _warn(self, error: Exception) -> None:
         self._tell(

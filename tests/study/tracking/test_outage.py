@@ -198,7 +198,8 @@ def test_what_a_driver_could_not_deliver_is_told_and_synced_later(story):
     told = story.ended
     assert len(told.warnings) == 2
     assert told.warnings[1] == (
-        f"MLflow at {story.uri} lacks 3 runs' newest figures; `gitdist sync ended` fills them in when it is back"
+        f"MLflow at {story.uri} lacks 3 runs' newest figures; "
+        f"`gitdist sync ended --results {told.paths.results}` fills them in when it is back"
     )
     runs = Runs(story.uri, "ended")
     assert runs.all() == []

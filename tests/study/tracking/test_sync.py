@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from mlflow.tracking import MlflowClient
 
+from gitdist.errors import StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.events import Outcome
 from gitdist.study.paths import BASELINE, TrialId
@@ -87,6 +89,20 @@ def test_what_is_missing_or_untrue_is_mended(paths, runs, record):
     assert after["99"][1] == "KILLED" and after["trial"][1] == "RUNNING"  # another study's is left alone
     assert after["8"][1:] == before["8"][1:]
     assert {key: after[key] for key in before if key != "8"} == {key: before[key] for key in before if key != "8"}
+
+
+def test_files_that_their_place_does_not_take_keep_no_run_from_being_true(paths, runs, record, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(MlflowClient, "log_artifacts", full)
+        with pytest.raises(StudyError, match="No space left on device"):
+            sync_study(paths, tracking_uri(paths, None), record)
+    assert len(runs.statuses()) == 5 and set(runs.statuses().values()) == {"FINISHED"}
+    assert [runs.steps(key) for key in ("7", "8", "baseline")] == [[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]
+    assert sync_study(paths, tracking_uri(paths, None), record) == NOTHING
+    assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
 
 
 def test_a_study_that_has_not_ended_is_killed_and_so_are_its_open_trials(paths, runs, record):

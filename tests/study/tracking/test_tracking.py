@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 
 import pytest
@@ -139,6 +140,7 @@ def test_a_store_that_fails_while_the_study_runs_is_told_once_and_caught_up_with
 def test_what_a_stopped_driver_left_open_is_killed_and_runs_again_later(open_tracker, runs):
     tracker = open_tracker()
     tracker.generator_started({})
+    tracker.generator_failed()
     tracker.trial_started(TRIAL, {})
     tracker.close("FAILED")
     assert runs.statuses() == {"study": "FAILED", "generator": "FAILED", "7": "KILLED"}
@@ -146,6 +148,29 @@ def test_what_a_stopped_driver_left_open_is_killed_and_runs_again_later(open_tra
     again.trial_started(TRIAL, {})
     assert again.flush()
     assert runs.statuses() == {"study": "RUNNING", "generator": "FAILED", "7": "RUNNING"}
+
+
+def test_a_store_that_comes_back_empty_gets_everything_again(open_tracker, runs, paths, empty_store):
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {})
+    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    assert tracker.flush()
+    shutil.copy(empty_store, paths.tracking_db)
+    tracker.trial_ended(BASELINE, Outcome("finished", ROW))
+    assert tracker.flush()
+    assert runs.statuses() == {"study": "RUNNING", "7": "FINISHED", "baseline": "FINISHED"}
+    assert runs.steps("7") == runs.steps("baseline") == [1]
+
+
+def test_a_deleted_experiment_comes_back(open_tracker, runs, paths):
+    tracker = open_tracker()
+    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    tracker.close("FINISHED")
+    before = runs.contents()
+    runs.client.delete_experiment(runs.client.get_experiment_by_name("study").experiment_id)
+    assert runs.all() == []
+    open_tracker().close("FINISHED")
+    assert runs.contents() == before
 
 
 def test_a_trial_evaluated_by_a_later_driver_is_finished(open_tracker, runs, paths):
@@ -376,7 +401,7 @@ def test_nothing_is_printed(open_tracker, paths, capfd):
     until(lambda: open_tracker.warnings)
     tracker.close(patience_s=0.1)
     assert capfd.readouterr() == ("", "")
-    assert "lacks 2 runs' newest figures; `gitdist sync study`" in open_tracker.warnings[-1]
+    assert "lacks 2 runs' newest figures; `gitdist sync study --results" in open_tracker.warnings[-1]
 
 
 def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
