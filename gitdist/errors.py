@@ -30,10 +30,6 @@ class StreamError(GitdistError):
     """The augmentation stream cannot deliver; it never falls back to unaugmented images."""
 
 
-class StreamLost(StreamError):
-    """The stream does not answer any more: its actors, their node or Ray itself are gone."""
-
-
 class StudyError(GitdistError):
     """A study cannot be started, joined or read."""
 

@@ -39,7 +39,7 @@ def run_to_the_end(
         retry_failed: try failed trials again.
         fork_name: run it as another study of this name.
     """
-    from gitdist.study.driver import fork  # takes seconds; a mistake in the file is told at once
+    from gitdist.study.driver import fork, is_settled  # takes seconds; a mistake in the file is told at once
     from gitdist.study.runner import RunOptions, run_study
 
     if fork_name is not None:
@@ -53,10 +53,9 @@ def run_to_the_end(
     try:
         summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
-        begun = StudyPaths(results.resolve(), spec.name).spec.exists()
-        command = (
-            shlex.join(["gitdist", *_resume_command(spec.name, results, address)]) if begun else "the same command"
-        )
+        settled = is_settled(StudyPaths(results.resolve(), spec.name), spec)
+        resume = shlex.join(["gitdist", *_resume_command(spec.name, results, address)])
+        command = resume if settled else "the same command"
         console.print(f"interrupted; go on with it by: {command}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     for table in summary_tables(summary):

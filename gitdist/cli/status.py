@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.study.display import format_value
@@ -59,6 +60,9 @@ def _lines(standing: Standing, results: Path) -> list[str]:
         lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
     elif standing.state == "interrupted":
         lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")
+    elif standing.state == "failed":
+        command = f"gitdist retry {standing.study} --failed --results {results}"
+        lines.append(f"no trial finished; mend the cause, then: {command}")
     if standing.time_left_s and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
     return lines
@@ -72,5 +76,5 @@ def _table(standing: Standing, fields: list[str]) -> Table:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
         values = [format_value(line.params[name]) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
-        table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, state)
+        table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, Text(state))
     return table

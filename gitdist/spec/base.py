@@ -3,7 +3,7 @@
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -22,6 +22,13 @@ class Spec(BaseModel):
             if name not in known:
                 raise ValueError(unknown_name("field", str(name), known))
         return values
+
+
+def broken_rule(error: ValidationError) -> tuple[str, str]:
+    """Return the field that breaks the first broken rule ("" where several do), and the rule in our words."""
+    first = error.errors(include_url=False)[0]
+    rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return ".".join(str(part) for part in first["loc"]), rule
 
 
 def unknown_name(what: str, name: str, known: list[str]) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from gitdist.spec.base import Positive, Spec
 
@@ -15,7 +15,7 @@ class Dimension(Spec):
     """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
 
     int_: tuple[int, int] | None = Field(None, alias="int")
-    float_: tuple[float, float] | None = Field(None, alias="float")
+    float_: tuple[FiniteFloat, FiniteFloat] | None = Field(None, alias="float")
     choice: tuple[Choice, ...] | None = Field(None, min_length=1)
     log: bool = False
     step: Annotated[float, Field(gt=0)] | None = None
@@ -53,8 +53,16 @@ class Dimension(Spec):
 
     @property
     def extremes(self) -> tuple[Choice, ...]:
-        """The bounds of a range, or all choices: the values whose validity implies that of all others."""
+        """The bounds of a range, or all choices."""
         return self.choice or self.int_ or self.float_ or ()
+
+    @property
+    def probes(self) -> tuple[Choice, ...]:
+        """Values whose validity implies that of all others: the extremes, and of a float range one between them."""
+        if self.float_ is None:
+            return self.extremes
+        low, high = self.float_
+        return (low, high, low + (self.step or (high - low) / math.pi))
 
     def contains(self, value: Any) -> bool:
         """Tell whether ``value`` is one of the dimension's."""

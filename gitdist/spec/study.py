@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from gitdist.spec.base import Positive, Spec
+from gitdist.spec.base import Positive, Spec, broken_rule
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.search import SearchSpec
@@ -103,7 +103,7 @@ class StudySpec(Spec):
         if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
         for name, dimension in self.search.space.items():
-            for value in dimension.extremes:
+            for value in dimension.probes:
                 self._check_searched(f"search.space.{name}", {name: value}, "the space holds")
         for index, point in enumerate(self.search.try_first):
             self._check_searched(f"search.try_first.{index}", point, "the point has")
@@ -114,9 +114,7 @@ class StudySpec(Spec):
         try:
             vary(self.trial, values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = first["loc"][0] if first["loc"] else ""
-            rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            name, rule = broken_rule(error)
             shown = values[name] if name in values else values
             raise ValueError(f"{place}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
 

@@ -24,7 +24,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
-from gitdist.errors import StreamError, StreamLost
+from gitdist.errors import StreamError
 from gitdist.stream.keys import Block, BlockKey, Layout, Span
 
 _AHEAD = 16  # blocks of each class that are fetched beyond the requested ones where they exist already, at most
@@ -248,14 +248,10 @@ class _Patience:
 
 
 def stream_error(task: str, error: Exception) -> StreamError:
-    """Return the one-line error for a task of the stream that failed with ``error``, which becomes its cause.
-
-    It is a StreamLost where Ray has no answer; an exception raised in an actor's own code is an answer.
-    """
-    kind = StreamLost if isinstance(error, RayError) and not isinstance(error, RayTaskError) else StreamError
+    """Return the one-line error for a task of the stream that failed with ``error``, which becomes its cause."""
     cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
     reason = " ".join(str(cause).split()) or "no message"
-    failure = kind(
+    failure = StreamError(
         f"the stream must {task}, but {type(cause).__name__}: {reason}; mend the cause and run the study again"
     )
     failure.__cause__ = cause
@@ -268,7 +264,7 @@ def _find_router(router: Any) -> Any:
     try:
         return ray.get_actor(router)
     except ValueError as error:
-        raise StreamLost(f"a stream must be running, but no router is named '{router}'; launch it first") from error
+        raise StreamError(f"a stream must be running, but no router is named '{router}'; launch it first") from error
 
 
 def _wait(references: "list[ObjectRef[Any]]") -> "list[ObjectRef[Any]]":
@@ -285,6 +281,6 @@ def _closed_error() -> StreamError:
 
 def _again(failure: StreamError) -> StreamError:
     """Return the same failure for another waiting thread, with a traceback of its own."""
-    copy = type(failure)(str(failure))
+    copy = StreamError(str(failure))
     copy.__cause__ = failure.__cause__
     return copy

@@ -32,6 +32,7 @@ class StreamHandle:
         self.layout = layout
         self._router = router
         self._servers = servers
+        self._asked: list[Any] = []  # answers of the servers that are to come
 
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
@@ -66,6 +67,20 @@ class StreamHandle:
         servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers], timeout=timeout_s)
         router: RouterStats = ray.get(self._router.stats.remote(), timeout=timeout_s)
         return router, servers
+
+    def recent_stats(self) -> list[ServerStats] | None:
+        """Return what each server had done not long ago, without waiting; None where they have not answered yet.
+
+        Each call asks for what the next one returns.
+
+        Raises:
+            RayError: a server is gone.
+        """
+        asked = self._asked
+        if asked and len(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) < len(asked):
+            return None
+        self._asked = [server.stats.remote() for server in self._servers]
+        return ray.get(asked) if asked else None
 
     def shutdown(self) -> None:
         """End router and servers; clients that still wait get a StreamError."""

@@ -11,6 +11,7 @@ import ray
 
 from gitdist.errors import StudyError, first_line
 from gitdist.spec import ResourcesSpec, Share
+from gitdist.study.interrupts import handlers_kept
 from gitdist.study.watchdog import watched
 
 NAMESPACE = "gitdist"
@@ -58,19 +59,17 @@ def connected(
         StudyError: no cluster answers there.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
+    if address == "local":
+        options |= {
+            "num_cpus": _local_cpus(resources, num_servers),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=_local_cpus(resources, num_servers),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
-            ray.init(address=address, **quiet)
+        with handlers_kept():
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address == "local":
             raise StudyError(f"Ray cannot be started on this machine ({first_line(error)})") from error

@@ -4,7 +4,7 @@
     asks for work         --next_trial-->   left behind first, then the ledger's next
     has started one       --started-->                                                 observer
     hears from a worker   --heard------->   a row: noted in the ledger, goes on?       ledger, observer
-                                            failed, lost or halt: kept until the end
+                                            failed or halt: kept until the end
     sees it end           --ended------->   finished, pruned, failed or interrupted    ledger, observer
     sees its worker die   --died-------->   handed out again; failed after the third,  ledger, observer
                                             or at once where memory ran out
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gitdist.errors import GitdistError, StoreError, StudyError
+from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.events import Observer, Outcome, Row
 from gitdist.study.ledger.ledger import Ledger
@@ -60,7 +60,7 @@ class Course:
         spec: StudySpec,
         *,
         with_baseline: bool,
-        check_owner: Callable[[], None] = lambda: None,
+        check_owner: Callable[[bool], None] = lambda thorough: None,
     ) -> None:
         """Start the course.
 
@@ -69,7 +69,8 @@ class Course:
             observer: told of every event.
             spec: the study.
             with_baseline: whether the baseline is still to be trained.
-            check_owner: raises StudyError once another driver has taken the study over.
+            check_owner: raises StudyError once another driver has taken the study over; where ``thorough``, the ledger
+                is asked.
         """
         self._ledger, self._observer, self._spec = ledger, observer, spec
         self._check_owner = check_owner
@@ -119,7 +120,7 @@ class Course:
         self._observer.trial_started(trial, self._running[trial].assignment.params)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        """Hear a worker's report (``row``, ``failed``, ``lost`` or ``halt``); return whether the trial goes on."""
+        """Hear a worker's report (``row``, ``failed`` or ``halt``); return whether the trial goes on."""
         with self._noting_trouble():
             return self._hear(trial, report)
         return False
@@ -132,16 +133,16 @@ class Course:
     def died(self, trial: TrialId, cause: str, fault: Fault = "worker") -> None:
         """Hear that a trial's worker died; it is tried again, unless it ran out of memory or keeps dying."""
         with self._noting_trouble():
-            self._check_owner()
             self._bury(trial, cause, fault)
 
     def close(self) -> None:
         """Tell of the trials that still run that they were interrupted."""
         for trial in list(self._running):
-            self._leave(trial)
+            with self._noting_trouble():
+                self._leave(trial)
 
     def _next(self) -> Assignment | None:
-        self._check_owner()
+        self._check_owner(False)
         if self._stopping or self.trouble:
             return None
         assignment = Assignment(BASELINE, {}) if self._baseline_due else self._ask()
@@ -158,10 +159,10 @@ class Course:
         return Assignment(TrialId("trial", record.number), record.params, max(record.curve, default=0))
 
     def _hear(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        self._check_owner()
+        self._check_owner(False)
         running = self._running[trial]
         if "row" not in report:
-            running.said = {key: str(report[key]) for key in ("failed", "lost", "halt") if key in report}
+            running.said = {key: str(report[key]) for key in ("failed", "halt") if key in report}
             return True
         row = running.row = report["row"]
         self._observer.epoch_ended(trial, row)
@@ -174,12 +175,10 @@ class Course:
         return not self._stopping or self._is_whole(running)
 
     def _end(self, trial: TrialId) -> None:
-        self._check_owner()
+        self._check_owner(False)
         running = self._running[trial]
         if "halt" in running.said:
-            raise StoreError(running.said["halt"])
-        if "lost" in running.said:
-            raise StudyError(running.said["lost"])
+            raise StudyError(running.said["halt"])
         if "failed" in running.said:
             self._fail(trial, running.said["failed"])
         elif running.pruned:
@@ -192,6 +191,7 @@ class Course:
             self._bury(trial, "it ended without a word", "worker")
 
     def _bury(self, trial: TrialId, cause: str, fault: Fault) -> None:
+        self._check_owner(True)  # it may have been superseded by a new owner's worker
         running = self._running[trial]
         epoch = self._reached.get(trial, running.assignment.noted) + 1
         self._deaths[trial] = self._deaths.get(trial, 0) + (fault != "none")

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -53,6 +54,13 @@ def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
     """
     check_spec(paths, spec)
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
+
+
+def is_settled(paths: StudyPaths, spec: StudySpec) -> bool:
+    """Tell whether the stored spec is this one, so that resuming the study by its name runs what ``spec`` says."""
+    with suppress(StudyError):
+        return paths.spec.exists() and load_stored_spec(paths) == spec
+    return False
 
 
 def load_stored_spec(paths: StudyPaths) -> StudySpec:

@@ -29,8 +29,11 @@ from gitdist.study.course import Course, Fault
 from gitdist.study.paths import TrialId
 
 _SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
-_NODE_LOST = "node has died"
-_VICTIM = re.compile(r"pid=(\d+)")  # in the account of Ray's memory monitor
+_NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is sure of it
+_NODE = re.compile(r"\(IP: ([^,)]+)")  # in the account of Ray's memory monitor, as the next
+_VICTIM = re.compile(r"pid=(\d+)")
+
+_Process = tuple[str, int]  # address of its node, and pid
 
 
 def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: Share, max_concurrent: int) -> None:
@@ -38,20 +41,23 @@ def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: S
 
     Args:
         train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports ``{"row": ...}``
-            once an epoch, or ``{"failed": ...}``, ``{"lost": ...}``, ``{"halt": ...}`` where it ends without a result.
+            once an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a result.
         course: decides.
         share: CPUs and GPUs of one trial.
         max_concurrent: trials at once.
     """
     try:
         while not course.over:
-            pids: dict[TrialId, int] = {}
+            workers: dict[TrialId, _Process] = {}
             try:
-                _fit(train, course, share, max_concurrent, pids)
+                _fit(train, course, share, max_concurrent, workers)
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
-                _blame(course, error.__cause__, pids)  # Tune knows no such end of a worker, and gives up
+                _blame(course, error.__cause__, workers)  # Tune knows no such end of a worker, and gives up
+            if not course.over:  # Tune ended by itself: at a SIGUSR1, say
+                for trial in course.running:
+                    course.died(trial, "Tune has stopped", "none")
     finally:
         course.close()
 
@@ -61,14 +67,14 @@ def _fit(
     course: Course,
     share: Share,
     max_concurrent: int,
-    pids: dict[TrialId, int],
+    workers: dict[TrialId, _Process],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:
         tune.Tuner(
             tune.with_resources(train, {"cpu": share.cpu, "gpu": share.gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=CourseSearcher(course, max_concurrent),
-                scheduler=CourseScheduler(course, pids),
+                scheduler=CourseScheduler(course, workers),
                 num_samples=sys.maxsize,  # the course says when it is over
                 reuse_actors=True,
             ),
@@ -82,13 +88,14 @@ def _fit(
         ).fit()
 
 
-def _blame(course: Course, error: OutOfMemoryError, pids: Mapping[TrialId, int]) -> None:
+def _blame(course: Course, error: OutOfMemoryError, workers: Mapping[TrialId, _Process]) -> None:
     """Tell of the trial whose worker the memory monitor killed; the others ended with Tune, through no fault."""
-    killed = {int(pid) for pid in _VICTIM.findall(str(error))}
-    known = any(pids.get(trial) in killed for trial in course.running)
+    told = str(error)
+    killed = {(node, int(pid)) for node in _NODE.findall(told) for pid in _VICTIM.findall(told)}
+    known = any(workers.get(trial) in killed for trial in course.running)
     for trial in course.running:
         unharmed: Fault = "none" if known else "worker"
-        course.died(trial, first_line(error), "memory" if pids.get(trial) in killed else unharmed)
+        course.died(trial, first_line(error), "memory" if workers.get(trial) in killed else unharmed)
 
 
 class _Unsaved:
@@ -138,29 +145,32 @@ class CourseSearcher(_Unsaved, Searcher):
 class CourseScheduler(_Unsaved, FIFOScheduler):
     """Passes on what workers report and how they end; stops what the course does not let go on."""
 
-    def __init__(self, course: Course, pids: dict[TrialId, int]) -> None:
-        """Tell ``course``, and keep in ``pids`` the process of each trial's worker."""
+    def __init__(self, course: Course, workers: dict[TrialId, _Process]) -> None:
+        """Tell ``course``, and keep in ``workers`` the process of each trial's worker since its first report."""
         super().__init__(course)
-        self._pids = pids
+        self._workers = workers
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
         """Tell of a report, which Tune hands over flat, as ``row/epoch`` and so on."""
         if result.get("done"):  # the last report once more, when the worker's function has returned
             return str(TrialScheduler.CONTINUE)
-        self._pids[_identify(trial)] = result["pid"]
+        self._workers[_identify(trial)] = (result["node_ip"], result["pid"])
         goes_on = self._course.heard(_identify(trial), _report(result))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Tell of a trial that ended by itself or was stopped."""
+        self._workers.pop(_identify(trial), None)
         self._course.ended(_identify(trial))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Tell of a worker that died."""
         told = Path(trial.error_file).read_text() if trial.error_file else ""
         sentence = _SENTENCE.search(told)
-        cause = sentence[1] if sentence else "no reason known"
-        self._course.died(_identify(trial), cause, "none" if _NODE_LOST in cause else "worker")
+        node_lost = any(sign in (sentence[1] if sentence else told) for sign in _NODE_LOST)
+        cause = sentence[1] if sentence else "its node does not answer" if node_lost else "no reason known"
+        self._workers.pop(_identify(trial), None)
+        self._course.died(_identify(trial), cause, "none" if node_lost else "worker")
 
 
 class CourseCallback(_Unsaved, tune.Callback):
@@ -197,5 +207,5 @@ def _identify(trial: Trial) -> TrialId:
 
 def _report(result: Mapping[str, Any]) -> dict[str, Any]:
     row = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
-    said = {key: result[key] for key in ("failed", "lost", "halt") if key in result}
+    said = {key: result[key] for key in ("failed", "halt") if key in result}
     return said or ({"row": row} if row else {})

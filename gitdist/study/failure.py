@@ -1,8 +1,7 @@
 """What a trial reports when training ends by an exception, by cause.
 
 failed   the trial itself is to blame: a loss that is not finite, memory, a bug
-lost     the stream is gone; the trial can go on once it is back
-halt     the files are in trouble, here or in the stream's servers; every other trial would meet the same
+halt     the files are in trouble, or the stream cannot deliver; every other trial would meet the same
 """
 
 import errno
@@ -14,16 +13,17 @@ from pathlib import Path
 import torch
 
 from gitdist.disk import is_disk_trouble
-from gitdist.errors import DataError, StoreError, StreamError, StreamLost, TrialFailure, first_line
+from gitdist.errors import DataError, StoreError, StreamError, TrialFailure, first_line
 
 _ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _MEMORY_REMEDY = (
     "lower trial.batch_size, give trials more by resources.trial, or run fewer at once by resources.max_concurrent"
 )
+_SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of them by stream.servers"
 
 
 def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
-    """Return the last report of a trial: one of ``failed``, ``lost`` and ``halt``, with the reason in one line.
+    """Return the last report of a trial: ``failed`` or ``halt``, with the reason in one line.
 
     The traceback of a bug, or of a place that memory did not suffice for, is written to error.txt, as far as the disk
     takes it.
@@ -32,9 +32,10 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
         error: what ended training.
         directory: the trial's.
     """
-    if isinstance(error, StreamLost):
-        return {"lost": str(error)}
-    if _lacks_files(error) or (isinstance(error, StreamError) and _lacks_files(error.__cause__)):
+    if isinstance(error, StreamError):
+        lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)
+        return {"halt": f"{error}; {_SERVER_MEMORY_REMEDY}" if lacking else str(error)}
+    if isinstance(error, StoreError | DataError) or is_disk_trouble(error):
         return {"halt": first_line(error)}
     if isinstance(error, TrialFailure):
         return {"failed": str(error)}
@@ -44,11 +45,7 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     return {"failed": reason + _keep_traceback(error, directory / "error.txt")}
 
 
-def _lacks_files(error: BaseException | None) -> bool:
-    return isinstance(error, StoreError | DataError) or (error is not None and is_disk_trouble(error))
-
-
-def _lacks_memory(error: Exception) -> bool:
+def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):

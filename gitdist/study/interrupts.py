@@ -18,9 +18,6 @@ def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
 
     Off the main thread, where Python allows no handlers, signals stay what they were.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     waiting = [on_first] if on_first else []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -28,9 +25,24 @@ def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
             raise KeyboardInterrupt
         waiting.pop()()
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    with handlers_kept():
+        if _is_main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, handle)
+        yield
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Give the signals in the end the handlers that they have now; Ray, for one, takes SIGTERM's when it starts."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if _is_main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

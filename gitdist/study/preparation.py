@@ -88,9 +88,12 @@ def obtain_generator(
 
 
 def past_steps(artefact: Path) -> list[TrainingStep]:
-    """Return some of the training steps of a generator in the store."""
-    rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
-    total = rows[-1]["step"]
+    """Return some of the training steps of a generator in the store; none where their file is damaged."""
+    try:
+        rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
+        total = rows[-1]["step"]
+    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artefact anew
+        return []
     kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
 

@@ -25,8 +25,7 @@ def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRec
     name = ledger.recall(GENERATOR)
     generator = None
     if name is not None:
-        artefact = paths.store / "generator" / name
-        steps = past_steps(artefact) if artefact.exists() else ()
+        steps = past_steps(paths.store / "generator" / name)
         generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
     return StudyRecord(
         num_open=ledger.num_open(),

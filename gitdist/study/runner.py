@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.disk import disk_trouble
-from gitdist.errors import StudyError
+from gitdist.errors import SpecError, StudyError
 from gitdist.quiet import quieten
 from gitdist.spec import StudySpec
 from gitdist.store import Store
@@ -29,7 +29,7 @@ from gitdist.study.mending import mend_rows
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.recall import recall_study
 from gitdist.study.session import StudySession
-from gitdist.study.states import BASELINE_FAILURE, baseline_is_settled, trial_states
+from gitdist.study.states import BASELINE_FAILURE, all_ended, trial_states
 from gitdist.study.summary import read_summary
 from gitdist.study.supply import OwnedStudy
 from gitdist.study.tracking.sync import sync_study
@@ -78,14 +78,14 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
         check_spec(paths, spec)
         dataset = prepare(spec.data, store)
-        check_thresholds(spec, dataset)
+        check_fit(spec, dataset)
         ledger = Ledger.open(paths, spec)
         try:
             with Lease.claim(ledger.storage, spec.name, take_over=options.take_over) as lease:
                 identity = _settle(paths, spec, dataset, ledger)
                 if options.retry_failed:
                     display.say(_retry(ledger))
-                _carry_over(paths, ledger)
+                carry_over(paths, ledger)
                 if _is_finished(paths, spec, ledger):
                     return _as_it_is(paths, spec, ledger, display)
                 paths.summary.unlink(missing_ok=True)  # of a study that has become longer since
@@ -105,12 +105,18 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
             ledger.close()
 
 
-def check_thresholds(spec: StudySpec, dataset: Dataset) -> None:
-    """Refuse a study that can meet a threshold without meaning for its class sizes.
+def check_fit(spec: StudySpec, dataset: Dataset) -> None:
+    """Refuse a study that asks for what its class sizes do not have.
 
     Raises:
-        SpecError: the soft threshold is used with a K that is not above the smallest class.
+        SpecError: the soft threshold is used with a K that is not above the smallest class, or an objective is the
+            accuracy of few-shot classes, and there are none.
     """
+    if "val/few_accuracy" in spec.search.objectives and not dataset.groups.few.any():
+        raise SpecError(
+            "search.objective val/few_accuracy needs few-shot classes, but the data set has none "
+            f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
+        )
     searched = spec.search.space
     kinds = searched["threshold_kind"].extremes if "threshold_kind" in searched else (spec.trial.threshold_kind,)
     thresholds = searched["threshold"].extremes if "threshold" in searched else (spec.trial.threshold,)
@@ -130,8 +136,12 @@ def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger
     return identity
 
 
-def _carry_over(paths: StudyPaths, ledger: Ledger) -> None:
-    """Give trials that repeat a failed one its checkpoints."""
+def carry_over(paths: StudyPaths, ledger: Ledger) -> None:
+    """Give trials that repeat a failed one its checkpoints.
+
+    Raises:
+        DiskTrouble: the disk does not take them.
+    """
     for record in ledger.trials():
         place = paths.trial(TrialId("trial", record.number))
         if record.retry_of is not None and record.state == "running" and not checkpoints_of(place).files():
@@ -151,8 +161,7 @@ def _retry(ledger: Ledger) -> str:
 
 
 def _is_finished(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> bool:
-    ended = not ledger.num_open() and baseline_is_settled(paths, spec, ledger)
-    return ended and read_summary(paths) is not None
+    return all_ended(paths, spec, ledger) and read_summary(paths) is not None
 
 
 def _as_it_is(paths: StudyPaths, spec: StudySpec, ledger: Ledger, display: Display) -> dict[str, Any]:

@@ -8,6 +8,7 @@ the session, the tracking store is told how things stand; the lease and the ledg
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,8 +36,8 @@ from gitdist.study.remote import result_of
 from gitdist.study.rows import read_rows
 from gitdist.study.states import baseline_is_settled, baseline_is_whole, epochs_of, trial_states
 from gitdist.study.summary import write_summary
-from gitdist.study.supply import OwnedStudy, supplied
-from gitdist.study.tracking.content import Status
+from gitdist.study.supply import OwnedStudy, Supply, supplied
+from gitdist.study.tracking.content import Status, study_status
 from gitdist.study.tracking.tracker import Tracker, tracking_uri
 from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
 
@@ -45,23 +46,22 @@ _LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
 
 
 class Progress:
-    """An observer that keeps whether any epoch was trained, and passes on that a trial has ended."""
+    """An observer that keeps whether any epoch was trained since it began, on this machine."""
 
     def __init__(self) -> None:
         """Begin without any."""
+        self._began = time.time()
         self.made = False
-        self.on_trial_end: Callable[[], None] = lambda: None
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Nothing to keep."""
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Keep that there was one."""
-        self.made = True
+        """Keep that there was one; a resumed trial's old rows come again."""
+        self.made = self.made or row["ended_at"] > self._began
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """Pass it on."""
-        self.on_trial_end()
+        """Nothing to keep."""
 
 
 class StudySession:
@@ -76,21 +76,16 @@ class StudySession:
 
     def run(self, address: str | None) -> dict[str, Any]:
         """Do what is left and return the study's summary."""
-        status: Status = "FAILED"
         self._display.say(_describe(self._spec, self._dataset))
         with interruptible():
             self._tracker = self._open_tracker()
             try:
                 summary = self._work(address)
                 self._tracker.study_ended(summary)
-                status = "FINISHED"
                 return summary
-            except KeyboardInterrupt:
-                status = "KILLED"
-                raise
             finally:
                 if self._is_owner():
-                    self._tracker.close(status)
+                    self._tracker.close(self._unfinished())
                 else:
                     self._tracker.abandon()  # what is true is the new owner's to tell
 
@@ -101,13 +96,12 @@ class StudySession:
             generator = self._obtain_generator()
             self._display.say(room.note)
             with supplied(self._study, generator) as supply:
-                self._progress.on_trial_end = supply.account
                 context = supply.context()
-                self._search(context, room.max_concurrent)
+                self._search(context, supply, room.max_concurrent)
                 self._complete(context)
                 self._study.lease.check()
                 self._evaluate_chosen(context, supply.ekld_place("test"))
-                supply.account()
+                supply.close_account()
         self._study.lease.check()
         return write_summary(self._paths, spec, self._ledger)
 
@@ -118,6 +112,13 @@ class StudySession:
         tracker = Tracker(study.paths, uri, study.identity, tags, study.display.say, study.lease.check)
         tracker.reconcile(trial_states(study.paths, study.spec, study.ledger))
         return tracker
+
+    def _unfinished(self) -> Status:
+        """Return the parent run's status where the study has not come to its end."""
+        with suppress(StudyError):
+            states = trial_states(self._paths, self._spec, self._ledger)
+            return study_status(states, self._ledger.num_open(), finished=False)
+        return "KILLED"  # the ledger is gone
 
     def _is_owner(self) -> bool:
         with suppress(StudyError):
@@ -145,7 +146,11 @@ class StudySession:
             show_training(self._display, step)
             self._tracker.generator_stepped([step])
 
-        generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+        try:
+            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+        except StudyError:
+            self._tracker.generator_failed()
+            raise
         self._draw_samples(generator)
         name = generator.artefact.name if generator.artefact else spec.kind
         self._ledger.remember(GENERATOR, name)
@@ -158,14 +163,14 @@ class StudySession:
         loaded = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, generator.artefact, compute)
         save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
 
-    def _search(self, context: TrialContext, max_concurrent: int) -> None:
+    def _search(self, context: TrialContext, supply: Supply, max_concurrent: int) -> None:
         spec, ledger = self._spec, self._ledger
         with_baseline = not baseline_is_settled(self._paths, spec, ledger)
         if not (with_baseline or ledger.num_open()):
             return
         course = Course(
             ledger,
-            Observers([self._display, self._tracker, self._progress]),
+            Observers([self._display, self._tracker, self._progress, supply]),
             spec,
             with_baseline=with_baseline,
             check_owner=self._study.lease.check,
@@ -206,8 +211,7 @@ class StudySession:
             TrialId("trial", record.number): record.params for record in self._ledger.pareto()
         }
         if not chosen:
-            reason = next((record.reason for record in self._ledger.trials() if record.reason), "no trial ended")
-            raise StudyError(f"no trial of study '{self._spec.name}' finished; the first failed with: {reason}")
+            raise StudyError(self._nothing_finished())
         best = "best on validation" if len(chosen) == 1 else "no other is better on validation than any of"
         numbers = ", ".join(str(trial) for trial in chosen)
         self._display.say(f"{best}: trial {numbers}; evaluating on test what was chosen")
@@ -219,6 +223,16 @@ class StudySession:
         for trial, reference in zip(chosen, references, strict=True):
             result_of(reference, f"evaluate trial {trial} on test")
             self._tracker.test_evaluated(trial)
+
+    def _nothing_finished(self) -> str:
+        name, results = self._spec.name, self._paths.results
+        reason = next((record.reason for record in self._ledger.trials() if record.reason), None)
+        if reason is None:
+            return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in another study (--fork)"
+        return (
+            f"no trial of study '{name}' finished; the first failed with: {reason}; mend the cause, then: "
+            f"gitdist retry {name} --failed --results {results}"
+        )
 
 
 def _describe(spec: StudySpec, dataset: Dataset) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
 
 from gitdist.errors import TrialFailure
 from gitdist.seeds import numpy_rng
 from gitdist.spec import Dimension, SearchSpec, TrialSpec
+from gitdist.spec.base import broken_rule
 from gitdist.spec.dimension import dependency_order
 from gitdist.spec.trial import vary
 
@@ -58,8 +60,10 @@ def trial_spec(base: TrialSpec, params: Mapping[str, Any]) -> TrialSpec:
     """
     try:
         return vary(base, params)
-    except ValueError as error:
-        raise TrialFailure(str(error)) from None
+    except ValidationError as error:
+        field, rule = broken_rule(error)
+        values = ", ".join(f"{name} {value!r}" for name, value in params.items())
+        raise TrialFailure(f"trial{f'.{field}' if field else ':'} {rule}, but the trial has {values}") from None
 
 
 def baseline_spec(base: TrialSpec) -> TrialSpec:

@@ -11,7 +11,8 @@ from gitdist.study.ledger.lease import Owner, owners
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.states import epochs_of, trial_states
+from gitdist.study.states import all_ended, epochs_of, trial_states
+from gitdist.study.summary import read_summary
 
 SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
 
@@ -36,7 +37,10 @@ class TrialStanding:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A study: ``state`` is running, interrupted or finished; ``time_left_s`` is an estimate, None without any."""
+    """A study: ``state`` is running, interrupted, finished, or failed where all trials ended and none finished.
+
+    ``time_left_s`` is an estimate, None without any.
+    """
 
     study: str
     state: str
@@ -52,7 +56,8 @@ class Standing:
         """Return everything as JSON values."""
         values = asdict(self)
         if self.owner is not None:
-            values["owner"] = {name: str(value) for name, value in asdict(self.owner).items()}
+            times = {name: str(getattr(self.owner, name)) for name in ("since", "last_beat")}
+            values["owner"] = asdict(self.owner) | times
         return values
 
 
@@ -65,19 +70,15 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
         ledger: its ledger.
     """
     owner = present_owner(ledger)
-    driven = owner is not None
     trials = [
         _trial(paths, spec, trial, params, outcome.state if outcome else _open_state(paths, trial, owner), outcome)
         for trial, (params, outcome) in trial_states(paths, spec, ledger).items()
     ]
     searched = [trial for trial in trials if trial.trial != "baseline"]
     states = [trial.state for trial in searched]
-    num_open = ledger.num_open()
-    whole = not num_open and paths.summary.exists()
-    state = "running" if driven else "finished" if whole else "interrupted"
     return Standing(
         study=spec.name,
-        state=state,
+        state="running" if owner else _state_at_rest(paths, spec, ledger),
         total=ledger.total,
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         objectives=spec.search.objectives,
@@ -122,6 +123,14 @@ def time_left(
     usual = sum(ended) / len(ended) if ended else epochs
     to_do = sum(trial.epochs - trial.epoch for trial in open_) + max(0, num_to_come) * usual
     return epoch_s * to_do / max(1, running or max_concurrent or 1)
+
+
+def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
+    if not all_ended(paths, spec, ledger):
+        return "interrupted"
+    if ledger.best() is None:
+        return "failed"
+    return "interrupted" if read_summary(paths) is None else "finished"
 
 
 def _open_state(paths: StudyPaths, trial: TrialId, owner: Owner | None) -> str:

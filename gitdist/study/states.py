@@ -39,6 +39,11 @@ def baseline_is_settled(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> b
     return _baseline_outcome(paths, spec, ledger) is not None
 
 
+def all_ended(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> bool:
+    """Tell whether every trial of the study and the baseline have ended."""
+    return not ledger.num_open() and baseline_is_settled(paths, spec, ledger)
+
+
 def _baseline_outcome(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Outcome | None:
     if baseline_is_whole(paths, spec):
         return Outcome("finished")

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,20 +12,21 @@ from ray.exceptions import RayError
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.disk import write_atomic
+from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.stream.launch import StreamHandle, launch_stream
-from gitdist.stream.server import ServerConfig
+from gitdist.stream.server import ServerConfig, ServerStats
 from gitdist.study.display import Display
+from gitdist.study.events import Outcome, Row
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator
 from gitdist.study.worker import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 
-_ACCOUNT_S = 5.0  # for servers to say what they have done
+_LAST_ACCOUNT_S = 60.0  # for servers to say at the end what they have done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,12 @@ def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply
 
 
 class Supply:
-    """A study's generator and stream, and what is made with them."""
+    """A study's generator and stream, and what is made with them; an observer that keeps the books of it."""
 
     def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle) -> None:
         """Hold a stream that runs."""
         self._study, self._generator, self._stream = study, generator, stream
+        self._servers: list[ServerStats] = []  # what they had done when they were last heard of
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -95,21 +97,36 @@ class Supply:
         )
         return ekld_set(study.dataset, request, study.store, self._stream.transform).directory
 
-    def account(self) -> None:
-        """Bring this driver's page of the study's books up to date; a driver that is killed leaves the last one."""
-        try:
-            _, servers = self._stream.stats(timeout_s=_ACCOUNT_S)
-        except RayError:  # busy or gone; there is a page from before, or another trial to come
-            return
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Nothing to keep."""
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Nothing to keep."""
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Bring the books up to date; a driver that is killed leaves what stands there then."""
+        with suppress(RayError):  # a server is gone; there will be another
+            self._account(self._stream.recent_stats())
+
+    def close_account(self) -> None:
+        """Write this driver's last page of the books."""
+        servers = None
+        with suppress(RayError):
+            _, servers = self._stream.stats(timeout_s=_LAST_ACCOUNT_S)
+        self._account(servers)
+
+    def _account(self, servers: list[ServerStats] | None) -> None:
+        self._servers = servers or self._servers
         figures = {
             "wall_s": time.perf_counter() - self._study.began,
-            "generated_images": sum(server.done.images for server in servers),
-            "generating_s": sum(server.done.generating_s for server in servers),
+            "generated_images": sum(server.done.images for server in self._servers),
+            "generating_s": sum(server.done.generating_s for server in self._servers),
             "generator_training_s": self._generator.training_s,
         }
-        accounts = self._study.paths.accounts
-        accounts.mkdir(exist_ok=True)
-        write_atomic(accounts / f"{self._study.lease.term:04d}.json", json.dumps(figures, indent=2).encode())
+        page = self._study.paths.accounts / f"{self._study.lease.term:04d}.json"
+        with disk_trouble(page):
+            page.parent.mkdir(exist_ok=True)
+        write_atomic(page, json.dumps(figures, indent=2).encode())
 
     def _generator_key(self) -> dict[str, Any]:
         spec, artefact = self._study.spec, self._generator.artefact

@@ -45,7 +45,7 @@ class TrialContext:
 
 
 def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
-    """Train one classifier, passing what ``trial_reports`` yields on to Tune.
+    """Train one classifier, passing what ``trial_reports`` yields on to Tune, after a word that says who trains it.
 
     Args:
         context: what the study's trials share.
@@ -53,6 +53,7 @@ def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
     """
     from ray import tune
 
+    tune.report({"begun": True})
     trial = TrialId(config["role"], config["number"])
     with closing(trial_reports(context, trial, config["params"], config.get("noted", 0))) as reports:
         for report in reports:

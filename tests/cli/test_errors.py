@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+import typer
 import yaml
+
+from gitdist.cli import app
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.yaml"
 
@@ -123,7 +127,23 @@ def test_a_cluster_that_does_not_answer(tmp_path):
     assert_refused(done, f"127.0.0.1:{port}", "ray start")
 
 
-def test_help_names_every_command():
-    done = gitdist("--help")
-    assert done.returncode == 0
-    assert all(command in done.stdout for command in ("run", "status", "ui", "generator", "data"))
+def test_the_commands_and_their_options_are_what_they_were():
+    def options(command: click.Command) -> set[str]:
+        return {name for option in command.params for name in option.opts}
+
+    root = typer.main.get_command(app)
+    shown = gitdist("--help")
+    assert shown.returncode == 0 and all(f" {name} " in shown.stdout for name in root.commands)
+    common = {"study", "--results"}
+    running = common | {"--address", "--take-over"}
+    assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
+        "run": running | {"--set", "--fork"},
+        "resume": running | {"--set"},
+        "retry": running | {"--failed"},
+        "status": common | {"--json"},
+        "sync": common,
+        "ui": common | {"--port"},
+    }
+    assert set(root.commands) == {"run", "resume", "retry", "status", "sync", "ui", "generator", "data"}
+    assert set(root.commands["generator"].commands) == {"train", "preview"}
+    assert set(root.commands["data"].commands) == {"ls", "stats"}

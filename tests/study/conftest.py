@@ -17,10 +17,15 @@ from tests.study.small_study import SmallStudy, check_whole
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+def postgresql_programs() -> list[Path]:
+    """The directories of PostgreSQL servers that are installed here, by version."""
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The address (without a database) of a PostgreSQL server of this session's own, on loopback."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    programs = postgresql_programs()
     if not programs:
         pytest.skip("no PostgreSQL server here: Debian's package postgresql is not installed")
     as_root = os.geteuid() == 0
@@ -74,6 +79,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
 def ledger_line(request: pytest.FixtureRequest) -> str:
     """A study file's ``ledger`` line, for each kind of storage."""
     return str(request.getfixturevalue("database")) if request.param == "postgresql" else request.param
+
+
+@pytest.fixture
+def teams_ledger(request: pytest.FixtureRequest) -> str:
+    """The ``ledger`` line of a PostgreSQL server where one is installed, else ``sqlite``."""
+    return str(request.getfixturevalue("database")) if postgresql_programs() else "sqlite"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A study of half a minute, run by the command line as a user runs it, and what must be true of one that has ended."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -116,6 +117,12 @@ class SmallStudy:
 
     def mlflow(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.results / 'mlflow.db'}")
+
+
+def stocked(results: Path, other: SmallStudy) -> SmallStudy:
+    """The same study as ``other`` at its beginning, with data, generator and eKLD images in its store already."""
+    shutil.copytree(other.results / "store", results / "store")
+    return SmallStudy(results, overrides=other.overrides)
 
 
 def wait_for_rows(study: SmallStudy, trial: str = "trials/0000", epochs: int = 1) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gitdist.study.rows import read_rows
 from tests.disks import small_disk
-from tests.study.small_study import SmallStudy, check_whole, wait_for_rows
+from tests.study.small_study import check_whole, stocked, wait_for_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -19,7 +19,7 @@ def cut(path: Path, part: float = 0.7) -> None:
 
 
 def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undisturbed):
-    study = SmallStudy(tmp_path)
+    study = stocked(tmp_path, undisturbed)
     driver = study.start()
     wait_for_rows(study, "trials/0001", 2)  # trial 0 or the baseline has ended by then
     driver.send_signal(signal.SIGKILL)
@@ -41,7 +41,7 @@ def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undist
 
 
 def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_it_goes_on_when_there_is_space(tmp_path, undisturbed):
-    study = SmallStudy(tmp_path)
+    study = stocked(tmp_path, undisturbed)
     study.directory.mkdir()
     with small_disk(study.directory / "trials", "3m"):  # room for one checkpoint
         done = study.run()

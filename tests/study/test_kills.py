@@ -3,18 +3,19 @@
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import psutil
 import pytest
 
-from tests.study.small_study import SmallStudy, call, check_whole, gitdist, wait_for_rows
+from tests.study.small_study import SmallStudy, call, check_whole, gitdist, stocked, wait_for_rows
+from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-LIGHT = ("generator={kind: identity}", "search.total=1")
 
 
 def kill_at(study: SmallStudy, moment_s: float) -> float:
@@ -49,17 +50,6 @@ def test_a_study_killed_twice_ends_exact(tmp_path, undisturbed):
     print(campaign(SmallStudy(tmp_path), 0, undisturbed))
 
 
-def test_a_study_on_postgresql_that_is_killed_ends_exact(tmp_path, database):
-    study = SmallStudy(tmp_path, ledger=database, overrides=LIGHT)
-    driver = study.start()
-    wait_for_rows(study)
-    driver.kill()
-    driver.communicate(timeout=60)
-    done = study.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_whole(study, 1)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_studies_killed_twice_end_exact(tmp_path, undisturbed):
@@ -83,18 +73,19 @@ def ends(study: SmallStudy) -> list[tuple]:
     return [(trial.number, trial.state.name, trial.last_step, trial.params, trial.values) for trial in study.trials()]
 
 
-def test_an_interrupted_serial_study_prunes_the_same_trials(tmp_path):
-    whole, broken = (SmallStudy(tmp_path / name, overrides=PRUNING) for name in ("whole", "broken"))
-    done = whole.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    pruned = [end[0] for end in ends(whole) if end[1] == "PRUNED"]
-    assert pruned
-    driver = broken.start()
-    wait_for_rows(broken, f"trials/{pruned[0]:04d}", 1)
+def test_an_interrupted_serial_study_prunes_the_same_trials(tmp_path, teams_ledger):
+    whole = SmallStudy(tmp_path / "whole", overrides=PRUNING)
+    broken = SmallStudy(tmp_path / "broken", overrides=PRUNING, ledger=teams_ledger)
+    undisturbed, driver = whole.start(), broken.start()
+    wait_for_rows(broken, "trials/0001")  # the first that can be pruned
     driver.kill()
     driver.communicate(timeout=60)
     done = broken.run()
     assert done.returncode == 0, done.stdout + done.stderr
+    shown, errors = undisturbed.communicate(timeout=400)
+    assert undisturbed.returncode == 0, shown + errors
+    pruned = [end[0] for end in ends(whole) if end[1] == "PRUNED"]
+    assert pruned
     assert ends(broken) == ends(whole)
     assert broken.rows() == whole.rows()
     tagged = [run for run in broken.runs() if "gitdist.pruned" in run.data.tags]
@@ -122,13 +113,16 @@ def kill_offspring(driver: subprocess.Popen, *titles: str) -> None:
             continue
 
 
+def wait_for_generator(study: SmallStudy, driver: subprocess.Popen) -> None:
+    """Return once the training of a study's generator has left its first checkpoint."""
+    until(lambda: driver.poll() is not None or list((study.results / "store" / "work").glob("generator-*/step-*")))
+    assert driver.poll() is None
+
+
 def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
     study = SmallStudy(tmp_path)
     driver = study.start()
-    deadline = time.monotonic() + 300
-    while not list((study.results / "store" / "work").glob("generator-*/step-*")):
-        assert time.monotonic() < deadline and driver.poll() is None
-        time.sleep(0.01)
+    wait_for_generator(study, driver)
     kill_offspring(driver, "ray::_train")
     for trial, victim in (("trials/0000", "ray::ImplicitFunc"), ("trials/0001", "ray::GeneratorServer")):
         wait_for_rows(study, trial)
@@ -146,7 +140,7 @@ def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
     [pytest.param(("gcs_server",), marks=pytest.mark.slow, id="control"), ("gcs_server", "raylet", "ray::")],
 )
 def test_the_death_of_the_whole_local_ray_is_survived(tmp_path, undisturbed, victims):
-    study = SmallStudy(tmp_path)
+    study = stocked(tmp_path, undisturbed)
     driver = study.start()
     wait_for_rows(study)
     kill_offspring(driver, *victims)
@@ -157,43 +151,64 @@ def test_the_death_of_the_whole_local_ray_is_survived(tmp_path, undisturbed, vic
     assert study.rows() == undisturbed.rows()
 
 
-def test_ctrl_c_once_lets_the_epoch_end_and_says_how_to_go_on(tmp_path, undisturbed):
-    study = SmallStudy(tmp_path)
+def interrupt(study: SmallStudy, trial: str, *signals: signal.Signals) -> str:
+    """Start the driver, send it signals once a trial has a row, and return what it showed in the end."""
     driver = study.start()
-    wait_for_rows(study)
-    driver.send_signal(signal.SIGINT)
+    wait_for_rows(study, trial)
+    for number in signals:
+        driver.send_signal(number)
+        time.sleep(0.1)
     shown, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130, shown + errors
+    assert "Traceback" not in shown + errors
+    assert "RUNNING" not in study.statuses() and "KILLED" in study.statuses()
+    return shown
+
+
+def test_ctrl_c_twice_stops_at_once_and_once_lets_the_epoch_end_and_says_how_to_go_on(tmp_path, undisturbed):
+    study = stocked(tmp_path, undisturbed)
+    interrupt(study, "baseline", signal.SIGTERM, signal.SIGINT)
+    shown = interrupt(study, "trials/0001", signal.SIGINT)
     assert "stopping after the epochs under way" in shown
     assert f"gitdist resume small --results {study.results}" in shown
-    assert "RUNNING" not in study.statuses() and "KILLED" in study.statuses()
-    assert "Traceback" not in shown + errors
     done = call(gitdist("resume", "small", "--results", str(study.results)))
     assert done.returncode == 0, done.stdout + done.stderr
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
 
 
-def test_ctrl_c_twice_stops_at_once_and_is_still_resumable(tmp_path):
-    study = SmallStudy(tmp_path, overrides=LIGHT)
+def test_sigterm_while_the_generator_trains_is_an_interruption_too(tmp_path):
+    study = SmallStudy(tmp_path, overrides=("generator.steps=100000",))
     driver = study.start()
-    wait_for_rows(study)
+    wait_for_generator(study, driver)
     driver.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
-    driver.send_signal(signal.SIGINT)
     shown, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130, shown + errors
-    assert "RUNNING" not in study.statuses()
-    assert "Traceback" not in shown + errors
-    assert study.run().returncode == 0
-    check_whole(study, 1)
+    assert "gitdist resume small" in shown and "Traceback" not in shown + errors
+    assert study.statuses() == ["KILLED"] * 2  # the study's and the generator's
+
+
+def stop_between_writes(driver: subprocess.Popen, study: SmallStudy) -> None:
+    """SIGSTOP a driver while it does not hold SQLite's lock, which would keep everybody from the ledger."""
+
+    def is_stopped() -> bool:
+        driver.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(study.directory / "ledger.db", timeout=0, isolation_level=None)) as ledger:
+            try:
+                ledger.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                driver.send_signal(signal.SIGCONT)
+                return False
+        return True
+
+    until(is_stopped)
 
 
 def test_a_second_driver_is_refused_or_takes_over_and_the_first_one_then_keeps_still(tmp_path, undisturbed):
-    study = SmallStudy(tmp_path)
+    study = stocked(tmp_path, undisturbed)
     first = study.start()
     wait_for_rows(study)
-    first.send_signal(signal.SIGSTOP)
+    stop_between_writes(first, study)
     refused = study.run()
     assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
     assert str(first.pid) in refused.stderr and "--take-over" in refused.stderr

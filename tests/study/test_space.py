@@ -81,8 +81,10 @@ def test_searched_parameters_replace_fields_of_the_base():
 
 
 def test_an_impossible_combination_is_a_failed_trial_not_a_crash():
-    with pytest.raises(TrialFailure, match="fraction"):
-        trial_spec(TrialSpec(), {"fraction": 2.0})
+    with pytest.raises(TrialFailure) as caught:
+        trial_spec(TrialSpec(), {"epochs": 20, "switch_epoch": 30})
+    rule = "trial: switch_epoch must not lie beyond epochs, but 30 > 20"
+    assert str(caught.value) == f"{rule}, but the trial has epochs 20, switch_epoch 30"
 
 
 def test_the_baseline_is_the_base_without_augmentation():

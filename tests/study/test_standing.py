@@ -1,12 +1,20 @@
-import pytest
+import json
+import os
+from datetime import datetime
 
+import pytest
+from rich.console import Console
+
+from gitdist.cli.status import duration, show_status
 from gitdist.spec import StudySpec
+from gitdist.spec.file import dump_study
 from gitdist.study.attempt import Attempt
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.standing import TrialStanding, take_stock, time_left
+from gitdist.study.states import BASELINE_FAILURE
 
 EPOCHS = 4
 
@@ -90,3 +98,61 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     )
     values = later.as_json()
     assert values["trials"][3]["state"] == "interrupted" and values["owner"] is None
+
+
+def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_finished_trial(study):
+    paths, spec, ledger = study
+    for _ in range(3):
+        ledger.fail(ledger.next_trial().number, "the loss is nan")
+    last = ledger.next_trial().number
+    write_rows(paths, BASELINE, EPOCHS - 1)
+    ledger.requeue(last)
+    assert take_stock(paths, spec, ledger).state == "interrupted"
+    RowsFile(paths.rows(BASELINE), [{"epoch": EPOCHS, "train_s": 1.5, "evaluating_s": 0.5}]).close()
+    assert take_stock(paths, spec, ledger).state == "interrupted"
+    ledger.finish(last, {"val/balanced_accuracy": 0.4})
+    assert take_stock(paths, spec, ledger).state == "interrupted"
+    paths.summary.write_text("{}")
+    assert take_stock(paths, spec, ledger).state == "finished"
+
+
+def test_where_every_trial_failed_the_study_has(study):
+    paths, spec, ledger = study
+    while (record := ledger.next_trial()) is not None:
+        ledger.fail(record.number, "the loss is nan")
+    ledger.remember(BASELINE_FAILURE, "the loss is nan")
+    paths.trial(BASELINE).mkdir()
+    assert take_stock(paths, spec, ledger).state == "failed"
+
+
+def test_as_json_the_owner_has_numbers_and_times(study):
+    paths, spec, ledger = study
+    with Lease.claim(ledger.storage, "study"):
+        values = take_stock(paths, spec, ledger).as_json()
+    assert values["owner"]["pid"] == os.getpid() and values["owner"]["lease_s"] == 60.0
+    assert datetime.fromisoformat(values["owner"]["since"]) <= datetime.fromisoformat(values["owner"]["last_beat"])
+    assert json.loads(json.dumps(values)) == {**values, "objectives": list(values["objectives"])}
+
+
+def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsys):
+    paths, spec, ledger = study
+    paths.spec.write_text(dump_study(spec))
+    ledger.next_trial(), ledger.next_trial()
+    ledger.fail(0, "KeyError: '[/tmp/x]' in layer[conv1]")
+    write_rows(paths, TrialId("trial", 1), 1)
+    show_status("study", paths.results, Console(width=200), as_json=False)
+    shown = capsys.readouterr().out
+    assert "failed: KeyError: '[/tmp/x]' in layer[conv1]" in shown
+    assert "2 of 4 trials: 1 failed, 1 interrupted" in shown
+    assert f"go on with it by: gitdist resume study --results {paths.results}" in shown
+    assert "about 22 s of training left" in shown  # 3 epochs of trial 1 and 2 trials of 4, at 2 s
+    with Lease.claim(ledger.storage, "study"):
+        show_status("study", paths.results, Console(width=200), as_json=False)
+    assert f"driven by pid {os.getpid()} on " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5300, "88 min"), (11100, "3 h 5 min")]
+)
+def test_a_duration_for_reading(seconds, shown):
+    assert duration(seconds) == shown

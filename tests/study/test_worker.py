@@ -168,9 +168,9 @@ def test_a_bug_fails_the_trial_and_its_traceback_is_kept(context):
 
 
 @pytest.mark.ray
-def test_a_stream_that_is_gone_is_lost_not_failed(ray_cluster, context_in, tmp_path):
+def test_a_stream_that_is_gone_halts_and_is_no_trials_failure(ray_cluster, context_in, tmp_path):
     (report,) = run(context_in(tmp_path, fraction=0.5))
-    assert set(report) == {"lost"} and "gitdist-none-router" in report["lost"]
+    assert set(report) == {"halt"} and "gitdist-none-router" in report["halt"]
 
 
 def test_a_damaged_last_checkpoint_is_trained_again_before_the_test(context_in, pairs, tmp_path):

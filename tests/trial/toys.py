@@ -24,7 +24,7 @@ TIMES = ("train_s", "waiting_s", "evaluating_s", "ended_at")
 
 def write_digits(folder: Path) -> Path:
     """Write the 1,797 real digits as npz files, the last 597 as test images."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     digits = load_digits()
     images = (digits.images * 15).astype(np.uint8)
     np.savez(folder / "train.npz", images=images[:1200], labels=digits.target[:1200])

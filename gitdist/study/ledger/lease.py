@@ -99,13 +99,17 @@ class Lease:
         """Whether another driver has taken the study; a storage that cannot be reached is no loss."""
         return self._ended is not None
 
-    def check(self) -> None:
+    def check(self, thorough: bool = False) -> None:
         """Return if this driver still owns the study, as far as is known.
+
+        Args:
+            thorough: ask the storage now, not with the next beat.
 
         Raises:
             StudyError: another driver has taken the study.
         """
-        if not self.lost and time.time() - self._last_beat > _OVERDUE * self._beat_s:  # this process was stopped, say
+        overdue = time.time() - self._last_beat > _OVERDUE * self._beat_s  # this process was stopped, say
+        if not self.lost and (thorough or overdue):
             self._beat()
         if self._ended is not None:
             taker = self._ended.user_attrs.get(TAKER)

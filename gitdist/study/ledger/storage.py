@@ -23,7 +23,8 @@ from gitdist.study.paths import StudyPaths
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
-_BUSY_S = 60  # for which a writer waits for another one's lock on SQLite
+_BUSY_S = 30  # for which a writer waits for another one's lock on SQLite
+_LOCKED = "database is locked"
 
 
 def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
@@ -126,4 +127,7 @@ def _open_postgresql(line: str, place: str) -> RDBStorage:
 
 def _cause(error: BaseException) -> str:
     """Return in one line what went wrong underneath; Optuna's own sentence only says that something did."""
-    return first_line(error.__cause__ or error)
+    told = first_line(error.__cause__ or error)
+    if _LOCKED in told:
+        told += ": a process stopped in the middle of writing to it, by Ctrl-Z say; let that go on, or end it"
+    return told

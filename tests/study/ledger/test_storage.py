@@ -1,13 +1,18 @@
 import builtins
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import optuna
 import pytest
 
 from gitdist.errors import StudyError
+from gitdist.spec import StudySpec
+from gitdist.study.ledger import storage as storages
 from gitdist.study.ledger.journal import HostLock
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.storage import close_storage, describe_place, open_storage
 from gitdist.study.paths import StudyPaths
 from tests.processes import forkserver
@@ -191,3 +196,14 @@ def test_the_place_is_named_for_messages(paths):
     assert describe_place("sqlite", paths) == str(paths.study / "ledger.db")
     assert describe_place("journal", paths) == str(paths.study / "ledger.journal")
     assert describe_place("postgresql://host/db", paths) == "postgresql://host/db"
+
+
+def test_a_writer_that_stopped_in_the_middle_is_named(ledger_paths, monkeypatch):
+    monkeypatch.setattr(storages, "_BUSY_S", 0.1)
+    close_storage(open_storage("sqlite", ledger_paths))
+    for kind in ("IMMEDIATE", "EXCLUSIVE"):
+        with closing(sqlite3.connect(ledger_paths.ledger, isolation_level=None)) as writer:
+            writer.execute(f"BEGIN {kind}")
+            with pytest.raises(StudyError) as caught:
+                Ledger.open(ledger_paths, StudySpec(name="study"))
+        assert str(ledger_paths.ledger) in str(caught.value) and "Ctrl-Z" in str(caught.value)

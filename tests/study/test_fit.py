@@ -1,0 +1,29 @@
+"""What is refused because the data set's class sizes do not have it."""
+
+import pytest
+
+from gitdist.errors import SpecError
+from gitdist.spec import StudySpec
+from gitdist.study.runner import check_fit
+from tests.trial.toys import small_digits
+
+
+def study(**search) -> StudySpec:
+    return StudySpec.model_validate({"name": "study", "search": search})
+
+
+def test_few_shot_accuracy_needs_few_shot_classes(tmp_path):
+    equal = small_digits(tmp_path / "equal", kind="step", largest=20, factor=1.0)
+    tailed = small_digits(tmp_path / "tailed", kind="exponential", largest=60, factor=0.1)
+    with pytest.raises(SpecError, match=r"val/few_accuracy needs few-shot classes, .* set data.groups"):
+        check_fit(study(objective=["val/ekld", "val/few_accuracy"]), equal)
+    check_fit(study(objective="val/few_accuracy"), tailed)
+    check_fit(study(), equal)
+
+
+def test_the_soft_threshold_must_lie_above_the_smallest_class(tmp_path):
+    tailed = small_digits(tmp_path, kind="exponential", largest=60, factor=0.1)
+    space = {"threshold_kind": {"choice": ["hard", "soft"]}, "threshold": {"int": [6, 60]}}
+    with pytest.raises(SpecError, match="soft"):
+        check_fit(study(space=space), tailed)
+    check_fit(study(space={**space, "threshold": {"int": [7, 60]}}), tailed)

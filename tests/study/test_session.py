@@ -1,0 +1,16 @@
+import time
+
+from gitdist.study.paths import TrialId
+from gitdist.study.session import Progress
+
+TRIAL = TrialId("trial", 0)
+
+
+def test_only_an_epoch_that_was_trained_since_is_progress():
+    before = time.time() - 1
+    progress = Progress()
+    progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})  # a resumed trial's old row comes again
+    assert not progress.made
+    progress.epoch_ended(TRIAL, {"epoch": 3, "ended_at": time.time() + 1})
+    progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})
+    assert progress.made
