@@ -37,7 +37,8 @@ from gitdist.study.rows import read_rows
 from gitdist.study.states import baseline_is_settled, baseline_is_whole, epochs_of, trial_states
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
-from gitdist.study.tracking.content import Status, study_status
+from gitdist.study.tracking.content import Status
+from gitdist.study.tracking.parent import study_status
 from gitdist.study.tracking.tracker import Tracker, tracking_uri
 from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
 

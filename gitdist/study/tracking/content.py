@@ -1,10 +1,9 @@
 """What the MLflow runs of a study shall hold; the study's files are the truth, and MLflow is a copy of them.
 
 rows.jsonl --> one point an epoch           test.json --> test metrics
-rows.jsonl, per-class table and figure, study.yaml, summary.json, samples.png --> files
+rows.jsonl, per-class table and figure, samples.png --> files           (the parent run: parent.py)
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from gitdist.study.events import Outcome, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.tracking.figures import write_per_class
-from gitdist.study.tracking.place import without_password
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -140,7 +138,7 @@ def generator_content(
         status=status,
         params=params,
         points=lambda: [steps[step] for step in sorted(steps)],
-        files=partial(_contents, [samples] if samples else []),
+        files=partial(file_contents, [samples] if samples else []),
     )
 
 
@@ -148,40 +146,6 @@ def loss_points(steps: Sequence[TrainingStep]) -> dict[int, Point]:
     """Return the losses of a generator's training steps by step, as of now."""
     now_ms = int(1000 * time.time())
     return {step.step: Point(step.step, step.losses, now_ms) for step in steps}
-
-
-def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None = None) -> Wanted:
-    """Return what the parent run shall hold.
-
-    Args:
-        paths: the study's files.
-        status: MLflow's status.
-        summary: the study's summary, once there is one.
-    """
-    return Wanted(
-        name=paths.name,
-        status=status,
-        tags={"mlflow.note.content": _note(summary)} if summary else {},
-        figures=partial(_summary_figures, summary, _written_ms(paths.summary)) if summary else lambda: None,
-        files=partial(_study_files, paths),
-    )
-
-
-def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
-    """Return the parent run's status while no driver works on the study.
-
-    Args:
-        states: of all trials ever, and of the baseline.
-        num_open: trials that are to be run yet.
-        finished: whether the study has a summary.
-    """
-    ended = {outcome and outcome.state for _, outcome in states.values()}
-    if num_open or not ended <= {"finished", "pruned", "failed"}:
-        return "KILLED"
-    searched = {outcome.state for trial, (_, outcome) in states.items() if outcome and trial.role == "trial"}
-    if searched and "finished" not in searched:
-        return "FAILED"
-    return "FINISHED" if finished else "KILLED"
 
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
@@ -204,50 +168,18 @@ def _epoch(row: Mapping[str, Any]) -> Point:
 
 def _test_figures(place: Path) -> Point | None:
     found = read_object(place)  # a damaged one is measured again, if at all
-    return Point(0, found["metrics"], _written_ms(place)) if found else None
-
-
-def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:
-    """Return the summary's numbers; the step is the number of trials, so a study that grew has one value a size."""
-    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-    for role in ("best", "baseline"):
-        chosen = summary.get(role) or {"val": {}, "test": {}}
-        metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
-    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-    return Point(sum(summary.get("trials", {}).values()), finite, time_ms)
+    return Point(0, found["metrics"], written_ms(place)) if found else None
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
-    return _contents([directory / "rows.jsonl", *write_per_class(directory)])
+    return file_contents([directory / "rows.jsonl", *write_per_class(directory)])
 
 
-def _study_files(paths: StudyPaths) -> dict[str, bytes]:
-    files = _contents([paths.spec, paths.summary])
-    return {name: without_password(content.decode()).encode() for name, content in files.items()}
-
-
-def _contents(places: Sequence[Path]) -> dict[str, bytes]:
+def file_contents(places: Sequence[Path]) -> dict[str, bytes]:
+    """Return the content of those of the files that exist, by name."""
     return {place.name: place.read_bytes() for place in places if place.exists()}
 
 
-def _written_ms(place: Path) -> int:
+def written_ms(place: Path) -> int:
+    """Return when a file was last written, in milliseconds since 1970; now where it does not exist."""
     return int(1000 * (place.stat().st_mtime if place.exists() else time.time()))
-
-
-def _note(summary: Mapping[str, Any]) -> str:
-    """Return the parent run's description in Markdown: the best trial beside the baseline."""
-    best, baseline = summary["best"], summary["baseline"] or {"val": {}, "test": {}}
-    if best is None:
-        return "No trial finished."
-    params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
-    lines = [
-        f"Best on validation: trial {best['number']} ({params})",
-        "",
-        "| metric | baseline | best |",
-        "|---|---|---|",
-    ]
-    for split in ("val", "test"):
-        for name, value in best[split].items():
-            beside = baseline[split].get(name)
-            lines.append(f"| {name} | {'-' if beside is None else f'{beside:.4f}'} | {value:.4f} |")
-    return "\n".join(lines)

@@ -16,10 +16,9 @@ from gitdist.study.tracking.content import (
     Wanted,
     generator_content,
     loss_points,
-    study_content,
-    study_status,
     trial_contents,
 )
+from gitdist.study.tracking.parent import study_content, study_status
 from gitdist.study.tracking.place import without_password
 from gitdist.study.tracking.runs import Changes, StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable

@@ -25,11 +25,11 @@ from gitdist.study.tracking.content import (
     Wanted,
     generator_content,
     loss_points,
-    study_content,
     trial_content,
     trial_contents,
 )
 from gitdist.study.tracking.deliveries import Deliveries
+from gitdist.study.tracking.parent import study_content
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.runs import StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable

@@ -1,0 +1,79 @@
+"""What the parent run of a study shall hold: the study's status, its summary and its files."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from gitdist.study.events import TrialStates
+from gitdist.study.paths import StudyPaths
+from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, written_ms
+from gitdist.study.tracking.place import without_password
+
+
+def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None = None) -> Wanted:
+    """Return what the parent run shall hold.
+
+    Args:
+        paths: the study's files.
+        status: MLflow's status.
+        summary: the study's summary, once there is one.
+    """
+    return Wanted(
+        name=paths.name,
+        status=status,
+        tags={"mlflow.note.content": _note(summary)} if summary else {},
+        figures=partial(_summary_figures, summary, written_ms(paths.summary)) if summary else lambda: None,
+        files=partial(_study_files, paths),
+    )
+
+
+def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
+    """Return the parent run's status while no driver works on the study.
+
+    Args:
+        states: of all trials ever, and of the baseline.
+        num_open: trials that are to be run yet.
+        finished: whether the study has a summary.
+    """
+    ended = {outcome and outcome.state for _, outcome in states.values()}
+    if num_open or not ended <= {"finished", "pruned", "failed"}:
+        return "KILLED"
+    searched = {outcome.state for trial, (_, outcome) in states.items() if outcome and trial.role == "trial"}
+    if searched and "finished" not in searched:
+        return "FAILED"
+    return "FINISHED" if finished else "KILLED"
+
+
+def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:
+    """Return the summary's numbers; the step is the number of trials, so a study that grew has one value a size."""
+    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    for role in ("best", "baseline"):
+        chosen = summary.get(role) or {"val": {}, "test": {}}
+        metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
+    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    return Point(sum(summary.get("trials", {}).values()), finite, time_ms)
+
+
+def _study_files(paths: StudyPaths) -> dict[str, bytes]:
+    files = file_contents([paths.spec, paths.summary])
+    return {name: without_password(content.decode()).encode() for name, content in files.items()}
+
+
+def _note(summary: Mapping[str, Any]) -> str:
+    """Return the parent run's description in Markdown: the best trial beside the baseline."""
+    best, baseline = summary["best"], summary["baseline"] or {"val": {}, "test": {}}
+    if best is None:
+        return "No trial finished."
+    params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
+    lines = [
+        f"Best on validation: trial {best['number']} ({params})",
+        "",
+        "| metric | baseline | best |",
+        "|---|---|---|",
+    ]
+    for split in ("val", "test"):
+        for name, value in best[split].items():
+            beside = baseline[split].get(name)
+            lines.append(f"| {name} | {'-' if beside is None else f'{beside:.4f}'} | {value:.4f} |")
+    return "\n".join(lines)
