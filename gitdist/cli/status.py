@@ -61,8 +61,9 @@ def _lines(standing: Standing, results: Path) -> list[str]:
     elif standing.state == "interrupted":
         lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")
     elif standing.state == "failed":
-        command = f"gitdist retry {standing.study} --failed --results {results}"
-        lines.append(f"no trial finished; mend the cause, then: {command}")
+        retry = f"mend the cause, then: gitdist retry {standing.study} --failed --results {results}"
+        pruned = "all were pruned; raise search.pruner.min_epochs in another study (--fork)"
+        lines.append(f"no trial finished; {retry if standing.counts.get('failed') else pruned}")
     if standing.time_left_s and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
     return lines

@@ -62,7 +62,8 @@ class Dimension(Spec):
         if self.float_ is None:
             return self.extremes
         low, high = self.float_
-        return (low, high, low + (self.step or (high - low) / math.pi))
+        between = low + self.step if self.step else low + (high - low) / math.pi
+        return (low, high, min(between, high))
 
     def contains(self, value: Any) -> bool:
         """Tell whether ``value`` is one of the dimension's."""

@@ -31,7 +31,7 @@ from gitdist.study.paths import TrialId
 _SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
 _NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is sure of it
 _NODE = re.compile(r"\(IP: ([^,)]+)")  # in the account of Ray's memory monitor, as the next
-_VICTIM = re.compile(r"pid=(\d+)")
+_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+)")  # other workers on the node are named there as well
 
 _Process = tuple[str, int]  # address of its node, and pid
 

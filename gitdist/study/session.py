@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StudyError
+from gitdist.errors import DiskTrouble, GitdistError, StudyError
 from gitdist.generator.artefact import load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
@@ -59,7 +60,7 @@ class Progress:
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Keep that there was one; a resumed trial's old rows come again."""
-        self.made = self.made or row["ended_at"] > self._began
+        self.made = self.made or row.get("ended_at", 0.0) > self._began
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Nothing to keep."""
@@ -116,7 +117,7 @@ class StudySession:
 
     def _unfinished(self) -> Status:
         """Return the parent run's status where the study has not come to its end."""
-        with suppress(StudyError):
+        with suppress(Exception):  # whatever it is, it must not hide what ended the session
             states = trial_states(self._paths, self._spec, self._ledger)
             return study_status(states, self._ledger.num_open(), finished=False)
         return "KILLED"  # the ledger is gone
@@ -149,7 +150,9 @@ class StudySession:
 
         try:
             generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
-        except StudyError:
+        except DiskTrouble:
+            raise
+        except (GitdistError, RayTaskError):
             self._tracker.generator_failed()
             raise
         self._draw_samples(generator)

@@ -37,7 +37,7 @@ class TrialStanding:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A study: ``state`` is running, interrupted, finished, or failed where all trials ended and none finished.
+    """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
 
     ``time_left_s`` is an estimate, None without any.
     """

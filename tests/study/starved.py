@@ -1,9 +1,13 @@
-"""A course on a Ray whose memory monitor kills early; the first trial asks for too much. Run by test_execution."""
+"""A course on a Ray whose memory monitor kills early; the first trial asks for too much, beside another that does not.
+
+Run by test_execution.
+"""
 
 import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -26,14 +30,19 @@ from gitdist.study.ledger.ledger import Ledger  # noqa: E402
 from gitdist.study.paths import StudyPaths  # noqa: E402
 
 
-def train(config: dict) -> None:
+def train(config: dict, place: Path) -> None:
     from ray import tune
 
-    held = []
+    tune.report({"begun": True})
+    held, hungry = [], place / "hungry"
+    if config["number"] == 0:
+        hungry.write_text(str(os.getpid()))
     for epoch in range(1, 4):
         tune.report({"row": {"epoch": epoch, "val/balanced_accuracy": 0.5}})
         while config["number"] == 0:
             held.append(b"x" * 2**27)
+            time.sleep(0.02)
+        while config["number"] == 1 and (not hungry.exists() or psutil.pid_exists(int(hungry.read_text()))):
             time.sleep(0.02)
 
 
@@ -43,7 +52,8 @@ if __name__ == "__main__":
     paths.create()
     ledger = Ledger.open(paths, spec)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    run_trials(train, Course(ledger, Observers([]), spec, with_baseline=False), Share(cpu=1), max_concurrent=2)
+    trainable = partial(train, place=Path(sys.argv[1]))
+    run_trials(trainable, Course(ledger, Observers([]), spec, with_baseline=False), Share(cpu=1), max_concurrent=2)
     print(json.dumps([[record.state, record.reason] for record in ledger.trials()]))
     ledger.close()
     ray.shutdown()

@@ -5,7 +5,7 @@ import yaml
 
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.spec import StudySpec
-from gitdist.study.driver import fork, load_stored_spec, settle_data, settle_identity, settle_spec
+from gitdist.study.driver import fork, is_settled, load_stored_spec, settle_data, settle_identity, settle_spec
 from gitdist.study.paths import StudyPaths
 
 
@@ -52,6 +52,15 @@ def test_what_leaves_results_comparable_may_change(paths, change):
     settle_spec(paths, spec_with())
     settle_spec(paths, spec_with(**change))
     assert load_stored_spec(paths) == spec_with(**change)
+
+
+def test_a_study_goes_on_by_its_name_as_it_was_asked_for_once_its_spec_is_stored(paths):
+    assert not is_settled(paths, spec_with())
+    settle_spec(paths, spec_with())
+    assert is_settled(paths, spec_with())
+    assert not is_settled(paths, spec_with(search={"total": 30}))
+    paths.spec.write_text("torn")
+    assert not is_settled(paths, spec_with())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,13 +78,16 @@ def test_an_interrupted_serial_study_prunes_the_same_trials(tmp_path, teams_ledg
     whole = SmallStudy(tmp_path / "whole", overrides=PRUNING)
     broken = SmallStudy(tmp_path / "broken", overrides=PRUNING, ledger=teams_ledger)
     undisturbed, driver = whole.start(), broken.start()
-    wait_for_rows(broken, "trials/0001")  # the first that can be pruned
-    driver.kill()
-    driver.communicate(timeout=60)
-    done = broken.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown, errors = undisturbed.communicate(timeout=400)
-    assert undisturbed.returncode == 0, shown + errors
+    try:
+        wait_for_rows(broken, "trials/0001")  # the first that can be pruned
+        driver.kill()
+        driver.communicate(timeout=60)
+        done = broken.run()
+        assert done.returncode == 0, done.stdout + done.stderr
+        shown, errors = undisturbed.communicate(timeout=400)
+        assert undisturbed.returncode == 0, shown + errors
+    finally:
+        undisturbed.kill()
     pruned = [end[0] for end in ends(whole) if end[1] == "PRUNED"]
     assert pruned
     assert ends(broken) == ends(whole)
@@ -115,7 +119,8 @@ def kill_offspring(driver: subprocess.Popen, *titles: str) -> None:
 
 def wait_for_generator(study: SmallStudy, driver: subprocess.Popen) -> None:
     """Return once the training of a study's generator has left its first checkpoint."""
-    until(lambda: driver.poll() is not None or list((study.results / "store" / "work").glob("generator-*/step-*")))
+    place = study.results / "store" / "work"
+    until(lambda: driver.poll() is not None or list(place.glob("generator-*/step-*")), limit_s=300)
     assert driver.poll() is None
 
 
@@ -189,17 +194,22 @@ def test_sigterm_while_the_generator_trains_is_an_interruption_too(tmp_path):
 
 
 def stop_between_writes(driver: subprocess.Popen, study: SmallStudy) -> None:
-    """SIGSTOP a driver while it does not hold SQLite's lock, which would keep everybody from the ledger."""
+    """SIGSTOP a driver while it holds no lock of SQLite's, which would keep everybody from ledger or MLflow."""
+
+    def is_free(file: Path) -> bool:
+        with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as database:
+            try:
+                database.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     def is_stopped() -> bool:
         driver.send_signal(signal.SIGSTOP)
-        with closing(sqlite3.connect(study.directory / "ledger.db", timeout=0, isolation_level=None)) as ledger:
-            try:
-                ledger.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError:
-                driver.send_signal(signal.SIGCONT)
-                return False
-        return True
+        if is_free(study.directory / "ledger.db") and is_free(study.results / "mlflow.db"):
+            return True
+        driver.send_signal(signal.SIGCONT)
+        return False
 
     until(is_stopped)
 

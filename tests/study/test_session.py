@@ -10,6 +10,7 @@ def test_only_an_epoch_that_was_trained_since_is_progress():
     before = time.time() - 1
     progress = Progress()
     progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})  # a resumed trial's old row comes again
+    progress.epoch_ended(TRIAL, {"epoch": 2})  # of a study that gitdist 0.1 began
     assert not progress.made
     progress.epoch_ended(TRIAL, {"epoch": 3, "ended_at": time.time() + 1})
     progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})

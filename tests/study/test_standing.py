@@ -3,6 +3,7 @@ import os
 from datetime import datetime
 
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.cli.status import duration, show_status
@@ -156,3 +157,14 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
 )
 def test_a_duration_for_reading(seconds, shown):
     assert duration(seconds) == shown
+
+
+def test_where_every_trial_was_pruned_nothing_is_to_be_retried(study, capsys):
+    paths, spec, ledger = study
+    paths.spec.write_text(dump_study(spec))
+    while (record := ledger.next_trial()) is not None:
+        ledger._study.tell(record.number, state=TrialState.PRUNED)
+    write_rows(paths, BASELINE, EPOCHS)
+    show_status("study", paths.results, Console(width=200), as_json=False)
+    shown = capsys.readouterr().out
+    assert "no trial finished; all were pruned; raise search.pruner.min_epochs" in shown and "retry" not in shown

@@ -80,6 +80,10 @@ class StudyRuns:
         self._records = {}
         self._adopt({})
 
+    def probe(self) -> None:
+        """Return if the store answers, else raise what it raises."""
+        self._client.get_experiment(self._experiment)
+
     def parent_id(self) -> str:
         """Return the id of the parent run, which is made where it is missing."""
         found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, ())

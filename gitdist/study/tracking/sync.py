@@ -98,6 +98,7 @@ def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
             changes[key] = runs.bring(key, content, tags, thorough=True)
         except Exception as error:  # a file that its place does not take, say, keeps no other run from being true
             failures.append(error)
+            runs.probe()
     num_strays = runs.kill_strays(contents)
     if failures:
         raise failures[0]
