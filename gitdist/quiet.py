@@ -9,7 +9,7 @@ _SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
     # Pages of Ray's on every lost worker and node; what becomes of the trials is told by the study.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|has been marked dead|A worker died or was killed",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|marked dead|worker died|Raylet is terminated",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody asked for
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end, before its worker is used again

@@ -31,7 +31,7 @@ from gitdist.study.paths import TrialId
 _SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
 _NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is sure of it
 _NODE = re.compile(r"\(IP: ([^,)]+)")  # in the account of Ray's memory monitor, as the next
-_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+)")  # other workers on the node are named there as well
+_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([\d.]+)GB")  # beside others it names
 
 _Process = tuple[str, int]  # address of its node, and pid
 
@@ -89,13 +89,14 @@ def _fit(
 
 
 def _blame(course: Course, error: OutOfMemoryError, workers: Mapping[TrialId, _Process]) -> None:
-    """Tell of the trial whose worker the memory monitor killed; the others ended with Tune, through no fault."""
+    """Tell of the trial whose worker took most of those that the memory monitor killed; the others are not to blame."""
     told = str(error)
-    killed = {(node, int(pid)) for node in _NODE.findall(told) for pid in _VICTIM.findall(told)}
-    known = any(workers.get(trial) in killed for trial in course.running)
+    killed = sorted((float(gigabytes), int(pid)) for pid, gigabytes in _VICTIM.findall(told))
+    greediest = {(node, pid) for node in _NODE.findall(told) for _, pid in killed[-1:]}
+    known = any(workers.get(trial) in greediest for trial in course.running)
     for trial in course.running:
         unharmed: Fault = "none" if known else "worker"
-        course.died(trial, first_line(error), "memory" if workers.get(trial) in killed else unharmed)
+        course.died(trial, first_line(error), "memory" if workers.get(trial) in greediest else unharmed)
 
 
 class _Unsaved:
