@@ -82,6 +82,7 @@ class Wanted:
         tags: tags beside those of all runs of the study.
         points: the curves, by rising step.
         figures: single values, None where there are none.
+        lasted_s: seconds that the run had lasted by its first point or figures.
         files: contents by name; asked for once the run has ended.
     """
 
@@ -91,6 +92,7 @@ class Wanted:
     tags: Mapping[str, str] = field(default_factory=dict)
     points: Callable[[], Sequence[Point]] = tuple
     figures: Callable[[], Point | None] = lambda: None
+    lasted_s: float = 0.0
     files: Callable[[], Mapping[str, bytes]] = dict
 
 

@@ -24,6 +24,7 @@ def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] 
         status=status,
         tags={"mlflow.note.content": _note(summary)} if summary else {},
         figures=partial(_summary_figures, summary, written_ms(paths.summary)) if summary else lambda: None,
+        lasted_s=summary.get("wall_s", 0.0) if summary else 0.0,
         files=partial(_study_files, paths),
     )
 

@@ -118,7 +118,8 @@ class StudyRuns:
         record = self._find(key)
         created = record is None
         if record is None:
-            record = self._create(key, wanted.name, parent, moments[:1])
+            began = [moment - int(1000 * wanted.lasted_s) for moment in moments[:1]]
+            record = self._create(key, wanted.name, parent, began)
         missing = self._missing(record, points, thorough)
         self._write(record, missing, figures, wanted.params, {**tags, **wanted.tags, **parent})
         self._remove(record, [tag for tag in PASSING_TAGS if tag in record.tags and tag not in wanted.tags])

@@ -45,6 +45,8 @@ def test_an_empty_store_gets_everything_and_a_second_time_changes_nothing(paths,
     assert runs.by_key()["7"].data.metrics["test/ekld"] == 0.5
     assert runs.by_key()["study"].data.metrics["best/test/ekld"] == 0.5
     assert runs.by_key()["8"].data.tags["gitdist.pruned"] == "2"
+    info = runs.by_key()["study"].info
+    assert info.end_time - info.start_time == 4000  # the summary's wall_s
     assert runs.files("study") == {"study.yaml", "summary.json"} and runs.files("generator") == {"samples.png"}
     before = runs.contents()
     assert sync_study(paths, uri, record) == NOTHING
