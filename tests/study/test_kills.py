@@ -217,15 +217,18 @@ def stop_between_writes(driver: subprocess.Popen, study: SmallStudy) -> None:
 def test_a_second_driver_is_refused_or_takes_over_and_the_first_one_then_keeps_still(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     first = study.start()
-    wait_for_rows(study)
-    stop_between_writes(first, study)
-    refused = study.run()
-    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
-    assert str(first.pid) in refused.stderr and "--take-over" in refused.stderr
-    second = study.run("--take-over")
-    assert second.returncode == 0, second.stdout + second.stderr
-    first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate(timeout=120)
-    assert first.returncode == 2 and "was taken over" in errors and len(errors.strip().splitlines()) == 1
+    try:
+        wait_for_rows(study)
+        stop_between_writes(first, study)
+        refused = study.run()
+        assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+        assert str(first.pid) in refused.stderr and "--take-over" in refused.stderr
+        second = study.run("--take-over")
+        assert second.returncode == 0, second.stdout + second.stderr
+        first.send_signal(signal.SIGCONT)
+        _, errors = first.communicate(timeout=120)
+        assert first.returncode == 2 and "was taken over" in errors and len(errors.strip().splitlines()) == 1
+    finally:
+        first.kill()
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
