@@ -171,6 +171,26 @@ def test_trouble_of_the_whole_study_stops_the_others_at_once_and_leaves_them_ope
     assert not [told for told in log.told if told.endswith(("finished", "failed"))]
 
 
+def test_a_signal_that_ends_tune_is_no_trials_fault_and_the_study_goes_on(study, tmp_path):
+    sent = tmp_path / "sent"
+
+    def train(config: dict) -> None:
+        from ray import tune
+
+        tune.report({"row": {"epoch": 1, "val/balanced_accuracy": 0.5}})
+        if not sent.exists():
+            sent.touch()
+            os.kill(driver, signal.SIGUSR1)
+            time.sleep(600)
+        report(config)
+
+    driver = os.getpid()
+    course, ledger, log = study(total=2)
+    run_here(train, course, max_concurrent=1)
+    assert states(ledger) == ["finished"] * 2
+    assert log.told[:4] == ["0 started", "0 epoch 1", "0 interrupted", "0 started"]
+
+
 def test_stop_ends_every_trial_after_its_epoch(study):
     def train(config: dict) -> None:
         from ray import tune
