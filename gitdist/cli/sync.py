@@ -8,9 +8,8 @@ from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
 from gitdist.study.recall import recall_study
 from gitdist.study.standing import present_owner
-from gitdist.study.tracking.place import without_password
+from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.sync import sync_study
-from gitdist.study.tracking.tracker import tracking_uri
 
 
 def sync_stored_study(study: str, results: Path, console: Console) -> None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from gitdist.errors import SpecError
+from gitdist.spec.base import broken_rule
 from gitdist.spec.study import StudySpec
 
 
@@ -92,7 +93,7 @@ def _describe(error: ValidationError) -> str:
     """Return the first broken rule as one line: field path, rule, value, and how many more there are."""
     first, *others = error.errors(include_url=False)
     place = ".".join(_field_path(first["loc"]))
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    _, message = broken_rule(error)
     value = first["input"]
     shown = "" if isinstance(value, dict) or first["type"] == "missing" else f", but it is {value!r}"
     if first["type"] == "missing":

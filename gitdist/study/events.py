@@ -23,16 +23,22 @@ TrialStates = Mapping[TrialId, tuple[Mapping[str, Any], Outcome | None]]
 
 
 class Observer(Protocol):
-    """Whoever wants to know of the trials of a study; called by the driver, one call at a time."""
+    """Whoever wants to know of the trials of a study; called by the driver, one call at a time.
+
+    A class that derives from it need only have what it wants to know of.
+    """
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """A trial began (or went on, where an earlier driver had begun it)."""
+        return
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """A trial finished an epoch."""
+        return
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """A trial ended, or stopped for now."""
+        return
 
 
 class Observers:

@@ -32,8 +32,8 @@ from gitdist.study.session import StudySession
 from gitdist.study.states import BASELINE_FAILURE, all_ended, trial_states
 from gitdist.study.summary import read_summary
 from gitdist.study.supply import OwnedStudy
+from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import sync_study
-from gitdist.study.tracking.tracker import tracking_uri
 from gitdist.trial.checkpoint import checkpoints_of
 from gitdist.trial.mixing import check_threshold
 

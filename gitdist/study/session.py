@@ -27,7 +27,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.cluster import connected, find_room
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
-from gitdist.study.events import Observers, Outcome, Row
+from gitdist.study.events import Observer, Observers, Outcome, Row
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
@@ -40,14 +40,15 @@ from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
 from gitdist.study.tracking.content import Status
 from gitdist.study.tracking.parent import study_status
-from gitdist.study.tracking.tracker import Tracker, tracking_uri
+from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.tracking.tracker import Tracker
 from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
 
 _SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
 _LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
 
 
-class Progress:
+class Progress(Observer):
     """An observer that keeps whether any epoch was trained since it began, on this machine."""
 
     def __init__(self) -> None:
@@ -55,15 +56,9 @@ class Progress:
         self._began = time.time()
         self.made = False
 
-    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
-        """Nothing to keep."""
-
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Keep that there was one; a resumed trial's old rows come again."""
         self.made = self.made or row.get("ended_at", 0.0) > self._began
-
-    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """Nothing to keep."""
 
 
 class StudySession:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from gitdist.store import Store
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig, ServerStats
 from gitdist.study.display import Display
-from gitdist.study.events import Outcome, Row
+from gitdist.study.events import Observer, Outcome
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
@@ -63,7 +63,7 @@ def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply
         stream.shutdown()
 
 
-class Supply:
+class Supply(Observer):
     """A study's generator and stream, and what is made with them; an observer that keeps the books of it."""
 
     def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle) -> None:
@@ -96,12 +96,6 @@ class Supply:
             key={} if known else self._generator_key(),
         )
         return ekld_set(study.dataset, request, study.store, self._stream.transform).directory
-
-    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
-        """Nothing to keep."""
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Nothing to keep."""
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""

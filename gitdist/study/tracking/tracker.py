@@ -30,11 +30,9 @@ from gitdist.study.tracking.content import (
 )
 from gitdist.study.tracking.deliveries import Deliveries
 from gitdist.study.tracking.parent import study_content
-from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.place import without_password
 from gitdist.study.tracking.runs import StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
-
-__all__ = ["PATIENCE_S", "Tracker", "tracking_uri"]
 
 PATIENCE_S = 20.0  # how long the end of a driver waits for MLflow
 

@@ -8,7 +8,8 @@ import pytest
 
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
-from gitdist.study.tracking.tracker import Tracker, tracking_uri
+from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.tracking.tracker import Tracker
 
 ROW = {
     "epoch": 1,

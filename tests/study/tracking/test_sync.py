@@ -8,8 +8,8 @@ from gitdist.generator.training import TrainingStep
 from gitdist.study.events import Outcome
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.tracking.content import trial_content
+from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
-from gitdist.study.tracking.tracker import tracking_uri
 from tests.study.tracking.conftest import TRIAL, write_rows
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)

@@ -12,7 +12,8 @@ from gitdist.study.events import Outcome
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.tracking.content import trial_content
-from gitdist.study.tracking.tracker import Tracker, tracking_uri
+from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.tracking.tracker import Tracker
 from tests.processes import forkserver
 from tests.study.tracking.conftest import ROW, TRIAL, rows, write_rows
 from tests.waiting import until
