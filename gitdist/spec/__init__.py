@@ -8,7 +8,7 @@ from gitdist.spec.data import DataSpec, GroupsSpec, ProfileSpec
 from gitdist.spec.dimension import Dimension
 from gitdist.spec.generator import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, StreamSpec
 from gitdist.spec.search import OBJECTIVES, PrunerSpec, SearchSpec
-from gitdist.spec.study import ResourcesSpec, Share, StudySpec, TrackingSpec
+from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "ResourcesSpec",
     "SearchSpec",
     "Share",
+    "SharingSpec",
     "Spec",
+    "StoreSpec",
     "StreamSpec",
     "StudySpec",
     "TrackingSpec",

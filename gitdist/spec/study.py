@@ -42,6 +42,20 @@ class TrackingSpec(Spec):
     uri: str | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
 
 
+class SharingSpec(Spec):
+    """What trials have in common. On a processor the results are the same either way."""
+
+    stream: bool = True  # one stream of draws for all trials; off: each generates in its own process
+    prefix: bool = True  # training before the switch once for all trials that agree on it; off: each from scratch
+
+
+class StoreSpec(Spec):
+    """Where artefacts (data sets, generators, blocks, training prefixes) are kept, and how many."""
+
+    uri: str | None = None  # a second place that several results directories share, such as s3://bucket/gitdist
+    max_gb: float | None = Field(None, gt=0)  # of RESULTS/store; what was unused for longest goes first; None = no limit
+
+
 class StudySpec(Spec):
     """A whole study file."""
 
@@ -54,6 +68,8 @@ class StudySpec(Spec):
     search: SearchSpec = SearchSpec()
     ledger: str = "sqlite"  # or journal (a file for shared disks), or postgresql://[user@]host[:port]/database
     evaluation: EvaluationSpec = EvaluationSpec()
+    sharing: SharingSpec = SharingSpec()
+    store: StoreSpec = StoreSpec()
     resources: ResourcesSpec = ResourcesSpec()
     tracking: TrackingSpec = TrackingSpec()
 

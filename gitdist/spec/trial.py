@@ -34,7 +34,10 @@ class TrialSpec(Spec):
     effective_beta: float = Field(0.9999, gt=0, lt=1)
     crop_padding: int = Field(0, ge=0)  # pixels
     flip: bool = False
+    randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
+    randaugment_magnitude: int = Field(9, ge=0, le=30)
     precision: Precision = "auto"
+    compile: bool = False  # torch.compile of the network
     seed: int = 0
 
     @model_validator(mode="before")

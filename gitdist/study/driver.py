@@ -19,9 +19,12 @@ Remember = Callable[[str, Any], None]
 _MAY_CHANGE = (
     "search.total",
     "resources",
+    "sharing",
+    "store",
     "tracking",
     "stream.servers",
     "stream.window_mb",
+    "stream.keep",
     "stream.lookahead",
     "generator.checkpoint_every",
 )
