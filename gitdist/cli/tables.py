@@ -60,11 +60,14 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
 
 def _costs(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
-    images = summary["generated_images"]
-    return (
+    images, trained, shared = summary["generated_images"], summary["trained_epochs"], summary["shared_epochs"]
+    told = (
         f"trials: {counts}, in {summary['wall_s']:.0f} s; {images:,} images generated; trials waited for them "
         f"{summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
     )
+    if shared:
+        told += f"; {shared} of {trained + shared} epochs shared, which saved {summary['saved_s']:.0f} s"
+    return told
 
 
 def _params(chosen: dict[str, Any]) -> str:

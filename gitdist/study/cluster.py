@@ -102,7 +102,8 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
         if trial > 0:
             fits.append(int((have - num_servers * server + 1e-6) / trial))
     at_once = min([*fits, resources.max_concurrent or fits[0]])
-    return Room(at_once, f"{at_once} trial(s) at once beside {num_servers} generator server(s)")
+    beside = f"beside {num_servers} generator server(s)" if num_servers else "each with a generator of its own"
+    return Room(at_once, f"{at_once} trial(s) at once, {beside}")
 
 
 def check_training(share: Share) -> None:

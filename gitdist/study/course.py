@@ -120,7 +120,7 @@ class Course:
         self._observer.trial_started(trial, self._running[trial].assignment.params)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        """Hear a worker's report (``row``, ``failed`` or ``halt``); return whether the trial goes on."""
+        """Hear a worker's report (``rows``, ``failed`` or ``halt``); return whether the trial goes on."""
         with self._noting_trouble():
             return self._hear(trial, report)
         return False
@@ -161,17 +161,18 @@ class Course:
     def _hear(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         self._check_owner(False)
         running = self._running[trial]
-        if "row" not in report:
+        if "rows" not in report:
             running.said = {key: str(report[key]) for key in ("failed", "halt") if key in report}
             return True
-        row = running.row = report["row"]
-        self._observer.epoch_ended(trial, row)
-        if row["epoch"] > self._reached.get(trial, running.assignment.noted):
-            self._reached[trial] = row["epoch"]
-            self._deaths.pop(trial, None)
-        if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
-            running.pruned = True
-            return False
+        for row in report["rows"]:
+            running.row = row
+            self._observer.epoch_ended(trial, row)
+            if row["epoch"] > self._reached.get(trial, running.assignment.noted):
+                self._reached[trial] = row["epoch"]
+                self._deaths.pop(trial, None)
+            if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
+                running.pruned = True
+                return False
         return not self._stopping or self._is_whole(running)
 
     def _end(self, trial: TrialId) -> None:

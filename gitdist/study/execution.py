@@ -40,8 +40,8 @@ def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: S
     """Run the trials of ``course`` until it is over.
 
     Args:
-        train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports ``{"row": ...}``
-            once an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a result.
+        train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports
+            ``{"rows": [...]}`` after an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a result.
         course: decides.
         share: CPUs and GPUs of one trial.
         max_concurrent: trials at once.
@@ -152,11 +152,12 @@ class CourseScheduler(_Unsaved, FIFOScheduler):
         self._workers = workers
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
-        """Tell of a report, which Tune hands over flat, as ``row/epoch`` and so on."""
+        """Tell of a report."""
         if result.get("done"):  # the last report once more, when the worker's function has returned
             return str(TrialScheduler.CONTINUE)
         self._workers[_identify(trial)] = (result["node_ip"], result["pid"])
-        goes_on = self._course.heard(_identify(trial), _report(result))
+        report = {key: result[key] for key in ("rows", "failed", "halt") if key in result}
+        goes_on = self._course.heard(_identify(trial), report)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
@@ -204,9 +205,3 @@ class CourseStopper(_Unsaved, tune.Stopper):
 
 def _identify(trial: Trial) -> TrialId:
     return TrialId(trial.config["role"], trial.config["number"])
-
-
-def _report(result: Mapping[str, Any]) -> dict[str, Any]:
-    row = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
-    said = {key: result[key] for key in ("failed", "halt") if key in result}
-    return said or ({"row": row} if row else {})

@@ -88,8 +88,9 @@ class StudySession:
 
     def _work(self, address: str | None) -> dict[str, Any]:
         spec = self._spec
-        with connected(address, spec.resources, spec.stream.servers, self._ray_died):
-            room = find_room(spec.resources, spec.stream.servers)
+        num_servers = spec.stream.servers if spec.sharing.stream else 0
+        with connected(address, spec.resources, num_servers, self._ray_died):
+            room = find_room(spec.resources, num_servers)
             generator = self._obtain_generator()
             self._display.say(room.note)
             with supplied(self._study, generator) as supply:

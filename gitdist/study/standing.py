@@ -6,6 +6,7 @@ from typing import Any
 
 from gitdist.spec import StudySpec
 from gitdist.study.attempt import last_attempt_s
+from gitdist.study.effort import Shared, seconds_of, trainer_name
 from gitdist.study.events import Outcome, Row
 from gitdist.study.ledger.lease import Owner, owners
 from gitdist.study.ledger.ledger import Ledger
@@ -22,7 +23,7 @@ class TrialStanding:
     """One trial.
 
     ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the present driver. ``seconds`` are those
-    of an epoch, None before the first.
+    of an epoch, None before the first. Of its epochs ``shared`` are another trial's, which it took over.
     """
 
     trial: str
@@ -33,6 +34,7 @@ class TrialStanding:
     metrics: Mapping[str, float]
     reason: str | None = None
     seconds: float | None = None
+    shared: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ def time_left(
     """Estimate the seconds until all trials have ended; None before the first epoch of any.
 
     Epochs still to do, at the mean seconds of the epochs done, shared by as many trials as run now. A trial to come is
-    taken to last as long as those that ended: with a pruner, less than a whole one.
+    taken to last as long as those that ended: with a pruner, less than a whole one. What some trial took over from
+    another, all of them are taken to find as well.
 
     Args:
         trials: those that exist, the baseline among them.
@@ -121,7 +124,9 @@ def time_left(
     open_ = [trial for trial in trials if trial.state in ("running", "waiting", "interrupted")]
     running = sum(trial.state == "running" for trial in trials)
     usual = sum(ended) / len(ended) if ended else epochs
-    to_do = sum(trial.epochs - trial.epoch for trial in open_) + max(0, num_to_come) * usual
+    shared = max((trial.shared for trial in trials), default=0)
+    to_do = sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
+    to_do += max(0, num_to_come) * max(0, usual - shared)
     return epoch_s * to_do / max(1, running or max_concurrent or 1)
 
 
@@ -150,7 +155,7 @@ def _trial(
 ) -> TrialStanding:
     rows = read_rows(paths.rows(trial))
     evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
-    seconds = [row["train_s"] + row["evaluating_s"] for row in rows]
+    shared = Shared.of(rows, trainer_name(spec.name, trial))
     return TrialStanding(
         trial=str(trial),
         state=state,
@@ -159,5 +164,6 @@ def _trial(
         params=dict(params),
         metrics={name: evaluated[name] for name in SHOWN if name in evaluated},
         reason=outcome.reason if outcome else None,
-        seconds=sum(seconds) / len(seconds) if seconds else None,
+        seconds=seconds_of(rows) / len(rows) if rows else None,
+        shared=shared.epochs if shared else 0,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
+from gitdist.study.effort import Shared, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -27,7 +28,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     """
     records, best = ledger.trials(), ledger.best()
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
-    rows = [row for trial in trials for row in read_rows(paths.rows(trial))]
+    rows = {trial: read_rows(paths.rows(trial)) for trial in trials}
     states = [record.state for record in records]
     chosen = [_chosen(paths, TrialId("trial", record.number), record.params) for record in ledger.pareto()]
     summary = {
@@ -35,13 +36,11 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         "objectives": list(spec.search.objectives),
         "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
         "trials": {state: states.count(state) for state in sorted(set(states))},
-        **_total(paths),
-        **{name: sum(row.get(key, 0.0) for row in rows) for name, key in _SUMS.items()},
+        **_costs(paths, spec.name, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
         "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_is_whole(paths, spec) else None,
     }
-    summary["evaluating_s"] += sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in trials)
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     return summary
 
@@ -51,7 +50,23 @@ def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
     return read_object(paths.summary)
 
 
-_SUMS = {"training_s": "train_s", "evaluating_s": "evaluating_s", "waiting_s": "waiting_s"}
+def _costs(paths: StudyPaths, study: str, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return what the study took: times and counts of its drivers and trials, and what sharing saved."""
+    own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(study, trial))]
+    shared = [found for trial, some in rows.items() if (found := Shared.of(some, trainer_name(study, trial)))]
+    tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
+    drivers = _total(paths)
+    made = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)
+    return {
+        **drivers,
+        "generated_images": made,
+        "training_s": sum(row["train_s"] for row in own),
+        "waiting_s": sum(row["waiting_s"] for row in own),
+        "evaluating_s": tests + sum(row["evaluating_s"] for row in own),
+        "trained_epochs": len(own),
+        "shared_epochs": sum(found.epochs for found in shared),
+        "saved_s": sum(found.saved_s for found in shared),
+    }
 
 
 def _total(paths: StudyPaths) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
-from gitdist.spec import StudySpec
+from gitdist.spec import Share, StudySpec
 from gitdist.store import Store
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig, ServerStats
@@ -24,7 +26,7 @@ from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator
 from gitdist.study.worker import TrialContext
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.evaluation import EkldRequest, Transform, ekld_set
 
 _LAST_ACCOUNT_S = 60.0  # for servers to say at the end what they have done
 
@@ -46,40 +48,55 @@ class OwnedStudy:
 
 @contextmanager
 def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply"]:
-    """Launch the study's stream and end it."""
+    """Launch the study's stream, where trials share one, and end it."""
+    if not study.spec.sharing.stream:
+        yield Supply(study, generator, None)
+        return
+    with _launched(study, generator) as stream:
+        yield Supply(study, generator, stream)
+
+
+@contextmanager
+def _launched(study: OwnedStudy, generator: TrainedGenerator) -> Iterator[StreamHandle]:
     share = study.spec.resources.server
-    config = ServerConfig(
+    # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
+    name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
+    stream = launch_stream(name, _server_config(study, generator, share), share)
+    try:
+        yield stream
+    finally:
+        stream.shutdown()
+
+
+def _server_config(study: OwnedStudy, generator: TrainedGenerator, share: Share) -> ServerConfig:
+    return ServerConfig(
         dataset=study.dataset.directory,
         generator=study.spec.generator,
         artefact=generator.artefact,
         stream=study.spec.stream,
         device=share.device,
     )
-    # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
-    stream = launch_stream(f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}", config, share)
-    try:
-        yield Supply(study, generator, stream)
-    finally:
-        stream.shutdown()
 
 
 class Supply(Observer):
     """A study's generator and stream, and what is made with them; an observer that keeps the books of it."""
 
-    def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle) -> None:
-        """Hold a stream that runs."""
+    def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
+        """Hold a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
         self._servers: list[ServerStats] = []  # what they had done when they were last heard of
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
         study = self._study
+        share = study.spec.resources.trial
         return TrialContext(
             spec=study.spec,
             results=study.paths.results,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
-            router=self._stream.router_name,
+            router=self._stream.router_name if self._stream else None,
+            generator=None if self._stream else _server_config(study, self._generator, share),
         )
 
     def ekld_place(self, split: Literal["validation", "test"]) -> Path:
@@ -95,18 +112,35 @@ class Supply(Observer):
             under="nuisance" if known else "generator",
             key={} if known else self._generator_key(),
         )
-        return ekld_set(study.dataset, request, study.store, self._stream.transform).directory
+        with self._transforming() as transform:
+            return ekld_set(study.dataset, request, study.store, transform).directory
+
+    @contextmanager
+    def _transforming(self) -> Iterator[Transform]:
+        """Lend the stream's second verb; without a shared stream, that of one launched at the first use."""
+        with ExitStack() as stack:
+            streams = [self._stream] if self._stream else []
+
+            def transform(
+                images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int
+            ) -> NDArray[np.uint8]:
+                if not streams:
+                    streams.append(stack.enter_context(_launched(self._study, self._generator)))
+                return streams[0].transform(images, clean, name, index)
+
+            yield transform
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""
         with suppress(RayError):  # a server is gone; there will be another
-            self._account(self._stream.recent_stats())
+            self._account(self._stream.recent_stats() if self._stream else None)
 
     def close_account(self) -> None:
         """Write this driver's last page of the books."""
         servers = None
         with suppress(RayError):
-            _, servers = self._stream.stats(timeout_s=_LAST_ACCOUNT_S)
+            if self._stream:
+                _, servers = self._stream.stats(timeout_s=_LAST_ACCOUNT_S)
         self._account(servers)
 
     def _account(self, servers: list[ServerStats] | None) -> None:

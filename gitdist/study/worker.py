@@ -17,26 +17,34 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec, TrialSpec
+from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draws import DrawStream, LocalBlocks
+from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt, Superseded
+from gitdist.study.effort import trainer_name
 from gitdist.study.failure import describe_failure
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
 from gitdist.trial.evaluation import EkldSet, evaluate
-from gitdist.trial.training import TrialSetting, load_classifier, resume
+from gitdist.trial.stages import prefix_key, train_in_stages
+from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, resume
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """What all trials of a study share: the study, and where its data, eKLD sets and stream are."""
+    """What all trials of a study share: the study, and where its data, eKLD images and draws are.
+
+    Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared.
+    """
 
     spec: StudySpec
     results: Path
     dataset: Path
     validation_ekld: Path
-    router: str
+    router: str | None = None
+    generator: ServerConfig | None = None
 
     @property
     def paths(self) -> StudyPaths:
@@ -65,8 +73,9 @@ def trial_reports(
 ) -> Generator[dict[str, Any], None, None]:
     """Train one classifier and yield what the driver is told; no exception leaves this function.
 
-    Each epoch gives ``{"row": ...}``. After an interruption completed epochs come again. Training that ends by an
-    exception gives one report more, see ``failure``; one that another attempt has superseded gives none.
+    Epochs come as ``{"rows": [...]}``: one at a time as they are trained, and all together those that were trained before.
+    After an interruption completed epochs come again. Training that ends by an exception gives one report more, see
+    ``failure``; one that another attempt has superseded gives none.
 
     Args:
         context: what the study's trials share.
@@ -82,8 +91,8 @@ def trial_reports(
             directory.mkdir(parents=True, exist_ok=True)
         attempt = Attempt.begin(directory)
         with closing(_rows(context, trial, params, attempt, noted)) as rows:
-            for row in rows:
-                yield {"row": row}
+            for some in rows:
+                yield {"rows": some}
     except Superseded:
         return
     except Exception as error:
@@ -158,10 +167,9 @@ def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> t
 
 def _rows(
     context: TrialContext, trial: TrialId, params: Mapping[str, Any], attempt: Attempt, noted: int
-) -> Generator[dict[str, Any], None, None]:
+) -> Generator[list[EpochRow], None, None]:
     """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file."""
     spec, dataset, compute = _open(context, trial, params)
-    _describe(context, trial, spec, dataset, attempt.directory)
     stream = _open_stream(context, dataset) if spec.fraction > 0 else None
     try:
         setting = TrialSetting(
@@ -171,32 +179,59 @@ def _rows(
             directory=attempt.directory,
             before_saving=attempt.check,
             evaluation_every=context.spec.evaluation.every,
+            trained_by=trainer_name(context.spec.name, trial),
         )
-        completed, training = resume(spec, dataset, setting)
-        attempt.check()
-        with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
-            yield from [row for row in completed if row["epoch"] >= noted] or completed[-1:]
-            for row in training:
-                attempt.check()
-                file.append(row)
-                yield row
+        prefix = prefix_key(spec, dataset, setting) if context.spec.sharing.prefix else None
+        _describe(context, trial, spec, dataset, prefix, attempt.directory)
+        with closing(_training(context, spec, dataset, setting)) as training:
+            completed = next(training)
+            attempt.check()
+            with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
+                if completed:
+                    yield [row for row in completed if row["epoch"] >= noted] or completed[-1:]
+                for rows in training:
+                    attempt.check()
+                    for row in rows:
+                        file.append(row)
+                    yield rows
     finally:
         if stream is not None:
             stream.close()
 
 
+def _training(
+    context: TrialContext, spec: TrialSpec, dataset: Dataset, setting: TrialSetting
+) -> Generator[list[EpochRow], None, None]:
+    """Yield the rows of completed epochs, then those of each epoch."""
+    if context.spec.sharing.prefix:
+        yield from train_in_stages(spec, dataset, setting, Store(context.paths.store))
+        return
+    completed, training = resume(spec, dataset, setting)
+    yield completed
+    for row in training:
+        yield [row]
+
+
 def _open_stream(context: TrialContext, dataset: Dataset) -> DrawStream:
     settings = context.spec.stream
-    return DrawStream(RayBlocks(context.router), dataset.num_classes, settings.block_size, settings.lookahead)
+    if context.router is None:
+        assert context.generator is not None, "draws come from one or the other"
+        source: RayBlocks | LocalBlocks = LocalBlocks(context.generator.build_maker())
+    else:
+        source = RayBlocks(context.router)
+    return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead)
 
 
-def _describe(context: TrialContext, trial: TrialId, spec: TrialSpec, dataset: Dataset, directory: Path) -> None:
+def _describe(
+    context: TrialContext, trial: TrialId, spec: TrialSpec, dataset: Dataset, prefix: str | None, directory: Path
+) -> None:
     """Write trial.json: what is trained here, and the classes that its per-class figures are about."""
     described = {
         "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
         "role": trial.role,
         "number": trial.number,
         "spec": spec.model_dump(mode="json"),
+        "prefix": prefix,
         "classes": {"names": list(dataset.class_names), "sizes": dataset.class_sizes.tolist()},
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())

@@ -18,8 +18,8 @@ from gitdist.stream.draws import DrawStream
 from gitdist.trial.augment import Normaliser, draw_placement, place
 from gitdist.trial.classifier import Classifier, move
 from gitdist.trial.losses import build_loss
-from gitdist.trial.mixing import check_threshold, eligible_classes, replace_mask
-from gitdist.trial.sampling import epoch_indices
+from gitdist.trial.mixing import check_threshold, eligible_classes
+from gitdist.trial.plan import epoch_rows, replaced_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class EpochTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._spec, epoch)
         self.model.train()
-        rows = self._choose_rows(epoch)
+        rows = epoch_rows(self._spec, self._labels, self._sizes, epoch)
         losses, correct, draws = self._steps(epoch, rows, stream)
         return EpochResult(
             loss=self._mean_loss(losses, len(rows), epoch),
@@ -115,12 +115,6 @@ class EpochTrainer:
         self.stream.start(np.flatnonzero(self._eligible))
         return self.stream if epoch > self._spec.switch_epoch else None
 
-    def _choose_rows(self, epoch: int) -> NDArray[np.int64]:
-        spec = self._spec
-        sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
-        rng = numpy_rng(spec.seed, "trial/sample", epoch)
-        return epoch_indices(sampler, self._labels, self._sizes, spec.effective_beta, rng)
-
     def _steps(self, epoch: int, rows: NDArray[np.int64], stream: DrawStream | None) -> tuple[Tensor, Tensor, int]:
         """Return the loss of each step ``[steps]`` and the number of correct answers, on the device, and of draws."""
         spec, device = self._spec, self._compute.device
@@ -128,28 +122,18 @@ class EpochTrainer:
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
         placement_rng = numpy_rng(spec.seed, "trial/placement", epoch)
         placement = draw_placement(len(rows), spec.crop_padding, spec.flip, placement_rng, device)
-        mixing_rng = numpy_rng(spec.seed, "trial/mixing", epoch)
-        losses, correct, draws = [], torch.zeros((), dtype=torch.int64, device=device), 0
+        replaced = replaced_rows(spec, labels, self._sizes, epoch)
+        losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
             stop = min(start + spec.batch_size, len(rows))
             images = self._images[rows_there[start:stop]]
             if stream is not None:
-                draws += self._mix(images, labels[start:stop], stream, mixing_rng)
+                _mix(images, labels[start:stop], replaced[start:stop], stream)
             inputs = self._normalise(place(images, placement.rows(start, stop)))
             loss, logits = self._step(inputs, labels_there[start:stop])
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
-        return torch.stack(losses), correct, draws
-
-    def _mix(self, images: Tensor, labels: NDArray[np.int64], stream: DrawStream, rng: np.random.Generator) -> int:
-        """Replace samples of the batch by draws of their class, in place, as Algorithm 1 says; return how many."""
-        spec = self._spec
-        mask = replace_mask(labels, self._sizes, spec.threshold, spec.threshold_kind, spec.fraction, rng)
-        places = np.flatnonzero(mask)
-        if len(places):
-            drawn = torch.from_numpy(stream.take(labels[places]))
-            images[torch.from_numpy(places).to(images.device)] = drawn.to(images.device)
-        return len(places)
+        return torch.stack(losses), correct, int(replaced.sum())
 
     def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._compute.autocast():
@@ -169,3 +153,11 @@ class EpochTrainer:
         sizes = torch.full_like(values, self._spec.batch_size)
         sizes[-1] = count - self._spec.batch_size * (len(values) - 1)
         return float((values * sizes).sum() / count)
+
+
+def _mix(images: Tensor, labels: NDArray[np.int64], replaced: NDArray[np.bool_], stream: DrawStream) -> None:
+    """Replace samples of the batch by draws of their class, in place."""
+    places = np.flatnonzero(replaced)
+    if len(places):
+        drawn = torch.from_numpy(stream.take(labels[places]))
+        images[torch.from_numpy(places).to(images.device)] = drawn.to(images.device)

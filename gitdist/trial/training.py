@@ -29,8 +29,9 @@ from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
 
 EpochRow = dict[str, Any]
 """One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
-images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``; on evaluated epochs the metrics ``val/...`` and the
-lists ``val/accuracy_per_class`` and ``val/ekld_per_class``; ``ended_at`` (unix time in seconds)."""
+images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``, ``generated`` (draws made in this very process, and not
+by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists ``val/accuracy_per_class`` and
+``val/ekld_per_class``; ``ended_at`` (unix time in seconds) and, where it was given, ``trained_by``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class TrialSetting:
         evaluation_every: epochs between evaluations; the spec's last epoch is always evaluated.
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can go on.
+        trained_by: what the rows say of who trained them; None = nothing.
     """
 
     compute: Compute
@@ -55,6 +57,7 @@ class TrialSetting:
     before_saving: Callable[[], None] | None = None
     evaluation_every: int = 1
     stop_after: int | None = None
+    trained_by: str | None = None
 
 
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
@@ -96,12 +99,12 @@ def _go_on(
         started = time.perf_counter()
         evaluation = _validate(trainer.model, dataset, setting, epoch) if due else None
         row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
-        rows.append(row)
+        rows.append(row if setting.trained_by is None else row | {"trained_by": setting.trained_by})
         if setting.directory:
             if setting.before_saving:
                 setting.before_saving()
             save_checkpoint(setting.directory, _state(trainer, dataset.num_classes, rows))
-        yield row
+        yield rows[-1]
 
 
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:

@@ -51,7 +51,7 @@ SPEC: dict[str, Any] = {
     },
     "resources": {"server": {"cpu": 0.5}, "trial": {"cpu": 0.75}, "training": {"cpu": 1}},
 }
-TIMES = {"train_s", "waiting_s", "evaluating_s", "ended_at"}
+TIMES = {"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"}  # and whose work it was
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -119,10 +119,10 @@ class SmallStudy:
         return MlflowClient(f"sqlite:///{self.results / 'mlflow.db'}")
 
 
-def stocked(results: Path, other: SmallStudy) -> SmallStudy:
+def stocked(results: Path, other: SmallStudy, *overrides: str) -> SmallStudy:
     """The same study as ``other`` at its beginning, with data, generator and eKLD images in its store already."""
-    shutil.copytree(other.results / "store", results / "store")
-    return SmallStudy(results, overrides=other.overrides)
+    shutil.copytree(other.results / "store", results / "store", ignore=shutil.ignore_patterns("prefix"))
+    return SmallStudy(results, overrides=(*other.overrides, *overrides))
 
 
 def wait_for_rows(study: SmallStudy, trial: str = "trials/0000", epochs: int = 1) -> None:

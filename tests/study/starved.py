@@ -42,7 +42,7 @@ def train(config: dict, place: Path) -> None:
     while config["number"] == 0 and not beside.exists():
         time.sleep(0.02)
     for epoch in range(1, 4):
-        tune.report({"row": {"epoch": epoch, "val/balanced_accuracy": 0.5}})
+        tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": 0.5}]})
         while config["number"] == 0:
             held.append(b"x" * 2**27)
             time.sleep(0.02)

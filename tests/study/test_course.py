@@ -54,7 +54,7 @@ def begin(tmp_path):
 
 
 def row(epoch: int, accuracy: float = 0.5) -> dict:
-    return {"row": {"epoch": epoch, "val/balanced_accuracy": accuracy}}
+    return {"rows": [{"epoch": epoch, "val/balanced_accuracy": accuracy}]}
 
 
 def train(course: Course, first: int = 1, last: int = EPOCHS) -> None:

@@ -67,7 +67,7 @@ def report(config: dict, first: int = 1, value: float = 0.5) -> None:
     from ray import tune
 
     for epoch in range(max(first, config["noted"]), EPOCHS + 1):
-        tune.report({"row": {"epoch": epoch, "val/balanced_accuracy": value, "val/ekld_per_class": [0.1, 0.2]}})
+        tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": value, "val/ekld_per_class": [0.1, 0.2]}]})
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -91,7 +91,7 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_what_the_ledger_knows(stud
         from ray import tune
 
         if config["number"] == 1 and not mark.exists():
-            tune.report({"row": {"epoch": 1, "val/balanced_accuracy": 0.5}})
+            tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         report(config)
@@ -161,7 +161,7 @@ def test_trouble_of_the_whole_study_stops_the_others_at_once_and_leaves_them_ope
         if config["number"] == 0:
             tune.report({"halt": "the disk is full"})
         else:
-            tune.report({"row": {"epoch": 1, "val/balanced_accuracy": 0.5}})
+            tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
             time.sleep(600)
 
     course, ledger, log = study(total=5)
@@ -177,7 +177,7 @@ def test_a_signal_that_ends_tune_is_no_trials_fault_and_the_study_goes_on(study,
     def train(config: dict) -> None:
         from ray import tune
 
-        tune.report({"row": {"epoch": 1, "val/balanced_accuracy": 0.5}})
+        tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
         if not sent.exists():
             sent.touch()
             os.kill(driver, signal.SIGUSR1)
@@ -197,7 +197,7 @@ def test_stop_ends_every_trial_after_its_epoch(study):
 
         for epoch in range(1, 1000):
             time.sleep(0.05)
-            tune.report({"row": {"epoch": epoch, "val/balanced_accuracy": 0.5}})
+            tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": 0.5}]})
 
     course, ledger, log = study(total=5)
     course._spec = course._spec.model_copy(update={"trial": course._spec.trial.model_copy(update={"epochs": 1000})})

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from gitdist.spec import StudySpec
+from gitdist.spec import SharingSpec, StudySpec
 from gitdist.store import Store
 from gitdist.study.attempt import Attempt
 from gitdist.study.paths import TrialId
@@ -45,10 +45,10 @@ def pairs(digits, tmp_path_factory):
 
 @pytest.fixture
 def context_in(digits, pairs):
-    def make(results, dataset=None, **fields):
+    def make(results, dataset=None, prefix=True, **fields):
         trial = short_spec(**{"epochs": 3, "fraction": 0.0, "lr_milestones": (2,), **fields})
         return TrialContext(
-            spec=StudySpec(name="study", trial=trial),
+            spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix)),
             results=results,
             dataset=dataset or digits.directory,
             validation_ekld=pairs["validation"],
@@ -63,8 +63,18 @@ def context(context_in, tmp_path):
     return context_in(tmp_path)
 
 
+@pytest.fixture
+def alone(context_in, tmp_path):
+    """A context without sharing: no attempt waits for another's prefix."""
+    return context_in(tmp_path, prefix=False)
+
+
 def run(context, noted=0):
     return list(trial_reports(context, TRIAL, {}, noted))
+
+
+def rows_of(reports):
+    return [row for report in reports for row in report["rows"]]
 
 
 def interrupted(context, num_rows):
@@ -75,14 +85,14 @@ def interrupted(context, num_rows):
 
 
 def epochs(reports):
-    return [report["row"]["epoch"] for report in reports]
+    return [row["epoch"] for row in rows_of(reports)]
 
 
 def test_every_row_is_reported_once_it_is_in_the_file(context):
     path = context.paths.rows(TRIAL)
     reported = []
     for report in trial_reports(context, TRIAL, {}):
-        reported.append(report["row"])
+        reported += report["rows"]
         assert read_rows(path) == reported
     assert [row["epoch"] for row in reported] == [1, 2, 3]
     assert json.loads((path.parent / "trial.json").read_text())["number"] == 3
@@ -93,7 +103,7 @@ def test_after_an_interruption_completed_rows_come_again_from_the_last_noted_one
     before = interrupted(context, 2)
     after = run(context, noted)
     assert epochs(after) == expected
-    assert {report["row"]["epoch"]: report["row"] for report in after}[2] == before[1]["row"]
+    assert {row["epoch"]: row for row in rows_of(after)}[2] == rows_of(before)[1]
     assert read_rows(context.paths.rows(TRIAL)) == completed_rows(context.paths.trial(TRIAL))
 
 
@@ -101,19 +111,19 @@ def files_of(context):
     return {file: file.read_bytes() for file in context.paths.trial(TRIAL).iterdir()}
 
 
-def test_a_superseded_worker_writes_and_reports_nothing_more(context):
-    old = trial_reports(context, TRIAL, {})
+def test_a_superseded_worker_writes_and_reports_nothing_more(alone):
+    old = trial_reports(alone, TRIAL, {})
     next(old)
-    new = run(context)
-    left = files_of(context)
+    new = run(alone)
+    left = files_of(alone)
     assert epochs(new) == [1, 2, 3]
     assert list(old) == []
-    assert files_of(context) == left
+    assert files_of(alone) == left
 
 
-def test_a_superseded_worker_that_fails_is_as_quiet(context):
-    directory = context.paths.trial(TRIAL)
-    mine, old = trial_reports(context, TRIAL, {}), trial_reports(context, TRIAL, {})
+def test_a_superseded_worker_that_fails_is_as_quiet(alone):
+    directory = alone.paths.trial(TRIAL)
+    mine, old = trial_reports(alone, TRIAL, {}), trial_reports(alone, TRIAL, {})
     next(mine)
     assert mine.throw(RuntimeError("a bug"))["failed"].startswith("RuntimeError: a bug")
     (directory / "error.txt").unlink()
@@ -136,8 +146,7 @@ def test_a_full_disk_halts_and_with_room_the_trial_goes_on_to_the_same_end(conte
         assert set(report) == {"halt"} and "epoch-000003" in report["halt"] and "free space" in report["halt"]
         assert not list(context.paths.trial(TRIAL).glob(".*")) and len(read_rows(context.paths.rows(TRIAL))) == 2
         full.unlink()
-        rows = [report["row"] for report in run(context)]
-        assert timeless(rows) == timeless([report["row"] for report in expected])
+        assert timeless(rows_of(run(context))) == timeless(rows_of(expected))
 
 
 def test_a_disk_that_is_full_from_the_start_halts(context_in, tmp_path):

@@ -19,7 +19,7 @@ from gitdist.trial.checkpoint import Checkpoint, load_checkpoint
 from gitdist.trial.training import TrialSetting, train
 
 BLOCK_SIZE = 16
-TIMES = ("train_s", "waiting_s", "evaluating_s", "ended_at")
+TIMES = ("train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated")
 
 
 def write_digits(folder: Path) -> Path:

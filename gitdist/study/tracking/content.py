@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 
 from gitdist.disk import read_object
 from gitdist.generator.training import TrainingStep
-from gitdist.study.events import Outcome, TrialStates
+from gitdist.study.effort import Shared, trainer_name
+from gitdist.study.events import Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.tracking.figures import write_per_class
@@ -151,10 +152,23 @@ def loss_points(steps: Sequence[TrainingStep]) -> dict[int, Point]:
 
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
+    rows = read_rows(paths.rows(trial))
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
-        row = outcome.row or next(reversed(read_rows(paths.rows(trial))), {})
+        row = outcome.row or next(reversed(rows), {})
         tags[_PRUNED] = str(row.get("epoch", 0))
+    return tags | _shared_tags(paths, trial, rows)
+
+
+def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict[str, str]:
+    """Say which prefix the trial began with, whose work that was, and what it saved."""
+    prefix = (read_object(paths.trial(trial) / "trial.json") or {}).get("prefix")
+    tags = {"gitdist.prefix": prefix} if prefix else {}
+    shared = Shared.of(rows, trainer_name(paths.name, trial))
+    if shared is not None:
+        tags["gitdist.prefix_trained_by"] = shared.trained_by
+        tags["gitdist.prefix_epochs"] = str(shared.epochs)
+        tags["gitdist.prefix_saved_s"] = f"{shared.saved_s:.1f}"
     return tags
 
 

@@ -1,0 +1,157 @@
+"""The shared prefix: what it depends on, that it is trained once, and that no number changes by sharing it."""
+
+from contextlib import closing
+
+import pytest
+
+from gitdist.errors import TrialFailure
+from gitdist.spec import TrialSpec
+from gitdist.store import Store
+from gitdist.trial.checkpoint import load_checkpoint
+from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.stages import prefix_key, shared_prefix, train_in_stages
+from tests.trial.toys import assert_same_state, setting_of, short_spec, timeless, whole
+
+SWITCH = 2
+LATE = {  # fields that nothing before the switch reads, each with another value
+    "sampler": "square-root",
+    "threshold": 40,
+    "threshold_kind": "hard",
+    "fraction": 0.25,
+    "effective_beta": 0.9,
+    "epochs": 5,
+    "lr_milestones": (2, 3),
+    "lr_decay": 0.5,
+    "ldam_margin": 0.4,
+    "ldam_scale": 20.0,
+    "randaugment_magnitude": 3,
+}
+EARLY = {
+    "network": "resnet32",
+    "loss": "ldam",
+    "switch_epoch": 1,
+    "batch_size": 16,
+    "lr": 0.1,
+    "lr_warmup_epochs": 0,
+    "momentum": 0.8,
+    "weight_decay": 0.0,
+    "crop_padding": 0,
+    "flip": False,
+    "randaugment_ops": 1,
+    "compile": True,
+    "precision": "bf16",
+    "seed": 1,
+}
+
+
+def spec_of(**fields):
+    return short_spec(**{"epochs": 4, "switch_epoch": SWITCH, "lr_milestones": (3,), **fields})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def staged(spec, digits, directory, store, name="study/0", **fields):
+    """Train in stages; return all rows and those that the trial trained itself."""
+    directory.mkdir(exist_ok=True)
+    setting = setting_of(digits, directory, trained_by=name, **fields)
+    rows = [row for rows in train_in_stages(spec, digits, setting, store) for row in rows]
+    return rows, [row["epoch"] for row in rows if row["trained_by"] == name]
+
+
+def test_every_field_is_known_to_matter_before_the_switch_or_not():
+    assert LATE.keys() | EARLY.keys() == TrialSpec.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_nothing_reads_before_the_switch_does_not_change_the_prefix(name):
+    assert shared_prefix(spec_of(**{name: LATE[name]})) == shared_prefix(spec_of())
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_what_is_read_before_the_switch_changes_the_prefix(name):
+    assert shared_prefix(spec_of(**{name: EARLY[name]})) != shared_prefix(spec_of())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needs"),
+    [
+        ("lr_milestones", (1, 3), {}),
+        ("lr_decay", 0.5, {"lr_milestones": (1,)}),
+        ("ldam_margin", 0.4, {"loss": "ldam"}),
+        ("ldam_scale", 20.0, {"loss": "ldam"}),
+        ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
+    ],
+)
+def test_a_late_field_that_is_read_early_after_all_changes_the_prefix(name, value, needs):
+    assert shared_prefix(spec_of(**needs, **{name: value})) != shared_prefix(spec_of(**needs))
+
+
+@pytest.mark.parametrize(("switch", "epochs"), [(0, None), (1, 1), (3, 3), (4, 3)])
+def test_the_last_epoch_is_never_shared(switch, epochs):
+    prefix = shared_prefix(spec_of(switch_epoch=switch))
+    assert (prefix and prefix.epochs) == epochs
+
+
+def test_the_key_knows_what_else_the_rows_depend_on(digits, tmp_path):
+    pairs = ekld_set(
+        digits, EkldRequest(split="validation", images_per_class=1, transformations=1, seed=0), Store(tmp_path)
+    )
+    keys = [
+        prefix_key(spec_of(), digits, setting_of(digits, **fields))
+        for fields in ({}, {"ekld": pairs}, {"evaluation_every": 2}, {"precision": "bf16"})
+    ]
+    assert len(set(keys)) == 4 and keys[0] == prefix_key(spec_of(**LATE), digits, setting_of(digits))
+    assert prefix_key(spec_of(switch_epoch=0), digits, setting_of(digits)) is None
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone(digits, tmp_path, store, every):
+    others = {"sampler": "class-balanced", "threshold": None, "threshold_kind": "hard", "fraction": 0.75}
+    for number, spec in enumerate([spec_of(), spec_of(**others), spec_of(fraction=0.0, epochs=3)]):
+        alone = whole(spec, digits, tmp_path / f"alone{number}", evaluation_every=every)
+        rows, own = staged(spec, digits, tmp_path / f"{number}", store, f"study/{number}", evaluation_every=every)
+        assert timeless(rows) == alone[0]
+        assert_same_state(load_checkpoint(tmp_path / f"{number}"), alone[1])
+        assert own == list(range(1 if number == 0 else SWITCH + 1, spec.epochs + 1))
+    assert [place.name for place in (store.root / "prefix").iterdir()] == [
+        prefix_key(spec_of(), digits, setting_of(digits, evaluation_every=every))
+    ]
+
+
+def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_path, store):
+    alone, _ = whole(spec_of(), digits, tmp_path / "alone")
+    (tmp_path / "first").mkdir()
+    setting = setting_of(digits, tmp_path / "first", trained_by="study/0")
+    with closing(train_in_stages(spec_of(), digits, setting, store)) as training:
+        assert next(training) == [] and [row["epoch"] for row in next(training)] == [1]
+    rows, own = staged(spec_of(), digits, tmp_path / "second", store, "study/1")
+    assert timeless(rows) == alone and own == [2, 3, 4] and rows[0]["trained_by"] == "study/0"
+    rows, own = staged(spec_of(), digits, tmp_path / "first", store, "study/0")
+    assert timeless(rows) == alone and own == [1, 3, 4]
+
+
+def test_a_trial_that_began_without_sharing_brings_its_epochs_along(digits, tmp_path, store):
+    before, _ = whole(spec_of(), digits, tmp_path / "0", stop_after=1, trained_by="another/0")
+    rows, own = staged(spec_of(), digits, tmp_path / "0", store)
+    assert own == [2, 3, 4] and timeless(rows)[:1] == before
+
+
+def test_a_longer_prefix_goes_on_from_a_shorter_one(digits, tmp_path, store):
+    alone = whole(spec_of(switch_epoch=3), digits, tmp_path / "alone")
+    staged(spec_of(switch_epoch=1), digits, tmp_path / "0", store, "study/0")
+    rows, own = staged(spec_of(switch_epoch=3), digits, tmp_path / "1", store, "study/1")
+    assert own == [2, 3, 4] and timeless(rows) == alone[0]
+    assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
+
+
+def test_a_prefix_that_diverges_fails_every_trial_with_the_same_reason(digits, tmp_path, store):
+    spec = spec_of(lr=1e30, lr_warmup_epochs=0)
+    reasons = set()
+    for number in (0, 1):
+        with pytest.raises(TrialFailure) as failure:
+            staged(spec, digits, tmp_path / f"{number}", store)
+        reasons.add(str(failure.value))
+    assert len(reasons) == 1 and not (store.root / "prefix").exists()
