@@ -65,15 +65,15 @@ class Layout:
         """What an unfinished build of the artefact keeps."""
         return self.work / str(artefact)
 
-    def new_target(self, artefact: ArtefactId) -> Path:
+    def new_target(self, artefact: ArtefactId, prefix: str = "") -> Path:
         """Make an empty directory that becomes the artefact."""
         # Process ids are no names on a shared disk: containers of several hosts have the same ones.
-        target = self.tmp / f"{artefact}.{secrets.token_hex(8)}"
+        target = self.tmp / f"{prefix}{artefact}.{secrets.token_hex(8)}"
         target.mkdir()
         return target
 
     def targets(self, artefact: ArtefactId) -> Iterator[Path]:
-        """Yield the directories that were to become the artefact."""
+        """Yield the directories without prefix that were to become the artefact."""
         return self.tmp.glob(f"{artefact}.*")
 
     def new_aside(self, reason: str, artefact: ArtefactId) -> Path:

@@ -45,7 +45,7 @@ class Place:
         except (OSError, pa.ArrowException, ValueError) as error:
             raise StoreError(
                 f"a shared store must be a path or a URI such as s3://bucket/prefix, but store.uri is '{shown}' "
-                f"({first_line(error)}); correct it or leave it out"
+                f"({first_line(error).replace(uri, shown)}); correct it or leave it out"
             ) from None
         place = cls(files, root.rstrip("/"), shown)
         place._probe()

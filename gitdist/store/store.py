@@ -164,7 +164,7 @@ class Store:
         if self._shared is None or not self._shared.has(artefact):
             return False
         with disk_trouble(self._layout.place(artefact)):
-            target = self._layout.new_target(artefact)
+            target = self._layout.new_target(artefact, "fetched-")
             try:
                 if not self._shared.fetch(artefact, target):
                     return False
