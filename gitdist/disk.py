@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,42 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, made where it is missing, against the other processes of this host."""
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing leaves it to a forked child, where there is one
+
+
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file as ``locked`` does, but without waiting; yield whether it is held."""
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def lock_name(path: Path) -> str:
+    """Return the name of a file's lock that no other lock has: of this kernel's run, the file system and the file.
+
+    Locks of one file on two hosts are two where the network disk does not forward them.
+    """
+    status = path.stat()
+    return f"{_kernel_run()}:{status.st_dev}:{status.st_ino}"
+
+
+@cache
+def _kernel_run() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return secrets.token_hex(16)
 
 
 @contextmanager

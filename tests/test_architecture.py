@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "spec", "data", "generator", "stream", "trial", "study", "cli"]
+ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "cli"]
 LIBRARY_ROOMS = {
     "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "cli/"},
     "mlflow": {"study/tracking/"},

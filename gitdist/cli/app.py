@@ -19,6 +19,8 @@ generator_app = typer.Typer(help="Train a study's generator, or look at what it 
 data_app = typer.Typer(help="List data sources, or look at a study's data set.", no_args_is_help=True)
 app.add_typer(generator_app, name="generator")
 app.add_typer(data_app, name="data")
+store_app = typer.Typer(help="List what the store holds, or make room in it.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Results directory.")]
@@ -181,3 +183,29 @@ def data_stats(study: StudyFile, results: Results = RESULTS, set_: Overrides = N
     from gitdist.spec.file import load_study
 
     show_stats(load_study(study, set_ or ()), results, Console())
+
+
+@store_app.command("ls")
+def store_ls(results: Results = RESULTS) -> None:
+    """List the artefacts, the least recently used first."""
+    from gitdist.cli.store import list_artefacts
+
+    list_artefacts(results, Console())
+
+
+@store_app.command("gc")
+def store_gc(
+    results: Results = RESULTS,
+    max_gb: Annotated[
+        float | None,
+        typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artefacts."),
+    ] = None,
+    unused_days: Annotated[
+        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Remove artefacts unused for N days.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove what dead builders left and damaged artefacts; others only by the options, and none that a study holds."""
+    from gitdist.cli.store import collect_garbage
+
+    collect_garbage(results, Console(), max_gb=max_gb, unused_days=unused_days, dry_run=dry_run)

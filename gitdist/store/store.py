@@ -1,0 +1,231 @@
+"""The store itself: finds artefacts, builds what is missing, keeps what is held and makes room."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gitdist.disk import disk_trouble, lock_name, locked, locked_if_free
+from gitdist.errors import StoreError
+from gitdist.store.claim import Claim
+from gitdist.store.claims import Board
+from gitdist.store.eviction import make_room
+from gitdist.store.installation import install
+from gitdist.store.keys import ArtefactId, content_key
+from gitdist.store.layout import Layout
+from gitdist.store.manifest import Stamp, is_whole, seal, stamps
+from gitdist.store.place import Place
+from gitdist.store.shared import SharedStore
+from gitdist.store.usage import Usage
+
+Build = Callable[[Path, Path], None]
+
+
+class Store:
+    """Artefacts under one directory, each named by the hash of what determines it.
+
+    Safe for threads, for processes and for hosts that share the directory or the shared place; an artefact never
+    changes once it is in place. Pickled, it is opened again where it arrives, without what it holds.
+    """
+
+    def __init__(
+        self, root: Path, *, max_bytes: int | None = None, shared: str | None = None, stale_s: float = 60.0
+    ) -> None:
+        """Open the store at ``root``, creating it where needed.
+
+        Args:
+            root: its directory.
+            max_bytes: bound on the artefacts' size; after a build, those unused for longest that no running study
+                holds are removed until it is kept. None = no bound.
+            shared: a second place that several stores share, such as ``s3://bucket/prefix`` or a path: what is not here
+                is taken from there, and what is built here is copied there. None = there is none.
+            stale_s: a builder on another host that has given no sign of life for so long, in seconds, is dead; one
+                value for all that share a place.
+
+        Raises:
+            StoreError: the directory cannot be created or written, or the shared place cannot be reached.
+        """
+        self.root = Path(root)
+        self.max_bytes, self.shared, self.stale_s = max_bytes, shared, stale_s
+        self._layout = Layout(self.root)
+        self._verified: dict[ArtefactId, list[Stamp]] = {}
+        self._uploaded: set[ArtefactId] = set()
+        self._usage = Usage(self._layout)
+        try:
+            self._layout.create()
+            with locked(self._layout.lock("probe")):
+                pass
+        except OSError as error:
+            raise StoreError(
+                f"the results directory must be writable, but {error.filename or self.root} is not "
+                f"({error.strerror}); choose another with --results DIR"
+            ) from error
+        self._board = Board(Place.local(self.root), stale_s)
+        self._shared = SharedStore(shared, stale_s) if shared is not None else None
+
+    def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[object, ...]]:
+        return _reopened, (self.root, self.max_bytes, self.shared, self.stale_s)
+
+    def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
+        """Return the artefact's directory if it is in place and whole, or can be fetched from the shared place.
+
+        Its checksums are compared at the first use and again after a file has changed its size or time.
+
+        Returns:
+            None where it would have to be built.
+
+        Raises:
+            StoreError: the shared place cannot be reached.
+        """
+        artefact = ArtefactId(kind, content_key(kind, spec))
+        while self._is_here(artefact) or self._is_fetched(artefact):
+            if self._usage.note(artefact):  # else it was removed just now
+                return self._layout.place(artefact)
+        return None
+
+    def get_or_build(self, kind: str, spec: Mapping[str, Any], build: Build) -> Path:
+        """Return the directory of the artefact that ``spec`` determines, building it if it is not there.
+
+        Args:
+            kind: what it is, such as ``"dataset"``; the name of its folder in the store.
+            spec: everything that determines it, as JSON values.
+            build: ``build(target, scratch)`` writes the artefact's files into the empty directory ``target``;
+                ``scratch`` outlives a killed build, so that a long one can go on from its own checkpoints.
+
+        Raises:
+            DiskTrouble: the disk does not take it; ``scratch`` is kept, and nothing half-made is in place.
+            StoreError: the shared place cannot be reached.
+        """
+        with self.claim(kind, spec) as claim:
+            return claim.found or claim.put(lambda target: build(target, claim.scratch))
+
+    @contextmanager
+    def claim(self, kind: str, spec: Mapping[str, Any]) -> Iterator[Claim]:
+        """Find an artefact, or wait for the right to build it and keep that until it is put or the block ends.
+
+        For work that yields other results while it builds; else use ``get_or_build``. At most one process over all
+        hosts has the right. Leaving the block without ``put`` keeps the scratch for the next one.
+
+        Args:
+            kind: what it is; the name of its folder in the store.
+            spec: everything that determines it, as JSON values.
+
+        Raises:
+            DiskTrouble: the disk does not take the claim or the scratch.
+            StoreError: the shared place cannot be reached.
+        """
+        artefact = ArtefactId(kind, content_key(kind, spec))
+        scratch = self._layout.scratch(artefact)
+        with ExitStack() as turn:
+
+            def put(build: Callable[[Path], None]) -> Path:
+                place = self._put(artefact, spec, build)
+                turn.close()
+                self._make_room(artefact)
+                return place
+
+            found = self.find(kind, spec)
+            if found is None:
+                with disk_trouble(self._layout.place(artefact)):
+                    self._await_turn(artefact, turn)
+                    found = self.find(kind, spec)
+                    if found is None:
+                        self._sweep(artefact)
+                        scratch.mkdir(exist_ok=True)
+            if found is not None:
+                turn.close()
+                self._settle(artefact)
+            yield Claim(found, scratch, put)
+
+    def holding(self, name: str) -> AbstractContextManager[None]:
+        """Keep every artefact that this store has returned, or returns in the block, from being removed meanwhile.
+
+        Args:
+            name: whose they are, for those who wonder why they stay: the study's.
+        """
+        return self._usage.holding(name)
+
+    def use(self, kind: str, key: str) -> None:
+        """Note the use of an artefact that the caller keeps itself, such as a directory that grows, and hold it."""
+        self._usage.note(ArtefactId(kind, key))
+
+    def _is_here(self, artefact: ArtefactId) -> bool:
+        place = self._layout.place(artefact)
+        now = stamps(place)
+        if self._verified.get(artefact) != now:
+            self._verified.pop(artefact, None)
+            if not is_whole(place, artefact.key):
+                return False
+            self._verified[artefact] = now
+        return True
+
+    def _is_fetched(self, artefact: ArtefactId) -> bool:
+        if self._shared is None or not self._shared.has(artefact):
+            return False
+        with disk_trouble(self._layout.place(artefact)):
+            target = self._layout.new_target(artefact, "fetched-")
+            try:
+                if not self._shared.fetch(artefact, target):
+                    return False
+                install(self._layout, target, artefact)
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
+        self._uploaded.add(artefact)
+        self._make_room(artefact)
+        return self._is_here(artefact)
+
+    def _await_turn(self, artefact: ArtefactId, turn: ExitStack) -> None:
+        lock = self._layout.lock(str(artefact))
+        turn.enter_context(locked(lock))
+        boards = [self._board] if self._shared is None else [self._board, self._shared.board]
+        for board in boards:
+            turn.enter_context(board.turn(str(artefact), lock_name(lock)))
+
+    def _put(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        place = self._layout.place(artefact)
+        with disk_trouble(place):
+            target = self._layout.new_target(artefact)
+            try:
+                build(target)
+                seal(target, artefact.kind, spec)
+                install(self._layout, target, artefact)
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+            self._verified[artefact] = stamps(place)
+            shutil.rmtree(self._layout.scratch(artefact), ignore_errors=True)
+            self._usage.note(artefact)
+            if self._shared is not None:
+                self._shared.upload(artefact, place)
+                self._uploaded.add(artefact)
+        return place
+
+    def _sweep(self, artefact: ArtefactId) -> None:
+        """Remove what killed builders of this artefact left; it is the caller's turn, so none is alive."""
+        for leftover in self._layout.targets(artefact):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _settle(self, artefact: ArtefactId) -> None:
+        """Do for an artefact in place what its builder may have died or failed before."""
+        scratch = self._layout.scratch(artefact)
+        if scratch.exists():
+            with locked_if_free(self._layout.lock(str(artefact))) as is_free:
+                if is_free:
+                    shutil.rmtree(scratch, ignore_errors=True)
+        if self._shared is not None and artefact not in self._uploaded:
+            if not self._shared.has(artefact):
+                with ExitStack() as turn, disk_trouble(self._layout.place(artefact)):
+                    self._await_turn(artefact, turn)
+                    if not self._shared.has(artefact):
+                        self._shared.upload(artefact, self._layout.place(artefact))
+            self._uploaded.add(artefact)
+
+    def _make_room(self, newest: ArtefactId) -> None:
+        if self.max_bytes is not None:
+            with suppress(OSError):  # what cannot be removed now is removed after another build
+                make_room(self._layout, self.max_bytes, spare=(newest,))
+
+
+def _reopened(root: Path, max_bytes: int | None, shared: str | None, stale_s: float) -> Store:
+    return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s)

@@ -1,0 +1,136 @@
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gitdist.cli.store import collect_garbage, list_artefacts
+from gitdist.store import Store
+from tests.cli.test_errors import assert_refused, gitdist
+
+DATA = {
+    "format": 1,
+    "digest": "0",
+    "nuisance": "background",
+    "profile": {"kind": "zipf", "exponent": 2.0},
+    "version": 0,
+}
+GENERATOR = {"kind": "munit", "steps": 2000, "data": "0"}
+DAY_S = 86_400
+
+
+def write(target: Path, scratch: Path) -> None:
+    (target / "data").write_bytes(bytes(50_000))
+
+
+def age(path: Path, seconds: float) -> None:
+    for file in (*path.rglob("*"), path):
+        then = file.stat().st_mtime - seconds
+        os.utime(file, (then, then))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    store = Store(tmp_path / "store")
+    age(store.get_or_build("dataset", DATA, write), 40 * DAY_S)
+    age(store.get_or_build("generator", GENERATOR, write), 3 * DAY_S)
+    return tmp_path
+
+
+def listed(results: Path) -> list[str]:
+    console = Console(file=io.StringIO(), width=160)
+    list_artefacts(results, console)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def collected(results: Path, **options: object) -> list[str]:
+    console = Console(file=io.StringIO(), width=160)
+    collect_garbage(results, console, **{"max_gb": None, "unused_days": None, "dry_run": False} | options)  # type: ignore[arg-type]
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def kinds(results: Path) -> list[str]:
+    return [line.split()[0] for line in listed(results)[1:-1]]
+
+
+def test_ls_shows_what_there_is_the_least_recently_used_first(results: Path) -> None:
+    store = Store(results / "store")
+    found = store.find("generator", GENERATOR)
+    assert found is not None
+    with store.holding("my-study"):
+        header, dataset, generator, total = listed(results)
+    assert header.split() == ["kind", "key", "size", "unused", "for", "held", "by", "what", "it", "is"]
+    assert "40 d" in dataset and "background, zipf, version 0" in dataset and "50." in dataset
+    assert generator.split()[:2] == ["generator", found.name]
+    assert "0 s" in generator and "my-study" in generator and "munit, steps 2000" in generator
+    assert total.startswith("2 artefacts, 10")
+
+
+def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
+    store = results / "store"
+    key = "0" * 20
+    rubbish = [
+        store / "tmp" / f"damaged-thing-{key}.abc",
+        store / "tmp" / f"thing-{key}.0123",
+        store / "work" / f"thing-{key}",
+    ]
+    kept = [store / "tmp" / f"thing-{key}.4567", store / "work" / f"thing-{'1' * 20}"]
+    for path in (*rubbish, *kept):
+        path.mkdir()
+        (path / "file").write_bytes(bytes(1000))
+    age(rubbish[1], 4000)
+    age(rubbish[2], 31 * DAY_S)
+    age(kept[0], 3000)
+    age(kept[1], 29 * DAY_S)
+    told = collected(results, dry_run=True)
+    assert all(path.exists() for path in (*rubbish, *kept))
+    assert collected(results)[:-1] == told[:-1] and len(told) == 4
+    assert told[0] == f"damaged artefact damaged-thing-{key}.abc: 1.0 kB"
+    assert told[-1] == "would remove 3 items, 3.0 kB"
+    assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
+    assert kinds(results) == ["dataset", "generator"]
+    assert collected(results) == ["removed 0 items, 0 bytes"]
+
+
+def test_gc_leaves_the_scratch_and_the_target_of_a_living_builder(results: Path) -> None:
+    store = Store(results / "store")
+
+    def build(target: Path) -> None:
+        (target / "half").touch()
+        age(target, 31 * DAY_S)
+        assert collected(results, max_gb=0.0)[-1].startswith("removed 2 items")
+        assert (target / "half").exists() and claim.scratch.exists()
+
+    with store.claim("thing", {}) as claim:
+        age(claim.scratch, 31 * DAY_S)
+        claim.put(build)
+
+
+def test_gc_removes_what_was_unused_for_long(results: Path) -> None:
+    assert [line.split()[0] for line in collected(results, unused_days=10, dry_run=True)] == ["artefact", "would"]
+    assert kinds(results) == ["dataset", "generator"]
+    collected(results, unused_days=10)
+    assert kinds(results) == ["generator"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_gc_keeps_the_bound_and_counts_what_its_age_removed(results: Path, dry_run: bool) -> None:
+    told = collected(results, max_gb=60e-6, unused_days=10, dry_run=dry_run)
+    assert len(told) == 2 and "dataset/" in told[0]
+    assert kinds(results) == (["dataset", "generator"] if dry_run else ["generator"])
+    collected(results, max_gb=0.0)
+    assert not kinds(results)
+    assert listed(results) == ["0 artefacts, 0 bytes"]
+
+
+def test_a_results_directory_without_a_store(tmp_path: Path) -> None:
+    for command in ("ls", "gc"):
+        assert_refused(gitdist("store", command, "--results", tmp_path / "none"), "no store", "--results")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_commands_from_a_terminal(results: Path) -> None:
+    done = gitdist("store", "gc", "--results", results, "--max-gb", "0", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("would remove 2 items, 10")
