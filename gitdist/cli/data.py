@@ -8,8 +8,7 @@ from rich.table import Table
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.data.sources import list_sources as find_sources
 from gitdist.spec import StudySpec
-from gitdist.store import Store
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import StudyPaths, open_store
 
 _BAR = 40
 
@@ -26,7 +25,7 @@ def list_sources(console: Console) -> None:
 
 def show_stats(spec: StudySpec, results: Path, console: Console) -> None:
     """Print class sizes, shot groups, split sizes and pixel statistics, preparing the data set if need be."""
-    dataset = prepare(spec.data, Store(StudyPaths(results.resolve(), spec.name).store))
+    dataset = prepare(spec.data, open_store(StudyPaths(results.resolve(), spec.name), spec))
     console.print(_classes(dataset))
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
     lines = {

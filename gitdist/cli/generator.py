@@ -11,10 +11,9 @@ from gitdist.errors import StudyError
 from gitdist.generator.artefact import find_generator, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.spec import StudySpec
-from gitdist.store import Store
 from gitdist.study.cluster import connected
 from gitdist.study.display import open_display, show_training
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import StudyPaths, open_store
 from gitdist.study.preparation import obtain_generator
 
 
@@ -26,7 +25,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     """
     if spec.generator.kind != "munit":
         raise StudyError(f"generator.kind '{spec.generator.kind}' has no weights to train; preview shows what it draws")
-    store = Store(StudyPaths(results.resolve(), spec.name).store)
+    store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
         show = partial(show_training, display)
@@ -49,7 +48,7 @@ def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: 
     Raises:
         StudyError: the generator is not trained yet, or the picture cannot be written.
     """
-    store = Store(StudyPaths(results.resolve(), spec.name).store)
+    store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
     compute = Compute.resolve(spec.stream.precision)
     artefact = find_generator(spec.generator, dataset, store, compute)

@@ -41,7 +41,8 @@ def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: S
 
     Args:
         train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports
-            ``{"rows": [...]}`` after an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a result.
+            ``{"rows": [...]}`` after an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a
+            result.
         course: decides.
         share: CPUs and GPUs of one trial.
         max_concurrent: trials at once.

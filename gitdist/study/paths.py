@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from gitdist.errors import StoreError
+from gitdist.spec import StudySpec
+from gitdist.store import Store
 
 Role = Literal["trial", "baseline"]
 
@@ -113,3 +115,13 @@ class StudyPaths:
                 f"the results directory must be writable, but {error.filename} is not ({error.strerror}); "
                 "choose another with --results DIR"
             ) from None
+
+
+def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
+    """Return the store of a study's artefacts, with the bound and the shared place that its spec names.
+
+    Raises:
+        StoreError: the results directory cannot be written, or the shared place cannot be reached.
+    """
+    bound = None if spec.store.max_gb is None else int(spec.store.max_gb * 1e9)
+    return Store(paths.store, max_bytes=bound, shared=spec.store.uri)

@@ -69,7 +69,7 @@ def obtain_generator(
     deaths = 0
     while True:
         try:
-            for reference in task.remote(spec, dataset.directory, store.root, share):
+            for reference in task.remote(spec, dataset.directory, store, share):
                 item = ray.get(reference)
                 if isinstance(item, Path):
                     return TrainedGenerator(item, time.perf_counter() - started, past_steps(item))
@@ -98,7 +98,7 @@ def past_steps(artefact: Path) -> list[TrainingStep]:
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
 
 
-def _train(spec: GeneratorSpec, dataset: Path, store: Path, share: Share) -> Iterator[TrainingStep | Path]:
+def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:
     """Yield the training steps that are reported, then the artefact's directory."""
     steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
 
@@ -106,7 +106,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Path, share: Share) -> Ite
         try:
             set_threads(share.cpu)
             opened = Dataset.open(dataset)
-            artefact = generator_artefact(spec, opened, Store(store), steps.put, Compute.resolve(device=share.device))
+            artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             steps.put(artefact or StudyError(f"generator.kind '{spec.kind}' has nothing to train"))
         except BaseException as error:
             steps.put(error)

@@ -19,14 +19,13 @@ from gitdist.disk import disk_trouble
 from gitdist.errors import SpecError, StudyError
 from gitdist.quiet import quieten
 from gitdist.spec import StudySpec
-from gitdist.store import Store
 from gitdist.study.cluster import check_address
 from gitdist.study.display import Display, open_display
 from gitdist.study.driver import check_spec, settle_data, settle_identity, settle_spec
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mending import mend_rows
-from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.recall import recall_study
 from gitdist.study.session import StudySession
 from gitdist.study.states import BASELINE_FAILURE, all_ended, trial_states
@@ -73,7 +72,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
     options = options or RunOptions()
     check_address(options.address)
     paths = StudyPaths(results.resolve(), spec.name)
-    store = Store(paths.store)
+    store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
         check_spec(paths, spec)
@@ -100,7 +99,8 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
                     display=display,
                     began=time.perf_counter(),
                 )
-                return StudySession(owned, options.on_ray_death).run(options.address)
+                with store.holding(spec.name):
+                    return StudySession(owned, options.on_ray_death).run(options.address)
         finally:
             ledger.close()
 

@@ -93,6 +93,7 @@ class Supply(Observer):
         return TrialContext(
             spec=study.spec,
             results=study.paths.results,
+            store=study.store,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
             router=self._stream.router_name if self._stream else None,

@@ -41,6 +41,7 @@ class TrialContext:
 
     spec: StudySpec
     results: Path
+    store: Store
     dataset: Path
     validation_ekld: Path
     router: str | None = None
@@ -73,9 +74,9 @@ def trial_reports(
 ) -> Generator[dict[str, Any], None, None]:
     """Train one classifier and yield what the driver is told; no exception leaves this function.
 
-    Epochs come as ``{"rows": [...]}``: one at a time as they are trained, and all together those that were trained before.
-    After an interruption completed epochs come again. Training that ends by an exception gives one report more, see
-    ``failure``; one that another attempt has superseded gives none.
+    Epochs come as ``{"rows": [...]}``: one at a time as they are trained, and all together those that were trained
+    before. After an interruption completed epochs come again. Training that ends by an exception gives one report more,
+    see ``failure``; one that another attempt has superseded gives none.
 
     Args:
         context: what the study's trials share.
@@ -204,7 +205,8 @@ def _training(
 ) -> Generator[list[EpochRow], None, None]:
     """Yield the rows of completed epochs, then those of each epoch."""
     if context.spec.sharing.prefix:
-        yield from train_in_stages(spec, dataset, setting, Store(context.paths.store))
+        with context.store.holding(context.spec.name):
+            yield from train_in_stages(spec, dataset, setting, context.store)
         return
     completed, training = resume(spec, dataset, setting)
     yield completed

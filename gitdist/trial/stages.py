@@ -8,9 +8,9 @@
                                 (from a shorter prefix on, that of a trial that switches earlier, where there is one)
                      --another trial trains it--> wait; take over where it stops
 
-The trial that comes first trains the prefix in its own place, so nobody waits for a task that no place is left for. Where
-it is killed or stopped, whoever comes next goes on from the scratch's checkpoint. The rows of the prefix are every
-trial's rows; ``trained_by`` in a row says whose work it was.
+The trial that comes first trains the prefix in its own place, so nobody waits for a task that no place is left for.
+Where it is killed or stopped, whoever comes next goes on from the scratch's checkpoint. The rows of the prefix are
+every trial's rows; ``trained_by`` in a row says whose work it was.
 """
 
 from collections.abc import Generator
@@ -36,7 +36,7 @@ _FORMAT = 1
 class Prefix:
     """The first ``epochs`` of a trial, as the training that all trials with the same prefix have in common.
 
-    ``spec`` is a trial of its own that trains nothing else in these epochs; what does not matter in them has its default.
+    ``spec`` is a trial of its own that trains the same in these epochs; what does not matter in them has its default.
     """
 
     spec: TrialSpec

@@ -24,6 +24,7 @@ def context(tmp_path):
     return TrialContext(
         spec=spec,
         results=tmp_path,
+        store=Store(tmp_path / "store"),
         dataset=digits.directory,
         validation_ekld=ekld_set(digits, request, Store(tmp_path / "pairs")).directory,
         router="none",

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -168,3 +169,9 @@ def test_where_every_trial_was_pruned_nothing_is_to_be_retried(study, capsys):
     show_status("study", paths.results, Console(width=200), as_json=False)
     shown = capsys.readouterr().out
     assert "no trial finished; all were pruned; raise search.pruner.min_epochs" in shown and "retry" not in shown
+
+
+def test_trials_to_come_find_the_epochs_that_others_took_over():
+    trials = [standing("finished", 4), replace(standing("running", 3), shared=2), standing("waiting", 0)]
+    to_do = 1 + 2 + 3 * 2  # the running one, the waiting one without its prefix, three to come likewise
+    assert time_left(trials, 3, EPOCHS, None) == pytest.approx(to_do * 2.0)

@@ -50,6 +50,7 @@ def context_in(digits, pairs):
         return TrialContext(
             spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix)),
             results=results,
+            store=Store(results / "store"),
             dataset=dataset or digits.directory,
             validation_ekld=pairs["validation"],
             router="gitdist-none-router",
