@@ -125,8 +125,8 @@ def time_left(
     running = sum(trial.state == "running" for trial in trials)
     usual = sum(ended) / len(ended) if ended else epochs
     shared = max((trial.shared for trial in trials), default=0)
-    to_do = sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
-    to_do += max(0, num_to_come) * max(0, usual - shared)
+    to_do = max(0, num_to_come) * max(0.0, usual - shared)
+    to_do += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
     return epoch_s * to_do / max(1, running or max_concurrent or 1)
 
 

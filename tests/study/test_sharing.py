@@ -20,10 +20,7 @@ def test_sharing_on_and_off_give_the_same_rows_and_count_what_it_saved(undisturb
     check_whole(alone, 3)
     assert alone.rows() == undisturbed.rows()
     on, off = summary_of(undisturbed), summary_of(alone)
-    assert (on["trained_epochs"], on["shared_epochs"]) == (
-        1 + 4 * 2,
-        3,
-    )  # one prefix; two epochs each, and three found it
+    assert (on["trained_epochs"], on["shared_epochs"]) == (1 + 4 * 2, 3)  # one prefix, which three of four found
     assert (off["trained_epochs"], off["shared_epochs"], off["saved_s"]) == (4 * 3, 0, 0)
     assert on["saved_s"] > 0 and off["generated_images"] > on["generated_images"] > 0
     assert on["best"] == off["best"]
