@@ -71,7 +71,10 @@ class ServerConfig:
             StoreError: the generator's weights cannot be read.
         """
         dataset = Dataset.open(self.dataset)
-        generator = load_generator(self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute)
+        batch = self.stream.block_size if self.stream.compile else None
+        generator = load_generator(
+            self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute, batch
+        )
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 
