@@ -7,7 +7,15 @@ ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
 ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "cli"]
 LIBRARY_ROOMS = {
-    "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "cli/"},
+    "ray": {
+        "stream/connection.py",
+        "stream/fetcher.py",
+        "stream/launch.py",
+        "stream/preparation.py",
+        "stream/router.py",
+        "study/",
+        "cli/",
+    },
     "mlflow": {"study/tracking/"},
     "optuna": {"study/space.py", "study/ledger/"},
     "psycopg": {"study/ledger/storage.py"},

@@ -87,6 +87,7 @@ def load_generator(
     image_shape: tuple[int, int, int],
     artefact: Path | None,
     compute: Compute,
+    compiled_batch: int | None = None,
 ) -> Generator:
     """Return a generator that is ready to draw.
 
@@ -96,6 +97,7 @@ def load_generator(
         image_shape: ``(C, H, W)``.
         artefact: what ``generator_artefact`` returned.
         compute: device and precision of drawing; need not be those of training.
+        compiled_batch: draws computed at once by a compiled network; None = none is compiled.
 
     Raises:
         SpecError: an oracle of a data set without nuisance.
@@ -116,4 +118,4 @@ def load_generator(
             f"a trained generator must hold the weights its settings name, but {artefact / WEIGHTS_FILE} does not "
             f"({reason}); remove the directory to train it again"
         ) from error
-    return MunitGenerator(auto_encoder, spec.style_dim, compute)
+    return MunitGenerator(auto_encoder, spec.style_dim, compute, compiled_batch)

@@ -1,9 +1,9 @@
-"""Blocks of draws as a pure function of (data set, generator, stream seed, block size, class, index).
+"""Blocks of draws as a pure function of (data set, generator, stream seed, replicate, block size, class, index).
 
     rows of the class --named seed--> sources [m] --code cache--> codes [m, ...] --one batch--> images [m, C, H, W]
 
 Content codes are computed once an image, in fixed chunks of 64 rows of a class, so that a block's bytes depend
-neither on which blocks were made before it nor on who made them.
+neither on which blocks were made before it nor on who made them. All replicates share the codes.
 """
 
 import time
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
-from gitdist.seeds import numpy_rng
+from gitdist.seeds import derive_seed, numpy_rng
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 __all__ = ["Block", "BlockKey", "BlockMaker", "MakerStats"]
@@ -25,9 +25,18 @@ _BATCH = 64  # images encoded together; on a processor 64 beats 256
 
 @dataclass
 class MakerStats:
-    """What a maker has done so far: blocks made, images generated and encoded, seconds spent on it."""
+    """What a maker has done so far.
+
+    Attributes:
+        blocks: blocks made.
+        read: blocks that were on the disk already, and so were not made.
+        images: images generated.
+        encoded: images encoded.
+        generating_s: seconds spent on making.
+    """
 
     blocks: int = 0
+    read: int = 0
     images: int = 0
     encoded: int = 0
     generating_s: float = 0.0
@@ -83,18 +92,17 @@ class BlockMaker:
             StreamError: the class has no training image to draw from.
         """
         start = time.perf_counter()
-        class_index, index = key
+        class_index, index, replicate = key
         if not 0 <= class_index < len(self._rows) or not len(self._rows[class_index]):
             raise StreamError(
                 f"a draw needs a class with training images, but class {class_index} has none; "
                 "leave it out of the stream or choose a profile that keeps it"
             )
         rows = self._rows[class_index]
-        places = numpy_rng(self._seed, "stream/sources", class_index, index).integers(
-            len(rows), size=self.layout.block_size
-        )
+        seed = replicate_seed(self._seed, replicate)
+        places = numpy_rng(seed, "stream/sources", class_index, index).integers(len(rows), size=self.layout.block_size)
         codes = self._class_codes(class_index, places)
-        rng = numpy_rng(self._seed, "stream/draw", class_index, index)
+        rng = numpy_rng(seed, "stream/draw", class_index, index)
         images = self._generator.draw(codes[torch.from_numpy(places).to(codes.device)], rng)
         self._count(1, len(images), start)
         return Block(np.ascontiguousarray(images.numpy()), rows[places])
@@ -148,3 +156,8 @@ class BlockMaker:
         self.stats.blocks += blocks
         self.stats.images += images
         self.stats.generating_s += time.perf_counter() - start
+
+
+def replicate_seed(seed: int, replicate: int) -> int:
+    """Return the seed of one replicate's stream: replicate 0 has the stream's own."""
+    return derive_seed(seed, "stream/replicate", replicate) if replicate else seed

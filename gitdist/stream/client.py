@@ -1,39 +1,28 @@
 """A trial's end of the stream: blocks arrive on a thread before they are needed.
 
     trial thread                        prefetch thread                        router, servers, object store
-    prefetch(keys) -> requested --wakes--> refs(keys), lost(references) ------> references
-    get(keys), waits <--wakes--  ready <-- ray.wait, ray.get <----------------- blocks, read-only views
+    prefetch(keys) -> requested --wakes--> Fetcher: refs(keys), lost() -------> references
+    get(keys), waits <--wakes--  ready <-- Fetcher: ray.wait, ray.get <-------- blocks, read-only views
+    prepare(keys) -> plan ------wakes----> Preparation: prepare(keys) --------> blocks are made, and stay there
 
 Only ``get`` waits, for the prefetch thread, which wakes it with a block, with the failure of a block, or with its own
-end. The prefetch thread sleeps while nothing is requested, collects what nobody waits for yet, and waits inside Ray
-for blocks that are being made. A reference
-that was lost with its owner or its node is reported to the router and asked for again; an exception in the making
-of a block is the answer to everyone who waits for that block.
-
-A call costs some hundred times what a block in it costs. So the thread fetches, with what is requested, the next blocks
-of all classes in use as far as they exist already; a trial behind others calls the router once in many blocks.
+end. The prefetch thread collects what is requested and nobody waits for yet, and waits inside Ray for blocks that are
+being made. It prepares while nothing is requested, and sleeps while nothing is to be prepared either.
 """
 
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import ray
-from ray import ObjectRef
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
-
 from gitdist.errors import StreamError
-from gitdist.stream.keys import Block, BlockKey, Layout, Span
+from gitdist.stream.connection import Connection, closed_error, stream_error
+from gitdist.stream.fetcher import Fetcher
+from gitdist.stream.keys import Block, BlockKey, Lane
+from gitdist.stream.preparation import Preparation
 
-_AHEAD = 16  # blocks of each class that are fetched beyond the requested ones where they exist already, at most
-_AHEAD_BYTES = 64 * 2**20  # and at most so much of all classes
 _CAPACITY = 2048  # blocks that arrived and were not taken
 _GATHER_S = 0.2  # requests that nobody waits for yet are collected so long
-_SETTLE_S = 0.005  # blocks that exist arrive together within this time
-_ROUND_S = 0.1  # new requests wait at most so long for blocks that are being made
-_PAUSE_S = 0.2  # before lost references are asked for again
 
 
 class RayBlocks:
@@ -54,11 +43,13 @@ class RayBlocks:
             StreamError: there is no such router.
         """
         self._closed = threading.Event()
-        self._fetcher = _Fetcher(_find_router(router), patience_s, self._closed)
+        connection = Connection(router, patience_s, self._closed)
+        self._fetcher = Fetcher(connection)
         self.layout = self._fetcher.layout
         self._changed = threading.Condition()
         self._requested: dict[BlockKey, None] = {}
-        self._positions: dict[int, int] = {}  # of each class in use, the block after the last requested one
+        self._positions: dict[Lane, int] = {}  # of each lane in use, the block after the last requested one
+        self._preparation = Preparation(connection, self._changed, self._has_urgent)
         self._ready: OrderedDict[BlockKey, Block | StreamError] = OrderedDict()
         self._num_waiting = 0
         self._failure: StreamError | None = None
@@ -91,21 +82,32 @@ class RayBlocks:
         with self._changed:
             self._request(keys)
 
+    def prepare(self, keys: Sequence[BlockKey]) -> None:
+        """Have these blocks made in this order while servers are idle, but no more than the router keeps.
+
+        Returns at once. The plan before is dropped; what is requested meanwhile comes first.
+        """
+        with self._changed:
+            self._preparation.replace(key for key in keys if key not in self._ready and key not in self._requested)
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End the prefetch thread; whoever waits in ``get`` gets a StreamError."""
         with self._changed:
             self._closed.set()
             self._requested.clear()
+            self._preparation.replace(())
             self._ready.clear()
             self._changed.notify_all()
         self._thread.join()
 
     def _request(self, keys: Sequence[BlockKey]) -> None:
-        for class_index, index in keys:
-            self._positions[class_index] = index + 1
+        for key in keys:
+            self._positions[key.lane] = key.index + 1
         new = [key for key in keys if key not in self._ready and key not in self._requested]
         if new:
             self._requested.update(dict.fromkeys(new))
+            self._preparation.strike(new)
             self._changed.notify_all()
 
     def _wait_for_news(self) -> None:
@@ -120,12 +122,15 @@ class RayBlocks:
         if self._failure is not None:
             raise _again(self._failure)
         if self._closed.is_set():
-            raise _closed_error()
+            raise closed_error()
 
     def _run(self) -> None:
         try:
-            while keys := self._next_keys():
-                self._deliver(self._fetcher.fetch(keys, self._positions))
+            while not self._closed.is_set():
+                if keys := self._next_keys():
+                    self._deliver(self._fetcher.fetch(keys, self._positions))
+                elif self._preparation:
+                    self._preparation.step()
         except Exception as error:  # whatever it is, the waiting threads must hear of it
             failure = error if isinstance(error, StreamError) else stream_error("deliver blocks", error)
             with self._changed:
@@ -133,10 +138,15 @@ class RayBlocks:
                 self._changed.notify_all()
 
     def _next_keys(self) -> list[BlockKey]:
+        """Return what is requested, after a wait for anything to do; empty where that is to prepare, or to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._requested or self._closed.is_set())
-            self._changed.wait_for(lambda: self._num_waiting or self._closed.is_set(), timeout=_GATHER_S)
-            return [] if self._closed.is_set() else list(self._requested)
+            self._changed.wait_for(lambda: self._has_urgent() or self._preparation)
+            if self._requested:
+                self._changed.wait_for(lambda: self._num_waiting or self._closed.is_set(), timeout=_GATHER_S)
+            return list(self._requested)
+
+    def _has_urgent(self) -> bool:
+        return bool(self._requested) or self._closed.is_set()
 
     def _deliver(self, outcomes: "dict[BlockKey, Block | StreamError]") -> None:
         with self._changed:
@@ -146,137 +156,6 @@ class RayBlocks:
             while len(self._ready) > _CAPACITY:
                 self._ready.popitem(last=False)
             self._changed.notify_all()
-
-
-class _Fetcher:
-    """The prefetch thread's knowledge of references; for one thread."""
-
-    def __init__(self, router: Any, patience_s: float, closed: threading.Event) -> None:
-        self._router = router
-        self._patience_s = patience_s
-        self._closed = closed
-        self._delivery = _Patience(patience_s, closed)  # not that of calls: a router may answer while blocks get lost
-        self._references: dict[BlockKey, ObjectRef[Any]] = {}  # of blocks that are yet to arrive
-        self._known_to: dict[int, int] = {}  # of each class in use, the first block never heard of
-        self.layout: Layout = self._call("stats").layout
-
-    def fetch(self, keys: Sequence[BlockKey], positions: Mapping[int, int]) -> dict[BlockKey, Block | StreamError]:
-        """Return the blocks that arrived in one round, or failed: of ``keys``, and some beyond ``positions``."""
-        unknown = [key for key in keys if key not in self._references]
-        if unknown:
-            self._ask(unknown, positions)
-        by_reference = {reference: key for key, reference in self._references.items()}
-        ended = {by_reference[reference]: reference for reference in _wait(list(by_reference))}
-        try:
-            outcomes: dict[BlockKey, Block | StreamError] = dict(zip(ended, ray.get([*ended.values()]), strict=True))
-        except RayError:
-            outcomes = self._sort_out(ended)
-        for key in ended:
-            self._references.pop(key, None)
-        if outcomes:
-            self._delivery.renew()
-        asked = set(keys)
-        return {key: block for key, block in outcomes.items() if key in asked or isinstance(block, Block)}
-
-    def _ask(self, keys: list[BlockKey], positions: Mapping[int, int]) -> None:
-        positions = dict(positions)  # the trial's thread goes on
-        ahead = min(_AHEAD, _AHEAD_BYTES // (self.layout.block_bytes * len(positions)))
-        spans = [
-            Span(class_index, max(position, self._known_to.get(class_index, 0)), position + ahead)
-            for class_index, position in positions.items()
-        ]
-        for key, reference in self._call("refs", keys, spans):
-            self._references[key] = reference
-            self._known_to[key.class_index] = max(self._known_to.get(key.class_index, 0), key.index + 1)
-
-    def _sort_out(self, references: "dict[BlockKey, ObjectRef[Any]]") -> dict[BlockKey, Block | StreamError]:
-        outcomes: dict[BlockKey, Block | StreamError] = {}
-        lost: list[tuple[BlockKey, str]] = []
-        trouble: RayError | None = None
-        for key, reference in references.items():
-            try:
-                outcomes[key] = ray.get(reference)
-            except (RayTaskError, ActorDiedError) as error:
-                outcomes[key] = stream_error(f"make block {key.index} of class {key.class_index}", error)
-                lost.append((key, reference.hex()))
-            except RayError as error:
-                lost.append((key, reference.hex()))
-                trouble = error
-        self._call("lost", lost)
-        if trouble is not None:
-            self._references.clear()
-            self._known_to.clear()
-            self._delivery.endure(trouble)
-        return outcomes
-
-    def _call(self, verb: str, *arguments: Any) -> Any:
-        """Call the router, again and again while it is being restarted."""
-        patience = _Patience(self._patience_s, self._closed)
-        while True:
-            reference = getattr(self._router, verb).remote(*arguments)
-            try:
-                while not self._closed.is_set():
-                    try:
-                        return ray.get(reference, timeout=1.0)
-                    except GetTimeoutError as error:
-                        patience.endure(error, pause_s=0.0)
-                raise _closed_error()
-            except (RayTaskError, ActorDiedError) as error:
-                raise stream_error("reach its router", error) from error
-            except RayError as error:
-                patience.endure(error)
-
-
-class _Patience:
-    """How long one kind of trouble is endured, from its first sign to the next success."""
-
-    def __init__(self, limit_s: float, closed: threading.Event) -> None:
-        self._limit_s, self._closed = limit_s, closed
-        self._since: float | None = None
-
-    def endure(self, error: RayError, pause_s: float = _PAUSE_S) -> None:
-        """Pause, or raise StreamError where the trouble has lasted too long."""
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        if now - self._since > self._limit_s:
-            raise stream_error(f"deliver within {self._limit_s:g} s", error) from error
-        self._closed.wait(pause_s)
-
-    def renew(self) -> None:
-        """Forget the trouble."""
-        self._since = None
-
-
-def stream_error(task: str, error: Exception) -> StreamError:
-    """Return the one-line error for a task of the stream that failed with ``error``, which becomes its cause."""
-    cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
-    reason = " ".join(str(cause).split()) or "no message"
-    failure = StreamError(
-        f"the stream must {task}, but {type(cause).__name__}: {reason}; mend the cause and run the study again"
-    )
-    failure.__cause__ = cause
-    return failure
-
-
-def _find_router(router: Any) -> Any:
-    if not isinstance(router, str):
-        return router
-    try:
-        return ray.get_actor(router)
-    except ValueError as error:
-        raise StreamError(f"a stream must be running, but no router is named '{router}'; launch it first") from error
-
-
-def _wait(references: "list[ObjectRef[Any]]") -> "list[ObjectRef[Any]]":
-    """Return the references whose blocks are there, waiting at most a round for the first of them."""
-    ended, _ = ray.wait(references, num_returns=len(references), timeout=_SETTLE_S)
-    if not ended:
-        ended, _ = ray.wait(references, num_returns=1, timeout=_ROUND_S)
-    return list(ended)
-
-
-def _closed_error() -> StreamError:
-    return StreamError("blocks come from an open stream, but this client is closed; connect a new one")
 
 
 def _again(failure: StreamError) -> StreamError:

@@ -2,8 +2,9 @@
 
     take(labels) -> runs of consecutive draws, one a (class, block) -> blocks held here, else BlockSource.get
                                                                     -> BlockSource.prefetch, ``lookahead`` further
+    prepare(draws) -> all blocks that will be needed, the first of every class first -> BlockSource.prepare
 
-The trial waits in ``get`` only; ``prefetch`` returns at once.
+The trial waits in ``get`` only; ``prefetch`` and ``prepare`` return at once.
 """
 
 import time
@@ -33,6 +34,12 @@ class BlockSource(Protocol):
     def prefetch(self, keys: Sequence[BlockKey]) -> None:
         """Announce blocks that will be asked for, most urgent first; returns at once."""
 
+    def prepare(self, keys: Sequence[BlockKey]) -> None:
+        """Name blocks to be made, in this order, while nothing else is asked for; returns at once.
+
+        What was named before and is not made yet is forgotten.
+        """
+
     def close(self) -> None:
         """End the source; later calls of ``get`` raise StreamError."""
 
@@ -57,6 +64,9 @@ class LocalBlocks:
 
     def prefetch(self, keys: Sequence[BlockKey]) -> None:
         """Do nothing: in one thread a block made ahead is no sooner there."""
+
+    def prepare(self, keys: Sequence[BlockKey]) -> None:
+        """Do nothing: in one thread there is no idle time."""
 
     def close(self) -> None:
         """Forget all blocks."""
@@ -85,7 +95,9 @@ class DrawStream:
     For one thread. ``waited_s`` is the time spent waiting for blocks, ``draws`` the number of images taken.
     """
 
-    def __init__(self, source: BlockSource, num_classes: int, block_size: int, lookahead: int) -> None:
+    def __init__(
+        self, source: BlockSource, num_classes: int, block_size: int, lookahead: int, replicate: int = 0
+    ) -> None:
         """Start at the first draw of every class.
 
         Args:
@@ -93,12 +105,15 @@ class DrawStream:
             num_classes: number of classes C.
             block_size: draws a block, the source's.
             lookahead: blocks asked for ahead of the cursor, per class.
+            replicate: which of the independent streams over the same images.
         """
         self.waited_s = 0.0
         self.draws = 0
         self._source = source
         self._block_size = block_size
         self._lookahead = lookahead
+        self._replicate = replicate
+        self._ends = np.full(num_classes, np.iinfo(np.int64).max)  # blocks from there on are not announced
         self._held: dict[BlockKey, Block] = {}
         self.cursors = np.zeros(num_classes, np.int64)
 
@@ -117,6 +132,18 @@ class DrawStream:
         """Announce the first blocks of the classes that will be drawn from, before the first use."""
         unique = np.unique(np.asarray(classes, np.int64))
         self._announce(unique, self._cursors[unique])
+
+    def prepare(self, draws: NDArray[np.int64]) -> None:
+        """Announce how many draws of each class will be taken in all, so that their blocks are made in idle time.
+
+        No block beyond these is announced from now on; draws beyond them can be taken, but are waited for.
+
+        Args:
+            draws: int64 ``[C]``, counted from the first draw of the stream.
+        """
+        self._ends = -(-np.asarray(draws, np.int64) // self._block_size)
+        first = self._cursors // self._block_size
+        self._source.prepare(self._rounds(np.arange(len(first)), first, first, self._ends))
 
     def take(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the next fresh draw of each label's class.
@@ -164,7 +191,7 @@ class DrawStream:
         starts = np.flatnonzero(cuts)
         stops = np.append(starts[1:], len(labels))
         return [
-            _Run(BlockKey(class_index, index), low, high, offset)
+            _Run(BlockKey(class_index, index, self._replicate), low, high, offset)
             for class_index, index, low, high, offset in zip(
                 labels[starts].tolist(),
                 blocks[starts].tolist(),
@@ -187,15 +214,25 @@ class DrawStream:
     def _announce(self, classes: NDArray[np.int64], cursors: NDArray[np.int64]) -> None:
         """Announce what is new up to ``lookahead`` blocks beyond ``cursors``, the nearest of all classes first."""
         current = self._cursors[classes] // self._block_size
-        stops = cursors // self._block_size + self._lookahead + 1
-        starts = self._announced[classes]
-        self._announced[classes] = np.maximum(starts, stops)
-        new = [
-            (index - here, BlockKey(class_index, index))
+        starts = np.maximum(self._announced[classes], current)
+        stops = np.minimum(cursors // self._block_size + self._lookahead + 1, self._ends[classes])
+        if (stops > starts).any():
+            self._announced[classes] = np.maximum(starts, stops)
+            self._source.prefetch(self._rounds(classes, current, starts, stops))
+
+    def _rounds(
+        self,
+        classes: NDArray[np.int64],
+        current: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+    ) -> list[BlockKey]:
+        """Return the blocks ``starts`` up to ``stops`` of the classes, those nearest to ``current`` first."""
+        keys = [
+            (index - here, BlockKey(class_index, index, self._replicate))
             for class_index, here, start, stop in zip(
                 classes.tolist(), current.tolist(), starts.tolist(), stops.tolist(), strict=True
             )
             for index in range(start, stop)
         ]
-        if new:
-            self._source.prefetch([key for _, key in sorted(new)])
+        return [key for _, key in sorted(keys)]

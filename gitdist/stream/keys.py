@@ -9,11 +9,27 @@ from numpy.typing import NDArray
 SHARED_FROM_BYTES = 100 * 1024  # Ray sends smaller results through the caller's process, here the router: twice as dear
 
 
+class Lane(NamedTuple):
+    """An endless sequence of blocks: one class of one replicate's stream."""
+
+    class_index: int
+    replicate: int = 0
+
+
 class BlockKey(NamedTuple):
-    """The name of a block: draws ``index * block_size`` up to ``(index + 1) * block_size`` of one class."""
+    """The name of a block: draws ``index * block_size`` up to ``(index + 1) * block_size`` of one lane.
+
+    Replicates are independent streams over the same images; replicate 0 is the stream of all who name none.
+    """
 
     class_index: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which no key needs
+    replicate: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """The sequence that the block belongs to."""
+        return Lane(self.class_index, self.replicate)
 
 
 @dataclass(frozen=True)
@@ -51,8 +67,13 @@ class Layout:
 
 
 class Span(NamedTuple):
-    """The blocks ``start`` up to, not including, ``stop`` of one class."""
+    """The blocks ``start`` up to, not including, ``stop`` of one lane."""
 
-    class_index: int
+    lane: Lane
     start: int
     stop: int
+
+    def keys(self) -> list[BlockKey]:
+        """Return the blocks' names in order."""
+        class_index, replicate = self.lane
+        return [BlockKey(class_index, index, replicate) for index in range(self.start, self.stop)]

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from gitdist.errors import StreamError
 from gitdist.spec import Share
-from gitdist.stream.client import stream_error
+from gitdist.stream.connection import stream_error
 from gitdist.stream.keys import Layout
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats

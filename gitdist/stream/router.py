@@ -2,11 +2,13 @@
 
     clients -- refs(keys) --> outstanding, or in the window        -> the reference that is there
                               neither -> make() of the idlest server -> a new reference
+            -- prepare(keys) --> the same for a few of them, as long as servers are idle and the window has room
             -- lost(...)  --> the reference is forgotten, so that the next refs() has the block made again
 
 Nobody waits in here: a reference is handed out before its block exists, and clients wait for the reference itself.
 Images never pass through: they go from the server's object store to the client's. At most what clients asked for is
-outstanding, and each client asks a bounded number of blocks ahead.
+outstanding, and each client asks a bounded number of blocks ahead. Blocks that are made ahead do not pile up before
+those that somebody waits for: at most two a server are outstanding when one is given out.
 """
 
 import os
@@ -18,7 +20,7 @@ import ray
 from ray import ObjectRef
 
 from gitdist.stream.keys import BlockKey, Layout, Span
-from gitdist.stream.routing import Window, choose_server
+from gitdist.stream.routing import Prepared, Window, blocks_within, choose_server, num_to_prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class RouterStats:
         layout: block size and image shape.
         blocks: blocks whose making has ended.
         images: the images in them.
+        prepared: blocks given out to be made ahead, that nobody waited for.
         regenerated: blocks given out to be made again after they were lost or had left the window.
         kept: blocks in the window.
         outstanding: blocks that each server has yet to make.
@@ -41,6 +44,7 @@ class RouterStats:
     layout: Layout
     blocks: int
     images: int
+    prepared: int
     regenerated: int
     kept: int
     outstanding: tuple[int, ...]
@@ -60,16 +64,17 @@ class Router:
         Args:
             servers: names of the GeneratorServer actors; handles would not outlive a restart of the router.
             layout: block size and image shape.
-            window_bytes: bytes of blocks kept for clients to come.
+            window_bytes: bytes of blocks kept for clients to come, ballast included.
         """
         self._servers = [ray.get_actor(name) for name in servers]
         self._layout = layout
-        self._window: Window[ObjectRef[Any]] = Window(window_bytes // (layout.block_bytes + layout.ballast_bytes))
+        self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, layout))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
         self._given_out: set[BlockKey] = set()
         self._calls = 0
         self._blocks = 0
+        self._prepared = 0
         self._regenerated = 0
 
     def refs(self, keys: Sequence[BlockKey], spans: Sequence[Span] = ()) -> "list[tuple[BlockKey, ObjectRef[Any]]]":
@@ -78,18 +83,42 @@ class Router:
         Args:
             keys: the blocks to deliver, most urgent first.
             spans: blocks to deliver as well as far as they are made; of each span, those before the first missing one.
+
+        Returns:
+            block and reference, the block made or being made.
         """
         self._calls += 1
         self._settle()
         found = [(key, self._find(key) or self._make(key)) for key in keys]
-        for class_index, start, stop in spans:
-            for index in range(start, stop):
-                key = BlockKey(class_index, index)
+        for span in spans:
+            for key in span.keys():
                 reference = self._window.get(key)
                 if reference is None:
                     break
                 found.append((key, reference))
         return found
+
+    def prepare(self, keys: Sequence[BlockKey]) -> "Prepared[ObjectRef[Any]]":
+        """Have some blocks made that nobody waits for yet; ask again when one of them is there.
+
+        Args:
+            keys: the blocks, the first to be made first.
+        """
+        self._settle()
+        there: list[BlockKey] = []
+        making: list[ObjectRef[Any]] = []
+        room = num_to_prepare(self._outstanding, len(self._window), self._window.capacity)
+        for key in keys:
+            if key in self._tasks:
+                making.append(self._tasks[key].reference)
+            elif self._window.get(key) is not None:
+                there.append(key)
+            elif room:
+                room -= 1
+                self._prepared += 1
+                making.append(self._make(key))
+        full = len(self._window) + len(self._tasks) >= self._window.capacity
+        return Prepared(there, making, full)
 
     def lost(self, references: Sequence[tuple[BlockKey, str]]) -> None:
         """Forget references that do not deliver.
@@ -112,6 +141,7 @@ class Router:
             layout=self._layout,
             blocks=self._blocks,
             images=self._blocks * self._layout.block_size,
+            prepared=self._prepared,
             regenerated=self._regenerated,
             kept=len(self._window),
             outstanding=tuple(self._outstanding),

@@ -1,12 +1,28 @@
-"""The router's decisions, without Ray: which server makes a block, and which references are kept."""
+"""The router's decisions, without Ray: which server makes a block, which references are kept, what is made ahead."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.keys import BlockKey, Layout
 
 Reference = TypeVar("Reference")
+
+_AHEAD_PER_SERVER = 2  # blocks: one that is being made and one to go on with, so a request waits for at most two
+
+
+class Prepared(NamedTuple, Generic[Reference]):
+    """What a router says to a client that prepares.
+
+    Attributes:
+        there: blocks, of those that were named, that are made.
+        making: references to those that are being made.
+        full: no block can be made ahead any more without letting go of another.
+    """
+
+    there: list[BlockKey]
+    making: list[Reference]
+    full: bool
 
 
 def choose_server(outstanding: Sequence[int], class_index: int) -> int:
@@ -23,12 +39,29 @@ def choose_server(outstanding: Sequence[int], class_index: int) -> int:
     return min(range(num_servers), key=lambda server: (outstanding[server], (server - class_index) % num_servers))
 
 
+def num_to_prepare(outstanding: Sequence[int], num_kept: int, capacity: int) -> int:
+    """Return how many blocks may be made now that nobody waits for: few, and none that pushes another one out.
+
+    Args:
+        outstanding: blocks that each server has yet to make, whoever asked for them.
+        num_kept: blocks in the window.
+        capacity: of the window, in blocks.
+    """
+    busy = sum(outstanding)
+    return max(0, min(_AHEAD_PER_SERVER * len(outstanding) - busy, capacity - num_kept - busy))
+
+
+def blocks_within(num_bytes: int, layout: Layout) -> int:
+    """Return how many blocks, with their ballast, fit into ``num_bytes``; at least one."""
+    return max(1, num_bytes // (layout.block_bytes + layout.ballast_bytes))
+
+
 class Window(Generic[Reference]):
     """The references to the blocks used last, at most ``capacity`` of them."""
 
     def __init__(self, capacity: int) -> None:
-        """Start empty."""
-        self.capacity = max(1, capacity)
+        """Start empty; ``capacity`` is at least 1."""
+        self.capacity = capacity
         self._kept: OrderedDict[BlockKey, Reference] = OrderedDict()
 
     def __len__(self) -> int:

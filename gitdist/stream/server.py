@@ -1,7 +1,7 @@
 """The Ray actor that generates: one process with the generator, the training images and their content codes.
 
-    router -- make(key) -->  queue of this actor  --> BlockMaker --> Block in the node's object store
-    client -- transform() -->                     --> BlockMaker --> images
+    router -- make(key) -->  queue of this actor  --> BlockFolder, else BlockMaker --> Block in the node's object store
+    client -- transform() -->                     --> BlockMaker -------------------> images
 
 One call at a time, in the order of arrival. Nobody waits in here: callers hold a reference and wait for that. An
 exception travels in the reference to everyone who holds it; a killed process is started again by Ray, which also
@@ -20,7 +20,9 @@ from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.store import content_key
 from gitdist.stream.blocks import BlockMaker, MakerStats
+from gitdist.stream.kept import BlockFolder, block_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 
@@ -34,6 +36,7 @@ class ServerConfig:
         artefact: directory of its trained weights; None where nothing is trained.
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
         device: where it computes; None = a GPU if one is visible.
+        kept: the store's directory of blocks kept on disk, read and added to; None = none are kept.
     """
 
     dataset: Path
@@ -41,11 +44,24 @@ class ServerConfig:
     artefact: Path | None
     stream: StreamSpec
     device: str | None = None
+    kept: Path | None = None
 
     @property
     def compute(self) -> Compute:
         """Device and precision of this process."""
         return Compute.resolve(self.stream.precision, self.device)
+
+    def open_folder(self, layout: Layout) -> BlockFolder | None:
+        """Return the kept blocks that are equal to those this process would make; None where none are kept.
+
+        Raises:
+            DataError: the data set cannot be read.
+        """
+        if self.kept is None:
+            return None
+        fingerprint = Dataset.open(self.dataset).fingerprint
+        spec = block_spec(fingerprint, self.generator, self.artefact, self.stream, self.compute)
+        return BlockFolder(self.kept / content_key("blocks", spec), layout)
 
     def build_maker(self) -> BlockMaker:
         """Load data set and generator and return the maker of the stream's blocks.
@@ -55,7 +71,10 @@ class ServerConfig:
             StoreError: the generator's weights cannot be read.
         """
         dataset = Dataset.open(self.dataset)
-        generator = load_generator(self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute)
+        batch = self.stream.block_size if self.stream.compile else None
+        generator = load_generator(
+            self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute, batch
+        )
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 
@@ -85,9 +104,17 @@ class GeneratorServer:
     def _maker(self) -> BlockMaker:
         return self._config.build_maker()
 
+    @cached_property
+    def _folder(self) -> BlockFolder | None:
+        return self._config.open_folder(self._maker.layout)
+
     def make(self, key: BlockKey) -> Block:
-        """Return one block, with ballast where it is small; see ``BlockMaker.make``."""
-        block, ballast = self._maker.make(key), self._maker.layout.ballast_bytes
+        """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.
+
+        Raises:
+            DiskTrouble: the block is to be kept, and the disk does not take it.
+        """
+        block, ballast = self._kept(key) or self._made(key), self._maker.layout.ballast_bytes
         return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
@@ -105,3 +132,14 @@ class GeneratorServer:
             layout=self._maker.layout,
             done=self._maker.stats,
         )
+
+    def _kept(self, key: BlockKey) -> Block | None:
+        block = self._folder.load(key) if self._folder else None
+        self._maker.stats.read += block is not None
+        return block
+
+    def _made(self, key: BlockKey) -> Block:
+        block = self._maker.make(key)
+        if self._folder:
+            self._folder.save(key, block)
+        return block

@@ -9,6 +9,7 @@ import pytest
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
+from gitdist.seeds import derive_seed
 from gitdist.stream.blocks import BlockKey
 from tests.stream.toys import batch_sensitive_maker
 
@@ -66,6 +67,16 @@ def test_each_image_is_encoded_once(digits: Dataset) -> None:
     assert maker.stats.blocks == 6
     assert maker.stats.images == 6000
     assert maker.stats.generating_s > 0
+
+
+def test_replicates_share_the_codes_and_nothing_else(digits: Dataset) -> None:
+    maker = batch_sensitive_maker(digits, block_size=1000)
+    first, *others = (maker.make(BlockKey(0, 0, replicate)) for replicate in range(3))
+    assert maker.stats.encoded == digits.class_sizes[0]
+    for other in others:
+        assert not np.array_equal(other.sources, first.sources)
+    derived = batch_sensitive_maker(digits, seed=derive_seed(0, "stream/replicate", 2), block_size=1000)
+    np.testing.assert_array_equal(derived.make(BlockKey(0, 0)).images, others[1].images)
 
 
 def test_class_without_training_images_is_refused(digits: Dataset) -> None:

@@ -21,16 +21,20 @@ class NumberedBlocks:
     def __init__(self) -> None:
         self.got: list[BlockKey] = []
         self.announced: list[BlockKey] = []
+        self.planned: list[BlockKey] = []
         self.failing: set[BlockKey] = set()
 
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
         if self.failing & set(keys):
             raise StreamError("the stream must deliver, but this test says no; mend the test")
         self.got += keys
-        return [self._block(*key) for key in keys]
+        return [self._block(key.class_index, key.index) for key in keys]
 
     def prefetch(self, keys: Sequence[BlockKey]) -> None:
         self.announced += keys
+
+    def prepare(self, keys: Sequence[BlockKey]) -> None:
+        self.planned = list(keys)
 
     def close(self) -> None:
         self.failing = set(self.got)
@@ -106,6 +110,34 @@ def test_blocks_are_announced_lookahead_blocks_beyond_the_cursor() -> None:
     assert len(source.announced) == 8
     stream.take(np.array([2]))
     assert source.announced[8:] == [BlockKey(2, 4)]
+
+
+def test_prepared_are_exactly_the_blocks_that_will_be_taken_the_first_of_every_class_first() -> None:
+    source = NumberedBlocks()
+    stream = stream_of(source)
+    stream.cursors = np.array([0, 0, BLOCK_SIZE, 1])
+    stream.prepare(np.array([2 * BLOCK_SIZE, 0, 2 * BLOCK_SIZE + 1, 1]))
+    assert source.planned == [BlockKey(0, 0), BlockKey(2, 1), BlockKey(3, 0), BlockKey(0, 1), BlockKey(2, 2)]
+
+
+def test_nothing_is_announced_beyond_what_will_be_taken() -> None:
+    source, labels = NumberedBlocks(), np.repeat([0, 2], [BLOCK_SIZE + 1, 3])
+    stream = stream_of(source)
+    stream.prepare(np.bincount(labels, minlength=NUM_CLASSES))
+    stream.start([0, 2])
+    stream.take(labels)
+    assert set(source.announced) == set(source.planned) == {BlockKey(0, 0), BlockKey(0, 1), BlockKey(2, 0)}
+    assert names(stream.take(np.full(BLOCK_SIZE, 2))) == [(2, draw) for draw in range(3, 3 + BLOCK_SIZE)]
+
+
+def test_replicates_are_streams_of_their_own(digits: Dataset) -> None:
+    source, labels = LocalBlocks(batch_sensitive_maker(digits)), np.repeat(np.arange(digits.num_classes), 3)
+    zeroth, first, again = (
+        DrawStream(source, digits.num_classes, 20, 1, replicate).take(labels) for replicate in (0, 1, 1)
+    )
+    np.testing.assert_array_equal(zeroth, DrawStream(source, digits.num_classes, 20, 1).take(labels))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(zeroth, first)
 
 
 def test_failed_take_leaves_the_cursors_where_they_were() -> None:

@@ -1,5 +1,5 @@
-from gitdist.stream.keys import BlockKey
-from gitdist.stream.routing import Window, choose_server
+from gitdist.stream.keys import BlockKey, Layout
+from gitdist.stream.routing import Window, blocks_within, choose_server, num_to_prepare
 
 
 def test_least_loaded_server_makes_the_block() -> None:
@@ -20,6 +20,25 @@ def test_requests_of_one_class_spread_over_servers_once_each_is_busy() -> None:
     assert outstanding == [3, 3, 3]
 
 
+def test_only_so_much_is_made_ahead_that_a_request_waits_for_two_blocks_a_server() -> None:
+    assert num_to_prepare([0, 0, 0], num_kept=0, capacity=100) == 6
+    assert num_to_prepare([2, 1, 0], num_kept=0, capacity=100) == 3
+    assert num_to_prepare([9, 0, 0], num_kept=0, capacity=100) == 0
+
+
+def test_what_is_made_ahead_pushes_nothing_out_of_the_window() -> None:
+    assert num_to_prepare([0, 0], num_kept=97, capacity=100) == 3
+    assert num_to_prepare([1, 0], num_kept=97, capacity=100) == 2
+    assert num_to_prepare([0, 0], num_kept=100, capacity=100) == 0
+
+
+def test_bytes_of_a_window_are_those_that_its_blocks_take_with_their_ballast() -> None:
+    large, small = Layout(block_size=500, image_shape=(1, 28, 28)), Layout(block_size=20, image_shape=(1, 28, 28))
+    assert blocks_within(2**20, large) == 2**20 // (500 * (28 * 28 + 8)) == 2
+    assert blocks_within(2**20, small) == 2**20 // (100 * 1024) == 10
+    assert blocks_within(0, small) == 1
+
+
 def test_window_lets_go_of_the_block_unused_for_longest() -> None:
     window: Window[str] = Window(2)
     window.put(BlockKey(0, 0), "a")
@@ -31,8 +50,8 @@ def test_window_lets_go_of_the_block_unused_for_longest() -> None:
     assert len(window) == 2
 
 
-def test_window_holds_at_least_one_block_and_drops_what_is_lost() -> None:
-    window: Window[str] = Window(0)
+def test_window_drops_what_is_lost() -> None:
+    window: Window[str] = Window(1)
     window.put(BlockKey(4, 0), "a")
     assert window.get(BlockKey(4, 0)) == "a"
     window.drop(BlockKey(4, 0))

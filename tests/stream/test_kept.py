@@ -1,0 +1,120 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.errors import DiskTrouble
+from gitdist.spec import IdentitySpec, OracleSpec, StreamSpec
+from gitdist.store import content_key
+from gitdist.stream.blocks import Block, BlockKey
+from gitdist.stream.kept import BlockFolder, block_spec
+from gitdist.stream.server import GeneratorServer, ServerConfig
+from tests.disks import fill, small_disk
+
+KEY = BlockKey(3, 1)
+
+
+@pytest.fixture
+def config(digits_directory: Path, tmp_path: Path) -> ServerConfig:
+    return ServerConfig(
+        dataset=digits_directory,
+        generator=OracleSpec(),
+        artefact=None,
+        stream=StreamSpec(block_size=20, keep=True),
+        kept=tmp_path / "blocks",
+    )
+
+
+def files(config: ServerConfig) -> list[Path]:
+    assert config.kept is not None
+    return sorted(config.kept.glob("*/*"))
+
+
+def assert_same(block: Block, other: Block) -> None:
+    np.testing.assert_array_equal(block.images, other.images)
+    np.testing.assert_array_equal(block.sources, other.sources)
+    assert (block.images.dtype, block.sources.dtype) == (other.images.dtype, other.sources.dtype)
+
+
+def test_second_server_over_the_same_folder_generates_nothing(config: ServerConfig) -> None:
+    keys = [KEY, BlockKey(3, 1, 1), BlockKey(0, 0)]
+    first, second = GeneratorServer(config, 1), GeneratorServer(config, 1)
+    made = [first.make(key) for key in keys]
+    for key, block in zip(keys, made, strict=True):
+        assert_same(second.make(key), block)
+        assert_same(config.build_maker().make(key), block)
+    assert (first.stats().done.blocks, first.stats().done.read) == (3, 0)
+    done = second.stats().done
+    assert (done.blocks, done.images, done.encoded, done.read) == (0, 0, 0, 3)
+    assert len(files(config)) == 3
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def take_anothers_name(file: Path) -> None:
+    file.with_name("0-3-2.block").replace(file)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, take_anothers_name])
+def test_damaged_file_is_removed_and_made_again(config: ServerConfig, damage: Any) -> None:
+    first = GeneratorServer(config, 1)
+    whole = first.make(KEY)
+    first.make(BlockKey(3, 2))
+    file = next(file for file in files(config) if file.name == "0-3-1.block")
+    damage(file)
+    folder = config.open_folder(first.stats().layout)
+    assert folder is not None and folder.load(KEY) is None
+    assert not file.exists()
+    second = GeneratorServer(config, 1)
+    assert_same(second.make(KEY), whole)
+    assert second.stats().done.blocks == 1
+    assert file.exists()
+
+
+def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerConfig, tmp_path: Path) -> None:
+    maker = config.build_maker()
+    block = maker.make(KEY)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        folder = BlockFolder(disk / "blocks", maker.layout)
+        folder.save(KEY, block)
+        fill(disk)
+        with pytest.raises(DiskTrouble, match="No space left on device; free space") as caught:
+            folder.save(BlockKey(3, 2), block)
+        assert "\n" not in str(caught.value)
+        assert [file.name for file in (disk / "blocks").iterdir()] == ["0-3-1.block"]
+        loaded = folder.load(KEY)
+        assert loaded is not None
+        assert_same(loaded, block)
+
+
+def test_whatever_determines_a_block_names_its_folder(digits: Dataset) -> None:
+    float32, bf16 = (Compute.resolve(precision, "cpu") for precision in ("float32", "bf16"))
+    on_gpu = Compute(device=torch.device("cuda"), bf16=False)
+    stream = StreamSpec()
+    specs = [
+        block_spec("data", OracleSpec(), None, stream, float32),
+        block_spec("other data", OracleSpec(), None, stream, float32),
+        block_spec("data", IdentitySpec(), None, stream, float32),
+        block_spec("data", OracleSpec(), Path("weights"), stream, float32),
+        block_spec("data", OracleSpec(), None, StreamSpec(seed=1), float32),
+        block_spec("data", OracleSpec(), None, StreamSpec(block_size=32), float32),
+        block_spec("data", OracleSpec(), None, StreamSpec(compile=True), float32),
+        block_spec("data", OracleSpec(), None, stream, bf16),
+        block_spec("data", OracleSpec(), None, stream, on_gpu),
+    ]
+    assert len({content_key("blocks", spec) for spec in specs}) == len(specs)
+    elsewhere = StreamSpec(servers=2, lookahead=5, window_mb=1, keep=True, per_seed=True)
+    assert block_spec("data", OracleSpec(), None, elsewhere, float32) == specs[0]
+    assert block_spec("data", OracleSpec(), Path("/store/weights"), stream, float32) == specs[3]
