@@ -56,6 +56,11 @@ class RayBlocks:
         self._thread = threading.Thread(target=self._run, name="gitdist-prefetch", daemon=True)
         self._thread.start()
 
+    @property
+    def generated(self) -> int:
+        """None: the servers generate."""
+        return 0
+
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
         """Return the blocks in the order of ``keys``, waiting for them.
 

@@ -28,6 +28,10 @@ class BlockSource(Protocol):
     def layout(self) -> Layout:
         """The block size and image shape of all blocks."""
 
+    @property
+    def generated(self) -> int:
+        """The images that this process generated for it; 0 where others do."""
+
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
         """Return the blocks in the order of ``keys``, waiting for them; raises StreamError, never hangs."""
 
@@ -57,6 +61,11 @@ class LocalBlocks:
     def layout(self) -> Layout:
         """The block size and image shape of all blocks."""
         return self._maker.layout
+
+    @property
+    def generated(self) -> int:
+        """The images generated so far."""
+        return self._maker.stats.images
 
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
         """Return the blocks in the order of ``keys``, making those that are not kept."""
@@ -127,6 +136,11 @@ class DrawStream:
         self._cursors = np.array(cursors, np.int64)
         self._announced = self._cursors // self._block_size
         self._held.clear()
+
+    @property
+    def generated(self) -> int:
+        """The images that this process generated for the stream; 0 where others do."""
+        return self._source.generated
 
     def start(self, classes: Sequence[int] | NDArray[np.int64]) -> None:
         """Announce the first blocks of the classes that will be drawn from, before the first use."""

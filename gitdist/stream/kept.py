@@ -18,6 +18,7 @@ from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.stream.keys import Block, BlockKey, Layout
 
+BLOCKS = "blocks"  # their folder in a store
 BLOCK_FORMAT = 1
 _CHECKSUM_BYTES = 16
 _SOURCE = np.dtype("<i8")
@@ -28,7 +29,7 @@ def block_spec(
 ) -> dict[str, Any]:
     """Return everything that determines the blocks of a stream, but for their keys.
 
-    ``store.content_key("blocks", spec)`` names the folder that keeps them.
+    ``store.content_key(BLOCKS, spec)`` names the folder that keeps them.
 
     Args:
         fingerprint: the data set's.

@@ -22,7 +22,7 @@ from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
 from gitdist.stream.blocks import BlockMaker, MakerStats
-from gitdist.stream.kept import BlockFolder, block_spec
+from gitdist.stream.kept import BLOCKS, BlockFolder, block_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 
@@ -51,17 +51,24 @@ class ServerConfig:
         """Device and precision of this process."""
         return Compute.resolve(self.stream.precision, self.device)
 
+    @property
+    def block_key(self) -> str:
+        """The name of the folder of all blocks that are equal to those this process would make.
+
+        Raises:
+            DataError: the data set cannot be read.
+        """
+        fingerprint = Dataset.open(self.dataset).fingerprint
+        spec = block_spec(fingerprint, self.generator, self.artefact, self.stream, self.compute)
+        return content_key(BLOCKS, spec)
+
     def open_folder(self, layout: Layout) -> BlockFolder | None:
         """Return the kept blocks that are equal to those this process would make; None where none are kept.
 
         Raises:
             DataError: the data set cannot be read.
         """
-        if self.kept is None:
-            return None
-        fingerprint = Dataset.open(self.dataset).fingerprint
-        spec = block_spec(fingerprint, self.generator, self.artefact, self.stream, self.compute)
-        return BlockFolder(self.kept / content_key("blocks", spec), layout)
+        return BlockFolder(self.kept / self.block_key, layout) if self.kept else None
 
     def build_maker(self) -> BlockMaker:
         """Load data set and generator and return the maker of the stream's blocks.

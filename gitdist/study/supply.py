@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import Share, StudySpec
 from gitdist.store import Store
+from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig, ServerStats
 from gitdist.study.display import Display
@@ -61,7 +62,11 @@ def _launched(study: OwnedStudy, generator: TrainedGenerator) -> Iterator[Stream
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
-    stream = launch_stream(name, _server_config(study, generator, share), share)
+    config = _server_config(study, generator, share)
+    if config.stream.keep:
+        config = replace(config, kept=study.store.root / BLOCKS)
+        study.store.use(BLOCKS, config.block_key)
+    stream = launch_stream(name, config, share)
     try:
         yield stream
     finally:

@@ -171,7 +171,7 @@ def _rows(
 ) -> Generator[list[EpochRow], None, None]:
     """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file."""
     spec, dataset, compute = _open(context, trial, params)
-    stream = _open_stream(context, dataset) if spec.fraction > 0 else None
+    stream = _open_stream(context, spec, dataset) if spec.fraction > 0 else None
     try:
         setting = TrialSetting(
             compute=compute,
@@ -214,14 +214,15 @@ def _training(
         yield [row]
 
 
-def _open_stream(context: TrialContext, dataset: Dataset) -> DrawStream:
+def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> DrawStream:
     settings = context.spec.stream
     if context.router is None:
         assert context.generator is not None, "draws come from one or the other"
         source: RayBlocks | LocalBlocks = LocalBlocks(context.generator.build_maker())
     else:
         source = RayBlocks(context.router)
-    return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead)
+    replicate = spec.seed if settings.per_seed else 0
+    return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 
 
 def _describe(

@@ -19,14 +19,15 @@ from gitdist.trial.augment import Normaliser, draw_placement, place
 from gitdist.trial.classifier import Classifier, move
 from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
-from gitdist.trial.plan import epoch_rows, replaced_rows
+from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
     """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
 
-    ``waiting_s`` is the part of ``train_s`` that went by waiting for the stream.
+    ``waiting_s`` is the part of ``train_s`` that went by waiting for the stream; ``generated`` are the images that this
+    process made for it meanwhile.
     """
 
     loss: float
@@ -34,6 +35,7 @@ class EpochResult:
     draws: int
     train_s: float
     waiting_s: float
+    generated: int
 
 
 def learning_rate(spec: TrialSpec, epoch: int) -> float:
@@ -94,7 +96,7 @@ class EpochTrainer:
         """
         started = time.perf_counter()
         stream = self._open_stream(epoch)
-        waited = stream.waited_s if stream else 0.0
+        waited, generated = (stream.waited_s, stream.generated) if stream else (0.0, 0)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._spec, epoch)
         self.model.train()
@@ -106,7 +108,13 @@ class EpochTrainer:
             draws=draws,
             train_s=time.perf_counter() - started,
             waiting_s=stream.waited_s - waited if stream else 0.0,
+            generated=stream.generated - generated if stream else 0,
         )
+
+    def announce_draws(self) -> None:
+        """Tell the stream how many draws of each class training takes to its end."""
+        if self.stream is not None:
+            self.stream.prepare(draws_needed(self._spec, self._labels, self._sizes))
 
     def _open_stream(self, epoch: int) -> DrawStream | None:
         """Return the stream if this epoch draws from it; announce the first draws one epoch earlier."""

@@ -26,6 +26,7 @@ from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
 from gitdist.store import Claim, Store, content_key
 from gitdist.trial.checkpoint import checkpoints_of, load_checkpoint
+from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
 
 KIND = "prefix"
@@ -108,6 +109,8 @@ def train_in_stages(
     own = load_checkpoint(setting.directory)
     staged = prefix is not None and (own.epoch if own else 0) < prefix.epochs
     if prefix is not None and staged:
+        if setting.stream is not None:  # its blocks are made while the prefix is trained, or waited for
+            setting.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
         yield from _take_prefix(prefix, dataset, setting, setting.directory, store)
     completed, training = resume(spec, dataset, setting)
     if not staged:

@@ -85,6 +85,7 @@ def resume(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> tuple[li
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         _restore(trainer, checkpoint)
+    trainer.announce_draws()
     rows = checkpoint.rows if checkpoint else []
     return list(rows), _go_on(trainer, rows, spec, dataset, setting)
 
@@ -175,4 +176,4 @@ def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | No
         if evaluation.ekld_per_class is not None:
             row["val/ekld_per_class"] = evaluation.ekld_per_class.tolist()
     times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
-    return row | {"draws": result.draws} | times | {"ended_at": time.time()}
+    return row | {"draws": result.draws, "generated": result.generated} | times | {"ended_at": time.time()}
