@@ -67,8 +67,8 @@ def database(postgresql: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
-    """The small study, run to its end without disturbance; for reading."""
-    study = SmallStudy(tmp_path_factory.mktemp("undisturbed"))
+    """The small study, run to its end without disturbance; for reading. Its blocks are kept on disk."""
+    study = SmallStudy(tmp_path_factory.mktemp("undisturbed"), overrides=("stream.keep=true",))
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
     check_whole(study, 3)

@@ -121,8 +121,8 @@ class SmallStudy:
 
 def stocked(results: Path, other: SmallStudy, *overrides: str) -> SmallStudy:
     """The same study as ``other`` at its beginning, with data, generator and eKLD images in its store already."""
-    shutil.copytree(other.results / "store", results / "store", ignore=shutil.ignore_patterns("prefix"))
-    return SmallStudy(results, overrides=(*other.overrides, *overrides))
+    shutil.copytree(other.results / "store", results / "store", ignore=shutil.ignore_patterns("prefix", "blocks"))
+    return SmallStudy(results, overrides=overrides)
 
 
 def wait_for_rows(study: SmallStudy, trial: str = "trials/0000", epochs: int = 1) -> None:

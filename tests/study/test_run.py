@@ -160,5 +160,9 @@ def test_a_fork_takes_all_that_is_shared_from_the_store_on_a_running_cluster_whi
         assert cluster.head_node.remaining_processes_alive()
     finally:
         cluster.shutdown()
-    assert SmallStudy(undisturbed.results, "other").rows() == undisturbed.rows()
+    other = SmallStudy(undisturbed.results, "other")
+    assert other.rows() == undisturbed.rows()
     assert artefacts() == before and "training the generator" not in done.stdout
+    costs = json.loads((other.directory / "summary.json").read_text())
+    # The first stage of every trial, and the blocks on disk, are the other study's; two epochs each are its own.
+    assert (costs["generated_images"], costs["trained_epochs"], costs["shared_epochs"]) == (0, 4 * 2, 4)
