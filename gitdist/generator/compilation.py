@@ -33,9 +33,10 @@ def compile_decoder(decode: Decode, batch: int) -> Decode:
         try:
             images: Tensor = compiled(_filled(codes, fill), _filled(styles, fill))
         except BackendCompilerFailed as error:
+            cause = error.inner_exception
             raise StreamError(
-                f"stream.compile needs a decoder that compiles here, but: {first_line(error)}; install a C++ compiler "
-                "(g++, say) or set stream.compile to false"
+                f"stream.compile needs a decoder that compiles here, but {type(cause).__name__}: {first_line(cause)}; "
+                "install a C++ compiler (g++, say) or set stream.compile to false"
             ) from error
         return images[: len(codes)]
 

@@ -3,7 +3,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +16,16 @@ from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
 from gitdist.generator.artefact import generator_artefact
-from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, Share, StreamSpec
+from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
-from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.launch import StreamHandle
 from gitdist.stream.router import Router
 from gitdist.stream.server import ServerConfig
+from tests.disks import fill, small_disk
+from tests.stream.streams import assert_same, connected, keys_of, running
+from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -46,15 +49,6 @@ def config(digits_directory: Path) -> Config:
     return make
 
 
-@contextmanager
-def running(config: ServerConfig) -> Iterator[StreamHandle]:
-    handle = launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5))
-    try:
-        yield handle
-    finally:
-        handle.shutdown()
-
-
 @pytest.fixture(scope="module")
 def slow(digits: Dataset, ray_cluster: None) -> Iterator[Slow]:
     """A stream of large blocks: 2000 draws take a server long enough to be met, and killed, in the middle of one."""
@@ -68,25 +62,6 @@ def fresh_keys(num_classes: int, num_indices: int) -> list[BlockKey]:
     """Blocks of the shared stream that no other test has asked for."""
     first = next(_numbers) * 100
     return keys_of(range(num_classes), range(first, first + num_indices))
-
-
-@contextmanager
-def connected(handle: StreamHandle) -> Iterator[RayBlocks]:
-    blocks = RayBlocks(handle.router_name)
-    try:
-        yield blocks
-    finally:
-        blocks.close()
-
-
-def keys_of(classes: range, indices: range) -> list[BlockKey]:
-    return [BlockKey(class_index, index) for index in indices for class_index in classes]
-
-
-def assert_same(blocks: list[Block], expected: list[Block]) -> None:
-    for block, other in zip(blocks, expected, strict=True):
-        np.testing.assert_array_equal(block.images, other.images)
-        np.testing.assert_array_equal(block.sources, other.sources)
 
 
 def local(config: ServerConfig, keys: list[BlockKey]) -> list[Block]:
@@ -161,18 +136,44 @@ def test_client_behind_another_calls_the_router_once_in_many_blocks(config: Conf
     assert first >= 10 and second <= 6  # 330 blocks each
 
 
-def test_blocks_that_left_the_window_are_made_again_alike(config: Config) -> None:
-    keys = keys_of(range(1), range(8))
+def test_slow_trial_gets_equal_draws_from_blocks_made_again(config: Config) -> None:
+    labels, taken = np.zeros(500, np.int64), []
     small = config(window_mb=1, block_size=500)  # a block has 396,000 bytes, so 1 MiB keeps two
     with running(small) as handle:
-        with connected(handle) as client:
-            first = [Block(block.images.copy(), block.sources.copy()) for block in client.get(keys)]
-        with connected(handle) as client:
-            assert_same(client.get(keys), first)
+        with connected(handle) as fast, connected(handle) as slow:
+            for client in (fast, slow):
+                stream = DrawStream(client, 10, 500, 0)
+                taken.append([stream.take(labels) for _ in range(8)])
         router, servers = handle.stats()
+    np.testing.assert_array_equal(*taken)
     assert router.kept == 2
-    assert router.regenerated > 0
-    assert servers[0].done.blocks == router.blocks == len(keys) + router.regenerated
+    assert router.regenerated == 8  # the last two had left before the slow trial came to them
+    assert servers[0].done.blocks == router.blocks == 16
+
+
+def test_servers_share_a_hot_class_and_keep_their_classes_when_idle(slow: Slow) -> None:
+    def made_by(*requests: list[BlockKey]) -> list[int]:
+        before = [server.done.blocks for server in slow.handle.stats()[1]]
+        for keys in requests:
+            client.get(keys)
+            until(lambda: slow.handle.stats()[0].outstanding == (0, 0))
+        return [server.done.blocks - made for server, made in zip(slow.handle.stats()[1], before, strict=True)]
+
+    with connected(slow.handle) as client:
+        until(lambda: slow.handle.stats()[0].outstanding == (0, 0))
+        assert made_by(fresh_keys(1, 6)) == [3, 3]
+        zero, one, two = ([key] for key in fresh_keys(3, 1))
+        assert made_by(zero, two) == [2, 0]
+        assert made_by(one) == [0, 1]
+
+
+def test_full_disk_reaches_whoever_waits_in_one_line(config: Config, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        fill(disk)
+        with running(replace(config(), kept=disk / "blocks")) as handle, connected(handle) as client:
+            with pytest.raises(StreamError, match="make block 0 of class 2, but DiskTrouble: the disk must") as caught:
+                client.get([BlockKey(2, 0)])
+            assert "\n" not in str(caught.value)
 
 
 def test_killed_server_comes_back_and_the_same_bytes_arrive(slow: Slow) -> None:

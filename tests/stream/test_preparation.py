@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from gitdist.spec import OracleSpec, StreamSpec
+from gitdist.stream.client import RayBlocks
+from gitdist.stream.draws import BlockKey, DrawStream
+from gitdist.stream.launch import StreamHandle
+from gitdist.stream.router import RouterStats
+from gitdist.stream.server import ServerConfig
+from tests.stream.streams import connected, keys_of, running
+from tests.waiting import until
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def oracle(directory: Path, **stream: int) -> ServerConfig:
+    return ServerConfig(dataset=directory, generator=OracleSpec(), artefact=None, stream=StreamSpec(**stream))
+
+
+def router_of(handle: StreamHandle) -> RouterStats:
+    stats: RouterStats = ray.get(ray.get_actor(handle.router_name).stats.remote())
+    return stats
+
+
+def test_each_prepared_block_is_made_once_and_nobody_waits_for_one_then(digits_directory: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 9, size=1500)
+    draws = np.bincount(labels, minlength=10)
+    num_blocks = int((-(-draws // 20)).sum())
+    with (
+        running(oracle(digits_directory, block_size=20, servers=2)) as handle,
+        connected(handle) as first,
+        connected(handle) as second,
+    ):
+        streams = [DrawStream(client, 10, 20, 2) for client in (first, second)]
+        for stream in streams:
+            stream.prepare(draws)
+        until(lambda: router_of(handle).blocks == num_blocks)
+        for stream in streams:
+            stream.start(np.unique(labels))
+            for batch in np.split(labels, 15):
+                stream.take(batch)
+        router, servers = handle.stats()
+    assert router.prepared == router.blocks == num_blocks
+    assert router.regenerated == 0
+    assert sum(server.done.images for server in servers) == 20 * num_blocks
+
+
+def test_requests_come_first_and_the_plan_goes_on_afterwards(digits_directory: Path) -> None:
+    plan, urgent = keys_of(range(10), range(4)), keys_of(range(3), range(50, 52))
+    outstanding = []
+    with running(oracle(digits_directory, block_size=1000, servers=2)) as handle, connected(handle) as client:
+        client.prepare(plan)
+        until(lambda: outstanding.append(sum(router_of(handle).outstanding)) or router_of(handle).blocks >= 6)
+        client.get(urgent)
+        assert router_of(handle).prepared < len(plan)
+        until(lambda: router_of(handle).blocks == len(plan) + len(urgent))
+        assert router_of(handle).prepared == len(plan)
+    assert 0 < max(outstanding) <= 4
+
+
+class Preparer:
+    """A trial's process that does nothing but prepare."""
+
+    def __init__(self, router: str, keys: list[BlockKey]) -> None:
+        self._blocks = RayBlocks(router)
+        self._blocks.prepare(keys)
+
+
+def test_servers_sit_idle_once_a_client_that_prepared_is_dead(digits_directory: Path) -> None:
+    plan = keys_of(range(10), range(100))
+    with running(oracle(digits_directory, block_size=1000)) as handle, connected(handle) as client:
+        preparer = ray.remote(num_cpus=0)(Preparer).remote(handle.router_name, plan)
+        until(lambda: router_of(handle).blocks >= 2)
+        ray.kill(preparer)
+        until(lambda: router_of(handle).outstanding == (0,))
+        made = router_of(handle).blocks
+        assert made < len(plan)
+        client.get(keys_of(range(1), range(200, 204)))
+        assert handle.stats()[0].blocks == made + 4
+
+
+def test_no_more_is_prepared_than_the_window_holds(digits_directory: Path) -> None:
+    plan = keys_of(range(1), range(8))
+    small = oracle(digits_directory, block_size=500, window_mb=1)  # a block has 396,000 bytes, so 1 MiB keeps two
+    with running(small) as handle, connected(handle) as client:
+        client.prepare(plan)
+        until(lambda: router_of(handle).blocks == 2)
+        with connected(handle) as other:
+            other.get(plan[:2])
+        router = handle.stats()[0]
+    assert (router.prepared, router.blocks, router.kept, router.regenerated) == (2, 2, 2, 0)
