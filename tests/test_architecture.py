@@ -5,9 +5,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "spec", "data", "generator", "stream", "trial", "study", "cli"]
+ROOMS = ["root", "spec", "data", "generator", "stream", "trial", "study", "bench", "cli"]
 LIBRARY_ROOMS = {
-    "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "cli/"},
+    "ray": {"stream/server.py", "stream/router.py", "stream/client.py", "stream/launch.py", "study/", "bench/", "cli/"},
     "mlflow": {"study/tracking/"},
     "optuna": {"study/space.py", "study/ledger/"},
     "psycopg": {"study/ledger/storage.py"},
