@@ -8,6 +8,8 @@ Every command is timed from its start to its end, Ray's start included.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
 
 from gitdist.bench.accounting import sharing_bound
 from gitdist.bench.original_study import Job
@@ -17,6 +19,9 @@ from gitdist.bench.timing import quotients, spread
 from gitdist.bench.whole import WholeStudy, call, run_whole, stocked, trial_places, with_total
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import SharingSpec, StudySpec
+
+Results = dict[str, list[dict[str, Any]]]
+"""Rows by trial, without what says how they came about."""
 
 _TARGETS_OFF = {8: 5.0}  # by the number of trials
 _TARGETS_ORIGINAL = {8: 10.0, 16: 12.0}
@@ -62,7 +67,7 @@ def measure(setting: Setting) -> Measurement:
         ),
         Verdict(
             name="rows that differ between on and off",
-            spread=spread(_differences(each) for each in repeats),
+            spread=spread(differing_rows(each.on.results, each.off.results) for each in repeats),
             rule="==",
             target=0.0,
         ),
@@ -113,14 +118,12 @@ def _job(setting: Setting, study: WholeStudy) -> Job:
     )
 
 
-def _differences(repeat: Comparison) -> int:
-    """Return how many epochs' rows of the two studies are not equal, or are in one of them only."""
-    on, off = repeat.on.results, repeat.off.results
+def differing_rows(on: Results, off: Results) -> int:
+    """Return how many epochs' rows of two studies are not equal, or are in one of them only."""
     differing = 0
     for name in on.keys() | off.keys():
-        pairs = list(zip(on.get(name, []), off.get(name, []), strict=False))
-        longest = max(len(on.get(name, [])), len(off.get(name, [])))
-        differing += sum(left != right for left, right in pairs) + longest - len(pairs)
+        left, right = on.get(name, []), off.get(name, [])
+        differing += sum(one != other for one, other in zip_longest(left, right))
     return differing
 
 
