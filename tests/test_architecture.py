@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "cli"]
+ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "bench", "cli"]
 LIBRARY_ROOMS = {
     "ray": {
         "stream/connection.py",
@@ -14,6 +14,7 @@ LIBRARY_ROOMS = {
         "stream/preparation.py",
         "stream/router.py",
         "study/",
+        "bench/",
         "cli/",
     },
     "mlflow": {"study/tracking/"},

@@ -1,4 +1,4 @@
-"""The command line: ``gitdist run | resume | retry | status | sync | ui | generator | data``."""
+"""The command line: ``gitdist run | resume | retry | status | sync | store | ui | bench | generator | data``."""
 
 import atexit
 import gc

@@ -141,6 +141,27 @@ def ui(
     serve_ui(study, results, port, Console())
 
 
+@app.command()
+def bench(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="generator, stream, trial, ekld; study or scale run whole studies."),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The study to measure (default: studies/benchmarks/fashion.yaml)."),
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Figures behind each median.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials of whole studies; of scale, the most.")] = None,
+    results: Results = RESULTS,
+    set_: Overrides = None,
+) -> None:
+    """Measure how fast generating, transport, training and evaluation are, beside the original way."""
+    from gitdist.cli.bench import run_benchmarks
+
+    run_benchmarks(name, study, results, set_ or [], Console(), repeats=repeats, trials=trials)
+
+
 @generator_app.command("train")
 def generator_train(
     study: StudyFile, results: Results = RESULTS, set_: Overrides = None, address: Address = None

@@ -144,7 +144,11 @@ def test_the_commands_and_their_options_are_what_they_were():
         "sync": common,
         "ui": common | {"--port"},
     }
-    assert set(root.commands) == {"run", "resume", "retry", "status", "sync", "ui", "generator", "data", "store"}
+    assert set(root.commands) == {
+        *("run", "resume", "retry", "status", "sync", "ui"),
+        *("bench", "generator", "data", "store"),
+    }
+    assert options(root.commands["bench"]) == {"name", "--study", "--repeats", "--trials", "--results", "--set"}
     assert set(root.commands["generator"].commands) == {"train", "preview"}
     assert set(root.commands["data"].commands) == {"ls", "stats"}
     store = root.commands["store"].commands

@@ -1,0 +1,174 @@
+"""Generating: the bare decode loop, running servers read through the client, and the original way."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+
+from gitdist.bench.card import card_measurement
+from gitdist.bench.original import load_plain
+from gitdist.bench.readers import Readership, Round, launched, reading
+from gitdist.bench.report import Figure, Measurement, Verdict
+from gitdist.bench.setting import Setting
+from gitdist.bench.timing import alternate, quotients, rate, spread
+from gitdist.compute import set_threads
+from gitdist.generator.artefact import load_generator
+from gitdist.seeds import numpy_rng
+from gitdist.spec import ResourcesSpec
+from gitdist.study.cluster import connected
+
+NUM_READERS = (1, 2, 4, 8)
+_ROUND_S = 1.5  # a side's turn takes about so long, within so many blocks of each class:
+_COUNTS = (1, 64)
+_WINDOW_MB = 256  # so that old rounds' blocks go and the object store does not spill
+_ORIGINAL_SHARE = 4  # the original way has a turn of a fourth of the images
+
+
+def measure(setting: Setting) -> Measurement:
+    """Compare images per second of all ways to generate, and count what servers made for how many readers.
+
+    Raises:
+        SpecError: the study's generator is no MUNIT.
+    """
+    set_threads(setting.spec.resources.server.cpu)
+    decode = _bare_loop(setting)
+    count = _round_size(setting, decode)
+    images = count * len(setting.tail) * setting.spec.stream.block_size
+    rounds: dict[str, list[Round]] = {}
+    with ExitStack() as stack:
+        sides = {"bare decode loop": rate(lambda: decode(images), setting.serving.device)}
+        sides |= _served(setting, count, rounds, stack)
+        sides["original way"] = rate(_original_loop(setting, max(1, images // _ORIGINAL_SHARE)), setting.serving.device)
+        setting.say(f"generating {images:,} images a turn")
+        rates = alternate(sides, setting.repeats)
+    found = _measurement(setting, rates, rounds)
+    card = card_measurement(setting)
+    return Measurement(figures=found.figures + card.figures, verdicts=found.verdicts, notes=found.notes + card.notes)
+
+
+def _bare_loop(setting: Setting) -> Callable[[int], int]:
+    """Return a loop that decodes at least so many images from ready codes, in blocks, and returns how many."""
+    dataset, size = setting.dataset, setting.spec.stream.block_size
+    compute = setting.serving
+    generator = load_generator(setting.munit, dataset.nuisance, dataset.image_shape, setting.artefact, compute)
+    batch = _batch(setting)
+    codes = generator.encode(batch, batch)
+
+    def decode(images: int) -> int:
+        turns = -(-images // size)
+        for index in range(turns):
+            generator.draw(codes, numpy_rng(0, "bench/draw", index))
+        return turns * size
+
+    return decode
+
+
+def _original_loop(setting: Setting, images: int) -> Callable[[], int]:
+    device, size = setting.serving.device, setting.spec.stream.block_size
+    network = load_plain(setting.munit, setting.dataset.image_shape[0], setting.artefact, device)
+    batch = _batch(setting).to(device).float() / 255
+
+    def transform() -> int:
+        turns = -(-images // size)
+        for _ in range(turns):
+            network.transform(batch)
+        return turns * size
+
+    return transform
+
+
+def _batch(setting: Setting) -> torch.Tensor:
+    """Return as many images as a block has, uint8 ``[block_size, C, H, W]``."""
+    train = setting.dataset.train.images
+    return torch.from_numpy(train[np.arange(setting.spec.stream.block_size) % len(train)])
+
+
+def _round_size(setting: Setting, decode: Callable[[int], int]) -> int:
+    """Return the blocks of each class that make a turn about as long as it should be."""
+    block = setting.spec.stream.block_size
+    decode(block)
+    speed = rate(lambda: decode(block), setting.serving.device)()
+    least, most = _COUNTS
+    return min(most, max(least, round(_ROUND_S * speed / (block * len(setting.tail)))))
+
+
+def _served(
+    setting: Setting, count: int, rounds: dict[str, list[Round]], stack: ExitStack
+) -> dict[str, Callable[[], float]]:
+    """Return a side for each number of readers of one server, and one for two servers where there is room for them.
+
+    Args:
+        setting: the study.
+        count: blocks of each class a turn.
+        rounds: each side's rounds are added here.
+        stack: ends servers and readers.
+    """
+    share = setting.spec.resources.server
+    two = _has_room_for_two(setting)
+    stack.enter_context(connected("local", ResourcesSpec(server=share), 3 if two else 1))
+    sides = {}
+    for num_servers in (1, 2) if two else (1,):
+        config = setting.server_config(servers=num_servers, window_mb=_WINDOW_MB)
+        handle = stack.enter_context(launched(f"bench-{num_servers}", config, share))
+        most = max(NUM_READERS) if num_servers == 1 else 1
+        setting.say(f"starting {num_servers} server(s) and {most} reader(s)")
+        classes = setting.dataset.num_classes
+        readership = stack.enter_context(reading(handle, most, classes, setting.tail, config.stream, count))
+        for num_readers in NUM_READERS if num_servers == 1 else (1,):
+            name = _side_name(num_servers, num_readers)
+            sides[name] = _round_rate(readership, num_readers, rounds.setdefault(name, []))
+    return sides
+
+
+def _round_rate(readership: Readership, num_readers: int, rounds: list[Round]) -> Callable[[], float]:
+    def side() -> float:
+        rounds.append(readership.round(num_readers))
+        return rounds[-1].generated / rounds[-1].elapsed_s
+
+    return side
+
+
+def _has_room_for_two(setting: Setting) -> bool:
+    share = setting.spec.resources.server
+    if share.gpu:
+        return 3 * share.gpu <= torch.cuda.device_count()  # one server alone and two beside each other, all loaded
+    return 2 * max(1.0, share.cpu) <= len(os.sched_getaffinity(0))
+
+
+def _measurement(setting: Setting, rates: dict[str, list[float]], rounds: dict[str, list[Round]]) -> Measurement:
+    alone = _side_name(1, 1)
+    fast = setting.serving.bf16
+    figures = [Figure(name=name, spread=spread(values), unit="images/s") for name, values in rates.items()]
+    for name, all_rounds in rounds.items():
+        counted = [each.generated / each.taken for each in all_rounds[-setting.repeats :]]
+        figures.append(Figure(name=f"generated for each image read: {name}", spread=spread(counted), unit="images"))
+    verdicts = [
+        Verdict(
+            name=f"{name} / bare decode loop",
+            spread=spread(quotients(rates[name], rates["bare decode loop"])),
+            rule=">=",
+            target=0.95,
+        )
+        for name in (_side_name(1, num_readers) for num_readers in NUM_READERS)
+    ]
+    verdicts.append(
+        Verdict(
+            name=f"{alone} / original way",
+            spread=spread(quotients(rates[alone], rates["original way"])),
+            rule=">=",
+            target=4.0 if fast else 1.4,
+        )
+    )
+    notes = []
+    if _side_name(2, 1) in rates:
+        doubled = spread(quotients(rates[_side_name(2, 1)], rates[alone]))
+        verdicts.append(Verdict(name="2 servers / 1 server", spread=doubled, rule=">=", target=None))
+    else:
+        notes.append("2 servers are left out: there is no second core or share of a GPU for them")
+    return Measurement(figures=tuple(figures), verdicts=tuple(verdicts), notes=tuple(notes))
+
+
+def _side_name(num_servers: int, num_readers: int) -> str:
+    return f"{num_servers} server{'s' * (num_servers > 1)}, {num_readers} reader{'s' * (num_readers > 1)}"

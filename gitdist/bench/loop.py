@@ -1,0 +1,39 @@
+"""gitdist's own training loop, set up for measuring: augmenting from its first epoch, out of blocks that are there."""
+
+from gitdist.bench.ready import ready_stream
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset
+from gitdist.seeds import torch_rng
+from gitdist.spec import TrialSpec
+from gitdist.trial.classifier import Classifier, build_classifier
+from gitdist.trial.epoch import EpochTrainer
+
+
+def augmenting(spec: TrialSpec) -> TrialSpec:
+    """Return the trial with its augmentation on from the first epoch, for all classes."""
+    return spec.model_copy(update={"switch_epoch": 0, "threshold": None, "fraction": spec.fraction or 0.5})
+
+
+def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+    """Return a classifier as a trial begins with."""
+    return build_classifier(
+        spec.network,
+        dataset.image_shape[0],
+        dataset.num_classes,
+        spec.loss == "ldam",
+        scale=spec.ldam_scale,
+        rng=torch_rng(spec.seed, "trial/weights"),
+    )
+
+
+def own_trainer(spec: TrialSpec, dataset: Dataset, compute: Compute, block_size: int) -> EpochTrainer:
+    """Return a trainer that mixes in draws from blocks that are there.
+
+    Args:
+        spec: what ``augmenting`` returned.
+        dataset: its training rows are read.
+        compute: device and precision.
+        block_size: draws a block.
+    """
+    stream = ready_stream(dataset, block_size)
+    return EpochTrainer(spec, dataset, stream, fresh_classifier(spec, dataset), compute)

@@ -1,0 +1,95 @@
+"""Training: gitdist's loop against the bare network step on ready tensors, and against the original loop."""
+
+import torch
+from torch import Tensor
+
+from gitdist.bench.crowd import crowd_measurement
+from gitdist.bench.loop import augmenting, fresh_classifier, own_trainer
+from gitdist.bench.original_loop import OriginalTrainer
+from gitdist.bench.report import Figure, Measurement, Verdict
+from gitdist.bench.setting import Setting
+from gitdist.bench.timing import Side, alternate, quotients, rate, spread
+from gitdist.compute import Compute, set_threads
+from gitdist.data.dataset import Dataset
+from gitdist.spec import TrialSpec
+from gitdist.trial.classifier import move
+from gitdist.trial.losses import build_loss
+
+LOOP, BARE = "gitdist's loop, augmenting", "bare network step on ready tensors"
+_WORKERS = (0, 2)  # of the original DataLoader: the faster is compared
+
+
+def measure(setting: Setting) -> Measurement:
+    """Compare samples per second over an epoch of the study's trial, one process, the threads that a trial has."""
+    set_threads(setting.spec.resources.trial.cpu)
+    spec, dataset, compute = augmenting(setting.spec.trial), setting.dataset, setting.training
+    setting.say(f"training epochs of {len(dataset.train.labels):,} samples")
+    num_workers = _faster_workers(spec, dataset, compute)
+    original = f"original loop, {num_workers} DataLoader workers"
+    sides = {
+        LOOP: _own(setting, spec),
+        BARE: _bare_steps(spec, dataset, compute),
+        original: _original(spec, dataset, compute, num_workers),
+    }
+    rates = alternate(sides, setting.repeats)
+    figures = [Figure(name=name, spread=spread(values), unit="samples/s") for name, values in rates.items()]
+    over_bare, over_original = (spread(quotients(rates[LOOP], rates[other])) for other in (BARE, original))
+    verdicts = (
+        Verdict(name=f"{LOOP} / {BARE}", spread=over_bare, rule=">=", target=0.9),
+        Verdict(name=f"{LOOP} / original loop", spread=over_original, rule=">=", target=1.8 if compute.bf16 else 1.2),
+    )
+    crowd = crowd_measurement(setting)
+    return Measurement(figures=(*figures, *crowd.figures), verdicts=verdicts, notes=crowd.notes)
+
+
+def _own(setting: Setting, spec: TrialSpec) -> Side:
+    trainer = own_trainer(spec, setting.dataset, setting.training, setting.spec.stream.block_size)
+
+    def epoch() -> int:
+        trainer.run(1)
+        return len(setting.dataset.train.labels)
+
+    return rate(epoch, setting.training.device)
+
+
+def _bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Side:
+    """Return the side that makes as many steps with inputs that are on the device in the network's layout."""
+    model = move(fresh_classifier(spec, dataset), compute.device).train()
+    loss = build_loss(spec, dataset.class_sizes, compute.device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1e-4, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+    )
+    batches = _ready_batches(spec, dataset, compute)
+
+    def steps() -> int:
+        for inputs, labels in batches:
+            with compute.autocast():
+                logits = model(inputs)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss(logits, labels))
+            optimizer.step()
+        return sum(len(labels) for _, labels in batches)
+
+    return rate(steps, compute.device)
+
+
+def _ready_batches(spec: TrialSpec, dataset: Dataset, compute: Compute) -> list[tuple[Tensor, Tensor]]:
+    count = len(dataset.train.labels)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+    batches = []
+    for start in range(0, count, spec.batch_size):
+        rows = order[start : start + spec.batch_size]
+        images = torch.from_numpy(dataset.train.images[rows]).to(compute.device).float().div_(255).sub_(0.5)
+        labels = torch.from_numpy(dataset.train.labels[rows]).to(compute.device)
+        batches.append((images.contiguous(memory_format=torch.channels_last), labels))
+    return batches
+
+
+def _original(spec: TrialSpec, dataset: Dataset, compute: Compute, num_workers: int) -> Side:
+    trainer = OriginalTrainer(spec, dataset, compute.device, num_workers)
+    return rate(lambda: trainer.run(1), compute.device)
+
+
+def _faster_workers(spec: TrialSpec, dataset: Dataset, compute: Compute) -> int:
+    rates = {workers: _original(spec, dataset, compute, workers)() for workers in _WORKERS}
+    return max(rates, key=lambda workers: rates[workers])
