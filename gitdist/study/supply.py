@@ -170,4 +170,5 @@ class Supply(Observer):
             "artefact": artefact.name if artefact else None,
             "seed": spec.stream.seed,
             "precision": compute.precision,
+            "compiled": spec.stream.compile,
         }
