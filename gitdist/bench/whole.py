@@ -22,7 +22,7 @@ from gitdist.study.paths import BASELINE, StudyPaths
 from gitdist.study.rows import read_rows
 from gitdist.study.summary import read_summary
 
-PASSING = frozenset({"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by"})
+PASSING = frozenset({"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"})
 """Fields of a row that say how it came about; all others are results."""
 
 
