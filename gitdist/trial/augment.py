@@ -1,4 +1,4 @@
-"""From uint8 images to what the network reads: random crop and flip, then normalisation. Whole batches, on the device.
+"""Random crop and flip of uint8 images, and normalisation. Whole batches, on the device.
 
 The random choices of an epoch are drawn at once on the processor, so they are the same on every device.
 """

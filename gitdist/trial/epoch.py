@@ -1,24 +1,26 @@
 """One epoch of training: the hot loop. Nothing in it waits for the device; the losses are read once an epoch."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils.dlpack import from_dlpack
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StreamError, TrialFailure
-from gitdist.seeds import numpy_rng
+from gitdist.errors import StreamError, TrialFailure, first_line
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
-from gitdist.trial.augment import Normaliser, draw_placement, place
 from gitdist.trial.classifier import Classifier, move
 from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
+from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
 
 
@@ -66,10 +68,11 @@ class EpochTrainer:
         self._spec, self._sizes, self._compute = spec, sizes, compute
         self._labels = dataset.train.labels
         self._images = from_dlpack(dataset.train.images).to(compute.device)
-        self._normalise = Normaliser(dataset.mean, dataset.std, compute.device)
+        self._pipeline = Pipeline(spec, dataset, compute.device)
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
+        self._network = torch.compile(self.model) if spec.compile else self.model
         self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
@@ -128,8 +131,7 @@ class EpochTrainer:
         spec, device = self._spec, self._compute.device
         labels = self._labels[rows]
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
-        placement_rng = numpy_rng(spec.seed, "trial/placement", epoch)
-        placement = draw_placement(len(rows), spec.crop_padding, spec.flip, placement_rng, device)
+        inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
@@ -137,15 +139,14 @@ class EpochTrainer:
             images = self._images[rows_there[start:stop]]
             if stream is not None:
                 _mix(images, labels[start:stop], replaced[start:stop], stream)
-            inputs = self._normalise(place(images, placement.rows(start, stop)))
-            loss, logits = self._step(inputs, labels_there[start:stop])
+            loss, logits = self._step(inputs_of(images, start), labels_there[start:stop])
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
         return torch.stack(losses), correct, int(replaced.sum())
 
     def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._compute.autocast():
-            logits = self.model(inputs)
+        with self._compute.autocast(), _compiling():
+            logits = self._network(inputs)
         loss = self._loss(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -161,6 +162,19 @@ class EpochTrainer:
         sizes = torch.full_like(values, self._spec.batch_size)
         sizes[-1] = count - self._spec.batch_size * (len(values) - 1)
         return float((values * sizes).sum() / count)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Say in one line why a network that is to be compiled is not."""
+    try:
+        yield
+    except BackendCompilerFailed as error:
+        cause = error.inner_exception
+        raise TrialFailure(
+            f"trial.compile needs a network that compiles here, but {type(cause).__name__}: {first_line(cause)}; "
+            "install a C++ compiler (g++, say) or set trial.compile to false"
+        ) from error
 
 
 def _mix(images: Tensor, labels: NDArray[np.int64], replaced: NDArray[np.bool_], stream: DrawStream) -> None:

@@ -39,3 +39,18 @@ def test_every_operation_equals_torchvision_on_single_images(code):
             changed = augment(images, np.full((1, len(images)), code))
             expected = torch.stack([reference(image, *CODES[code], magnitude) for image in images])
             assert torch.equal(changed, expected), f"magnitude {magnitude}"
+
+
+def test_a_batch_of_many_operations_is_what_each_image_becomes_alone():
+    operations = draw_operations(len(NOISE), 3, np.random.default_rng(1))
+    assert len(np.unique(operations)) > 10
+    augment = RandAugment(20, NOISE.shape[1:])
+    alone = [augment(NOISE[row : row + 1], operations[:, row : row + 1]) for row in range(len(NOISE))]
+    assert torch.equal(augment(NOISE, operations), torch.cat(alone))
+
+
+def test_operations_are_drawn_with_equal_probability_and_both_signs_where_they_have_one():
+    counts = np.bincount(draw_operations(140_000, 1, np.random.default_rng(2))[0], minlength=len(CODES))
+    signed = {name for name, sign in CODES if sign == -1}
+    expected = [5_000 if name in signed else 10_000 for name, _ in CODES]
+    assert np.abs(counts - expected).max() < 500  # five standard deviations
