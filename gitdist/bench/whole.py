@@ -16,7 +16,7 @@ from gitdist.bench.memory import run_watched
 from gitdist.bench.setting import Setting
 from gitdist.disk import read_object
 from gitdist.errors import StudyError
-from gitdist.spec import StudySpec
+from gitdist.spec import StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.file import dump_study
 from gitdist.study.paths import BASELINE, StudyPaths
 from gitdist.study.rows import read_rows
@@ -89,8 +89,10 @@ def run_whole(results: Path, spec: StudySpec) -> WholeStudy:
     Raises:
         StudyError: the command failed.
     """
+    # Of its own: nothing of another run is found, and nothing goes where real studies are kept.
+    alone = {"store": StoreSpec(), "ledger": "sqlite", "tracking": TrackingSpec()}
     file = results / f"{spec.name}.yaml"
-    file.write_text(dump_study(spec))
+    file.write_text(dump_study(spec.model_copy(update=alone)))
     window, peak_bytes = call("gitdist", "run", str(file), "--results", str(results))
     paths = StudyPaths(results, spec.name)
     summary = read_summary(paths)

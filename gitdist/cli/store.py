@@ -1,5 +1,6 @@
 """``gitdist store ls | gc``: what the results directory's store holds, and room in it."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,12 @@ def collect_garbage(
         dry_run: only print what would go.
 
     Raises:
-        StoreError: there is no store.
+        StoreError: there is no store, or a bound is no number.
         DiskTrouble: the disk is read-only or failing.
     """
+    for option, value in (("--max-gb", max_gb), ("--unused-days", unused_days)):
+        if value is not None and not math.isfinite(value):
+            raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no bound")
     layout = _layout(results)
     with disk_trouble(layout.root):
         removals = clean(

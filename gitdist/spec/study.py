@@ -53,7 +53,8 @@ class StoreSpec(Spec):
     """Where artefacts (data sets, generators, blocks, training prefixes) are kept, and how many."""
 
     uri: str | None = None  # a second place that several results directories share, such as s3://bucket/gitdist
-    max_gb: float | None = Field(None, gt=0)  # of RESULTS/store; least recently used goes first; None = no limit
+    # GB of RESULTS/store, where the least recently used artefact goes first; None = no limit
+    max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 class StudySpec(Spec):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,9 +54,12 @@ def stamps(place: Path) -> list[Stamp]:
 
     Hidden files are none of ours: file managers and network disks leave some behind.
     """
-    return [
-        (str(path.relative_to(place)), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(_files(place))
-    ]
+    found: list[Stamp] = []
+    for path in sorted(_files(place)):
+        with suppress(FileNotFoundError):  # whoever makes room is taking the artefact away
+            stat = path.stat()
+            found.append((str(path.relative_to(place)), stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 def _files(place: Path) -> Iterator[Path]:

@@ -123,5 +123,7 @@ def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
     Raises:
         StoreError: the results directory cannot be written, or the shared place cannot be reached.
     """
-    bound = None if spec.store.max_gb is None else int(spec.store.max_gb * 1e9)
-    return Store(paths.store, max_bytes=bound, shared=spec.store.uri)
+    bound, uri = spec.store.max_gb, spec.store.uri
+    if uri is not None and "://" not in uri:  # workers have working directories of their own
+        uri = str(Path(uri).expanduser().absolute())
+    return Store(paths.store, max_bytes=None if bound is None else int(bound * 1e9), shared=uri)

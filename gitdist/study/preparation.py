@@ -72,6 +72,7 @@ def obtain_generator(
             for reference in task.remote(spec, dataset.directory, store, share):
                 item = ray.get(reference)
                 if isinstance(item, Path):
+                    store.use("generator", item.name)  # from now on it is this process that holds it
                     return TrainedGenerator(item, time.perf_counter() - started, past_steps(item))
                 deaths = 0
                 on_step(item)

@@ -72,7 +72,8 @@ class EpochTrainer:
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
-        self._network = torch.compile(self.model) if spec.compile else self.model
+        # Dynamic code would depend on which batch sizes the process has met before.
+        self._network = torch.compile(self.model, dynamic=False) if spec.compile else self.model
         self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(

@@ -134,3 +134,8 @@ def test_the_commands_from_a_terminal(results: Path) -> None:
     done = gitdist("store", "gc", "--results", results, "--max-gb", "0", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("would remove 2 items, 10")
+
+
+@pytest.mark.parametrize("option", ["--max-gb", "--unused-days"])
+def test_a_bound_is_a_number(results: Path, option: str) -> None:
+    assert_refused(gitdist("store", "gc", "--results", results, option, "inf"), option, "inf")
