@@ -125,7 +125,7 @@ def _served(
 def _round_rate(readership: Readership, num_readers: int, rounds: list[Round]) -> Callable[[], float]:
     def side() -> float:
         rounds.append(readership.round(num_readers))
-        return rounds[-1].generated / rounds[-1].elapsed_s
+        return rounds[-1].taken / rounds[-1].elapsed_s
 
     return side
 
@@ -141,10 +141,16 @@ def _measurement(setting: Setting, rates: dict[str, list[float]], rounds: dict[s
     alone = _side_name(1, 1)
     fast = setting.serving.bf16
     figures = [Figure(name=name, spread=spread(values), unit="images/s") for name, values in rates.items()]
-    for name, all_rounds in rounds.items():
-        counted = [each.generated / each.taken for each in all_rounds[-setting.repeats :]]
-        figures.append(Figure(name=f"generated for each image read: {name}", spread=spread(counted), unit="images"))
     verdicts = [
+        Verdict(
+            name=f"generated for each image read: {name}",
+            spread=spread(each.generated / each.taken for each in all_rounds[-setting.repeats :]),
+            rule="==",
+            target=1.0,
+        )
+        for name, all_rounds in rounds.items()
+    ]
+    verdicts += [
         Verdict(
             name=f"{name} / bare decode loop",
             spread=spread(quotients(rates[name], rates["bare decode loop"])),

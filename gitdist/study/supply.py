@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import Share, StudySpec
 from gitdist.store import Store
+from gitdist.stream.blocks import MakerStats
 from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig, ServerStats
@@ -89,7 +90,7 @@ class Supply(Observer):
     def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
         """Hold a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
-        self._servers: list[ServerStats] = []  # what they had done when they were last heard of
+        self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -143,18 +144,18 @@ class Supply(Observer):
 
     def close_account(self) -> None:
         """Write this driver's last page of the books."""
-        servers = None
+        servers: Sequence[ServerStats] | None = None
         with suppress(RayError):
             if self._stream:
                 _, servers = self._stream.stats(timeout_s=_LAST_ACCOUNT_S)
         self._account(servers)
 
-    def _account(self, servers: list[ServerStats] | None) -> None:
-        self._servers = servers or self._servers
+    def _account(self, servers: Sequence[ServerStats] | None) -> None:
+        self._done |= {(place, server.pid): server.done for place, server in enumerate(servers or ())}
         figures = {
             "wall_s": time.perf_counter() - self._study.began,
-            "generated_images": sum(server.done.images for server in self._servers),
-            "generating_s": sum(server.done.generating_s for server in self._servers),
+            "generated_images": sum(done.images for done in self._done.values()),
+            "generating_s": sum(done.generating_s for done in self._done.values()),
             "generator_training_s": self._generator.training_s,
         }
         page = self._study.paths.accounts / f"{self._study.lease.term:04d}.json"
