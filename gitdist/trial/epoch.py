@@ -16,9 +16,10 @@ from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
 from gitdist.trial.augment import Normaliser, draw_placement, place
-from gitdist.trial.classifier import Classifier, move
+from gitdist.trial.classifier import Classifier, compiled, move
 from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes, replace_mask
+from gitdist.trial.randaugment import RandAugment, draw_operations
 from gitdist.trial.sampling import epoch_indices
 
 
@@ -64,10 +65,12 @@ class EpochTrainer:
         self._spec, self._sizes, self._compute = spec, sizes, compute
         self._labels = dataset.train.labels
         self._images = from_dlpack(dataset.train.images).to(compute.device)
+        self._randaugment = RandAugment(spec.randaugment_magnitude, dataset.image_shape, compute.device)
         self._normalise = Normaliser(dataset.mean, dataset.std, compute.device)
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
+        self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
         self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
@@ -89,7 +92,8 @@ class EpochTrainer:
         """Train one epoch, counted from 1; all its randomness is named by the trial's seed and the epoch.
 
         Raises:
-            TrialFailure: a loss is not finite; the message has epoch and step, both counted from 1.
+            TrialFailure: a loss is not finite; the message has epoch and step, both counted from 1. Or the network
+                cannot be compiled here.
             StreamError: the stream cannot deliver.
         """
         started = time.perf_counter()
@@ -128,6 +132,7 @@ class EpochTrainer:
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
         placement_rng = numpy_rng(spec.seed, "trial/placement", epoch)
         placement = draw_placement(len(rows), spec.crop_padding, spec.flip, placement_rng, device)
+        operations = draw_operations(len(rows), spec.randaugment_ops, numpy_rng(spec.seed, "trial/randaugment", epoch))
         mixing_rng = numpy_rng(spec.seed, "trial/mixing", epoch)
         losses, correct, draws = [], torch.zeros((), dtype=torch.int64, device=device), 0
         for start in range(0, len(rows), spec.batch_size):
@@ -135,8 +140,8 @@ class EpochTrainer:
             images = self._images[rows_there[start:stop]]
             if stream is not None:
                 draws += self._mix(images, labels[start:stop], stream, mixing_rng)
-            inputs = self._normalise(place(images, placement.rows(start, stop)))
-            loss, logits = self._step(inputs, labels_there[start:stop])
+            images = self._randaugment(place(images, placement.rows(start, stop)), operations[:, start:stop])
+            loss, logits = self._step(self._normalise(images), labels_there[start:stop])
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
         return torch.stack(losses), correct, draws
@@ -147,13 +152,13 @@ class EpochTrainer:
         mask = replace_mask(labels, self._sizes, spec.threshold, spec.threshold_kind, spec.fraction, rng)
         places = np.flatnonzero(mask)
         if len(places):
-            drawn = torch.from_numpy(stream.take(labels[places]))
-            images[torch.from_numpy(places).to(images.device)] = drawn.to(images.device)
+            drawn = torch.from_numpy(stream.take(labels[places])).to(images.device, non_blocking=True)
+            images[torch.from_numpy(places).to(images.device, non_blocking=True)] = drawn
         return len(places)
 
     def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._compute.autocast():
-            logits = self.model(inputs)
+            logits = self._forward(inputs)
         loss = self._loss(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

@@ -86,8 +86,8 @@ class RandAugment:
         # Non-blocking, so that the host need not wait for what the device still has to do.
         places = torch.from_numpy(order).to(images.device, non_blocking=True)
         sorted_codes = torch.from_numpy(codes[order]).to(images.device, non_blocking=True)
-        move, color, sharpness, _, _ = sorted_codes.split(families)
-        moved, colored, sharpened, toned, same = images[places].split(families)
+        move, color, sharpness, _, _ = torch.split(sorted_codes, families)
+        moved, colored, sharpened, toned, same = torch.split(images[places], families)
         changed = [
             self._move(moved, move),
             self._blend(colored, tables.grey(colored), color),
@@ -107,7 +107,7 @@ class RandAugment:
         return self._blends.take((table * 256 + images) * 256 + beside.long())
 
     def _tone(self, images: Tensor, counts: list[int]) -> Tensor:
-        parts = zip(self._curves, images.split(counts), strict=True)
+        parts = zip(self._curves, torch.split(images, counts), strict=True)
         curves = torch.cat([make(part).expand(*part.shape[:2], -1) for make, part in parts])
         return curves.gather(2, images.flatten(2).long()).view(images.shape)
 
@@ -117,9 +117,7 @@ def _blend_table(name: str, sign: int, magnitude: int, channels: int) -> Tensor:
     return tables.blend_table(name, 1.0 if colorless else 1 + sign * tables.strength(name, magnitude))
 
 
-def _curve_maker(
-    name: str, sign: int, magnitude: int, device: torch.device | str
-) -> Callable[[Tensor], Tensor]:
+def _curve_maker(name: str, sign: int, magnitude: int, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """Return what gives the curves uint8 ``[N or 1, C or 1, 256]`` of N images."""
     if name == "contrast":
         return partial(tables.contrast_curves, factor=1 + sign * tables.strength(name, magnitude))

@@ -72,7 +72,7 @@ def fixed_curve(name: str, sign: int, magnitude: int) -> Tensor:
         return _pixels(_VALUES.mul(1 + sign * strength(name, magnitude)))
     if name == "posterize":
         bits = round(8 - 4 * magnitude / (NUM_MAGNITUDES - 1))
-        return _VALUES & (256 - 2 ** (8 - bits))
+        return _VALUES & ((0xFF << (8 - bits)) & 0xFF)
     threshold = 255 * float(torch.linspace(1.0, 0.0, NUM_MAGNITUDES)[magnitude])
     return torch.where(_VALUES >= threshold, 255 - _VALUES, _VALUES)
 
@@ -118,7 +118,7 @@ def grey(images: Tensor) -> Tensor:
     """Return the luma of colour images, rounded down, and grey images as they are: float32 ``[N, 1, H, W]``."""
     if images.shape[1] == 1:
         return images.float()
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
 
 
@@ -126,7 +126,8 @@ def blurred(images: Tensor) -> Tensor:
     """Return the mean of the 3x3 pixels around each, its own counted five times, uint8; the border is left as it is."""
     result = images.clone()
     if min(images.shape[2:]) > 2:
-        total = images.long().unfold(2, 3, 1).unfold(3, 3, 1).sum((4, 5)) + 4 * images[:, :, 1:-1, 1:-1]
+        values = images.long()
+        total = values.unfold(2, 3, 1).unfold(3, 3, 1).sum((4, 5)) + 4 * values[:, :, 1:-1, 1:-1]
         result[:, :, 1:-1, 1:-1] = (2 * total + 13) // 26  # a sum over 13 weights never lies halfway
     return result
 
