@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -34,6 +35,13 @@ def test_autocast_rounds_products_and_leaves_weights_alone() -> None:
 @pytest.mark.parametrize(("cpus", "expected"), [(0.25, 1), (1.0, 1), (1.9, 1), (1e6, os.cpu_count())])
 def test_threads_are_whole_cores_at_least_one_at_most_all(threads: object, cpus: float, expected: int) -> None:
     assert set_threads(cpus) == torch.get_num_threads() == expected
+
+
+def test_a_thread_that_starts_later_has_the_share_too(threads: object) -> None:
+    for cpus in (1e6, 1):
+        set_threads(cpus)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
 
 
 @pytest.mark.gpu

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import BackendCompilerFailed
 
 from gitdist.errors import StreamError, first_line
 
@@ -26,6 +25,8 @@ def compile_decoder(decode: Decode, batch: int) -> Decode:
     Returns:
         a function that raises StreamError where compilation fails, as it does without a C++ compiler.
     """
+    from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import, and few need it
+
     compiled = torch.compile(decode, fullgraph=True, dynamic=False)
 
     def decode_part(codes: Tensor, styles: Tensor) -> Tensor:

@@ -1,23 +1,20 @@
 """One epoch of training: the hot loop. Nothing in it waits for the device; the losses are read once an epoch."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils.dlpack import from_dlpack
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StreamError, TrialFailure, first_line
+from gitdist.errors import StreamError, TrialFailure
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
-from gitdist.trial.classifier import Classifier, move
+from gitdist.trial.classifier import Classifier, compiled, move
 from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
 from gitdist.trial.pipeline import Pipeline
@@ -72,8 +69,7 @@ class EpochTrainer:
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
-        # Dynamic code would depend on which batch sizes the process has met before.
-        self._network = torch.compile(self.model, dynamic=False) if spec.compile else self.model
+        self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
         self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
@@ -95,7 +91,8 @@ class EpochTrainer:
         """Train one epoch, counted from 1; all its randomness is named by the trial's seed and the epoch.
 
         Raises:
-            TrialFailure: a loss is not finite; the message has epoch and step, both counted from 1.
+            TrialFailure: a loss is not finite (the message has epoch and step, both counted from 1), or the network
+                cannot be compiled here.
             StreamError: the stream cannot deliver.
         """
         started = time.perf_counter()
@@ -146,8 +143,8 @@ class EpochTrainer:
         return torch.stack(losses), correct, int(replaced.sum())
 
     def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._compute.autocast(), _compiling():
-            logits = self._network(inputs)
+        with self._compute.autocast():
+            logits = self._forward(inputs)
         loss = self._loss(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -165,22 +162,9 @@ class EpochTrainer:
         return float((values * sizes).sum() / count)
 
 
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """Say in one line why a network that is to be compiled is not."""
-    try:
-        yield
-    except BackendCompilerFailed as error:
-        cause = error.inner_exception
-        raise TrialFailure(
-            f"trial.compile needs a network that compiles here, but {type(cause).__name__}: {first_line(cause)}; "
-            "install a C++ compiler (g++, say) or set trial.compile to false"
-        ) from error
-
-
 def _mix(images: Tensor, labels: NDArray[np.int64], replaced: NDArray[np.bool_], stream: DrawStream) -> None:
     """Replace samples of the batch by draws of their class, in place."""
     places = np.flatnonzero(replaced)
     if len(places):
-        drawn = torch.from_numpy(stream.take(labels[places]))
-        images[torch.from_numpy(places).to(images.device)] = drawn.to(images.device)
+        drawn = torch.from_numpy(stream.take(labels[places])).to(images.device, non_blocking=True)
+        images[torch.from_numpy(places).to(images.device, non_blocking=True)] = drawn

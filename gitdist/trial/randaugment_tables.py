@@ -72,7 +72,7 @@ def fixed_curve(name: str, sign: int, magnitude: int) -> Tensor:
         return _pixels(_VALUES.mul(1 + sign * strength(name, magnitude)))
     if name == "posterize":
         bits = round(8 - 4 * magnitude / (NUM_MAGNITUDES - 1))
-        return _VALUES.bitwise_and(256 - 2 ** (8 - bits))
+        return _VALUES & ((0xFF << (8 - bits)) & 0xFF)
     threshold = 255 * float(torch.linspace(1.0, 0.0, NUM_MAGNITUDES)[magnitude])
     return torch.where(_VALUES >= threshold, 255 - _VALUES, _VALUES)
 
@@ -118,9 +118,8 @@ def grey(images: Tensor) -> Tensor:
     """Return the luma of colour images, rounded down, and grey images as they are: float32 ``[N, 1, H, W]``."""
     if images.shape[1] == 1:
         return images.float()
-    red, green, blue = images.unbind(1)
-    luma = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
-    return luma[:, None]
+    red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
 
 
 def blurred(images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gitdist.trial.classifier import ResidualBlock, build_classifier
+from gitdist.trial.classifier import ResidualBlock, build_classifier, compiled
 
 
 @pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46)])
@@ -68,3 +68,24 @@ def test_normalised_head_returns_scaled_cosines():
     expected = [[7.0 * functional.cosine_similarity(row, weight, dim=0) for weight in weights] for row in features]
 
     assert torch.allclose(model.head(features), torch.tensor(expected), atol=1e-5)
+
+
+def test_batches_of_another_size_run_as_they_would_uncompiled():
+    model, images = build_classifier("resnet20", 1, 10).eval(), torch.rand(5, 1, 8, 8)
+
+    assert torch.equal(compiled(model, batch_size=6)(images), model(images))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own use
+def test_a_compiled_network_has_the_gradients_and_statistics_of_the_plain_one():
+    images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain, other = (build_classifier("resnet20", 1, 10).train() for _ in range(2))
+
+    for forward in (plain, compiled(other, batch_size=32)):
+        functional.cross_entropy(forward(images), torch.arange(32) % 10).backward()
+
+    for first, second in zip(plain.parameters(), other.parameters(), strict=True):
+        assert (first.grad - second.grad).norm() < 0.02 * first.grad.norm()
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(other.state_dict()[name], value, atol=1e-4), name
