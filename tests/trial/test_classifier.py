@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional
 
 from gitdist.trial.classifier import ResidualBlock, build_classifier, compiled
+from tests.trial.toys import IMPORTS_INDUCTOR
 
 
 @pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46)])
@@ -70,6 +71,7 @@ def test_normalised_head_returns_scaled_cosines():
     assert torch.allclose(model.head(features), torch.tensor(expected), atol=1e-5)
 
 
+@IMPORTS_INDUCTOR
 def test_batches_of_another_size_run_as_they_would_uncompiled():
     model, images = build_classifier("resnet20", 1, 10).eval(), torch.rand(5, 1, 8, 8)
 
@@ -77,7 +79,7 @@ def test_batches_of_another_size_run_as_they_would_uncompiled():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own use
+@IMPORTS_INDUCTOR
 def test_a_compiled_network_has_the_gradients_and_statistics_of_the_plain_one():
     images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     plain, other = (build_classifier("resnet20", 1, 10).train() for _ in range(2))

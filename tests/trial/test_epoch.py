@@ -12,10 +12,15 @@ from gitdist.trial.epoch import EpochTrainer, learning_rate
 from gitdist.trial.mixing import replace_mask
 from gitdist.trial.randaugment import RandAugment, draw_operations
 from gitdist.trial.sampling import epoch_indices
-from tests.trial.toys import assert_same_state, compute, same_weights, short_spec, stream_of, whole
-
-# torch's own compiler still uses what torch deprecates.
-IMPORTS_INDUCTOR = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+from tests.trial.toys import (
+    IMPORTS_INDUCTOR,
+    assert_same_state,
+    compute,
+    same_weights,
+    short_spec,
+    stream_of,
+    whole,
+)
 
 
 def trainer_of(spec, dataset):

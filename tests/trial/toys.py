@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
@@ -19,6 +20,8 @@ from gitdist.trial.checkpoint import Checkpoint, load_checkpoint
 from gitdist.trial.training import TrialSetting, train
 
 BLOCK_SIZE = 16
+# torch's own compiler still uses what torch deprecates.
+IMPORTS_INDUCTOR = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 TIMES = ("train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated")
 
 
