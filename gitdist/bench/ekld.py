@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from gitdist.bench.loop import fresh_classifier
 from gitdist.bench.original_evaluation import evaluate_originally
 from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
@@ -10,6 +9,7 @@ from gitdist.bench.timing import alternate, quotients, rate, spread
 from gitdist.compute import set_threads
 from gitdist.trial.classifier import move
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
+from gitdist.trial.training import fresh_classifier
 
 OWN, ORIGINAL = "shared images, large batches", "original way"
 

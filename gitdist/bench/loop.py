@@ -3,27 +3,14 @@
 from gitdist.bench.ready import ready_stream
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
-from gitdist.trial.classifier import Classifier, build_classifier
 from gitdist.trial.epoch import EpochTrainer
+from gitdist.trial.training import fresh_classifier
 
 
 def augmenting(spec: TrialSpec) -> TrialSpec:
     """Return the trial with its augmentation on from the first epoch, for all classes."""
     return spec.model_copy(update={"switch_epoch": 0, "threshold": None, "fraction": spec.fraction or 0.5})
-
-
-def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return a classifier as a trial begins with."""
-    return build_classifier(
-        spec.network,
-        dataset.image_shape[0],
-        dataset.num_classes,
-        spec.loss == "ldam",
-        scale=spec.ldam_scale,
-        rng=torch_rng(spec.seed, "trial/weights"),
-    )
 
 
 def own_trainer(spec: TrialSpec, dataset: Dataset, compute: Compute, block_size: int) -> EpochTrainer:

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils import data
 
-from gitdist.bench.loop import fresh_classifier
 from gitdist.bench.original import PlainMunit
 from gitdist.data.dataset import Dataset
 from gitdist.data.torchvision_cpu import torchvision
@@ -27,6 +26,7 @@ from gitdist.trial.epoch import learning_rate
 from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import replace_mask
 from gitdist.trial.sampling import epoch_indices
+from gitdist.trial.training import fresh_classifier
 
 Transform = Callable[[Any], Tensor]
 

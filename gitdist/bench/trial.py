@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gitdist.bench.crowd import crowd_measurement
-from gitdist.bench.loop import augmenting, fresh_classifier, own_trainer
+from gitdist.bench.loop import augmenting, own_trainer
 from gitdist.bench.original_loop import OriginalTrainer
 from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
@@ -14,6 +14,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.spec import TrialSpec
 from gitdist.trial.classifier import move
 from gitdist.trial.losses import build_loss
+from gitdist.trial.training import fresh_classifier
 
 LOOP, BARE = "gitdist's loop, augmenting", "bare network step on ready tensors"
 _WORKERS = (0, 2)  # of the original DataLoader: the faster is compared

@@ -29,7 +29,7 @@ from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.stages import prefix_key, train_in_stages
-from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, resume
+from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +204,9 @@ def _training(
     context: TrialContext, spec: TrialSpec, dataset: Dataset, setting: TrialSetting
 ) -> Generator[list[EpochRow], None, None]:
     """Yield the rows of completed epochs, then those of each epoch."""
-    if context.spec.sharing.prefix:
-        with context.store.holding(context.spec.name):
-            yield from train_in_stages(spec, dataset, setting, context.store)
-        return
-    completed, training = resume(spec, dataset, setting)
-    yield completed
-    for row in training:
-        yield [row]
+    store = context.store if context.spec.sharing.prefix else None
+    with context.store.holding(context.spec.name):
+        yield from train_in_stages(spec, dataset, setting, store)
 
 
 def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> DrawStream:

@@ -14,7 +14,6 @@ every trial's rows; ``trained_by`` in a row says whose work it was.
 """
 
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
-from gitdist.store import Claim, Store, content_key
+from gitdist.store import Store, content_key
 from gitdist.trial.checkpoint import checkpoints_of, load_checkpoint
 from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
@@ -87,7 +86,7 @@ def prefix_key(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> str 
 
 
 def train_in_stages(
-    spec: TrialSpec, dataset: Dataset, setting: TrialSetting, store: Store
+    spec: TrialSpec, dataset: Dataset, setting: TrialSetting, store: Store | None
 ) -> Generator[list[EpochRow], None, None]:
     """Train as ``resume`` does, the prefix out of the store or into it; the numbers are the same, bit for bit.
 
@@ -98,25 +97,24 @@ def train_in_stages(
         spec: the trial.
         dataset: as for ``train``.
         setting: as for ``train``; its directory is needed.
-        store: where prefixes are kept.
+        store: where prefixes are kept; None = the trial trains all of its epochs itself.
 
     Raises:
         StoreError: the store cannot be read or written.
         Exception: as ``train``.
     """
     assert setting.directory is not None, "a trial in stages has a directory"
-    prefix = shared_prefix(spec)
-    own = load_checkpoint(setting.directory)
+    prefix = shared_prefix(spec) if store else None
+    own = load_checkpoint(setting.directory) if prefix else None
     staged = prefix is not None and (own.epoch if own else 0) < prefix.epochs
-    if prefix is not None and staged:
+    if store is not None and prefix is not None and staged:
         if setting.stream is not None:  # its blocks are made while the prefix is trained, or waited for
             setting.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
         yield from _take_prefix(prefix, dataset, setting, setting.directory, store)
-    completed, training = resume(spec, dataset, setting)
-    if not staged:
-        yield completed
-    for row in training:
-        yield [row]
+    stage = _train(spec, dataset, setting)
+    if staged:
+        next(stage)  # these rows were yielded
+    yield from stage
 
 
 def _take_prefix(
@@ -129,8 +127,8 @@ def _take_prefix(
             _bring(directory, claim.scratch)  # of a trial that began it without sharing
             if shorter := _find_shorter(prefix, dataset, setting, store):
                 _bring(shorter, claim.scratch)
-            with closing(_train_prefix(prefix, dataset, setting, claim)) as training:
-                yield from training
+            inner = replace(setting, directory=claim.scratch, stream=None, stop_after=prefix.epochs)
+            yield from _train(prefix.spec, dataset, inner)
             found = claim.put(lambda target: _bring(claim.scratch, target))
             _bring(found, directory)
         else:
@@ -140,11 +138,8 @@ def _take_prefix(
             yield checkpoint.rows
 
 
-def _train_prefix(
-    prefix: Prefix, dataset: Dataset, setting: TrialSetting, claim: Claim
-) -> Generator[list[EpochRow], None, None]:
-    inner = replace(setting, directory=claim.scratch, stream=None, stop_after=prefix.epochs)
-    completed, training = resume(prefix.spec, dataset, inner)
+def _train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Generator[list[EpochRow], None, None]:
+    completed, training = resume(spec, dataset, setting)
     yield completed
     for row in training:
         yield [row]

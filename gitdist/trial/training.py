@@ -81,7 +81,7 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
 
 def resume(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> tuple[list[EpochRow], Iterator[EpochRow]]:
     """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
-    trainer = EpochTrainer(spec, dataset, setting.stream, _fresh_classifier(spec, dataset), setting.compute)
+    trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         _restore(trainer, checkpoint)
@@ -127,12 +127,13 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
             f"a trained classifier needs a whole checkpoint of epoch {spec.epochs}, but {directory} has {found}; "
             "train on"
         )
-    model = _fresh_classifier(spec, dataset)
+    model = fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.model)
     return move(model, compute.device).eval()
 
 
-def _fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+    """Return the classifier that a trial begins with, on the CPU."""
     return build_classifier(
         spec.network,
         dataset.image_shape[0],

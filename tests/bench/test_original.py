@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional
 
 from gitdist.bench.card import decode_operations
-from gitdist.bench.loop import fresh_classifier
 from gitdist.bench.original import PlainMunit
 from gitdist.bench.original_evaluation import evaluate_originally
 from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, to_tensor
@@ -17,6 +16,7 @@ from gitdist.spec import DataSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser
 from gitdist.trial.evaluation import evaluate
+from gitdist.trial.training import fresh_classifier
 
 
 @pytest.fixture(scope="module")
