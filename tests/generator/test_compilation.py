@@ -31,10 +31,12 @@ def test_an_image_is_the_same_in_every_batch_and_close_to_what_is_not_compiled()
 def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
-    with pytest.raises(
-        StreamError, match="needs a decoder that compiles here, but InvalidCxxCompiler: .* install a C"
-    ) as caught:
+    with (
+        config.patch({"cpp.cxx": (None, "/nowhere/g++")}),
+        pytest.raises(
+            StreamError, match="needs a decoder that compiles here, but InvalidCxxCompiler: .* install a C"
+        ) as caught,
+    ):
         compile_decoder(lambda codes, styles: codes.sin() + styles.sum(), 2)(torch.ones(2, 1, 2, 2), torch.ones(2, 3))
     assert "\n" not in str(caught.value)
