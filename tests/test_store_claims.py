@@ -1,12 +1,14 @@
 import os
+import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gitdist.store import Store
+from gitdist.store import Store, content_key
 from gitdist.store.claims import Board, Watch
 from gitdist.store.place import Place
 from tests.processes import forkserver
@@ -140,6 +142,80 @@ def test_a_claim_finds_waits_and_puts(tmp_path: Path) -> None:
         with Store(tmp_path).claim("thing", SPEC) as another:  # the turn ended with put, not with the block
             assert another.found == place
     assert not list(store.root.joinpath("tmp").iterdir())
+
+
+def test_who_does_not_want_to_wait_gets_a_claim_only_where_it_is_free(tmp_path: Path) -> None:
+    store, another = Store(tmp_path), Store(tmp_path)
+    with store.claim_if_free("thing", SPEC) as claim:
+        assert claim is not None and claim.found is None and claim.scratch.exists()
+        with another.claim_if_free("thing", SPEC) as second:
+            assert second is None
+        assert len(claims_of(tmp_path)) == 1
+        place = claim.put(write_value)
+        with another.claim_if_free("thing", SPEC) as second:
+            assert second is not None and second.found == place
+    assert not claims_of(tmp_path)
+
+
+def test_turns_that_are_waited_for_and_such_that_are_not_exclude_each_other(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def contend(number: int) -> None:
+        board, done = Board(Place.local(tmp_path), NEVER_S), 0
+        while done < 3:
+            lock = f"lock of host {number}"
+            with board.turn("thing", lock) if number % 2 else board.turn_if_free("thing", lock) as is_mine:
+                if is_mine is not False:
+                    inside.append(number)
+                    most.append(len(inside))
+                    os.sched_yield()
+                    inside.remove(number)
+                    done += 1
+            time.sleep(0.001 * number)
+
+    threads = [threading.Thread(target=contend, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(most) == 12 and max(most) == 1
+    assert not claims_of(tmp_path)
+
+
+def hold_until_killed(root: Path) -> None:
+    with Store(root, stale_s=0.3).claim("thing", SPEC):
+        signal.pause()
+
+
+def test_a_stopped_builder_loses_its_turn_though_it_has_the_lock(tmp_path: Path) -> None:
+    store = Store(tmp_path, stale_s=0.3)
+    process = FORKS.Process(target=hold_until_killed, args=(tmp_path,))
+    process.start()
+
+    def is_free() -> bool:
+        with store.claim_if_free("thing", SPEC) as claim:
+            return claim is not None
+
+    until(lambda: (tmp_path / "work").joinpath(f"thing-{content_key('thing', SPEC)}").exists())
+    assert not is_free()
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    until(is_free)
+    process.kill()
+    process.join(60)
+    assert is_free()
+
+
+def test_a_builder_taken_for_dead_finds_what_another_has_put_meanwhile(tmp_path: Path) -> None:
+    with Store(tmp_path).claim("thing", SPEC) as late:
+        (late.scratch / "part").touch()
+        for claim in claims_of(tmp_path):
+            claim.unlink()
+        with Store(tmp_path).claim_if_free("thing", SPEC) as claim:
+            assert claim is not None
+            place = claim.put(write_value)
+        assert late.put(lambda target: shutil.move(late.scratch / "part", target)) == place
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_finding_an_artefact_claims_and_locks_nothing(tmp_path: Path) -> None:

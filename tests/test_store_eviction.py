@@ -73,6 +73,13 @@ def test_what_a_running_study_holds_stays_whether_it_got_it_before_or_in_the_blo
     assert not any(place.exists() for place in (a, b, d))
 
 
+def test_a_hold_that_the_disk_does_not_let_go_ends_no_study(tmp_path: Path) -> None:
+    with Store(tmp_path).holding("study"):
+        (hold,) = (tmp_path / "holds").glob("*.json")
+        hold.unlink()
+        hold.mkdir()
+
+
 def test_two_studies_of_one_process_hold_by_themselves(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.holding("one"):

@@ -18,7 +18,7 @@ from gitdist.store.layout import Layout
 
 _GB = 1e9
 _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_TELLING = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "epochs", "version", "seed")
+_TELLING = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
 def list_artefacts(results: Path, console: Console) -> None:
@@ -85,7 +85,8 @@ def _describe(layout: Layout, entry: Entry) -> str:
     spec = spec_of(layout, entry.artefact)
     if spec is None:
         return "-"
-    return ", ".join(filter(None, (_word(spec, name) for name in _TELLING))) or "-"
+    fields = {**spec.get("trial", {}), **spec}  # a prefix's length is not its trial's
+    return ", ".join(filter(None, (_word(fields, name) for name in _TELLING))) or "-"
 
 
 def _word(spec: Mapping[str, Any], name: str) -> str | None:

@@ -1,6 +1,6 @@
 """A content-addressed store: expensive work is a pure function of its spec and is built at most once.
 
-    get_or_build(kind, spec, build)                     claim(kind, spec) -> found, or scratch and put(build)
+    get_or_build(kind, spec, build)       claim(kind, spec), claim_if_free -> found, or scratch and put(build)
         key = hash(format version, kind, spec)
         STORE/<kind>/<key>/             there and its checksums hold -> return it; damaged -> set aside, build again
         shared place                    there -> fetched into tmp/, checksums compared, renamed into place

@@ -9,6 +9,8 @@ Put = Callable[[Callable[[Path], None]], Path]
 class Claim:
     """What ``Store.claim`` yields: the artefact if it is there, else the right to build it.
 
+    Whoever was stopped for long may have lost the right and does not know: then two build at once, which harms nothing.
+
     Attributes:
         found: the artefact's directory, in place and whole; None where it is this process's turn to build it.
         scratch: a directory that outlives a killed builder and lasts until the artefact is put; it exists where

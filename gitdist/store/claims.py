@@ -13,6 +13,8 @@ It needs no more of the place than writing, listing, reading and deleting. A thr
 seconds. A claim whose content a waiter has seen unchanged for ``stale_s`` on its own clock is dead, and the
 waiter deletes it; no two clocks are ever compared. A contender that finds its claim deleted files a new one; a builder
 goes on, for artefacts are the same whoever builds them and only one is put in place.
+
+Who does not want to wait files ticket 0, which is before every other, and takes it back where anybody else is there.
 """
 
 import json
@@ -45,6 +47,25 @@ class Board:
     def __init__(self, place: Place, stale_s: float) -> None:
         """Take the board of a place."""
         self._place, self._stale_s = place, stale_s
+        self._watch = Watch(stale_s)  # of those that do not wait, from one try to the next
+
+    @contextmanager
+    def turn_if_free(self, name: str, lock: str) -> Iterator[bool]:
+        """Keep the turn to build ``name`` to the end of the block if nobody else has or awaits it; yield whether.
+
+        Tries of several contenders at the same moment may all fail.
+
+        Args:
+            name: the artefact's.
+            lock: as for ``turn``; where the caller has not got the lock, a name that no lock has.
+        """
+        own = _Claim(self._place, name, lock)
+        if self._rivals(own, name, lock, self._watch):
+            yield False
+            return
+        with self._filed(own):
+            own.write(ticket=0)
+            yield not self._rivals(own, name, lock, self._watch)
 
     @contextmanager
     def turn(self, name: str, lock: str) -> Iterator[None]:
@@ -55,9 +76,14 @@ class Board:
             lock: the name of the file lock that the caller holds. Whoever else claims to hold it is dead.
         """
         own = _Claim(self._place, name, lock)
+        with self._filed(own):
+            self._await(own, name, lock)
+            yield
+
+    @contextmanager
+    def _filed(self, own: "_Claim") -> Iterator[None]:
         heart = Heartbeat(own.beat, self._stale_s / _BEATS)
         try:
-            self._await(own, name, lock)
             yield
         finally:
             heart.stop()
@@ -67,11 +93,9 @@ class Board:
     def _await(self, own: "_Claim", name: str, lock: str) -> None:
         watch, pause_s = Watch(self._stale_s), _FIRST_PAUSE_S
         while True:
-            claims = self._read(name)
-            is_filed = claims.pop(own.file, None) is not None
-            rivals = [rank for file, rank in claims.items() if self._is_alive(file, rank, watch, lock)]
+            rivals = self._rivals(own, name, lock, watch)
             tickets = [rival.ticket for rival in rivals]
-            if not is_filed:
+            if not own.is_filed:
                 own.write(ticket=0)
             elif own.ticket == 0 and None not in tickets:
                 own.write(ticket=1 + max((ticket or 0 for ticket in tickets), default=0))
@@ -80,6 +104,12 @@ class Board:
             else:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S, self._stale_s / _BEATS)
+
+    def _rivals(self, own: "_Claim", name: str, lock: str, watch: "Watch") -> "list[_Seen]":
+        """Look at the board: return the others' claims that are alive, and note whether our own is there."""
+        claims = self._read(name)
+        own.is_filed = claims.pop(own.file, None) is not None
+        return [seen for file, seen in claims.items() if self._is_alive(file, seen, watch, lock)]
 
     def _read(self, name: str) -> "dict[str, _Seen]":
         files = [f"{BOARD}/{file}" for file in self._place.names(BOARD) if file.startswith(f"{name}.")]
@@ -144,6 +174,7 @@ class _Claim:
         # Host names and process ids are no names: containers of several hosts have the same ones.
         self.file = f"{BOARD}/{name}.{secrets.token_hex(8)}"
         self.ticket: int | None = None
+        self.is_filed = False  # at the last look
         self._place, self._lock, self._beats = place, lock, 0
         self._writing = threading.Lock()
 

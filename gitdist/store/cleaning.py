@@ -82,7 +82,8 @@ def _find_rubbish(layout: Layout) -> Iterator[_Rubbish]:
         if path.name.startswith(("damaged-", "evicted-")):
             yield _Rubbish(path, "damaged artefact" if path.name.startswith("damaged-") else "removed artefact")
         elif now - measure(path)[1] >= _TARGET_STALE_S:
-            yield _Rubbish(path, "unfinished artefact", path.name.rpartition(".")[0])
+            fetched = path.name.startswith("fetched-")  # without a claim
+            yield _Rubbish(path, "unfinished artefact", None if fetched else path.name.rpartition(".")[0])
     for path in layout.work.glob("[!.]*"):
         if now - measure(path)[1] >= _SCRATCH_STALE_S:
             yield _Rubbish(path, "unfinished build", path.name)

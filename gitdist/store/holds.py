@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from gitdist.disk import read_object, write_atomic
@@ -49,7 +50,8 @@ class Hold:
     def release(self) -> None:
         """Hold nothing any more."""
         self._heart.stop()
-        self._file.unlink(missing_ok=True)
+        with suppress(OSError):  # a hold that stays goes stale
+            self._file.unlink()
 
     def _write(self, artefacts: frozenset[str]) -> None:
         write_atomic(self._file, json.dumps({"name": self._name, "artefacts": sorted(artefacts)}).encode())

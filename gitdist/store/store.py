@@ -1,5 +1,6 @@
 """The store itself: finds artefacts, builds what is missing, keeps what is held and makes room."""
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -115,6 +116,22 @@ class Store:
             DiskTrouble: the disk does not take the claim or the scratch.
             StoreError: the shared place cannot be reached.
         """
+        with self._claimed(kind, spec, self._await_turn) as claim:
+            assert claim is not None, "it was waited for"
+            yield claim
+
+    def claim_if_free(self, kind: str, spec: Mapping[str, Any]) -> AbstractContextManager[Claim | None]:
+        """Do what ``claim`` does, but without waiting: None where somebody else has the right to build it, or tries to.
+
+        A process of this host that has the lock but gives no sign of life, since it was stopped, has the right no
+        longer. Raises as ``claim``.
+        """
+        return self._claimed(kind, spec, self._take_turn)
+
+    @contextmanager
+    def _claimed(
+        self, kind: str, spec: Mapping[str, Any], take_turn: Callable[[ArtefactId, ExitStack], bool]
+    ) -> Iterator[Claim | None]:
         artefact = ArtefactId(kind, content_key(kind, spec))
         scratch = self._layout.scratch(artefact)
         with ExitStack() as turn:
@@ -125,18 +142,19 @@ class Store:
                 self._make_room(artefact)
                 return place
 
-            found = self.find(kind, spec)
+            found, has_turn = self.find(kind, spec), False
             if found is None:
                 with disk_trouble(self._layout.place(artefact)):
-                    self._await_turn(artefact, turn)
+                    has_turn = take_turn(artefact, turn)
                     found = self.find(kind, spec)
-                    if found is None:
+                    if found is None and has_turn:
                         self._sweep(artefact)
                         scratch.mkdir(exist_ok=True)
-            if found is not None:
+            if found is not None or not has_turn:
                 turn.close()
+            if found is not None:
                 self._settle(artefact)
-            yield Claim(found, scratch, put)
+            yield Claim(found, scratch, put) if found or has_turn else None
 
     def holding(self, name: str) -> AbstractContextManager[None]:
         """Keep every artefact that this store has returned, or returns in the block, from being removed meanwhile.
@@ -175,12 +193,21 @@ class Store:
         self._make_room(artefact)
         return self._is_here(artefact)
 
-    def _await_turn(self, artefact: ArtefactId, turn: ExitStack) -> None:
+    def _await_turn(self, artefact: ArtefactId, turn: ExitStack) -> bool:
         lock = self._layout.lock(str(artefact))
         turn.enter_context(locked(lock))
-        boards = [self._board] if self._shared is None else [self._board, self._shared.board]
-        for board in boards:
+        for board in self._boards():
             turn.enter_context(board.turn(str(artefact), lock_name(lock)))
+        return True
+
+    def _take_turn(self, artefact: ArtefactId, turn: ExitStack) -> bool:
+        lock = self._layout.lock(str(artefact))
+        is_free = turn.enter_context(locked_if_free(lock))
+        name = lock_name(lock) if is_free else secrets.token_hex(16)  # only the boards tell whether its holder lives
+        return all(turn.enter_context(board.turn_if_free(str(artefact), name)) for board in self._boards())
+
+    def _boards(self) -> list[Board]:
+        return [self._board] if self._shared is None else [self._board, self._shared.board]
 
     def _put(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         place = self._layout.place(artefact)
@@ -190,9 +217,11 @@ class Store:
                 build(target)
                 seal(target, artefact.kind, spec)
                 install(self._layout, target, artefact)
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(target, ignore_errors=True)
-                raise
+                # Another builder that took this one for dead has put the artefact and cleared up behind it.
+                if not (isinstance(error, FileNotFoundError) and self._is_here(artefact)):
+                    raise
             self._verified[artefact] = stamps(place)
             shutil.rmtree(self._layout.scratch(artefact), ignore_errors=True)
             self._usage.note(artefact)

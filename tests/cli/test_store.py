@@ -67,6 +67,12 @@ def test_ls_shows_what_there_is_the_least_recently_used_first(results: Path) -> 
     assert total.startswith("2 artefacts, 10")
 
 
+def test_ls_tells_a_prefix_by_its_trial_and_its_own_length(results: Path) -> None:
+    trial = {"network": "resnet20", "loss": "ldam", "lr": 0.1, "epochs": 161, "seed": 3}
+    Store(results / "store").get_or_build("prefix", {"data": "0", "trial": trial, "epochs": 160}, write)
+    assert listed(results)[-2].rstrip().endswith("resnet20, ldam, lr 0.1, epochs 160, seed 3")
+
+
 def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
     store = results / "store"
     key = "0" * 20
@@ -74,6 +80,7 @@ def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
         store / "tmp" / f"damaged-thing-{key}.abc",
         store / "tmp" / f"thing-{key}.0123",
         store / "work" / f"thing-{key}",
+        store / "tmp" / f"fetched-thing-{key}.0123",
     ]
     kept = [store / "tmp" / f"thing-{key}.4567", store / "work" / f"thing-{'1' * 20}"]
     for path in (*rubbish, *kept):
@@ -81,13 +88,15 @@ def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
         (path / "file").write_bytes(bytes(1000))
     age(rubbish[1], 4000)
     age(rubbish[2], 31 * DAY_S)
+    age(rubbish[3], 4000)
     age(kept[0], 3000)
     age(kept[1], 29 * DAY_S)
     told = collected(results, dry_run=True)
     assert all(path.exists() for path in (*rubbish, *kept))
-    assert collected(results)[:-1] == told[:-1] and len(told) == 4
+    assert collected(results)[:-1] == told[:-1] and len(told) == 5
     assert told[0] == f"damaged artefact damaged-thing-{key}.abc: 1.0 kB"
-    assert told[-1] == "would remove 3 items, 3.0 kB"
+    assert told[-1] == "would remove 4 items, 4.0 kB"
+    assert not list((store / "locks").glob("fetched-*"))
     assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
     assert kinds(results) == ["dataset", "generator"]
     assert collected(results) == ["removed 0 items, 0 bytes"]
