@@ -4,6 +4,7 @@
     asks for work         --next_trial-->   left behind first, then the ledger's next
     has started one       --started-->                                                 observer
     hears from a worker   --heard------->   a row: noted in the ledger, goes on?       ledger, observer
+                                            no row: it waits, goes on?                 observer
                                             failed or halt: kept until the end
     sees it end           --ended------->   finished, pruned, failed or interrupted    ledger, observer
     sees its worker die   --died-------->   handed out again; failed after the third,  ledger, observer
@@ -164,6 +165,8 @@ class Course:
         if "rows" not in report:
             running.said = {key: str(report[key]) for key in ("failed", "halt") if key in report}
             return True
+        if not report["rows"]:
+            self._observer.trial_waits(trial)
         for row in report["rows"]:
             running.row = row
             self._observer.epoch_ended(trial, row)

@@ -18,6 +18,7 @@ from gitdist.study.paths import TrialId
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_ROWS = 40
+_WAITS = "waits for its first stage, which another trial trains"
 
 
 class Display(Observer, Protocol):
@@ -63,6 +64,7 @@ class LogDisplay:
         self._console = console
         self._num_epochs = num_epochs
         self._searched_epochs: dict[TrialId, int] = {}
+        self._waiting: set[TrialId] = set()
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
@@ -86,7 +88,14 @@ class LogDisplay:
         """Write the trial's parameters."""
         if "epochs" in params:
             self._searched_epochs[trial] = params["epochs"]
+        self._waiting.discard(trial)
         self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
+
+    def trial_waits(self, trial: TrialId) -> None:
+        """Write it once."""
+        if trial not in self._waiting:
+            self._waiting.add(trial)
+            self.say(f"{_name(trial)} {_WAITS}")
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
@@ -137,10 +146,14 @@ class LiveDisplay:
         self._step = None
         self._rows[trial] = _fresh_line(params)
 
+    def trial_waits(self, trial: TrialId) -> None:
+        """Say so in place of the state."""
+        self._rows[trial]["reason"] = _WAITS
+
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""
         line = self._rows[trial]
-        line["row"] = {**line["row"], **row}
+        line.update(row={**line["row"], **row}, reason=None)
         line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption an epoch comes again
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:

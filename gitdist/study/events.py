@@ -32,6 +32,10 @@ class Observer(Protocol):
         """A trial began (or went on, where an earlier driver had begun it)."""
         return
 
+    def trial_waits(self, trial: TrialId) -> None:
+        """A trial waits for its first stage, which another trial trains; told every few seconds."""
+        return
+
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """A trial finished an epoch."""
         return
@@ -52,6 +56,11 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.trial_started(trial, params)
+
+    def trial_waits(self, trial: TrialId) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_waits(trial)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Pass it on."""

@@ -22,6 +22,9 @@ class Log:
     def trial_started(self, trial, params) -> None:
         self.told.append(("started", str(trial)))
 
+    def trial_waits(self, trial) -> None:
+        self.told.append(("waits", str(trial)))
+
     def epoch_ended(self, trial, row) -> None:
         self.told.append(("epoch", str(trial), row["epoch"]))
 
@@ -93,6 +96,17 @@ def test_while_trials_run_it_is_not_over_for_their_workers_may_die(begin):
     course.ended(FIRST)
     assert course.next_trial() is None
     assert course.over
+
+
+def test_a_trial_that_waits_is_told_and_stopped_with_the_others(begin):
+    course, _, log = begin(total=1)
+    course.next_trial()
+    course.started(FIRST)
+    assert course.heard(FIRST, {"rows": []})
+    course.stop()
+    assert not course.heard(FIRST, {"rows": []})
+    course.ended(FIRST)
+    assert [told[0] for told in log.told] == ["started", "waits", "waits", "interrupted"]
 
 
 def test_a_lost_worker_is_replaced_at_the_epoch_that_the_ledger_knows(begin):

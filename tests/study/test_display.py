@@ -17,6 +17,8 @@ def show(terminal: bool) -> str:
         display.progress("training the generator", 400, 400, "image 0.1")
         display.trial_started(BASELINE, {})
         display.trial_started(TrialId("trial", 3), {"threshold": None, "fraction": 0.25})
+        display.trial_waits(TrialId("trial", 3))
+        display.trial_waits(TrialId("trial", 3))
         display.epoch_ended(TrialId("trial", 3), ROW)
         display.trial_ended(TrialId("trial", 3), Outcome("failed", ROW, "loss became nan"))
     return console.file.getvalue()
@@ -24,10 +26,11 @@ def show(terminal: bool) -> str:
 
 def test_a_log_has_one_line_an_event():
     lines = show(terminal=False).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[3].endswith("trial 3 started threshold=all fraction=0.25")
-    assert lines[4].endswith("trial 3 epoch 2 of 5 loss=0.5000 balanced_accuracy=0.7500 ekld=0.1250")
-    assert lines[5].endswith("trial 3 failed: loss became nan")
+    assert lines[4].endswith("trial 3 waits for its first stage, which another trial trains")
+    assert lines[5].endswith("trial 3 epoch 2 of 5 loss=0.5000 balanced_accuracy=0.7500 ekld=0.1250")
+    assert lines[6].endswith("trial 3 failed: loss became nan")
 
 
 def test_the_live_table_shows_each_trial():

@@ -14,7 +14,7 @@ from typing import Any
 
 from gitdist.errors import StudyError
 from gitdist.generator.training import TrainingStep
-from gitdist.study.events import Outcome, Row, TrialStates
+from gitdist.study.events import Observer, Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.tracking.content import (
     GENERATOR,
@@ -39,8 +39,8 @@ PATIENCE_S = 20.0  # how long the end of a driver waits for MLflow
 _ALL = RunKey("all")  # not a run: whatever the store has is to be compared with what is wanted
 
 
-class Tracker:
-    """Keeps one study's runs in MLflow true; an Observer of its trials.
+class Tracker(Observer):
+    """Keeps one study's runs in MLflow true.
 
     The study is known by ``identity``: one begun anew under an old name gets runs of its own. Its methods are called by
     one thread.
