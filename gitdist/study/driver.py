@@ -139,8 +139,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     Raises:
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
     """
-    file = paths.study / "identity"
-    here = (file.read_text(errors="replace").strip() or None) if file.exists() else None
+    here = (paths.identity.read_text(errors="replace").strip() or None) if paths.identity.exists() else None
     there = recall("identity")
     if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
         raise StudyError(
@@ -154,7 +153,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
         )
     identity: str = there or here or uuid.uuid4().hex
     if here is None:
-        write_atomic(file, identity.encode())
+        write_atomic(paths.identity, identity.encode())
     if there is None:
         remember("identity", identity)
     return identity

@@ -1,15 +1,24 @@
 """Whose work the rows of a trial are: its own, or that of the trial that trained the prefix they share."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from gitdist.disk import read_object
 from gitdist.study.events import Row
-from gitdist.study.paths import TrialId
+from gitdist.study.paths import StudyPaths, TrialId
 
 
-def trainer_name(study: str, trial: TrialId) -> str:
-    """Return what the rows call a trial: ``quickstart/3``, ``quickstart/baseline``."""
-    return f"{study}/{trial}"
+def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
+    """Return what the rows call a trial: ``quickstart-5f0c9a31/3``, ``quickstart-5f0c9a31/baseline``.
+
+    The digits are the beginning of the study's identity: a store knows trials of several results directories.
+    """
+    identity = ""
+    with suppress(FileNotFoundError):
+        identity = f"-{paths.identity.read_text(errors='replace')[:8]}"
+    return f"{paths.name}{identity}/{trial}"
 
 
 def own_rows(rows: Sequence[Row], trainer: str) -> list[Row]:
@@ -23,6 +32,21 @@ def seconds_of(rows: Sequence[Row]) -> float:
 
 
 @dataclass(frozen=True)
+class TakenPrefix:
+    """The prefix that a trial began with: its name in the store, and its length."""
+
+    key: str
+    epochs: int
+
+    @classmethod
+    def read(cls, directory: Path) -> "TakenPrefix | None":
+        """Return what the trial in ``directory`` took; None where it has trained all of its epochs itself so far."""
+        found = read_object(directory / "trial.json") or {}
+        key, epochs = found.get("prefix"), found.get("prefix_epochs")
+        return cls(key, epochs) if key and epochs else None
+
+
+@dataclass(frozen=True)
 class Shared:
     """What a trial took from others: so many epochs, whose they were, and the seconds that they had taken there."""
 
@@ -31,9 +55,13 @@ class Shared:
     saved_s: float
 
     @classmethod
-    def of(cls, rows: Sequence[Row], trainer: str) -> "Shared | None":
-        """Return what the trial called ``trainer`` took; None where it trained all of its rows itself."""
-        taken = [row for row in rows if row.get("trained_by", trainer) != trainer]
+    def of(cls, rows: Sequence[Row], trainer: str, prefix: TakenPrefix | None) -> "Shared | None":
+        """Return what the trial called ``trainer`` took of its prefix; None where it trained that itself, or has none.
+
+        The other epochs of a failed trial, from which one that repeats it goes on, are not among it.
+        """
+        epochs = prefix.epochs if prefix else 0
+        taken = [row for row in rows if row["epoch"] <= epochs and row.get("trained_by", trainer) != trainer]
         if not taken:
             return None
         return cls(len(taken), ", ".join(dict.fromkeys(row["trained_by"] for row in taken)), seconds_of(taken))

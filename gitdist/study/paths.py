@@ -58,6 +58,11 @@ class StudyPaths:
         return self.study / "study.yaml"
 
     @property
+    def identity(self) -> Path:
+        """The name that no other study has, see ``settle_identity``."""
+        return self.study / "identity"
+
+    @property
     def ledger(self) -> Path:
         """The Optuna storage, where it is SQLite."""
         return self.study / "ledger.db"

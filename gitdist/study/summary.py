@@ -6,7 +6,7 @@ from typing import Any
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
-from gitdist.study.effort import Shared, own_rows, trainer_name
+from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -36,7 +36,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         "objectives": list(spec.search.objectives),
         "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
         "trials": {state: states.count(state) for state in sorted(set(states))},
-        **_costs(paths, spec.name, rows),
+        **_costs(paths, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
         "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_is_whole(paths, spec) else None,
@@ -50,10 +50,14 @@ def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
     return read_object(paths.summary)
 
 
-def _costs(paths: StudyPaths, study: str, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
+def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return what the study took: times and counts of its drivers and trials, and what sharing saved."""
-    own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(study, trial))]
-    shared = [found for trial, some in rows.items() if (found := Shared.of(some, trainer_name(study, trial)))]
+    trainers = {trial: trainer_name(paths, trial) for trial in rows}
+    own = [row for trial, trainer in trainers.items() for row in own_rows(rows[trial], trainer)]
+    taken = [
+        Shared.of(rows[trial], trainer, TakenPrefix.read(paths.trial(trial))) for trial, trainer in trainers.items()
+    ]
+    shared = [found for found in taken if found]
     tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
     drivers = _total(paths)
     made = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)

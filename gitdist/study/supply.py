@@ -22,13 +22,15 @@ from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig, ServerStats
 from gitdist.study.display import Display
-from gitdist.study.events import Observer, Outcome
+from gitdist.study.effort import TakenPrefix
+from gitdist.study.events import Observer, Outcome, Row
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator
 from gitdist.study.worker import TrialContext
 from gitdist.trial.evaluation import EkldRequest, Transform, ekld_set
+from gitdist.trial.stages import KIND as PREFIX
 
 _LAST_ACCOUNT_S = 60.0  # for servers to say at the end what they have done
 
@@ -91,6 +93,7 @@ class Supply(Observer):
         """Hold a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
         self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
+        self._held: set[TrialId] = set()  # those whose prefix this process holds
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -99,7 +102,6 @@ class Supply(Observer):
         return TrialContext(
             spec=study.spec,
             results=study.paths.results,
-            store=study.store,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
             router=self._stream.router_name if self._stream else None,
@@ -136,6 +138,14 @@ class Supply(Observer):
                 return streams[0].transform(images, clean, name, index)
 
             yield transform
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Hold the prefix that a trial took, for those that come later; its worker holds it no longer than it runs."""
+        if trial not in self._held:
+            prefix = TakenPrefix.read(self._study.paths.trial(trial))
+            if prefix:
+                self._study.store.use(PREFIX, prefix.key)
+                self._held.add(trial)
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""

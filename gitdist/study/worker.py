@@ -6,9 +6,10 @@ trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpo
 import json
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,17 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec, TrialSpec
-from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt, Superseded
-from gitdist.study.effort import trainer_name
+from gitdist.study.effort import TakenPrefix, trainer_name
 from gitdist.study.failure import describe_failure
-from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
 from gitdist.trial.evaluation import EkldSet, evaluate
-from gitdist.trial.stages import prefix_key, train_in_stages
+from gitdist.trial.stages import train_in_stages
 from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
 
 
@@ -41,7 +41,6 @@ class TrialContext:
 
     spec: StudySpec
     results: Path
-    store: Store
     dataset: Path
     validation_ekld: Path
     router: str | None = None
@@ -178,13 +177,13 @@ def _rows(
             stream=stream,
             ekld=EkldSet.open(context.validation_ekld),
             directory=attempt.directory,
-            before_saving=attempt.check,
+            check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
-            trained_by=trainer_name(context.spec.name, trial),
+            trained_by=trainer_name(context.paths, trial),
         )
-        prefix = prefix_key(spec, dataset, setting) if context.spec.sharing.prefix else None
-        _describe(context, trial, spec, dataset, prefix, attempt.directory)
-        with closing(_training(context, spec, dataset, setting)) as training:
+        describe = partial(_describe, context, trial, spec, dataset, attempt.directory)
+        describe(TakenPrefix.read(attempt.directory))
+        with closing(_training(context, spec, dataset, setting, describe)) as training:
             completed = next(training)
             attempt.check()
             with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
@@ -201,12 +200,21 @@ def _rows(
 
 
 def _training(
-    context: TrialContext, spec: TrialSpec, dataset: Dataset, setting: TrialSetting
+    context: TrialContext,
+    spec: TrialSpec,
+    dataset: Dataset,
+    setting: TrialSetting,
+    describe: Callable[[TakenPrefix], None],
 ) -> Generator[list[EpochRow], None, None]:
     """Yield the rows of completed epochs, then those of each epoch."""
-    store = context.store if context.spec.sharing.prefix else None
-    with context.store.holding(context.spec.name):
-        yield from train_in_stages(spec, dataset, setting, store)
+    if not context.spec.sharing.prefix:
+        yield from train_in_stages(spec, dataset, setting, None)
+        return
+    store = open_store(context.paths, context.spec)  # here, where its being out of reach is a report
+    with store.holding(context.spec.name):
+        yield from train_in_stages(
+            spec, dataset, setting, store, lambda key, epochs: describe(TakenPrefix(key, epochs))
+        )
 
 
 def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> DrawStream:
@@ -221,15 +229,21 @@ def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> Dr
 
 
 def _describe(
-    context: TrialContext, trial: TrialId, spec: TrialSpec, dataset: Dataset, prefix: str | None, directory: Path
+    context: TrialContext,
+    trial: TrialId,
+    spec: TrialSpec,
+    dataset: Dataset,
+    directory: Path,
+    prefix: TakenPrefix | None,
 ) -> None:
-    """Write trial.json: what is trained here, and the classes that its per-class figures are about."""
+    """Write trial.json: what is trained here, which prefix it took, and the classes of its per-class figures."""
     described = {
         "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
         "role": trial.role,
         "number": trial.number,
         "spec": spec.model_dump(mode="json"),
-        "prefix": prefix,
+        "prefix": prefix.key if prefix else None,
+        "prefix_epochs": prefix.epochs if prefix else None,
         "classes": {"names": list(dataset.class_names), "sizes": dataset.class_sizes.tolist()},
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())

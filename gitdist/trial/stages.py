@@ -3,17 +3,23 @@
     epochs 1 .. n   the prefix: instance sampling, no augmentation   -> a store artefact, trained at most once
     epochs n+1 ..   whatever the trial's sampler, K and p make of it -> the trial's directory
 
-    claim the prefix --found--> copy its checkpoint -------------------------------------> train the rest
-                     --not-->   train it in the artefact's scratch, row by row --put--> copy --^
-                                (from a shorter prefix on, that of a trial that switches earlier, where there is one)
-                     --another trial trains it--> wait; take over where it stops
+    claim the prefix --found---> copy its checkpoint -----------------------------------------> train the rest
+                     --free----> train an epoch in the artefact's scratch, after the last one put
+                                 release the claim --> yield the row -------------------------> claim again
+                     --another trial's--> yield no row, pause --------------------------------> claim again
 
 The trial that comes first trains the prefix in its own place, so nobody waits for a task that no place is left for.
-Where it is killed or stopped, whoever comes next goes on from the scratch's checkpoint. The rows of the prefix are
-every trial's rows; ``trained_by`` in a row says whose work it was.
+Nobody holds the claim while rows are yielded, for the reader may be stopped for good. A builder goes on with the
+training that it has in memory if the scratch's newest checkpoint is still its own. Where a builder is killed or does
+not come back for a while, another one goes on from that checkpoint. The rows of the prefix are every trial's rows;
+``trained_by`` in a row says whose work it was. Prefixes of different lengths are different artefacts: a longer one goes
+on from a shorter one that is finished, but not from one that is being trained.
 """
 
-from collections.abc import Generator
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +29,15 @@ import torch
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
-from gitdist.store import Store, content_key
-from gitdist.trial.checkpoint import checkpoints_of, load_checkpoint
+from gitdist.store import Claim, Store, content_key
+from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, load_checkpoint
 from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
 
 KIND = "prefix"
 _FORMAT = 1
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # between two looks at a prefix that another trial trains
+_PATIENCE_S = 5.0  # with a builder that trains no epoch: its driver may be busy
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,10 @@ class Prefix:
             "torch": torch.__version__,
         }
 
+    def key(self, dataset: Dataset, setting: TrialSetting) -> str:
+        """Return its name in the store."""
+        return content_key(KIND, self.determined_by(dataset, setting))
+
 
 def shared_prefix(spec: TrialSpec) -> Prefix | None:
     """Return what a trial trains before anything of its sampler, K and p matters; None where that is no epoch.
@@ -79,70 +91,114 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     return Prefix(TrialSpec.model_validate({**spec.model_dump(), **defaults, **length}), epochs)
 
 
-def prefix_key(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> str | None:
-    """Return the name of a trial's prefix in the store; None where it has none."""
-    prefix = shared_prefix(spec)
-    return content_key(KIND, prefix.determined_by(dataset, setting)) if prefix else None
-
-
 def train_in_stages(
-    spec: TrialSpec, dataset: Dataset, setting: TrialSetting, store: Store | None
+    spec: TrialSpec,
+    dataset: Dataset,
+    setting: TrialSetting,
+    store: Store | None,
+    on_prefix: Callable[[str, int], None] = lambda key, epochs: None,
 ) -> Generator[list[EpochRow], None, None]:
     """Train as ``resume`` does, the prefix out of the store or into it; the numbers are the same, bit for bit.
 
-    Yields first the rows of all epochs that are completed already (there may be none), then the row of each epoch once
-    its checkpoint is in place. Closing it early leaves the prefix to whoever waits for it.
+    Yields first the rows of all epochs that are completed already (there may be none), then those of each epoch once
+    its checkpoint is in place, and every few seconds none while another trial trains the prefix. A trial that has begun
+    the prefix alone goes on alone.
 
     Args:
         spec: the trial.
         dataset: as for ``train``.
         setting: as for ``train``; its directory is needed.
         store: where prefixes are kept; None = the trial trains all of its epochs itself.
+        on_prefix: told key and epochs of the prefix just before the trial takes it.
 
     Raises:
         StoreError: the store cannot be read or written.
         Exception: as ``train``.
     """
     assert setting.directory is not None, "a trial in stages has a directory"
-    prefix = shared_prefix(spec) if store else None
-    own = load_checkpoint(setting.directory) if prefix else None
-    staged = prefix is not None and (own.epoch if own else 0) < prefix.epochs
-    if store is not None and prefix is not None and staged:
+    prefix = shared_prefix(spec) if store and load_checkpoint(setting.directory) is None else None
+    if store and prefix:
         if setting.stream is not None:  # its blocks are made while the prefix is trained, or waited for
             setting.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
-        yield from _take_prefix(prefix, dataset, setting, setting.directory, store)
-    stage = _train(spec, dataset, setting)
-    if staged:
-        next(stage)  # these rows were yielded
-    yield from stage
+        yield from _take_prefix(prefix, dataset, setting, store, on_prefix)
+    completed, training = resume(spec, dataset, setting, announce=prefix is None)
+    if prefix is None:
+        yield completed
+    for row in training:
+        yield [row]
 
 
 def _take_prefix(
-    prefix: Prefix, dataset: Dataset, setting: TrialSetting, directory: Path, store: Store
+    prefix: Prefix, dataset: Dataset, setting: TrialSetting, store: Store, on_prefix: Callable[[str, int], None]
 ) -> Generator[list[EpochRow], None, None]:
-    """Leave the prefix's checkpoint in ``directory``; yield rows as ``train_in_stages`` does."""
-    with store.claim(KIND, prefix.determined_by(dataset, setting)) as claim:
-        found = claim.found
-        if found is None:
-            _bring(directory, claim.scratch)  # of a trial that began it without sharing
-            if shorter := _find_shorter(prefix, dataset, setting, store):
-                _bring(shorter, claim.scratch)
-            inner = replace(setting, directory=claim.scratch, stream=None, stop_after=prefix.epochs)
-            yield from _train(prefix.spec, dataset, inner)
-            found = claim.put(lambda target: _bring(claim.scratch, target))
-            _bring(found, directory)
+    """Leave the prefix's checkpoint in the setting's directory; yield rows as ``train_in_stages`` does."""
+    assert setting.directory is not None
+    determined_by = prefix.determined_by(dataset, setting)
+    builder, num_told, pause_s = _Builder(prefix, dataset, setting, store), 0, _FIRST_PAUSE_S
+    while True:
+        if setting.check:
+            setting.check()
+        with store.claim_if_free(KIND, determined_by) as claim:
+            has_worked = builder.go_on(claim)
+            found = claim.found if claim else None
+        if found:
+            on_prefix(found.name, prefix.epochs)
+        checkpoint = _copy(found, setting.directory) if found else None
+        rows = checkpoint.rows if checkpoint else builder.rows
+        yield rows[num_told:]
+        if checkpoint:
+            return
+        num_told = max(num_told, len(rows))
+        if has_worked:
+            pause_s = _FIRST_PAUSE_S
         else:
-            _bring(found, directory)
-            checkpoint = load_checkpoint(directory)
-            assert checkpoint is not None, "the store has compared its checksum"
-            yield checkpoint.rows
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Generator[list[EpochRow], None, None]:
-    completed, training = resume(spec, dataset, setting)
-    yield completed
-    for row in training:
-        yield [row]
+class _Builder:
+    """One trial's part in the training of a prefix: an epoch a turn, unless another trial has gone on with it.
+
+    ``rows`` are the prefix's, as far as this trial has trained or read them.
+    """
+
+    def __init__(self, prefix: Prefix, dataset: Dataset, setting: TrialSetting, store: Store) -> None:
+        self.rows: list[EpochRow] = []
+        self._prefix, self._dataset, self._setting, self._store = prefix, dataset, setting, store
+        self._training: Iterator[EpochRow] | None = None
+        self._newest: int | None = None  # epoch in the scratch, when others were last looked at
+        self._alive_at = -math.inf  # when others were last seen at work
+
+    def go_on(self, claim: Claim | None) -> bool:
+        """Load what there is, or train an epoch, if it is this trial's turn; put the prefix if it is whole then."""
+        if claim is None or claim.found:
+            self._alive_at = time.monotonic()
+            return False
+        newest = checkpoints_of(claim.scratch).newest()
+        if self._training and newest == len(self.rows):
+            self.rows.append(next(self._training))
+        elif self._is_abandoned(newest):
+            self._load(claim.scratch)
+        else:
+            self._training = None
+            return False
+        if len(self.rows) == self._prefix.epochs:
+            claim.put(lambda target: _bring(claim.scratch, target))
+        return True
+
+    def _is_abandoned(self, newest: int) -> bool:
+        """Tell, at a look that finds the claim free, whether a builder has been away for too long, or there is none."""
+        now = time.monotonic()
+        if self._newest not in (None, newest):
+            self._alive_at = now
+        self._newest = newest
+        return now - self._alive_at >= _PATIENCE_S
+
+    def _load(self, scratch: Path) -> None:
+        if shorter := _find_shorter(self._prefix, self._dataset, self._setting, self._store):
+            _bring(shorter, scratch)
+        inner = replace(self._setting, directory=scratch, stream=None, stop_after=self._prefix.epochs)
+        self.rows, self._training = resume(self._prefix.spec, self._dataset, inner)
 
 
 def _find_shorter(prefix: Prefix, dataset: Dataset, setting: TrialSetting, store: Store) -> Path | None:
@@ -153,6 +209,13 @@ def _find_shorter(prefix: Prefix, dataset: Dataset, setting: TrialSetting, store
         if found := store.find(KIND, shorter.determined_by(dataset, setting)):
             return found
     return None
+
+
+def _copy(artefact: Path, directory: Path) -> Checkpoint | None:
+    """Copy a prefix's checkpoint into a trial's directory and return it; None where it was removed just now."""
+    with suppress(FileNotFoundError):
+        _bring(artefact, directory)
+    return load_checkpoint(directory)
 
 
 def _bring(source: Path, target: Path) -> None:

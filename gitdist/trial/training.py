@@ -43,7 +43,8 @@ class TrialSetting:
         stream: the trial's own place in a stream of draws, at its start; None only where nothing is augmented.
         ekld: pairs that validation eKLD is measured on; None = not measured.
         directory: where checkpoints are kept; None = nowhere.
-        before_saving: called before each checkpoint; what it raises ends training, and that checkpoint is not written.
+        check: called before each checkpoint, and while the trial waits for another; what it raises ends training, and
+            that checkpoint is not written.
         evaluation_every: epochs between evaluations; the spec's last epoch is always evaluated.
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can go on.
@@ -54,7 +55,7 @@ class TrialSetting:
     stream: DrawStream | None = None
     ekld: EkldSet | None = None
     directory: Path | None = None
-    before_saving: Callable[[], None] | None = None
+    check: Callable[[], None] | None = None
     evaluation_every: int = 1
     stop_after: int | None = None
     trained_by: str | None = None
@@ -79,13 +80,23 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
     yield from resume(spec, dataset, setting)[1]
 
 
-def resume(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> tuple[list[EpochRow], Iterator[EpochRow]]:
-    """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
+def resume(
+    spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
+) -> tuple[list[EpochRow], Iterator[EpochRow]]:
+    """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on.
+
+    Args:
+        spec: the trial.
+        dataset: as for ``train``.
+        setting: as for ``train``.
+        announce: tell the stream at once how many draws training takes; not needed where it has been told.
+    """
     trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         _restore(trainer, checkpoint)
-    trainer.announce_draws()
+    if announce:
+        trainer.announce_draws()
     rows = checkpoint.rows if checkpoint else []
     return list(rows), _go_on(trainer, rows, spec, dataset, setting)
 
@@ -102,8 +113,8 @@ def _go_on(
         row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
         rows.append(row if setting.trained_by is None else row | {"trained_by": setting.trained_by})
         if setting.directory:
-            if setting.before_saving:
-                setting.before_saving()
+            if setting.check:
+                setting.check()
             save_checkpoint(setting.directory, _state(trainer, dataset.num_classes, rows))
         yield rows[-1]
 

@@ -4,6 +4,7 @@ import pytest
 
 from gitdist.spec import StudySpec
 from gitdist.store import Store
+from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import TrialId
 from gitdist.study.rows import read_rows
@@ -24,7 +25,6 @@ def context(tmp_path):
     return TrialContext(
         spec=spec,
         results=tmp_path,
-        store=Store(tmp_path / "store"),
         dataset=digits.directory,
         validation_ekld=ekld_set(digits, request, Store(tmp_path / "pairs")).directory,
         router="none",
@@ -47,6 +47,8 @@ def test_the_first_epochs_are_not_trained_again(context):
     list(trial_reports(context, AGAIN, {}))
     after = read_rows(paths.rows(AGAIN))
     assert after[:2] == before  # times and all
+    assert [row["epoch"] for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
+    assert Shared.of(after, trainer_name(paths, AGAIN), TakenPrefix.read(paths.trial(AGAIN))) is None
     list(trial_reports(context, WHOLE, {}))
     assert timeless(after) == timeless(read_rows(paths.rows(WHOLE)))
     left = checkpoints_of(paths.trial(FAILED)).files()

@@ -2,7 +2,8 @@
 
 import json
 
-from gitdist.study.effort import Shared
+from gitdist.study.effort import Shared, TakenPrefix, trainer_name
+from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from tests.study.small_study import SmallStudy, check_whole, stocked
 
@@ -29,12 +30,15 @@ def test_sharing_on_and_off_give_the_same_rows_and_count_what_it_saved(undisturb
 def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
     prefixes = {json.loads(place.read_text())["prefix"] for place in undisturbed.directory.glob("**/trial.json")}
     assert prefixes == {place.name for place in (undisturbed.results / "store" / "prefix").iterdir()}
+    paths = StudyPaths(undisturbed.results, "small")
+    baseline = f"small-{paths.identity.read_text()[:8]}/baseline"
     for run in undisturbed.runs():
         number, tags = run.data.tags.get("gitdist.trial"), run.data.tags
         if number is not None:
-            rows = read_rows(undisturbed.directory / "trials" / f"{int(number):04d}" / "rows.jsonl")
-            taken = Shared.of(rows, f"small/{number}")
-            told = {"epochs": 1, "trained_by": "small/baseline", "saved_s": taken.saved_s}
+            trial = TrialId("trial", int(number))
+            prefix = TakenPrefix.read(paths.trial(trial))
+            taken = Shared.of(read_rows(paths.rows(trial)), trainer_name(paths, trial), prefix)
+            told = {"epochs": 1, "trained_by": baseline, "saved_s": taken.saved_s}
             assert taken == Shared(**told) and {tags["gitdist.prefix"]} == prefixes
-            assert tags["gitdist.prefix_trained_by"] == "small/baseline" and tags["gitdist.prefix_epochs"] == "1"
+            assert tags["gitdist.prefix_trained_by"] == baseline and tags["gitdist.prefix_epochs"] == "1"
             assert tags["gitdist.prefix_saved_s"] == f"{taken.saved_s:.1f}"

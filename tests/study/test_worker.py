@@ -1,13 +1,15 @@
 """What a worker reports and leaves on disk, without Tune; the stream's actors are looked for in a real Ray."""
 
 import json
+import pickle
 
 import pytest
 import torch
 
-from gitdist.spec import SharingSpec, StudySpec
+from gitdist.spec import SharingSpec, StoreSpec, StudySpec
 from gitdist.store import Store
 from gitdist.study.attempt import Attempt
+from gitdist.study.effort import TakenPrefix
 from gitdist.study.paths import TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.worker import TrialContext, evaluate_on_test, trial_reports
@@ -45,12 +47,11 @@ def pairs(digits, tmp_path_factory):
 
 @pytest.fixture
 def context_in(digits, pairs):
-    def make(results, dataset=None, prefix=True, **fields):
+    def make(results, dataset=None, prefix=True, uri=None, **fields):
         trial = short_spec(**{"epochs": 3, "fraction": 0.0, "lr_milestones": (2,), **fields})
         return TrialContext(
-            spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix)),
+            spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix), store=StoreSpec(uri=uri)),
             results=results,
-            store=Store(results / "store"),
             dataset=dataset or digits.directory,
             validation_ekld=pairs["validation"],
             router="gitdist-none-router",
@@ -62,12 +63,6 @@ def context_in(digits, pairs):
 @pytest.fixture
 def context(context_in, tmp_path):
     return context_in(tmp_path)
-
-
-@pytest.fixture
-def alone(context_in, tmp_path):
-    """A context without sharing: no attempt waits for another's prefix."""
-    return context_in(tmp_path, prefix=False)
 
 
 def run(context, noted=0):
@@ -112,19 +107,21 @@ def files_of(context):
     return {file: file.read_bytes() for file in context.paths.trial(TRIAL).iterdir()}
 
 
-def test_a_superseded_worker_writes_and_reports_nothing_more(alone):
-    old = trial_reports(alone, TRIAL, {})
+@pytest.mark.parametrize("switch", [1, 2])  # after the prefix, and in the middle of it
+def test_a_superseded_worker_writes_and_reports_nothing_more(context_in, tmp_path, switch):
+    context = context_in(tmp_path, switch_epoch=switch)
+    old = trial_reports(context, TRIAL, {})
     next(old)
-    new = run(alone)
-    left = files_of(alone)
+    new = run(context)
+    left = files_of(context)
     assert epochs(new) == [1, 2, 3]
     assert list(old) == []
-    assert files_of(alone) == left
+    assert files_of(context) == left
 
 
-def test_a_superseded_worker_that_fails_is_as_quiet(alone):
-    directory = alone.paths.trial(TRIAL)
-    mine, old = trial_reports(alone, TRIAL, {}), trial_reports(alone, TRIAL, {})
+def test_a_superseded_worker_that_fails_is_as_quiet(context):
+    directory = context.paths.trial(TRIAL)
+    mine, old = trial_reports(context, TRIAL, {}), trial_reports(context, TRIAL, {})
     next(mine)
     assert mine.throw(RuntimeError("a bug"))["failed"].startswith("RuntimeError: a bug")
     (directory / "error.txt").unlink()
@@ -155,6 +152,28 @@ def test_a_disk_that_is_full_from_the_start_halts(context_in, tmp_path):
         fill(disk)
         (report,) = run(context_in(disk))
         assert set(report) == {"halt"} and str(disk) in report["halt"]
+
+
+def test_a_shared_place_out_of_reach_halts(context_in, tmp_path):
+    context = pickle.loads(pickle.dumps(context_in(tmp_path, uri=str(tmp_path / "gone" / "place"))))
+    (report,) = run(context)
+    assert set(report) == {"halt"} and "gone/place" in report["halt"]
+
+
+def test_what_a_trial_says_of_its_prefix_stays_whatever_it_goes_on_with(context_in, tmp_path):
+    reports = trial_reports(context_in(tmp_path), TRIAL, {})
+    directory = context_in(tmp_path).paths.trial(TRIAL)
+    next(reports), next(reports)
+    reports.close()
+    taken = TakenPrefix.read(directory)
+    assert taken.epochs == 1 and (tmp_path / "store" / "prefix" / taken.key).exists()
+    assert epochs(run(context_in(tmp_path, prefix=False))) == [1, 2, 3]
+    assert TakenPrefix.read(directory) == taken
+
+
+def test_a_trial_that_never_took_a_prefix_says_so(context_in, tmp_path):
+    run(context_in(tmp_path, prefix=False))
+    assert TakenPrefix.read(context_in(tmp_path).paths.trial(TRIAL)) is None
 
 
 def test_a_truncated_data_set_halts_with_the_name_of_its_file(context_in, tmp_path):

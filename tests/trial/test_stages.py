@@ -1,5 +1,6 @@
 """The shared prefix: what it depends on, that it is trained once, and that no number changes by sharing it."""
 
+import shutil
 from contextlib import closing
 
 import pytest
@@ -7,10 +8,12 @@ import pytest
 from gitdist.errors import TrialFailure
 from gitdist.spec import TrialSpec
 from gitdist.store import Store
+from gitdist.stream.draws import DrawStream
+from gitdist.trial import stages
 from gitdist.trial.checkpoint import load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set
-from gitdist.trial.stages import prefix_key, shared_prefix, train_in_stages
-from tests.trial.toys import assert_same_state, setting_of, short_spec, timeless, whole
+from gitdist.trial.stages import shared_prefix, train_in_stages
+from tests.trial.toys import assert_same_state, setting_of, short_spec, stream_of, timeless, whole
 
 SWITCH = 2
 LATE = {  # fields that nothing before the switch reads, each with another value
@@ -55,10 +58,18 @@ def store(tmp_path):
 
 def staged(spec, digits, directory, store, name="study/0", **fields):
     """Train in stages; return all rows and those that the trial trained itself."""
+    rows = [row for rows in begin(spec, digits, directory, store, name, **fields) for row in rows]
+    return rows, own_epochs(rows, name)
+
+
+def begin(spec, digits, directory, store, name="study/0", on_prefix=lambda key, epochs: None, **fields):
     directory.mkdir(exist_ok=True)
     setting = setting_of(digits, directory, trained_by=name, **fields)
-    rows = [row for rows in train_in_stages(spec, digits, setting, store) for row in rows]
-    return rows, [row["epoch"] for row in rows if row["trained_by"] == name]
+    return train_in_stages(spec, digits, setting, store, on_prefix)
+
+
+def own_epochs(rows, name):
+    return [row["epoch"] for row in rows if row["trained_by"] == name]
 
 
 def test_every_field_is_known_to_matter_before_the_switch_or_not():
@@ -100,11 +111,10 @@ def test_the_key_knows_what_else_the_rows_depend_on(digits, tmp_path):
         digits, EkldRequest(split="validation", images_per_class=1, transformations=1, seed=0), Store(tmp_path)
     )
     keys = [
-        prefix_key(spec_of(), digits, setting_of(digits, **fields))
+        shared_prefix(spec_of()).key(digits, setting_of(digits, **fields))
         for fields in ({}, {"ekld": pairs}, {"evaluation_every": 2}, {"precision": "bf16"})
     ]
-    assert len(set(keys)) == 4 and keys[0] == prefix_key(spec_of(**LATE), digits, setting_of(digits))
-    assert prefix_key(spec_of(switch_epoch=0), digits, setting_of(digits)) is None
+    assert len(set(keys)) == 4 and keys[0] == shared_prefix(spec_of(**LATE)).key(digits, setting_of(digits))
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -117,15 +127,13 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
         assert_same_state(load_checkpoint(tmp_path / f"{number}"), alone[1])
         assert own == list(range(1 if number == 0 else SWITCH + 1, spec.epochs + 1))
     assert [place.name for place in (store.root / "prefix").iterdir()] == [
-        prefix_key(spec_of(), digits, setting_of(digits, evaluation_every=every))
+        shared_prefix(spec_of()).key(digits, setting_of(digits, evaluation_every=every))
     ]
 
 
 def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_path, store):
     alone, _ = whole(spec_of(), digits, tmp_path / "alone")
-    (tmp_path / "first").mkdir()
-    setting = setting_of(digits, tmp_path / "first", trained_by="study/0")
-    with closing(train_in_stages(spec_of(), digits, setting, store)) as training:
+    with closing(begin(spec_of(), digits, tmp_path / "first", store)) as training:
         assert next(training) == [] and [row["epoch"] for row in next(training)] == [1]
     rows, own = staged(spec_of(), digits, tmp_path / "second", store, "study/1")
     assert timeless(rows) == alone and own == [2, 3, 4] and rows[0]["trained_by"] == "study/0"
@@ -133,10 +141,87 @@ def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_p
     assert timeless(rows) == alone and own == [1, 3, 4]
 
 
-def test_a_trial_that_began_without_sharing_brings_its_epochs_along(digits, tmp_path, store):
-    before, _ = whole(spec_of(), digits, tmp_path / "0", stop_after=1, trained_by="another/0")
+def test_a_builder_that_is_stopped_keeps_nobody_from_finishing(digits, tmp_path, store):
+    alone, _ = whole(spec_of(), digits, tmp_path / "alone")
+    stopped = begin(spec_of(), digits, tmp_path / "0", store)
+    before = [*next(stopped), *next(stopped)]
+    rows, own = staged(spec_of(), digits, tmp_path / "1", store, "study/1")
+    assert timeless(rows) == alone and own == [2, 3, 4]
+    rows = before + [row for rows in stopped for row in rows]
+    assert timeless(rows) == alone and own_epochs(rows, "study/0") == [1, 3, 4]
+
+
+def test_who_waits_yields_nothing_and_takes_over_from_a_builder_that_stays_away(digits, tmp_path, store, monkeypatch):
+    spec = spec_of(switch_epoch=3)
+    alone, _ = whole(spec, digits, tmp_path / "alone")
+    trials = [begin(spec, digits, tmp_path / str(number), store, f"study/{number}") for number in range(3)]
+    builder, other, latest = trials
+    rows = {trial: list(next(trial)) for trial in trials[:2]}
+
+    def advance(trial):
+        new = next(trial)
+        rows.setdefault(trial, []).extend(new)
+        return [row["epoch"] for row in new]
+
+    assert advance(builder) == [1] and advance(other) == []
+    assert advance(builder) == [2] and advance(other) == []
+    monkeypatch.setattr(stages, "_PATIENCE_S", 0.0)
+    assert advance(other) == [1, 2] and advance(latest) == [1, 2] and advance(latest) == [3]
+    assert advance(other) == [3] and advance(builder) == [3]
+    for trial in trials:
+        rows[trial] += [row for some in trial for row in some]
+        assert timeless(rows[trial]) == alone
+        assert [row["trained_by"] for row in rows[trial][:3]] == ["study/0", "study/0", "study/2"]
+    assert not list((store.root / "work").iterdir())
+
+
+def test_who_waits_is_asked_each_time_whether_it_may_go_on(digits, tmp_path, store):
+    class Superseded(Exception):
+        pass
+
+    def check():
+        if superseded:
+            raise Superseded
+
+    superseded = []
+    waiting = begin(spec_of(), digits, tmp_path / "0", store, check=check)
+    with store.claim("prefix", shared_prefix(spec_of()).determined_by(digits, setting_of(digits))):
+        assert next(waiting) == [] and next(waiting) == []
+        superseded.append(True)
+        with pytest.raises(Superseded):
+            next(waiting)
+
+
+def test_a_prefix_that_is_removed_before_it_is_copied_is_trained_again(digits, tmp_path, store):
+    alone, _ = whole(spec_of(), digits, tmp_path / "alone")
+    told = []
+
+    def lose(key, epochs):
+        told.append((key, epochs))
+        if len(told) == 1:
+            shutil.rmtree(store.root / "prefix" / key)
+
+    rows, own = staged(spec_of(), digits, tmp_path / "0", store, on_prefix=lose)
+    assert timeless(rows) == alone and own == [1, 2, 3, 4]
+    assert told == [(shared_prefix(spec_of()).key(digits, setting_of(digits)), SWITCH)] * 2
+
+
+def test_the_draws_are_announced_once(digits, tmp_path, store):
+    class Counting(DrawStream):
+        def prepare(self, draws):
+            announced.append(draws.sum())
+            super().prepare(draws)
+
+    for directory in (tmp_path / "0", tmp_path / "1"):
+        announced = []
+        rows, _ = staged(spec_of(), digits, directory, store, stream=stream_of(digits, kind=Counting))
+        assert announced == [sum(row["draws"] for row in rows)]
+
+
+def test_a_trial_that_began_alone_goes_on_alone(digits, tmp_path, store):
+    whole(spec_of(), digits, tmp_path / "0", stop_after=1, trained_by="study/0")
     rows, own = staged(spec_of(), digits, tmp_path / "0", store)
-    assert own == [2, 3, 4] and timeless(rows)[:1] == before
+    assert own == [1, 2, 3, 4] and not (store.root / "prefix").exists()
 
 
 def test_a_longer_prefix_goes_on_from_a_shorter_one(digits, tmp_path, store):

@@ -218,7 +218,7 @@ def test_a_refusal_before_saving_ends_training_without_that_checkpoint(digits, t
             raise RuntimeError("not yours any more")
 
     with pytest.raises(RuntimeError, match="not yours"):
-        list(train(short_spec(), digits, setting_of(digits, tmp_path, before_saving=refuse_the_third)))
+        list(train(short_spec(), digits, setting_of(digits, tmp_path, check=refuse_the_third)))
 
     assert calls == [0, 1, 2] and checkpoints_of(tmp_path).newest() == 2
 

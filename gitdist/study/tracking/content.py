@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from gitdist.disk import read_object
 from gitdist.generator.training import TrainingStep
-from gitdist.study.effort import Shared, trainer_name
+from gitdist.study.effort import Shared, TakenPrefix, trainer_name
 from gitdist.study.events import Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -162,9 +162,9 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
 
 def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict[str, str]:
     """Say which prefix the trial began with, whose work that was, and what it saved."""
-    prefix = (read_object(paths.trial(trial) / "trial.json") or {}).get("prefix")
-    tags = {"gitdist.prefix": prefix} if prefix else {}
-    shared = Shared.of(rows, trainer_name(paths.name, trial))
+    prefix = TakenPrefix.read(paths.trial(trial))
+    tags = {"gitdist.prefix": prefix.key} if prefix else {}
+    shared = Shared.of(rows, trainer_name(paths, trial), prefix)
     if shared is not None:
         tags["gitdist.prefix_trained_by"] = shared.trained_by
         tags["gitdist.prefix_epochs"] = str(shared.epochs)
