@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gitdist.study.attempt import last_attempt_s
+from gitdist.study.rows import read_rows
 from tests.study.small_study import SmallStudy, call, check_whole, gitdist, stocked, wait_for_rows
 from tests.waiting import until
 
@@ -232,3 +234,61 @@ def test_a_second_driver_is_refused_or_takes_over_and_the_first_one_then_keeps_s
         first.kill()
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
+
+
+LONG = 40  # epochs before the switch
+DEFERRED = (
+    "generator={kind: identity}",
+    f"trial.epochs={LONG + 2}",
+    f"trial.switch_epoch={LONG}",
+    f"trial.lr_milestones=[{LONG + 1}]",
+    "search.total=2",
+    "resources.trial.cpu=0.4",
+    "resources.max_concurrent=3",
+)
+
+
+def start_waiting(study: SmallStudy) -> subprocess.Popen:
+    """Start the driver and return it in the middle of the prefix, which one trial trains and two wait for."""
+    began = time.time()
+    driver = study.start()
+    places = [study.directory / name for name in ("baseline", "trials/0000", "trials/0001")]
+
+    def epochs() -> list[int]:
+        return [len(read_rows(place / "rows.jsonl")) for place in places]
+
+    until(lambda: all((last_attempt_s(place) or 0.0) > began for place in places), limit_s=300)
+    before = max(epochs())
+    until(lambda: max(epochs()) >= before + 2, limit_s=300)
+    assert max(epochs()) < LONG
+    return driver
+
+
+@pytest.mark.slow
+def test_a_study_stopped_killed_and_taken_over_while_trials_wait_for_the_prefix_ends_exact(tmp_path):
+    alone = SmallStudy(tmp_path / "alone", overrides=(*DEFERRED, "sharing.prefix=false"))
+    done = alone.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = SmallStudy(tmp_path / "shared", overrides=DEFERRED)
+    driver = start_waiting(study)
+    driver.send_signal(signal.SIGINT)
+    shown, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130, shown + errors
+    assert shown.count("waits for its first stage") == 2 and shown.count(" interrupted") == 3
+    driver = start_waiting(study)
+    driver.kill()
+    driver.communicate(timeout=60)
+    first = start_waiting(study)
+    try:
+        stop_between_writes(first, study)
+        second = study.run("--take-over")
+        assert second.returncode == 0, second.stdout + second.stderr
+        first.send_signal(signal.SIGCONT)
+        _, errors = first.communicate(timeout=120)
+        assert first.returncode == 2 and "was taken over" in errors
+    finally:
+        first.kill()
+    check_whole(study, 2, LONG + 2)
+    assert study.rows() == alone.rows()
+    prefixes = [read_rows(place)[:LONG] for place in study.directory.glob("**/rows.jsonl")]
+    assert len(prefixes) == 3 and all(prefix == prefixes[0] for prefix in prefixes)  # times and all: trained once
