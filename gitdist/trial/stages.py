@@ -29,7 +29,7 @@ import torch
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
-from gitdist.store import Claim, Store, content_key
+from gitdist.store import Claim, Store
 from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, load_checkpoint
 from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
@@ -67,10 +67,6 @@ class Prefix:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-
-    def key(self, dataset: Dataset, setting: TrialSetting) -> str:
-        """Return its name in the store."""
-        return content_key(KIND, self.determined_by(dataset, setting))
 
 
 def shared_prefix(spec: TrialSpec) -> Prefix | None:
@@ -144,11 +140,13 @@ def _take_prefix(
         if found:
             on_prefix(found.name, prefix.epochs)
         checkpoint = _copy(found, setting.directory) if found else None
-        rows = checkpoint.rows if checkpoint else builder.rows
-        yield rows[num_told:]
+        # A builder's first miss is no wait: another trial looks whether the builder is still there.
+        if has_worked or checkpoint or pause_s > _FIRST_PAUSE_S:
+            rows = checkpoint.rows if checkpoint else builder.rows
+            yield rows[num_told:]
+            num_told = max(num_told, len(rows))
         if checkpoint:
             return
-        num_told = max(num_told, len(rows))
         if has_worked:
             pause_s = _FIRST_PAUSE_S
         else:
@@ -178,7 +176,7 @@ class _Builder:
         if self._training and newest == len(self.rows):
             self.rows.append(next(self._training))
         elif self._is_abandoned(newest):
-            self._load(claim.scratch)
+            self._load(claim.scratch, newest)
         else:
             self._training = None
             return False
@@ -194,16 +192,19 @@ class _Builder:
         self._newest = newest
         return now - self._alive_at >= _PATIENCE_S
 
-    def _load(self, scratch: Path) -> None:
-        if shorter := _find_shorter(self._prefix, self._dataset, self._setting, self._store):
+    def _load(self, scratch: Path, newest: int) -> None:
+        if shorter := _find_shorter(self._prefix, newest, self._dataset, self._setting, self._store):
             _bring(shorter, scratch)
         inner = replace(self._setting, directory=scratch, stream=None, stop_after=self._prefix.epochs)
         self.rows, self._training = resume(self._prefix.spec, self._dataset, inner)
 
 
-def _find_shorter(prefix: Prefix, dataset: Dataset, setting: TrialSetting, store: Store) -> Path | None:
-    """Return the longest prefix in the store that this one begins with: that of trials that switch earlier."""
-    for epochs in range(prefix.epochs - 1, 0, -1):
+def _find_shorter(prefix: Prefix, newest: int, dataset: Dataset, setting: TrialSetting, store: Store) -> Path | None:
+    """Return the longest prefix in the store that this one begins with, of trials that switch earlier, if any.
+
+    It must be longer than the ``newest`` epochs that are there already.
+    """
+    for epochs in range(prefix.epochs - 1, newest, -1):
         shorter = shared_prefix(prefix.spec.model_copy(update={"switch_epoch": epochs}))
         assert shorter is not None, "it has at least an epoch"
         if found := store.find(KIND, shorter.determined_by(dataset, setting)):

@@ -7,7 +7,7 @@ import pytest
 
 from gitdist.errors import TrialFailure
 from gitdist.spec import TrialSpec
-from gitdist.store import Store
+from gitdist.store import Store, content_key
 from gitdist.stream.draws import DrawStream
 from gitdist.trial import stages
 from gitdist.trial.checkpoint import load_checkpoint
@@ -68,6 +68,10 @@ def begin(spec, digits, directory, store, name="study/0", on_prefix=lambda key, 
     return train_in_stages(spec, digits, setting, store, on_prefix)
 
 
+def key_of(spec, digits, setting):
+    return content_key("prefix", shared_prefix(spec).determined_by(digits, setting))
+
+
 def own_epochs(rows, name):
     return [row["epoch"] for row in rows if row["trained_by"] == name]
 
@@ -111,10 +115,10 @@ def test_the_key_knows_what_else_the_rows_depend_on(digits, tmp_path):
         digits, EkldRequest(split="validation", images_per_class=1, transformations=1, seed=0), Store(tmp_path)
     )
     keys = [
-        shared_prefix(spec_of()).key(digits, setting_of(digits, **fields))
+        key_of(spec_of(), digits, setting_of(digits, **fields))
         for fields in ({}, {"ekld": pairs}, {"evaluation_every": 2}, {"precision": "bf16"})
     ]
-    assert len(set(keys)) == 4 and keys[0] == shared_prefix(spec_of(**LATE)).key(digits, setting_of(digits))
+    assert len(set(keys)) == 4 and keys[0] == key_of(spec_of(**LATE), digits, setting_of(digits))
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -127,7 +131,7 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
         assert_same_state(load_checkpoint(tmp_path / f"{number}"), alone[1])
         assert own == list(range(1 if number == 0 else SWITCH + 1, spec.epochs + 1))
     assert [place.name for place in (store.root / "prefix").iterdir()] == [
-        shared_prefix(spec_of()).key(digits, setting_of(digits, evaluation_every=every))
+        key_of(spec_of(), digits, setting_of(digits, evaluation_every=every))
     ]
 
 
@@ -203,7 +207,7 @@ def test_a_prefix_that_is_removed_before_it_is_copied_is_trained_again(digits, t
 
     rows, own = staged(spec_of(), digits, tmp_path / "0", store, on_prefix=lose)
     assert timeless(rows) == alone and own == [1, 2, 3, 4]
-    assert told == [(shared_prefix(spec_of()).key(digits, setting_of(digits)), SWITCH)] * 2
+    assert told == [(key_of(spec_of(), digits, setting_of(digits)), SWITCH)] * 2
 
 
 def test_the_draws_are_announced_once(digits, tmp_path, store):
