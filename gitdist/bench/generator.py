@@ -41,7 +41,7 @@ def measure(setting: Setting) -> Measurement:
     images = count * len(setting.tail) * setting.spec.stream.block_size
     rounds: dict[str, list[Round]] = {}
     with ExitStack() as stack:
-        sides = {"bare decode loop": rate(lambda: decode(images), setting.serving.device)}
+        sides = {"bare loop": rate(lambda: decode(images), setting.serving.device)}
         sides |= _served(setting, count, rounds, stack)
         sides["original way"] = rate(_original_loop(setting, max(1, images // _ORIGINAL_SHARE)), setting.serving.device)
         setting.say(f"generating {images:,} images a turn")
@@ -171,7 +171,7 @@ def _measurement(setting: Setting, rates: dict[str, list[float]], rounds: dict[s
     figures = [Figure(name=name, spread=spread(values), unit="images/s") for name, values in rates.items()]
     verdicts = [
         Verdict(
-            name=f"generated / read: {name}",
+            name=f"made / read: {name}",
             spread=spread(each.generated / each.taken for each in all_rounds[-setting.repeats :]),
             rule="==",
             target=1.0,
@@ -180,8 +180,8 @@ def _measurement(setting: Setting, rates: dict[str, list[float]], rounds: dict[s
     ]
     verdicts += [
         Verdict(
-            name=f"{name} / bare decode loop",
-            spread=spread(quotients(rates[name], rates["bare decode loop"])),
+            name=f"{name} / bare loop",
+            spread=spread(quotients(rates[name], rates["bare loop"])),
             rule=">=",
             target=0.95,
         )

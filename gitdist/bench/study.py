@@ -128,14 +128,14 @@ def measurement(repeats: Sequence[Comparison], total: int, on_processor: bool) -
     memory = peak_memory("peak memory, sharing on", on)
     verdicts = (
         Verdict(
-            name="sharing off / on, wall time",
+            name="off / on, wall time",
             spread=spread(quotients([each.wall_s for each in off], [each.wall_s for each in on])),
             rule=">=",
             target=_TARGETS_OFF.get(total),
             arithmetic=arithmetic,
         ),
         Verdict(
-            name="original way / on, wall time",
+            name="original / on, wall time",
             spread=spread(quotients([each.wall_s for each in original], [each.wall_s for each in on])),
             rule=">=",
             target=_TARGETS_ORIGINAL.get(total),

@@ -38,8 +38,10 @@ def measure(setting: Setting) -> Measurement:
     figures = [Figure(name=name, spread=spread(values), unit="samples/s") for name, values in rates.items()]
     over_bare, over_original = (spread(quotients(rates[LOOP], rates[other])) for other in (BARE, original))
     verdicts = (
-        Verdict(name=f"{LOOP} / {BARE}", spread=over_bare, rule=">=", target=0.9),
-        Verdict(name=f"{LOOP} / original loop", spread=over_original, rule=">=", target=1.8 if compute.bf16 else 1.2),
+        Verdict(name="gitdist's loop / bare step", spread=over_bare, rule=">=", target=0.9),
+        Verdict(
+            name="gitdist's loop / original loop", spread=over_original, rule=">=", target=1.8 if compute.bf16 else 1.2
+        ),
     )
     crowd = crowd_measurement(setting)
     return Measurement(figures=(*figures, *crowd.figures), verdicts=verdicts, notes=crowd.notes)

@@ -37,7 +37,7 @@ def test_a_benchmark_that_is_ended_leaves_no_study_and_the_next_one_counts(tmp_p
     assert not list(place.iterdir()) and not psutil.wait_procs(processes, timeout=30)[1]
 
     (place / "whole-killed").mkdir()
-    done = gitdist("bench", "scale", "--study", DIGITS, "--results", tmp_path, "--trials", 2, limit_s=400)
+    done = gitdist("bench", "scale", "--study", DIGITS, "--results", tmp_path, "--trials", 2, limit_s=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(words in done.stdout for words in ("1 repeat", "generated, 2 trials", "target", "scale.json"))
     assert [each.name for each in place.iterdir()] == ["scale.json"]
