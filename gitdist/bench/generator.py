@@ -119,7 +119,7 @@ def _served(
     share = setting.spec.resources.server
     stack.enter_context(connected("local", ResourcesSpec(server=share), 3))
     sides = {}
-    for num_servers in _numbers_with_room(share):
+    for num_servers in numbers_with_room(share):
         config = setting.server_config(servers=num_servers, window_mb=_WINDOW_MB)
         handle = stack.enter_context(launched(f"bench-{num_servers}", config, loaded_share(share, num_servers)))
         most = max(NUM_READERS) if num_servers == 1 else 1
@@ -140,8 +140,12 @@ def _round_rate(readership: Readership, num_readers: int, rounds: list[Round]) -
     return side
 
 
-def _numbers_with_room(share: Share) -> tuple[int, ...]:
-    """Return the numbers of servers that the connected Ray has room for."""
+def numbers_with_room(share: Share) -> tuple[int, ...]:
+    """Return the numbers of servers, 1 or 1 and 2, that the connected Ray has room for.
+
+    Raises:
+        StudyError: not even one fits.
+    """
     find_room(ResourcesSpec(server=share), 1)
     if share.gpu:
         with suppress(StudyError):
