@@ -1,23 +1,32 @@
-"""Where a study's time goes: how much cheaper sharing can make it, and how long nobody computed."""
+"""Where a study's time goes: how much less work sharing leaves, and how long nobody computed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 Interval = tuple[float, float]
 """Start and end, unix time in seconds."""
 
 
-def sharing_bound(trials: int, shared: float, generation: float) -> float:
-    """Return how many times cheaper sharing makes a study of equal trials, if sharing itself costs nothing.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One kind of a study's work: its seconds, in all processes together, and how often it was done."""
 
-    Off, each of T trials trains and generates: ``T (1 + g)``. On, the shared part f is trained once, the rest of each
-    trial by itself, and the draws are made once: ``f + (1 - f) T + g``. The unit is one trial's training.
+    seconds: float
+    times: int
+
+
+def work_ratio(alone: Mapping[str, Work], shared: Mapping[str, Work]) -> float:
+    """Return how many times less work sharing leaves, if sharing itself costs nothing.
+
+    Each kind k of work costs what it cost without sharing, s_k seconds for n_k times; with sharing it is done n'_k
+    times: ``sum s_k / sum (s_k n'_k / n_k)``.
 
     Args:
-        trials: T.
-        shared: f, the part of a trial's training that is the same in all, 0..1.
-        generation: g, the generation of one trial's draws.
+        alone: the work of a study without sharing, by its kind.
+        shared: that of the same study with sharing, of the same kinds; its seconds are not read.
     """
-    return trials * (1 + generation) / (shared + (1 - shared) * trials + generation)
+    left = sum(each.seconds * shared[kind].times / each.times for kind, each in alone.items() if each.times)
+    return sum(each.seconds for each in alone.values()) / left
 
 
 def busy_s(intervals: Iterable[Interval], window: Interval) -> float:

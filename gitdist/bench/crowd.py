@@ -17,7 +17,7 @@ from gitdist.bench.timing import alternate, rate, spread
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.spec import ResourcesSpec, Share, TrialSpec
-from gitdist.study.cluster import connected
+from gitdist.study.cluster import connected, find_room
 
 AT_ONCE = (1, 2, 4, 8)
 _EPOCHS = 2  # of each process in a turn
@@ -46,7 +46,9 @@ def crowd_measurement(setting: Setting) -> Measurement:
         return Measurement(figures=(), notes=("how many trials share a GPU is left out: trials have none here",))
     spec, share = setting.spec, setting.spec.resources.trial
     each = Share(cpu=share.cpu, gpu=1 / max(AT_ONCE))
-    with connected("local", ResourcesSpec(trial=each), 0):
+    resources = ResourcesSpec(trial=each)
+    with connected("local", resources, 0):
+        find_room(resources, 0)
         setting.say(f"starting {max(AT_ONCE)} trials on one GPU")
         actor: Any = ray.remote(num_cpus=0, num_gpus=each.gpu)(CrowdTrial)
         arguments = (augmenting(spec.trial), setting.dataset.directory, spec.stream.block_size, each.cpu)

@@ -3,6 +3,7 @@
 from functools import partial
 
 from gitdist.bench.original_evaluation import evaluate_originally
+from gitdist.bench.original_loop import loader_processes
 from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
@@ -30,7 +31,8 @@ def measure(setting: Setting) -> Measurement:
         return passes
 
     images, transformations = evaluation.epoch_images_per_class, evaluation.epoch_transformations
-    again = partial(evaluate_originally, original, dataset, images, transformations, compute.device)
+    num_workers = loader_processes(compute.device, setting.spec.resources.trial.cpu)
+    again = partial(evaluate_originally, original, dataset, images, transformations, compute.device, num_workers)
 
     def afresh() -> int:
         again()

@@ -11,14 +11,15 @@ import psutil
 from gitdist.errors import StudyError
 
 _EVERY_S = 1.0
+_PATIENCE_S = (1.0, 20.0)  # with a command after each signal that ends it
 _TOLD = 300  # characters of a failed command's last words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A command that has ended: the most bytes that its processes held together at any sample."""
+    """A command that has ended: the most bytes its processes held together at any sample; None = there is none."""
 
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 def run_watched(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
@@ -37,15 +38,27 @@ def run_watched(command: Sequence[str], environment: Mapping[str, str]) -> Finis
     try:
         output, _ = process.communicate()
     except BaseException:
-        process.terminate()
-        process.wait()
+        _end(process)
         raise
     finally:
         watch.end()
     if process.returncode:
         told = " ".join(output.split())[-_TOLD:]
         raise StudyError(f"a benchmark's command must succeed, but `{' '.join(command)}` failed: {told}")
-    return Finished(peak_bytes=watch.peak_bytes)
+    return Finished(peak_bytes=watch.peak_bytes or None)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a command; the first signal ends a study after its present epoch, the second at once."""
+    try:
+        for patience_s in _PATIENCE_S:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
+                return
+    finally:
+        process.kill()
+        process.wait()
 
 
 class _Watch(threading.Thread):
@@ -56,7 +69,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, AttributeError):  # there is no such figure but on Linux
                 self.peak_bytes = max(self.peak_bytes, tree_bytes(self._pid))
 
     def end(self) -> None:

@@ -1,5 +1,6 @@
 """The original way of evaluating: each image transformed anew every time, float32, batches of 128 from a DataLoader."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ class FreshTransformations(data.Dataset[Tensor]):
 
 
 def evaluate_originally(
-    model: Classifier, dataset: Dataset, images_per_class: int, transformations: int, device: torch.device
+    model: Classifier,
+    dataset: Dataset,
+    images_per_class: int,
+    transformations: int,
+    device: torch.device,
+    num_workers: int = 0,
 ) -> tuple[float, float | None]:
     """Return balanced accuracy and eKLD (nats) on the validation split; None where no nuisance is known.
 
@@ -49,19 +55,21 @@ def evaluate_originally(
         images_per_class: images that eKLD is measured on.
         transformations: of each of them.
         device: where it computes.
+        num_workers: processes of the DataLoaders.
     """
     split, to_input = dataset.validation, to_tensor(normalising(dataset))
+    predict = partial(_predict, model, device=device, num_workers=num_workers)
     was_training = model.training
     model.eval()
     try:
-        log_p = _predict(model, PilImages(split.images, split.labels, to_input), device)
+        log_p = predict(PilImages(split.images, split.labels, to_input))
         accuracies = class_accuracies(log_p.argmax(1).numpy(), split.labels, dataset.num_classes)
         if dataset.nuisance == "none":
             return balanced_mean(accuracies), None
         rows = _first_rows(split.labels, dataset.num_classes, images_per_class)
         fresh = FreshTransformations(split.clean[rows], transformations, dataset.nuisance, to_input)
-        clean = _predict(model, PilImages(split.clean[rows], split.labels[rows], to_input), device)
-        moved = _predict(model, fresh, device).view(len(rows), transformations, -1)
+        clean = predict(PilImages(split.clean[rows], split.labels[rows], to_input))
+        moved = predict(fresh).view(len(rows), transformations, -1)
     finally:
         model.train(was_training)
     values = expected_kl(clean, moved).numpy()
@@ -69,10 +77,10 @@ def evaluate_originally(
 
 
 @torch.no_grad()
-def _predict(model: Classifier, images: data.Dataset[Any], device: torch.device) -> Tensor:
+def _predict(model: Classifier, images: data.Dataset[Any], device: torch.device, num_workers: int) -> Tensor:
     """Return log P(y|x) of all images, float64 ``[N, C]`` in the processor's memory."""
     parts = []
-    for batch in data.DataLoader(images, BATCH):
+    for batch in data.DataLoader(images, BATCH, num_workers=num_workers):
         inputs = batch if isinstance(batch, Tensor) else batch[0]
         parts.append(log_probabilities(model(inputs.to(device))).cpu())
     return torch.cat(parts)

@@ -1,12 +1,13 @@
 """The original way of training: float32, a DataLoader of PIL images with torchvision's transforms, contiguous tensors.
 
-    PIL image -> crop -> flip -> tensor [-> normalise] -> batch [-> generator -> normalise] -> SGD step
+    PIL image -> crop -> flip -> RandAugment -> tensor [-> normalise] -> batch [-> generator -> normalise] -> SGD step
 
 Network, loss, learning rate and samplers are gitdist's. What is compared is how the samples come, and in which form
-they are computed with.
+they are computed with. Of torchvision's two sets of transforms the faster on PIL images is taken: the first, but for
+RandAugment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -30,7 +31,7 @@ from gitdist.trial.training import fresh_classifier
 
 Transform = Callable[[Any], Tensor]
 
-v2: Any = import_module(f"{torchvision.__name__}.transforms.v2")
+v1, v2 = (import_module(f"{torchvision.__name__}.transforms{version}") for version in ("", ".v2"))
 
 
 class PilImages(data.Dataset[tuple[Tensor, int]]):
@@ -55,12 +56,31 @@ def pil_image(image: NDArray[np.uint8]) -> Image.Image:
 
 def normalising(dataset: Dataset) -> Any:
     """Return torchvision's normalisation by the training images' statistics."""
-    return v2.Normalize(list(dataset.mean), list(dataset.std))
+    return v1.Normalize(list(dataset.mean), list(dataset.std))
 
 
 def to_tensor(*more: Any, before: tuple[Any, ...] = ()) -> Any:
     """Return the transforms from a PIL image to float32 in 0..1, with some on the image before and some after."""
-    return v2.Compose([*before, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *more])
+    return v1.Compose([*before, v1.ToTensor(), *more])
+
+
+def loader_processes(device: torch.device, cpu: float) -> int:
+    """Return the processes of a trial's DataLoader, ``cpu`` being its share: none where it computes on these cores."""
+    return 0 if device.type == "cpu" else int(cpu)
+
+
+class EpochRows(data.Sampler[int]):
+    """The rows of the present epoch, in the order they are trained on."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self.rows: list[int] = []
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class OriginalTrainer:
@@ -80,18 +100,26 @@ class OriginalTrainer:
             spec: the trial.
             dataset: its training rows are read.
             device: where it trains.
-            num_workers: processes of the DataLoader.
+            num_workers: processes of the DataLoader, which live as long as the trainer.
             generator: transforms the whole batch after the switch; None = nothing is augmented.
         """
         self.generated = 0
         self._spec, self._dataset, self._device = spec, dataset, device
-        self._num_workers, self._generator = num_workers, generator
+        self._generator = generator
         self.model = fresh_classifier(spec, dataset).to(device)
         self._loss = build_loss(spec, dataset.class_sizes, device)
         self._optimizer = torch.optim.SGD(
             self.model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
         )
-        self._images = PilImages(dataset.train.images, dataset.train.labels, self._transform())
+        self._sampler = EpochRows()
+        self._loader = data.DataLoader(
+            PilImages(dataset.train.images, dataset.train.labels, self._transform()),
+            spec.batch_size,
+            sampler=self._sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=device.type == "cuda",
+        )
 
     def run(self, epoch: int) -> int:
         """Train one epoch, counted from 1; return its samples."""
@@ -100,21 +128,23 @@ class OriginalTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, epoch)
         rng = numpy_rng(spec.seed, "bench/mixing", epoch)
-        rows = self._rows(epoch)
-        loader = data.DataLoader(self._images, spec.batch_size, sampler=rows, num_workers=self._num_workers)
-        for images, labels in loader:
-            images, labels = images.to(self._device), labels.to(self._device)
+        self._sampler.rows = self._rows(epoch)
+        for images, labels in self._loader:
+            images = images.to(self._device, non_blocking=True)
+            labels = labels.to(self._device, non_blocking=True)
             if self._generator is not None and epoch > spec.switch_epoch:
                 images = self._augment(images, labels, rng)
             self._step(images if self._generator is None else normalising(self._dataset)(images), labels)
-        return len(rows)
+        return len(self._sampler)
 
     def _transform(self) -> Any:
         spec, (_, height, width) = self._spec, self._dataset.image_shape
-        crop = (v2.RandomCrop((height, width), padding=spec.crop_padding),) if spec.crop_padding else ()
-        flip = (v2.RandomHorizontalFlip(),) if spec.flip else ()
+        crop = (v1.RandomCrop((height, width), padding=spec.crop_padding),) if spec.crop_padding else ()
+        flip = (v1.RandomHorizontalFlip(),) if spec.flip else ()
+        ops, magnitude = spec.randaugment_ops, spec.randaugment_magnitude
+        randaugment = (v2.RandAugment(ops, magnitude),) if ops else ()
         normalise = (normalising(self._dataset),) if self._generator is None else ()
-        return to_tensor(*normalise, before=(*crop, *flip))
+        return to_tensor(*normalise, before=(*crop, *flip, *randaugment))
 
     def _rows(self, epoch: int) -> list[int]:
         spec = self._spec

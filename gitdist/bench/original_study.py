@@ -16,7 +16,7 @@ from typing import Any
 
 from gitdist.bench.original import load_plain
 from gitdist.bench.original_evaluation import evaluate_originally
-from gitdist.bench.original_loop import OriginalTrainer
+from gitdist.bench.original_loop import OriginalTrainer, loader_processes
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.disk import write_atomic
@@ -49,20 +49,24 @@ def train_trial(config: dict[str, Any]) -> None:
     set_threads(share.cpu)
     dataset, device = Dataset.open(Path(job.dataset)), Compute.resolve("float32", share.device).device
     generator = load_plain(munit, dataset.image_shape[0], Path(job.artefact), device) if spec.fraction else None
-    # No processes beside it: trials take all cores.
-    trainer = OriginalTrainer(spec, dataset, device, 0, generator)
+    num_workers = loader_processes(device, share.cpu)
+    trainer = OriginalTrainer(spec, dataset, device, num_workers, generator)
     images, transformations = evaluation.epoch_images_per_class, evaluation.epoch_transformations
     for epoch in range(1, spec.epochs + 1):
         trainer.run(epoch)
         figures: dict[str, Any] = {"epoch": epoch, "generated": trainer.generated}
         if epoch % evaluation.every == 0 or epoch == spec.epochs:
-            accuracy, ekld = evaluate_originally(trainer.model, dataset, images, transformations, device)
+            accuracy, ekld = evaluate_originally(trainer.model, dataset, images, transformations, device, num_workers)
             figures |= {"balanced_accuracy": accuracy, "ekld": ekld}
         tune.report(figures)
 
 
-def run_study(job: Job) -> dict[str, Any]:
+def run_study(job: Job, scratch: Path) -> dict[str, Any]:
     """Run all trials of a job and return the counts: trials, epochs trained, images generated.
+
+    Args:
+        job: the trials.
+        scratch: where Tune keeps what it writes.
 
     Raises:
         RuntimeError: a trial failed.
@@ -72,7 +76,7 @@ def run_study(job: Job) -> dict[str, Any]:
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:
-        with tempfile.TemporaryDirectory(prefix="gitdist-original-") as directory:
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
             grid = tune.Tuner(
                 tune.with_resources(train_trial, {"cpu": job.share["cpu"], "gpu": job.share["gpu"]}),
                 param_space={"index": tune.grid_search(list(range(len(job.trials)))), "job": asdict(job)},
@@ -94,7 +98,7 @@ def main() -> None:
     """Run the job of the file named on the command line."""
     quieten()
     place = Path(sys.argv[1])
-    outcome = run_study(Job(**json.loads(place.read_bytes())))
+    outcome = run_study(Job(**json.loads(place.read_bytes())), place.parent)
     write_atomic(place, json.dumps(outcome).encode())
 
 

@@ -2,7 +2,7 @@
 
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,19 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A figure with a target, which its median meets or not; None = nothing is promised for these settings."""
+    """A figure with a target, which its median meets or not; None = nothing is promised for these settings.
+
+    ``arithmetic`` is the value that counting the work of both sides gives, where that can be said. A ``binding``
+    target that is not met is an error.
+    """
 
     name: str
     spread: Spread
     rule: Literal[">=", "<=", "=="]
     target: float | None
     unit: str = ""
+    arithmetic: float | None = None
+    binding: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -79,28 +85,39 @@ def write_result(place: Path, result: Mapping[str, Any]) -> None:
 
 def figure_table(name: str, header: Mapping[str, Any], measurement: Measurement) -> Table:
     """Return the table of a benchmark's figures."""
-    where = (
-        f"{header['device']} ({header['gpu'] or header['cpu']}), {header['cores']} cores, {header['repeats']} repeats"
+    where = ", ".join(
+        (
+            f"{header['device']} ({header['gpu'] or header['cpu']})",
+            counted(header["cores"], "core"),
+            counted(header["repeats"], "repeat"),
+        )
     )
-    table = Table(title=f"{name}: {where}", title_justify="left", title_style="bold")
-    table.add_column("figure")
-    for column in ("median", "least", "greatest"):
-        table.add_column(column, justify="right")
+    table = _table(f"{name}: {where}", "figure")
     table.add_column("unit")
     for figure in measurement.figures:
-        values = (figure.spread.median, figure.spread.lowest, figure.spread.highest)
-        table.add_row(figure.name, *(readable(value) for value in values), figure.unit)
+        table.add_row(figure.name, *_readable_spread(figure.spread), figure.unit)
     return table
 
 
-def verdict_line(verdict: Verdict) -> str:
-    """Return one ratio with its spread, its target and whether it was met."""
-    found = verdict.spread
-    unit = f" {verdict.unit}" if verdict.unit else ""
-    told = f"{verdict.name}: {readable(found.median)}{unit} ({readable(found.lowest)} to {readable(found.highest)})"
-    if verdict.target is None:
-        return f"{told}; no target for these settings"
-    return f"{told}; target {verdict.rule} {verdict.target:g}{unit}: {'met' if verdict.met else 'NOT met'}"
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return the table of what has a target: spread, target and whether it was met."""
+    table = _table(None, "ratio or target")
+    with_arithmetic = any(each.arithmetic is not None for each in verdicts)
+    if with_arithmetic:
+        table.add_column("arithmetic", justify="right")
+    table.add_column("target", justify="right", no_wrap=True)
+    table.add_column("met")
+    for each in verdicts:
+        cells = [each.name, *_readable_spread(each.spread)]
+        if with_arithmetic:
+            cells.append("" if each.arithmetic is None else readable(each.arithmetic))
+        table.add_row(*cells, *_judged(each))
+    return table
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 trial``, ``2 trials``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def readable(value: float) -> str:
@@ -108,6 +125,25 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _table(title: str | None, first: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first)
+    for column in ("median", "least", "greatest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _readable_spread(values: Spread) -> tuple[str, str, str]:
+    return readable(values.median), readable(values.lowest), readable(values.highest)
+
+
+def _judged(verdict: Verdict) -> tuple[str, str]:
+    if verdict.target is None:
+        return "none", ""
+    unit = f" {verdict.unit}" if verdict.unit else ""
+    return f"{verdict.rule} {verdict.target:g}{unit}", "yes" if verdict.met else "NO"
+
+
 def _verdict_values(verdict: Verdict) -> dict[str, Any]:
     aim = {"rule": verdict.rule, "target": verdict.target, "met": verdict.met, "unit": verdict.unit}
-    return {"name": verdict.name, **asdict(verdict.spread), **aim}
+    return {"name": verdict.name, **asdict(verdict.spread), **aim, "arithmetic": verdict.arithmetic}

@@ -1,14 +1,20 @@
 """Timing rules: the compared sides take turns, after a warm-up that does not count; what is told is median and spread.
 
-warm-up: A B C      repeats: A B C   A B C   A B C      ratios: A / B of each repeat, so both saw the same machine
+warm-up: A B C      repeats: B C A   C A B   A B C      ratios: A / B of each repeat, so both saw the same machine
+
+Each round starts with the next side, so that none always comes after the same other one.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+
+Name = TypeVar("Name")
+Found = TypeVar("Found")
 
 Side = Callable[[], float]
 """One side of a comparison: does its work once and returns its figure."""
@@ -29,16 +35,21 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(statistics.median(listed), min(listed), max(listed))
 
 
-def alternate(sides: Mapping[str, Side], repeats: int, warm_ups: int = 1) -> dict[str, list[float]]:
-    """Return the figures of each side, one a repeat; in every repeat all sides take their turn in their order.
+def alternate(sides: Mapping[Name, Callable[[], Found]], repeats: int, warm_ups: int = 1) -> dict[Name, list[Found]]:
+    """Return what each side found, once a repeat; in every repeat all sides take their turn.
 
     Args:
-        sides: what is compared, by name.
-        repeats: figures wanted of each.
-        warm_ups: rounds before the first figure that counts.
+        sides: what is compared, by name; the first round is in their order.
+        repeats: findings wanted of each.
+        warm_ups: rounds before the first that counts.
     """
-    rounds = [{name: side() for name, side in sides.items()} for _ in range(warm_ups + repeats)]
-    return {name: [figures[name] for figures in rounds[warm_ups:]] for name in sides}
+    rounds = [_round(sides, index % len(sides)) for index in range(warm_ups + repeats)]
+    return {name: [found[name] for found in rounds[warm_ups:]] for name in sides}
+
+
+def _round(sides: Mapping[Name, Callable[[], Found]], first: int) -> dict[Name, Found]:
+    names = list(sides)
+    return {name: sides[name]() for name in names[first:] + names[:first]}
 
 
 def quotients(over: Sequence[float], under: Sequence[float]) -> list[float]:

@@ -1,5 +1,7 @@
 """Training: gitdist's loop against the bare network step on ready tensors, and against the original loop."""
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -12,12 +14,12 @@ from gitdist.bench.timing import Side, alternate, quotients, rate, spread
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.spec import TrialSpec
-from gitdist.trial.classifier import move
+from gitdist.trial.classifier import compiled, move
 from gitdist.trial.losses import build_loss
 from gitdist.trial.training import fresh_classifier
 
 LOOP, BARE = "gitdist's loop, augmenting", "bare network step on ready tensors"
-_WORKERS = (0, 2)  # of the original DataLoader: the faster is compared
+_WORKERS = (0, 2, 4, 8)  # of the original DataLoader, as far as there are cores: the fastest is compared
 
 
 def measure(setting: Setting) -> Measurement:
@@ -25,19 +27,21 @@ def measure(setting: Setting) -> Measurement:
     set_threads(setting.spec.resources.trial.cpu)
     spec, dataset, compute = augmenting(setting.spec.trial), setting.dataset, setting.training
     setting.say(f"training epochs of {len(dataset.train.labels):,} samples")
-    num_workers = _faster_workers(spec, dataset, compute)
+    num_workers, fastest = _fastest_original(spec, dataset, compute)
     original = f"original loop, {num_workers} DataLoader workers"
     sides = {
         LOOP: _own(setting, spec),
         BARE: _bare_steps(spec, dataset, compute),
-        original: _original(spec, dataset, compute, num_workers),
+        original: fastest,
     }
     rates = alternate(sides, setting.repeats)
     figures = [Figure(name=name, spread=spread(values), unit="samples/s") for name, values in rates.items()]
     over_bare, over_original = (spread(quotients(rates[LOOP], rates[other])) for other in (BARE, original))
     verdicts = (
-        Verdict(name=f"{LOOP} / {BARE}", spread=over_bare, rule=">=", target=0.9),
-        Verdict(name=f"{LOOP} / original loop", spread=over_original, rule=">=", target=1.8 if compute.bf16 else 1.2),
+        Verdict(name="gitdist's loop / bare step", spread=over_bare, rule=">=", target=0.9),
+        Verdict(
+            name="gitdist's loop / original loop", spread=over_original, rule=">=", target=1.8 if compute.bf16 else 1.2
+        ),
     )
     crowd = crowd_measurement(setting)
     return Measurement(figures=(*figures, *crowd.figures), verdicts=verdicts, notes=crowd.notes)
@@ -56,6 +60,7 @@ def _own(setting: Setting, spec: TrialSpec) -> Side:
 def _bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Side:
     """Return the side that makes as many steps with inputs that are on the device in the network's layout."""
     model = move(fresh_classifier(spec, dataset), compute.device).train()
+    forward = compiled(model, spec.batch_size) if spec.compile else model
     loss = build_loss(spec, dataset.class_sizes, compute.device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1e-4, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
@@ -65,7 +70,7 @@ def _bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Side:
     def steps() -> int:
         for inputs, labels in batches:
             with compute.autocast():
-                logits = model(inputs)
+                logits = forward(inputs)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss(logits, labels))
             optimizer.step()
@@ -91,6 +96,10 @@ def _original(spec: TrialSpec, dataset: Dataset, compute: Compute, num_workers: 
     return rate(lambda: trainer.run(1), compute.device)
 
 
-def _faster_workers(spec: TrialSpec, dataset: Dataset, compute: Compute) -> int:
-    rates = {workers: _original(spec, dataset, compute, workers)() for workers in _WORKERS}
-    return max(rates, key=lambda workers: rates[workers])
+def _fastest_original(spec: TrialSpec, dataset: Dataset, compute: Compute) -> tuple[int, Side]:
+    """Return the original loop with its fastest number of DataLoader workers, these alive and warm."""
+    most = max(2, len(os.sched_getaffinity(0)))
+    sides = {workers: _original(spec, dataset, compute, workers) for workers in _WORKERS if workers <= most}
+    rates = alternate(sides, repeats=1)
+    best = max(sides, key=lambda workers: rates[workers])
+    return best, sides[best]

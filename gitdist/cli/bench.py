@@ -3,16 +3,18 @@
 from functools import partial
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from gitdist.bench.catalogue import BENCHMARKS, Benchmark, chosen_benchmarks, threads_of
 from gitdist.bench.header import describe_machine
-from gitdist.bench.report import as_json, figure_table, verdict_line, write_result
+from gitdist.bench.report import Verdict, as_json, figure_table, verdict_table, write_result
 from gitdist.bench.setting import Setting
-from gitdist.errors import SpecError
+from gitdist.errors import SpecError, StudyError
 from gitdist.quiet import quieten
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_study
+from gitdist.study.interrupts import interruptible
 
 DEFAULT_STUDY = Path("studies/benchmarks/fashion.yaml")
 
@@ -44,8 +46,13 @@ def run_benchmarks(
     quieten()
     chosen = chosen_benchmarks(name)
     spec = _load(study, overrides)
-    for each, benchmark in chosen.items():
-        _run(each, benchmark, spec, results, console, repeats or benchmark.repeats, trials)
+    try:
+        with interruptible():
+            for each, benchmark in chosen.items():
+                _run(each, benchmark, spec, results, console, repeats or benchmark.repeats, trials)
+    except KeyboardInterrupt:
+        console.print("interrupted; of an unfinished benchmark nothing is kept", highlight=False)
+        raise typer.Exit(130) from None
     if name is None:
         left = [each for each in BENCHMARKS if each not in chosen]
         console.print(f"left out, for they take long: {', '.join(left)}; run them by name", highlight=False)
@@ -67,8 +74,20 @@ def _run(
     place = setting.results / "bench" / f"{name}.json"
     write_result(place, as_json(name, header, measurement))
     console.print(figure_table(name, header, measurement))
-    for line in (*map(verdict_line, measurement.verdicts), *measurement.notes, f"written to {place}"):
+    if measurement.verdicts:
+        console.print(verdict_table(measurement.verdicts))
+    for line in (*measurement.notes, f"written to {place}"):
         console.print(line, highlight=False, soft_wrap=True)
+    for verdict in measurement.verdicts:
+        _hold(verdict, place)
+
+
+def _hold(verdict: Verdict, place: Path) -> None:
+    if verdict.binding and verdict.met is False:
+        raise StudyError(
+            f"{verdict.name}: must be {verdict.rule} {verdict.target:g}, but it is {verdict.spread.median:g}; "
+            f"mend that before you trust a timing in {place}"
+        )
 
 
 def _load(study: Path | None, overrides: list[str]) -> StudySpec:

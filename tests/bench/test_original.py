@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
-from gitdist.bench.card import decode_operations
 from gitdist.bench.original import PlainMunit
 from gitdist.bench.original_evaluation import evaluate_originally
-from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, to_tensor
+from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, pil_image, to_tensor
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.generator.munit import AutoEncoder, initialise
@@ -47,13 +45,6 @@ def test_the_plain_network_is_the_same_function_of_the_same_weights(channels, si
     assert decoded.std() > 0.05
 
 
-def test_operations_are_counted_two_for_a_product():
-    weight = torch.ones(4, 2, 3, 3)
-    code, style = torch.ones(1, 2, 8, 8), torch.ones(1, 8)
-    counted = decode_operations(lambda code, style: functional.conv2d(code, weight, padding=1), code, style)
-    assert counted == 2 * (4 * 8 * 8) * (2 * 3 * 3)
-
-
 def test_the_pil_pipeline_gives_the_same_input(digits):
     train = digits.train
     loaded = PilImages(train.images, train.labels, to_tensor(normalising(digits)))
@@ -79,3 +70,25 @@ def test_the_original_trainer_generates_whole_batches_after_the_switch_only(digi
         trainer.run(epoch)
         generated.append(trainer.generated)
     assert generated == [0, len(digits.train.labels)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_original_loader_gives_every_epoch_its_own_rows_by_the_same_workers(digits, num_workers):
+    spec = TrialSpec(epochs=2, batch_size=32, sampler="instance", randaugment_ops=2, lr_warmup_epochs=0)
+    trainer = OriginalTrainer(spec, digits, torch.device("cpu"), num_workers)
+    found, workers = [], []
+    for rows in ([3, 1, 2], [50, 0]):
+        trainer._sampler.rows = rows
+        found.append([label for _, batch in trainer._loader for label in batch.tolist()])
+        workers.append([worker.pid for worker in getattr(trainer._loader._iterator, "_workers", ())])
+    assert found == [digits.train.labels[rows].tolist() for rows in ([3, 1, 2], [50, 0])]
+    assert workers[0] == workers[1] and len(workers[0]) == num_workers
+
+
+def test_the_original_transforms_have_randaugment_where_the_trial_has_it(digits):
+    image = pil_image(digits.train.images[0])
+    for ops, num_results in ((0, 1), (2, 2)):
+        spec = TrialSpec(randaugment_ops=ops, randaugment_magnitude=30)
+        transform = OriginalTrainer(spec, digits, torch.device("cpu"), 0)._transform()
+        results = {transform(image).numpy().tobytes() for _ in range(20)}
+        assert min(len(results), 2) == num_results

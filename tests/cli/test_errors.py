@@ -17,7 +17,7 @@ from gitdist.cli import app
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.yaml"
 
 
-def gitdist(*arguments: object) -> subprocess.CompletedProcess[str]:
+def gitdist(*arguments: object, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
     }
@@ -26,7 +26,7 @@ def gitdist(*arguments: object) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=limit_s,
         check=False,
     )
 

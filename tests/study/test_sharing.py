@@ -2,6 +2,9 @@
 
 import json
 
+from gitdist.bench.accounting import work_ratio
+from gitdist.bench.study import differing_rows
+from gitdist.bench.whole import WholeStudy
 from gitdist.study.effort import Shared, TakenPrefix, trainer_name
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -25,6 +28,21 @@ def test_sharing_on_and_off_give_the_same_rows_and_count_what_it_saved(undisturb
     assert (off["trained_epochs"], off["shared_epochs"], off["saved_s"]) == (4 * 3, 0, 0)
     assert on["saved_s"] > 0 and off["generated_images"] > on["generated_images"] > 0
     assert on["best"] == off["best"]
+    check_benchmark(undisturbed, alone)
+
+
+def check_benchmark(on: SmallStudy, off: SmallStudy) -> None:
+    """What `gitdist bench study` reads of the two."""
+    with_sharing, without = (WholeStudy.read(StudyPaths(study.results, study.name), (0.0, 1.0)) for study in (on, off))
+    assert differing_rows(with_sharing.results, without.results) == 0
+    times = [{kind: each.times for kind, each in study.work.items()} for study in (with_sharing, without)]
+    tests = 2
+    assert times == [
+        {"prefixes": 1, "rests": 8, "generation": with_sharing.generated_images, "evaluation": 9 + tests},
+        {"prefixes": 4, "rests": 8, "generation": without.generated_images, "evaluation": 12 + tests},
+    ]
+    assert all(each.seconds > 0 for study in (with_sharing, without) for each in study.work.values())
+    assert work_ratio(without.work, with_sharing.work) > 1
 
 
 def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
