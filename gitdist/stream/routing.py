@@ -11,15 +11,31 @@ Reference = TypeVar("Reference")
 _AHEAD_PER_SERVER = 2  # blocks: one that is being made and one to go on with, so a request waits for at most two
 
 
+class Found(NamedTuple, Generic[Reference]):
+    """A block's reference, as a router hands it out.
+
+    Attributes:
+        key: the block.
+        reference: to it.
+        ended: its making had ended before it was asked for now.
+    """
+
+    key: BlockKey
+    reference: Reference
+    ended: bool
+
+
 class Prepared(NamedTuple, Generic[Reference]):
     """What a router says to a client that prepares.
 
     Attributes:
+        router: the name of this life of the router; what an earlier one had made has gone with it.
         there: blocks, of those that were named, that are made.
         making: references to those that are being made.
         full: no block can be made ahead any more without letting go of another.
     """
 
+    router: str
     there: list[BlockKey]
     making: list[Reference]
     full: bool

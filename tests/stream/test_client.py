@@ -22,6 +22,7 @@ from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
 from gitdist.stream.launch import StreamHandle
 from gitdist.stream.router import Router
+from gitdist.stream.routing import Found
 from gitdist.stream.server import ServerConfig
 from tests.disks import fill, small_disk
 from tests.stream.streams import assert_same, connected, keys_of, running
@@ -300,7 +301,7 @@ def test_patience_ends_where_the_router_answers_but_every_block_is_lost(slow: Sl
 
     class LosingRouter(Router):
         def refs(self, keys: Any, spans: Any = ()) -> Any:
-            return [(key, reference) for key in keys]
+            return [Found(key, reference, ended=False) for key in keys]
 
     owner = ray.remote(num_cpus=0)(Owner).remote()
     (reference,) = ray.get(owner.begin.remote())
