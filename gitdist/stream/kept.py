@@ -7,15 +7,17 @@ A file is there whole or not at all; one that damage has changed is seen by its 
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from gitdist.compute import Compute
 from gitdist.disk import disk_trouble, write_atomic
+from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.store import content_key
+from gitdist.store.manifest import checksum
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 BLOCKS = "blocks"  # their folder in a store
@@ -24,32 +26,32 @@ _CHECKSUM_BYTES = 16
 _SOURCE = np.dtype("<i8")
 
 
-def block_spec(
-    fingerprint: str, generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: Compute
-) -> dict[str, Any]:
-    """Return everything that determines the blocks of a stream, but for their keys.
-
-    ``store.content_key(BLOCKS, spec)`` names the folder that keeps them.
+def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: str) -> dict[str, Any]:
+    """Return everything that determines the draws of an image, but for their names, as JSON values.
 
     Args:
-        fingerprint: the data set's.
         generator: the generator's spec.
-        artefact: directory of its trained weights, whose name is their hash; None where nothing is trained.
-        stream: seed, block size and compilation.
-        compute: where and in which precision the server draws.
+        artefact: directory of its trained weights; None where nothing is trained. Its name is the hash of a spec, and
+            two trainings of one spec may end with different weights, so these are part of what is returned.
+        stream: seed and compilation, which is for one block size.
+        compute: the name of how the server computes.
+
+    Raises:
+        OSError: the weights cannot be read.
     """
     return {
-        "format": BLOCK_FORMAT,
-        "data": fingerprint,
         "generator": generator.kind,
         "artefact": artefact.name if artefact else None,
+        "weights": checksum(artefact / WEIGHTS_FILE) if artefact else None,
         "seed": stream.seed,
-        "block_size": stream.block_size,
-        "compiled": stream.compile,
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "torch": torch.__version__,
+        "compiled": stream.block_size if stream.compile else None,
+        "compute": compute,
     }
+
+
+def block_key(fingerprint: str, block_size: int, draws: Mapping[str, Any]) -> str:
+    """Return the name of the folder of all blocks that are determined by data set, block size and draws."""
+    return content_key(BLOCKS, {"format": BLOCK_FORMAT, "data": fingerprint, "block_size": block_size, **draws})
 
 
 class BlockFolder:

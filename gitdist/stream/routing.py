@@ -1,13 +1,14 @@
 """The router's decisions, without Ray: which server makes a block, which references are kept, what is made ahead."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from gitdist.stream.keys import BlockKey, Layout
 
 Reference = TypeVar("Reference")
 
+_SAFE_SHARE = 0.6  # of an object store: Ray spills from 0.8 on, and clients hold blocks that have left the window
 _AHEAD_PER_SERVER = 2  # blocks: one that is being made and one to go on with, so a request waits for at most two
 
 
@@ -70,6 +71,16 @@ def num_to_prepare(outstanding: Sequence[int], num_kept: int, capacity: int) -> 
 def blocks_within(num_bytes: int, layout: Layout) -> int:
     """Return how many blocks, with their ballast, fit into ``num_bytes``; at least one."""
     return max(1, num_bytes // (layout.block_bytes + layout.ballast_bytes))
+
+
+def safe_window(nodes: Sequence[str], store_bytes: Mapping[str, float]) -> int:
+    """Return how many bytes of blocks the object stores of the servers' nodes keep without spilling.
+
+    Args:
+        nodes: of each server, the node it is on; all make equally many blocks.
+        store_bytes: of each node, the size of its object store.
+    """
+    return int(min(_SAFE_SHARE * store_bytes[node] * len(nodes) / count for node, count in Counter(nodes).items()))
 
 
 class Window(Generic[Reference]):

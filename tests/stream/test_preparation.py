@@ -91,6 +91,7 @@ def test_no_more_is_prepared_than_the_window_holds_and_a_new_routers_is_filled_a
     plan = keys_of(range(1), range(8))
     small = oracle(digits_directory, block_size=500, window_mb=1)  # a block has 396,000 bytes, so 1 MiB keeps two
     with running(small) as handle, connected(handle) as client:
+        assert not handle.note
         client.prepare(plan)
         until(lambda: router_of(handle).blocks == 2)
         with connected(handle) as other:
