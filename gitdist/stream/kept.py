@@ -3,11 +3,12 @@
     STORE/blocks/<hash of all that determines a block>/<replicate>-<class>-<index>.block
         checksum of the rest, 16 bytes | sources, little-endian int64 | images, uint8
 
-A file is there whole or not at all; one that damage has changed is seen by its checksum, removed, and made again.
+A file is there whole or not at all; one that damage has changed is seen by its checksum, removed, and made again. The
+folder grows as far as the store's bound allows; blocks beyond that are made and delivered, but not kept.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gitdist.stream.keys import Block, BlockKey, Layout
 BLOCKS = "blocks"  # their folder in a store
 BLOCK_FORMAT = 1
 _CHECKSUM_BYTES = 16
+_PORTION_BYTES = 64 * 2**20  # the folder grows by so much, at most, between two looks at the store
 _SOURCE = np.dtype("<i8")
 
 
@@ -57,10 +59,19 @@ def block_key(fingerprint: str, block_size: int, draws: Mapping[str, Any]) -> st
 class BlockFolder:
     """The blocks in one directory; for several processes on several hosts at once."""
 
-    def __init__(self, directory: Path, layout: Layout) -> None:
-        """Look into ``directory``, which ``save`` makes where it is missing; all its blocks have this layout."""
-        self._directory = directory
-        self._layout = layout
+    def __init__(
+        self, directory: Path, layout: Layout, room: Callable[[int], int] = lambda num_bytes: num_bytes
+    ) -> None:
+        """Look into a directory.
+
+        Args:
+            directory: ``save`` makes it where it is missing.
+            layout: that of all its blocks.
+            room: makes room for so many bytes and tells how many it may grow by, as ``Store.room``.
+        """
+        self._directory, self._layout, self._room = directory, layout, room
+        self._portion = 0  # bytes to grow by before the next look
+        self._is_full = False
 
     def load(self, key: BlockKey) -> Block | None:
         """Return a block, read-only; None where it is not there, or was damaged and has been removed.
@@ -84,16 +95,26 @@ class BlockFolder:
         images = np.frombuffer(rest, np.uint8, offset=sources.nbytes)
         return Block(images.reshape(size, *self._layout.image_shape), sources.astype(np.int64, copy=False))
 
-    def save(self, key: BlockKey, block: Block) -> None:
-        """Write a block.
+    def save(self, key: BlockKey, block: Block) -> bool:
+        """Write a block where there is room, and tell whether there was; once there was none, there is none any more.
 
         Raises:
             DiskTrouble: the disk does not take it; nothing of it is left there.
         """
+        if not self._take(self._layout.block_bytes + _CHECKSUM_BYTES):
+            return False
         rest = block.sources.astype(_SOURCE, copy=False).tobytes() + block.images.tobytes()
         with disk_trouble(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         write_atomic(self._file(key), _checksum(key, rest) + rest)
+        return True
+
+    def _take(self, num_bytes: int) -> bool:
+        if num_bytes > self._portion and not self._is_full:
+            self._portion = min(self._room(_PORTION_BYTES), _PORTION_BYTES)
+            self._is_full = num_bytes > self._portion
+        self._portion -= num_bytes
+        return not self._is_full
 
     def _file(self, key: BlockKey) -> Path:
         return self._directory / f"{key.replicate}-{key.class_index}-{key.index}.block"

@@ -22,8 +22,9 @@ from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker, MakerStats
-from gitdist.stream.kept import BlockFolder, block_key, draw_spec
+from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 
@@ -37,7 +38,7 @@ class ServerConfig:
         artefact: directory of its trained weights; None where nothing is trained.
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
         device: where it computes; None = a GPU if one is visible.
-        kept: the store's directory of blocks kept on disk, read and added to; None = none are kept.
+        store: where blocks are kept on disk, read and added to; None = none are kept.
     """
 
     dataset: Path
@@ -45,7 +46,7 @@ class ServerConfig:
     artefact: Path | None
     stream: StreamSpec
     device: str | None = None
-    kept: Path | None = None
+    store: Store | None = None
 
     @property
     def compute(self) -> Compute:
@@ -114,8 +115,10 @@ class GeneratorServer:
 
     @cached_property
     def _folder(self) -> BlockFolder | None:
-        kept = self._config.kept
-        return BlockFolder(kept / self._block_key, self._maker.layout) if kept else None
+        store = self._config.store
+        if store is None:
+            return None
+        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room)
 
     def make(self, key: BlockKey) -> Block:
         """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.
@@ -147,5 +150,5 @@ class GeneratorServer:
     def _made(self, key: BlockKey) -> Block:
         block = self._maker.make(key)
         if self._folder:
-            self._folder.save(key, block)
+            self._maker.stats.unkept += not self._folder.save(key, block)
         return block

@@ -60,8 +60,8 @@ def _launched(study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec) 
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
-    kept = study.store.root / BLOCKS if spec.keep else None
-    stream = launch_stream(name, replace(_server_config(study, generator, share), stream=spec, kept=kept), share)
+    kept = Store(study.store.root, max_bytes=study.store.max_bytes) if spec.keep else None
+    stream = launch_stream(name, replace(_server_config(study, generator, share), stream=spec, store=kept), share)
     try:
         if kept:
             study.store.use(BLOCKS, stream.block_key)
@@ -89,6 +89,7 @@ class Supply(Observer):
         """Hold a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
         self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
+        self._told_full = False
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -142,6 +143,12 @@ class Supply(Observer):
 
     def _account(self, servers: Sequence[ServerStats] | None) -> None:
         self._done |= {(place, server.pid): server.done for place, server in enumerate(servers or ())}
+        if not self._told_full and any(done.unkept for done in self._done.values()):
+            self._told_full = True
+            self._study.display.say(
+                "stream.keep: the store is as large as store.max_gb allows, and running studies hold what is in it; "
+                "more blocks are made but not kept: raise store.max_gb to keep them"
+            )
         figures = {
             "wall_s": time.perf_counter() - self._study.began,
             "generated_images": sum(done.images for done in self._done.values()),

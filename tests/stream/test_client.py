@@ -170,8 +170,9 @@ def test_servers_share_a_hot_class_and_keep_their_classes_when_idle(slow: Slow) 
 
 def test_full_disk_reaches_whoever_waits_in_one_line(config: Config, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
+        keeping = replace(config(), store=Store(disk))
         fill(disk)
-        with running(replace(config(), kept=disk / "blocks")) as handle, connected(handle) as client:
+        with running(keeping) as handle, connected(handle) as client:
             with pytest.raises(StreamError, match="make block 0 of class 2, but DiskTrouble: the disk must") as caught:
                 client.get([BlockKey(2, 0)])
             assert "\n" not in str(caught.value)

@@ -11,8 +11,11 @@ from gitdist.compute import Compute
 from gitdist.errors import DiskTrouble
 from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, StreamSpec
+from gitdist.store import Store
+from gitdist.store.inventory import take_inventory
+from gitdist.store.layout import Layout as StoreLayout
 from gitdist.stream.blocks import Block, BlockKey
-from gitdist.stream.kept import BlockFolder, block_key, draw_spec
+from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.server import GeneratorServer, ServerConfig
 from tests.disks import fill, small_disk
 
@@ -26,13 +29,17 @@ def config(digits_directory: Path, tmp_path: Path) -> ServerConfig:
         generator=OracleSpec(),
         artefact=None,
         stream=StreamSpec(block_size=20, keep=True),
-        kept=tmp_path / "blocks",
+        store=Store(tmp_path),
     )
 
 
 def files(config: ServerConfig) -> list[Path]:
-    assert config.kept is not None
-    return sorted(config.kept.glob("*/*"))
+    return sorted(folder_of(config).glob("[!.]*"))
+
+
+def folder_of(config: ServerConfig) -> Path:
+    assert config.store is not None
+    return config.store.root / BLOCKS / GeneratorServer(config, 1).stats().block_key
 
 
 def assert_same(block: Block, other: Block) -> None:
@@ -75,8 +82,7 @@ def test_damaged_file_is_removed_and_made_again(config: ServerConfig, damage: An
     first.make(BlockKey(3, 2))
     file = next(file for file in files(config) if file.name == "0-3-1.block")
     damage(file)
-    assert config.kept is not None
-    assert BlockFolder(config.kept / first.stats().block_key, first.stats().layout).load(KEY) is None
+    assert BlockFolder(folder_of(config), first.stats().layout).load(KEY) is None
     assert not file.exists()
     second = GeneratorServer(config, 1)
     assert_same(second.make(KEY), whole)
@@ -98,6 +104,21 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
         loaded = folder.load(KEY)
         assert loaded is not None
         assert_same(loaded, block)
+
+
+def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: ServerConfig) -> None:
+    assert config.store is not None
+    GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), 1).make(KEY)
+    block_bytes = config.build_maker().layout.block_bytes + 16
+    bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
+    server = GeneratorServer(bounded, 1)
+    with config.store.holding("study"):
+        config.store.use(BLOCKS, server.stats().block_key)
+        made = [server.make(BlockKey(3, index)) for index in range(5)]
+        assert len(files(bounded)) == 3 and server.stats().done.unkept == 2
+        (entry,) = take_inventory(StoreLayout(config.store.root))  # what nobody held has gone
+        assert entry.num_bytes <= 3 * block_bytes and entry.held_by == {"study"}
+        assert_same(made[4], config.build_maker().make(BlockKey(3, 4)))
 
 
 def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:

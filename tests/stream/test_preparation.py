@@ -9,6 +9,7 @@ import ray
 
 from gitdist.errors import StreamError
 from gitdist.spec import OracleSpec, StreamSpec
+from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import BlockKey, DrawStream
 from gitdist.stream.launch import StreamHandle
@@ -108,7 +109,7 @@ def test_no_more_is_prepared_than_the_window_holds_and_a_new_routers_is_filled_a
 def test_failure_ahead_of_time_is_no_answer_to_who_asks_later(digits_directory: Path, tmp_path: Path) -> None:
     good, bad = BlockKey(2, 0), BlockKey(77, 0)
     with small_disk(tmp_path / "disk", "1m") as disk:
-        config = replace(oracle(digits_directory), kept=disk / "blocks")
+        config = replace(oracle(digits_directory), store=Store(disk))
         with running(config) as handle, connected(handle) as client:
             filling = fill(disk)
             client.prepare([good, bad])
