@@ -111,7 +111,8 @@ class BlockFolder:
 
     def _take(self, num_bytes: int) -> bool:
         if num_bytes > self._portion and not self._is_full:
-            self._portion = min(self._room(_PORTION_BYTES), _PORTION_BYTES)
+            wanted = max(num_bytes, _PORTION_BYTES)
+            self._portion = min(self._room(wanted), wanted)
             self._is_full = num_bytes > self._portion
         self._portion -= num_bytes
         return not self._is_full
