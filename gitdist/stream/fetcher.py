@@ -18,7 +18,7 @@ from gitdist.stream.connection import Connection, stream_error
 from gitdist.stream.keys import Block, BlockKey, Lane, Layout, Span
 from gitdist.stream.routing import Found
 
-_AHEAD = 16  # blocks of each lane that are fetched beyond the requested ones where they exist already, at most
+_AHEAD = 32  # blocks of each lane that are fetched beyond the requested ones where they exist already, at most
 _AHEAD_BYTES = 64 * 2**20  # and at most so much of all lanes
 _SETTLE_S = 0.005  # blocks that exist arrive together within this time
 _ROUND_S = 0.1  # new requests wait at most so long for blocks that are being made

@@ -143,7 +143,7 @@ def _check_alike(stats: list[ServerStats]) -> None:
     if len(kinds) > 1:
         raise StreamError(
             f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "
-            "set stream.precision, or lower stream.servers to the nodes of one kind"
+            "set stream.precision, or lower stream.servers until nodes of one kind hold them"
         )
 
 
