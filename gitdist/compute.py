@@ -47,6 +47,15 @@ class Compute:
         """The precision's name, ``bf16`` or ``float32``."""
         return "bf16" if self.bf16 else "float32"
 
+    @property
+    def name(self) -> str:
+        """All of this process that an output depends on besides weights and inputs: device, precision and torch.
+
+        A GPU is named by its card.
+        """
+        card = f" {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else ""
+        return f"{self.device.type}{card} {self.precision}, torch {torch.__version__}"
+
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which forward passes run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -22,6 +22,7 @@ from gitdist.spec import IdentitySpec, ResourcesSpec, StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import BlockSource, DrawStream
 from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.routing import Found
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster import connected
 
@@ -41,9 +42,9 @@ class HopReader:
         self._num_classes, self._classes, self._spec = num_classes, classes, stream
         self._held: dict[int, list[Block]] = {class_index: [] for class_index in classes}
         for portion in self._portions():
-            found: list[tuple[BlockKey, Any]] = ray.get(self._router.refs.remote(portion))
-            for key, reference in found:
-                self._held[key.class_index].append(ray.get(reference))
+            answer: list[Found[Any]] = ray.get(self._router.refs.remote(portion))
+            for found in answer:
+                self._held[found.key.class_index].append(ray.get(found.reference))
 
     def measure(self, hop: str) -> float:
         """Return the milliseconds of one hop for the draws of a batch."""
@@ -60,7 +61,7 @@ class HopReader:
         portions = [ray.get(self._router.refs.remote(portion)) for portion in self._portions()]
         started = time.perf_counter()
         for portion in portions:
-            ray.get([reference for _, reference in portion])
+            ray.get([found.reference for found in portion])
         return (time.perf_counter() - started) / self._num_batches(_COUNT)
 
     def _taking(self) -> float:

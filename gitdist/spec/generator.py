@@ -59,7 +59,7 @@ class StreamSpec(Spec):
     servers: Positive = 1
     block_size: Positive = 64  # draws of one class in a block: generated, stored and sent as one
     lookahead: Positive = 2  # blocks a trial asks for ahead of its cursor, per class
-    window_mb: Positive = 2048  # blocks kept in memory for the trials to come, in all
+    window_mb: Positive | None = None  # blocks kept in memory for the trials to come; None = as many as is safe
     keep: bool = False  # also on disk, in the store, for later runs and other studies
     per_seed: bool = False  # trials of different trial.seed read different streams
     precision: Precision = "auto"

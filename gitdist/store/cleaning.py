@@ -14,7 +14,7 @@ from gitdist.store.layout import Layout
 
 DAY_S = 86_400.0
 
-_TARGET_STALE_S = 3600.0  # of an unfinished directory whose builder is dead
+_TARGET_STALE_S = 3600.0  # of an unfinished directory, or file in one that grows, whose builder is dead
 _SCRATCH_STALE_S = 30 * DAY_S
 
 
@@ -61,7 +61,7 @@ def clean(
         entries += [entry for entry in old if take(entry.artefact)]
     if max_bytes is not None:
         still_there = sum(entry.num_bytes for entry in entries) if dry_run else 0
-        entries += make_room(layout, max_bytes + still_there, removing=take)
+        entries += make_room(layout, max_bytes + still_there, removing=take)[0]
     return removals + [Removal(what="artefact", name=_shown(entry), num_bytes=entry.num_bytes) for entry in entries]
 
 
@@ -84,6 +84,10 @@ def _find_rubbish(layout: Layout) -> Iterator[_Rubbish]:
         elif now - measure(path)[1] >= _TARGET_STALE_S:
             fetched = path.name.startswith("fetched-")  # without a claim
             yield _Rubbish(path, "unfinished artefact", None if fetched else path.name.rpartition(".")[0])
+    for artefact in layout.artefacts():
+        for path in layout.place(artefact).glob(".*.tmp"):
+            if now - measure(path)[1] >= _TARGET_STALE_S:
+                yield _Rubbish(path, "unfinished file")
     for path in layout.work.glob("[!.]*"):
         if now - measure(path)[1] >= _SCRATCH_STALE_S:
             yield _Rubbish(path, "unfinished build", path.name)

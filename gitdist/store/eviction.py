@@ -19,14 +19,17 @@ def make_room(
     max_bytes: int,
     spare: Collection[ArtefactId] = (),
     removing: Callable[[ArtefactId], bool] | None = None,
-) -> list[Entry]:
-    """Remove artefacts until those that are left have ``max_bytes`` at most; return the removed ones.
+) -> tuple[list[Entry], int]:
+    """Remove artefacts until those that are left have ``max_bytes`` at most.
 
     Args:
         layout: the store's files.
         max_bytes: the bound on the size of all artefacts together.
         spare: artefacts that stay.
         removing: removes one and tells whether it is gone; None = ``remove``.
+
+    Returns:
+        the removed ones, and the bytes that those left may grow by; negative where too much of them must stay.
     """
     inventory = take_inventory(layout)
     excess = sum(entry.num_bytes for entry in inventory) - max_bytes
@@ -39,7 +42,7 @@ def make_room(
         if removing(entry.artefact) if removing else remove(layout, entry.artefact):
             excess -= entry.num_bytes
             removed.append(entry)
-    return removed
+    return removed, -excess
 
 
 def remove(layout: Layout, artefact: ArtefactId) -> bool:

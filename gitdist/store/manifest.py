@@ -20,7 +20,7 @@ def seal(directory: Path, kind: str, spec: Mapping[str, Any]) -> None:
     names = [name for name, _, _ in stamps(directory)]
     for name in names:
         fsync(directory / name)
-    checksums = {name: _checksum(directory / name) for name in names}
+    checksums = {name: checksum(directory / name) for name in names}
     manifest = {"format": FORMAT_VERSION, "kind": kind, "spec": spec, "checksums": checksums}
     write_atomic(directory / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
 
@@ -33,7 +33,7 @@ def is_whole(place: Path, key: str) -> bool:
         return (
             content_key(manifest["kind"], manifest["spec"]) == key
             and {MANIFEST, *checksums} == {name for name, _, _ in stamps(place)}
-            and all(_checksum(place / name) == digest for name, digest in checksums.items())
+            and all(checksum(place / name) == digest for name, digest in checksums.items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -62,10 +62,11 @@ def stamps(place: Path) -> list[Stamp]:
     return found
 
 
-def _files(place: Path) -> Iterator[Path]:
-    return (path for path in place.rglob("[!.]*") if path.is_file())
-
-
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """Return the hash of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _files(place: Path) -> Iterator[Path]:
+    return (path for path in place.rglob("[!.]*") if path.is_file())

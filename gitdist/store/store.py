@@ -168,6 +168,18 @@ class Store:
         """Note the use of an artefact that the caller keeps itself, such as a directory that grows, and hold it."""
         self._usage.note(ArtefactId(kind, key))
 
+    def room(self, num_bytes: int) -> int:
+        """Return how many bytes a directory of this store may grow by, after a try to make that ``num_bytes``.
+
+        Less where running studies hold too much of what is there; 0 or below = not at all.
+        """
+        if self.max_bytes is None:
+            return num_bytes
+        try:
+            return num_bytes + make_room(self._layout, self.max_bytes - num_bytes)[1]
+        except OSError:  # something cannot be removed
+            return 0
+
     def _is_here(self, artefact: ArtefactId) -> bool:
         place = self._layout.place(artefact)
         now = stamps(place)

@@ -30,6 +30,7 @@ class MakerStats:
     Attributes:
         blocks: blocks made.
         read: blocks that were on the disk already, and so were not made.
+        unkept: blocks that were made to be kept on the disk, but found no room in the store.
         images: images generated.
         encoded: images encoded.
         generating_s: seconds spent on making.
@@ -37,6 +38,7 @@ class MakerStats:
 
     blocks: int = 0
     read: int = 0
+    unkept: int = 0
     images: int = 0
     encoded: int = 0
     generating_s: float = 0.0

@@ -109,10 +109,10 @@ class RayBlocks:
     def _request(self, keys: Sequence[BlockKey]) -> None:
         for key in keys:
             self._positions[key.lane] = key.index + 1
+        self._preparation.strike(keys)
         new = [key for key in keys if key not in self._ready and key not in self._requested]
         if new:
             self._requested.update(dict.fromkeys(new))
-            self._preparation.strike(new)
             self._changed.notify_all()
 
     def _wait_for_news(self) -> None:

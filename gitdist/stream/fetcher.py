@@ -2,8 +2,8 @@
 
 A call costs some hundred times what a block in it costs. So with what is requested come the next blocks of all lanes in
 use as far as they exist already; a trial behind others calls the router once in many blocks. A reference that was lost
-with its owner or its node is reported to the router and asked for again; an exception in the making of a block is the
-answer to everyone who waits for that block.
+with its owner or its node is reported to the router and asked for again, and so is one to a making that had failed
+before it was asked for; an exception in the making of a block is the answer to everyone who asked before it came.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,9 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from gitdist.errors import StreamError
 from gitdist.stream.connection import Connection, stream_error
 from gitdist.stream.keys import Block, BlockKey, Lane, Layout, Span
+from gitdist.stream.routing import Found
 
-_AHEAD = 16  # blocks of each lane that are fetched beyond the requested ones where they exist already, at most
+_AHEAD = 32  # blocks of each lane that are fetched beyond the requested ones where they exist already, at most
 _AHEAD_BYTES = 64 * 2**20  # and at most so much of all lanes
 _SETTLE_S = 0.005  # blocks that exist arrive together within this time
 _ROUND_S = 0.1  # new requests wait at most so long for blocks that are being made
@@ -34,27 +35,26 @@ class Fetcher:
         """
         self._connection = connection
         self._delivery = connection.patience()  # not that of calls: a router may answer while blocks get lost
-        self._references: dict[BlockKey, ObjectRef[Any]] = {}  # of blocks that are yet to arrive
+        self._found: dict[BlockKey, Found[ObjectRef[Any]]] = {}  # of blocks that are yet to arrive
         self._known_to: dict[Lane, int] = {}  # of each lane in use, the first block never heard of
         self.layout: Layout = self._connection.call("stats").layout
 
     def fetch(self, keys: Sequence[BlockKey], positions: Mapping[Lane, int]) -> dict[BlockKey, Block | StreamError]:
         """Return the blocks that arrived in one round, or failed: of ``keys``, and some beyond ``positions``."""
-        unknown = [key for key in keys if key not in self._references]
+        unknown = [key for key in keys if key not in self._found]
         if unknown:
             self._ask(unknown, positions)
-        by_reference = {reference: key for key, reference in self._references.items()}
-        ended = {by_reference[reference]: reference for reference in _wait(list(by_reference))}
+        by_reference = {found.reference: found for found in self._found.values()}
+        arrived = _wait(list(by_reference))
+        ended = [self._found.pop(by_reference[reference].key) for reference in arrived]
+        outcomes: dict[BlockKey, Block | StreamError]
         try:
-            outcomes: dict[BlockKey, Block | StreamError] = dict(zip(ended, ray.get([*ended.values()]), strict=True))
+            outcomes = {found.key: block for found, block in zip(ended, ray.get(arrived), strict=True)}
         except RayError:
             outcomes = self._sort_out(ended)
-        for key in ended:
-            self._references.pop(key, None)
         if outcomes:
             self._delivery.renew()
-        asked = set(keys)
-        return {key: block for key, block in outcomes.items() if key in asked or isinstance(block, Block)}
+        return outcomes
 
     def _ask(self, keys: list[BlockKey], positions: Mapping[Lane, int]) -> None:
         positions = dict(positions)  # the trial's thread goes on
@@ -63,26 +63,29 @@ class Fetcher:
             Span(lane, max(position, self._known_to.get(lane, 0)), position + ahead)
             for lane, position in positions.items()
         ]
-        for key, reference in self._connection.call("refs", keys, spans):
-            self._references[key] = reference
+        answer: list[Found[ObjectRef[Any]]] = self._connection.call("refs", keys, spans)
+        for found in answer:
+            key = found.key
+            self._found[key] = found
             self._known_to[key.lane] = max(self._known_to.get(key.lane, 0), key.index + 1)
 
-    def _sort_out(self, references: "dict[BlockKey, ObjectRef[Any]]") -> dict[BlockKey, Block | StreamError]:
+    def _sort_out(self, ended: "list[Found[ObjectRef[Any]]]") -> dict[BlockKey, Block | StreamError]:
         outcomes: dict[BlockKey, Block | StreamError] = {}
         lost: list[tuple[BlockKey, str]] = []
         trouble: RayError | None = None
-        for key, reference in references.items():
+        for key, reference, is_old in ended:
             try:
                 outcomes[key] = ray.get(reference)
             except (RayTaskError, ActorDiedError) as error:
-                outcomes[key] = stream_error(f"make block {key.index} of class {key.class_index}", error)
                 lost.append((key, reference.hex()))
+                if not is_old:
+                    outcomes[key] = stream_error(f"make block {key.index} of class {key.class_index}", error)
             except RayError as error:
                 lost.append((key, reference.hex()))
                 trouble = error
         self._connection.call("lost", lost)
         if trouble is not None:
-            self._references.clear()
+            self._found.clear()
             self._known_to.clear()
             self._delivery.endure(trouble)
         return outcomes

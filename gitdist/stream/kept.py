@@ -3,62 +3,75 @@
     STORE/blocks/<hash of all that determines a block>/<replicate>-<class>-<index>.block
         checksum of the rest, 16 bytes | sources, little-endian int64 | images, uint8
 
-A file is there whole or not at all; one that damage has changed is seen by its checksum, removed, and made again.
+A file is there whole or not at all; one that damage has changed is seen by its checksum, removed, and made again. The
+folder grows as far as the store's bound allows; blocks beyond that are made and delivered, but not kept.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from gitdist.compute import Compute
 from gitdist.disk import disk_trouble, write_atomic
+from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.store import content_key
+from gitdist.store.manifest import checksum
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 BLOCKS = "blocks"  # their folder in a store
 BLOCK_FORMAT = 1
 _CHECKSUM_BYTES = 16
+_PORTION_BYTES = 64 * 2**20  # the folder grows by so much, at most, between two looks at the store
 _SOURCE = np.dtype("<i8")
 
 
-def block_spec(
-    fingerprint: str, generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: Compute
-) -> dict[str, Any]:
-    """Return everything that determines the blocks of a stream, but for their keys.
-
-    ``store.content_key(BLOCKS, spec)`` names the folder that keeps them.
+def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: str) -> dict[str, Any]:
+    """Return everything that determines the draws of an image, but for their names, as JSON values.
 
     Args:
-        fingerprint: the data set's.
         generator: the generator's spec.
-        artefact: directory of its trained weights, whose name is their hash; None where nothing is trained.
-        stream: seed, block size and compilation.
-        compute: where and in which precision the server draws.
+        artefact: directory of its trained weights; None where nothing is trained. Its name is the hash of a spec, and
+            two trainings of one spec may end with different weights, so these are part of what is returned.
+        stream: seed and compilation, which is for one block size.
+        compute: the name of how the server computes.
+
+    Raises:
+        OSError: the weights cannot be read.
     """
     return {
-        "format": BLOCK_FORMAT,
-        "data": fingerprint,
         "generator": generator.kind,
         "artefact": artefact.name if artefact else None,
+        "weights": checksum(artefact / WEIGHTS_FILE) if artefact else None,
         "seed": stream.seed,
-        "block_size": stream.block_size,
-        "compiled": stream.compile,
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "torch": torch.__version__,
+        "compiled": stream.block_size if stream.compile else None,
+        "compute": compute,
     }
+
+
+def block_key(fingerprint: str, block_size: int, draws: Mapping[str, Any]) -> str:
+    """Return the name of the folder of all blocks that are determined by data set, block size and draws."""
+    return content_key(BLOCKS, {"format": BLOCK_FORMAT, "data": fingerprint, "block_size": block_size, **draws})
 
 
 class BlockFolder:
     """The blocks in one directory; for several processes on several hosts at once."""
 
-    def __init__(self, directory: Path, layout: Layout) -> None:
-        """Look into ``directory``, which ``save`` makes where it is missing; all its blocks have this layout."""
-        self._directory = directory
-        self._layout = layout
+    def __init__(
+        self, directory: Path, layout: Layout, room: Callable[[int], int] = lambda num_bytes: num_bytes
+    ) -> None:
+        """Look into a directory.
+
+        Args:
+            directory: ``save`` makes it where it is missing.
+            layout: that of all its blocks.
+            room: makes room for so many bytes and tells how many it may grow by, as ``Store.room``.
+        """
+        self._directory, self._layout, self._room = directory, layout, room
+        self._portion = 0  # bytes to grow by before the next look
+        self._is_full = False
 
     def load(self, key: BlockKey) -> Block | None:
         """Return a block, read-only; None where it is not there, or was damaged and has been removed.
@@ -82,16 +95,27 @@ class BlockFolder:
         images = np.frombuffer(rest, np.uint8, offset=sources.nbytes)
         return Block(images.reshape(size, *self._layout.image_shape), sources.astype(np.int64, copy=False))
 
-    def save(self, key: BlockKey, block: Block) -> None:
-        """Write a block.
+    def save(self, key: BlockKey, block: Block) -> bool:
+        """Write a block where there is room, and tell whether there was; once there was none, there is none any more.
 
         Raises:
             DiskTrouble: the disk does not take it; nothing of it is left there.
         """
+        if not self._take(self._layout.block_bytes + _CHECKSUM_BYTES):
+            return False
         rest = block.sources.astype(_SOURCE, copy=False).tobytes() + block.images.tobytes()
         with disk_trouble(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         write_atomic(self._file(key), _checksum(key, rest) + rest)
+        return True
+
+    def _take(self, num_bytes: int) -> bool:
+        if num_bytes > self._portion and not self._is_full:
+            wanted = max(num_bytes, _PORTION_BYTES)
+            self._portion = min(self._room(wanted), wanted)
+            self._is_full = num_bytes > self._portion
+        self._portion -= num_bytes
+        return not self._is_full
 
     def _file(self, key: BlockKey) -> Path:
         return self._directory / f"{key.replicate}-{key.class_index}-{key.index}.block"

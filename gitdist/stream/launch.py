@@ -5,6 +5,7 @@
 ``launch_stream`` waits until every server has loaded; what fails there ends the launch with the cause.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gitdist.spec import Share
 from gitdist.stream.connection import stream_error
 from gitdist.stream.keys import Layout
 from gitdist.stream.router import Router, RouterStats
+from gitdist.stream.routing import safe_window
 from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
@@ -24,12 +26,22 @@ _SERVER_TASK_RETRIES = 3  # a block that kills its server every time must fail, 
 
 
 class StreamHandle:
-    """A running stream; it lives as long as this handle and the process that launched it."""
+    """A running stream; it lives as long as this handle and the process that launched it.
 
-    def __init__(self, router_name: str, router: Any, servers: list[Any], layout: Layout) -> None:
-        """Hold the actors of a stream that is up; ``router_name`` is what clients connect to."""
-        self.router_name = router_name
-        self.layout = layout
+    Attributes:
+        router_name: what clients connect to.
+        layout: block size and image shape.
+        draws: everything that determines the servers' draws, as they say.
+        block_key: the name of the folder of the store where such blocks are kept.
+        note: what its user should know; empty where all is as asked.
+    """
+
+    def __init__(self, router_name: str, router: Any, servers: list[Any], server: ServerStats, note: str) -> None:
+        """Hold the actors of a stream that is up; ``server`` is what each server says of itself."""
+        self.router_name, self.note = router_name, note
+        self.layout: Layout = server.layout
+        self.draws: Mapping[str, Any] = server.draws
+        self.block_key: str = server.block_key
         self._router = router
         self._servers = servers
         self._asked: list[Any] = []  # answers of the servers that are to come
@@ -106,17 +118,17 @@ def launch_stream(study: str, config: ServerConfig, share: Share, start_limit_s:
             servers.append(_start_server(name, config, share))
         stats: list[ServerStats] = ray.get([server.stats.remote() for server in servers], timeout=start_limit_s)
         _check_alike(stats)
-        layout, window_bytes = stats[0].layout, config.stream.window_mb * 2**20
+        window_bytes, note = _window(config.stream.window_mb, servers)
         router_name = f"gitdist-{study}-router"
         router_actor = ray.remote(num_cpus=0)(Router).options(name=router_name, **_RESTARTING)
-        router = router_actor.remote(names, layout, window_bytes)
+        router = router_actor.remote(names, stats[0].layout, window_bytes)
     except (RayError, ValueError) as error:
         _end(servers)
         raise stream_error(f"start {config.stream.servers} server(s) of {share.cpu:g} CPUs each", error) from error
     except StreamError:
         _end(servers)
         raise
-    return StreamHandle(router_name, router, servers, layout)
+    return StreamHandle(router_name, router, servers, stats[0], note)
 
 
 def _start_server(name: str, config: ServerConfig, share: Share) -> Any:
@@ -127,12 +139,29 @@ def _start_server(name: str, config: ServerConfig, share: Share) -> Any:
 
 def _check_alike(stats: list[ServerStats]) -> None:
     """Refuse servers whose blocks would differ: which server answers must not matter."""
-    kinds = sorted({server.compute for server in stats})
+    kinds = sorted({server.draws["compute"] for server in stats})
     if len(kinds) > 1:
         raise StreamError(
             f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "
-            "set stream.precision, or give all of them the same resources.server.gpu"
+            "set stream.precision, or lower stream.servers until nodes of one kind hold them"
         )
+
+
+def _window(asked_mb: int | None, servers: list[Any]) -> tuple[int, str]:
+    """Return the bytes of the window, and a line where they are fewer than asked for."""
+    nodes: list[str] = ray.get([server.__ray_call__.remote(_node) for server in servers])
+    stores = {node["NodeID"]: node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    safe = safe_window(nodes, stores)
+    if asked_mb is None or asked_mb * 2**20 <= safe:
+        return safe if asked_mb is None else asked_mb * 2**20, ""
+    return safe, (
+        f"stream.window_mb must be {safe // 2**20} at most, what the servers' object stores keep without spilling, "
+        f"but is {asked_mb}; going on with {safe // 2**20}: lower it, or start Ray with more --object-store-memory"
+    )
+
+
+def _node(server: GeneratorServer) -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 def _end(actors: list[Any]) -> None:

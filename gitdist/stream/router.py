@@ -12,6 +12,7 @@ those that somebody waits for: at most two a server are outstanding when one is 
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import ray
 from ray import ObjectRef
 
 from gitdist.stream.keys import BlockKey, Layout, Span
-from gitdist.stream.routing import Prepared, Window, blocks_within, choose_server, num_to_prepare
+from gitdist.stream.routing import Found, Prepared, Window, blocks_within, choose_server, num_to_prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class Router:
             window_bytes: bytes of blocks kept for clients to come, ballast included.
         """
         self._servers = [ray.get_actor(name) for name in servers]
+        self._life = secrets.token_hex(8)
         self._layout = layout
         self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, layout))
         self._tasks: dict[BlockKey, _Task] = {}
@@ -77,7 +79,7 @@ class Router:
         self._prepared = 0
         self._regenerated = 0
 
-    def refs(self, keys: Sequence[BlockKey], spans: Sequence[Span] = ()) -> "list[tuple[BlockKey, ObjectRef[Any]]]":
+    def refs(self, keys: Sequence[BlockKey], spans: Sequence[Span] = ()) -> "list[Found[ObjectRef[Any]]]":
         """Return references to blocks, having those made that are not there.
 
         Args:
@@ -85,17 +87,17 @@ class Router:
             spans: blocks to deliver as well as far as they are made; of each span, those before the first missing one.
 
         Returns:
-            block and reference, the block made or being made.
+            the references, and whether the makings behind them had ended, well or not.
         """
         self._calls += 1
         self._settle()
-        found = [(key, self._find(key) or self._make(key)) for key in keys]
+        found = [self._found(key) for key in keys]
         for span in spans:
             for key in span.keys():
                 reference = self._window.get(key)
                 if reference is None:
                     break
-                found.append((key, reference))
+                found.append(Found(key, reference, ended=True))
         return found
 
     def prepare(self, keys: Sequence[BlockKey]) -> "Prepared[ObjectRef[Any]]":
@@ -118,7 +120,7 @@ class Router:
                 self._prepared += 1
                 making.append(self._make(key))
         full = len(self._window) + len(self._tasks) >= self._window.capacity
-        return Prepared(there, making, full)
+        return Prepared(self._life, there, making, full)
 
     def lost(self, references: Sequence[tuple[BlockKey, str]]) -> None:
         """Forget references that do not deliver.
@@ -146,6 +148,10 @@ class Router:
             kept=len(self._window),
             outstanding=tuple(self._outstanding),
         )
+
+    def _found(self, key: BlockKey) -> "Found[ObjectRef[Any]]":
+        kept = self._window.get(key)
+        return Found(key, kept or self._find(key) or self._make(key), ended=kept is not None)
 
     def _find(self, key: BlockKey) -> "ObjectRef[Any] | None":
         task = self._tasks.get(key)

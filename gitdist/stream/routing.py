@@ -1,25 +1,42 @@
 """The router's decisions, without Ray: which server makes a block, which references are kept, what is made ahead."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from gitdist.stream.keys import BlockKey, Layout
 
 Reference = TypeVar("Reference")
 
+_SAFE_SHARE = 0.6  # of an object store: Ray spills from 0.8 on, and clients hold blocks that have left the window
 _AHEAD_PER_SERVER = 2  # blocks: one that is being made and one to go on with, so a request waits for at most two
+
+
+class Found(NamedTuple, Generic[Reference]):
+    """A block's reference, as a router hands it out.
+
+    Attributes:
+        key: the block.
+        reference: to it.
+        ended: its making had ended before it was asked for now.
+    """
+
+    key: BlockKey
+    reference: Reference
+    ended: bool
 
 
 class Prepared(NamedTuple, Generic[Reference]):
     """What a router says to a client that prepares.
 
     Attributes:
+        router: the name of this life of the router; what an earlier one had made has gone with it.
         there: blocks, of those that were named, that are made.
         making: references to those that are being made.
         full: no block can be made ahead any more without letting go of another.
     """
 
+    router: str
     there: list[BlockKey]
     making: list[Reference]
     full: bool
@@ -54,6 +71,16 @@ def num_to_prepare(outstanding: Sequence[int], num_kept: int, capacity: int) -> 
 def blocks_within(num_bytes: int, layout: Layout) -> int:
     """Return how many blocks, with their ballast, fit into ``num_bytes``; at least one."""
     return max(1, num_bytes // (layout.block_bytes + layout.ballast_bytes))
+
+
+def safe_window(nodes: Sequence[str], store_bytes: Mapping[str, float]) -> int:
+    """Return how many bytes of blocks the object stores of the servers' nodes keep without spilling.
+
+    Args:
+        nodes: of each server, the node it is on; all make equally many blocks.
+        store_bytes: of each node, the size of its object store.
+    """
+    return int(min(_SAFE_SHARE * store_bytes[node] * len(nodes) / count for node, count in Counter(nodes).items()))
 
 
 class Window(Generic[Reference]):

@@ -9,9 +9,11 @@ repeats the calls it had not answered.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,9 @@ from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, StreamSpec
-from gitdist.store import content_key
+from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker, MakerStats
-from gitdist.stream.kept import BLOCKS, BlockFolder, block_spec
+from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 
@@ -36,7 +38,7 @@ class ServerConfig:
         artefact: directory of its trained weights; None where nothing is trained.
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
         device: where it computes; None = a GPU if one is visible.
-        kept: the store's directory of blocks kept on disk, read and added to; None = none are kept.
+        store: where blocks are kept on disk, read and added to; None = none are kept.
     """
 
     dataset: Path
@@ -44,31 +46,12 @@ class ServerConfig:
     artefact: Path | None
     stream: StreamSpec
     device: str | None = None
-    kept: Path | None = None
+    store: Store | None = None
 
     @property
     def compute(self) -> Compute:
         """Device and precision of this process."""
         return Compute.resolve(self.stream.precision, self.device)
-
-    @property
-    def block_key(self) -> str:
-        """The name of the folder of all blocks that are equal to those this process would make.
-
-        Raises:
-            DataError: the data set cannot be read.
-        """
-        fingerprint = Dataset.open(self.dataset).fingerprint
-        spec = block_spec(fingerprint, self.generator, self.artefact, self.stream, self.compute)
-        return content_key(BLOCKS, spec)
-
-    def open_folder(self, layout: Layout) -> BlockFolder | None:
-        """Return the kept blocks that are equal to those this process would make; None where none are kept.
-
-        Raises:
-            DataError: the data set cannot be read.
-        """
-        return BlockFolder(self.kept / self.block_key, layout) if self.kept else None
 
     def build_maker(self) -> BlockMaker:
         """Load data set and generator and return the maker of the stream's blocks.
@@ -88,11 +71,20 @@ class ServerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStats:
-    """A server's process, how it computes, its layout and what it has done since it started."""
+    """A server's process, what it makes, and what it has done since it started.
+
+    Attributes:
+        pid: process id.
+        layout: block size and image shape.
+        draws: everything that determines its draws; see ``kept.draw_spec``.
+        block_key: the name of the folder of all blocks that are equal to its own.
+        done: its work.
+    """
 
     pid: int
-    compute: str
     layout: Layout
+    draws: Mapping[str, Any]
+    block_key: str
     done: MakerStats
 
 
@@ -112,8 +104,21 @@ class GeneratorServer:
         return self._config.build_maker()
 
     @cached_property
+    def _draws(self) -> Mapping[str, Any]:
+        config = self._config
+        return draw_spec(config.generator, config.artefact, config.stream, config.compute.name)
+
+    @cached_property
+    def _block_key(self) -> str:
+        fingerprint = Dataset.open(self._config.dataset).fingerprint
+        return block_key(fingerprint, self._maker.layout.block_size, self._draws)
+
+    @cached_property
     def _folder(self) -> BlockFolder | None:
-        return self._config.open_folder(self._maker.layout)
+        store = self._config.store
+        if store is None:
+            return None
+        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room)
 
     def make(self, key: BlockKey) -> Block:
         """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.
@@ -132,12 +137,9 @@ class GeneratorServer:
 
     def stats(self) -> ServerStats:
         """Return what this server has done."""
-        compute = self._config.compute
+        maker = self._maker
         return ServerStats(
-            pid=os.getpid(),
-            compute=f"{compute.device.type} {compute.precision}",
-            layout=self._maker.layout,
-            done=self._maker.stats,
+            pid=os.getpid(), layout=maker.layout, draws=self._draws, block_key=self._block_key, done=maker.stats
         )
 
     def _kept(self, key: BlockKey) -> Block | None:
@@ -148,5 +150,5 @@ class GeneratorServer:
     def _made(self, key: BlockKey) -> Block:
         block = self._maker.make(key)
         if self._folder:
-            self._folder.save(key, block)
+            self._maker.stats.unkept += not self._folder.save(key, block)
         return block

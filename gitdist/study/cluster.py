@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -16,7 +16,6 @@ from gitdist.study.watchdog import watched
 
 NAMESPACE = "gitdist"
 _CONNECT_S = 5.0
-_OBJECT_STORE_BYTES = 2**30  # of a Ray that the study starts itself; blocks beyond it spill to disk
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ def connected(
     if address == "local":
         options |= {
             "num_cpus": _local_cpus(resources, num_servers),
-            "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
@@ -106,8 +104,13 @@ def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
     return Room(at_once, f"{at_once} trial(s) at once, {beside}")
 
 
-def check_training(share: Share) -> None:
-    """Refuse a generator training that the connected cluster never has room for.
+def check_alone(share: Share, field: Literal["training", "server"], task: str) -> None:
+    """Refuse a task, which runs while nothing else does, that the connected cluster never has room for.
+
+    Args:
+        share: what it takes.
+        field: of ``resources``, which says so.
+        task: what it does: "train the generator".
 
     Raises:
         StudyError: it asks for more than there is.
@@ -116,8 +119,8 @@ def check_training(share: Share) -> None:
     for kind, need in (("CPU", share.cpu), ("GPU", share.gpu)):
         if need > total[kind]:
             raise StudyError(
-                f"resources.training asks for {need:g} {kind} to train the generator, but the cluster has "
-                f"{total[kind]:g}; lower resources.training"
+                f"resources.{field} asks for {need:g} {kind} to {task}, but the cluster has {total[kind]:g}; "
+                f"lower resources.{field}"
             )
 
 
@@ -135,5 +138,6 @@ def _unreachable(address: str, reason: str) -> StudyError:
 
 def _local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
     """Return the CPUs to declare: those of the machine, or more where even one trial needs more (they then share)."""
-    needed = max(num_servers * resources.server.cpu + resources.trial.cpu, resources.training.cpu)
+    together = num_servers * resources.server.cpu + resources.trial.cpu
+    needed = max(together, resources.training.cpu, resources.server.cpu)
     return max(os.cpu_count() or 1, int(-(-needed // 1)))

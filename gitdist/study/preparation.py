@@ -22,7 +22,7 @@ from gitdist.generator.artefact import find_generator, generator_artefact
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, Share
 from gitdist.store import Store
-from gitdist.study.cluster import check_training
+from gitdist.study.cluster import check_alone
 from gitdist.study.remote import for_the_user
 
 _PAST_STEPS = 200  # of a generator found in the store
@@ -62,7 +62,7 @@ def obtain_generator(
     found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
         return TrainedGenerator(found, 0.0, past_steps(found))
-    check_training(share)
+    check_alone(share, "training", "train the generator")
     # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
     options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
     task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)

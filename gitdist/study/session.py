@@ -24,7 +24,7 @@ from gitdist.generator.artefact import load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
-from gitdist.study.cluster import connected, find_room
+from gitdist.study.cluster import check_alone, connected, find_room
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
 from gitdist.study.events import Observer, Observers, Outcome, Row
@@ -91,6 +91,8 @@ class StudySession:
         num_servers = spec.stream.servers if spec.sharing.stream else 0
         with connected(address, spec.resources, num_servers, self._ray_died):
             room = find_room(spec.resources, num_servers)
+            if not num_servers and self._dataset.nuisance == "none":
+                check_alone(spec.resources.server, "server", "transform the images that eKLD is measured on")
             generator = self._obtain_generator()
             self._display.say(room.note)
             with supplied(self._study, generator) as supply:

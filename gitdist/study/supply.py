@@ -3,19 +3,16 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from ray.exceptions import RayError
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
-from gitdist.spec import Share, StudySpec
+from gitdist.spec import Share, StreamSpec, StudySpec
 from gitdist.store import Store
 from gitdist.stream.blocks import MakerStats
 from gitdist.stream.kept import BLOCKS
@@ -29,7 +26,7 @@ from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator
 from gitdist.study.worker import TrialContext
-from gitdist.trial.evaluation import EkldRequest, Transform, ekld_set
+from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.stages import KIND as PREFIX
 
 _LAST_ACCOUNT_S = 60.0  # for servers to say at the end what they have done
@@ -56,21 +53,22 @@ def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply
     if not study.spec.sharing.stream:
         yield Supply(study, generator, None)
         return
-    with _launched(study, generator) as stream:
+    with _launched(study, generator, study.spec.stream) as stream:
         yield Supply(study, generator, stream)
 
 
 @contextmanager
-def _launched(study: OwnedStudy, generator: TrainedGenerator) -> Iterator[StreamHandle]:
+def _launched(study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec) -> Iterator[StreamHandle]:
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
-    config = _server_config(study, generator, share)
-    if config.stream.keep:
-        config = replace(config, kept=study.store.root / BLOCKS)
-        study.store.use(BLOCKS, config.block_key)
-    stream = launch_stream(name, config, share)
+    kept = Store(study.store.root, max_bytes=study.store.max_bytes) if spec.keep else None
+    stream = launch_stream(name, replace(_server_config(study, generator, share), stream=spec, store=kept), share)
     try:
+        if kept:
+            study.store.use(BLOCKS, stream.block_key)
+        if stream.note:
+            study.display.say(stream.note)
         yield stream
     finally:
         stream.shutdown()
@@ -94,6 +92,7 @@ class Supply(Observer):
         self._study, self._generator, self._stream = study, generator, stream
         self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
         self._held: set[TrialId] = set()  # those whose prefix this process holds
+        self._told_full = False
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -110,34 +109,26 @@ class Supply(Observer):
 
     def ekld_place(self, split: Literal["validation", "test"]) -> Path:
         """Return the directory of a split's eKLD images, made if they are not in the store."""
-        study = self._study
-        evaluation, known = study.spec.evaluation, study.dataset.nuisance != "none"
+        study, evaluation = self._study, self._study.spec.evaluation
         final = split == "test"
         request = EkldRequest(
             split=split,
             images_per_class=evaluation.final_images_per_class if final else evaluation.epoch_images_per_class,
             transformations=evaluation.final_transformations if final else evaluation.epoch_transformations,
             seed=evaluation.seed,
-            under="nuisance" if known else "generator",
-            key={} if known else self._generator_key(),
         )
-        with self._transforming() as transform:
-            return ekld_set(study.dataset, request, study.store, transform).directory
+        if study.dataset.nuisance != "none":
+            return ekld_set(study.dataset, request, study.store).directory
+        with self._any_stream() as stream:
+            request = replace(request, under="generator", key=stream.draws)
+            return ekld_set(study.dataset, request, study.store, stream.transform).directory
 
-    @contextmanager
-    def _transforming(self) -> Iterator[Transform]:
-        """Lend the stream's second verb; without a shared stream, that of one launched at the first use."""
-        with ExitStack() as stack:
-            streams = [self._stream] if self._stream else []
-
-            def transform(
-                images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int
-            ) -> NDArray[np.uint8]:
-                if not streams:
-                    streams.append(stack.enter_context(_launched(self._study, self._generator)))
-                return streams[0].transform(images, clean, name, index)
-
-            yield transform
+    def _any_stream(self) -> AbstractContextManager[StreamHandle]:
+        """Lend the shared stream, else one of a single server that is launched for this."""
+        if self._stream:
+            return nullcontext(self._stream)
+        alone = self._study.spec.stream.model_copy(update={"servers": 1, "keep": False})
+        return _launched(self._study, self._generator, alone)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Hold the prefix that a trial took, for those that come later; its worker holds it no longer than it runs."""
@@ -162,6 +153,12 @@ class Supply(Observer):
 
     def _account(self, servers: Sequence[ServerStats] | None) -> None:
         self._done |= {(place, server.pid): server.done for place, server in enumerate(servers or ())}
+        if not self._told_full and any(done.unkept for done in self._done.values()):
+            self._told_full = True
+            self._study.display.say(
+                "stream.keep: the store is as large as store.max_gb allows, and running studies hold what is in it; "
+                "more blocks are made but not kept: raise store.max_gb to keep them"
+            )
         figures = {
             "wall_s": time.perf_counter() - self._study.began,
             "generated_images": sum(done.images for done in self._done.values()),
@@ -172,14 +169,3 @@ class Supply(Observer):
         with disk_trouble(page):
             page.parent.mkdir(exist_ok=True)
         write_atomic(page, json.dumps(figures, indent=2).encode())
-
-    def _generator_key(self) -> dict[str, Any]:
-        spec, artefact = self._study.spec, self._generator.artefact
-        compute = Compute.resolve(spec.stream.precision, spec.resources.server.device)
-        return {
-            "kind": spec.generator.kind,
-            "artefact": artefact.name if artefact else None,
-            "seed": spec.stream.seed,
-            "precision": compute.precision,
-            "compiled": spec.stream.compile,
-        }

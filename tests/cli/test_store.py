@@ -86,6 +86,13 @@ def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
     for path in (*rubbish, *kept):
         path.mkdir()
         (path / "file").write_bytes(bytes(1000))
+    blocks = store / "blocks" / ("0" * 20)
+    halves = [blocks / f".0-1-2.block.{number}.tmp" for number in range(2)]
+    for path in (blocks / "0-1-1.block", *halves):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1000))
+    age(halves[0], 4000)
+    rubbish, kept = [*rubbish, halves[0]], [*kept, halves[1], blocks / "0-1-1.block"]
     age(rubbish[1], 4000)
     age(rubbish[2], 31 * DAY_S)
     age(rubbish[3], 4000)
@@ -93,12 +100,12 @@ def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
     age(kept[1], 29 * DAY_S)
     told = collected(results, dry_run=True)
     assert all(path.exists() for path in (*rubbish, *kept))
-    assert collected(results)[:-1] == told[:-1] and len(told) == 5
+    assert collected(results)[:-1] == told[:-1] and len(told) == 6
     assert told[0] == f"damaged artefact damaged-thing-{key}.abc: 1.0 kB"
-    assert told[-1] == "would remove 4 items, 4.0 kB"
+    assert told[-1] == "would remove 5 items, 5.0 kB"
     assert not list((store / "locks").glob("fetched-*"))
     assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
-    assert kinds(results) == ["dataset", "generator"]
+    assert kinds(results) == ["dataset", "generator", "blocks"]
     assert collected(results) == ["removed 0 items, 0 bytes"]
 
 

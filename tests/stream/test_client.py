@@ -22,6 +22,7 @@ from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
 from gitdist.stream.launch import StreamHandle
 from gitdist.stream.router import Router
+from gitdist.stream.routing import Found
 from gitdist.stream.server import ServerConfig
 from tests.disks import fill, small_disk
 from tests.stream.streams import assert_same, connected, keys_of, running
@@ -169,8 +170,9 @@ def test_servers_share_a_hot_class_and_keep_their_classes_when_idle(slow: Slow) 
 
 def test_full_disk_reaches_whoever_waits_in_one_line(config: Config, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
+        keeping = replace(config(), store=Store(disk))
         fill(disk)
-        with running(replace(config(), kept=disk / "blocks")) as handle, connected(handle) as client:
+        with running(keeping) as handle, connected(handle) as client:
             with pytest.raises(StreamError, match="make block 0 of class 2, but DiskTrouble: the disk must") as caught:
                 client.get([BlockKey(2, 0)])
             assert "\n" not in str(caught.value)
@@ -300,7 +302,7 @@ def test_patience_ends_where_the_router_answers_but_every_block_is_lost(slow: Sl
 
     class LosingRouter(Router):
         def refs(self, keys: Any, spans: Any = ()) -> Any:
-            return [(key, reference) for key in keys]
+            return [Found(key, reference, ended=False) for key in keys]
 
     owner = ray.remote(num_cpus=0)(Owner).remote()
     (reference,) = ray.get(owner.begin.remote())

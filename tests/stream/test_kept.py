@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +8,14 @@ import pytest
 import torch
 
 from gitdist.compute import Compute
-from gitdist.data.dataset import Dataset
 from gitdist.errors import DiskTrouble
-from gitdist.spec import IdentitySpec, OracleSpec, StreamSpec
-from gitdist.store import content_key
+from gitdist.generator.training import WEIGHTS_FILE
+from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, StreamSpec
+from gitdist.store import Store
+from gitdist.store.inventory import take_inventory
+from gitdist.store.layout import Layout as StoreLayout
 from gitdist.stream.blocks import Block, BlockKey
-from gitdist.stream.kept import BlockFolder, block_spec
+from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.server import GeneratorServer, ServerConfig
 from tests.disks import fill, small_disk
 
@@ -25,13 +29,17 @@ def config(digits_directory: Path, tmp_path: Path) -> ServerConfig:
         generator=OracleSpec(),
         artefact=None,
         stream=StreamSpec(block_size=20, keep=True),
-        kept=tmp_path / "blocks",
+        store=Store(tmp_path),
     )
 
 
 def files(config: ServerConfig) -> list[Path]:
-    assert config.kept is not None
-    return sorted(config.kept.glob("*/*"))
+    return sorted(folder_of(config).glob("[!.]*"))
+
+
+def folder_of(config: ServerConfig) -> Path:
+    assert config.store is not None
+    return config.store.root / BLOCKS / GeneratorServer(config, 1).stats().block_key
 
 
 def assert_same(block: Block, other: Block) -> None:
@@ -74,8 +82,7 @@ def test_damaged_file_is_removed_and_made_again(config: ServerConfig, damage: An
     first.make(BlockKey(3, 2))
     file = next(file for file in files(config) if file.name == "0-3-1.block")
     damage(file)
-    folder = config.open_folder(first.stats().layout)
-    assert folder is not None and folder.load(KEY) is None
+    assert BlockFolder(folder_of(config), first.stats().layout).load(KEY) is None
     assert not file.exists()
     second = GeneratorServer(config, 1)
     assert_same(second.make(KEY), whole)
@@ -99,22 +106,58 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
         assert_same(loaded, block)
 
 
-def test_whatever_determines_a_block_names_its_folder(digits: Dataset) -> None:
-    float32, bf16 = (Compute.resolve(precision, "cpu") for precision in ("float32", "bf16"))
-    on_gpu = Compute(device=torch.device("cuda"), bf16=False)
-    stream = StreamSpec()
-    specs = [
-        block_spec("data", OracleSpec(), None, stream, float32),
-        block_spec("other data", OracleSpec(), None, stream, float32),
-        block_spec("data", IdentitySpec(), None, stream, float32),
-        block_spec("data", OracleSpec(), Path("weights"), stream, float32),
-        block_spec("data", OracleSpec(), None, StreamSpec(seed=1), float32),
-        block_spec("data", OracleSpec(), None, StreamSpec(block_size=32), float32),
-        block_spec("data", OracleSpec(), None, StreamSpec(compile=True), float32),
-        block_spec("data", OracleSpec(), None, stream, bf16),
-        block_spec("data", OracleSpec(), None, stream, on_gpu),
+def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: ServerConfig) -> None:
+    assert config.store is not None
+    GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), 1).make(KEY)
+    block_bytes = config.build_maker().layout.block_bytes + 16
+    bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
+    server = GeneratorServer(bounded, 1)
+    with config.store.holding("study"):
+        config.store.use(BLOCKS, server.stats().block_key)
+        made = [server.make(BlockKey(3, index)) for index in range(5)]
+        assert len(files(bounded)) == 3 and server.stats().done.unkept == 2
+        (entry,) = take_inventory(StoreLayout(config.store.root))  # what nobody held has gone
+        assert entry.num_bytes <= 3 * block_bytes and entry.held_by == {"study"}
+        assert_same(made[4], config.build_maker().make(BlockKey(3, 4)))
+
+
+def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:
+    trained, again = tmp_path / "trained", tmp_path / "again" / "trained"  # of one spec, to different weights
+    for directory, weights in ((trained, b"some"), (again, b"others")):
+        directory.mkdir(parents=True)
+        (directory / WEIGHTS_FILE).write_bytes(weights)
+    cpu, bf16, cuda = "cpu float32, torch 2", "cpu bf16, torch 2", "cuda H100 float32, torch 2"
+
+    def key(
+        generator: GeneratorSpec | None = None,
+        artefact: Path | None = None,
+        compute: str = cpu,
+        data: str = "data",
+        **stream: Any,
+    ) -> str:
+        spec = StreamSpec(**stream)
+        return block_key(data, spec.block_size, draw_spec(generator or OracleSpec(), artefact, spec, compute))
+
+    keys = [
+        key(),
+        key(data="other data"),
+        key(IdentitySpec()),
+        key(artefact=trained),
+        key(artefact=again),
+        key(seed=1),
+        key(block_size=32),
+        key(compile=True),
+        key(compute=bf16),
+        key(compute=cuda),
     ]
-    assert len({content_key("blocks", spec) for spec in specs}) == len(specs)
-    elsewhere = StreamSpec(servers=2, lookahead=5, window_mb=1, keep=True, per_seed=True)
-    assert block_spec("data", OracleSpec(), None, elsewhere, float32) == specs[0]
-    assert block_spec("data", OracleSpec(), Path("/store/weights"), stream, float32) == specs[3]
+    assert len(set(keys)) == len(keys)
+    assert key(servers=2, lookahead=5, window_mb=1, keep=True, per_seed=True) == keys[0]
+    assert key(artefact=shutil.copytree(trained, tmp_path / "elsewhere" / "trained")) == keys[3]
+
+
+def test_server_tells_how_it_computes(config: ServerConfig) -> None:
+    stats = GeneratorServer(replace(config, device="cpu"), 1).stats()
+    assert stats.draws["compute"] == f"cpu {Compute.resolve(device='cpu').precision}, torch {torch.__version__}"
+    other = replace(config, stream=config.stream.model_copy(update={"block_size": 10}))
+    assert GeneratorServer(other, 1).stats().draws == stats.draws
+    assert GeneratorServer(other, 1).stats().block_key != stats.block_key

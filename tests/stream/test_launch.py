@@ -25,7 +25,7 @@ def oracle(directory: Path, **stream: int) -> ServerConfig:
 
 @pytest.fixture(scope="module")
 def two_servers(digits_directory: Path, ray_cluster: None) -> Iterator[StreamHandle]:
-    handle = launch_stream("two", oracle(digits_directory, servers=2), Share(cpu=0.5))
+    handle = launch_stream("two", oracle(digits_directory, servers=2, window_mb=10**6), Share(cpu=0.5))
     yield handle
     handle.shutdown()
 
@@ -36,6 +36,13 @@ def test_transforming_through_the_stream_equals_transforming_here(digits: Datase
     np.testing.assert_array_equal(two_servers.transform(images, clean, "preview", 1), expected)
     with pytest.raises(StreamError, match="transform 100 images, but "):
         two_servers.transform(images, clean[:50], "preview")
+
+
+def test_no_larger_window_is_kept_than_the_object_store_holds(two_servers: StreamHandle) -> None:
+    size = ray.cluster_resources()["object_store_memory"]
+    at_most = int(0.6 * size) // 2**20
+    assert two_servers.note.startswith(f"stream.window_mb must be {at_most} at most, ")
+    assert "\n" not in two_servers.note
 
 
 def test_running_stream_is_not_started_twice(digits_directory: Path, two_servers: StreamHandle) -> None:

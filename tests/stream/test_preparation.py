@@ -1,16 +1,22 @@
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 
+from gitdist.errors import StreamError
 from gitdist.spec import OracleSpec, StreamSpec
+from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import BlockKey, DrawStream
 from gitdist.stream.launch import StreamHandle
 from gitdist.stream.router import RouterStats
 from gitdist.stream.server import ServerConfig
-from tests.stream.streams import connected, keys_of, running
+from tests.disks import fill, small_disk
+from tests.stream.streams import assert_same, connected, keys_of, running
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -82,13 +88,62 @@ def test_servers_sit_idle_once_a_client_that_prepared_is_dead(digits_directory: 
         assert handle.stats()[0].blocks == made + 4
 
 
-def test_no_more_is_prepared_than_the_window_holds(digits_directory: Path) -> None:
+def test_no_more_is_prepared_than_the_window_holds_and_a_new_routers_is_filled_again(digits_directory: Path) -> None:
     plan = keys_of(range(1), range(8))
     small = oracle(digits_directory, block_size=500, window_mb=1)  # a block has 396,000 bytes, so 1 MiB keeps two
     with running(small) as handle, connected(handle) as client:
+        assert not handle.note
         client.prepare(plan)
         until(lambda: router_of(handle).blocks == 2)
         with connected(handle) as other:
             other.get(plan[:2])
         router = handle.stats()[0]
-    assert (router.prepared, router.blocks, router.kept, router.regenerated) == (2, 2, 2, 0)
+        assert (router.prepared, router.blocks, router.kept, router.regenerated) == (2, 2, 2, 0)
+        os.kill(router.pid, signal.SIGKILL)
+        until(lambda: (now := router_of(handle)).pid != router.pid and now.kept == 2)
+        again, servers = handle.stats()
+        assert again.pid != router.pid
+        assert (again.prepared, again.blocks, servers[0].done.blocks) == (2, 2, 4)
+
+
+def test_failure_ahead_of_time_is_no_answer_to_who_asks_later(digits_directory: Path, tmp_path: Path) -> None:
+    good, bad = BlockKey(2, 0), BlockKey(77, 0)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        config = replace(oracle(digits_directory), store=Store(disk))
+        with running(config) as handle, connected(handle) as client:
+            filling = fill(disk)
+            client.prepare([good, bad])
+            until(lambda: router_of(handle).blocks == 2)
+            filling.unlink()
+            assert_same(client.get([good]), [config.build_maker().make(good)])
+            with pytest.raises(StreamError, match="block 0 of class 77"):
+                client.get([bad])
+            assert router_of(handle).blocks == router_of(handle).prepared + 2 == 4
+
+
+def test_nothing_of_the_plan_gets_lost_with_a_server_or_the_router(digits_directory: Path) -> None:
+    plan = keys_of(range(10), range(4))
+    with (
+        running(oracle(digits_directory, block_size=1000, servers=2)) as handle,
+        connected(handle) as client,
+        connected(handle) as other,
+    ):
+        client.prepare(plan)
+        other.prepare(plan[:20])
+        until(lambda: router_of(handle).blocks >= 6)
+        victim = handle.stats()[1][0].pid
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: router_of(handle).blocks >= 20)
+        router, servers = handle.stats()
+        assert victim not in [server.pid for server in servers]
+        assert (router.regenerated, router.prepared - router.blocks) == (0, sum(router.outstanding))
+        os.kill(router.pid, signal.SIGKILL)
+        until(lambda: router_of(handle).blocks == len(plan))
+        until(lambda: router_of(handle).outstanding == (0, 0))
+        after, servers = handle.stats()
+        assert after.pid != router.pid
+        assert (after.prepared, after.kept, after.regenerated) == (len(plan), len(plan), 0)
+        assert sum(server.done.images for server in servers) <= 2 * 1000 * len(plan)
+        assert_same(client.get(plan[:1]), other.get(plan[:1]))
+        until(lambda: router_of(handle).outstanding == (0, 0))
+        assert router_of(handle).blocks == len(plan)

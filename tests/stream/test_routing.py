@@ -1,5 +1,5 @@
 from gitdist.stream.keys import BlockKey, Layout
-from gitdist.stream.routing import Window, blocks_within, choose_server, num_to_prepare
+from gitdist.stream.routing import Window, blocks_within, choose_server, num_to_prepare, safe_window
 
 
 def test_least_loaded_server_makes_the_block() -> None:
@@ -37,6 +37,13 @@ def test_bytes_of_a_window_are_those_that_its_blocks_take_with_their_ballast() -
     assert blocks_within(2**20, large) == 2**20 // (500 * (28 * 28 + 8)) == 2
     assert blocks_within(2**20, small) == 2**20 // (100 * 1024) == 10
     assert blocks_within(0, small) == 1
+
+
+def test_safe_window_leaves_room_in_the_fullest_object_store() -> None:
+    stores = {"large": 4000.0, "small": 1000.0, "other": 10.0}
+    assert safe_window(["small"], stores) == safe_window(["small", "small"], stores) == 600
+    assert safe_window(["small", "large"], stores) == 1200
+    assert safe_window(["small", "large", "large", "large"], stores) == 2400
 
 
 def test_window_lets_go_of_the_block_unused_for_longest() -> None:

@@ -2,12 +2,16 @@
 
 import json
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from gitdist.spec import SharingSpec, StoreSpec, StudySpec
+from gitdist.spec import OracleSpec, SharingSpec, StoreSpec, StreamSpec, StudySpec
 from gitdist.store import Store
+from gitdist.stream.blocks import BlockMaker
+from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt
 from gitdist.study.effort import TakenPrefix
 from gitdist.study.paths import TrialId
@@ -226,3 +230,35 @@ def test_test_metrics_are_measured_once_and_again_where_their_file_is_damaged(co
     again = evaluate_on_test(context, TRIAL, {}, pairs["test"])
     assert again["metrics"] == first["metrics"]
     assert json.loads(place.read_text()) == again
+
+
+@pytest.mark.parametrize("per_seed", [True, False])
+def test_trials_of_one_seed_read_the_same_draws_and_of_others_different_ones(
+    per_seed, context_in, digits, tmp_path, monkeypatch
+):
+    draws = [{}, {}, {}]
+    make = BlockMaker.make
+
+    def noted(maker, key):
+        block = make(maker, key)
+        reading[key.class_index, key.index] = block.images
+        return block
+
+    monkeypatch.setattr(BlockMaker, "make", noted)
+    for number, (seed, fraction) in enumerate([(1, 0.5), (1, 0.9), (2, 0.5)]):
+        reading = draws[number]
+        context = context_in(tmp_path / str(number), prefix=False, epochs=2, seed=seed, fraction=fraction)
+        stream = StreamSpec(block_size=16, per_seed=per_seed)
+        context = replace(
+            context,
+            spec=context.spec.model_copy(update={"stream": stream}),
+            generator=ServerConfig(dataset=digits.directory, generator=OracleSpec(), artefact=None, stream=stream),
+            router=None,
+        )
+        assert len(rows_of(run(context))) == 2
+    one, same, other = draws
+    common = [place for place in one if place in same and place in other]
+    assert common
+    for place in common:
+        np.testing.assert_array_equal(one[place], same[place])
+        assert np.array_equal(one[place], other[place]) != per_seed
