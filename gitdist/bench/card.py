@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,10 +20,9 @@ from gitdist.bench.report import Figure, Measurement
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Side, alternate, quotients, rate, spread
 from gitdist.compute import Compute
+from gitdist.generator.artefact import load_auto_encoder
 from gitdist.generator.compilation import compile_decoder
-from gitdist.generator.munit import AutoEncoder
 from gitdist.generator.munit_generator import MunitGenerator
-from gitdist.generator.training import WEIGHTS_FILE
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,8 +120,7 @@ def _convolutions() -> str:
 
 def decoder(setting: Setting, compute: Compute, count: int) -> tuple[Decode, Tensor, Tensor]:
     """Return a trained decoder, frozen in the precision of ``compute``, with ``count`` content codes and styles."""
-    network = AutoEncoder(setting.munit, setting.dataset.image_shape[0])
-    network.load_state_dict(load_file(setting.artefact / WEIGHTS_FILE))
+    network = load_auto_encoder(setting.munit, setting.dataset.image_shape[0], setting.artefact)
     generator = MunitGenerator(network, setting.munit.style_dim, compute)
     train = setting.dataset.train.images
     images = torch.from_numpy(train[np.arange(count) % len(train)])

@@ -9,8 +9,8 @@ import torch
 
 from gitdist.bench.card import card_measurement
 from gitdist.bench.original import load_plain
-from gitdist.bench.readers import Readership, Round, launched, reading
-from gitdist.bench.report import Figure, Measurement, Verdict
+from gitdist.bench.readers import Readership, Round, reading
+from gitdist.bench.report import Figure, Measurement, Verdict, counted
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
 from gitdist.compute import set_threads
@@ -18,6 +18,7 @@ from gitdist.errors import StudyError
 from gitdist.generator.artefact import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, Share
+from gitdist.stream.launch import launch_stream
 from gitdist.study.cluster import connected, find_room
 
 NUM_READERS = (1, 2, 4, 8)
@@ -121,7 +122,7 @@ def _served(
     sides = {}
     for num_servers in numbers_with_room(share):
         config = setting.server_config(servers=num_servers, window_mb=_WINDOW_MB)
-        handle = stack.enter_context(launched(f"bench-{num_servers}", config, loaded_share(share, num_servers)))
+        handle = stack.enter_context(launch_stream(f"bench-{num_servers}", config, loaded_share(share, num_servers)))
         most = max(NUM_READERS) if num_servers == 1 else 1
         setting.say(f"starting {num_servers} server(s) and {most} reader(s)")
         classes = setting.dataset.num_classes
@@ -222,4 +223,4 @@ def _measurement(setting: Setting, rates: dict[str, list[float]], rounds: dict[s
 
 
 def _side_name(num_servers: int, num_readers: int) -> str:
-    return f"{num_servers} server{'s' * (num_servers > 1)}, {num_readers} reader{'s' * (num_readers > 1)}"
+    return f"{counted(num_servers, 'server')}, {counted(num_readers, 'reader')}"

@@ -8,12 +8,11 @@ is the same function up to rounding, so that what is compared is the way of comp
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gitdist.generator.artefact import load_auto_encoder
 from gitdist.generator.munit import STYLE_DOWNSAMPLINGS, AutoEncoder
-from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import MunitSpec
 
 _EPS = 1e-5
@@ -116,10 +115,8 @@ def load_plain(spec: MunitSpec, image_channels: int, artefact: Path, device: tor
         artefact: directory of the trained generator.
         device: where it will run.
     """
-    trained = AutoEncoder(spec, image_channels)
-    trained.load_state_dict(load_file(artefact / WEIGHTS_FILE))
     network = PlainMunit(spec, image_channels)
-    network.take_weights(trained)
+    network.take_weights(load_auto_encoder(spec, image_channels, artefact))
     return network.to(device).eval()
 
 

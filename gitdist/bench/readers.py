@@ -17,12 +17,11 @@ import numpy as np
 import ray
 
 from gitdist.compute import set_threads
-from gitdist.spec import Share, StreamSpec
+from gitdist.spec import StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream
 from gitdist.stream.keys import BlockKey
-from gitdist.stream.launch import StreamHandle, launch_stream
-from gitdist.stream.server import ServerConfig
+from gitdist.stream.launch import StreamHandle
 
 BATCH = 64  # draws taken at once: about half of a batch of 128
 
@@ -97,16 +96,6 @@ class Readership:
     def _done(self) -> tuple[int, float]:
         servers = [server.done for server in self._handle.stats()[1]]
         return sum(done.images for done in servers), sum(done.generating_s for done in servers)
-
-
-@contextmanager
-def launched(name: str, config: ServerConfig, share: Share) -> Iterator[StreamHandle]:
-    """Launch a stream and end it."""
-    handle = launch_stream(name, config, share)
-    try:
-        yield handle
-    finally:
-        handle.shutdown()
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any
 
 import ray
 
-from gitdist.bench.readers import BATCH, batches, launched
+from gitdist.bench.readers import BATCH, batches
 from gitdist.bench.ready import ReadyBlocks
-from gitdist.bench.report import Figure, Measurement, Verdict
+from gitdist.bench.report import Figure, Measurement, Verdict, counted
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Spread, alternate, spread
 from gitdist.compute import set_threads
@@ -22,6 +22,7 @@ from gitdist.spec import IdentitySpec, ResourcesSpec, StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import BlockSource, DrawStream
 from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.launch import launch_stream
 from gitdist.stream.routing import Found
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster import connected
@@ -103,7 +104,7 @@ def measure(setting: Setting) -> Measurement:
         dataset=setting.dataset.directory, generator=IdentitySpec(), artefact=None, stream=stream, device="cpu"
     )
     share = spec.resources.server.model_copy(update={"gpu": 0.0})
-    with connected("local", ResourcesSpec(server=share), 1), launched("bench-stream", config, share) as handle:
+    with connected("local", ResourcesSpec(server=share), 1), launch_stream("bench-stream", config, share) as handle:
         setting.say(f"starting {max(NUM_READERS)} readers of {_COUNT} blocks of {len(setting.tail)} classes")
         actor: Any = ray.remote(num_cpus=0)(HopReader)
         arguments = (handle.router_name, setting.dataset.num_classes, setting.tail, stream)
@@ -140,4 +141,4 @@ def _megabytes_per_s(times_ms: Sequence[float], batch_bytes: int) -> Spread:
 
 
 def _name(hop: str, num_readers: int) -> str:
-    return f"{hop}, {num_readers} reader{'s' * (num_readers > 1)}"
+    return f"{hop}, {counted(num_readers, 'reader')}"

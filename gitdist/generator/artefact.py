@@ -109,7 +109,21 @@ def load_generator(
         return IdentityGenerator()
     if artefact is None:
         raise StoreError("a munit generator is loaded from its artefact, but none was given; train it first")
-    auto_encoder = AutoEncoder(spec, image_shape[0])
+    return MunitGenerator(load_auto_encoder(spec, image_shape[0], artefact), spec.style_dim, compute, compiled_batch)
+
+
+def load_auto_encoder(spec: MunitSpec, image_channels: int, artefact: Path) -> AutoEncoder:
+    """Return the trained network of a MUNIT generator, on the CPU.
+
+    Args:
+        spec: its settings.
+        image_channels: 1 or 3.
+        artefact: what ``generator_artefact`` returned.
+
+    Raises:
+        StoreError: the artefact is missing or not of these settings.
+    """
+    auto_encoder = AutoEncoder(spec, image_channels)
     try:
         auto_encoder.load_state_dict(load_file(artefact / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -118,4 +132,4 @@ def load_generator(
             f"a trained generator must hold the weights its settings name, but {artefact / WEIGHTS_FILE} does not "
             f"({reason}); remove the directory to train it again"
         ) from error
-    return MunitGenerator(auto_encoder, spec.style_dim, compute, compiled_batch)
+    return auto_encoder

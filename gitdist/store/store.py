@@ -142,19 +142,20 @@ class Store:
                 self._make_room(artefact)
                 return place
 
-            found, has_turn = self.find(kind, spec), False
+            found, has_right = self.find(kind, spec), False
             if found is None:
                 with disk_trouble(self._layout.place(artefact)):
-                    has_turn = take_turn(artefact, turn)
-                    found = self.find(kind, spec)
-                    if found is None and has_turn:
+                    if take_turn(artefact, turn):
+                        found = self.find(kind, spec)
+                        has_right = found is None
+                    if has_right:
                         self._sweep(artefact)
                         scratch.mkdir(exist_ok=True)
-            if found is not None or not has_turn:
+            if not has_right:
                 turn.close()
             if found is not None:
                 self._settle(artefact)
-            yield Claim(found, scratch, put) if found or has_turn else None
+            yield Claim(found, scratch, put) if found or has_right else None
 
     def holding(self, name: str) -> AbstractContextManager[None]:
         """Keep every artefact that this store has returned, or returns in the block, from being removed meanwhile.

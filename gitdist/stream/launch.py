@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import ray
@@ -45,6 +45,12 @@ class StreamHandle:
         self._router = router
         self._servers = servers
         self._asked: list[Any] = []  # answers of the servers that are to come
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
 
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0

@@ -150,8 +150,9 @@ class Router:
         )
 
     def _found(self, key: BlockKey) -> "Found[ObjectRef[Any]]":
-        kept = self._window.get(key)
-        return Found(key, kept or self._find(key) or self._make(key), ended=kept is not None)
+        reference = self._find(key)
+        ended = reference is not None and key not in self._tasks
+        return Found(key, reference or self._make(key), ended)
 
     def _find(self, key: BlockKey) -> "ObjectRef[Any] | None":
         task = self._tasks.get(key)

@@ -55,6 +55,11 @@ class Shared:
     saved_s: float
 
     @classmethod
+    def of_trial(cls, paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> "Shared | None":
+        """Return what a trial with these rows took, as its files tell."""
+        return cls.of(rows, trainer_name(paths, trial), TakenPrefix.read(paths.trial(trial)))
+
+    @classmethod
     def of(cls, rows: Sequence[Row], trainer: str, prefix: TakenPrefix | None) -> "Shared | None":
         """Return what the trial called ``trainer`` took of its prefix; None where it trained that itself, or has none.
 

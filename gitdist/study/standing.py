@@ -6,7 +6,7 @@ from typing import Any
 
 from gitdist.spec import StudySpec
 from gitdist.study.attempt import last_attempt_s
-from gitdist.study.effort import Shared, TakenPrefix, seconds_of, trainer_name
+from gitdist.study.effort import Shared, seconds_of
 from gitdist.study.events import Outcome, Row
 from gitdist.study.ledger.lease import Owner, owners
 from gitdist.study.ledger.ledger import Ledger
@@ -155,7 +155,7 @@ def _trial(
 ) -> TrialStanding:
     rows = read_rows(paths.rows(trial))
     evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
-    shared = Shared.of(rows, trainer_name(paths, trial), TakenPrefix.read(paths.trial(trial)))
+    shared = Shared.of_trial(paths, trial, rows)
     return TrialStanding(
         trial=str(trial),
         state=state,

@@ -6,7 +6,7 @@ from typing import Any
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
-from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
+from gitdist.study.effort import Shared, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -52,12 +52,8 @@ def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
 
 def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return what the study took: times and counts of its drivers and trials, and what sharing saved."""
-    trainers = {trial: trainer_name(paths, trial) for trial in rows}
-    own = [row for trial, trainer in trainers.items() for row in own_rows(rows[trial], trainer)]
-    taken = [
-        Shared.of(rows[trial], trainer, TakenPrefix.read(paths.trial(trial))) for trial, trainer in trainers.items()
-    ]
-    shared = [found for found in taken if found]
+    own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(paths, trial))]
+    shared = [found for trial, some in rows.items() if (found := Shared.of_trial(paths, trial, some))]
     tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
     drivers = _total(paths)
     made = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)

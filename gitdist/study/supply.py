@@ -63,15 +63,13 @@ def _launched(study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec) 
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
     kept = Store(study.store.root, max_bytes=study.store.max_bytes) if spec.keep else None
-    stream = launch_stream(name, replace(_server_config(study, generator, share), stream=spec, store=kept), share)
-    try:
+    config = replace(_server_config(study, generator, share), stream=spec, store=kept)
+    with launch_stream(name, config, share) as stream:
         if kept:
             study.store.use(BLOCKS, stream.block_key)
         if stream.note:
             study.display.say(stream.note)
         yield stream
-    finally:
-        stream.shutdown()
 
 
 def _server_config(study: OwnedStudy, generator: TrainedGenerator, share: Share) -> ServerConfig:

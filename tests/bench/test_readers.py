@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.bench.readers import launched, reading
+from gitdist.bench.readers import reading
 from gitdist.data.dataset import prepare
 from gitdist.spec import DataSpec, IdentitySpec, ProfileSpec, Share, StreamSpec
 from gitdist.store import Store
+from gitdist.stream.launch import launch_stream
 from gitdist.stream.server import ServerConfig
 
 pytestmark = pytest.mark.ray
@@ -20,7 +21,7 @@ def test_a_round_generates_what_one_reader_needs_however_many_read(ray_cluster: 
     )
     classes, count = [7, 8, 9], 5
     with (
-        launched("bench-test", config, Share(cpu=0.5)) as handle,
+        launch_stream("bench-test", config, Share(cpu=0.5)) as handle,
         reading(handle, 2, dataset.num_classes, classes, stream, count) as readership,
     ):
         rounds = [readership.round(num_readers) for num_readers in (1, 2, 1)]

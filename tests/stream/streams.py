@@ -15,13 +15,8 @@ from gitdist.stream.server import ServerConfig
 _numbers = count()
 
 
-@contextmanager
-def running(config: ServerConfig) -> Iterator[StreamHandle]:
-    handle = launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5))
-    try:
-        yield handle
-    finally:
-        handle.shutdown()
+def running(config: ServerConfig) -> StreamHandle:
+    return launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5))
 
 
 @contextmanager
