@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gitdist.data.dataset import Dataset
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.augment import Normaliser, draw_placement, place
-from gitdist.trial.randaugment import RandAugment, draw_operations
 
 
 class Pipeline:

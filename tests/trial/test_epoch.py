@@ -3,6 +3,7 @@ import importlib
 import pytest
 import torch
 
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.errors import TrialFailure
 from gitdist.seeds import numpy_rng, torch_rng
 from gitdist.spec import TrialSpec
@@ -10,7 +11,6 @@ from gitdist.trial.augment import Normaliser, draw_placement, place
 from gitdist.trial.classifier import build_classifier
 from gitdist.trial.epoch import EpochTrainer, learning_rate
 from gitdist.trial.mixing import replace_mask
-from gitdist.trial.randaugment import RandAugment, draw_operations
 from gitdist.trial.sampling import epoch_indices
 from tests.trial.toys import (
     IMPORTS_INDUCTOR,

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from gitdist.data.randaugment import CODES, RandAugment, draw_operations
 from gitdist.data.torchvision_cpu import torchvision
 from gitdist.seeds import numpy_rng
-from gitdist.trial.randaugment import CODES, RandAugment, draw_operations
 
 transforms = importlib.import_module(f"{torchvision.__name__}.transforms.v2")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gitdist.trial import randaugment_tables as tables
+from gitdist.data import randaugment_tables as tables
 
 _MOVED = ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")
 _BLENDED = ("color", "sharpness")
