@@ -23,11 +23,13 @@ def summary_tables(summary: dict[str, Any]) -> list[Table]:
 
 
 def _best_table(summary: dict[str, Any]) -> Table:
-    best, baseline = summary["best"], summary["baseline"]
-    title = f"{summary['study']}: trial {best['number']} ({_params(best)}) beside {_baseline(baseline)}"
+    best, baseline = summary["best"], summary.get("baseline")
+    beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
+    title = f"{summary['study']}: trial {best['number']} ({_params(best)}){beside}"
     table = Table(title=title, title_justify="left", title_style="bold", caption=_costs(summary))
     table.add_column("metric")
-    columns = [("val", baseline), ("val", best), ("test", baseline), ("test", best)]
+    compared = [baseline, best] if beside else [best]
+    columns = [(split, chosen) for split in ("val", "test") for chosen in compared]
     for split, chosen in columns:
         kind = "baseline" if chosen is baseline else f"trial {best['number']}"
         table.add_column(f"{'validation' if split == 'val' else split}\n{kind}", justify="right")

@@ -17,6 +17,9 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
 }
 
 
+METHOD = "method"  # the dimension over the study's named methods
+
+
 class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
@@ -54,7 +57,7 @@ class SearchSpec(Spec):
     @classmethod
     def _known_fields(cls, space: dict[str, Dimension]) -> dict[str, Dimension]:
         for name in space:
-            if name not in TrialSpec.model_fields:
+            if name not in (METHOD, *TrialSpec.model_fields):
                 raise ValueError(unknown_name("trial field", name, list(TrialSpec.model_fields)))
         dependency_order(space)
         return space

@@ -1,15 +1,16 @@
 """A whole study file."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from gitdist.spec.base import Positive, Spec, broken_rule
+from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
-from gitdist.spec.search import SearchSpec
+from gitdist.spec.search import METHOD, SearchSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec, vary
 
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else lies in a results directory
@@ -66,6 +67,8 @@ class StudySpec(Spec):
     generator: GeneratorSpec = MunitSpec()
     stream: StreamSpec = StreamSpec()
     trial: TrialSpec = TrialSpec()
+    methods: dict[str, dict[str, Any]] = {}  # named changes of `trial` that are compared; a dimension of the search
+    baseline: bool = True  # train `trial` without augmentation too
     search: SearchSpec = SearchSpec()
     ledger: str = "sqlite"  # or journal (a file for shared disks), or postgresql://[user@]host[:port]/database
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -115,10 +118,23 @@ class StudySpec(Spec):
                 spread[part] = {"seed": values["seed"], **inner}
         return spread
 
+    @model_validator(mode="before")
+    @classmethod
+    def _search_methods(cls, values: Any) -> Any:
+        """Make the methods a dimension of the search, the first one, where the file does not say which it takes."""
+        if not isinstance(values, dict) or not isinstance(values.get("methods"), dict) or not values["methods"]:
+            return values
+        search = values.get("search") or {}
+        space = (search.get("space") or {}) if isinstance(search, dict) else None
+        if not isinstance(space, dict) or METHOD in space:
+            return values
+        return {**values, "search": {**search, "space": {METHOD: {"choice": list(values["methods"])}, **space}}}
+
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
         if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
+        self._check_methods()
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
                 self._check_searched(f"search.space.{name}", {name: value}, "the space holds")
@@ -127,9 +143,36 @@ class StudySpec(Spec):
         self._check_pruner()
         return self
 
-    def _check_searched(self, place: str, values: dict[str, Any], holder: str) -> None:
+    def changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of `trial` that searched parameters set: those of the method, then all others."""
+        method = params.get(METHOD)
+        others = {name: value for name, value in params.items() if name != METHOD}
+        return {**(self.methods[method] if method is not None else {}), **others}
+
+    def trial_of(self, params: Mapping[str, Any]) -> TrialSpec:
+        """Return the trial that searched parameters make of `trial`.
+
+        Raises:
+            ValidationError: the combination breaks a rule.
+        """
+        return vary(self.trial, self.changes(params))
+
+    def _check_methods(self) -> None:
+        dimension = self.search.space.get(METHOD)
+        for name in dimension.extremes if dimension else ():
+            if name not in self.methods:
+                raise ValueError(f"search.space.{METHOD}: " + unknown_name("method", str(name), list(self.methods)))
+        for name, fields in self.methods.items():
+            for field in fields:
+                if field not in TrialSpec.model_fields:
+                    raise ValueError(
+                        f"methods.{name}: " + unknown_name("trial field", field, list(TrialSpec.model_fields))
+                    )
+            self._check_searched(f"methods.{name}", fields, "the method has")
+
+    def _check_searched(self, place: str, values: Mapping[str, Any], holder: str) -> None:
         try:
-            vary(self.trial, values)
+            self.trial_of(values)
         except ValidationError as error:
             name, rule = broken_rule(error)
             shown = values[name] if name in values else values
@@ -139,11 +182,12 @@ class StudySpec(Spec):
         pruner, trial = self.search.pruner, self.trial
         if pruner.kind == "none":
             return
-        varied = [name for name in ("epochs", "switch_epoch") if name in self.search.space]
+        searched = [*self.search.space, *(field for fields in self.methods.values() for field in fields)]
+        varied = [name for name in ("epochs", "switch_epoch") if name in searched]
         if varied:
             raise ValueError(
                 f"search.pruner compares trials at the same epoch, but {varied[0]} is searched; "
-                "leave it out of the space or the pruner out of the study"
+                "leave it out of the space and the methods, or the pruner out of the study"
             )
         judged = trial.epochs - trial.switch_epoch
         if pruner.min_epochs >= judged:

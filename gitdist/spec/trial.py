@@ -83,4 +83,5 @@ class EvaluationSpec(Spec):
     final_images_per_class: Positive = 40
     final_transformations: Positive = 100
     every: Positive = 1  # epochs; the last one is always evaluated
+    test: Literal["chosen", "all"] = "chosen"  # trials measured on test at the end: the best ones, or all that finished
     seed: int = 0

@@ -7,7 +7,7 @@ One driver at a time gets past the lease.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,12 +117,16 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
             "search.objective val/few_accuracy needs few-shot classes, but the data set has none "
             f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
         )
-    searched = spec.search.space
-    kinds = searched["threshold_kind"].extremes if "threshold_kind" in searched else (spec.trial.threshold_kind,)
-    thresholds = searched["threshold"].extremes if "threshold" in searched else (spec.trial.threshold,)
-    for kind in kinds:
-        for threshold in thresholds:
-            check_threshold(threshold, kind, dataset.class_sizes)  # type: ignore[arg-type]
+    for fields in spec.methods.values() or [{}]:
+        for kind in _values(spec, fields, "threshold_kind"):
+            for threshold in _values(spec, fields, "threshold"):
+                check_threshold(threshold, kind, dataset.class_sizes)
+
+
+def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Return the values of a trial field that the trials of a method may have: all choices, or both bounds."""
+    searched = spec.search.space.get(name)
+    return searched.extremes if searched else (method.get(name, getattr(spec.trial, name)),)
 
 
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> str:

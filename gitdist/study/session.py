@@ -35,6 +35,7 @@ from gitdist.study.preparation import TrainedGenerator, obtain_generator
 from gitdist.study.recall import GENERATOR, study_tags
 from gitdist.study.remote import result_of
 from gitdist.study.rows import read_rows
+from gitdist.study.space import untried
 from gitdist.study.states import baseline_is_settled, baseline_is_whole, epochs_of, trial_states
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
@@ -209,14 +210,18 @@ class StudySession:
             self._tracker.trial_ended(trial, Outcome("finished"))
 
     def _evaluate_chosen(self, context: TrialContext, pairs: Path) -> None:
-        chosen: dict[TrialId, Mapping[str, Any]] = {
-            TrialId("trial", record.number): record.params for record in self._ledger.pareto()
-        }
-        if not chosen:
+        best = self._ledger.pareto()
+        if not best:
             raise StudyError(self._nothing_finished())
-        best = "best on validation" if len(chosen) == 1 else "no other is better on validation than any of"
-        numbers = ", ".join(str(trial) for trial in chosen)
-        self._display.say(f"{best}: trial {numbers}; evaluating on test what was chosen")
+        every = self._spec.evaluation.test == "all"
+        records = [record for record in self._ledger.trials() if record.state == "finished"] if every else best
+        chosen: dict[TrialId, Mapping[str, Any]] = {
+            TrialId("trial", record.number): record.params for record in records
+        }
+        told = "best on validation" if len(best) == 1 else "no other is better on validation than any of"
+        numbers = ", ".join(str(record.number) for record in best)
+        what = "all trials" if every else "what was chosen"
+        self._display.say(f"{told}: trial {numbers}; evaluating on test {what}")
         if baseline_is_whole(self._paths, self._spec):
             chosen[BASELINE] = {}
         share = self._spec.resources.trial
@@ -239,7 +244,9 @@ class StudySession:
 
 def _describe(spec: StudySpec, dataset: Dataset) -> str:
     sizes = dataset.class_sizes
-    return (
+    described = (
         f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
         f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
     )
+    left_out = untried(spec.search)
+    return f"{described}\nsearch.total leaves out {left_out} points of the grid" if left_out else described

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from gitdist.errors import TrialFailure
 from gitdist.seeds import numpy_rng
-from gitdist.spec import Dimension, SearchSpec, TrialSpec
+from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
 from gitdist.spec.base import broken_rule
 from gitdist.spec.dimension import dependency_order
-from gitdist.spec.trial import vary
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -52,14 +51,19 @@ def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
     return plan + [point for point in grid if point not in plan[: len(search.try_first)]]
 
 
-def trial_spec(base: TrialSpec, params: Mapping[str, Any]) -> TrialSpec:
-    """Return the trial that searched parameters make of the study's ``trial`` part.
+def untried(search: SearchSpec) -> int:
+    """Return how many points of a grid ``search.total`` leaves out."""
+    return max(0, len(grid_points(search.space)) - search.total) if search.algorithm == "grid" else 0
+
+
+def trial_spec(study: StudySpec, params: Mapping[str, Any]) -> TrialSpec:
+    """Return the trial that searched parameters make of a study's ``trial`` part.
 
     Raises:
         TrialFailure: the combination breaks a rule that no single value breaks.
     """
     try:
-        return vary(base, params)
+        return study.trial_of(params)
     except ValidationError as error:
         field, rule = broken_rule(error)
         values = ", ".join(f"{name} {value!r}" for name, value in params.items())

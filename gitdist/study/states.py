@@ -25,18 +25,20 @@ def trial_states(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> TrialSta
 
 def epochs_of(spec: StudySpec, params: Mapping[str, Any]) -> int:
     """Return the epochs of a whole trial, which may be searched."""
-    return int(params.get("epochs", spec.trial.epochs))
+    return int(spec.changes(params).get("epochs", spec.trial.epochs))
 
 
 def baseline_is_whole(paths: StudyPaths, spec: StudySpec) -> bool:
-    """Tell whether the baseline was trained to its last epoch."""
+    """Tell whether the study has a baseline that was trained to its last epoch."""
+    if not spec.baseline:
+        return False
     rows = read_rows(paths.rows(BASELINE))
     return bool(rows) and rows[-1]["epoch"] == spec.trial.epochs
 
 
 def baseline_is_settled(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> bool:
-    """Tell whether the baseline has ended, in success or failure."""
-    return _baseline_outcome(paths, spec, ledger) is not None
+    """Tell whether the baseline has ended, in success or failure, or the study has none."""
+    return not spec.baseline or _baseline_outcome(paths, spec, ledger) is not None
 
 
 def all_ended(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
+from gitdist.spec.search import METHOD
 from gitdist.study.effort import Shared, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
@@ -19,7 +20,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     """Write and return ``summary.json``.
 
     ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` has all trials
-    that no other is better than.
+    that no other is better than. ``baseline`` is None where its training failed, and absent where the study has none.
 
     Args:
         paths: the study's files; rows and test metrics are read from the trial directories.
@@ -39,8 +40,10 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         **_costs(paths, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
-        "baseline": _chosen(paths, BASELINE, _baseline_params(spec)) if baseline_is_whole(paths, spec) else None,
     }
+    if spec.baseline:
+        whole = baseline_is_whole(paths, spec)
+        summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if whole else None
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     return summary
 
@@ -92,7 +95,7 @@ def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dic
 
 def _baseline_params(spec: StudySpec) -> dict[str, Any]:
     base = spec.trial.model_dump()
-    return {**{name: base[name] for name in spec.search.space}, "fraction": 0.0}
+    return {**{name: base[name] for name in spec.search.space if name != METHOD}, "fraction": 0.0}
 
 
 def _test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:

@@ -154,13 +154,13 @@ def evaluate_on_test(
     return result
 
 
-def resolve_trial(base: TrialSpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
-    """Return what a trial trains: the baseline, or the base with the searched parameters."""
-    return baseline_spec(base) if trial.role == "baseline" else trial_spec(base, params)
+def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
+    """Return what a trial of a study trains: the baseline, or what the searched parameters make of its setting."""
+    return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
 
 
 def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> tuple[TrialSpec, Dataset, Compute]:
-    spec = resolve_trial(context.spec.trial, trial, params)
+    spec = resolve_trial(context.spec, trial, params)
     compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
     return spec, Dataset.open(context.dataset), compute
 

@@ -152,3 +152,34 @@ def test_a_wrong_place_or_a_password_in_it_is_refused(line, words):
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "secret" not in message and "\n" not in message
+
+
+def methods(named, **parts) -> StudySpec:
+    return parse_study({"name": "a", "methods": named, **parts}, "study.yaml")
+
+
+def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
+    threshold = {"choice": [10, 100], "when": {"method": "GIT"}}
+    spec = methods({"ERM": {"fraction": 0}, "GIT": {}}, search={"space": {"threshold": threshold}})
+    assert list(spec.search.space) == ["method", "threshold"]
+    assert spec.search.space["method"].choice == ("ERM", "GIT")
+    assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
+
+
+@pytest.mark.parametrize(
+    ("named", "parts", "message"),
+    [
+        ({"ERM": {"smapler": "instance"}}, {}, r"methods.ERM: unknown trial field 'smapler'; did you mean 'sampler'\?"),
+        ({"ERM": {"fraction": 2}}, {}, r"methods.ERM: trial.fraction must be .* 1, but the method has 2"),
+        (
+            {"ERM": {}},
+            {"search": {"space": {"method": {"choice": ["ERN"]}}}},
+            r"search.space.method: unknown method 'ERN'; did you mean 'ERM'\?",
+        ),
+        ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, r"unknown method 'ERM'; known here"),
+        ({"a": {"epochs": 9}}, {"search": {"pruner": {"kind": "median"}}}, "search.pruner compares trials at the same"),
+    ],
+)
+def test_a_wrong_method_is_named(named, parts, message):
+    with pytest.raises(SpecError, match=message):
+        methods(named, **parts)

@@ -5,8 +5,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gitdist.errors import TrialFailure
-from gitdist.spec import Dimension, SearchSpec, TrialSpec
-from gitdist.study.space import baseline_spec, distribution, grid_plan, grid_points, trial_spec
+from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
+from gitdist.study.space import baseline_spec, distribution, grid_plan, grid_points, trial_spec, untried
+from gitdist.study.states import epochs_of
 
 CONDITIONAL = {
     "ldam_scale": Dimension(int=(10, 30), points=3, when={"loss": "ldam"}),
@@ -75,16 +76,38 @@ def test_a_range_ends_with_its_last_step():
 
 
 def test_searched_parameters_replace_fields_of_the_base():
-    base = TrialSpec(epochs=7, fraction=0.5)
-    trial = trial_spec(base, {"fraction": 0.9, "threshold": 30})
+    study = StudySpec(name="study", trial=TrialSpec(epochs=7, fraction=0.5))
+    trial = trial_spec(study, {"fraction": 0.9, "threshold": 30})
     assert (trial.epochs, trial.fraction, trial.threshold) == (7, 0.9, 30)
 
 
 def test_an_impossible_combination_is_a_failed_trial_not_a_crash():
     with pytest.raises(TrialFailure) as caught:
-        trial_spec(TrialSpec(), {"epochs": 20, "switch_epoch": 30})
+        trial_spec(StudySpec(name="study"), {"epochs": 20, "switch_epoch": 30})
     rule = "trial: switch_epoch must not lie beyond epochs, but 30 > 20"
     assert str(caught.value) == f"{rule}, but the trial has epochs 20, switch_epoch 30"
+
+
+def test_a_methods_fields_come_before_those_that_are_searched_beside_it():
+    study = StudySpec(
+        name="study",
+        trial=TrialSpec(epochs=10, lr=0.2),
+        methods={"ERM": {"sampler": "instance", "fraction": 0.0}, "long": {"epochs": 20, "seed": 3}},
+    )
+    assert study.search.space["method"].choice == ("ERM", "long")
+    erm = trial_spec(study, {"method": "ERM", "seed": 2})
+    assert (erm.sampler, erm.fraction, erm.lr, erm.seed) == ("instance", 0.0, 0.2, 2)
+    long = trial_spec(study, {"method": "long", "seed": 2})
+    assert (long.epochs, long.lr_milestones, long.seed) == (20, (12, 16), 2)
+    assert trial_spec(study, {"method": "long"}).seed == 3
+    assert epochs_of(study, {"method": "long"}) == 20
+
+
+def test_a_grid_says_how_many_of_its_points_total_leaves_out():
+    space = {"sampler": {"choice": ["instance", "square-root"]}, "seed": {"choice": [0, 1, 2]}}
+    counted = [untried(SearchSpec(algorithm="grid", total=total, space=space)) for total in (4, 6, 7)]
+    assert counted == [2, 0, 0]
+    assert untried(SearchSpec(algorithm="random", total=4, space=space)) == 0
 
 
 def test_the_baseline_is_the_base_without_augmentation():

@@ -63,7 +63,7 @@ def _study_files(paths: StudyPaths) -> dict[str, bytes]:
 
 def _note(summary: Mapping[str, Any]) -> str:
     """Return the parent run's description in Markdown: the best trial beside the baseline."""
-    best, baseline = summary["best"], summary["baseline"] or {"val": {}, "test": {}}
+    best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
     if best is None:
         return "No trial finished."
     params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
