@@ -34,5 +34,9 @@ class StudyError(GitdistError):
     """A study cannot be started, joined or read."""
 
 
+class StudyOwned(StudyError):
+    """Another driver owns the study."""
+
+
 class TrialFailure(Exception):
     """A trial ended without a result (a NaN loss, say); the study records the reason and goes on."""

@@ -34,6 +34,10 @@ Address = Annotated[
         "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
     ),
 ]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: its first)."),
+]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
@@ -59,17 +63,18 @@ def run(
     results: Results = RESULTS,
     set_: Overrides = None,
     address: Address = None,
+    scale: Scale = None,
     fork: Annotated[
         str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
     ] = None,
     take_over: TakeOver = False,
 ) -> None:
     """Run a study; run it again to resume it."""
-    from gitdist.cli.run import run_to_the_end
-    from gitdist.spec.file import load_study
+    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.spec.file import load_plan
 
-    spec = load_study(study, set_ or ())
-    run_to_the_end(spec, results, Console(), address=address, take_over=take_over, fork_name=fork)
+    plan = load_plan(study, set_ or (), scale)
+    run_to_the_end(plan, results, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
 
 
 @app.command()
@@ -81,13 +86,12 @@ def resume(
     take_over: TakeOver = False,
 ) -> None:
     """Go on with a study that was started before: `run` by name."""
-    from gitdist.cli.run import run_to_the_end
-    from gitdist.cli.studies import stored_study
-    from gitdist.spec.file import override_study
+    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.cli.studies import stored_plan
+    from gitdist.spec.file import override_plan
 
-    _, spec = stored_study(study, results)
-    spec = override_study(spec, set_ or ())
-    run_to_the_end(spec, results, Console(), address=address, take_over=take_over)
+    plan = override_plan(stored_plan(study, results), set_ or ())
+    run_to_the_end(plan, results, Console(), HowToRun(address=address, take_over=take_over))
 
 
 @app.command()
@@ -99,14 +103,14 @@ def retry(
     take_over: TakeOver = False,
 ) -> None:
     """Try trials again, under new numbers, and go on with the study."""
-    from gitdist.cli.run import run_to_the_end
-    from gitdist.cli.studies import stored_study
+    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.cli.studies import stored_plan
     from gitdist.errors import StudyError
 
     if not failed:
         raise StudyError("retry takes which trials to try again, and knows one kind: --failed")
-    _, spec = stored_study(study, results)
-    run_to_the_end(spec, results, Console(), address=address, take_over=take_over, retry_failed=True)
+    how = HowToRun(address=address, take_over=take_over, retry_failed=True)
+    run_to_the_end(stored_plan(study, results), results, Console(), how)
 
 
 @app.command()
@@ -164,13 +168,13 @@ def bench(
 
 @generator_app.command("train")
 def generator_train(
-    study: StudyFile, results: Results = RESULTS, set_: Overrides = None, address: Address = None
+    study: StudyFile, results: Results = RESULTS, set_: Overrides = None, scale: Scale = None, address: Address = None
 ) -> None:
     """Train the study's generator, or go on with a training that was interrupted."""
     from gitdist.cli.generator import train_generator
     from gitdist.spec.file import load_study
 
-    train_generator(load_study(study, set_ or ()), results, Console(), address)
+    train_generator(load_study(study, set_ or (), scale), results, Console(), address)
 
 
 @generator_app.command("preview")
@@ -178,6 +182,7 @@ def generator_preview(
     study: StudyFile,
     results: Results = RESULTS,
     set_: Overrides = None,
+    scale: Scale = None,
     out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("preview.png"),
     draws: Annotated[int, typer.Option(min=1, max=32, help="Draws per image.")] = 8,
     images: Annotated[int, typer.Option(min=1, max=8, help="Images per class.")] = 1,
@@ -186,7 +191,7 @@ def generator_preview(
     from gitdist.cli.generator import preview_generator
     from gitdist.spec.file import load_study
 
-    preview_generator(load_study(study, set_ or ()), results, Console(), out=out, images=images, draws=draws)
+    preview_generator(load_study(study, set_ or (), scale), results, Console(), out=out, images=images, draws=draws)
 
 
 @data_app.command("ls")
@@ -198,12 +203,12 @@ def data_ls() -> None:
 
 
 @data_app.command("stats")
-def data_stats(study: StudyFile, results: Results = RESULTS, set_: Overrides = None) -> None:
+def data_stats(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, scale: Scale = None) -> None:
     """Show the class sizes, shot groups and pixel statistics of a study's data set."""
     from gitdist.cli.data import show_stats
     from gitdist.spec.file import load_study
 
-    show_stats(load_study(study, set_ or ()), results, Console())
+    show_stats(load_study(study, set_ or (), scale), results, Console())
 
 
 @store_app.command("ls")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -11,51 +12,87 @@ import typer
 from rich.console import Console
 
 from gitdist.cli.tables import summary_tables
+from gitdist.errors import SpecError, StudyOwned
 from gitdist.spec import StudySpec
+from gitdist.spec.campaign import Campaign
 from gitdist.study.paths import StudyPaths
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
 
 
-def run_to_the_end(
-    spec: StudySpec,
-    results: Path,
-    console: Console,
-    *,
-    address: str | None,
-    take_over: bool,
-    retry_failed: bool = False,
-    fork_name: str | None = None,
-) -> None:
-    """Run a study, print what it found, or how to go on with it where it was interrupted (exit code 130).
+@dataclass(frozen=True, kw_only=True)
+class HowToRun:
+    """The options of the commands that run studies.
 
-    Args:
-        spec: the study.
-        results: the results directory.
-        console: where to print.
+    Attributes:
         address: Ray cluster to join.
         take_over: end the term of a driver that seems to live.
         retry_failed: try failed trials again.
-        fork_name: run it as another study of this name.
+        fork_name: run the study as another one of this name.
     """
+
+    address: str | None = None
+    take_over: bool = False
+    retry_failed: bool = False
+    fork_name: str | None = None
+
+
+def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, how: HowToRun) -> None:
+    """Run a study, or the studies of a campaign one by one, and print what was found.
+
+    Where it is interrupted, the command that goes on is printed (exit code 130). Of a campaign several drivers may run
+    at once: each takes the next study that no other has.
+
+    Args:
+        plan: what to run.
+        results: the results directory.
+        console: where to print.
+        how: in which way.
+
+    Raises:
+        GitdistError: a study cannot be run as asked, or not to its end.
+    """
+    if isinstance(plan, StudySpec):
+        _run_study(plan, results, console, how, plan.name)
+        return
+    from gitdist.study.campaign import settle_campaign
+
+    if how.fork_name is not None:
+        raise SpecError(f"--fork takes one study, but '{plan.name}' is {len(plan.members)}; change name in its file")
+    settle_campaign(results.resolve(), plan)
+    elsewhere = []
+    for number, member in enumerate(plan.members, 1):
+        console.rule(f"{number} of {len(plan.members)}: {member.spec.name}", align="left")
+        try:
+            _run_study(member.spec, results, console, how, plan.name)
+        except StudyOwned as refusal:
+            elsewhere.append(member.spec.name)
+            console.print(f"left to its driver: {refusal}", highlight=False, markup=False, soft_wrap=True)
+    if elsewhere:
+        told = f"{len(elsewhere)} studies are left to other drivers: {', '.join(elsewhere)}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, resumed_as: str) -> None:
     from gitdist.study.driver import fork, is_settled  # takes seconds; a mistake in the file is told at once
     from gitdist.study.runner import RunOptions, run_study
 
-    if fork_name is not None:
-        spec = fork(spec, fork_name)
+    if how.fork_name is not None:
+        spec = fork(spec, how.fork_name)
+        resumed_as = spec.name
+    resume = _resume_command(resumed_as, results, how.address)
     options = RunOptions(
-        address=address,
-        take_over=take_over,
-        retry_failed=retry_failed,
-        on_ray_death=partial(_restart, _resume_command(spec.name, results, address)),
+        address=how.address,
+        take_over=how.take_over,
+        retry_failed=how.retry_failed,
+        on_ray_death=partial(_restart, resume),
     )
     try:
         summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
         settled = is_settled(StudyPaths(results.resolve(), spec.name), spec)
-        resume = shlex.join(["gitdist", *_resume_command(spec.name, results, address)])
-        command = resume if settled else "the same command"
+        command = shlex.join(["gitdist", *resume]) if settled else "the same command"
         console.print(f"interrupted; go on with it by: {command}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     for table in summary_tables(summary):

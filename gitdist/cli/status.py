@@ -7,23 +7,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.studies import opened_ledger, stored_study
+from gitdist.cli.studies import opened_ledger, stored_name, stored_study
+from gitdist.errors import StudyError
+from gitdist.spec import StudySpec
+from gitdist.spec.campaign import Campaign
+from gitdist.study.campaign import load_campaign
 from gitdist.study.display import format_value
+from gitdist.study.driver import load_stored_spec
+from gitdist.study.paths import StudyPaths
 from gitdist.study.standing import SHOWN, Standing, take_stock
 
 
 def show_status(study: str, results: Path, console: Console, as_json: bool) -> None:
-    """Print how a study stands.
+    """Print how a study stands, or the studies of a campaign.
 
     Args:
-        study: its name, or the path of its file.
+        study: the name, or the path of the file.
         results: the results directory.
         console: where to print.
-        as_json: one JSON object instead of a table.
+        as_json: one JSON object (of a campaign, a list of them) instead of a table.
 
     Raises:
         StudyError: there is no such study, or it has not started any trial yet.
     """
+    campaign = load_campaign(results.resolve(), stored_name(study))
+    if campaign is not None:
+        _show_members(campaign, results, console, as_json)
+        return
     paths, spec = stored_study(study, results)
     with opened_ledger(paths, spec) as ledger:
         standing = take_stock(paths, spec, ledger)
@@ -41,6 +51,48 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _show_members(campaign: Campaign, results: Path, console: Console, as_json: bool) -> None:
+    standings = {member.spec.name: _standing_of(member.spec, results) for member in campaign.members}
+    if as_json:
+        values = [
+            standing.as_json() if standing else {"study": name, "state": "not started"}
+            for name, standing in standings.items()
+        ]
+        console.print_json(json.dumps(values), indent=2)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in ("study", "state", "trials", "best", "time left"):
+        table.add_column(header, overflow="fold")
+    for name, standing in standings.items():
+        if standing is None:
+            table.add_row(name, "not started", "-", "-", "-")
+            continue
+        counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "-"
+        best = "-"
+        if standing.best:
+            pairs = zip(standing.objectives, standing.best[0]["objectives"], strict=True)
+            best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
+        left = duration(standing.time_left_s) if standing.time_left_s and standing.state != "finished" else "-"
+        table.add_row(name, standing.state, counts, best, left)
+    console.print(table)
+    if any(standing is None or standing.state == "interrupted" for standing in standings.values()):
+        told = f"go on with it by: gitdist resume {campaign.name} --results {results}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _standing_of(spec: StudySpec, results: Path) -> Standing | None:
+    """Return how a member stands; None where it has not started."""
+    paths = StudyPaths(results.resolve(), spec.name)
+    try:
+        stored = load_stored_spec(paths)
+        with opened_ledger(paths, stored) as ledger:
+            return take_stock(paths, stored, ledger)
+    except StudyError:
+        if paths.spec.exists() and (paths.ledger.exists() or paths.journal.exists()):
+            raise
+        return None
 
 
 def _lines(standing: Standing, results: Path) -> list[str]:

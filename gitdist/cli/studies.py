@@ -6,7 +6,9 @@ from pathlib import Path
 
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
-from gitdist.spec.file import load_study
+from gitdist.spec.campaign import Campaign
+from gitdist.spec.file import load_plan
+from gitdist.study.campaign import load_campaign
 from gitdist.study.driver import load_stored_spec
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
@@ -20,11 +22,29 @@ def stored_study(study: str, results: Path) -> tuple[StudyPaths, StudySpec]:
         results: the results directory.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: there is no such study, or it is a campaign.
     """
-    name = load_study(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+    name = stored_name(study)
+    campaign = load_campaign(results.resolve(), name)
+    if campaign is not None:
+        names = ", ".join(member.spec.name for member in campaign.members)
+        raise StudyError(f"'{name}' is a campaign, and this command takes one study; name one of {names}")
     paths = StudyPaths(results.resolve(), name)
     return paths, load_stored_spec(paths)
+
+
+def stored_plan(study: str, results: Path) -> StudySpec | Campaign:
+    """Return the stored spec of a study, or the campaign of that name or file.
+
+    Raises:
+        StudyError: there is no such study.
+    """
+    return load_campaign(results.resolve(), stored_name(study)) or stored_study(study, results)[1]
+
+
+def stored_name(study: str) -> str:
+    """Return the name of a study or campaign that is given by its name or its file (at its first scale)."""
+    return load_plan(Path(study)).name if study.endswith((".yaml", ".yml")) else study
 
 
 @contextmanager

@@ -8,20 +8,51 @@ import yaml
 from pydantic import ValidationError
 
 from gitdist.errors import SpecError
-from gitdist.spec.base import broken_rule
+from gitdist.spec.base import broken_rule, unknown_name
+from gitdist.spec.campaign import Campaign, Member, assign, expand
 from gitdist.spec.study import StudySpec
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """Read a study file and apply ``path.to.field=value`` overrides (values are YAML).
+def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec:
+    """Read a study file, choose its scale and apply ``path.to.field=value`` overrides (values are YAML).
+
+    Args:
+        path: the file.
+        overrides: changes, as on the command line.
+        scale: one of those under ``scale`` in the file; None = the first of them.
 
     Raises:
-        SpecError: the file is missing or no YAML mapping, or a field breaks its rule; the message names the field.
+        SpecError: the file is missing or no YAML mapping, or a field breaks its rule; the message names the field. Or
+            it describes several studies.
     """
-    values = _read_mapping(path)
+    plan = load_plan(path, overrides, scale)
+    if isinstance(plan, Campaign):
+        raise SpecError(
+            f"{path}: this command takes one study, but the matrix makes {len(plan.members)} of it; "
+            "add --set matrix=null, and --set for the fields that it varies"
+        )
+    return plan
+
+
+def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec | Campaign:
+    """Read a study file as ``load_study`` does; with a ``matrix`` it is several studies.
+
+    Raises:
+        SpecError: as ``load_study``.
+    """
+    values = _choose_scale(_read_mapping(path), scale, str(path))
     for override in overrides:
         _apply(values, override)
-    return parse_study(values, str(path))
+    return parse_plan(values, str(path))
+
+
+def scales(path: Path) -> list[str]:
+    """Return the names of the scales that a study file has, the usual one first.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    return [str(name) for name in _scales(_read_mapping(path), str(path))]
 
 
 def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
@@ -34,6 +65,38 @@ def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
     for override in overrides:
         _apply(values, override)
     return parse_study(values, f"study '{spec.name}'") if overrides else spec
+
+
+def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> StudySpec | Campaign:
+    """Apply ``path.to.field=value`` overrides to a study or a campaign.
+
+    Raises:
+        SpecError: a field breaks its rule.
+    """
+    if isinstance(plan, StudySpec) or not overrides:
+        return plan if isinstance(plan, Campaign) else override_study(plan, overrides)
+    values = dict(plan.values)
+    for override in overrides:
+        _apply(values, override)
+    return parse_plan(values, f"campaign '{plan.name}'")
+
+
+def parse_plan(values: dict[str, Any], place: str) -> StudySpec | Campaign:
+    """Build a study, or with a ``matrix`` a campaign, from plain values; ``place`` names their origin in errors.
+
+    Raises:
+        SpecError: a field breaks its rule.
+    """
+    common = {name: value for name, value in values.items() if name != "matrix"}
+    if values.get("matrix") is None:
+        return parse_study(common, place)
+    if not isinstance(common.get("name"), str):
+        raise SpecError(f"{place}: name is required")
+    members = [
+        Member(labels=labels, spec=parse_study(changed, f"{place}, {changed['name']}"))
+        for labels, changed in expand(values["matrix"], common, place)
+    ]
+    return Campaign(name=common["name"], title=members[0].spec.title, members=tuple(members), values=values)
 
 
 def parse_study(values: dict[str, Any], place: str) -> StudySpec:
@@ -73,20 +136,37 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
+def _scales(values: dict[str, Any], place: str) -> dict[str, dict[str, Any]]:
+    found = values.get("scale") or {}
+    if not isinstance(found, dict) or not all(isinstance(changes, dict) for changes in found.values()):
+        raise SpecError(f"{place}: scale must map names to changes by field path, but it is {found!r}")
+    return found
+
+
+def _choose_scale(values: dict[str, Any], scale: str | None, place: str) -> dict[str, Any]:
+    """Return the file's values at a scale, whose name becomes part of the study's."""
+    found = _scales(values, place)
+    rest = {name: value for name, value in values.items() if name != "scale"}
+    if not found and scale is None:
+        return rest
+    if scale is None:
+        scale = str(next(iter(found)))
+    if scale not in found:
+        raise SpecError(f"{place}: " + (unknown_name("scale", scale, list(found)) if found else "it has no scales"))
+    for path, value in found[scale].items():
+        assign(rest, str(path), value)
+    return {**rest, "name": f"{rest.get('name')}-{scale}"}
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     field, equals, text = override.partition("=")
     if not equals or not all(field.split(".")):
         raise SpecError(f"--set takes path.to.field=value, but got '{override}'")
-    *parents, last = field.split(".")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise SpecError(f"--set {field}: the value must be YAML, but is '{text}'") from None
-    inner = values
-    for name in parents:
-        inner[name] = dict(inner[name]) if isinstance(inner.get(name), dict) else {}
-        inner = inner[name]
-    inner[last] = value
+    assign(values, field, value)
 
 
 def _describe(error: ValidationError) -> str:

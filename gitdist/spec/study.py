@@ -62,6 +62,7 @@ class StudySpec(Spec):
     """A whole study file."""
 
     name: str
+    title: str | None = None  # what it shows, for its report
     seed: int = 0  # of stream, trial, search and evaluation where their own is not given; the generator has its own
     data: DataSpec = DataSpec()
     generator: GeneratorSpec = MunitSpec()

@@ -17,6 +17,7 @@ Recall = Callable[[str], Any]  # the ledger's: what it remembers under a key, No
 Remember = Callable[[str, Any], None]
 
 _MAY_CHANGE = (
+    "title",
     "search.total",
     "resources",
     "sharing",

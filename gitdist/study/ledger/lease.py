@@ -24,7 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.errors import StudyError
+from gitdist.errors import StudyError, StudyOwned
 from gitdist.study.ledger.process import ProcessIdentity
 from gitdist.study.ledger.storage import storage_trouble
 from gitdist.study.ledger.terms import (
@@ -81,7 +81,8 @@ class Lease:
             lease_s: seconds without one after which others take this driver for dead.
 
         Raises:
-            StudyError: another driver owns the study, or the storage cannot be used.
+            StudyOwned: another driver owns the study.
+            StudyError: the storage cannot be used.
         """
         with storage_trouble(f"of study '{study_name}'"):
             terms = obtain_terms(storage, study_name)
@@ -141,7 +142,7 @@ class Lease:
                 break
             holders = [term for term in in_the_way if HOLDS in term.user_attrs]
             if holders or time.monotonic() > patience:
-                raise StudyError(_refusal(self._name, owner_of((holders or in_the_way)[0])))
+                raise StudyOwned(_refusal(self._name, owner_of((holders or in_the_way)[0])))
             time.sleep(_POLL_S)
         for term in lower:
             self._take_from(term)

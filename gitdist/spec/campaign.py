@@ -1,0 +1,108 @@
+"""A campaign: a study file whose ``matrix`` makes several studies of it, one for each combination of changes.
+
+matrix:
+  data.nuisance: [rotation, background]            # a field and its values
+  draws:                                           # or a name, and what each label changes
+    learned: {}
+    oracle: {generator: {kind: oracle}}
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from gitdist.errors import SpecError
+from gitdist.spec.study import StudySpec
+
+Label = str | int | float | bool
+
+_SEPARATOR = "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One study of a campaign; ``labels`` says which value of each axis it has."""
+
+    labels: Mapping[str, Label]
+    spec: StudySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """Several studies that are run and reported together.
+
+    ``values`` is the file that describes them, its scale chosen and its overrides applied.
+    """
+
+    name: str
+    title: str | None
+    members: tuple[Member, ...]
+    values: Mapping[str, Any]
+
+
+def expand(matrix: Any, values: Mapping[str, Any], place: str) -> list[tuple[dict[str, Label], dict[str, Any]]]:
+    """Return labels and values of every study that a matrix makes.
+
+    Args:
+        matrix: axis -> list of values of the field it names, or -> label -> changes by field path.
+        values: the file without the matrix; a study's name is its name and the labels.
+        place: names the file in errors.
+
+    Raises:
+        SpecError: the matrix is not of that form, or two studies would have one name.
+    """
+    if not isinstance(matrix, dict) or not matrix:
+        raise SpecError(f"{place}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
+    axes = [_alternatives(str(axis), entries, place) for axis, entries in matrix.items()]
+    studies = []
+    for combination in itertools.product(*axes):
+        labels: dict[str, Label] = {}
+        changed = deepcopy(dict(values))
+        for axis, label, changes in combination:
+            labels[axis] = label
+            for path, value in changes.items():
+                assign(changed, path, value)
+        changed["name"] = _SEPARATOR.join([str(values.get("name")), *(_part(*item) for item in labels.items())])
+        studies.append((labels, changed))
+    names = [changed["name"] for _, changed in studies]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"{place}: the studies of a matrix must have different names, but two are '{twice}'")
+    return studies
+
+
+def assign(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at ``path.to.field``; mappings on the way are made, and copied before they are changed."""
+    *parents, last = path.split(".")
+    for name in parents:
+        values[name] = dict(values[name]) if isinstance(values.get(name), dict) else {}
+        values = values[name]
+    values[last] = deepcopy(value)
+
+
+def _alternatives(axis: str, entries: Any, place: str) -> list[tuple[str, Label, Mapping[str, Any]]]:
+    """Return an axis's name, and for each study along it label and changes."""
+    if isinstance(entries, list) and entries:
+        name = axis.rpartition(".")[2]
+        return [(name, _label(value, axis, place), {axis: value}) for value in entries]
+    if isinstance(entries, dict) and entries and all(isinstance(changes, dict) for changes in entries.values()):
+        return [(axis, _label(label, axis, place), changes) for label, changes in entries.items()]
+    raise SpecError(
+        f"{place}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
+        f"but it is {entries!r}"
+    )
+
+
+def _label(value: Any, axis: str, place: str) -> Label:
+    if isinstance(value, str | int | float):
+        return value
+    raise SpecError(f"{place}: matrix.{axis} must list plain values, but it has {value!r}; map labels to changes")
+
+
+def _part(axis: str, label: Label) -> str:
+    """Return an axis's part of a study's name: the label, with the axis where the label alone says nothing."""
+    text = label if isinstance(label, str) else f"{axis}{label}"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)
