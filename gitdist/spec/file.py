@@ -155,7 +155,7 @@ def _choose_scale(values: dict[str, Any], scale: str | None, place: str) -> dict
         raise SpecError(f"{place}: " + (unknown_name("scale", scale, list(found)) if found else "it has no scales"))
     for path, value in found[scale].items():
         assign(rest, str(path), value)
-    return {**rest, "name": f"{rest.get('name')}-{scale}"}
+    return {**rest, "name": f"{rest['name']}-{scale}"} if isinstance(rest.get("name"), str) else rest
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
