@@ -97,6 +97,9 @@ def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, 
         raise typer.Exit(130) from None
     for table in summary_tables(summary):
         console.print(table)
+    if not spec.search.total:
+        samples = StudyPaths(results, spec.name).samples
+        console.print(f"draws of the generator: {samples}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
 
 

@@ -17,9 +17,9 @@ _NAMES = {
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return what a study found: the best trial beside the baseline, and all of several where no other is better."""
+    """Return what a study found: the best trial beside the baseline, and all of several where no other is better; nothing of one without trials."""
     tables = [_pareto_table(summary)] if summary.get("pareto") else []
-    return [*tables, _best_table(summary)]
+    return [*tables, _best_table(summary)] if summary["best"] else tables
 
 
 def _best_table(summary: dict[str, Any]) -> Table:

@@ -135,6 +135,8 @@ class StudySpec(Spec):
     def _parts_agree(self) -> "StudySpec":
         if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
+        if not self.search.total and self.baseline:
+            raise ValueError("search.total 0 means no trials, so it goes with baseline: false; add that")
         self._check_methods()
         for name, dimension in self.search.space.items():
             for value in dimension.probes:

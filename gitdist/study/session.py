@@ -95,6 +95,8 @@ class StudySession:
             if not num_servers and self._dataset.nuisance == "none":
                 check_alone(spec.resources.server, "server", "transform the images that eKLD is measured on")
             generator = self._obtain_generator()
+            if not spec.search.total:
+                return write_summary(self._paths, spec, self._ledger)
             self._display.say(room.note)
             with supplied(self._study, generator) as supply:
                 context = supply.context()

@@ -133,7 +133,7 @@ def time_left(
 def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
     if not all_ended(paths, spec, ledger):
         return "interrupted"
-    if ledger.best() is None:
+    if spec.search.total and ledger.best() is None:
         return "failed"
     return "interrupted" if read_summary(paths) is None else "finished"
 

@@ -26,6 +26,7 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_ended_leaves_no_study_and_the_next_one_counts(tmp_path):
     place = tmp_path / "bench"
     command = [sys.executable, "-m", "gitdist", "bench", "scale", "--study", DIGITS, "--results", tmp_path]

@@ -177,6 +177,7 @@ def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
             r"search.space.method: unknown method 'ERN'; did you mean 'ERM'\?",
         ),
         ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, r"unknown method 'ERM'; known here"),
+        ({"a": {}}, {"search": {"total": 0}}, "search.total 0 means no trials, so it goes with baseline: false"),
         ({"a": {"epochs": 9}}, {"search": {"pruner": {"kind": "median"}}}, "search.pruner compares trials at the same"),
     ],
 )

@@ -65,7 +65,7 @@ def _note(summary: Mapping[str, Any]) -> str:
     """Return the parent run's description in Markdown: the best trial beside the baseline."""
     best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
     if best is None:
-        return "No trial finished."
+        return "No trial finished." if summary["trials"] else "Data and generator alone, no trials."
     params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
     lines = [
         f"Best on validation: trial {best['number']} ({params})",
