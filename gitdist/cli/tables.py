@@ -17,7 +17,7 @@ _NAMES = {
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return what a study found: the best trial beside the baseline, and all of several where no other is better; nothing of one without trials."""
+    """Return what a study found: the best trial beside the baseline, and all of several where no other is better."""
     tables = [_pareto_table(summary)] if summary.get("pareto") else []
     return [*tables, _best_table(summary)] if summary["best"] else tables
 
