@@ -13,7 +13,7 @@ class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation."""
 
     network: Literal["resnet20", "resnet32"] = "resnet20"
-    loss: Literal["cross-entropy", "ldam"] = "cross-entropy"
+    loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
     sampler: Literal["instance", "class-balanced", "square-root", "effective-number"] = "class-balanced"
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
     threshold_kind: Literal["hard", "soft"] = "hard"
@@ -31,6 +31,8 @@ class TrialSpec(Spec):
     weight_decay: float = Field(2e-4, ge=0)
     ldam_margin: float = Field(0.5, gt=0)  # the smallest class's margin
     ldam_scale: float = Field(30.0, gt=0)
+    focal_gamma: float = Field(1.0, ge=0)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
+    logit_tau: float = Field(1.0, ge=0)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
     effective_beta: float = Field(0.9999, gt=0, lt=1)
     crop_padding: int = Field(0, ge=0)  # pixels
     flip: bool = False

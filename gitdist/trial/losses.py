@@ -1,5 +1,8 @@
 """The losses a classifier can be trained with, functions of logits and labels.
 
+What a loss adds to the logits it adds in training alone: P(y|x) is always the softmax of the network's own logits, for
+accuracy and eKLD as for every other measure.
+
 A new loss is one builder here and its name in ``_BUILDERS`` and in ``TrialSpec.loss``.
 """
 
@@ -37,6 +40,16 @@ def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.f
     return scaled
 
 
+def log_priors(class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the logarithm of each class's share of the training images, ``[C]``.
+
+    A class without images counts as one of one image.
+    """
+    sizes = np.maximum(class_sizes, 1)
+    logarithms: NDArray[np.float64] = np.log(sizes / sizes.sum())
+    return logarithms
+
+
 def _cross_entropy(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
     return functional.cross_entropy
 
@@ -52,4 +65,41 @@ def _ldam(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device)
     return loss
 
 
-_BUILDERS = {"cross-entropy": _cross_entropy, "ldam": _ldam}
+def _focal(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
+    """Weigh -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        surprise = functional.cross_entropy(logits, labels, reduction="none")
+        # Where p rounds to 1 the power's derivative is infinite for gamma < 1; its product with 0 must stay 0.
+        doubt = (-torch.expm1(-surprise)).clamp(min=torch.finfo(surprise.dtype).tiny)
+        return (doubt**spec.focal_gamma * surprise).mean()
+
+    return loss
+
+
+def _balanced_softmax(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
+    """-log(n_y e^z_y / sum_j n_j e^z_j) (Ren et al. 2020, arXiv 2007.10740)."""
+    return _shifted(log_priors(class_sizes), device)
+
+
+def _logit_adjustment(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
+    """Add tau times the log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
+    return _shifted(spec.logit_tau * log_priors(class_sizes), device)
+
+
+def _shifted(shifts: NDArray[np.float64], device: torch.device) -> Loss:
+    added = torch.from_numpy(shifts).float().to(device)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits + added, labels)
+
+    return loss
+
+
+_BUILDERS = {
+    "cross-entropy": _cross_entropy,
+    "ldam": _ldam,
+    "focal": _focal,
+    "balanced-softmax": _balanced_softmax,
+    "logit-adjustment": _logit_adjustment,
+}

@@ -81,6 +81,8 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     immaterial = ["sampler", "threshold", "threshold_kind", "effective_beta"]
     immaterial += [] if milestones else ["lr_decay"]
     immaterial += [] if spec.loss == "ldam" else ["ldam_margin", "ldam_scale"]
+    immaterial += [] if spec.loss == "focal" else ["focal_gamma"]
+    immaterial += [] if spec.loss == "logit-adjustment" else ["logit_tau"]
     immaterial += [] if spec.randaugment_ops else ["randaugment_magnitude"]
     defaults = {name: TrialSpec.model_fields[name].default for name in immaterial}
     length = {"epochs": epochs + 1, "switch_epoch": epochs, "lr_milestones": milestones, "fraction": 0.0}

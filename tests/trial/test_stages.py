@@ -27,6 +27,8 @@ LATE = {  # fields that nothing before the switch reads, each with another value
     "lr_decay": 0.5,
     "ldam_margin": 0.4,
     "ldam_scale": 20.0,
+    "focal_gamma": 2.0,
+    "logit_tau": 1.5,
     "randaugment_magnitude": 3,
 }
 EARLY = {
@@ -97,6 +99,8 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("lr_decay", 0.5, {"lr_milestones": (1,)}),
         ("ldam_margin", 0.4, {"loss": "ldam"}),
         ("ldam_scale", 20.0, {"loss": "ldam"}),
+        ("focal_gamma", 2.0, {"loss": "focal"}),
+        ("logit_tau", 1.5, {"loss": "logit-adjustment"}),
         ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
     ],
 )
