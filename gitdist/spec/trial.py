@@ -10,10 +10,12 @@ from gitdist.spec.base import Fraction, Positive, Spec
 
 
 class TrialSpec(Spec):
-    """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation."""
+    """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
     network: Literal["resnet20", "resnet32"] = "resnet20"
     loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
+    class_weights: Literal["none", "inverse", "effective-number"] = "none"  # of the loss
+    weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
     sampler: Literal["instance", "class-balanced", "square-root", "effective-number"] = "class-balanced"
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
     threshold_kind: Literal["hard", "soft"] = "hard"
@@ -33,7 +35,7 @@ class TrialSpec(Spec):
     ldam_scale: float = Field(30.0, gt=0)
     focal_gamma: float = Field(1.0, ge=0)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
     logit_tau: float = Field(1.0, ge=0)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
-    effective_beta: float = Field(0.9999, gt=0, lt=1)
+    effective_beta: float = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
     crop_padding: int = Field(0, ge=0)  # pixels
     flip: bool = False
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
@@ -57,6 +59,11 @@ class TrialSpec(Spec):
         if late:
             name = "switch_epoch" if self.switch_epoch in late else "lr_milestones"
             raise ValueError(f"{name} must not lie beyond epochs, but {late[-1]} > {self.epochs}")
+        if self.class_weights != "none" and self.weights_deferred and self.switch_epoch == self.epochs:
+            raise ValueError(
+                f"deferred class_weights act after switch_epoch, but switch_epoch = {self.switch_epoch} is the last "
+                "epoch; lower it, or set weights_deferred to false or class_weights to none"
+            )
         return self
 
 

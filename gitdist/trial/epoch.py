@@ -15,10 +15,11 @@ from gitdist.errors import StreamError, TrialFailure
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
 from gitdist.trial.classifier import Classifier, compiled, move
-from gitdist.trial.losses import build_loss
+from gitdist.trial.losses import Loss, build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
+from gitdist.trial.weights import class_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,6 @@ class EpochTrainer:
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
         self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
-        self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
@@ -131,21 +131,22 @@ class EpochTrainer:
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
         inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
+        loss_of = build_loss(spec, self._sizes, device, class_weights(spec, self._sizes, epoch))
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
             stop = min(start + spec.batch_size, len(rows))
             images = self._images[rows_there[start:stop]]
             if stream is not None:
                 _mix(images, labels[start:stop], replaced[start:stop], stream)
-            loss, logits = self._step(inputs_of(images, start), labels_there[start:stop])
+            loss, logits = self._step(inputs_of(images, start), labels_there[start:stop], loss_of)
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
         return torch.stack(losses), correct, int(replaced.sum())
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, inputs: Tensor, labels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
         with self._compute.autocast():
             logits = self._forward(inputs)
-        loss = self._loss(logits, labels)
+        loss = loss_of(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()

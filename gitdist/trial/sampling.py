@@ -53,8 +53,13 @@ def epoch_indices(
     return rows
 
 
-def _effective_numbers(sizes: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
-    """Return (1 - beta^n) / (1 - beta), exact also where beta^n is close to 1."""
+def effective_numbers(sizes: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
+    """Return (1 - beta^n) / (1 - beta) for each n, exact also where beta^n is close to 1.
+
+    Args:
+        sizes: images of each class, float64 ``[C]``.
+        beta: between 0 and 1.
+    """
     numbers: NDArray[np.float64] = np.expm1(sizes * np.log(beta)) / (beta - 1)
     return numbers
 
@@ -63,5 +68,5 @@ _WEIGHTS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]]
     "instance": lambda sizes, beta: sizes,
     "class-balanced": lambda sizes, beta: np.sign(sizes),
     "square-root": lambda sizes, beta: np.sqrt(sizes),
-    "effective-number": lambda sizes, beta: sizes / _effective_numbers(np.maximum(sizes, 1), beta),
+    "effective-number": lambda sizes, beta: sizes / effective_numbers(np.maximum(sizes, 1), beta),
 }

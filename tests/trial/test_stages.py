@@ -17,6 +17,8 @@ from tests.trial.toys import assert_same_state, setting_of, short_spec, stream_o
 
 SWITCH = 2
 LATE = {  # fields that nothing before the switch reads, each with another value
+    "class_weights": "inverse",
+    "weights_deferred": False,
     "sampler": "square-root",
     "threshold": 40,
     "threshold_kind": "hard",
@@ -87,6 +89,11 @@ def test_what_nothing_reads_before_the_switch_does_not_change_the_prefix(name):
     assert shared_prefix(spec_of(**{name: LATE[name]})) == shared_prefix(spec_of())
 
 
+def test_of_deferred_weights_nothing_matters_before_the_switch():
+    weighted = {"class_weights": "effective-number", "effective_beta": 0.9}
+    assert shared_prefix(spec_of(**weighted)) == shared_prefix(spec_of())
+
+
 @pytest.mark.parametrize("name", EARLY)
 def test_what_is_read_before_the_switch_changes_the_prefix(name):
     assert shared_prefix(spec_of(**{name: EARLY[name]})) != shared_prefix(spec_of())
@@ -99,6 +106,9 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("lr_decay", 0.5, {"lr_milestones": (1,)}),
         ("ldam_margin", 0.4, {"loss": "ldam"}),
         ("ldam_scale", 20.0, {"loss": "ldam"}),
+        ("class_weights", "inverse", {"weights_deferred": False}),
+        ("weights_deferred", False, {"class_weights": "inverse"}),
+        ("effective_beta", 0.9, {"class_weights": "effective-number", "weights_deferred": False}),
         ("focal_gamma", 2.0, {"loss": "focal"}),
         ("logit_tau", 1.5, {"loss": "logit-adjustment"}),
         ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
