@@ -42,6 +42,7 @@ class TrialSpec(Spec):
     flip: bool = False
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
+    mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw a batch; 0 = no mixup
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
     seed: int = 0

@@ -17,6 +17,7 @@ from gitdist.stream.draws import DrawStream
 from gitdist.trial.classifier import Classifier, compiled, move
 from gitdist.trial.losses import Loss, build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
+from gitdist.trial.mixup import epoch_mixup
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
 from gitdist.trial.weights import class_weights
@@ -26,8 +27,9 @@ from gitdist.trial.weights import class_weights
 class EpochResult:
     """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
 
-    ``waiting_s`` is the part of ``train_s`` that went by waiting for the stream; ``generated`` are the images that this
-    process made for it meanwhile.
+    With class weights ``loss`` is the mean of the batches' weighted means; with mixup ``accuracy`` counts the answers
+    that are the sample's own label, not its partner's. ``waiting_s`` is the part of ``train_s`` that went by waiting for
+    the stream; ``generated`` are the images that this process made for it meanwhile.
     """
 
     loss: float
@@ -132,13 +134,15 @@ class EpochTrainer:
         inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
         loss_of = build_loss(spec, self._sizes, device, class_weights(spec, self._sizes, epoch))
+        blend = epoch_mixup(spec, epoch, len(rows), device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
             stop = min(start + spec.batch_size, len(rows))
             images = self._images[rows_there[start:stop]]
             if stream is not None:
                 _mix(images, labels[start:stop], replaced[start:stop], stream)
-            loss, logits = self._step(inputs_of(images, start), labels_there[start:stop], loss_of)
+            inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)
+            loss, logits = self._step(inputs, labels_there[start:stop], blended_loss)
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
         return torch.stack(losses), correct, int(replaced.sum())

@@ -1,11 +1,12 @@
 """One trial: a classifier trained epoch by epoch, resumable at every epoch, a row of measures each.
 
     sampler -> rows of the epoch -> batch of images [N, C, H, W] on the device
-            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, normalise -> SGD step
+            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
+            -> mixup -> loss with class weights -> SGD step
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
 
 Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
-for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p or the stream.
+for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p, deferred weights or the stream.
 """
 
 import time

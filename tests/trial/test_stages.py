@@ -45,6 +45,7 @@ EARLY = {
     "crop_padding": 0,
     "flip": False,
     "randaugment_ops": 1,
+    "mixup_alpha": 0.2,
     "compile": True,
     "precision": "bf16",
     "seed": 1,
