@@ -43,6 +43,7 @@ class TrialSpec(Spec):
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
     mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw a batch; 0 = no mixup
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # a step, of the average of weights that is evaluated; 0 = no average
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
     seed: int = 0

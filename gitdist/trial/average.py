@@ -1,10 +1,9 @@
-"""An exponential moving average of a classifier's weights (Polyak and Juditsky 1992), which is evaluated in its place."""
+"""An exponential moving average of a classifier's weights, which is evaluated in its place."""
 
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
 
 from gitdist.trial.classifier import Classifier
 
@@ -23,14 +22,15 @@ class WeightAverage:
         self._model, self._decay = model, decay
         self._steps = 0
         self._averaged = deepcopy(model).requires_grad_(False)
-        self._pair = [list(network.parameters()) for network in (self._averaged, model)]
+        self._averages, self._weights = (
+            [weight.detach() for weight in network.parameters()] for network in (self._averaged, model)
+        )
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
         self._steps += 1
-        averages, weights = self._pair
-        torch._foreach_lerp_(averages, weights, (1 - self._decay) / (1 - self._decay**self._steps))
+        share = (1 - self._decay) / (1 - self._decay**self._steps)
+        torch._foreach_lerp_(self._averages, self._weights, share)  # in one pass
 
     @property
     def classifier(self) -> Classifier:
@@ -40,10 +40,10 @@ class WeightAverage:
         return self._averaged
 
     def state(self) -> dict[str, Any]:
-        """Return all that later averages depend on: ``steps`` and ``weights``, the parameters by name."""
-        return {"steps": self._steps, "weights": dict(self._averaged.named_parameters())}
+        """Return all that later averages depend on: ``steps``, and the ``classifier``'s state dict."""
+        return {"steps": self._steps, "classifier": self.classifier.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned."""
         self._steps = state["steps"]
-        self._averaged.load_state_dict(state["weights"], strict=False)
+        self._averaged.load_state_dict(state["classifier"])

@@ -14,6 +14,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError, TrialFailure
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
+from gitdist.trial.average import WeightAverage
 from gitdist.trial.classifier import Classifier, compiled, move
 from gitdist.trial.losses import Loss, build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
@@ -28,8 +29,8 @@ class EpochResult:
     """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
 
     With class weights ``loss`` is the mean of the batches' weighted means; with mixup ``accuracy`` counts the answers
-    that are the sample's own label, not its partner's. ``waiting_s`` is the part of ``train_s`` that went by waiting for
-    the stream; ``generated`` are the images that this process made for it meanwhile.
+    that are the sample's own label, not its partner's. ``waiting_s`` is the part of ``train_s`` that went by waiting
+    for the stream; ``generated`` are the images that this process made for it meanwhile.
     """
 
     loss: float
@@ -51,7 +52,7 @@ class EpochTrainer:
     """Trains a classifier epoch by epoch; holds what stays on the device between epochs.
 
     ``stream`` is None where this trial never replaces a sample: fraction 0, no class below the threshold, or no epoch
-    after the switch.
+    after the switch. ``average`` is None where the trained weights themselves are evaluated.
     """
 
     def __init__(
@@ -72,11 +73,17 @@ class EpochTrainer:
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
+        self.average = WeightAverage(self.model, spec.ema_decay) if spec.ema_decay else None
         self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
         )
+
+    @property
+    def classifier(self) -> Classifier:
+        """What is evaluated after an epoch: the average of the weights where there is one, else ``model``."""
+        return self.model if self.average is None else self.average.classifier
 
     def _needed_stream(self, stream: DrawStream | None) -> DrawStream | None:
         spec = self._spec
@@ -154,6 +161,8 @@ class EpochTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return loss.detach(), logits.detach()
 
     def _mean_loss(self, losses: Tensor, count: int, epoch: int) -> float:

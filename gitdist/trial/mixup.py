@@ -40,7 +40,8 @@ def epoch_mixup(
     partners = torch.from_numpy(np.concatenate([rng.permutation(size) for size in sizes])).to(device)
 
     def blend(inputs: Tensor, loss: Loss, start: int) -> tuple[Tensor, Loss]:
-        share, others = shares[start // spec.batch_size], partners[start : start + len(inputs)]
+        share: float = shares[start // spec.batch_size]
+        others = partners[start : start + len(inputs)]
 
         def blended_loss(logits: Tensor, labels: Tensor) -> Tensor:
             return share * loss(logits, labels) + (1 - share) * loss(logits, labels[others])

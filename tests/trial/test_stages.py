@@ -46,6 +46,7 @@ EARLY = {
     "flip": False,
     "randaugment_ops": 1,
     "mixup_alpha": 0.2,
+    "ema_decay": 0.9,
     "compile": True,
     "precision": "bf16",
     "seed": 1,
@@ -148,6 +149,16 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
     assert [place.name for place in (store.root / "prefix").iterdir()] == [
         key_of(spec_of(), digits, setting_of(digits, evaluation_every=every))
     ]
+
+
+def test_averages_and_blends_go_on_from_a_shared_prefix_as_they_would_alone(digits, tmp_path, store):
+    fields = {"epochs": 3, "ema_decay": 0.9, "mixup_alpha": 0.4, "class_weights": "inverse"}
+    staged(spec_of(**fields), digits, tmp_path / "0", store)
+    spec = spec_of(**fields | {"class_weights": "effective-number", "sampler": "progressively-balanced"})
+    alone = whole(spec, digits, tmp_path / "alone")
+    rows, own = staged(spec, digits, tmp_path / "1", store, "study/1")
+    assert timeless(rows) == alone[0] and own == [3]
+    assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
 
 
 def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_path, store):
