@@ -10,11 +10,15 @@ from gitdist.spec.base import Fraction, Positive, Spec
 
 
 class TrialSpec(Spec):
-    """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation."""
+    """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
     network: Literal["resnet20", "resnet32"] = "resnet20"
-    loss: Literal["cross-entropy", "ldam"] = "cross-entropy"
-    sampler: Literal["instance", "class-balanced", "square-root", "effective-number"] = "class-balanced"
+    loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
+    class_weights: Literal["none", "inverse", "effective-number"] = "none"  # of the loss
+    weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
+    sampler: Literal["instance", "class-balanced", "square-root", "effective-number", "progressively-balanced"] = (
+        "class-balanced"  # progressively-balanced: from instance to class-balanced over the epochs after switch_epoch
+    )
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
     threshold_kind: Literal["hard", "soft"] = "hard"
     fraction: Fraction = 0.5  # p
@@ -31,11 +35,15 @@ class TrialSpec(Spec):
     weight_decay: float = Field(2e-4, ge=0)
     ldam_margin: float = Field(0.5, gt=0)  # the smallest class's margin
     ldam_scale: float = Field(30.0, gt=0)
-    effective_beta: float = Field(0.9999, gt=0, lt=1)
+    focal_gamma: float = Field(1.0, ge=0)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
+    logit_tau: float = Field(1.0, ge=0)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
+    effective_beta: float = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
     crop_padding: int = Field(0, ge=0)  # pixels
     flip: bool = False
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
+    mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw a batch; 0 = no mixup
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # a step, of the average of weights that is evaluated; 0 = no average
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
     seed: int = 0
@@ -55,6 +63,11 @@ class TrialSpec(Spec):
         if late:
             name = "switch_epoch" if self.switch_epoch in late else "lr_milestones"
             raise ValueError(f"{name} must not lie beyond epochs, but {late[-1]} > {self.epochs}")
+        if self.class_weights != "none" and self.weights_deferred and self.switch_epoch == self.epochs:
+            raise ValueError(
+                f"deferred class_weights act after switch_epoch, but switch_epoch = {self.switch_epoch} is the last "
+                "epoch; lower it, or set weights_deferred to false or class_weights to none"
+            )
         return self
 
 

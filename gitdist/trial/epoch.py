@@ -14,19 +14,23 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError, TrialFailure
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
+from gitdist.trial.average import WeightAverage
 from gitdist.trial.classifier import Classifier, compiled, move
-from gitdist.trial.losses import build_loss
+from gitdist.trial.losses import Loss, build_loss
 from gitdist.trial.mixing import check_threshold, eligible_classes
+from gitdist.trial.mixup import epoch_mixup
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
+from gitdist.trial.weights import class_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
     """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
 
-    ``waiting_s`` is the part of ``train_s`` that went by waiting for the stream; ``generated`` are the images that this
-    process made for it meanwhile.
+    With class weights ``loss`` is the mean of the batches' weighted means; with mixup ``accuracy`` counts the answers
+    that are the sample's own label, not its partner's. ``waiting_s`` is the part of ``train_s`` that went by waiting
+    for the stream; ``generated`` are the images that this process made for it meanwhile.
     """
 
     loss: float
@@ -48,7 +52,7 @@ class EpochTrainer:
     """Trains a classifier epoch by epoch; holds what stays on the device between epochs.
 
     ``stream`` is None where this trial never replaces a sample: fraction 0, no class below the threshold, or no epoch
-    after the switch.
+    after the switch. ``average`` is None where the trained weights themselves are evaluated.
     """
 
     def __init__(
@@ -69,12 +73,17 @@ class EpochTrainer:
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
         self.model = move(model, compute.device)
+        self.average = WeightAverage(self.model, spec.ema_decay) if spec.ema_decay else None
         self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
-        self._loss = build_loss(spec, sizes, compute.device)
         # Fused: one pass over the weights a step instead of five.
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
         )
+
+    @property
+    def classifier(self) -> Classifier:
+        """What is evaluated after an epoch: the average of the weights where there is one, else ``model``."""
+        return self.model if self.average is None else self.average.classifier
 
     def _needed_stream(self, stream: DrawStream | None) -> DrawStream | None:
         spec = self._spec
@@ -131,24 +140,29 @@ class EpochTrainer:
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
         inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
+        loss_of = build_loss(spec, self._sizes, device, class_weights(spec, self._sizes, epoch))
+        blend = epoch_mixup(spec, epoch, len(rows), device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
             stop = min(start + spec.batch_size, len(rows))
             images = self._images[rows_there[start:stop]]
             if stream is not None:
                 _mix(images, labels[start:stop], replaced[start:stop], stream)
-            loss, logits = self._step(inputs_of(images, start), labels_there[start:stop])
+            inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)
+            loss, logits = self._step(inputs, labels_there[start:stop], blended_loss)
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[start:stop]).sum()
         return torch.stack(losses), correct, int(replaced.sum())
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, inputs: Tensor, labels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
         with self._compute.autocast():
             logits = self._forward(inputs)
-        loss = self._loss(logits, labels)
+        loss = loss_of(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return loss.detach(), logits.detach()
 
     def _mean_loss(self, losses: Tensor, count: int, epoch: int) -> float:

@@ -1,9 +1,13 @@
 """The losses a classifier can be trained with, functions of logits and labels.
 
+What a loss adds to the logits it adds in training alone: P(y|x) is always the softmax of the network's own logits, for
+accuracy and eKLD as for every other measure.
+
 A new loss is one builder here and its name in ``_BUILDERS`` and in ``TrialSpec.loss``.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,15 +20,24 @@ from gitdist.spec import TrialSpec
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device | str = "cpu") -> Loss:
+def build_loss(
+    spec: TrialSpec,
+    class_sizes: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+    weights: NDArray[np.float64] | None = None,
+) -> Loss:
     """Return ``loss(logits [N, C], labels [N]) -> scalar``, the mean over the batch.
+
+    With weights w the mean is sum_i w_{y_i} l_i / sum_i w_{y_i}, as that of torch's ``cross_entropy``.
 
     Args:
         spec: names the loss and carries its parameters.
         class_sizes: training images of each class, int64 ``[C]``.
         device: where logits and labels will be.
+        weights: of each class, ``[C]``; None = all alike.
     """
-    return _BUILDERS[spec.loss](spec, class_sizes, torch.device(device))
+    weight = None if weights is None else torch.from_numpy(weights).float().to(device)
+    return _BUILDERS[spec.loss](spec, class_sizes, torch.device(device), weight)
 
 
 def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.float64]:
@@ -37,19 +50,73 @@ def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.f
     return scaled
 
 
-def _cross_entropy(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
-    return functional.cross_entropy
+def log_priors(class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the logarithm of each class's share of the training images, ``[C]``.
+
+    A class without images counts as one of one image.
+    """
+    sizes = np.maximum(class_sizes, 1)
+    logarithms: NDArray[np.float64] = np.log(sizes / sizes.sum())
+    return logarithms
 
 
-def _ldam(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device) -> Loss:
+def _cross_entropy(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+) -> Loss:
+    return partial(functional.cross_entropy, weight=weight)
+
+
+def _ldam(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None) -> Loss:
     """Lower the true class's logit by its margin (equation 13); the head's logits are scaled, so the margin is too."""
     margins = torch.from_numpy(spec.ldam_scale * ldam_margins(class_sizes, spec.ldam_margin)).float().to(device)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         true_class = functional.one_hot(labels, len(margins))
-        return functional.cross_entropy(logits - margins * true_class, labels)
+        return functional.cross_entropy(logits - margins * true_class, labels, weight)
 
     return loss
 
 
-_BUILDERS = {"cross-entropy": _cross_entropy, "ldam": _ldam}
+def _focal(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None) -> Loss:
+    """Weigh -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        surprise = functional.cross_entropy(logits, labels, reduction="none")
+        # Where p rounds to 1 the power's derivative is infinite for gamma < 1; its product with 0 must stay 0.
+        doubt = (-torch.expm1(-surprise)).clamp(min=torch.finfo(surprise.dtype).tiny)
+        values = doubt**spec.focal_gamma * surprise
+        return values.mean() if weight is None else (weight[labels] * values).sum() / weight[labels].sum()
+
+    return loss
+
+
+def _balanced_softmax(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+) -> Loss:
+    """-log(n_y e^z_y / sum_j n_j e^z_j) (Ren et al. 2020, arXiv 2007.10740)."""
+    return _shifted(log_priors(class_sizes), device, weight)
+
+
+def _logit_adjustment(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+) -> Loss:
+    """Add tau times the log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
+    return _shifted(spec.logit_tau * log_priors(class_sizes), device, weight)
+
+
+def _shifted(shifts: NDArray[np.float64], device: torch.device, weight: Tensor | None) -> Loss:
+    added = torch.from_numpy(shifts).float().to(device)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits + added, labels, weight)
+
+    return loss
+
+
+_BUILDERS = {
+    "cross-entropy": _cross_entropy,
+    "ldam": _ldam,
+    "focal": _focal,
+    "balanced-softmax": _balanced_softmax,
+    "logit-adjustment": _logit_adjustment,
+}

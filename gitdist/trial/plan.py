@@ -22,7 +22,9 @@ def epoch_rows(spec: TrialSpec, labels: NDArray[np.int64], sizes: NDArray[np.int
         epoch: counted from 1.
     """
     sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
-    return epoch_indices(sampler, labels, sizes, spec.effective_beta, numpy_rng(spec.seed, "trial/sample", epoch))
+    progress = (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)
+    rng = numpy_rng(spec.seed, "trial/sample", epoch)
+    return epoch_indices(sampler, labels, sizes, spec.effective_beta, rng, progress)
 
 
 def replaced_rows(

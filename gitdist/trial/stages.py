@@ -70,7 +70,7 @@ class Prefix:
 
 
 def shared_prefix(spec: TrialSpec) -> Prefix | None:
-    """Return what a trial trains before anything of its sampler, K and p matters; None where that is no epoch.
+    """Return what a trial trains before its sampler, K, p and deferred weights matter; None where that is no epoch.
 
     The last epoch is never part of it: it alone is evaluated whatever ``evaluation_every`` says.
     """
@@ -78,9 +78,14 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     if epochs < 1:
         return None
     milestones = tuple(milestone for milestone in spec.lr_milestones if milestone < epochs)
-    immaterial = ["sampler", "threshold", "threshold_kind", "effective_beta"]
+    immaterial = ["sampler", "threshold", "threshold_kind"]
+    weights = "none" if spec.weights_deferred else spec.class_weights
+    immaterial += ["class_weights", "weights_deferred"] if weights == "none" else []
+    immaterial += [] if weights == "effective-number" else ["effective_beta"]
     immaterial += [] if milestones else ["lr_decay"]
     immaterial += [] if spec.loss == "ldam" else ["ldam_margin", "ldam_scale"]
+    immaterial += [] if spec.loss == "focal" else ["focal_gamma"]
+    immaterial += [] if spec.loss == "logit-adjustment" else ["logit_tau"]
     immaterial += [] if spec.randaugment_ops else ["randaugment_magnitude"]
     defaults = {name: TrialSpec.model_fields[name].default for name in immaterial}
     length = {"epochs": epochs + 1, "switch_epoch": epochs, "lr_milestones": milestones, "fraction": 0.0}

@@ -1,11 +1,12 @@
 """One trial: a classifier trained epoch by epoch, resumable at every epoch, a row of measures each.
 
     sampler -> rows of the epoch -> batch of images [N, C, H, W] on the device
-            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, normalise -> SGD step
+            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
+            -> mixup -> loss with class weights -> SGD step -> average of the weights
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
 
 Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
-for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p or the stream.
+for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p, deferred weights or the stream.
 """
 
 import time
@@ -109,7 +110,7 @@ def _go_on(
         result = trainer.run(epoch)
         due = epoch % setting.evaluation_every == 0 or epoch == spec.epochs
         started = time.perf_counter()
-        evaluation = _validate(trainer.model, dataset, setting, epoch) if due else None
+        evaluation = _validate(trainer.classifier, dataset, setting, epoch) if due else None
         row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
         rows.append(row if setting.trained_by is None else row | {"trained_by": setting.trained_by})
         if setting.directory:
@@ -121,6 +122,8 @@ def _go_on(
 
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
+
+    Its weights are the averaged ones where the trial keeps an average.
 
     Args:
         spec: the trial.
@@ -139,7 +142,7 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
             "train on"
         )
     model = fresh_classifier(spec, dataset)
-    model.load_state_dict(checkpoint.model)
+    model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
     return move(model, compute.device).eval()
 
 
@@ -158,6 +161,8 @@ def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
 def _restore(trainer: EpochTrainer, checkpoint: Checkpoint) -> None:
     trainer.model.load_state_dict(checkpoint.model)
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
+    if trainer.average is not None and checkpoint.average:
+        trainer.average.restore(checkpoint.average)
     if trainer.stream is not None:
         trainer.stream.cursors = checkpoint.cursors.numpy()
 
@@ -170,6 +175,7 @@ def _state(trainer: EpochTrainer, num_classes: int, rows: list[EpochRow]) -> Che
         optimizer=trainer.optimizer.state_dict(),
         cursors=torch.zeros(num_classes, dtype=torch.int64) if stream is None else torch.from_numpy(stream.cursors),
         rows=rows,
+        average=None if trainer.average is None else trainer.average.state(),
     )
 
 

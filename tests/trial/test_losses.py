@@ -50,3 +50,64 @@ def test_cross_entropy_is_the_mean_over_the_batch():
 
     expected = -torch.log_softmax(COSINES, 1)[torch.arange(4), LABELS].mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_balanced_softmax_equals_its_formula():
+    loss = build_loss(TrialSpec(loss="balanced-softmax"), SIZES)(COSINES, LABELS)
+
+    total = 0.0
+    for row, label in zip(COSINES.tolist(), LABELS.tolist(), strict=True):
+        scores = [size * math.exp(logit) for size, logit in zip(SIZES.tolist(), row, strict=True)]
+        total -= math.log(scores[label] / sum(scores))
+    assert loss.item() == pytest.approx(total / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.7, 2.0])
+def test_logit_adjustment_equals_its_formula(tau):
+    loss = build_loss(TrialSpec(loss="logit-adjustment", logit_tau=tau), SIZES)(COSINES, LABELS)
+
+    adjusted = COSINES.double() + tau * torch.tensor([math.log(size / 117) for size in SIZES])
+    assert loss.item() == pytest.approx(functional.cross_entropy(adjusted, LABELS).item(), rel=1e-6)
+
+
+def test_balanced_softmax_is_logit_adjustment_at_tau_1():
+    balanced, adjusted = (
+        build_loss(TrialSpec(loss=name), SIZES)(COSINES, LABELS) for name in ("balanced-softmax", "logit-adjustment")
+    )
+
+    assert torch.equal(balanced, adjusted)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+def test_focal_equals_its_formula(gamma):
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES)(COSINES, LABELS)
+
+    right = torch.softmax(COSINES.double(), 1)[torch.arange(4), LABELS]
+    expected = -((1 - right) ** gamma * right.log()).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_focal_at_gamma_0_is_cross_entropy():
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=0), SIZES)(COSINES, LABELS)
+
+    assert loss.item() == pytest.approx(functional.cross_entropy(COSINES, LABELS).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_focal_of_a_certain_answer_is_0_with_a_gradient_of_0(gamma):
+    logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES)(logits, torch.tensor([0]))
+    loss.backward()
+
+    assert loss.item() == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("name", ["balanced-softmax", "logit-adjustment", "ldam"])
+def test_a_class_without_images_counts_as_one_of_one_image(name):
+    without, with_one = (
+        build_loss(TrialSpec(loss=name), np.array([100, 16, size]))(COSINES, torch.tensor([0, 1, 0, 1]))
+        for size in (0, 1)
+    )
+
+    assert torch.equal(without, with_one) and without.isfinite()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import binom, chisquare
 
 from gitdist.trial.sampling import class_probabilities, epoch_indices
 
@@ -11,14 +11,23 @@ WEIGHTS = {
     "class-balanced": [1, 0, 1, 1],
     "square-root": [400**0.5, 0, 90**0.5, 10**0.5],
     "effective-number": [n * (1 - BETA) / (1 - BETA**n) if n else 0 for n in (400, 0, 90, 10)],
+    "progressively-balanced": [0.7 * n / 500 + 0.3 * (n > 0) / 3 for n in (400, 0, 90, 10)],
 }
+PROGRESS = 0.3
 
 
 @pytest.mark.parametrize("sampler", list(WEIGHTS))
 def test_class_probabilities_follow_the_samplers_formula(sampler):
     weights = np.array(WEIGHTS[sampler])
 
-    assert class_probabilities(sampler, SIZES, BETA) == pytest.approx(weights / weights.sum(), rel=1e-12)
+    assert class_probabilities(sampler, SIZES, BETA, PROGRESS) == pytest.approx(weights / weights.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("progress", "same_as"), [(0.0, "instance"), (1.0, "class-balanced")])
+def test_progressive_balancing_goes_from_instance_to_class_balanced(progress, same_as):
+    probabilities = class_probabilities("progressively-balanced", SIZES, BETA, progress)
+
+    assert np.array_equal(probabilities, class_probabilities(same_as, SIZES, BETA))
 
 
 def test_effective_number_lies_between_instance_and_class_balanced():
@@ -36,22 +45,22 @@ def test_instance_sampling_visits_every_row_once_in_a_new_order():
 
 
 @pytest.mark.parametrize("sampler", list(WEIGHTS))
-def test_samplers_draw_classes_as_often_as_they_should(sampler):
+def test_each_class_is_drawn_as_often_as_a_binomial_count(sampler):
     rng = np.random.default_rng(2)
-    rows = np.concatenate([epoch_indices(sampler, LABELS, SIZES, BETA, rng) for _ in range(40)])
-    present = SIZES > 0
+    rows = np.concatenate([epoch_indices(sampler, LABELS, SIZES, BETA, rng, PROGRESS) for _ in range(40)])
+    weights = np.array(WEIGHTS[sampler])
 
     drawn = np.bincount(LABELS[rows], minlength=4)
 
-    assert not drawn[~present].any()
-    expected = class_probabilities(sampler, SIZES, BETA)[present] * len(rows)
-    assert chisquare(drawn[present], expected).pvalue > 1e-3
+    fewest, most = binom.interval(0.999, 20_000, weights / weights.sum())
+    assert drawn[1] == 0
+    assert ((fewest <= drawn) & (drawn <= most))[SIZES > 0].all()
 
 
 @pytest.mark.parametrize("sampler", list(WEIGHTS))
 def test_rows_of_a_class_are_equally_likely(sampler):
     rng = np.random.default_rng(3)
-    rows = np.concatenate([epoch_indices(sampler, LABELS, SIZES, BETA, rng) for _ in range(40)])
+    rows = np.concatenate([epoch_indices(sampler, LABELS, SIZES, BETA, rng, PROGRESS) for _ in range(40)])
 
     for class_index in (0, 2, 3):
         own = np.flatnonzero(LABELS == class_index)

@@ -17,6 +17,8 @@ from tests.trial.toys import assert_same_state, setting_of, short_spec, stream_o
 
 SWITCH = 2
 LATE = {  # fields that nothing before the switch reads, each with another value
+    "class_weights": "inverse",
+    "weights_deferred": False,
     "sampler": "square-root",
     "threshold": 40,
     "threshold_kind": "hard",
@@ -27,6 +29,8 @@ LATE = {  # fields that nothing before the switch reads, each with another value
     "lr_decay": 0.5,
     "ldam_margin": 0.4,
     "ldam_scale": 20.0,
+    "focal_gamma": 2.0,
+    "logit_tau": 1.5,
     "randaugment_magnitude": 3,
 }
 EARLY = {
@@ -41,6 +45,8 @@ EARLY = {
     "crop_padding": 0,
     "flip": False,
     "randaugment_ops": 1,
+    "mixup_alpha": 0.2,
+    "ema_decay": 0.9,
     "compile": True,
     "precision": "bf16",
     "seed": 1,
@@ -85,6 +91,11 @@ def test_what_nothing_reads_before_the_switch_does_not_change_the_prefix(name):
     assert shared_prefix(spec_of(**{name: LATE[name]})) == shared_prefix(spec_of())
 
 
+def test_of_deferred_weights_nothing_matters_before_the_switch():
+    weighted = {"class_weights": "effective-number", "effective_beta": 0.9}
+    assert shared_prefix(spec_of(**weighted)) == shared_prefix(spec_of())
+
+
 @pytest.mark.parametrize("name", EARLY)
 def test_what_is_read_before_the_switch_changes_the_prefix(name):
     assert shared_prefix(spec_of(**{name: EARLY[name]})) != shared_prefix(spec_of())
@@ -97,6 +108,11 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("lr_decay", 0.5, {"lr_milestones": (1,)}),
         ("ldam_margin", 0.4, {"loss": "ldam"}),
         ("ldam_scale", 20.0, {"loss": "ldam"}),
+        ("class_weights", "inverse", {"weights_deferred": False}),
+        ("weights_deferred", False, {"class_weights": "inverse"}),
+        ("effective_beta", 0.9, {"class_weights": "effective-number", "weights_deferred": False}),
+        ("focal_gamma", 2.0, {"loss": "focal"}),
+        ("logit_tau", 1.5, {"loss": "logit-adjustment"}),
         ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
     ],
 )
@@ -133,6 +149,16 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
     assert [place.name for place in (store.root / "prefix").iterdir()] == [
         key_of(spec_of(), digits, setting_of(digits, evaluation_every=every))
     ]
+
+
+def test_averages_and_blends_go_on_from_a_shared_prefix_as_they_would_alone(digits, tmp_path, store):
+    fields = {"epochs": 3, "ema_decay": 0.9, "mixup_alpha": 0.4, "class_weights": "inverse"}
+    staged(spec_of(**fields), digits, tmp_path / "0", store)
+    spec = spec_of(**fields | {"class_weights": "effective-number", "sampler": "progressively-balanced"})
+    alone = whole(spec, digits, tmp_path / "alone")
+    rows, own = staged(spec, digits, tmp_path / "1", store, "study/1")
+    assert timeless(rows) == alone[0] and own == [3]
+    assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
 
 
 def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_path, store):

@@ -12,7 +12,7 @@ from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.draws import DrawStream
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
 from gitdist.trial.training import TrialSetting, load_classifier, resume, train
 from tests.trial.toys import (
     assert_same_state,
@@ -59,10 +59,19 @@ def test_another_seed_gives_other_rows(digits, tmp_path):
     assert first[0] != second[0]
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "ldam"])
+EVERY_RULE = {
+    "loss": "focal",
+    "class_weights": "effective-number",
+    "sampler": "progressively-balanced",
+    "mixup_alpha": 0.4,
+    "ema_decay": 0.9,
+}
+
+
+@pytest.mark.parametrize("rules", [{}, {"loss": "ldam"}, EVERY_RULE], ids=["plain", "ldam", "every rule"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_resumed_training_is_bit_identical_to_uninterrupted(digits, tmp_path, precision, loss):
-    spec = short_spec(loss=loss)
+def test_resumed_training_is_bit_identical_to_uninterrupted(digits, tmp_path, precision, rules):
+    spec = short_spec(**rules)
     rows, expected = whole(spec, digits, tmp_path / "whole", precision)
 
     for _ in range(spec.epochs):
@@ -71,6 +80,21 @@ def test_resumed_training_is_bit_identical_to_uninterrupted(digits, tmp_path, pr
     found = load_checkpoint(tmp_path / "parts")
     assert timeless(found.rows) == rows and found.cursors.sum() > 0
     assert_same_state(found, expected)
+
+
+def test_the_average_is_evaluated_and_the_training_left_as_it_is(digits, tmp_path):
+    spec = short_spec(epochs=2, ema_decay=0.9)
+    rows, checkpoint = whole(spec, digits, tmp_path / "averaged")
+    plain_rows, plain = whole(short_spec(epochs=2), digits, tmp_path / "plain")
+
+    model = load_classifier(spec, digits, tmp_path / "averaged", compute())
+
+    assert same_weights(model.state_dict(), checkpoint.average["classifier"])
+    assert same_weights(checkpoint.model, plain.model) and not same_weights(checkpoint.model, model.state_dict())
+    assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in plain_rows]
+    evaluation = evaluate(model, digits.validation, None, digits, compute())
+    assert evaluation.accuracy_per_class.tolist() == rows[-1]["val/accuracy_per_class"]
+    assert rows[-1]["val/accuracy_per_class"] != plain_rows[-1]["val/accuracy_per_class"]
 
 
 def test_a_finished_trial_yields_nothing_more(digits, tmp_path):

@@ -1,0 +1,49 @@
+"""An exponential moving average of a classifier's weights, which is evaluated in its place."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+
+from gitdist.trial.classifier import Classifier
+
+
+class WeightAverage:
+    """The average of the weights w_1 .. w_k after each of k steps, a later one counting more.
+
+        sum_i decay^(k - i) w_i / sum_i decay^(k - i)
+
+    Divided by the sum of its weights, so the initial weights are no part of it, and the first steps' average is theirs.
+    Batch norm's statistics are not averaged, but those of the last step.
+    """
+
+    def __init__(self, model: Classifier, decay: float) -> None:
+        """Average the weights of ``model``, which is on its device, at ``decay`` a step, above 0 and below 1."""
+        self._model, self._decay = model, decay
+        self._steps = 0
+        self._averaged = deepcopy(model).requires_grad_(False)
+        self._averages, self._weights = (
+            [weight.detach() for weight in network.parameters()] for network in (self._averaged, model)
+        )
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        self._steps += 1
+        share = (1 - self._decay) / (1 - self._decay**self._steps)
+        torch._foreach_lerp_(self._averages, self._weights, share)  # in one pass
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier with the averaged weights; it is the same one after later steps."""
+        for buffer, newest in zip(self._averaged.buffers(), self._model.buffers(), strict=True):
+            buffer.copy_(newest)
+        return self._averaged
+
+    def state(self) -> dict[str, Any]:
+        """Return all that later averages depend on: ``steps``, and the ``classifier``'s state dict."""
+        return {"steps": self._steps, "classifier": self.classifier.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` returned."""
+        self._steps = state["steps"]
+        self._averaged.load_state_dict(state["classifier"])
