@@ -12,7 +12,7 @@ from gitdist.spec.base import Fraction, Positive, Spec
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation."""
 
-    network: Literal["resnet20", "resnet32"] = "resnet20"
+    network: Literal["resnet20", "resnet32", "resnet18"] = "resnet20"  # resnet18: images above 64 pixels
     loss: Literal["cross-entropy", "ldam"] = "cross-entropy"
     sampler: Literal["instance", "class-balanced", "square-root", "effective-number"] = "class-balanced"
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes

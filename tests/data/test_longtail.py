@@ -58,9 +58,24 @@ def test_a_missing_largest_is_the_largest_class() -> None:
 def test_each_version_shuffles_the_zipf_ranks_its_own_way() -> None:
     versions = [class_sizes(K49, [4800] * 49, version) for version in range(30)]
     assert {tuple(sorted(sizes)) for sizes in versions} == {tuple(sorted(profile_sizes(K49, [4800] * 49)))}
+    assert {sum(sizes) for sizes in versions} == {7_864}
     assert len({tuple(sizes) for sizes in versions}) == 30
     assert len({sizes.index(4828) for sizes in versions}) > 10
     assert class_sizes(K49, [4800] * 49, 7) == versions[7]
+
+
+def test_power_sizes_fall_with_the_official_sizes_and_no_class_gets_more_than_it_has() -> None:
+    available = [150, 2000, 1500, 2000, 40, 3]
+    sizes = class_sizes(ProfileSpec(kind="power", smallest=60), available, 7)
+    ranks = [4, 1, 3, 2, 5, 6]
+    expected = [min(max(int(2000 / rank**1.8), 60), count) for rank, count in zip(ranks, available, strict=True)]
+    assert sizes == expected == [150, 2000, 276, 574, 40, 3]
+    assert class_sizes(ProfileSpec(kind="power", largest=500), available, 0)[1:4] == [500, 69, 143]
+
+
+def test_the_exponent_is_that_of_the_kind_unless_it_is_given() -> None:
+    kinds = [{}, {"kind": "zipf"}, {"kind": "power"}, {"kind": "power", "exponent": None}, {"exponent": 1.5}]
+    assert [ProfileSpec.model_validate(kind).exponent for kind in kinds] == [2.0, 2.0, 1.8, 1.8, 1.5]
 
 
 def test_exponential_and_step_sizes_stay_in_class_order_in_every_version() -> None:
