@@ -102,6 +102,23 @@ def size_groups(sizes: Sequence[int], groups: Literal["auto"] | GroupsSpec) -> G
     return bounded if all(mask.any() for mask in bounded.as_dict().values()) else _thirds(array)
 
 
+def suggested_threshold(sizes: NDArray[np.int64], groups: Groups) -> int | None:
+    """Return a class-size threshold K to begin with: 1 + the largest class that is not many-shot.
+
+    Classes below K are augmented, so that these are all but the many-shot ones, which are invariant already and get
+    worse by it (Zhou et al. 2022).
+
+    Args:
+        sizes: training images of each class, ``[C]``.
+        groups: the shot groups of the same classes.
+
+    Returns:
+        K, or None where every class is many-shot.
+    """
+    rest = sizes[~groups.many]
+    return int(rest.max()) + 1 if rest.size else None
+
+
 def _bounded(sizes: NDArray[np.int64], bounds: GroupsSpec) -> Groups:
     many, few = sizes > bounds.many, sizes < bounds.few
     rule = f"many: more than {bounds.many} images, few: fewer than {bounds.few}"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gitdist.data.longtail import class_sizes, profile_sizes, size_groups
+from gitdist.data.longtail import class_sizes, profile_sizes, size_groups, suggested_threshold
 from gitdist.errors import SpecError
 from gitdist.spec import GroupsSpec, ProfileSpec
 
@@ -118,3 +118,9 @@ def test_crossing_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(SpecError, match=r"groups.few = 60 .* groups.many = 20") as caught:
         size_groups([50, 40, 30], GroupsSpec(many=20, few=60))
     assert "\n" not in str(caught.value)
+
+
+def test_the_suggested_threshold_is_above_every_class_that_is_not_many_shot() -> None:
+    sizes = np.array([500, 100, 101, 20, 19, 5])
+    assert suggested_threshold(sizes, size_groups(sizes.tolist(), "auto")) == 101
+    assert suggested_threshold(sizes, size_groups(sizes.tolist(), GroupsSpec(many=4, few=2))) is None

@@ -11,7 +11,7 @@ from gitdist.data.sources.place import Place
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 
-__all__ = ["Source", "list_sources", "load_source", "source_digest"]
+__all__ = ["Source", "list_sources", "load_source", "row_names", "source_digest"]
 
 Read = Callable[[Sequence[Path], DataSpec], Source]
 
@@ -63,6 +63,11 @@ def load_source(spec: DataSpec) -> Source:
     """
     kind = _KINDS[spec.source]
     return kind.read(kind.find(spec.path), spec)
+
+
+def row_names(spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the file of each training and each test row where the user knows the images by their files, else None."""
+    return images.row_names(images.find(spec.path), spec) if spec.source == "images" else None
 
 
 def source_digest(spec: DataSpec) -> str:

@@ -81,7 +81,7 @@ def _sort(
         if any(part.startswith(".") for part in parts):
             ignored["hidden"] += 1
         elif file.suffix.lower() not in _SUFFIXES + _FOREIGN:
-            ignored["no images"] += 1
+            ignored["of other kinds"] += 1
         elif len(parts) > depth + 1 and parts[depth] in exclude:
             left_out[parts[depth]] += 1
         elif len(parts) != depth + 2 or file.suffix.lower() in _FOREIGN or (depth and parts[0] not in _SPLITS):

@@ -74,6 +74,16 @@ def read(files: Sequence[Path], spec: DataSpec) -> Source:
     )
 
 
+def row_names(files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the files of the training and of the test rows, named from the folder on; the arguments are ``read``'s."""
+    root = Path(spec.path or "").expanduser()
+    folder = read_folder(root, files, spec)
+    train, test = (
+        tuple(str(file.relative_to(root)) for file in _rows(part)[0]) for part in (folder.train, folder.test)
+    )
+    return train, test
+
+
 def _rows(classes: Images) -> tuple[list[Path], NDArray[np.int64]]:
     files = [file for of_class in classes.values() for file in of_class]
     return files, np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()])

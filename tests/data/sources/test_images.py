@@ -197,7 +197,7 @@ def test_other_files_are_counted_and_the_digest_knows_of_them(tmp_path: Path) ->
     (tmp_path / "README.txt").touch()
     (tmp_path / "cat" / ".DS_Store").touch()
     save(tmp_path / ".trash" / "x.png", pixels(1, 4, 4))
-    assert "files not read: 2 hidden, 1 no images" in load(tmp_path).notes
+    assert "files not read: 2 hidden, 1 of other kinds" in load(tmp_path).notes
     assert source_digest(DataSpec(source="images", path=str(tmp_path))) != before
 
 
