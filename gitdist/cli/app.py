@@ -203,12 +203,20 @@ def data_ls() -> None:
 
 
 @data_app.command("stats")
-def data_stats(study: StudyFile, results: Results = RESULTS, set_: Overrides = None, scale: Scale = None) -> None:
-    """Show the class sizes, shot groups and pixel statistics of a study's data set."""
+def data_stats(
+    study: StudyFile,
+    results: Results = RESULTS,
+    set_: Overrides = None,
+    scale: Scale = None,
+    thumbnails: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, a row a class.")
+    ] = None,
+) -> None:
+    """Show the class sizes, shot groups, pixel statistics and duplicates of a study's data set."""
     from gitdist.cli.data import show_stats
     from gitdist.spec.file import load_study
 
-    show_stats(load_study(study, set_ or (), scale), results, Console())
+    show_stats(load_study(study, set_ or (), scale), results, Console(), thumbnails)
 
 
 @store_app.command("ls")

@@ -1,16 +1,26 @@
 """``gitdist data ls | stats``: the sources at hand, and what a study's data set looks like."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from gitdist.cli.thumbnails import thumbnail_sheet
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
+from gitdist.data.longtail import suggested_threshold
 from gitdist.data.sources import list_sources as find_sources
-from gitdist.spec import StudySpec
+from gitdist.data.sources import row_names
+from gitdist.errors import StudyError
+from gitdist.generator.grid import save_grid
+from gitdist.generator.munit import fitting_downsamplings
+from gitdist.spec import DataSpec, StudySpec
 from gitdist.study.paths import StudyPaths, open_store
+from gitdist.trial.classifier import fitting_networks
 
 _BAR = 40
+_PAIRS_SHOWN = 5
 
 
 def list_sources(console: Console) -> None:
@@ -23,12 +33,35 @@ def list_sources(console: Console) -> None:
     console.print(table)
 
 
-def show_stats(spec: StudySpec, results: Path, console: Console) -> None:
-    """Print class sizes, shot groups, split sizes and pixel statistics, preparing the data set if need be."""
+def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Path | None = None) -> None:
+    """Print class sizes, splits, pixel statistics, what fits and duplicates, preparing the data set if need be.
+
+    Args:
+        spec: the study.
+        results: the results directory with the store.
+        console: where it is printed.
+        thumbnails: a PNG file to write a sheet of images of each class to.
+
+    Raises:
+        DataError: the data set cannot be prepared.
+        StudyError: the sheet cannot be written.
+    """
     dataset = prepare(spec.data, open_store(StudyPaths(results.resolve(), spec.name), spec))
     console.print(_classes(dataset))
+    for name, value in {**_facts(dataset), **_advice(dataset)}.items():
+        console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    for note in dataset.notes:
+        console.print(f"source: {note}", highlight=False, markup=False, soft_wrap=True)
+    for line in _warnings(find_duplicates(dataset), spec.data, dataset):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if thumbnails is not None:
+        _save(dataset, thumbnails)
+        console.print(f"{thumbnails}: a row a class; its first training images", highlight=False, soft_wrap=True)
+
+
+def _facts(dataset: Dataset) -> dict[str, str]:
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    lines = {
+    return {
         "images": ", ".join(f"{name} {len(split.labels):,}" for name, split in splits.items()),
         "shape": "x".join(str(side) for side in dataset.image_shape) + " (channels x height x width), uint8",
         "nuisance": dataset.nuisance,
@@ -38,8 +71,44 @@ def show_stats(spec: StudySpec, results: Path, console: Console) -> None:
         "fingerprint": dataset.fingerprint,
         "files": str(dataset.directory),
     }
-    for name, value in lines.items():
-        console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+
+
+def _advice(dataset: Dataset) -> dict[str, str]:
+    threshold = suggested_threshold(dataset.class_sizes, dataset.groups)
+    halvings = fitting_downsamplings(dataset.image_shape)
+    code = "x".join(str(side >> halvings) for side in dataset.image_shape[1:])
+    return {
+        "K to begin with": "none, every class is many-shot"
+        if threshold is None
+        else f"{threshold:,}: above every class that is not many-shot, so that those are augmented "
+        "(published: 500 for CIFAR-10-LT, 100 for CIFAR-100-LT, 25 for GTSRB-LT)",
+        "what fits the images": f"trial.network {' or '.join(fitting_networks(dataset.image_shape))}; for MUNIT "
+        f"generator.num_downsample {halvings} (content codes of {code})",
+    }
+
+
+def _warnings(found: Duplicates, spec: DataSpec, dataset: Dataset) -> Iterator[str]:
+    if found.across:
+        yield f"duplicates: {len(found.across):,} test images are training or validation images too, byte for byte"
+        train, test = row_names(spec) or ((), ())
+        for known, tested in found.across[:_PAIRS_SHOWN]:
+            yield f"  test {_name(tested, dataset, test)} = training {_name(known, dataset, train)}"
+    if found.within:
+        yield f"duplicates: {found.within:,} training or validation images repeat another one, byte for byte"
+
+
+def _name(image: OfficialImage, dataset: Dataset, names: tuple[str, ...]) -> str:
+    where = names[image.row] if names else f"row {image.row:,}"
+    return f"{where} ({dataset.class_names[image.label]})"
+
+
+def _save(dataset: Dataset, file: Path) -> None:
+    try:
+        save_grid(thumbnail_sheet(dataset), file)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"the sheet cannot be written to {file} ({error}); choose another place with --thumbnails FILE.png"
+        ) from None
 
 
 def _classes(dataset: Dataset) -> Table:

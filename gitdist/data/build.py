@@ -105,6 +105,7 @@ def _metadata(source: Source, spec: DataSpec, splits: Mapping[str, Mapping[str, 
         "std": std,
         "nuisance": spec.nuisance,
         "groups": {"rule": groups.rule, **{name: mask.tolist() for name, mask in groups.as_dict().items()}},
+        "notes": source.notes,
     }
 
 

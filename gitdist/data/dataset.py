@@ -18,13 +18,16 @@ from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 from gitdist.store import Store
 
+_IN_DIGEST = {"source", "path", "exclude", "image_size", "test_share"}  # what they do, the source's digest has
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """Rows of one split, read-only views of its memory-mapped file.
 
     ``images`` uint8 ``[N, C, H, W]`` carry the nuisance and ``clean`` the same images before it (the same array where
-    there is none); ``labels`` int64 ``[N]``; ``source`` int64 ``[N]`` is the row in the official split.
+    there is none); ``labels`` int64 ``[N]``; ``source`` int64 ``[N]`` is the row in the official split, counted
+    without the classes that are left out.
     """
 
     images: NDArray[np.uint8]
@@ -38,7 +41,8 @@ class Dataset:
     """A prepared data set; its splits are mapped when first used.
 
     ``class_sizes`` int64 ``[C]`` are the training images of each class; ``image_shape`` is (C, H, W); ``mean`` and
-    ``std`` are those of the training images in 0..1, per channel; ``fingerprint`` is the hash of all arrays.
+    ``std`` are those of the training images in 0..1, per channel; ``fingerprint`` is the hash of all arrays;
+    ``notes`` say what was done to the source's files.
     """
 
     directory: Path
@@ -50,6 +54,7 @@ class Dataset:
     std: tuple[float, ...]
     nuisance: str
     groups: Groups
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, directory: Path) -> "Dataset":
@@ -108,7 +113,7 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
     key = {
         "format": DATASET_FORMAT,
         "digest": source_digest(spec),
-        **spec.model_dump(mode="json", exclude={"source", "path"}),
+        **spec.model_dump(mode="json", exclude=_IN_DIGEST),
     }
     return Dataset.open(
         store.get_or_build("dataset", key, lambda target, _: build_dataset(load_source(spec), spec, target))
@@ -128,6 +133,7 @@ def _parse_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
         "std": tuple(values["std"]),
         "nuisance": str(values["nuisance"]),
         "groups": Groups(**masks, rule=str(values["groups"]["rule"])),
+        "notes": tuple(values.get("notes", ())),
     }
 
 

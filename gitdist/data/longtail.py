@@ -32,7 +32,9 @@ class Groups:
 def profile_sizes(profile: ProfileSpec, available: Sequence[int]) -> list[int]:
     """Return the profile's sizes, by rank for zipf and by class otherwise.
 
-    zipf: ``max(floor(largest / k^exponent), smallest)`` for rank k = 1..C; exponential:
+    zipf: ``max(floor(largest / k^exponent), smallest)`` for rank k = 1..C; power: the same, where the ranks are those
+    of the classes by falling ``available``, ties by class, and no class gets more than it has (the rule that GTSRB-LT
+    is named for, with exponent 1.8; Zhou et al. 2022); exponential:
     ``floor(largest * factor^(c / (C-1)))`` (Cui et al. 2019); step: ``largest`` for the first classes and
     ``floor(largest * factor)`` for the last ``minority`` share (Buda et al. 2018); none: all that are there, at most
     ``largest``. No class is smaller than 1.
@@ -45,14 +47,21 @@ def profile_sizes(profile: ProfileSpec, available: Sequence[int]) -> list[int]:
     largest = profile.largest or max(available)
     if profile.kind == "none":
         return [min(largest, count) for count in available]
-    if profile.kind == "zipf":
-        return [max(_floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
+    if profile.kind in ("zipf", "power"):
+        by_rank = [max(_floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
+        return by_rank if profile.kind == "zipf" else _in_order(by_rank, available)
     if profile.kind == "exponential":
         steps = max(num_classes - 1, 1)
         return [max(_floor(largest * profile.factor ** (c / steps)), 1) for c in range(num_classes)]
     num_small = _floor(profile.minority * num_classes)
     small = max(_floor(largest * profile.factor), 1)
     return [largest] * (num_classes - num_small) + [small] * num_small
+
+
+def _in_order(by_rank: Sequence[int], available: Sequence[int]) -> list[int]:
+    order = np.argsort(-np.asarray(available), kind="stable").tolist()
+    sizes = dict(zip(order, by_rank, strict=True))
+    return [min(sizes[label], count) for label, count in enumerate(available)]
 
 
 def class_sizes(profile: ProfileSpec, available: Sequence[int], version: int) -> list[int]:
@@ -91,6 +100,23 @@ def size_groups(sizes: Sequence[int], groups: Literal["auto"] | GroupsSpec) -> G
         return _bounded(array, groups)
     bounded = _bounded(array, _AUTO)
     return bounded if all(mask.any() for mask in bounded.as_dict().values()) else _thirds(array)
+
+
+def suggested_threshold(sizes: NDArray[np.int64], groups: Groups) -> int | None:
+    """Return a class-size threshold K to begin with: 1 + the largest class that is not many-shot.
+
+    Classes below K are augmented, so that these are all but the many-shot ones, which are invariant already and get
+    worse by it (Zhou et al. 2022).
+
+    Args:
+        sizes: training images of each class, ``[C]``.
+        groups: the shot groups of the same classes.
+
+    Returns:
+        K, or None where every class is many-shot.
+    """
+    rest = sizes[~groups.many]
+    return int(rest.max()) + 1 if rest.size else None
 
 
 def _bounded(sizes: NDArray[np.int64], bounds: GroupsSpec) -> Groups:

@@ -36,7 +36,15 @@ def sample_grid(
     drawn = generator.draw(codes.repeat_interleave(draws, 0), numpy_rng(seed, "grid/draws"))
     cells = torch.cat((inputs[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()
     labels = [dataset.class_names[label] for label in dataset.train.labels[rows]]
-    return _with_labels(_tile(cells), labels)
+    return _with_labels(_tile(cells, num_inputs=1), labels)
+
+
+def draw_rows(cells: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:
+    """Return a picture, RGB uint8 ``[H, W, 3]``, of images ``[rows, columns, C, H, W]`` with a label before each row.
+
+    Small images are enlarged by a whole factor; a label may have several lines.
+    """
+    return _with_labels(_tile(cells, num_inputs=0), labels)
 
 
 def save_grid(picture: NDArray[np.uint8], path: Path) -> None:
@@ -55,14 +63,14 @@ def _choose_rows(labels: NDArray[np.int64], images_per_class: int, seed: int) ->
     return order[place < images_per_class]
 
 
-def _tile(cells: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay ``[rows, columns, C, H, W]`` out as RGB with gaps, the one after the first column twice as wide."""
+def _tile(cells: NDArray[np.uint8], num_inputs: int) -> NDArray[np.uint8]:
+    """Lay ``[rows, columns, C, H, W]`` out as RGB with gaps, the one after ``num_inputs`` columns twice as wide."""
     zoom = max(1, -(-CELL // cells.shape[-1]))
     large = cells.repeat(zoom, axis=3).repeat(zoom, axis=4)
     padded = np.pad(large, ((0, 0), (0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
     rows, columns, channels, height, width = padded.shape
     picture = padded.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    picture = np.insert(picture, [width] * GAP, 255, axis=1)
+    picture = np.insert(picture, [num_inputs * width] * GAP, 255, axis=1)
     return np.broadcast_to(picture, (*picture.shape[:2], 3)) if channels == 1 else picture
 
 
@@ -73,5 +81,6 @@ def _with_labels(picture: NDArray[np.uint8], labels: list[str]) -> NDArray[np.ui
     pen = ImageDraw.Draw(canvas)
     step = height // len(labels)
     for index, label in enumerate(labels):
-        pen.text((GAP, index * step + step // 2), label[:14], fill="black", anchor="lm")
+        lines = "\n".join(line[:14] for line in label.splitlines())
+        pen.text((GAP, index * step + step // 2), lines, fill="black", anchor="lm")
     return np.asarray(canvas)

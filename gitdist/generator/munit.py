@@ -19,6 +19,7 @@ from gitdist.generator.normalisation import normalise
 from gitdist.spec import MunitSpec
 
 STYLE_DOWNSAMPLINGS = 4
+_LARGEST_CODE = 16  # side of the content codes of 64-pixel images with the published two downsamplings
 
 
 class ResidualBlock(nn.Module):
@@ -225,6 +226,19 @@ def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
     ):
         if min(height, width) >> halvings < 2:
             raise SpecError(f"{part} needs image sides of at least {2 ** (halvings + 1)}, but {size}; {remedy}")
+
+
+def fitting_downsamplings(image_shape: tuple[int, int, int]) -> int:
+    """Return the ``num_downsample`` for images ``(C, H, W)``: 2 up to 64 pixels, 3 up to 128, 4 up to 256.
+
+    It is the least of 2 and more with content codes of at most 16x16; where the sides cannot be halved that often, as
+    often as they can.
+    """
+    _, height, width = image_shape
+    halvings = 0
+    while not (height | width) >> halvings & 1 and (halvings < 2 or max(height, width) >> halvings > _LARGEST_CODE):
+        halvings += 1
+    return halvings
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

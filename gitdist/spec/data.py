@@ -1,8 +1,8 @@
 """The data part of a study file: source, nuisance, long-tail profile, validation and shot groups."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gitdist.spec.base import Fraction, Positive, Spec
 
@@ -10,12 +10,19 @@ from gitdist.spec.base import Fraction, Positive, Spec
 class ProfileSpec(Spec):
     """Class sizes of the long tail (Zhou et al. 2022; Cui et al. 2019; Buda et al. 2018)."""
 
-    kind: Literal["zipf", "exponential", "step", "none"] = "none"
+    kind: Literal["zipf", "power", "exponential", "step", "none"] = "none"
     largest: Positive | None = None  # images of the largest class; None = all that are there
-    smallest: Positive = 5  # zipf: no class is smaller
-    exponent: float = Field(2.0, gt=0)  # zipf: class of rank k has largest / k^exponent images
+    smallest: Positive = 5  # zipf, power: no class is smaller
+    exponent: float = Field(2.0, gt=0)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
     factor: float = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
     minority: Fraction = 0.5  # step: share of the classes that are small
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_exponent(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("exponent") is None:
+            return {**values, "exponent": 1.8 if values.get("kind") == "power" else 2.0}
+        return values
 
 
 class GroupsSpec(Spec):
@@ -28,11 +35,31 @@ class GroupsSpec(Spec):
 class DataSpec(Spec):
     """A long-tailed data set: source, nuisance, profile."""
 
-    source: Literal["digits", "fashion-mnist", "npz"] = "digits"
+    source: Literal[
+        "digits",
+        "fashion-mnist",
+        "kuzushiji-mnist",
+        "kuzushiji-49",
+        "cifar-10",
+        "cifar-100",
+        "gtsrb",
+        "images",
+        "npz",
+    ] = "digits"
     path: str | None = None  # folder of the source's files; None = where the source usually is
+    exclude: tuple[str, ...] = ()  # names of classes to leave out
+    image_size: Annotated[int, Field(ge=8)] | None = None  # images: side in pixels; None = the median one, 16 to 64
+    test_share: float = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
     profile: ProfileSpec = ProfileSpec()
     version: int = Field(0, ge=0)  # shuffles the ranks of a zipf profile and draws the nuisance anew
     validation: float = Field(0.2, gt=0, lt=1)  # at most this share of a class's official training images
     validation_per_class: Positive | None = 200  # at most this many images a class; None = no limit
     groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 where no group is empty then, else thirds
+
+    @model_validator(mode="after")
+    def _of_its_source(self) -> "DataSpec":
+        for name in ("image_size", "test_share"):
+            if self.source != "images" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} goes with the source images, but the source is {self.source}")
+        return self

@@ -12,7 +12,7 @@ from gitdist.spec.base import Fraction, Positive, Spec
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
-    network: Literal["resnet20", "resnet32"] = "resnet20"
+    network: Literal["resnet20", "resnet32", "resnet18"] = "resnet20"  # resnet18: images above 64 pixels
     loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
     class_weights: Literal["none", "inverse", "effective-number"] = "none"  # of the loss
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch

@@ -34,6 +34,7 @@ from gitdist.study.supply import OwnedStudy
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import sync_study
 from gitdist.trial.checkpoint import checkpoints_of
+from gitdist.trial.classifier import check_network
 from gitdist.trial.mixing import check_threshold
 
 
@@ -106,11 +107,11 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
 
 
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
-    """Refuse a study that asks for what its class sizes do not have.
+    """Refuse a study that asks for what its images or class sizes do not have.
 
     Raises:
-        SpecError: the soft threshold is used with a K that is not above the smallest class, or an objective is the
-            accuracy of few-shot classes, and there are none.
+        SpecError: the soft threshold is used with a K that is not above the smallest class, an objective is the
+            accuracy of few-shot classes, and there are none, or a network is for images of another size.
     """
     if "val/few_accuracy" in spec.search.objectives and not dataset.groups.few.any():
         raise SpecError(
@@ -118,6 +119,8 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
             f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
         )
     for fields in spec.methods.values() or [{}]:
+        for network in _values(spec, fields, "network"):
+            check_network(network, dataset.image_shape)
         for kind in _values(spec, fields, "threshold_kind"):
             for threshold in _values(spec, fields, "threshold"):
                 check_threshold(threshold, kind, dataset.class_sizes)

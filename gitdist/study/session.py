@@ -74,7 +74,8 @@ class StudySession:
 
     def run(self, address: str | None) -> dict[str, Any]:
         """Do what is left and return the study's summary."""
-        self._display.say(_describe(self._spec, self._dataset))
+        for line in (_describe(self._spec, self._dataset), *self._dataset.notes):
+            self._display.say(line)
         with interruptible():
             self._tracker = self._open_tracker()
             try:

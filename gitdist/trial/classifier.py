@@ -1,19 +1,21 @@
-"""The classifier: a residual network for small images, with a plain or a normalised last layer.
+"""The classifier: a residual network with a plain or a normalised last layer.
 
-ResNet-20 and ResNet-32 in the CIFAR variant of He et al. 2016 (arXiv 1512.03385, section 4.2): three stages of 16, 32
-and 64 channels, batch norm, and shortcuts without parameters (every second pixel, new channels zero).
+For images of up to 64 pixels ResNet-20 and ResNet-32 in the CIFAR variant of He et al. 2016 (arXiv 1512.03385, section
+4.2): three stages of 16, 32 and 64 channels, batch norm, and shortcuts without parameters (every second pixel, new
+channels zero). For larger ones ResNet-18 (section 4.1), torchvision's.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gitdist.errors import TrialFailure, first_line
+from gitdist.errors import SpecError, TrialFailure, first_line
 
-Network = Literal["resnet20", "resnet32"]
+Network = Literal["resnet20", "resnet32", "resnet18"]
+LARGEST_SMALL_SIDE = 64  # pixels; the small networks end with features of a quarter of the image's sides
 _BLOCKS_PER_STAGE = {"resnet20": 3, "resnet32": 5}
 _WIDTHS = (16, 32, 64)
 
@@ -65,21 +67,14 @@ class CosineHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """P(y|x) for small images; the logits are float32 also under bf16 autocast."""
+    """P(y|x): features averaged over pixels, then a last layer; the logits are float32 also under bf16 autocast."""
 
-    def __init__(self, blocks_per_stage: int, in_channels: int, head: nn.Module) -> None:
-        """Make the network with uninitialised weights; ``build_classifier`` fills them from a named seed."""
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, _WIDTHS[0], 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(_WIDTHS[0])
-        blocks: list[nn.Module] = []
-        channels = _WIDTHS[0]
-        for stage, width in enumerate(_WIDTHS):
-            for block in range(blocks_per_stage):
-                blocks.append(ResidualBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
-        self.head = head
+    head: nn.Module
+    num_features: int
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the last features, ``[N, num_features, h, w]``, of normalised images ``[N, C, H, W]``."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits.
@@ -90,12 +85,53 @@ class Classifier(nn.Module):
         Returns:
             Logits ``[N, num_classes]``, float32.
         """
-        features = functional.relu(self.norm(self.conv(images)), inplace=True)
-        pooled = self.blocks(features).mean((2, 3), dtype=torch.float32)
+        pooled = self.feature_maps(images).mean((2, 3), dtype=torch.float32)
         # bf16 logits would carry rounding of up to 0.03, the size of an eKLD worth measuring.
         with torch.autocast(images.device.type, enabled=False):
             logits: Tensor = self.head(pooled)
         return logits
+
+
+class SmallResnet(Classifier):
+    """ResNet-20 or ResNet-32; uninitialised: ``build_classifier`` fills the weights from a named seed."""
+
+    num_features = _WIDTHS[-1]
+
+    def __init__(self, blocks_per_stage: int, in_channels: int) -> None:
+        """Make the network without its head."""
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, _WIDTHS[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(_WIDTHS[0])
+        blocks: list[nn.Module] = []
+        channels = _WIDTHS[0]
+        for stage, width in enumerate(_WIDTHS):
+            for block in range(blocks_per_stage):
+                blocks.append(ResidualBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the features of the last block."""
+        return cast(Tensor, self.blocks(functional.relu(self.norm(self.conv(images)), inplace=True)))
+
+
+class Resnet18(Classifier):
+    """ResNet-18; uninitialised as ``SmallResnet``."""
+
+    num_features = 512
+
+    def __init__(self, in_channels: int) -> None:
+        """Make the network without its head."""
+        from gitdist.data.torchvision_cpu import torchvision  # slow to import, and needed by few
+
+        super().__init__()
+        network = torchvision.models.resnet18()
+        network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.layers = nn.Sequential(*list(network.children())[:-2])  # without its average over pixels and its head
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the features of the last stage, of a 32nd of the image's sides."""
+        return cast(Tensor, self.layers(images))
 
 
 def build_classifier(
@@ -110,19 +146,40 @@ def build_classifier(
     """Return a freshly initialised classifier on the CPU (Kaiming normal, fan in; He et al. 2015).
 
     Args:
-        network: ``"resnet20"`` (0.27 M weights) or ``"resnet32"`` (0.46 M).
+        network: ``"resnet20"`` (0.27 M weights), ``"resnet32"`` (0.46 M) or ``"resnet18"`` (11 M).
         in_channels: channels of the images.
         num_classes: number of classes.
         normalised: use the normalised last layer (for LDAM).
         scale: largest logit of the normalised last layer.
         rng: source of the initial weights; None = seed 0. The global random state is neither read nor moved.
     """
-    features = _WIDTHS[-1]
     with torch.random.fork_rng(devices=[]):
-        head = CosineHead(features, num_classes, scale) if normalised else nn.Linear(features, num_classes)
-        model = Classifier(_BLOCKS_PER_STAGE[network], in_channels, head)
+        small = _BLOCKS_PER_STAGE.get(network)
+        model = SmallResnet(small, in_channels) if small else Resnet18(in_channels)
+        features = model.num_features
+        model.head = CosineHead(features, num_classes, scale) if normalised else nn.Linear(features, num_classes)
     _initialise(model, rng if rng is not None else torch.Generator().manual_seed(0))
     return model
+
+
+def fitting_networks(image_shape: tuple[int, int, int]) -> tuple[Network, ...]:
+    """Return the networks for images ``(C, H, W)``, the usual one first."""
+    return ("resnet18",) if max(image_shape[1:]) > LARGEST_SMALL_SIDE else ("resnet20", "resnet32")
+
+
+def check_network(network: str, image_shape: tuple[int, int, int]) -> None:
+    """Refuse a network that is made for images of another size.
+
+    Raises:
+        SpecError: a network for small images has large ones or the other way round.
+    """
+    fitting = fitting_networks(image_shape)
+    if network not in fitting:
+        sizes = f"{'up to' if network in _BLOCKS_PER_STAGE else 'above'} {LARGEST_SMALL_SIDE} pixels"
+        raise SpecError(
+            f"trial.network {network} is for images of {sizes}, but they are {image_shape[1]}x{image_shape[2]}; "
+            f"set it to {' or '.join(fitting)}, or resize the images"
+        )
 
 
 def move(model: Classifier, device: torch.device) -> Classifier:

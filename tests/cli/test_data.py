@@ -1,13 +1,23 @@
+import io
 import re
 from pathlib import Path
 
-from tests.cli.test_errors import QUICKSTART, gitdist
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from gitdist.cli.data import show_stats
+from gitdist.errors import StudyError
+from gitdist.generator.grid import GAP, LABEL_WIDTH
+from gitdist.spec import StudySpec
+from tests.cli.test_errors import QUICKSTART, assert_refused, gitdist
 
 
 def test_ls_names_every_source():
     done = gitdist("data", "ls")
     assert done.returncode == 0, done.stderr
-    assert all(source in done.stdout for source in ("digits", "fashion-mnist", "npz"))
+    assert all(source in done.stdout for source in ("digits", "fashion-mnist", "npz", "kuzushiji-49", "cifar-100"))
 
 
 def test_stats_shows_class_sizes_groups_and_splits(tmp_path: Path):
@@ -17,3 +27,64 @@ def test_stats_shows_class_sizes_groups_and_splits(tmp_path: Path):
     assert len(sizes) == 10 and sizes == sorted(sizes, reverse=True)
     assert (sizes[0], sizes[-1]) == (95, 7)
     assert f"training {sum(sizes)}, validation 200, test 600" in done.stdout
+
+
+def write_folder(folder: Path) -> Path:
+    """Write classes of 20, 6 and 3 images in three sizes, one of them grey, one of them also a test image."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (20, 6, 3)), ("test", (3, 2, 1))):
+        for name, count in zip(("cat", "owl", "yak"), counts, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                side = (72, 80, 150)[index % 3]
+                pixels = rng.integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index:02d}.png")
+    with Image.open(folder / "train" / "owl" / "01.png") as image:
+        image.convert("L").save(folder / "train" / "owl" / "01.png")
+    (folder / "test" / "yak" / "00.png").write_bytes((folder / "train" / "cat" / "04.png").read_bytes())
+    return folder
+
+
+def stats_of(folder: Path, results: Path, **options: Path) -> str:
+    spec = StudySpec.model_validate(
+        {"name": "own", "data": {"source": "images", "path": str(folder), "image_size": 96}}
+    )
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
+    show_stats(spec, results, console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_stats_of_a_folder_of_images_tell_what_was_done_what_fits_and_what_is_there_twice(tmp_path: Path):
+    shown = stats_of(write_folder(tmp_path / "own"), tmp_path)
+    assert "source: images of 3 sizes, 88x80 in 13 of 35" in shown and "resized to 96x96" in shown
+    assert "source: 1 grey images became RGB" in shown
+    assert "K to begin with: 6: above every class that is not many-shot" in shown
+    assert "trial.network resnet18; for MUNIT generator.num_downsample 3 (content codes of 12x12)" in shown
+    yellow = re.findall(r"\x1b\[33m(.*?)\x1b\[0m", shown)
+    assert yellow == [
+        "duplicates: 1 test images are training or validation images too, byte for byte",
+        "  test test/yak/00.png (yak) = training train/cat/04.png (cat)",
+    ]
+
+
+def test_thumbnails_are_a_row_a_class_the_largest_on_top(tmp_path: Path):
+    file = tmp_path / "sheet.png"
+    stats_of(write_folder(tmp_path / "own"), tmp_path, thumbnails=file)
+    with Image.open(file) as image:
+        picture = np.asarray(image)
+    side = 96 + GAP
+    assert picture.shape == (3 * side, LABEL_WIDTH + 10 * side + GAP, 3)
+    shown = [
+        [picture[row * side, LABEL_WIDTH + GAP + column * side].min() < 255 for column in range(10)] for row in range(3)
+    ]
+    assert [sum(row) for row in shown] == [10, 5, 2]
+    with pytest.raises(StudyError, match="--thumbnails"):
+        stats_of(tmp_path / "own", tmp_path, thumbnails=tmp_path / "none" / "sheet.png")
+
+
+def test_a_folder_with_an_unreadable_image_is_one_line(tmp_path: Path):
+    folder = write_folder(tmp_path / "own")
+    (folder / "train" / "cat" / "03.png").write_bytes(b"")
+    chosen = f"data={{source: images, path: {folder}}}"
+    done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", chosen)
+    assert_refused(done, "train/cat/03.png", "mend or remove")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gitdist.data.longtail import class_sizes, profile_sizes, size_groups
+from gitdist.data.longtail import class_sizes, profile_sizes, size_groups, suggested_threshold
 from gitdist.errors import SpecError
 from gitdist.spec import GroupsSpec, ProfileSpec
 
@@ -58,9 +58,24 @@ def test_a_missing_largest_is_the_largest_class() -> None:
 def test_each_version_shuffles_the_zipf_ranks_its_own_way() -> None:
     versions = [class_sizes(K49, [4800] * 49, version) for version in range(30)]
     assert {tuple(sorted(sizes)) for sizes in versions} == {tuple(sorted(profile_sizes(K49, [4800] * 49)))}
+    assert {sum(sizes) for sizes in versions} == {7_864}
     assert len({tuple(sizes) for sizes in versions}) == 30
     assert len({sizes.index(4828) for sizes in versions}) > 10
     assert class_sizes(K49, [4800] * 49, 7) == versions[7]
+
+
+def test_power_sizes_fall_with_the_official_sizes_and_no_class_gets_more_than_it_has() -> None:
+    available = [150, 2000, 1500, 2000, 40, 3]
+    sizes = class_sizes(ProfileSpec(kind="power", smallest=60), available, 7)
+    ranks = [4, 1, 3, 2, 5, 6]
+    expected = [min(max(int(2000 / rank**1.8), 60), count) for rank, count in zip(ranks, available, strict=True)]
+    assert sizes == expected == [150, 2000, 276, 574, 40, 3]
+    assert class_sizes(ProfileSpec(kind="power", largest=500), available, 0)[1:4] == [500, 69, 143]
+
+
+def test_the_exponent_is_that_of_the_kind_unless_it_is_given() -> None:
+    kinds = [{}, {"kind": "zipf"}, {"kind": "power"}, {"kind": "power", "exponent": None}, {"exponent": 1.5}]
+    assert [ProfileSpec.model_validate(kind).exponent for kind in kinds] == [2.0, 2.0, 1.8, 1.8, 1.5]
 
 
 def test_exponential_and_step_sizes_stay_in_class_order_in_every_version() -> None:
@@ -103,3 +118,9 @@ def test_crossing_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(SpecError, match=r"groups.few = 60 .* groups.many = 20") as caught:
         size_groups([50, 40, 30], GroupsSpec(many=20, few=60))
     assert "\n" not in str(caught.value)
+
+
+def test_the_suggested_threshold_is_above_every_class_that_is_not_many_shot() -> None:
+    sizes = np.array([500, 100, 101, 20, 19, 5])
+    assert suggested_threshold(sizes, size_groups(sizes.tolist(), "auto")) == 101
+    assert suggested_threshold(sizes, size_groups(sizes.tolist(), GroupsSpec(many=4, few=2))) is None

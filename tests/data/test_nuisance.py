@@ -97,6 +97,15 @@ def test_background_fills_empty_pixels_with_one_level_an_image(digits: NDArray[n
     assert (levels.min(), levels.max()) == (0, 99)
 
 
+def test_colour_images_that_are_not_square_are_rotated_in_every_channel_like_scipys() -> None:
+    y, x = np.mgrid[:24, :31] - np.array([11.5, 15.0])[:, None, None]
+    blobs = [240 * np.exp(-((x - at) ** 2 + (y + 2) ** 2) / 25) for at in (-5, 0, 6)]
+    image = np.stack(blobs).round().astype(np.uint8)
+    expected = scipy.ndimage.rotate(image.astype(float), -70.0, axes=(1, 2), reshape=False, order=3)
+    turned = transform("rotation", image[None], OneAngle(-70.0))[0]
+    assert np.abs(turned - expected).max() < 8
+
+
 def test_background_is_only_where_every_channel_is_0() -> None:
     images = np.zeros((1, 3, 1, 2), dtype=np.uint8)
     images[0, 1, 0, 0] = 7
@@ -121,6 +130,21 @@ def test_dilation_and_erosion_are_the_filters_of_scipy(digits: NDArray[np.uint8]
         else:
             expected = scipy.ndimage.minimum_filter(image[0], size=int(side), mode="constant", cval=255)
         np.testing.assert_array_equal(own[0], expected)
+
+
+def test_each_colour_channel_is_dilated_or_eroded_as_scipy_does_it_in_images_that_are_not_square() -> None:
+    images = colour(8, 40)
+    rng = np.random.default_rng(3)
+    dilated = rng.random(len(images)) < 0.6
+    sides = np.where(dilated, rng.integers(2, 5, len(images)), rng.integers(1, 3, len(images)))
+    result = transform("dilation-erosion", images, np.random.default_rng(3))
+    for image, own, dilate, side in zip(images, result, dilated, sides.tolist(), strict=True):
+        square = {"size": (1, side, side), "mode": "constant"}
+        if dilate:  # scipy mirrors the square of a dilation: what is before an even one's origin comes after it
+            expected = scipy.ndimage.grey_dilation(image, cval=0, origin=(0, *(2 * [side % 2 - 1])), **square)
+        else:
+            expected = scipy.ndimage.grey_erosion(image, cval=255, **square)
+        np.testing.assert_array_equal(own, expected)
 
 
 def test_three_of_five_images_are_dilated() -> None:

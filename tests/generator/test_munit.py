@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
+from gitdist.compute import Compute
 from gitdist.errors import SpecError
-from gitdist.generator.munit import AutoEncoder, Discriminator, check_geometry, initialise
+from gitdist.generator.batches import BalancedBatches
+from gitdist.generator.munit import AutoEncoder, Discriminator, check_geometry, fitting_downsamplings, initialise
+from gitdist.generator.trainer import MunitTrainer
 from gitdist.spec import MunitSpec
 
 
@@ -44,6 +48,28 @@ def test_any_number_of_downsamplings_decodes_to_the_images_size(tiny, num_downsa
     network = ready(tiny.model_copy(update={"num_downsample": num_downsample}))
     images = signed_images(1, 1, side)
     assert network.decode(network.content_encoder(images), torch.zeros(1, 8)).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("side", "downsamplings"),
+    [(28, 2), (32, 2), (64, 2), (72, 3), (96, 3), (128, 3), (224, 4), (256, 4), (100, 2), (30, 1), (27, 0)],
+)
+def test_larger_images_are_halved_more_often_to_codes_of_16x16(side, downsamplings):
+    assert fitting_downsamplings((3, side, side)) == downsamplings
+    assert fitting_downsamplings((3, side, 2 * side)) >= downsamplings
+
+
+def test_munit_learns_from_images_of_128_pixels_and_restores_their_size(tiny):
+    spec = tiny.model_copy(update={"dim": 2, "num_downsample": fitting_downsamplings((3, 128, 128)), "batch_size": 2})
+    check_geometry(spec, (3, 128, 128))
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 128, 128), dtype=np.uint8)
+    compute = Compute.resolve("float32", "cpu")
+    trainer = MunitTrainer(spec, BalancedBatches(images, np.arange(4) % 2, spec, compute), 3, compute)
+    assert trainer.step(0).isfinite().all()
+    network, shown = ready(spec, 3), signed_images(1, 3, 128)
+    content = network.content_encoder(shown)
+    assert content.shape == (1, 16, 16, 16)
+    assert network.decode(content, torch.zeros(1, 8)).shape == shown.shape
 
 
 def test_the_style_changes_the_image_and_the_content_code_does_not_know_it(tiny):

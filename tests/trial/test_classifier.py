@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gitdist.trial.classifier import ResidualBlock, build_classifier, compiled
+from gitdist.data.torchvision_cpu import torchvision
+from gitdist.errors import SpecError
+from gitdist.trial.classifier import ResidualBlock, build_classifier, check_network, compiled
 from tests.trial.toys import IMPORTS_INDUCTOR
 
 
-@pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46)])
+@pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet18", 11.18)])
 def test_networks_have_the_published_number_of_weights(network, millions):
     model = build_classifier(network, 3, 10)
 
@@ -31,9 +33,10 @@ def test_shortcut_of_a_wider_block_takes_every_second_pixel_and_adds_zero_channe
     assert not outcome[:, [0, 3]].any()
 
 
-def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
+@pytest.mark.parametrize("network", ["resnet20", "resnet18"])
+def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone(network):
     before = torch.get_rng_state()
-    models = [build_classifier("resnet20", 1, 10, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    models = [build_classifier(network, 1, 10, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
 
     same, other = (
         all(torch.equal(a, b) for a, b in zip(models[0].parameters(), model.parameters(), strict=True) if a.dim() > 1)
@@ -49,9 +52,10 @@ def test_initial_convolutions_have_the_variance_of_kaiming():
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
 
 
-def test_logits_are_float32_under_autocast_and_close_to_those_without():
-    model = build_classifier("resnet20", 1, 10).eval()
-    images = torch.rand(8, 1, 28, 28)
+@pytest.mark.parametrize(("network", "channels", "side"), [("resnet20", 1, 28), ("resnet18", 3, 96)])
+def test_logits_are_float32_under_autocast_and_close_to_those_without(network, channels, side):
+    model = build_classifier(network, channels, 10).eval()
+    images = torch.rand(8, channels, side, side)
     with torch.inference_mode():
         exact = model(images)
         with torch.autocast("cpu", torch.bfloat16):
@@ -59,6 +63,28 @@ def test_logits_are_float32_under_autocast_and_close_to_those_without():
 
     assert rounded.dtype == torch.float32
     assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_resnet18_is_torchvisions_with_another_first_and_last_layer():
+    model, images = build_classifier("resnet18", 1, 10).eval(), torch.rand(2, 1, 96, 96)
+    reference = torchvision.models.resnet18(num_classes=10).eval()
+    reference.conv1 = model.layers[0]
+    weights = {f"layers.{index}": name for index, (name, _) in enumerate(reference.named_children())}
+    state = {
+        f"{weights[name[:8]]}{name[8:]}": value for name, value in model.state_dict().items() if "head" not in name
+    }
+    reference.load_state_dict({**state, "fc.weight": model.head.weight, "fc.bias": model.head.bias})
+    assert torch.allclose(model(images), reference(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "remedy"),
+    [("resnet20", 65, "resnet18"), ("resnet32", 128, "resnet18"), ("resnet18", 64, "resnet20 or resnet32")],
+)
+def test_a_network_for_images_of_another_size_is_refused(network, side, remedy):
+    with pytest.raises(SpecError, match=f"trial.network {network} .* {side}x{side}; set it to {remedy}, or resize"):
+        check_network(network, (3, side, side))
+    check_network(remedy.split()[0], (3, side, side))
 
 
 def test_normalised_head_returns_scaled_cosines():

@@ -1,17 +1,22 @@
 """What every source delivers, and the rules its arrays keep."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.errors import DataError
+from gitdist.spec.base import unknown_name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """A data set's official images: uint8 ``[N, C, H, W]``, labels int64 ``[N]`` counted from 0, in official order."""
+    """A data set's official images: uint8 ``[N, C, H, W]``, labels int64 ``[N]`` counted from 0, in official order.
+
+    ``notes`` say, a line each, what was done to the files that they come from.
+    """
 
     name: str
     train_images: NDArray[np.uint8]
@@ -19,14 +24,52 @@ class Source:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Return the hash of all images, labels and class names."""
-        state = hashlib.blake2b("\0".join(self.class_names).encode(), digest_size=16)
+        """Return the hash of all images, labels, class names and notes."""
+        state = hashlib.blake2b("\0".join([*self.class_names, *self.notes]).encode(), digest_size=16)
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             state.update(f"{array.dtype.str}{array.shape}".encode())
             state.update(np.ascontiguousarray(array).data)
         return state.hexdigest()
+
+
+def without_classes(source: Source, exclude: Sequence[str]) -> Source:
+    """Return a source without the images of some classes, the others numbered anew in their order.
+
+    Raises:
+        DataError: there is no class of such a name.
+    """
+    check_excluded(exclude, source.class_names)
+    if not exclude:
+        return source
+    kept = np.array([name not in exclude for name in source.class_names])
+    numbers = np.cumsum(kept) - 1
+    train, test = kept[source.train_labels], kept[source.test_labels]
+    lost = [
+        f"{name} ({int((source.train_labels == source.class_names.index(name)).sum()):,} images)" for name in exclude
+    ]
+    return replace(
+        source,
+        train_images=source.train_images[train],
+        train_labels=numbers[source.train_labels[train]],
+        test_images=source.test_images[test],
+        test_labels=numbers[source.test_labels[test]],
+        class_names=tuple(name for name in source.class_names if name not in exclude),
+        notes=(*source.notes, f"left out by data.exclude: {', '.join(lost)}"),
+    )
+
+
+def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
+    """Refuse to leave out a class that is not there.
+
+    Raises:
+        DataError: there is no class of such a name.
+    """
+    for name in exclude:
+        if name not in class_names:
+            raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
 
 
 def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least: int, where: str) -> NDArray[np.int64]:
@@ -50,6 +93,6 @@ def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least:
         poorest = int(counts.argmin())
         raise DataError(
             f"every class must have at least {least} images in {where}, but class {poorest} "
-            f"({class_names[poorest]}) has {counts[poorest]}; add images or leave the class out"
+            f"({class_names[poorest]}) has {counts[poorest]}; add images or set data.exclude: [{class_names[poorest]}]"
         )
     return counts

@@ -68,6 +68,20 @@ def read(files: Sequence[Path]) -> Source:
     )
 
 
+def read_arrays(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Return those arrays of an npz file that it has among ``names``.
+
+    Raises:
+        DataError: the file is damaged or holds more than plain arrays.
+    """
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"a source file must be a whole npz of plain arrays, but {file} is not ({reason})") from error
+
+
 def _only_one(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
@@ -77,12 +91,7 @@ def _only_one(folder: Path, pattern: str) -> Path:
 
 
 def _read_part(file: Path) -> _Part:
-    try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("images", "labels", "classes") if name in archive}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"a source file must be a whole npz of plain arrays, but {file} is not ({reason})") from error
+    arrays = read_arrays(file, ("images", "labels", "classes"))
     for name in ("images", "labels"):
         if name not in arrays:
             raise DataError(f"a source file must have the key '{name}', but {file} has not; add it")

@@ -1,6 +1,7 @@
 import gzip
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_the_folder_of_the_environment_comes_before_the_installed_one(
 ) -> None:
     folder = write_folder(tmp_path / "fashion-mnist")
     monkeypatch.setenv("GITDIST_DATA", str(tmp_path))
-    assert all(file.parent == folder for file in fashion_mnist.find(None))
+    assert all(file.parent == folder for file in fashion_mnist.PLACE.find(None))
 
 
 def cut_short(file: Path) -> None:
@@ -103,21 +104,25 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[
     assert "\n" not in str(caught.value)
 
 
+def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "PLACE", replace(fashion_mnist.PLACE, system=None))
+
+
 def test_a_failed_download_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request._opener", None)  # else the one with these proxies serves all later tests
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "_SYSTEM", tmp_path / "absent")
+    not_installed(monkeypatch)
     with pytest.raises(DataError, match="dataset-fashion-mnist") as caught:
-        load_source(DataSpec(source="fashion-mnist"))
+        fashion_mnist.PLACE.find(None)
     assert "\n" not in str(caught.value)
 
 
 def test_a_finished_download_is_used_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "_SYSTEM", tmp_path / "absent")
+    not_installed(monkeypatch)
     write_folder(tmp_path / ".cache" / "gitdist" / "FashionMNIST" / "raw")
-    assert len(load_source(DataSpec(source="fashion-mnist")).train_labels) == 30
+    assert len(fashion_mnist.read(fashion_mnist.PLACE.find(None)).train_labels) == 30

@@ -1,0 +1,50 @@
+"""Exact duplicates: images of one data set that are the same byte for byte."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from gitdist.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class OfficialImage:
+    """An image by its row in the official split and its label."""
+
+    row: int
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """Images that are there more than once.
+
+    ``across`` has, for each test image that is a training or validation image too, that one first; ``within`` counts
+    the training and validation images that repeat an earlier one.
+    """
+
+    across: tuple[tuple[OfficialImage, OfficialImage], ...]
+    within: int
+
+
+def find_duplicates(dataset: Dataset) -> Duplicates:
+    """Compare the images before the nuisance; one that a profile repeats in a small class counts once."""
+    parts = (dataset.train, dataset.validation)
+    rows, first = np.unique(np.concatenate([part.source for part in parts]), return_index=True)
+    images = np.concatenate([part.clean for part in parts])[first]
+    labels = np.concatenate([part.labels for part in parts])[first]
+    seen: dict[bytes, OfficialImage] = {}
+    for row, label, image in zip(rows.tolist(), labels.tolist(), images, strict=True):
+        seen.setdefault(_digest(image), OfficialImage(row, label))
+    test = dataset.test
+    across = [
+        (seen[digest], OfficialImage(row, label))
+        for row, label, digest in zip(test.source.tolist(), test.labels.tolist(), map(_digest, test.clean), strict=True)
+        if digest in seen
+    ]
+    return Duplicates(across=tuple(across), within=len(rows) - len(seen))
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

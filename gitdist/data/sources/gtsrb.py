@@ -1,0 +1,94 @@
+"""GTSRB, German traffic signs (Stallkamp et al. 2012): 26,640 training and 12,630 test images of 43 signs, RGB.
+
+The folder is torchvision's: GTSRB/Training/00000/*.ppm with GT-00000.csv and so on, GTSRB/Final_Test/Images/*.ppm,
+GT-final_test.csv. Images of 15 to 250 pixels, the whole picture with its margin around the sign, are resized to 32x32
+without regard to their proportions: bilinear with antialiasing (PIL). The order is that of the tables.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gitdist.data.sources.base import Source
+from gitdist.data.sources.decoding import map_images
+from gitdist.data.sources.place import Place
+from gitdist.errors import DataError
+
+_SIDE = 32
+_CLASS_NAMES = (
+    *(f"limit {speed}" for speed in (20, 30, 50, 60, 70, 80)),
+    "limit 80 ends",
+    *(f"limit {speed}" for speed in (100, 120)),
+    *("no overtaking", "no overtaking by lorries", "priority at crossing", "priority road", "give way", "stop"),
+    *("no vehicles", "no lorries", "no entry", "danger", "bend left", "bend right", "bends", "bumps", "slippery"),
+    *("narrows on right", "road works", "traffic lights", "pedestrians", "children", "cyclists", "ice", "wild animals"),
+    *("limits end", "turn right", "turn left", "ahead only", "ahead or right", "ahead or left", "keep right"),
+    *("keep left", "roundabout", "overtaking allowed", "overtaking by lorries allowed"),
+)
+
+
+def _download(cache: Path) -> None:
+    from gitdist.data.torchvision_cpu import torchvision
+
+    for split in ("train", "test"):
+        torchvision.datasets.GTSRB(str(cache), split, download=True)
+
+
+PLACE = Place(
+    title="GTSRB",
+    name="gtsrb",
+    files=(
+        "GT-final_test.csv",
+        *(f"GTSRB/Training/{label:05d}/GT-{label:05d}.csv" for label in range(len(_CLASS_NAMES))),
+    ),
+    downloaded="gtsrb",
+    download=_download,
+    remedy="set data.path to the folder that has GTSRB/ and GT-final_test.csv",
+)
+
+
+def read(files: Sequence[Path]) -> Source:
+    """Return the images that the tables name: the test table first, then a training table a class.
+
+    Raises:
+        DataError: a table or an image is missing, damaged or not of its form.
+    """
+    test_table, *train_tables = files
+    test = _read_table(test_table, test_table.parent / "GTSRB" / "Final_Test" / "Images")
+    train = [row for table in train_tables for row in _read_table(table, table.parent)]
+    return Source(
+        name="gtsrb",
+        train_images=_read_images([file for file, _ in train]),
+        train_labels=np.array([label for _, label in train], dtype=np.int64),
+        test_images=_read_images([file for file, _ in test]),
+        test_labels=np.array([label for _, label in test], dtype=np.int64),
+        class_names=_CLASS_NAMES,
+        notes=(f"whole images resized to {_SIDE}x{_SIDE}, proportions not kept",),
+    )
+
+
+def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
+    try:
+        with open(table, newline="", encoding="ascii") as stream:
+            rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
+        return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"a table of GTSRB must have the columns Filename and ClassId in every row, but {table} has not "
+            f"({error!r}); get it anew"
+        ) from error
+
+
+def _read_images(files: Sequence[Path]) -> NDArray[np.uint8]:
+    images = np.empty((len(files), 3, _SIDE, _SIDE), dtype=np.uint8)
+
+    def resize(index: int, image: Image.Image) -> None:
+        resized = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+        images[index] = np.asarray(resized).transpose(2, 0, 1)
+
+    map_images(files, resize)
+    return images

@@ -1,0 +1,130 @@
+"""A folder of your own images: train/CLASS/ and test/CLASS/, or CLASS/ alone (see ``folder``).
+
+Images are turned upright by their EXIF orientation, put on black where they are transparent, resized with the shorter
+side to ``data.image_size`` pixels, and cut to the square in the middle. If any is stored in colour, all become RGB. The
+order is that of class names, then file names.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from gitdist.data.sources.base import Source
+from gitdist.data.sources.decoding import attempt_images, centre_square, eight_bit, has_colour, map_images, on_black
+from gitdist.data.sources.folder import Images, all_files, read_folder
+from gitdist.errors import DataError
+from gitdist.spec import DataSpec
+
+_MULTIPLE, _SMALLEST, _LARGEST = 8, 16, 64  # of automatic sizes, pixels
+_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
+_Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
+
+
+def find(path: str | None) -> Sequence[Path]:
+    """Return every file in the folder ``path``, images or not.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if path is None:
+        raise DataError("the source images has no usual place, and data.path is not given; set it to the folder")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"data.path must be a folder with train/CLASS/ and test/CLASS/, or CLASS/, but {folder} is none"
+        )
+    return all_files(folder)
+
+
+def where() -> str:
+    """Return where the images are, for a reader."""
+    return "any folder with train/CLASS/ and test/CLASS/, or CLASS/ alone, of PNG, JPEG, ... named by data.path"
+
+
+def read(files: Sequence[Path], spec: DataSpec) -> Source:
+    """Return the images of the folder ``spec.path`` without the classes of ``spec.exclude``.
+
+    Args:
+        files: every file in the folder.
+        spec: with the image size, the test share and the classes to leave out.
+
+    Raises:
+        DataError: an image cannot be read or lies in no class, or a class has too few images.
+    """
+    root = Path(spec.path or "").expanduser()
+    folder = read_folder(root, files, spec)
+    train, train_labels = _rows(folder.train)
+    test, test_labels = _rows(folder.test)
+    every = [*train, *test]
+    headers = [header for header in attempt_images(every, _read_header) if not isinstance(header, Exception)]
+    side = spec.image_size or _automatic_side([size for size, _ in headers])
+    images, done = _read_images(every, "RGB" if any(colour for _, colour in headers) else "L", side)
+    return Source(
+        name=root.name,
+        train_images=images[: len(train)],
+        train_labels=train_labels,
+        test_images=images[len(train) :],
+        test_labels=test_labels,
+        class_names=tuple(folder.train),
+        notes=(*_size_notes(headers, side), *done, *folder.notes),
+    )
+
+
+def row_names(files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the files of the training and of the test rows, named from the folder on; the arguments are ``read``'s."""
+    root = Path(spec.path or "").expanduser()
+    folder = read_folder(root, files, spec)
+    train, test = (
+        tuple(str(file.relative_to(root)) for file in _rows(part)[0]) for part in (folder.train, folder.test)
+    )
+    return train, test
+
+
+def _rows(classes: Images) -> tuple[list[Path], NDArray[np.int64]]:
+    files = [file for of_class in classes.values() for file in of_class]
+    return files, np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()])
+
+
+def _read_header(index: int, image: Image.Image) -> _Header:
+    return image.size, has_colour(image)
+
+
+def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
+    """Return the median shorter side, at most 64, rounded down to a multiple of 8, at least 16."""
+    median = int(np.median([min(size) for size in sizes])) if sizes else _LARGEST
+    return max(min(median, _LARGEST) // _MULTIPLE * _MULTIPLE, _SMALLEST)
+
+
+def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return the images ``[N, C, side, side]`` and notes on what was done to some of them."""
+    images = np.empty((len(files), 3 if mode == "RGB" else 1, side, side), dtype=np.uint8)
+
+    def decode(index: int, image: Image.Image) -> list[str]:
+        done = {
+            "grey images became RGB": mode == "RGB" and not has_colour(image),
+            "images with transparent parts lie on black": image.has_transparency_data,
+            "images were turned upright by their EXIF orientation": image.getexif().get(_ORIENTATION, 1) != 1,
+        }
+        flat = on_black(eight_bit(ImageOps.exif_transpose(image))).convert(mode)
+        images[index] = np.atleast_3d(np.asarray(centre_square(flat, side))).transpose(2, 0, 1)
+        return [what for what, was_done in done.items() if was_done]
+
+    counts = Counter(what for done in map_images(files, decode) for what in done)
+    return images, [f"{count:,} {what}" for what, count in sorted(counts.items())]
+
+
+def _size_notes(headers: Sequence[_Header], side: int) -> list[str]:
+    sizes = Counter(size for size, _ in headers)
+    (width, height), count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
+    if sizes.keys() == {(side, side)}:
+        return []
+    seen = (
+        f"{len(sizes):,} sizes, {width}x{height} in {count:,} of {len(headers):,}"
+        if len(sizes) > 1
+        else f"{width}x{height}"
+    )
+    return [f"images of {seen} (width x height) resized to {side}x{side}: shorter side, then the square in the middle"]

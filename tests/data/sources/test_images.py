@@ -1,0 +1,232 @@
+"""The user's own folder of images: real files of every kind, written here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from gitdist.data.build import split_rows
+from gitdist.data.sources import Source, load_source, source_digest
+from gitdist.errors import DataError
+from gitdist.spec import DataSpec
+
+
+def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(file: Path, array: np.ndarray, **options: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(file, **options)
+
+
+def write_flat(root: Path, num: int = 10, names: tuple[str, ...] = ("owl", "cat"), channels: int = 3) -> Path:
+    for seed, name in enumerate(names):
+        for index in range(num):
+            save(root / name / f"{index:02d}.png", pixels(100 * seed + index, 16, 16, channels))
+    return root
+
+
+def load(root: Path, **fields: Any) -> Source:
+    return load_source(DataSpec(source="images", path=str(root), **fields))
+
+
+def refused(root: Path, message: str, **fields: Any) -> str:
+    with pytest.raises(DataError, match=message) as caught:
+        load(root, **fields)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_fifth_of_each_class_becomes_test_whatever_is_in_the_files(tmp_path: Path) -> None:
+    first = load(write_flat(tmp_path / "first"))
+    assert first.class_names == ("cat", "owl")
+    assert first.train_labels.tolist() == [0] * 8 + [1] * 8 and first.test_labels.tolist() == [0] * 2 + [1] * 2
+    whole = [pixels(100 + index, 16, 16).transpose(2, 0, 1) for index in range(10)]
+    test = [
+        next(index for index in range(10) if np.array_equal(whole[index], image)) for image in first.test_images[:2]
+    ]
+    train = [index for index in range(10) if index not in test]
+    np.testing.assert_array_equal(first.train_images[:8], [whole[index] for index in train])
+    other = write_flat(tmp_path / "other")
+    save(other / "owl" / "00.png", pixels(999, 16, 16))
+    again = load(other)
+    np.testing.assert_array_equal(first.test_images[:2], again.test_images[:2])
+    assert len(load(other, test_share=0.95).train_labels) == 4
+
+
+def test_another_class_moves_no_class_test_images(tmp_path: Path) -> None:
+    before = load(write_flat(tmp_path, names=("owl", "cat")))
+    after = load(write_flat(tmp_path, names=("owl", "cat", "ant")))
+    np.testing.assert_array_equal(before.test_images, after.test_images[2:])
+
+
+def test_official_splits_are_kept(tmp_path: Path) -> None:
+    write_flat(tmp_path / "train", 4)
+    write_flat(tmp_path / "test", 2)
+    source = load(tmp_path)
+    assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([0] * 4 + [1] * 4, [0, 0, 1, 1])
+    assert source.notes == ()
+
+
+def test_three_sizes_become_the_median_one_in_steps_of_8_cut_in_the_middle(tmp_path: Path) -> None:
+    write_flat(tmp_path, 3)
+    wide, tall = pixels(1, 30, 57), pixels(2, 90, 31)
+    for index in range(4):
+        save(tmp_path / "owl" / f"wide{index}.png", wide)
+        save(tmp_path / "cat" / f"tall{index}.bmp", tall)
+    source = load(tmp_path)
+    assert source.train_images.shape[1:] == (3, 24, 24)
+    assert source.notes[0].startswith("images of 3 sizes, 16x16 in 6 of 14 (width x height) resized to 24x24")
+    resized = np.asarray(Image.fromarray(wide).resize((46, 24), Image.Resampling.BILINEAR))[:, 11:35]
+    assert any(np.array_equal(resized, image.transpose(1, 2, 0)) for image in source.train_images)
+    assert load(tmp_path, image_size=96).train_images.shape[1:] == (3, 96, 96)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(9, 16), (23, 16), (40, 40), (300, 64)])
+def test_the_automatic_size_is_between_16_and_64(tmp_path: Path, side: int, expected: int) -> None:
+    for name in ("a", "b"):
+        for index in range(3):
+            save(tmp_path / name / f"{index}.jpg", pixels(index, side, side + 5))
+    assert load(tmp_path).train_images.shape[-1] == expected
+
+
+def test_one_colour_image_makes_all_of_them_rgb(tmp_path: Path) -> None:
+    write_flat(tmp_path, 4, channels=1)
+    grey = load(tmp_path)
+    assert grey.train_images.shape[1] == 1 and grey.notes[0].startswith("test: ")
+    save(tmp_path / "cat" / "colour.webp", pixels(7, 16, 16))
+    both = load(tmp_path)
+    assert both.train_images.shape[1] == 3 and "8 grey images became RGB" in both.notes
+    assert (both.train_images[-3:] == both.train_images[-3:, :1]).all()
+
+
+def test_16_bits_palettes_transparency_and_orientation_are_understood(tmp_path: Path) -> None:
+    write_flat(tmp_path, 3, channels=1)
+    levels = pixels(41, 16, 16, 1).astype(np.uint16)
+    save(tmp_path / "cat" / "a16.png", levels * 257)
+    Image.fromarray(levels.astype(np.uint8)).convert("P").save(tmp_path / "cat" / "palette.png")
+    save(tmp_path / "cat" / "alpha.png", np.dstack([pixels(3, 16, 16, 1), np.zeros((16, 16), np.uint8)]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "cat" / "turned.png", pixels(44, 16, 16, 1), exif=exif)
+    source = load(tmp_path)
+    assert source.train_images.shape[1:] == (1, 16, 16)
+    every = np.concatenate([source.train_images, source.test_images])[:, 0]
+    upright = np.rot90(pixels(44, 16, 16, 1), -1)
+    for expected in (levels, np.zeros((16, 16)), upright):
+        assert any(np.array_equal(expected, image) for image in every)
+    assert sum(np.array_equal(levels, image) for image in every) == 2
+    assert "1 images with transparent parts lie on black" in source.notes
+    assert "1 images were turned upright by their EXIF orientation" in source.notes
+    with Image.open(tmp_path / "cat" / "turned.png") as image:
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), upright)
+
+
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def disguised(file: Path) -> None:
+    Image.fromarray(pixels(0, 4, 4)).save(file, format="GIF")
+
+
+@pytest.mark.parametrize("damage", [emptied, cut_short, flipped, disguised])
+def test_unreadable_images_are_counted_and_the_first_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    write_flat(tmp_path)
+    for name in ("owl/03.png", "owl/01.png", "cat/05.png"):
+        damage(tmp_path / name)
+    message = refused(tmp_path, r"05.png is not \(.*, and 2 more are not; mend or remove them")
+    assert str(tmp_path / "cat") in message
+    refused(tmp_path, r"01.png is not \(.*, and 1 more are not", exclude=["cat"])
+
+
+def test_a_class_of_one_image_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    write_flat(tmp_path)
+    save(tmp_path / "rare" / "only.png", pixels(1, 16, 16))
+    (tmp_path / "void").mkdir()
+    refused(tmp_path, r"at least 3 images .*'rare' has 1, and 1 more have too few; .* data.exclude: \[rare, void\]")
+    source = load(tmp_path, exclude=["rare", "void"])
+    assert source.class_names == ("cat", "owl")
+    assert "left out by data.exclude: rare (1 images)" in source.notes
+    refused(tmp_path, "unknown class 'rar'; did you mean 'rare'", exclude=["rar"])
+    (tmp_path / "rare" / "only.png").write_bytes(b"no image")
+    assert load(tmp_path, exclude=["rare", "void"]).train_labels.tolist() == source.train_labels.tolist()
+
+
+@pytest.mark.parametrize(("split", "other"), [("train", "test"), ("test", "train")])
+def test_a_class_that_is_in_one_split_only_is_refused(tmp_path: Path, split: str, other: str) -> None:
+    write_flat(tmp_path / "train", 4)
+    write_flat(tmp_path / "test", 2)
+    write_flat(tmp_path / split, 4, ("lone",))
+    refused(tmp_path, rf"in {tmp_path}/{other} for .*'lone' has 0; .* data.exclude: \[lone\]")
+    assert load(tmp_path, exclude=["lone"]).class_names == ("cat", "owl")
+
+
+@pytest.mark.parametrize("name", ["loose.png", "cat/deeper/a.png", "cat/animation.gif", "cat/scan.TIF"])
+def test_an_image_that_lies_in_no_class_or_is_not_read_is_never_dropped(tmp_path: Path, name: str) -> None:
+    file = write_flat(tmp_path) / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
+    refused(tmp_path, f"in CLASS/ of .*{name} is not; convert, move or remove")
+
+
+def test_images_beside_train_and_test_are_refused(tmp_path: Path) -> None:
+    write_flat(tmp_path / "train", 4)
+    write_flat(tmp_path / "test", 2)
+    write_flat(tmp_path / "val", 2)
+    refused(tmp_path, "in train/CLASS/ or test/CLASS/ .*val/cat/00.png and 3 more are not")
+
+
+def test_other_files_are_counted_and_the_digest_knows_of_them(tmp_path: Path) -> None:
+    before = source_digest(DataSpec(source="images", path=str(write_flat(tmp_path))))
+    (tmp_path / "README.txt").touch()
+    (tmp_path / "cat" / ".DS_Store").touch()
+    save(tmp_path / ".trash" / "x.png", pixels(1, 4, 4))
+    assert "files not read: 2 hidden, 1 of other kinds" in load(tmp_path).notes
+    assert source_digest(DataSpec(source="images", path=str(tmp_path))) != before
+
+
+def test_size_and_share_are_part_of_what_the_digest_says(tmp_path: Path) -> None:
+    write_flat(tmp_path)
+    specs = [{}, {"image_size": 8}, {"test_share": 0.3}, {"exclude": ["cat"]}]
+    digests = [source_digest(DataSpec(source="images", path=str(tmp_path), **fields)) for fields in specs]
+    assert len(set(digests)) == 4
+
+
+def test_the_folder_must_be_given_and_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.path is not given"):
+        load_source(DataSpec(source="images"))
+    refused(tmp_path / "absent", "absent is none")
+
+
+def test_classes_of_any_source_can_be_left_out() -> None:
+    whole, source = load_source(DataSpec()), load_source(DataSpec(exclude=["3", "0"]))
+    assert source.class_names == ("1", "2", "4", "5", "6", "7", "8", "9")
+    np.testing.assert_array_equal(
+        source.test_images[source.test_labels == 2], whole.test_images[whole.test_labels == 4]
+    )
+    assert len(source.train_labels) == np.isin(whole.train_labels, (0, 3), invert=True).sum()
+    assert source.notes[0].startswith("left out by data.exclude: 3 (")
+    assert len(split_rows(source, DataSpec()).train)
+    with pytest.raises(DataError, match="data.exclude: unknown class 'three'"):
+        load_source(DataSpec(exclude=["three"]))
+
+
+def test_the_folder_fields_are_refused_for_other_sources() -> None:
+    with pytest.raises(ValueError, match="image_size goes with the source images"):
+        DataSpec(image_size=32)
