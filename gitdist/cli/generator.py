@@ -6,11 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.compute import Compute
-from gitdist.data.dataset import prepare
+from gitdist.data.dataset import Dataset, prepare
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import find_generator, load_generator
+from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
+from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.spec import StudySpec
+from gitdist.store import Store
 from gitdist.study.cluster import connected
 from gitdist.study.display import open_display, show_training
 from gitdist.study.paths import StudyPaths, open_store
@@ -23,7 +25,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     Raises:
         StudyError: the study's generator has nothing to train, or training diverged.
     """
-    if spec.generator.kind != "munit":
+    if not trains(spec.generator):
         raise StudyError(f"generator.kind '{spec.generator.kind}' has no weights to train; preview shows what it draws")
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
@@ -50,11 +52,7 @@ def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: 
     """
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
-    compute = Compute.resolve(spec.stream.precision)
-    artefact = find_generator(spec.generator, dataset, store, compute)
-    if artefact is None and spec.generator.kind == "munit":
-        raise StudyError(f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`")
-    generator = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, artefact, compute)
+    generator = _ready_generator(spec, dataset, store)
     grid = sample_grid(generator, dataset, images, draws, spec.stream.seed)
     try:
         save_grid(grid, out)
@@ -63,3 +61,16 @@ def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: 
             f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
         ) from None
     console.print(f"{out}: a row an image; the training image, then {draws} draws of the generator", highlight=False)
+
+
+def _ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
+    compute = Compute.resolve(spec.stream.precision)
+    if trains(spec.generator):
+        artefact = find_generator(spec.generator, dataset, store, compute)
+        if artefact is None:
+            raise StudyError(
+                f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`"
+            )
+    else:
+        artefact = generator_artefact(spec.generator, dataset, store, lambda step: None, compute)
+    return load_generator(spec.generator, dataset, artefact, compute)

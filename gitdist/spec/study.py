@@ -117,8 +117,10 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
-        if self.generator.kind == "oracle" and self.data.nuisance == "none":
-            raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
+        if self.generator.needs_nuisance and self.data.nuisance == "none":
+            raise ValueError(
+                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'"
+            )
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
                 self._check_searched(f"search.space.{name}", {name: value}, "the space holds")

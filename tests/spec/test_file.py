@@ -55,6 +55,8 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("data.source=imagnet", ["data.source", "'digits'", "'imagnet'"]),
         ("generator={kind: munit, step: 3}", ["generator", "did you mean 'steps'"]),
         ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
+        ("generator={kind: randaugment, magnitude: 31}", [": generator.magnitude: must be less than", "31"]),
+        ("generator={kind: pretrained}", [": generator.path: is required"]),
         ("search.space={thresold: {int: [1, 5]}}", ["did you mean 'threshold'"]),
         ("search.space={fraction: {float: [0.1, 1.9]}}", ["search.space.fraction", "1.9"]),
         ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
