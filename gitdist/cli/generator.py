@@ -1,4 +1,4 @@
-"""``gitdist generator train | preview``: the generator alone, outside a study's run."""
+"""``gitdist generator train | preview | import``: the generator alone, outside a study's run."""
 
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,9 @@ from gitdist.errors import StudyError
 from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.interchange import read_checkpoint
+from gitdist.generator.oracle import OracleGenerator
+from gitdist.generator.pretrained import save_pretrained
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster import connected
@@ -36,7 +39,9 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         display.say(f"generator {how}: {trained.artefact}")
 
 
-def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int) -> None:
+def preview_generator(
+    spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int, truth: bool
+) -> None:
     """Write a grid of training images and draws from them.
 
     Args:
@@ -46,24 +51,55 @@ def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: 
         out: the PNG file to write.
         images: training images a class.
         draws: draws an image.
+        truth: show draws of the data set's own nuisance too.
 
     Raises:
+        SpecError: ``truth`` of a data set without nuisance.
         StudyError: the generator is not trained yet, or the picture cannot be written.
     """
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
-    generator = _ready_generator(spec, dataset, store)
-    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed)
+    generator = ready_generator(spec, dataset, store)
+    oracle = OracleGenerator(dataset.nuisance) if truth else None
+    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
         raise StudyError(
             f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
         ) from None
-    console.print(f"{out}: a row an image; the training image, then {draws} draws of the generator", highlight=False)
+    beside = f"; the image before the nuisance, then {draws} draws of the true one" if truth else ""
+    told = f"{out}: a row an image; the training image, then {draws} draws of the generator{beside}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
-def _ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
+def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
+    """Write the generator in a published checkpoint to a file that ``generator.path`` can name.
+
+    Raises:
+        DataError: the checkpoint cannot be read, or is of another form.
+        StudyError: the file cannot be written.
+    """
+    architecture, weights = read_checkpoint(checkpoint)
+    try:
+        save_pretrained(out, architecture, weights)
+    except OSError as error:
+        raise StudyError(f"{out} cannot be written ({error}); choose another place with --out") from None
+    console.print(
+        f"{out}: {architecture.told()}; use it by generator: {{kind: pretrained, path: {out.resolve()}}}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
+    """Return a study's generator, loaded.
+
+    Raises:
+        StudyError: it has to be trained first.
+        SpecError: an imported file or a plugin cannot be read.
+    """
     compute = Compute.resolve(spec.stream.precision)
     if trains(spec.generator):
         artefact = find_generator(spec.generator, dataset, store, compute)

@@ -19,7 +19,12 @@ LABEL_WIDTH = 96
 
 
 def sample_grid(
-    generator: Generator, dataset: Dataset, images_per_class: int, draws: int, seed: int
+    generator: Generator,
+    dataset: Dataset,
+    images_per_class: int,
+    draws: int,
+    seed: int,
+    oracle: Generator | None = None,
 ) -> NDArray[np.uint8]:
     """Return a picture of training images and draws, RGB uint8 ``[H, W, 3]``.
 
@@ -29,14 +34,18 @@ def sample_grid(
         images_per_class: rows a class (fewer where it has fewer images).
         draws: columns after the input.
         seed: of the choice of images and of the draws.
+        oracle: draws from the true nuisance; its draws stand on the right, after the images before the nuisance.
     """
     rows = _choose_rows(dataset.train.labels, images_per_class, seed)
-    inputs = torch.from_numpy(dataset.train.images[rows])
-    codes = generator.encode(inputs, torch.from_numpy(dataset.train.clean[rows]))
-    drawn = generator.draw(codes.repeat_interleave(draws, 0), numpy_rng(seed, "grid/draws"))
-    cells = torch.cat((inputs[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()
+    images, clean = (torch.from_numpy(part[rows]) for part in (dataset.train.images, dataset.train.clean))
+    blocks = [(images, generator)] if oracle is None else [(images, generator), (clean, oracle)]
+    pictures = []
+    for first, drawing in blocks:
+        codes = drawing.encode(images, clean).repeat_interleave(draws, 0)
+        drawn = drawing.draw(codes, numpy_rng(seed, "grid/draws"))
+        pictures.append(_tile(torch.cat((first[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()))
     labels = [dataset.class_names[label] for label in dataset.train.labels[rows]]
-    return _with_labels(_tile(cells), labels)
+    return _with_labels(np.concatenate(pictures, 1), labels)
 
 
 def save_grid(picture: NDArray[np.uint8], path: Path) -> None:

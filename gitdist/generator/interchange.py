@@ -44,14 +44,14 @@ def read_checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     for problem, found in (("unknown", set(state) - known), ("missing", known - set(state))):
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            raise _refusal(path, f"{min(found)}{more} is {problem} in an auto-encoder of {_told(architecture)}")
+            raise _refusal(path, f"{min(found)}{more} is {problem} in an auto-encoder of {architecture.told()}")
     weights = {}
     for own, expected in architecture.auto_encoder().state_dict().items():
         weight = state[names[own]]
         if weight.numel() != expected.numel() or list(weight.shape) != list(expected.shape)[: weight.ndim]:
             raise _refusal(
                 path,
-                f"{names[own]} has the shape {list(weight.shape)}, not {list(expected.shape)} of {_told(architecture)}",
+                f"{names[own]} has the shape {list(weight.shape)}, not {list(expected.shape)} of {architecture.told()}",
             )
         weights[own] = weight.float().reshape(expected.shape)
     return architecture, weights
@@ -123,10 +123,6 @@ def _names(architecture: Architecture) -> dict[str, str]:
             f"decoder.upsamplings.{i}.bias": f"dec.model.{2 * i + 2}.norm.beta",
         }
     return names
-
-
-def _told(architecture: Architecture) -> str:
-    return ", ".join(f"{name} {value}" for name, value in architecture.model_dump(exclude={"format"}).items())
 
 
 def _refusal(path: Path, found: str) -> DataError:

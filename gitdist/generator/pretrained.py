@@ -33,6 +33,10 @@ class Architecture(Spec):
     num_downsample: int
     num_res: Positive
 
+    def told(self) -> str:
+        """Return the fields for reading."""
+        return ", ".join(f"{name} {value}" for name, value in self.model_dump(exclude={"format"}).items())
+
     def auto_encoder(self) -> AutoEncoder:
         """Return an auto-encoder of these shapes with uninitialised weights."""
         fields = self.model_dump(exclude={"format", "image_channels"})
