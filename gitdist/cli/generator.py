@@ -29,7 +29,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         StudyError: the study's generator has nothing to train, or training diverged.
     """
     if not trains(spec.generator):
-        raise StudyError(f"generator.kind '{spec.generator.kind}' has no weights to train; preview shows what it draws")
+        raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
@@ -54,12 +54,13 @@ def preview_generator(
         truth: show draws of the data set's own nuisance too.
 
     Raises:
-        SpecError: ``truth`` of a data set without nuisance.
-        StudyError: the generator is not trained yet, or the picture cannot be written.
+        StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
     generator = ready_generator(spec, dataset, store)
+    if truth and dataset.nuisance == "none":
+        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; leave it out")
     oracle = OracleGenerator(dataset.nuisance) if truth else None
     grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:

@@ -35,8 +35,7 @@ def show_quality(
         as_json: one JSON object instead of tables.
 
     Raises:
-        StudyError: the generator is not trained yet.
-        StoreError: training the classifier diverged.
+        StudyError: the generator is not trained yet, or training the classifier diverged.
     """
     set_threads(spec.resources.training.cpu)
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)

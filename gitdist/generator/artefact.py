@@ -106,7 +106,7 @@ def _recipe(spec: GeneratorSpec, dataset: Dataset, compute: Compute) -> _Recipe 
     if isinstance(spec, PretrainedSpec):
         return _pretrained_recipe(Path(spec.path))
     if isinstance(spec, PluginSpec):
-        return _plugin_recipe(Plugin(spec), dataset, compute)
+        return _plugin_recipe(Plugin(spec), dataset, Compute.resolve(device=compute.device))
     return None
 
 

@@ -11,7 +11,6 @@ kept of a plugin. Its module must be importable on every node of the cluster.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ class Plugin:
         """Whether it is trained on the data set before it draws."""
         return callable(getattr(self._attribute, "train", None))
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, object]:
         """All that determines what it does on given images, as JSON values."""
         return {"target": self._spec.target, "options": self._spec.options, "version": self._version}

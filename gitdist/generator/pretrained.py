@@ -5,7 +5,9 @@ FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"form
 
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,18 +21,17 @@ from gitdist.spec import MunitSpec
 from gitdist.spec.base import Positive, Spec
 
 _HEADER = "gitdist"
-_FORMAT = 1
 
 
 class Architecture(Spec):
     """What determines the shapes of an auto-encoder's weights; the fields are those of ``MunitSpec``."""
 
-    format: int = _FORMAT
+    format: Literal[1] = 1
     image_channels: Positive
     dim: Positive
     mlp_dim: Positive
     style_dim: Positive
-    num_downsample: int
+    num_downsample: Annotated[int, Field(ge=0)]
     num_res: Positive
 
     def told(self) -> str:

@@ -1,8 +1,9 @@
 """The generator and stream parts of a study file."""
 
+import json
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from gitdist.compute import Precision
 from gitdist.spec.base import Positive, Spec
@@ -81,6 +82,12 @@ class PluginSpec(KindSpec):
     kind: Literal["plugin"] = "plugin"
     target: str  # package.module:attribute, or an entry point of the group gitdist.generators
     options: dict[str, JsonValue] = {}  # its keyword arguments
+
+    @field_validator("options")
+    @classmethod
+    def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(options, allow_nan=False)  # what is made with them is named by their JSON text
+        return options
 
 
 GeneratorSpec = Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
-from gitdist.errors import StoreError, TrialFailure
+from gitdist.errors import StudyError, TrialFailure
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_checkpoint, save_checkpoint
@@ -50,7 +50,7 @@ def reference_classifier(
         report: told the row of each epoch, and how many there are.
 
     Raises:
-        StoreError: training ran into a value that is not finite.
+        StudyError: training ran into a value that is not finite.
     """
     dataset = prepare(data.model_copy(update={"profile": ProfileSpec(kind="none", largest=_PER_CLASS)}), store)
     epochs = epochs or -(-_SEEN // len(dataset.train.labels))
@@ -65,7 +65,7 @@ def reference_classifier(
             for row in train(spec, dataset, setting):
                 report(row, epochs)
         except TrialFailure as failure:
-            raise StoreError(
+            raise StudyError(
                 f"training the classifier that judges draws failed: {failure}; take other --epochs"
             ) from None
         trained = load_checkpoint(scratch)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gitdist.cli.generator import import_generator, preview_generator
 from gitdist.cli.quality import show_quality
-from gitdist.errors import SpecError, StudyError
+from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from tests.cli.test_errors import assert_refused, gitdist
 from tests.generator import published
@@ -58,7 +58,7 @@ def test_the_place_that_cannot_be_written_to_is_named(checkpoint, tmp_path, cons
 
 def test_there_is_no_truth_to_show_without_a_nuisance(tmp_path, console):
     spec = study({"kind": "identity"}, nuisance="none")
-    with pytest.raises(SpecError, match="nuisance"):
+    with pytest.raises(StudyError, match="--truth .* 'none'; leave it out"):
         preview_generator(spec, tmp_path, console, out=tmp_path / "a.png", images=1, draws=2, truth=True)
 
 

@@ -112,8 +112,8 @@ class TestContract:
         assert torch.equal(first, second) == (type(generator).__name__ == "IdentityGenerator")
 
 
-class TestFewValues:
-    """Generators that compute no sums: an image comes out the same in a batch of any size."""
+class TestExactCodes:
+    """Of generators whose codes are images: an image's code is the same in a batch of any size."""
 
     @pytest.fixture(params=["identity", "randaugment", "plugin", *NUISANCES])
     def generator(self, request, digits) -> Generator:

@@ -57,6 +57,7 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
         ("generator={kind: randaugment, magnitude: 31}", [": generator.magnitude: must be less than", "31"]),
         ("generator={kind: pretrained}", [": generator.path: is required"]),
+        ("generator={kind: plugin, target: a:b, options: {x: .nan}}", [": generator.options:", "not JSON compliant"]),
         ("search.space={thresold: {int: [1, 5]}}", ["did you mean 'threshold'"]),
         ("search.space={fraction: {float: [0.1, 1.9]}}", ["search.space.fraction", "1.9"]),
         ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
