@@ -45,7 +45,8 @@ def sample_grid(
         drawn = drawing.draw(codes, numpy_rng(seed, "grid/draws"))
         pictures.append(_tile(torch.cat((first[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()))
     labels = [dataset.class_names[label] for label in dataset.train.labels[rows]]
-    return _with_labels(np.concatenate(pictures, 1), labels)
+    picture = np.concatenate([_set_apart(picture) if index else picture for index, picture in enumerate(pictures)], 1)
+    return _with_labels(picture, labels)
 
 
 def save_grid(picture: NDArray[np.uint8], path: Path) -> None:
@@ -73,6 +74,10 @@ def _tile(cells: NDArray[np.uint8]) -> NDArray[np.uint8]:
     picture = padded.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
     picture = np.insert(picture, [width] * GAP, 255, axis=1)
     return np.broadcast_to(picture, (*picture.shape[:2], 3)) if channels == 1 else picture
+
+
+def _set_apart(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.pad(picture, ((0, 0), (3 * GAP, 0), (0, 0)), constant_values=255)
 
 
 def _with_labels(picture: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:

@@ -148,14 +148,14 @@ class StudySession:
 
         try:
             generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+            name = generator_name(spec, generator.artefact)
+            settle_generator(spec, name, self._ledger.recall(GENERATOR))
+            self._draw_samples(generator)
         except DiskTrouble:
             raise
         except (GitdistError, RayTaskError):
             self._tracker.generator_failed()
             raise
-        name = generator_name(spec, generator.artefact)
-        settle_generator(spec, name, self._ledger.recall(GENERATOR))
-        self._draw_samples(generator)
         self._ledger.remember(GENERATOR, name)
         self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
         return generator
