@@ -59,9 +59,7 @@ def _bare_loop(setting: Setting) -> Callable[[int], int]:
     """
     dataset, size = setting.dataset, setting.spec.stream.block_size
     compute, batch_size = setting.serving, size if setting.spec.stream.compile else None
-    generator = load_generator(
-        setting.munit, dataset.nuisance, dataset.image_shape, setting.artefact, compute, batch_size
-    )
+    generator = load_generator(setting.munit, dataset, setting.artefact, compute, batch_size)
     batch = _batch(setting)
     codes = generator.encode(batch, batch)
 

@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 
 from gitdist import __version__
+from gitdist.cli.generator_app import generator_app
+from gitdist.cli.options import RESULTS, Address, Overrides, Results, Scale, StudyFile
 
 app = typer.Typer(
     name="gitdist",
@@ -15,34 +17,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-generator_app = typer.Typer(help="Train a study's generator, or look at what it draws.", no_args_is_help=True)
 data_app = typer.Typer(help="List data sources, or look at a study's data set.", no_args_is_help=True)
 app.add_typer(generator_app, name="generator")
 app.add_typer(data_app, name="data")
 store_app = typer.Typer(help="List what the store holds, or make room in it.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Results directory.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the study file; may be repeated."),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
-    ),
-]
-Scale = Annotated[
-    str | None,
-    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: its first)."),
-]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
 ]
-RESULTS = Path("results")
 
 
 def console_for_errors() -> Console:
@@ -164,34 +148,6 @@ def bench(
     from gitdist.cli.bench import run_benchmarks
 
     run_benchmarks(name, study, results, set_ or [], Console(), repeats=repeats, trials=trials)
-
-
-@generator_app.command("train")
-def generator_train(
-    study: StudyFile, results: Results = RESULTS, set_: Overrides = None, scale: Scale = None, address: Address = None
-) -> None:
-    """Train the study's generator, or go on with a training that was interrupted."""
-    from gitdist.cli.generator import train_generator
-    from gitdist.spec.file import load_study
-
-    train_generator(load_study(study, set_ or (), scale), results, Console(), address)
-
-
-@generator_app.command("preview")
-def generator_preview(
-    study: StudyFile,
-    results: Results = RESULTS,
-    set_: Overrides = None,
-    scale: Scale = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("preview.png"),
-    draws: Annotated[int, typer.Option(min=1, max=32, help="Draws per image.")] = 8,
-    images: Annotated[int, typer.Option(min=1, max=8, help="Images per class.")] = 1,
-) -> None:
-    """Write a grid picture: per class, training images and draws of the trained generator from them."""
-    from gitdist.cli.generator import preview_generator
-    from gitdist.spec.file import load_study
-
-    preview_generator(load_study(study, set_ or (), scale), results, Console(), out=out, images=images, draws=draws)
 
 
 @data_app.command("ls")

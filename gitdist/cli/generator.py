@@ -1,4 +1,4 @@
-"""``gitdist generator train | preview``: the generator alone, outside a study's run."""
+"""``gitdist generator train | preview | import``: the generator alone, outside a study's run."""
 
 from functools import partial
 from pathlib import Path
@@ -6,11 +6,16 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.compute import Compute
-from gitdist.data.dataset import prepare
+from gitdist.data.dataset import Dataset, prepare
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import find_generator, load_generator
+from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
+from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.interchange import read_checkpoint
+from gitdist.generator.oracle import OracleGenerator
+from gitdist.generator.pretrained import save_pretrained
 from gitdist.spec import StudySpec
+from gitdist.store import Store
 from gitdist.study.cluster import connected
 from gitdist.study.display import open_display, show_training
 from gitdist.study.paths import StudyPaths, open_store
@@ -23,8 +28,8 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     Raises:
         StudyError: the study's generator has nothing to train, or training diverged.
     """
-    if spec.generator.kind != "munit":
-        raise StudyError(f"generator.kind '{spec.generator.kind}' has no weights to train; preview shows what it draws")
+    if not trains(spec.generator):
+        raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
@@ -34,7 +39,9 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         display.say(f"generator {how}: {trained.artefact}")
 
 
-def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int) -> None:
+def preview_generator(
+    spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int, truth: bool
+) -> None:
     """Write a grid of training images and draws from them.
 
     Args:
@@ -44,22 +51,63 @@ def preview_generator(spec: StudySpec, results: Path, console: Console, *, out: 
         out: the PNG file to write.
         images: training images a class.
         draws: draws an image.
+        truth: show draws of the data set's own nuisance too.
 
     Raises:
-        StudyError: the generator is not trained yet, or the picture cannot be written.
+        StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
-    compute = Compute.resolve(spec.stream.precision)
-    artefact = find_generator(spec.generator, dataset, store, compute)
-    if artefact is None and spec.generator.kind == "munit":
-        raise StudyError(f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`")
-    generator = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, artefact, compute)
-    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed)
+    generator = ready_generator(spec, dataset, store)
+    if truth and dataset.nuisance == "none":
+        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; leave it out")
+    oracle = OracleGenerator(dataset.nuisance) if truth else None
+    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
         raise StudyError(
             f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
         ) from None
-    console.print(f"{out}: a row an image; the training image, then {draws} draws of the generator", highlight=False)
+    beside = f"; the image before the nuisance, then {draws} draws of the true one" if truth else ""
+    told = f"{out}: a row an image; the training image, then {draws} draws of the generator{beside}"
+    console.print(told, highlight=False, soft_wrap=True)
+
+
+def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
+    """Write the generator in a published checkpoint to a file that ``generator.path`` can name.
+
+    Raises:
+        DataError: the checkpoint cannot be read, or is of another form.
+        StudyError: the file cannot be written.
+    """
+    architecture, weights = read_checkpoint(checkpoint)
+    try:
+        save_pretrained(out, architecture, weights)
+    except OSError as error:
+        raise StudyError(f"{out} cannot be written ({error}); choose another place with --out") from None
+    console.print(
+        f"{out}: {architecture.told()}; use it by generator: {{kind: pretrained, path: {out.resolve()}}}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
+    """Return a study's generator, loaded.
+
+    Raises:
+        StudyError: it has to be trained first.
+        SpecError: an imported file or a plugin cannot be read.
+    """
+    compute = Compute.resolve(spec.stream.precision)
+    if trains(spec.generator):
+        artefact = find_generator(spec.generator, dataset, store, compute)
+        if artefact is None:
+            raise StudyError(
+                f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`"
+            )
+    else:
+        artefact = generator_artefact(spec.generator, dataset, store, lambda step: None, compute)
+    return load_generator(spec.generator, dataset, artefact, compute)

@@ -19,7 +19,12 @@ LABEL_WIDTH = 96
 
 
 def sample_grid(
-    generator: Generator, dataset: Dataset, images_per_class: int, draws: int, seed: int
+    generator: Generator,
+    dataset: Dataset,
+    images_per_class: int,
+    draws: int,
+    seed: int,
+    oracle: Generator | None = None,
 ) -> NDArray[np.uint8]:
     """Return a picture of training images and draws, RGB uint8 ``[H, W, 3]``.
 
@@ -29,14 +34,20 @@ def sample_grid(
         images_per_class: rows a class (fewer where it has fewer images).
         draws: columns after the input.
         seed: of the choice of images and of the draws.
+        oracle: draws from the true nuisance; its draws stand on the right, after the images before the nuisance.
     """
     rows = _choose_rows(dataset.train.labels, images_per_class, seed)
-    inputs = torch.from_numpy(dataset.train.images[rows])
-    codes = generator.encode(inputs, torch.from_numpy(dataset.train.clean[rows]))
-    drawn = generator.draw(codes.repeat_interleave(draws, 0), numpy_rng(seed, "grid/draws"))
-    cells = torch.cat((inputs[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()
+    images, clean = (torch.from_numpy(part[rows]) for part in (dataset.train.images, dataset.train.clean))
+    blocks = [(images, generator)] if oracle is None else [(images, generator), (clean, oracle)]
+    pictures = []
+    for first, drawing in blocks:
+        codes = drawing.encode(images, clean).repeat_interleave(draws, 0)
+        drawn = drawing.draw(codes, numpy_rng(seed, "grid/draws"))
+        cells = torch.cat((first[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()
+        pictures.append(_tile(cells, num_inputs=1))
     labels = [dataset.class_names[label] for label in dataset.train.labels[rows]]
-    return _with_labels(_tile(cells, num_inputs=1), labels)
+    picture = np.concatenate([_set_apart(picture) if index else picture for index, picture in enumerate(pictures)], 1)
+    return _with_labels(picture, labels)
 
 
 def draw_rows(cells: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:
@@ -72,6 +83,10 @@ def _tile(cells: NDArray[np.uint8], num_inputs: int) -> NDArray[np.uint8]:
     picture = padded.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
     picture = np.insert(picture, [num_inputs * width] * GAP, 255, axis=1)
     return np.broadcast_to(picture, (*picture.shape[:2], 3)) if channels == 1 else picture
+
+
+def _set_apart(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.pad(picture, ((0, 0), (3 * GAP, 0), (0, 0)), constant_values=255)
 
 
 def _with_labels(picture: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:

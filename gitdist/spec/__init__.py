@@ -6,7 +6,16 @@ Every default is a value here, so the resolved copy stored with a study shows al
 from gitdist.spec.base import Spec, unknown_name
 from gitdist.spec.data import DataSpec, GroupsSpec, ProfileSpec
 from gitdist.spec.dimension import Dimension
-from gitdist.spec.generator import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, StreamSpec
+from gitdist.spec.generator import (
+    GeneratorSpec,
+    IdentitySpec,
+    MunitSpec,
+    OracleSpec,
+    PluginSpec,
+    PretrainedSpec,
+    RandAugmentSpec,
+    StreamSpec,
+)
 from gitdist.spec.search import OBJECTIVES, PrunerSpec, SearchSpec
 from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec
@@ -21,8 +30,11 @@ __all__ = [
     "IdentitySpec",
     "MunitSpec",
     "OracleSpec",
+    "PluginSpec",
+    "PretrainedSpec",
     "ProfileSpec",
     "PrunerSpec",
+    "RandAugmentSpec",
     "ResourcesSpec",
     "SearchSpec",
     "Share",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from gitdist.errors import SpecError
 from gitdist.spec.base import broken_rule, unknown_name
 from gitdist.spec.campaign import Campaign, Member, assign, expand
+from gitdist.spec.generator import GENERATOR_KINDS
 from gitdist.spec.study import StudySpec
 
 
@@ -187,6 +188,6 @@ def _describe(error: ValidationError) -> str:
 def _field_path(loc: tuple[int | str, ...]) -> list[str]:
     """Return the path as the file has it: without the tag that chose between generator kinds."""
     parts = [str(part) for part in loc]
-    if len(parts) > 1 and parts[0] == "generator" and parts[1] in ("munit", "oracle", "identity"):
+    if len(parts) > 1 and parts[0] == "generator" and parts[1] in GENERATOR_KINDS:
         del parts[1]
     return parts

@@ -1,14 +1,22 @@
 """The generator and stream parts of a study file."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator
 
 from gitdist.compute import Precision
 from gitdist.spec.base import Positive, Spec
 
 
-class MunitSpec(Spec):
+class KindSpec(Spec):
+    """Base of all kinds of generators."""
+
+    needs_nuisance: ClassVar[bool] = False  # whether it draws from the data set's own nuisance
+    from_outside: ClassVar[bool] = False  # whether more than the study file says what it draws
+
+
+class MunitSpec(KindSpec):
     """MUNIT with both domains the same data set (Huang et al. 2018).
 
     The defaults are those of GIT (Zhou et al. 2022) but for ``auto_encoders``, of which GIT has two.
@@ -38,19 +46,56 @@ class MunitSpec(Spec):
     seed: int = 0
 
 
-class OracleSpec(Spec):
+class OracleSpec(KindSpec):
     """The true nuisance in the generator's place."""
 
+    needs_nuisance: ClassVar[bool] = True
     kind: Literal["oracle"] = "oracle"
 
 
-class IdentitySpec(Spec):
+class IdentitySpec(KindSpec):
     """No transformation: the control that shows what repeating images alone does."""
 
     kind: Literal["identity"] = "identity"
 
 
-GeneratorSpec = Annotated[MunitSpec | OracleSpec | IdentitySpec, Field(discriminator="kind")]
+class RandAugmentSpec(KindSpec):
+    """RandAugment of the image in the generator's place (Cubuk et al. 2020): invariances that nobody learnt."""
+
+    kind: Literal["randaugment"] = "randaugment"
+    ops: Positive = 2  # operations on each image
+    magnitude: int = Field(9, ge=0, le=30)
+
+
+class PretrainedSpec(KindSpec):
+    """A MUNIT trained elsewhere, in a file that ``gitdist generator import`` wrote."""
+
+    from_outside: ClassVar[bool] = True
+    kind: Literal["pretrained"] = "pretrained"
+    path: str  # what is made with it is named by the content of the file
+
+
+class PluginSpec(KindSpec):
+    """A generator of another package; ``gitdist.generator.plugin`` says what it has to offer."""
+
+    from_outside: ClassVar[bool] = True
+    kind: Literal["plugin"] = "plugin"
+    target: str  # package.module:attribute, or an entry point of the group gitdist.generators
+    options: dict[str, JsonValue] = {}  # its keyword arguments
+
+    @field_validator("options")
+    @classmethod
+    def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(options, allow_nan=False)  # what is made with them is named by their JSON text
+        return options
+
+
+GeneratorSpec = Annotated[
+    MunitSpec | OracleSpec | IdentitySpec | RandAugmentSpec | PretrainedSpec | PluginSpec, Field(discriminator="kind")
+]
+GENERATOR_KINDS: tuple[str, ...] = tuple(
+    get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(GeneratorSpec)[0])
+)
 
 
 class StreamSpec(Spec):

@@ -133,8 +133,10 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
-        if self.generator.kind == "oracle" and self.data.nuisance == "none":
-            raise ValueError("generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'")
+        if self.generator.needs_nuisance and self.data.nuisance == "none":
+            raise ValueError(
+                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'"
+            )
         if not self.search.total and self.baseline:
             raise ValueError("search.total 0 means no trials, so it goes with baseline: false; add that")
         self._check_methods()

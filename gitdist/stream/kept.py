@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from gitdist.disk import disk_trouble, write_atomic
-from gitdist.generator.training import WEIGHTS_FILE
+from gitdist.generator.artefact import draw_settings, weights_digest
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
-from gitdist.store.manifest import checksum
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 BLOCKS = "blocks"  # their folder in a store
@@ -43,8 +42,9 @@ def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpe
     """
     return {
         "generator": generator.kind,
+        **draw_settings(generator),
         "artefact": artefact.name if artefact else None,
-        "weights": checksum(artefact / WEIGHTS_FILE) if artefact else None,
+        "weights": weights_digest(generator, artefact) if artefact else None,
         "seed": stream.seed,
         "compiled": stream.block_size if stream.compile else None,
         "compute": compute,

@@ -58,13 +58,12 @@ class ServerConfig:
 
         Raises:
             DataError: the data set cannot be read.
+            SpecError: the generator is a plugin that does not give one.
             StoreError: the generator's weights cannot be read.
         """
         dataset = Dataset.open(self.dataset)
         batch = self.stream.block_size if self.stream.compile else None
-        generator = load_generator(
-            self.generator, dataset.nuisance, dataset.image_shape, self.artefact, self.compute, batch
-        )
+        generator = load_generator(self.generator, dataset, self.artefact, self.compute, batch)
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 

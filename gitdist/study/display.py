@@ -46,7 +46,9 @@ def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ..
 
 def show_training(display: Display, step: TrainingStep) -> None:
     """Show how far the generator's training is."""
-    display.progress("training the generator", step.step, step.total, f"image {step.losses['image']:.3f}")
+    name = "image" if "image" in step.losses else next(iter(step.losses), None)
+    detail = f"{name} {step.losses[name]:.3f}" if name else ""
+    display.progress("training the generator", step.step, step.total, detail)
 
 
 def format_value(value: Any) -> str:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StudyError, first_line
-from gitdist.generator.artefact import find_generator, generator_artefact
+from gitdist.generator.artefact import find_generator, generator_artefact, trains
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, Share
 from gitdist.store import Store
@@ -31,7 +31,7 @@ _MAX_DEATHS = 3  # of the training's workers without a step between them
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """The generator's artefact (None where nothing is trained) and the seconds spent on getting it.
+    """The generator's artefact (None where it has no weights) and the seconds spent on getting it.
 
     ``past_steps`` are some of all its steps, those of earlier drivers among them.
     """
@@ -44,7 +44,7 @@ class TrainedGenerator:
 def obtain_generator(
     spec: GeneratorSpec, dataset: Dataset, store: Store, share: Share, on_step: Callable[[TrainingStep], None]
 ) -> TrainedGenerator:
-    """Return the trained generator, from the store or trained on the cluster with ``share`` of it.
+    """Return the generator: out of the store, trained on the cluster with ``share`` of it, or at hand already.
 
     Args:
         spec: the generator.
@@ -55,9 +55,10 @@ def obtain_generator(
 
     Raises:
         StudyError: the cluster has no room for training, or it diverged.
+        SpecError: an imported file or a plugin cannot be read.
     """
-    if spec.kind != "munit":
-        return TrainedGenerator(None, 0.0)
+    if not trains(spec):
+        return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
     started = time.perf_counter()
     found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
@@ -88,6 +89,24 @@ def obtain_generator(
                 ) from None
 
 
+def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
+    """Accept a generator of which more than the study file determines the draws only as it was at the first run.
+
+    Args:
+        spec: the generator.
+        name: its ``generator_name`` now.
+        known: its name at the first run; None = this is it.
+
+    Raises:
+        StudyError: it is another one now.
+    """
+    if spec.from_outside and known not in (None, name):
+        raise StudyError(
+            f"the study was started with another generator.kind '{spec.kind}' ({known}) than its file, target and "
+            f"version now give ({name}); put that one back, or start another study with --fork NAME"
+        )
+
+
 def past_steps(artefact: Path) -> list[TrainingStep]:
     """Return some of the training steps of a generator in the store; none where their file is damaged."""
     try:
@@ -108,7 +127,8 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
             set_threads(share.cpu)
             opened = Dataset.open(dataset)
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
-            steps.put(artefact or StudyError(f"generator.kind '{spec.kind}' has nothing to train"))
+            assert artefact, "what trains has an artefact"
+            steps.put(artefact)
         except BaseException as error:
             steps.put(error)
 

@@ -10,7 +10,7 @@ from gitdist.study.preparation import past_steps
 from gitdist.study.states import trial_states
 from gitdist.study.tracking.sync import GeneratorRecord, StudyRecord
 
-GENERATOR = "generator"  # what the ledger remembers of the trained generator: its artefact's name, or its kind
+GENERATOR = "generator"  # what the ledger remembers of the trained generator: see ``generator_name``
 
 
 def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRecord:

@@ -20,7 +20,7 @@ from ray.exceptions import RayTaskError
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
 from gitdist.errors import DiskTrouble, GitdistError, StudyError
-from gitdist.generator.artefact import load_generator
+from gitdist.generator.artefact import generator_name, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
@@ -31,7 +31,7 @@ from gitdist.study.events import Observer, Observers, Outcome, Row
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
-from gitdist.study.preparation import TrainedGenerator, obtain_generator
+from gitdist.study.preparation import TrainedGenerator, obtain_generator, settle_generator
 from gitdist.study.recall import GENERATOR, study_tags
 from gitdist.study.remote import result_of
 from gitdist.study.rows import read_rows
@@ -152,13 +152,14 @@ class StudySession:
 
         try:
             generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+            name = generator_name(spec, generator.artefact)
+            settle_generator(spec, name, self._ledger.recall(GENERATOR))
+            self._draw_samples(generator)
         except DiskTrouble:
             raise
         except (GitdistError, RayTaskError):
             self._tracker.generator_failed()
             raise
-        self._draw_samples(generator)
-        name = generator.artefact.name if generator.artefact else spec.kind
         self._ledger.remember(GENERATOR, name)
         self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
         return generator
@@ -166,7 +167,7 @@ class StudySession:
     def _draw_samples(self, generator: TrainedGenerator) -> None:
         dataset, spec = self._dataset, self._spec
         compute = Compute.resolve(spec.stream.precision, "cpu")
-        loaded = load_generator(spec.generator, dataset.nuisance, dataset.image_shape, generator.artefact, compute)
+        loaded = load_generator(spec.generator, dataset, generator.artefact, compute)
         save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
 
     def _search(self, context: TrialContext, supply: Supply, max_concurrent: int) -> None:

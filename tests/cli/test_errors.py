@@ -149,7 +149,7 @@ def test_the_commands_and_their_options_are_what_they_were():
         *("bench", "generator", "data", "store"),
     }
     assert options(root.commands["bench"]) == {"name", "--study", "--repeats", "--trials", "--results", "--set"}
-    assert set(root.commands["generator"].commands) == {"train", "preview"}
+    assert set(root.commands["generator"].commands) == {"train", "preview", "quality", "import"}
     assert set(root.commands["data"].commands) == {"ls", "stats"}
     store = root.commands["store"].commands
     assert {name: options(store[name]) for name in store} == {

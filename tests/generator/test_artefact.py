@@ -4,11 +4,12 @@ import torch
 
 from gitdist.compute import Compute
 from gitdist.errors import SpecError, StoreError
-from gitdist.generator.artefact import artefact_spec, generator_artefact, load_generator
+from gitdist.generator.artefact import artefact_spec, generator_artefact, load_generator, trains
 from gitdist.generator.munit_generator import MunitGenerator
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
+from gitdist.generator.randaugment import RandAugmentGenerator
 from gitdist.generator.training import WEIGHTS_FILE
-from gitdist.spec import IdentitySpec, OracleSpec
+from gitdist.spec import IdentitySpec, OracleSpec, RandAugmentSpec
 from gitdist.store import Store
 
 CPU = Compute.resolve("float32", "cpu")
@@ -24,7 +25,7 @@ def test_a_generator_is_trained_once_and_loaded_from_the_store(tiny, digits, tmp
     images = torch.tensor(digits.train.images[:3])
     draws = []
     for _ in range(2):
-        generator = load_generator(tiny, digits.nuisance, digits.image_shape, first, CPU)
+        generator = load_generator(tiny, digits, first, CPU)
         assert isinstance(generator, MunitGenerator)
         draws.append(generator.draw(generator.encode(images, images), np.random.default_rng(0)))
     assert torch.equal(*draws)
@@ -42,9 +43,11 @@ def test_what_determines_a_generator_is_in_its_name_and_the_rest_is_not(tiny):
 
 
 def test_generators_without_training_have_no_artefact(digits, tmp_path):
-    for spec, kind in ((OracleSpec(), OracleGenerator), (IdentitySpec(), IdentityGenerator)):
+    kinds = {OracleGenerator: OracleSpec(), IdentityGenerator: IdentitySpec(), RandAugmentGenerator: RandAugmentSpec()}
+    for kind, spec in kinds.items():
+        assert not trains(spec)
         assert generator_artefact(spec, digits, Store(tmp_path), lambda row: None, CPU) is None
-        assert isinstance(load_generator(spec, digits.nuisance, digits.image_shape, None, CPU), kind)
+        assert isinstance(load_generator(spec, digits, None, CPU), kind)
 
 
 def test_settings_that_cannot_work_are_refused_before_the_store_is_touched(tiny, digits, tmp_path):
@@ -56,7 +59,7 @@ def test_settings_that_cannot_work_are_refused_before_the_store_is_touched(tiny,
 
 def test_missing_foreign_and_damaged_weights_are_store_errors(tiny, digits, tmp_path):
     def load(spec, directory):
-        return load_generator(spec, "background", (1, 28, 28), directory, CPU)
+        return load_generator(spec, digits, directory, CPU)
 
     with pytest.raises(StoreError, match="none was given"):
         load(tiny, None)

@@ -23,16 +23,6 @@ def test_the_oracle_applies_the_nuisance_to_the_clean_image(pair):
     assert torch.equal(drawn[clean > 0], clean[clean > 0])
 
 
-def test_oracle_draws_are_fresh_and_pure(pair):
-    generator = OracleGenerator("rotation")
-    codes = generator.encode(*pair)
-    rng = np.random.default_rng(0)
-    first, second = generator.draw(codes, rng), generator.draw(codes, rng)
-    assert not torch.equal(first, second)
-    assert torch.equal(first, generator.draw(codes, np.random.default_rng(0)))
-    assert torch.equal(codes, pair[1])
-
-
 def test_without_a_known_nuisance_there_is_no_oracle():
     with pytest.raises(SpecError, match="data.nuisance is 'none'; name a nuisance or choose"):
         OracleGenerator("none")

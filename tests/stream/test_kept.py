@@ -10,7 +10,7 @@ import torch
 from gitdist.compute import Compute
 from gitdist.errors import DiskTrouble
 from gitdist.generator.training import WEIGHTS_FILE
-from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, StreamSpec
+from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.store.inventory import take_inventory
 from gitdist.store.layout import Layout as StoreLayout
@@ -149,6 +149,9 @@ def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:
         key(compile=True),
         key(compute=bf16),
         key(compute=cuda),
+        key(RandAugmentSpec(ops=1)),
+        key(RandAugmentSpec(ops=2)),
+        key(PluginSpec(target="tests.generator.sample_plugins:Shade")),
     ]
     assert len(set(keys)) == len(keys)
     assert key(servers=2, lookahead=5, window_mb=1, keep=True, per_seed=True) == keys[0]

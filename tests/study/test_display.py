@@ -2,7 +2,8 @@ import io
 
 from rich.console import Console
 
-from gitdist.study.display import LiveDisplay, LogDisplay, open_display
+from gitdist.generator.training import TrainingStep
+from gitdist.study.display import LiveDisplay, LogDisplay, open_display, show_training
 from gitdist.study.events import Outcome
 from gitdist.study.paths import BASELINE, TrialId
 
@@ -22,6 +23,13 @@ def show(terminal: bool) -> str:
         display.epoch_ended(TrialId("trial", 3), ROW)
         display.trial_ended(TrialId("trial", 3), Outcome("failed", ROW, "loss became nan"))
     return console.file.getvalue()
+
+
+def test_the_training_of_any_generator_is_shown():
+    for losses, shown in (({"gan": 1.0, "image": 0.5}, "3 of 9 image 0.500"), ({"x": 2.0}, "x 2.000"), ({}, "3 of 9")):
+        display = LogDisplay(Console(file=io.StringIO(), width=140), 5)
+        show_training(display, TrainingStep(step=3, total=9, losses=losses, elapsed_s=0.0))
+        assert display._console.file.getvalue().strip().endswith(shown)
 
 
 def test_a_log_has_one_line_an_event():

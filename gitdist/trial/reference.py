@@ -1,0 +1,82 @@
+"""A classifier that judges draws: it knows every class as well as the source allows, long tail or not.
+
+It learns from the same source, nuisance, version and held-out images as the study, without the long tail: all training
+images of each class up to a thousand. So it has seen no validation image, and each class about equally often.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitdist.compute import Compute
+from gitdist.data.dataset import Dataset, prepare
+from gitdist.errors import StudyError, TrialFailure
+from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
+from gitdist.store import Store
+from gitdist.trial.checkpoint import load_checkpoint, save_checkpoint
+from gitdist.trial.classifier import Classifier
+from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, train
+
+_FORMAT = 1
+_PER_CLASS = 1000
+_SEEN = 20_000  # images, where the number of epochs is not given
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """The classifier, the data set that it learnt from and the epochs that it took."""
+
+    model: Classifier
+    dataset: Dataset
+    epochs: int
+
+
+def reference_classifier(
+    data: DataSpec,
+    network: str,
+    epochs: int | None,
+    store: Store,
+    compute: Compute,
+    report: Callable[[EpochRow, int], None] = lambda row, epochs: None,
+) -> Reference:
+    """Return the reference classifier, out of the store or trained into it.
+
+    Args:
+        data: the study's data set.
+        network: as of ``TrialSpec``.
+        epochs: of its training; None = as many as see 20,000 images.
+        store: where it is kept.
+        compute: where it is trained and will run.
+        report: told the row of each epoch, and how many there are.
+
+    Raises:
+        StudyError: training ran into a value that is not finite.
+    """
+    dataset = prepare(data.model_copy(update={"profile": ProfileSpec(kind="none", largest=_PER_CLASS)}), store)
+    epochs = epochs or -(-_SEEN // len(dataset.train.labels))
+    spec = TrialSpec.model_validate(
+        {"network": network, "epochs": epochs, "fraction": 0.0, "batch_size": 64, "lr": 0.05, "lr_decay": 0.1}
+        | {"lr_warmup_epochs": 0}
+    )
+
+    def build(target: Path, scratch: Path) -> None:
+        setting = TrialSetting(compute=compute, directory=scratch, evaluation_every=epochs)
+        try:
+            for row in train(spec, dataset, setting):
+                report(row, epochs)
+        except TrialFailure as failure:
+            raise StudyError(
+                f"training the classifier that judges draws failed: {failure}; take other --epochs"
+            ) from None
+        trained = load_checkpoint(scratch)
+        assert trained, "its last epoch has left one"
+        save_checkpoint(target, trained)
+
+    determined_by = {
+        "format": _FORMAT,
+        "data": dataset.fingerprint,
+        "trial": spec.model_dump(mode="json", exclude_defaults=True),
+        "precision": compute.precision,
+    }
+    found = store.get_or_build("reference", determined_by, build)
+    return Reference(model=load_classifier(spec, dataset, found, compute), dataset=dataset, epochs=epochs)

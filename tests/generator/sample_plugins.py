@@ -1,0 +1,80 @@
+"""Generators as another package would offer them: good ones, and each mistake that one can make."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gitdist.generator.base import Generator
+from gitdist.generator.plugin import GeneratorContext
+
+
+class Shade(Generator):
+    """Adds one random grey to every pixel of an image."""
+
+    version = 3
+
+    def __init__(self, context: GeneratorContext, strongest: int = 50) -> None:
+        self.device, self.context, self.strongest = torch.device("cpu"), context, strongest
+
+    def encode(self, images: Tensor, clean: Tensor) -> Tensor:
+        return images.clone()
+
+    def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
+        greys = torch.from_numpy(rng.integers(0, self.strongest + 1, len(codes)))
+        return (codes + greys.view(-1, 1, 1, 1)).clamp(max=255).to(torch.uint8)
+
+
+class Learnt(Shade):
+    """Learns how strong its greys are."""
+
+    @staticmethod
+    def train(dataset, folder: Path, report, compute, steps: int = 2) -> None:
+        for step in range(1, steps + 1):
+            report(step, steps, {"error": 1 / step})
+        (folder / "strongest.txt").write_text(str(len(dataset.train.labels) % 50 + steps))
+
+    def __init__(self, context: GeneratorContext, steps: int = 2) -> None:
+        super().__init__(context, int((context.artefact / "strongest.txt").read_text()))
+
+
+class Fails(Shade):
+    """Fails where it is told to, or returns what it must not."""
+
+    def __init__(self, context: GeneratorContext, where: str) -> None:
+        if where == "init":
+            raise ValueError("no such table\nand more")
+        super().__init__(context)
+        self.where = where
+        if where == "device":
+            del self.device
+
+    def encode(self, images: Tensor, clean: Tensor) -> Tensor:
+        return images[:-1] if self.where == "rows" else super().encode(images, clean)
+
+    def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
+        drawn = super().draw(codes, rng)
+        if self.where == "draw":
+            raise RuntimeError("lost")
+        return {"dtype": drawn.float(), "shape": drawn[..., :-1], "type": drawn.numpy()}.get(self.where, drawn)
+
+
+class FailsToTrain(Shade):
+    @staticmethod
+    def train(dataset, folder: Path, report, compute) -> None:
+        raise OSError("nothing to learn")
+
+
+def not_a_generator(context: GeneratorContext) -> str:
+    return "nothing"
+
+
+not_callable = 3
+
+
+def oddly_versioned(context: GeneratorContext) -> Generator:
+    return Shade(context)
+
+
+oddly_versioned.version = [1]

@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gitdist.compute import Compute
+from gitdist.errors import DataError, SpecError
+from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
+from gitdist.generator.interchange import read_checkpoint
+from gitdist.generator.pretrained import load_pretrained, save_pretrained
+from gitdist.spec import PretrainedSpec
+from gitdist.store import Store
+from tests.generator import published
+
+CPU = Compute.resolve("float32", "cpu")
+SHAPES = {"dim": 4, "depth": 2, "num_res": 2, "mlp_dim": 6, "style_dim": 3}
+
+
+def state(channels: int = 1, **changes: int) -> published.State:
+    return published.random_state(0, channels=channels, **{**SHAPES, **changes})
+
+
+def write(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    return write(tmp_path / "gen.pt", {"a": state(), "b": {}})
+
+
+def imported(checkpoint: Path) -> Path:
+    out = checkpoint.with_suffix(".safetensors")
+    save_pretrained(out, *read_checkpoint(checkpoint))
+    return out
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
+@pytest.mark.parametrize("changes", [{}, {"depth": 1, "num_res": 3}, {"depth": 3, "dim": 2}])
+def test_an_imported_network_computes_what_the_published_one_does(tmp_path, channels, side, changes):
+    weights = state(channels, **changes)
+    sizes = {name: {**SHAPES, **changes}[name] for name in ("depth", "num_res")}
+    side = 32 if sizes["depth"] == 3 else side
+    architecture, own = read_checkpoint(write(tmp_path / "gen.pt", {"a": weights, "b": weights}))
+    network = architecture.auto_encoder()
+    network.load_state_dict(own)
+    rng = torch.Generator().manual_seed(1)
+    images = torch.rand(3, channels, side, side, generator=rng) * 2 - 1
+    styles = torch.randn(3, 3, generator=rng)
+    with torch.inference_mode():
+        content = network.content_encoder(images)
+        expected = published.content_code(weights, images, **sizes)
+        torch.testing.assert_close(content, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            network.style_encoder(images), published.style_code(weights, images), rtol=0, atol=1e-5
+        )
+        decoded = published.decode(weights, expected, styles, **sizes)
+        torch.testing.assert_close(network.decode(expected, styles), decoded, rtol=0, atol=1e-5)
+        assert decoded.std() > 0.1  # tanh is not saturated, so differences would show
+
+
+def test_the_architecture_is_read_off_the_shapes(checkpoint):
+    architecture, _ = read_checkpoint(checkpoint)
+    assert architecture.model_dump(exclude={"format"}) == {
+        "image_channels": 1,
+        "dim": 4,
+        "mlp_dim": 6,
+        "style_dim": 3,
+        "num_downsample": 2,
+        "num_res": 2,
+    }
+
+
+def test_the_written_file_draws_what_the_reference_does(checkpoint, digits):
+    generator = load_pretrained(imported(checkpoint), digits.image_shape, CPU)
+    images = torch.tensor(digits.train.images[:4])
+    drawn = generator.draw(generator.encode(images, images), np.random.default_rng(7))
+    styles = torch.from_numpy(np.random.default_rng(7).standard_normal((4, 3), dtype=np.float32))
+    code = published.content_code(state(), images / 127.5 - 1, 2, 2)
+    expected = (published.decode(state(), code, styles, 2, 2) + 1) * 127.5
+    assert (drawn - expected).abs().max() < 0.51
+
+
+def changed(content: published.State, **changes: torch.Tensor | None) -> published.State:
+    merged = {**content, **{name.replace("__", "."): value for name, value in changes.items()}}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"a": changed(state(), dec__model__5__conv__bias=None)}, ["dec.model.5.conv.bias is missing", "dim 4"]),
+        ({"a": changed(state(), dec__model__9__conv__bias=torch.ones(1))}, ["dec.model.9.conv.bias is unknown"]),
+        ({"a": changed(state(), mlp__model__2__fc__bias=torch.ones(5))}, ["mlp.model.2.fc.bias", "[5]", "[128]"]),
+        ({"a": changed(state(), enc_content__model__0__conv__weight=None)}, ["conv.weight is missing"]),
+        ({"a": changed(state(), mlp__model__0__fc__weight=torch.ones(2))}, ["mlp.model.0.fc.weight is of shape [2]"]),
+        ({"a": {"x": 3}}, ["x is of type int"]),
+        ({"gen": state()}, ["it holds gen"]),
+        ([1, 2], ["it holds list"]),
+    ],
+)
+def test_another_layout_is_refused_in_one_line(tmp_path, content, words):
+    with pytest.raises(DataError) as caught:
+        read_checkpoint(write(tmp_path / "gen.pt", content))
+    message = str(caught.value)
+    assert "\n" not in message and str(tmp_path / "gen.pt") in message
+    assert all(word in message for word in words), message
+
+
+class Trap:
+    def __reduce__(self):
+        return Path.write_text, (Path("trapped"), "x")
+
+
+def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="cannot be read as one"):
+        read_checkpoint(write(tmp_path / "gen.pt", {"a": Trap()}))
+    assert not Path("trapped").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no pickle at all"])
+def test_a_file_that_is_missing_or_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "gen.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_pretrained_generator_is_named_by_content_and_kept_in_the_store(checkpoint, digits, tmp_path):
+    store, file = Store(tmp_path / "store"), imported(checkpoint)
+    other = imported(write(tmp_path / "other.pt", {"a": published.random_state(1, channels=1, **SHAPES), "b": {}}))
+
+    def artefact(path: Path) -> Path:
+        return generator_artefact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
+
+    first, spec = artefact(file), PretrainedSpec(path=str(tmp_path / "moved.safetensors"))
+    assert not trains(spec)
+    assert artefact(other) != first
+    file.rename(spec.path)
+    assert artefact(Path(spec.path)) == first == find_generator(spec, digits, store, CPU)
+    Path(spec.path).unlink()
+    assert load_generator(spec, digits, first, CPU).device.type == "cpu"
+    with pytest.raises(SpecError, match="moved.safetensors cannot be read .No such file"):
+        artefact(Path(spec.path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((3, 28, 28), ["1 channel", "have 3"]), ((1, 30, 28), ["multiples of 4", "30x28"])],
+)
+def test_images_of_another_form_are_refused(checkpoint, shape, words):
+    with pytest.raises(SpecError) as caught:
+        load_pretrained(imported(checkpoint), shape, CPU)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_file_of_another_make_is_refused_in_one_line(checkpoint, tmp_path):
+    for content in (b"", checkpoint.read_bytes(), imported(checkpoint).read_bytes()[:-100]):
+        (tmp_path / "x.safetensors").write_bytes(content)
+        with pytest.raises(SpecError, match="must name a file that `gitdist generator import` wrote") as caught:
+            load_pretrained(tmp_path / "x.safetensors", (1, 28, 28), CPU)
+        assert "\n" not in str(caught.value)

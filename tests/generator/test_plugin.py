@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+
+from gitdist.compute import Compute
+from gitdist.errors import SpecError, StreamError
+from gitdist.generator.artefact import draw_settings, find_generator, generator_artefact, load_generator, trains
+from gitdist.spec import PluginSpec
+from gitdist.store import Store
+
+PLUGINS = "tests.generator.sample_plugins"
+CPU = Compute.resolve("float32", "cpu")
+
+
+def plugin(name: str, **options) -> PluginSpec:
+    return PluginSpec(target=f"{PLUGINS}:{name}", options=options)
+
+
+def load(spec: PluginSpec, digits):
+    return load_generator(spec, digits, None, CPU)
+
+
+def test_a_plugin_gets_the_context_and_its_options(digits):
+    generator = load(plugin("Shade", strongest=0), digits)
+    inner = generator._generator
+    assert inner.strongest == 0
+    assert (inner.context.image_shape, inner.context.class_names) == (digits.image_shape, digits.class_names)
+    assert (inner.context.nuisance, inner.context.compute, inner.context.artefact) == ("background", CPU, None)
+    images = torch.tensor(digits.train.images[:3])
+    assert torch.equal(generator.draw(generator.encode(images, images), np.random.default_rng(0)), images)
+
+
+def test_target_options_and_version_name_its_draws():
+    assert draw_settings(plugin("Shade", strongest=3)) == {
+        "target": f"{PLUGINS}:Shade",
+        "options": {"strongest": 3},
+        "version": 3,
+    }
+    assert draw_settings(plugin("Fails", where="")) != draw_settings(plugin("Shade"))
+
+
+def test_a_plugin_that_trains_does_so_once_for_its_options_and_data(digits, tmp_path):
+    spec, store, steps = plugin("Learnt", steps=4), Store(tmp_path), []
+    assert trains(spec) and not trains(plugin("Shade"))
+    assert find_generator(spec, digits, store, CPU) is None
+    artefact = generator_artefact(spec, digits, store, steps.append, CPU)
+    assert [(step.step, step.total, step.losses["error"]) for step in steps] == [
+        (1, 4, 1),
+        (2, 4, 1 / 2),
+        (3, 4, 1 / 3),
+        (4, 4, 1 / 4),
+    ]
+    assert generator_artefact(spec, digits, store, steps.append, CPU) == artefact and len(steps) == 4
+    assert find_generator(plugin("Learnt", steps=5), digits, store, CPU) is None
+    assert load_generator(spec, digits, artefact, CPU)._generator.strongest == len(digits.train.labels) % 50 + 4
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("no_such_package:x", ["No module named 'no_such_package'", "on every node"]),
+        (f"{PLUGINS}:Missing", ["has no attribute 'Missing'"]),
+        ("shade", ["no such entry point", "gitdist.generators"]),
+        (f"{PLUGINS}:not_callable", ["must be a class or a function", "type int"]),
+        (f"{PLUGINS}:not_a_generator", ["gitdist.generator.base.Generator", "type str"]),
+        (f"{PLUGINS}:oddly_versioned", ["version", "[1]"]),
+    ],
+)
+def test_a_target_that_is_no_plugin_is_one_line_with_its_name(digits, target, words):
+    with pytest.raises(SpecError) as caught:
+        load(PluginSpec(target=target), digits)
+    message = str(caught.value)
+    assert "\n" not in message and "generator.target" in message
+    assert all(word in message for word in [target, *words]), message
+
+
+def test_a_module_that_fails_is_told_with_its_line(digits, tmp_path, monkeypatch):
+    (tmp_path / "half_written.py").write_text("x = 1\ny = x / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match=r"ZeroDivisionError: division by zero \(half_written.py, line 2\)"):
+        load(PluginSpec(target="half_written:x"), digits)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("init", ["ValueError: no such table", "sample_plugins.py, line"]),
+        ("device", ["torch.device", "none"]),
+    ],
+)
+def test_a_plugin_that_cannot_be_built_is_told_in_one_line(digits, where, words):
+    with pytest.raises(SpecError) as caught:
+        load(plugin("Fails", where=where), digits)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_option_that_it_does_not_know_is_told(digits):
+    with pytest.raises(SpecError, match="unexpected keyword argument 'strogest'.*generator.options"):
+        load(plugin("Shade", strogest=1), digits)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("rows", ["4 images", r"encode returned uint8 [3, 1, 28, 28] on cpu"]),
+        ("draw", ["RuntimeError: lost", "sample_plugins.py, line"]),
+        ("dtype", ["uint8", "float32 [4, 1, 28, 28] on cpu"]),
+        ("shape", ["[4, 1, 28, 28]", "[4, 1, 28, 27]"]),
+        ("type", ["uint8", "type ndarray"]),
+    ],
+)
+def test_what_a_plugin_returns_is_checked(digits, where, words):
+    generator = load(plugin("Fails", where=where), digits)
+    images = torch.tensor(digits.train.images[:4])
+    with pytest.raises(StreamError) as caught:
+        generator.draw(generator.encode(images, images), np.random.default_rng(0))
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_training_that_fails_is_told_in_one_line(digits, tmp_path):
+    with pytest.raises(SpecError, match="must train, but it raised OSError: nothing to learn"):
+        generator_artefact(plugin("FailsToTrain"), digits, Store(tmp_path), lambda step: None, CPU)
+    assert not (tmp_path / "generator").exists()
