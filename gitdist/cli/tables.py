@@ -13,6 +13,7 @@ _NAMES = {
     "medium_accuracy": "medium-shot accuracy",
     "few_accuracy": "few-shot accuracy",
     "ekld": "eKLD (nats, 0 = invariant)",
+    "consistency": "consistency (same answer)",
 }
 
 
@@ -37,7 +38,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
         values = [chosen[split].get(f"{split}/{metric}") if chosen else None for split, chosen in columns]
         if any(value is not None for value in values):
             name = _NAMES[metric]
-            if metric == "ekld" and summary["ekld_under"] == "generator":
+            if metric in ("ekld", "consistency") and summary["ekld_under"] == "generator":
                 name += "\nunder the learned generator"
             table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
     return table

@@ -179,12 +179,17 @@ def weights_digest(spec: GeneratorSpec, artefact: Path) -> str:
 def artefact_spec(spec: MunitSpec, fingerprint: str, compute: Compute) -> dict[str, object]:
     """Return everything that determines a trained generator; how often checkpoints are taken does not.
 
+    What is switched off is left out, so generators from before there were these settings are found.
+
     Args:
         spec: settings of networks and training.
         fingerprint: the data set's.
         compute: whose precision stands in the place of ``auto``.
     """
-    settings = spec.model_dump(mode="json", exclude={"checkpoint_every"})
+    without = {"checkpoint_every"}
+    without |= set() if spec.randaugment_ops else {"randaugment_ops", "randaugment_magnitude"}
+    without |= set() if spec.mixup_alpha else {"mixup_alpha"}
+    settings = spec.model_dump(mode="json", exclude=without)
     return {"format": GENERATOR_FORMAT, "data": fingerprint, **settings, "precision": compute.precision}
 
 

@@ -1,4 +1,7 @@
-"""Class-balanced batches and styles of a generator training, each step's from its own named seeds."""
+"""Class-balanced batches and styles of a generator training, each step's from its own named seeds.
+
+rows -> flip -> RandAugment -> mixup with a second such batch -> -1..1
+"""
 
 import numpy as np
 import torch
@@ -6,8 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gitdist.compute import Compute
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.seeds import numpy_rng
 from gitdist.spec import MunitSpec
+
+_PARTNERS = 1  # stands last in the names of a batch that another one is blended with
 
 
 class BalancedBatches:
@@ -22,10 +28,13 @@ class BalancedBatches:
         Args:
             images: uint8 ``[N, C, H, W]``.
             labels: int64 ``[N]``.
-            spec: batch size, style size, flips and seed.
+            spec: batch size, style size, seed, and how images are changed: flips, RandAugment, mixup.
             compute: device and type of the batches.
         """
         self._images, self._spec, self._compute = images, spec, compute
+        shape: tuple[int, int, int] = images.shape[1:]
+        magnitude = spec.randaugment_magnitude
+        self._randaugment = RandAugment(magnitude, shape, compute.device) if spec.randaugment_ops else None
         self._rows = np.argsort(labels, kind="stable")
         sizes = np.bincount(labels)
         self._sizes = sizes[sizes > 0]
@@ -33,14 +42,34 @@ class BalancedBatches:
 
     def images(self, step: int, domain: int) -> Tensor:
         """Return one batch ``[batch_size, C, H, W]`` in -1..1, channels_last, on the device."""
-        rng = numpy_rng(self._spec.seed, "generator/rows", step, domain)
-        classes = rng.integers(len(self._sizes), size=self._spec.batch_size)
-        within = (rng.random(self._spec.batch_size) * self._sizes[classes]).astype(np.int64)
+        images = self._draw(step, domain)
+        if self._spec.mixup_alpha:
+            images = self._blend(images, step, domain)
+        return to_signed(images, self._compute)
+
+    def _draw(self, *where: int) -> Tensor:
+        """Draw a batch, uint8 on the device, by the seeds named with ``where``."""
+        size, seed = self._spec.batch_size, self._spec.seed
+        rng = numpy_rng(seed, "generator/rows", *where)
+        classes = rng.integers(len(self._sizes), size=size)
+        within = (rng.random(size) * self._sizes[classes]).astype(np.int64)
         batch = self._images[self._rows[self._starts[classes] + within]]
         if self._spec.flip:
-            flipped = numpy_rng(self._spec.seed, "generator/flips", step, domain).random(len(batch)) < 0.5
+            flipped = numpy_rng(seed, "generator/flips", *where).random(size) < 0.5
             batch = np.where(flipped[:, None, None, None], batch[..., ::-1], batch)
-        return to_signed(torch.from_numpy(batch), self._compute)
+        images = torch.from_numpy(batch).to(self._compute.device)
+        if self._randaugment is None:
+            return images
+        codes = draw_operations(size, self._spec.randaugment_ops, numpy_rng(seed, "generator/randaugment", *where))
+        return self._randaugment(images, codes)
+
+    def _blend(self, images: Tensor, step: int, domain: int) -> Tensor:
+        """Blend each image with one of a second batch, as mixup does (Zhang et al. 2018), to whole grey levels."""
+        alpha = self._spec.mixup_alpha
+        shares = numpy_rng(self._spec.seed, "generator/mixup", step, domain).beta(alpha, alpha, (len(images), 1, 1, 1))
+        others = self._draw(step, domain, _PARTNERS)
+        weights = torch.from_numpy(shares.astype(np.float32)).to(images.device)
+        return torch.lerp(others.float(), images.float(), weights).round_().to(torch.uint8)
 
     def styles(self, step: int, domain: int) -> Tensor:
         """Return styles from N(0, I): float32 ``[batch_size, style_dim]`` on the device."""

@@ -41,6 +41,9 @@ class MunitSpec(KindSpec):
     style_weight: float = Field(1.0, ge=0)
     content_weight: float = Field(1.0, ge=0)
     flip: bool = True
+    randaugment_ops: int = Field(0, ge=0)  # operations on each training image; 0 = no RandAugment
+    randaugment_magnitude: int = Field(9, ge=0, le=30)
+    mixup_alpha: float = Field(0.0, ge=0)  # of the Beta(alpha, alpha) that blends each training image with another
     checkpoint_every: Positive = 500  # steps
     precision: Precision = "auto"
     seed: int = 0

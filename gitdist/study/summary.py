@@ -13,7 +13,7 @@ from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.states import baseline_is_whole
 
-METRICS = ("balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy", "ekld")
+METRICS = ("balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy", "ekld", "consistency")
 
 
 def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[str, Any]:

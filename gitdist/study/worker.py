@@ -126,7 +126,8 @@ def evaluate_on_test(
         test_ekld: directory of the eKLD images of the test split.
 
     Returns:
-        ``metrics`` (``test/...``), ``accuracy_per_class``, ``ekld_per_class`` and ``evaluating_s``.
+        ``metrics`` (``test/...``), ``accuracy_per_class``, ``ekld_per_class``, ``consistency_per_class`` and
+        ``evaluating_s``.
 
     Raises:
         GitdistError: the trial's files cannot be read or written.
@@ -146,8 +147,7 @@ def evaluate_on_test(
     outcome = evaluate(model, dataset.test, EkldSet.open(test_ekld), dataset, compute)
     result = {
         "metrics": outcome.metrics("test"),
-        "accuracy_per_class": outcome.accuracy_per_class.tolist(),
-        "ekld_per_class": None if outcome.ekld_per_class is None else outcome.ekld_per_class.tolist(),
+        **outcome.per_class(),
         "evaluating_s": time.perf_counter() - started,
     }
     write_atomic(place, json.dumps(result, indent=2).encode())

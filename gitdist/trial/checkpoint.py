@@ -18,8 +18,8 @@ class Checkpoint:
     """All that training needs to go on after an epoch.
 
     ``model`` and ``optimizer`` are state dicts (batch norm's running statistics among them), ``cursors`` int64 ``[C]``
-    counts the draws taken of each class, ``rows`` holds what each epoch reported, ``average`` the state of the average of
-    the weights; None where there is none, as in the files of earlier versions.
+    counts the draws taken of each class, ``rows`` holds what each epoch reported, ``average`` the state of the average
+    of the weights; None where there is none, as in the files of earlier versions.
     """
 
     epoch: int

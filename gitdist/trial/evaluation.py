@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: accuracies on a split, and eKLD on fixed pairs of an image and its transformations.
+"""Evaluation of a classifier: accuracies on a split; eKLD and consistency on images and their fixed transformations.
 
 The pairs are an artefact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
 """
@@ -25,6 +25,7 @@ from gitdist.trial.classifier import Classifier
 from gitdist.trial.metrics import (
     balanced_mean,
     class_accuracies,
+    consistency,
     expected_kl,
     group_accuracies,
     log_probabilities,
@@ -35,6 +36,7 @@ Transform = Callable[[NDArray[np.uint8], NDArray[np.uint8], str, int], NDArray[n
 """``transform(images, clean, name, index)``: a draw of every image, uint8 ``[N, C, H, W]``; name and index seed it."""
 
 _FORMAT = 1
+_PER_CLASS = ("accuracy_per_class", "ekld_per_class", "consistency_per_class")
 _BATCH = {"cpu": 256, "cuda": 2048}
 
 
@@ -91,8 +93,9 @@ class Evaluation:
     """What a classifier is worth on one split.
 
     Accuracies in 0..1, eKLD in nats. ``groups`` has the mean accuracy of the many-, medium- and few-shot classes, as
-    far as there are any; ``accuracy_per_class`` is float64 ``[C]``; ``ekld`` and ``ekld_per_class`` float64 ``[C]`` are
-    None where there was no transformation to measure it under. NaN = a class without images.
+    far as there are any. ``consistency``, in 0..1, is the share of transformations under which the answer stays the
+    same. What is measured per class is float64 ``[C]``, NaN for a class without images; eKLD and consistency are None
+    where there was no transformation to measure them under.
     """
 
     balanced_accuracy: float
@@ -100,12 +103,22 @@ class Evaluation:
     accuracy_per_class: NDArray[np.float64]
     ekld: float | None
     ekld_per_class: NDArray[np.float64] | None
+    consistency: float | None
+    consistency_per_class: NDArray[np.float64] | None
 
     def metrics(self, prefix: str = "val") -> dict[str, float]:
         """Return the scalars by name: ``val/balanced_accuracy``, ``val/ekld``, ``val/few_accuracy`` and so on."""
         metrics = {f"{prefix}/balanced_accuracy": self.balanced_accuracy}
         metrics |= {f"{prefix}/{name}_accuracy": value for name, value in self.groups.items()}
-        return metrics if self.ekld is None else {**metrics, f"{prefix}/ekld": self.ekld}
+        under_transformation = {"ekld": self.ekld, "consistency": self.consistency}
+        return metrics | {
+            f"{prefix}/{name}": value for name, value in under_transformation.items() if value is not None
+        }
+
+    def per_class(self) -> dict[str, list[float]]:
+        """Return the measured ones of ``accuracy_per_class``, ``ekld_per_class`` and ``consistency_per_class``."""
+        measured = {name: getattr(self, name) for name in _PER_CLASS}
+        return {name: values.tolist() for name, values in measured.items() if values is not None}
 
 
 def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Transform | None = None) -> EkldSet:
@@ -127,12 +140,12 @@ def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Tr
 
 
 def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Dataset, compute: Compute) -> Evaluation:
-    """Return the accuracies on ``split`` and, with ``pairs``, the eKLD; the model's mode is left as it was.
+    """Return the accuracies on ``split`` and, with ``pairs``, eKLD and consistency; the model's mode is left as it was.
 
     Args:
         model: the classifier, on the device of ``compute``.
         split: the rows that accuracies are measured on.
-        pairs: images with their transformations; None = no eKLD.
+        pairs: images with their transformations; None = neither eKLD nor consistency.
         dataset: its mean, standard deviation, classes and groups.
         compute: device and precision of the forward passes; everything after the logits is float64.
 
@@ -145,19 +158,19 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
     try:
         with torch.inference_mode():
             predictions = predictor(split.images).argmax(1).cpu().numpy()
-            per_image = None if pairs is None else _per_image_ekld(predictor, pairs)
+            under_pairs = (None, None) if pairs is None else _under(predictor, pairs, dataset.num_classes)
     finally:
         model.train(was_training)
     accuracies = class_accuracies(predictions, split.labels, dataset.num_classes)
-    eklds = None
-    if pairs is not None and per_image is not None:
-        eklds = per_class_mean(per_image, np.asarray(pairs.labels), dataset.num_classes)
+    eklds, consistencies = under_pairs
     return Evaluation(
         balanced_accuracy=balanced_mean(accuracies),
         groups=group_accuracies(accuracies, dataset.groups),
         accuracy_per_class=accuracies,
         ekld=None if eklds is None else balanced_mean(eklds),
         ekld_per_class=eklds,
+        consistency=None if consistencies is None else balanced_mean(consistencies),
+        consistency_per_class=consistencies,
     )
 
 
@@ -187,12 +200,18 @@ class Predictor:
             return log_probabilities(self._model(self._normalise(torch.tensor(images, device=self._compute.device))))
 
 
-def _per_image_ekld(predictor: Predictor, pairs: EkldSet) -> NDArray[np.float64]:
+def _under(predictor: Predictor, pairs: EkldSet, num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return eKLD and consistency of each class under the transformations of ``pairs``."""
     count, transformations = pairs.transformed.shape[:2]
     log_p = predictor(pairs.images)
     log_q = predictor(pairs.transformed.reshape(count * transformations, *pairs.images.shape[1:]))
-    values: NDArray[np.float64] = expected_kl(log_p, log_q.view(count, transformations, -1)).cpu().numpy()
-    return values
+    log_q = log_q.view(count, transformations, -1)
+    labels = np.asarray(pairs.labels)
+    eklds, consistencies = (
+        per_class_mean(measure(log_p, log_q).cpu().numpy(), labels, num_classes)
+        for measure in (expected_kl, consistency)
+    )
+    return eklds, consistencies
 
 
 def _check_transformation(dataset: Dataset, request: EkldRequest, transform: Transform | None) -> None:

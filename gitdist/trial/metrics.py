@@ -1,4 +1,4 @@
-"""Measures of a classifier from its log-probabilities: balanced accuracy, many/medium/few accuracy, eKLD."""
+"""Measures of a classifier from its log-probabilities: accuracies (balanced, many/medium/few), eKLD, consistency."""
 
 import numpy as np
 import torch
@@ -86,3 +86,13 @@ def expected_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
         log_q: log P(.|x'), float64 ``[n, t, C]``, ``log_q[i, j]`` of transformation j of image i.
     """
     return kl_divergences(log_p[:, None, :], log_q).mean(1)
+
+
+def consistency(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return the share of an image's transformations with the answer that the image has, float64 ``[n]`` in 0..1.
+
+    Args:
+        log_p: log P(.|x), float64 ``[n, C]``; the answer is the most probable class.
+        log_q: log P(.|x'), float64 ``[n, t, C]``, ``log_q[i, j]`` of transformation j of image i.
+    """
+    return (log_p.argmax(-1, keepdim=True) == log_q.argmax(-1)).double().mean(1)

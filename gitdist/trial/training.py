@@ -31,8 +31,9 @@ from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
 EpochRow = dict[str, Any]
 """One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
 images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``, ``generated`` (images made in this very process, not
-by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists ``val/accuracy_per_class``
-and ``val/ekld_per_class``; ``ended_at`` (unix time in seconds) and, where it was given, ``trained_by``."""
+by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists ``val/accuracy_per_class``,
+``val/ekld_per_class`` and ``val/consistency_per_class``; ``ended_at`` (unix time in seconds) and, where it was given,
+``trained_by``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +191,6 @@ def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | No
     row: EpochRow = {"epoch": epoch, "lr": lr, "train/loss": result.loss, "train/accuracy": result.accuracy}
     if evaluation is not None:
         row |= evaluation.metrics("val")
-        row["val/accuracy_per_class"] = evaluation.accuracy_per_class.tolist()
-        if evaluation.ekld_per_class is not None:
-            row["val/ekld_per_class"] = evaluation.ekld_per_class.tolist()
+        row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
     times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
     return row | {"draws": result.draws, "generated": result.generated} | times | {"ended_at": time.time()}

@@ -10,7 +10,7 @@ from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
 from gitdist.generator.randaugment import RandAugmentGenerator
 from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import IdentitySpec, OracleSpec, RandAugmentSpec
-from gitdist.store import Store
+from gitdist.store import Store, content_key
 
 CPU = Compute.resolve("float32", "cpu")
 
@@ -40,6 +40,16 @@ def test_what_determines_a_generator_is_in_its_name_and_the_rest_is_not(tiny):
     assert named({"precision": "float32"}) == named({"precision": "auto"})
     for other in (named({"steps": 36}), named({}, fingerprint="g"), named({}, precision="bf16"), named({"seed": 1})):
         assert other != named({})
+
+
+def test_what_is_switched_off_leaves_no_trace_in_the_name(tiny):
+    def key(**changes) -> str:
+        return content_key("generator", artefact_spec(tiny.model_copy(update=changes), "f", CPU))
+
+    assert key() == "c148da773869aa46b9b6"  # of this very generator before the settings were there
+    assert key(randaugment_magnitude=5) == key()
+    names = [key(mixup_alpha=0.2), *(key(randaugment_ops=1, randaugment_magnitude=number) for number in (5, 9))]
+    assert len({key(), *names}) == 4
 
 
 def test_generators_without_training_have_no_artefact(digits, tmp_path):

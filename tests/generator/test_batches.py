@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from gitdist.compute import Compute
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.generator.batches import BalancedBatches, draw_styles, to_signed, to_uint8
+from gitdist.seeds import numpy_rng
 
 CPU = Compute.resolve("float32", "cpu")
 LABELS = np.repeat([0, 1, 2], [90, 9, 1])
@@ -57,3 +59,40 @@ def test_styles_are_standard_normal():
     assert styles.dtype == torch.float32
     assert styles.mean().item() == pytest.approx(0, abs=0.02)
     assert styles.std().item() == pytest.approx(1, abs=0.02)
+
+
+def images_of(spec, step=3, domain=1, **changes):
+    batches = BalancedBatches(IMAGES, LABELS, spec.model_copy(update={"batch_size": 50, **changes}), CPU)
+    return to_uint8(batches.images(step, domain))
+
+
+def test_training_images_are_randaugmented_by_their_steps_own_operations(tiny):
+    codes = draw_operations(50, 2, numpy_rng(tiny.seed, "generator/randaugment", 3, 1))
+    expected = RandAugment(12, (1, 4, 4))(images_of(tiny), codes)
+
+    assert torch.equal(images_of(tiny, randaugment_ops=2, randaugment_magnitude=12), expected)
+    assert not torch.equal(expected, images_of(tiny))
+
+
+def test_each_training_image_is_blended_with_another_of_a_class_balanced_batch(tiny):
+    blended = images_of(tiny, mixup_alpha=0.4, flip=False)[:, 0, 0, 1].double()
+    first = images_of(tiny, flip=False)[:, 0, 0, 1].double()
+    shares = torch.from_numpy(numpy_rng(tiny.seed, "generator/mixup", 3, 1).beta(0.4, 0.4, 50))
+
+    partners = (blended - shares * first) / (1 - shares)
+
+    known = 0.5 / (1 - shares) < 5  # what rounding leaves of the partner's level
+    assert known.sum() > 20
+    assert ((partners > -5) & (partners < 104))[known].all()
+    classes = LABELS[partners[known].round().clamp(0, 99).int().numpy()]
+    assert len(set(classes)) == 3
+    assert not torch.equal(partners.round(), first)
+
+
+@pytest.mark.parametrize("change", [{"randaugment_ops": 1}, {"mixup_alpha": 1.0}])
+def test_changed_images_too_depend_on_step_and_domain_only(tiny, change):
+    first = images_of(tiny, **change)
+
+    assert torch.equal(images_of(tiny, **change), first)
+    assert not torch.equal(images_of(tiny, step=4, **change), first)
+    assert not torch.equal(images_of(tiny, domain=0, **change), first)

@@ -52,11 +52,11 @@ def killed_training(spec, dataset, folders: tuple[Path, Path]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("auto_encoders", ["one", "two"])
+@pytest.mark.parametrize("change", [{}, {"auto_encoders": "two", "randaugment_ops": 1, "mixup_alpha": 0.4}])
 def test_a_training_killed_by_sigkill_ends_with_the_bits_of_an_uninterrupted_one(
-    tiny, digits, folders, tmp_path, auto_encoders
+    tiny, digits, folders, tmp_path, change
 ):
-    spec = tiny.model_copy(update={"auto_encoders": auto_encoders})
+    spec = tiny.model_copy(update=change)
     killed_training(spec, digits, folders)
     target, scratch = folders
     assert sorted(path.name[:11] for path in scratch.iterdir()) == ["step-000021", "step-000028"]
@@ -94,7 +94,17 @@ def test_training_learns_to_reconstruct(tiny, digits, folders):
     assert reported[-1].losses["image"] < 0.6 * reported[0].losses["image"]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"lr_halved_every": 10}, {"flip": False}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"lr_halved_every": 10},
+        {"flip": False},
+        {"weight_decay": 0.1},
+        {"randaugment_ops": 1},
+        {"mixup_alpha": 0.4},
+    ],
+)
 def test_every_setting_of_the_training_has_an_effect(tiny, digits, tmp_path, change):
     first = load_file(trained(tiny, digits, tmp_path / "a") / WEIGHTS_FILE)
     second = load_file(trained(tiny.model_copy(update=change), digits, tmp_path / "b") / WEIGHTS_FILE)

@@ -8,7 +8,7 @@ from gitdist.store import Store
 from gitdist.trial.classifier import build_classifier
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
 from tests.disks import small_disk
-from tests.trial.test_metrics import expected_kl_by_the_formula
+from tests.trial.test_metrics import consistency_by_counting, expected_kl_by_the_formula
 from tests.trial.toys import compute, small_digits
 
 REQUEST = EkldRequest(split="validation", images_per_class=4, transformations=3, seed=0)
@@ -90,6 +90,8 @@ def test_missing_transformations_are_refused(tmp_path, digits, store):
 
 def test_evaluation_equals_the_formulas(digits, store, model):
     pairs = ekld_set(digits, REQUEST, store)
+    with torch.no_grad():  # fresh weights answer alike for all images
+        model.head.bias -= logits_by_hand(model, digits, digits.validation.images).mean(0)
 
     outcome = evaluate(model, digits.validation, pairs, digits, compute())
 
@@ -103,16 +105,21 @@ def test_evaluation_equals_the_formulas(digits, store, model):
     assert outcome.ekld_per_class == pytest.approx(per_class, rel=1e-3, abs=1e-6)
     assert outcome.ekld == pytest.approx(np.mean(per_class), rel=1e-3)
     assert outcome.ekld > 0
+    same = np.array(consistency_by_counting(before, after))
+    per_class = [same[pairs.labels == index].mean() for index in range(10)]
+    assert outcome.consistency_per_class == pytest.approx(per_class, rel=1e-12)
+    assert outcome.consistency == pytest.approx(np.mean(per_class), rel=1e-12) and 0 < outcome.consistency < 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_ekld_of_a_constant_classifier_is_exactly_zero(digits, store, model, precision):
+def test_a_constant_classifier_has_an_ekld_of_exactly_0_and_a_consistency_of_1(digits, store, model, precision):
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.normal_(model.head.bias, generator=torch.Generator().manual_seed(0))
 
     outcome = evaluate(model, digits.validation, ekld_set(digits, REQUEST, store), digits, compute(precision))
 
     assert outcome.ekld == 0.0 and not outcome.ekld_per_class.any()
+    assert outcome.consistency == 1.0 and outcome.consistency_per_class.tolist() == [1.0] * 10
     assert outcome.balanced_accuracy == pytest.approx(0.1)
 
 
@@ -121,9 +128,11 @@ def test_metrics_have_the_documented_names(digits, store, model):
     without = evaluate(model, digits.validation, None, digits, compute())
 
     accuracies = {"balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy"}
-    assert with_ekld.metrics("val").keys() == {f"val/{name}" for name in accuracies | {"ekld"}}
+    assert with_ekld.metrics("val").keys() == {f"val/{name}" for name in accuracies | {"ekld", "consistency"}}
     assert without.metrics("test").keys() == {f"test/{name}" for name in accuracies}
-    assert without.ekld_per_class is None
+    assert without.ekld_per_class is None and without.consistency_per_class is None
+    per_class = ["accuracy_per_class", "ekld_per_class", "consistency_per_class"]
+    assert list(with_ekld.per_class()) == per_class and list(without.per_class()) == per_class[:1]
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone(digits, model):

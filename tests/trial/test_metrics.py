@@ -11,6 +11,7 @@ from gitdist.spec import GroupsSpec
 from gitdist.trial.metrics import (
     balanced_mean,
     class_accuracies,
+    consistency,
     expected_kl,
     group_accuracies,
     kl_divergences,
@@ -29,6 +30,14 @@ def expected_kl_by_the_formula(logits, transformed):
     return values
 
 
+def consistency_by_counting(logits, transformed):
+    """The share of transformations whose largest logit is the image's largest, one after the other."""
+    return [
+        sum(int(draw.argmax()) == int(row.argmax()) for draw in draws) / len(draws)
+        for row, draws in zip(logits, transformed, strict=True)
+    ]
+
+
 def softmax(row):
     largest = max(row)
     exponentials = [math.exp(value - largest) for value in row]
@@ -44,6 +53,16 @@ def test_expected_kl_equals_its_formula():
 
     assert values.tolist() == pytest.approx(expected_kl_by_the_formula(logits, transformed), rel=1e-6)
     assert values.dtype == torch.float64
+
+
+def test_consistency_is_the_share_of_transformations_with_the_same_answer():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 10, generator=rng)
+    transformed = logits[:, None] + torch.randn(6, 8, 10, generator=rng)
+
+    shares = consistency(log_probabilities(logits), log_probabilities(transformed.view(48, 10)).view(6, 8, 10))
+
+    assert shares.tolist() == consistency_by_counting(logits, transformed) and 0 < shares.mean() < 1
 
 
 def test_kl_is_exactly_zero_between_equal_distributions():

@@ -198,6 +198,7 @@ def test_only_due_epochs_and_the_last_are_evaluated(digits, tmp_path):
 
     assert ["val/balanced_accuracy" in row for row in rows] == [False, True, True]
     assert len(rows[1]["val/accuracy_per_class"]) == len(rows[1]["val/ekld_per_class"]) == 10
+    assert rows[2]["val/consistency"] == pytest.approx(np.mean(rows[2]["val/consistency_per_class"]))
     assert rows[2]["val/ekld"] == pytest.approx(np.mean(rows[2]["val/ekld_per_class"]))
     assert {"epoch", "lr", "train/loss", "train/accuracy", "draws", "train_s", "waiting_s", "evaluating_s"} <= rows[
         0
