@@ -5,8 +5,10 @@ import yaml
 
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, TrialSpec
-from gitdist.spec.file import dump_study, load_study, parse_study
+from gitdist.spec.campaign import Campaign
+from gitdist.spec.file import dump_study, load_plan, load_study, parse_study, scales
 from gitdist.spec.trial import vary
+from gitdist.study.space import untried
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
@@ -18,9 +20,13 @@ def write(directory: Path, **fields) -> Path:
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_shipped_study_is_valid_and_its_resolved_copy_means_the_same(path):
-    spec = load_study(path)
-    assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
+def test_every_shipped_study_is_valid_at_every_scale_and_its_resolved_copy_means_the_same(path):
+    for scale in scales(path) or [None]:
+        plan = load_plan(path, (), scale)
+        specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
+        for spec in specs:
+            assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
+            assert untried(spec.search) == 0
 
 
 def test_the_resolved_copy_shows_every_default(tmp_path):
