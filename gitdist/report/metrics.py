@@ -1,0 +1,50 @@
+"""The numbers that a report shows: what each is called, and its unit; an eKLD tells what it is measured under."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a trial: its name in ``Measures.metrics``, what it is called, and its unit."""
+
+    name: str
+    title: str
+    unit: str
+
+    def told(self, ekld_under: str) -> str:
+        """Return the title; of an eKLD under the learned generator with these words.
+
+        Args:
+            ekld_under: ``nuisance`` or ``generator``.
+        """
+        return self.title + marked(ekld_under) if self.unit == NATS else self.title
+
+    def axis(self, ekld_under: str) -> str:
+        """Return the title with the unit, for an axis or a column."""
+        return f"{self.told(ekld_under)} ({self.unit})"
+
+
+NATS, SHARE = "nats", "0 to 1"
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("balanced_accuracy", "balanced accuracy", SHARE),
+        Metric("many_accuracy", "many-shot accuracy", SHARE),
+        Metric("medium_accuracy", "medium-shot accuracy", SHARE),
+        Metric("few_accuracy", "few-shot accuracy", SHARE),
+        Metric("ekld", "eKLD", NATS),
+        Metric("many_ekld", "many-shot eKLD", NATS),
+        Metric("few_ekld", "few-shot eKLD", NATS),
+        Metric("consistency", "consistency", SHARE),
+        Metric("few_consistency", "few-shot consistency", SHARE),
+    )
+}
+
+OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "few_ekld")
+"""What methods are compared in, pair by pair."""
+
+
+def marked(ekld_under: str) -> str:
+    """Return what is added to the name of an eKLD that is measured under the learned generator."""
+    return " under the learned generator" if ekld_under == "generator" else ""
