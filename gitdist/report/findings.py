@@ -36,19 +36,29 @@ def _counts(studies: Sequence[StudyRecord]) -> str:
 
 
 def _invariance(panel: Panel) -> list[str]:
-    found = [(line, size_correlation(line, "ekld", panel.split)) for line in panel.lines]
-    told = [f"{_way(value)} under {line.label} (rank correlation {value.mean:+.2f})" for line, value in found if value]
-    if not told:
+    """Say under which settings per-class eKLD depends on class size."""
+    under: dict[str, list[str]] = {}
+    for line in panel.lines:
+        correlation = size_correlation(line, "ekld", panel.split)
+        if correlation is not None:
+            told = f"{line.label} (rank correlation {correlation.mean:+.2f})".replace("-0.", "−0.").replace(
+                "-1.", "−1."
+            )
+            under.setdefault(_way(correlation), []).append(told)
+    if not under:
         return []
-    name = METRICS["ekld"].told(panel.ekld_under)
-    sentence = f"{panel.title}: with growing class size, per-class {name} {'; it '.join(told)}."
-    return [sentence.replace(" -0.", " −0.").replace(" -1.", " −1.")]
+    ways = "; it ".join(f"{way} under {_listed(lines)}" for way, lines in under.items())
+    return [f"{panel.title}: with growing class size, per-class {METRICS['ekld'].told(panel.ekld_under)} {ways}."]
 
 
 def _way(correlation: Interval) -> str:
     if abs(correlation.mean) < _CLEAR:
         return "does not clearly change"
     return "falls" if correlation.mean < 0 else "rises"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _best(panel: Panel) -> list[str]:

@@ -50,11 +50,8 @@ class Line:
 
     def values(self, metric: str, split: Split) -> dict[tuple[int, int], float]:
         """Return a metric by replicate, of those that have it."""
-        return {
-            replicate.key: replicate.trial.measures[split].metrics[metric]
-            for replicate in self.replicates
-            if metric in replicate.trial.measures[split].metrics
-        }
+        found = {each.key: each.trial.value(split, metric) for each in self.replicates}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

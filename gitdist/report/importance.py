@@ -20,17 +20,17 @@ def importances(study: StudyRecord) -> dict[str, float] | None:
     Returns:
         Shares that sum to 1; None for fewer than ``MIN_TRIALS`` finished trials or fewer than two fields.
     """
-    space, name = study.spec.search.space, study.spec.search.objectives[0].removeprefix("val/")
-    trials = [trial for trial in study.finished if name in trial.measures["validation"].metrics]
-    varied = [field for field in space if len({repr(trial.params.get(field)) for trial in trials}) > 1]
+    space = study.spec.search.space
+    valued = [(trial, trial.value("validation", study.objective)) for trial in study.finished]
+    trials = [(trial, value) for trial, value in valued if value is not None]
+    varied = [field for field in space if len({repr(trial.params.get(field)) for trial, _ in trials}) > 1]
     if len(trials) < MIN_TRIALS or len(varied) < 2:
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     copy = optuna.create_study(direction=study.spec.search.directions[0])
-    for trial in trials:
+    for trial, value in trials:
         params = {field: trial.params[field] for field in varied if field in trial.params}
         distributions = {field: distribution(space[field]) for field in params}
-        value = trial.measures["validation"].metrics[name]
         copy.add_trial(create_trial(params=params, distributions=distributions, value=value))
     shares = optuna.importance.get_param_importances(copy)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -24,7 +24,7 @@ class Metric:
         return f"{self.told(ekld_under)} ({self.unit})"
 
 
-NATS, SHARE = "nats", "0 to 1"
+NATS, SHARE = "nats", "0..1"
 
 METRICS = {
     metric.name: metric

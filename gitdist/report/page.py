@@ -82,7 +82,7 @@ def _picture(picture: Picture, drawn: dict[str, str]) -> str:
 
 def _table(table: Table) -> str:
     kinds = ["" if table.is_text(place) else ' class="number"' for place in range(len(table.columns))]
-    header = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, table.columns, strict=True))
+    header = "".join(f"<th{kind}>{_header(name)}</th>" for kind, name in zip(kinds, table.columns, strict=True))
     rows = "".join(
         "<tr>"
         + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, table.shown(row), strict=True))
@@ -90,9 +90,16 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     return (
+        f'<p class="caption">{escape(table.caption)}</p>\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
-        f"<caption>{escape(table.caption)}</caption><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>\n"
+        f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>\n"
     )
+
+
+def _header(name: str) -> str:
+    """Return a column's name, its unit on a line of its own."""
+    title, bracket, unit = name.partition(" (")
+    return escape(title) + (f"<br>({escape(unit)}" if bracket else "")
 
 
 def _glossary() -> str:

@@ -64,6 +64,10 @@ class TrialRecord:
         """The parameters in which replicates agree: all but the seed."""
         return {name: value for name, value in self.params.items() if name != SEED}
 
+    def value(self, split: Split, metric: str) -> float | None:
+        """Return a metric on a split; None where it was not measured."""
+        return self.measures[split].metrics.get(metric) if split in self.measures else None
+
     @property
     def finished(self) -> bool:
         """Whether the trial ended well, with measures and classes to show."""
@@ -90,6 +94,11 @@ class StudyRecord:
     def finished(self) -> tuple[TrialRecord, ...]:
         """The trials that ended well."""
         return tuple(trial for trial in self.trials if trial.finished)
+
+    @property
+    def objective(self) -> str:
+        """The first objective, without its split."""
+        return self.spec.search.objectives[0].removeprefix("val/")
 
     @property
     def ekld_under(self) -> str:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from gitdist.report.figures.class_size import class_size_figure
 from gitdist.report.figures.cost import cost_figure
 from gitdist.report.figures.importance import importance_figure
+from gitdist.report.figures.parallel import parallel_figure
 from gitdist.report.figures.parameter import parameter_figure
 from gitdist.report.figures.per_class import per_class_figure
-from gitdist.report.figures.search import parallel_figure, surface_figure
+from gitdist.report.figures.surface import surface_figure
 from gitdist.report.findings import counted
 from gitdist.report.grouping import Panel, field_title
 from gitdist.report.importance import importances
@@ -97,8 +98,8 @@ def _sweeps(panels: Sequence[Panel], field: str) -> list[Picture]:
                 what = METRICS[metric].told(panel.ekld_under)
                 caption = (
                     f"{what[0].upper() + what[1:] if not what.startswith('eKLD') else what} against the "
-                    f"{field_title(field).split(' (')[0]}, {panel.trials_split} split. Bars: 95 % interval over "
-                    "replicates, where there are several; level lines: settings without that field."
+                    f"{field_title(field).split(' (')[0]}, {panel.trials_split} split. Points are trials, or means "
+                    "over replicates with their 95 % interval; level lines: settings without this field."
                 )
                 pictures.append(Picture(f"{metric.replace('_', '-')}-by-{field}-{panel.slug}", caption, figure))
     return pictures
@@ -111,7 +112,7 @@ def _per_class(panel: Panel) -> list[Picture]:
 
 
 def _search(study: StudyRecord) -> list[Picture | Table]:
-    name, objective = study.spec.name, METRICS[study.spec.search.objectives[0].removeprefix("val/")].title
+    name, objective = study.spec.name, METRICS[study.objective].title
     counts = counted(len(study.finished), "finished trial")
     blocks: list[Picture | Table] = list(_some(best_table(study))) if "method" not in study.spec.search.space else []
     shares = importances(study)

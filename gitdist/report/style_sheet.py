@@ -16,13 +16,13 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; list-style: none; p
 a { color: var(--link); }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.2rem; }
 figure { margin: 0.6rem 0; min-width: 0; }
-figure svg { display: block; max-width: 100%; height: auto; }
+figure svg { display: block; width: 100%; max-width: 30rem; height: auto; }
 figure.wide { grid-column: 1 / -1; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; background: #ffffff; }
 figcaption { color: var(--soft); font-size: 0.9rem; max-width: 36rem; }
-.scroll { overflow-x: auto; margin: 0.8rem 0 1.2rem; }
+.scroll { overflow-x: auto; margin: 0.3rem 0 1.2rem; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: 0.3rem; }
+.caption { color: var(--soft); font-size: 0.9rem; margin: 1rem 0 0; }
 th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { vertical-align: bottom; }
 td { white-space: nowrap; }

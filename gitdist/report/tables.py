@@ -74,7 +74,7 @@ def correlation_table(panels: Sequence[Panel]) -> Table | None:
         return None
     return Table(
         name="rank-correlations",
-        caption="Spearman's rank correlation of a class's eKLD with its size: -1 = it falls as classes get larger",
+        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger",
         columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
         rows=rows,
     )
@@ -89,7 +89,7 @@ def best_table(study: StudyRecord) -> Table | None:
     rows: list[list[Cell]] = []
     for split in ("validation", "test"):
         for name, metric in METRICS.items():
-            values = [_metric(trial, split, name) for trial in shown]
+            values = [trial.value(split, name) for trial in shown]
             if any(value is not None for value in values):
                 rows.append([metric.axis(study.ekld_under), split, *values])
     names = ["baseline" if trial.trial.number is None else f"trial {trial.trial}" for trial in shown]
@@ -110,7 +110,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
         (split, name)
         for split in splits
         for name in METRICS
-        if any(_metric(trial, split, name) is not None for _, trial in records)
+        if any(trial.value(split, name) is not None for _, trial in records)
     ]
     rows = [
         [
@@ -120,7 +120,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             study.spec.data.version,
             trial.state,
             trial.epoch,
-            *(_metric(trial, split, name) for split, name in measured),
+            *(trial.value(split, name) for split, name in measured),
             trial.reason,
         ]
         for study, trial in records
@@ -152,10 +152,6 @@ def total_costs(studies: Sequence[StudyRecord]) -> Mapping[str, float]:
 def _mean(line: Line, metric: str, split: Split) -> Interval | None:
     values = list(line.values(metric, split).values())
     return interval(values) if values else None
-
-
-def _metric(trial: TrialRecord, split: Split, name: str) -> float | None:
-    return trial.measures[split].metrics.get(name) if split in trial.measures else None
 
 
 def _all_trials(study: StudyRecord) -> list[TrialRecord]:

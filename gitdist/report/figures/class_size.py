@@ -20,6 +20,7 @@ def class_size_figure(panel: Panel, measure: str) -> Figure | None:
     if not curves or len(curves[0][1].sizes) < 2:
         return None
     figure, (axis,) = new_axes(panel.title, height=3.2 + 0.2 * len(curves))
+    shade = 0.3 / (1 + len(curves) // 2)
     for line, curve in curves:
         style = style_of(line.index)
         means = np.array([value.mean for value in curve.values])
@@ -27,10 +28,11 @@ def class_size_figure(panel: Panel, measure: str) -> Figure | None:
         axis.plot(
             curve.sizes, means, color=style.color, marker=style.marker, linestyle=style.linestyle, label=line.label
         )
-        axis.fill_between(curve.sizes, means - halves, means + halves, color=style.color, alpha=0.18, linewidth=0)
+        axis.fill_between(curve.sizes, means - halves, means + halves, color=style.color, alpha=shade, linewidth=0)
     size_axis(axis, min(curves[0][1].sizes), max(curves[0][1].sizes))
     axis.set_xlabel("class size (training images)")
     axis.set_ylabel(METRICS[measure].axis(panel.ekld_under))
-    axis.set_ylim(bottom=0, top=1.02 if measure == "consistency" else None)
+    largest = max(value.mean for _, curve in curves for value in curve.values)
+    axis.set_ylim(0, 1.02 if measure == "consistency" else 1.5 * largest or None)
     add_legend(figure, axis)
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gitdist.report.figures.style import INK, add_legend, new_axes, round_numbers, set_ticks, style_of
+from gitdist.report.figures.style import INK, add_legend, keep_within, new_axes, round_numbers, set_ticks, style_of
 from gitdist.report.grouping import MAX_SETTINGS, Panel, Replicate, describe_setting, extra_labels, field_title
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import Split
@@ -42,22 +42,23 @@ def parameter_figure(panel: Panel, field: str, metric: str) -> Figure | None:
     if len(positions) < 2:
         return None
     series = _series(having, field, metric, split)
-    levels = [line for line in panel.lines if field not in line.replicates[0].trial.params]
-    levels = [line for line in levels if line.values(metric, panel.split)] if panel.split == split else []
+    if len(series) > MAX_SETTINGS or all(len(one.values) < 2 for one in series):
+        series = []
+    others = [line for line in panel.lines if field not in line.replicates[0].trial.params]
+    levels = {line.label: interval(list(values.values())) for line in others if (values := line.values(metric, split))}
     figure, (axis,) = new_axes(panel.title, height=3.2 + 0.2 * (len(series) + len(levels)))
     whole = max((value for value in positions if value is not None), default=1) * 2
-    if len(series) <= MAX_SETTINGS and any(len(one.values) > 1 for one in series):
-        for index, one in enumerate(series):
-            _draw_series(axis, one, index, whole)
-    else:
+    for index, one in enumerate(series):
+        _draw_series(axis, one, index, whole)
+    if not series:
         places = [_place(each.trial.params[field], whole) for each in having]
-        values = [each.trial.measures[split].metrics[metric] for each in having]
-        axis.plot(places, values, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
-    for index, line in enumerate(levels):
-        level = interval(list(line.values(metric, split).values()))
-        _draw_level(axis, level, line.label, index)
+        reached = [each.trial.measures[split].metrics[metric] for each in having]
+        axis.plot(places, reached, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
+    for index, (label, level) in enumerate(levels.items()):
+        _draw_level(axis, level, label, index)
     _finish(axis, field, positions, whole)
     axis.set_ylabel(METRICS[metric].axis(panel.ekld_under))
+    keep_within(axis, METRICS[metric])
     add_legend(figure, axis)
     return figure
 
@@ -113,13 +114,13 @@ def _finish(axis: Axes, field: str, positions: set[Position], whole: float) -> N
     known = sorted(position for position in positions if position is not None)
     if field == "threshold" and known:
         axis.set_xscale("log")
-        ticks = known if len(known) <= 6 and _apart(known) else round_numbers(known[0], known[-1])
+        ticks = known if len(known) <= 6 and _apart(known) else round_numbers(known[0] / 1.2, known[-1] * 1.2)
         labels = [f"{tick:,g}" for tick in ticks]
-        set_ticks(
-            axis, [*ticks, whole] if None in positions else ticks, [*labels, "all"] if None in positions else labels
-        )
+        if None in positions:
+            ticks, labels = [*ticks, whole], [*labels, "all"]
+        set_ticks(axis.xaxis, ticks, labels)
     elif len(known) <= 6:
-        set_ticks(axis, known)
+        set_ticks(axis.xaxis, known)
 
 
 def _apart(values: Sequence[float]) -> bool:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gitdist.report.figures.style import SMALL, add_legend, can_draw, new_axes, plain, style_of
+from gitdist.report.figures.style import PAPER, SMALL, add_legend, can_draw, new_axes, plain, style_of
 from gitdist.report.grouping import Line, Panel
 from gitdist.report.records import Classes, Split
 from gitdist.report.statistics import Interval, interval
@@ -44,7 +44,7 @@ def per_class_figure(panel: Panel) -> Figure | None:
     axis.set_ylim(num_classes - 0.4, -0.6)
     axis.set_xlim(0, 1.02)
     axis.grid(visible=bars is False, axis="y")
-    axis.set_xlabel("accuracy (0 to 1)")
+    axis.set_xlabel("accuracy (0..1)")
     axis.set_ylabel("class (training images)")
     add_legend(figure, axis)
     return figure
@@ -68,7 +68,7 @@ def _draw_bars(axis: Axes, line: Line, values: Sequence[Interval], height: float
         error_kw={"linewidth": 0.8},
         color=style_of(line.index).color,
         hatch=("", "///", "...", "xx", "\\\\\\", "++", "oo")[line.index % 7],
-        edgecolor="white",
+        edgecolor=PAPER,
         linewidth=0,
         label=line.label,
     )

@@ -1,7 +1,7 @@
 """How all figures look: colours, markers and line styles that differ in grey print too, and the files they become.
 
-Text and axes are drawn in one ink, so that a page can give them its own colour. A figure is about as wide as a phone's
-page, and its text is read at the size it was set in.
+Text and axes are drawn in one ink, and what lies under them on one paper, so that a page can give both its own colours.
+A figure is about as wide as a phone's page, and its text is read at the size it was set in.
 """
 
 import io
@@ -12,12 +12,17 @@ from functools import cache
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-INK = "#010203"
+from gitdist.report.metrics import NATS, Metric
+
+INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
 TEXT, SMALL = 10.5, 9.5  # points
 
@@ -72,6 +77,11 @@ def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figur
     return figure, axes
 
 
+def scale_of_values() -> ListedColormap:
+    """Return the colours from low (dark) to high (light): cividis without its ends, which no paper shows."""
+    return ListedColormap(matplotlib.colormaps["cividis"](np.linspace(0.1, 0.9, 256)))
+
+
 def add_legend(figure: Figure, axis: Axes) -> None:
     """Put what the axis labels below the figure, in as many columns as have room; for a single entry nothing."""
     handles, labels = axis.get_legend_handles_labels()
@@ -108,13 +118,19 @@ def size_axis(axis: Axes, low: float, high: float) -> None:
     """
     axis.set_xscale("log")
     axis.set_xlim(low / 1.25, high * 1.25)
-    set_ticks(axis, round_numbers(low / 1.2, high * 1.2))
+    set_ticks(axis.xaxis, round_numbers(low / 1.2, high * 1.2))
 
 
-def set_ticks(axis: Axes, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Give x these ticks and no others, labelled by their values where no labels are given."""
-    axis.set_xticks(list(values), list(labels) if labels else [f"{value:,g}" for value in values])
-    axis.set_xticks([], minor=True)
+def keep_within(axis: Axes, metric: Metric) -> None:
+    """Cut y off where the metric has no values: a wide interval may reach beyond."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, 0.0), high if metric.unit == NATS else min(high, 1.02))
+
+
+def set_ticks(axis: Axis, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """Give one of x and y these ticks and no others, labelled by their values where no labels are given."""
+    axis.set_ticks(list(values), list(labels) if labels else [f"{value:,g}" for value in values])
+    axis.set_ticks([], minor=True)
 
 
 def round_numbers(low: float, high: float) -> list[float]:
@@ -156,7 +172,7 @@ def inline_svg(svg: str, label: str) -> str:
     """
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    element = _GROUP_ID.sub("<g", element).replace(INK, "currentColor")
+    element = _GROUP_ID.sub("<g", element).replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
