@@ -144,14 +144,14 @@ def extra_labels(study: StudyRecord) -> tuple[str, ...]:
 def _data_key(study: StudyRecord) -> tuple[Any, ...]:
     classes = study.finished[0].classes
     sizes = () if classes is None else tuple(sorted(classes.sizes.tolist(), reverse=True))
-    return study.spec.data.source, study.spec.data.nuisance, sizes
+    return study.spec.data.source, study.spec.data.nuisance, sizes, study.spec.data.path
 
 
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    plain = [source if nuisance == "none" else f"{source}, {nuisance}" for source, nuisance, _ in keys]
+    plain = [source if nuisance == "none" else f"{source}, {nuisance}" for source, nuisance, *_ in keys]
     sized = [
         f"{title}, {sizes[0]:,} to {sizes[-1]:,} images" if plain.count(title) > 1 else title
-        for title, (_, _, sizes) in zip(plain, keys, strict=True)
+        for title, (_, _, sizes, _) in zip(plain, keys, strict=True)
     ]
     return [
         f"{title} ({sized[:place].count(title) + 1})" if sized.count(title) > 1 else title

@@ -61,9 +61,10 @@ def _section(section: Section, drawn: dict[str, str]) -> str:
         blocks += [_row_of(pictures), _table(block)]
         pictures = ""
     inner = "".join([*blocks, _row_of(pictures)])
+    kind = ""
     if section.folded:
-        inner = f"<details><summary>Show</summary>{inner}</details>"
-    return f'<section id="{_anchor(section.title)}"><h2>{escape(section.title)}</h2>\n{inner}</section>\n'
+        inner, kind = f"<details><summary>Show</summary>{inner}</details>", ' class="folded"'
+    return f'<section id="{_anchor(section.title)}"{kind}><h2>{escape(section.title)}</h2>\n{inner}</section>\n'
 
 
 def _row_of(pictures: str) -> str:

@@ -42,7 +42,7 @@ footer { color: var(--soft); font-size: 0.85rem; margin-top: 2rem; }
   :root { --ink: #000000; --paper: #ffffff; --soft: #333333; --line: #999999; --mark: #ffffff; --link: #000000; }
   @page { margin: 15mm; }
   body { font-size: 10pt; }
-  nav, details { display: none; }
+  nav, .folded { display: none; }
   main { max-width: none; padding: 0; }
   .figures { grid-template-columns: 1fr 1fr; }
   figure, tr { break-inside: avoid; }

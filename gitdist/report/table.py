@@ -74,14 +74,15 @@ class Table:
 
 
 def readable(cell: Cell) -> str:
-    """Return a cell for reading: four decimals, an interval as mean ± half of its width, a dash for nothing."""
+    """Return a cell for reading: four decimals, one of 10 and more; mean ± half of an interval; a dash for nothing."""
     if cell is None:
         return "–"
     if isinstance(cell, Interval):
         half = "" if cell.half is None else f" ± {cell.half:.{_DECIMALS}f}"
         return f"{cell.mean:.{_DECIMALS}f}{half}".replace("-", "−")
     if isinstance(cell, float):
-        return f"{cell:.{_DECIMALS}f}".replace("-", "−") if math.isfinite(cell) else "–"
+        decimals = _DECIMALS if abs(cell) < 10 else 1
+        return f"{cell:,.{decimals}f}".replace("-", "−") if math.isfinite(cell) else "–"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 

@@ -121,16 +121,16 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             trial.state,
             trial.epoch,
             *(trial.value(split, name) for split, name in measured),
+            study.ekld_under,
             trial.reason,
         ]
         for study, trial in records
     ]
-    under = "generator" if all(study.ekld_under == "generator" for study in studies) else "nuisance"
-    told = [f"{split} {METRICS[name].axis(under)}" for split, name in measured]
+    told = [f"{split} {METRICS[name].axis('nuisance')}" for split, name in measured]
     return Table(
         name="trials",
         caption="All trials; validation figures are those of the last evaluated epoch",
-        columns=["study", "trial", *fields, "version", "state", "epochs", *told, "reason"],
+        columns=["study", "trial", *fields, "version", "state", "epochs", *told, "eKLD under", "reason"],
         rows=rows,
     )
 
@@ -138,7 +138,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
 def cost_table(studies: Sequence[StudyRecord]) -> Table | None:
     """Return what each finished study took and what sharing spared it; None where none has finished."""
     done = [(study.spec.name, study.summary) for study in studies if study.summary]
-    rows = [[name, *(_whole(summary.get(cost)) for cost in COSTS)] for name, summary in done]
+    rows = [[name, *(summary.get(cost) for cost in COSTS)] for name, summary in done]
     if not rows:
         return None
     return Table(name="costs", caption="What the studies took", columns=["study", *COSTS.values()], rows=rows)
@@ -156,8 +156,3 @@ def _mean(line: Line, metric: str, split: Split) -> Interval | None:
 
 def _all_trials(study: StudyRecord) -> list[TrialRecord]:
     return [*([study.baseline] if study.baseline else []), *study.trials]
-
-
-def _whole(value: float | None) -> int | float | None:
-    """Return a count as it is, and seconds to a tenth."""
-    return round(value, 1) if isinstance(value, float) else value

@@ -27,7 +27,7 @@ def cost_figure(costs: Mapping[str, Any]) -> Figure:
         values = [costs.get(name, 0.0) * factor for name in names]
         axis.barh(range(len(values)), values, 0.65, color=[style_of(index).color for index in range(len(values))])
         for place, value in enumerate(values):
-            axis.text(value, place, f" {value:,.4g}", va="center", color=INK, fontsize=SMALL)
+            axis.text(value, place, f" {value:,.3g}", va="center", color=INK, fontsize=SMALL)
         axis.set_yticks(range(len(values)), list(names.values()))
         axis.set_ylim(len(values) - 0.4, -0.6)
         axis.set_xlim(0, max([*values, 1e-9]) * 1.25)
