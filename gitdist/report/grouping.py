@@ -4,6 +4,7 @@ studies --one data set, whatever its version--> panel --one setting, whatever it
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,12 @@ from gitdist.report.records import Classes, Split, StudyRecord, TrialRecord
 from gitdist.study.display import format_value
 
 MAX_SETTINGS = 7
-"""Settings that are shown beside each other; of more, the best trial stands for all."""
+"""Settings that are shown beside each other; of more, the best of each method is."""
 
 _SHORT = {"threshold": "K", "fraction": "p"}
 _FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
 _REPLICATED, _OF_DATA = ("version", "seed"), ("nuisance", "source")
-_METHOD, _BASELINE, _BEST = "method", "baseline", "best trial"
+_METHOD = "method"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +59,9 @@ class Line:
 class Panel:
     """What was found on one data set.
 
-    ``searched`` says that the settings are too many to be shown each, so that ``lines`` are the best trial and the
-    baseline. ``lines`` are shown on ``split``, ``trials`` (all that finished, without baselines) on ``trials_split``:
-    test where all of them were evaluated there.
+    ``searched`` says that the settings are too many to be shown each, so that ``lines`` are the best of each method
+    and the baseline. ``lines`` are shown on ``split``; ``trials``, all that finished but the baselines, on
+    ``trials_split``: test where all of them were evaluated there.
     """
 
     title: str
@@ -161,10 +162,8 @@ def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
 
 def _panel(title: str, studies: Sequence[StudyRecord]) -> Panel:
     trials = tuple(Replicate(study, trial) for study in studies for trial in study.finished)
-    num_settings = len({(_identity(each.trial), extra_labels(each.study)) for each in trials})
-    searched = num_settings > MAX_SETTINGS
-    shown = _best(trials) if searched else [(describe_setting(each.trial.setting), each) for each in _ordered(trials)]
-    lines = _lines([*_baselines(studies), *shown])
+    searched = len({(_identity(each.trial), extra_labels(each.study)) for each in trials}) > MAX_SETTINGS
+    lines = _lines([*_baselines(studies), *(_chosen(studies) if searched else _all_settings(studies))])
     return Panel(
         title=title,
         studies=tuple(studies),
@@ -176,13 +175,21 @@ def _panel(title: str, studies: Sequence[StudyRecord]) -> Panel:
     )
 
 
-def _lines(shown: Sequence[tuple[str, Replicate]]) -> tuple[Line, ...]:
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A trial that is shown, and what makes it a replicate of another: label, ``identity`` and labels of its study."""
+
+    label: str
+    identity: str
+    replicate: Replicate
+
+
+def _lines(shown: Sequence[_Shown]) -> tuple[Line, ...]:
     """Return a line for each setting; equal labels get the labels of their studies. A replicate counts once."""
     groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[int, int], Replicate]] = {}
-    for label, replicate in shown:
-        identity = _identity(replicate.trial) if label not in (_BASELINE, _BEST) else ""
-        group = groups.setdefault((label, identity, extra_labels(replicate.study)), {})
-        group.setdefault(replicate.key, replicate)
+    for each in shown:
+        group = groups.setdefault((each.label, each.identity, extra_labels(each.replicate.study)), {})
+        group.setdefault(each.replicate.key, each.replicate)
     labels = [label for label, _, _ in groups]
     return tuple(
         Line(
@@ -193,25 +200,40 @@ def _lines(shown: Sequence[tuple[str, Replicate]]) -> tuple[Line, ...]:
     )
 
 
-def _baselines(studies: Sequence[StudyRecord]) -> list[tuple[str, Replicate]]:
+def _baselines(studies: Sequence[StudyRecord]) -> list[_Shown]:
     found = [Replicate(study, study.baseline) for study in studies if study.baseline and study.baseline.finished]
-    return [(_BASELINE, replicate) for replicate in found]
+    return [_Shown("baseline", "", replicate) for replicate in found]
 
 
-def _best(trials: Sequence[Replicate]) -> list[tuple[str, Replicate]]:
-    """Return each study's best trial; of several objectives some that no other trial is better than."""
+def _all_settings(studies: Sequence[StudyRecord]) -> list[_Shown]:
+    return [
+        _Shown(describe_setting(trial.setting), _identity(trial), Replicate(study, trial))
+        for study in studies
+        for trial in sorted(study.finished, key=lambda trial: sort_key(study, trial.setting))
+    ]
+
+
+def _chosen(studies: Sequence[StudyRecord]) -> list[_Shown]:
+    """Return, for each study and method, the trials of the setting with the best mean objective on validation."""
     shown = []
-    for replicate in trials:
-        best = replicate.study.best[: MAX_SETTINGS - 1]
-        if replicate.trial.trial.number in best:
-            shown.append((_BEST if len(best) == 1 else f"trial {replicate.trial.trial}", replicate))
+    for study in studies:
+        methods: dict[str | None, dict[str, list[TrialRecord]]] = {}
+        for trial in sorted(study.finished, key=lambda trial: sort_key(study, trial.setting)):
+            methods.setdefault(trial.params.get(_METHOD), {}).setdefault(_identity(trial), []).append(trial)
+        for method, settings in methods.items():
+            best = min(settings.values(), key=lambda trials: _cost(study, trials))
+            label = "best setting" if method is None else method if len(settings) == 1 else f"{method}, best setting"
+            shown += [_Shown(label, "", Replicate(study, trial)) for trial in best]
     return shown
 
 
-def _ordered(trials: Sequence[Replicate]) -> list[Replicate]:
-    """Return the trials study by study, in the order of their settings."""
-    studies = list(dict.fromkeys(each.study for each in trials))
-    return sorted(trials, key=lambda each: (studies.index(each.study), sort_key(each.study, each.trial.setting)))
+def _cost(study: StudyRecord, trials: Sequence[TrialRecord]) -> float:
+    """Return the mean of the first objective, its sign so that less is better."""
+    values = [value for trial in trials if (value := trial.value("validation", study.objective)) is not None]
+    if not values:
+        return math.inf
+    mean = sum(values) / len(values)
+    return -mean if study.spec.search.directions[0] == "maximize" else mean
 
 
 def _identity(trial: TrialRecord) -> str:

@@ -3,6 +3,7 @@
 import optuna
 from optuna.trial import create_trial
 
+from gitdist.report.coordinates import varied_fields
 from gitdist.report.records import StudyRecord
 from gitdist.study.space import distribution
 
@@ -23,7 +24,7 @@ def importances(study: StudyRecord) -> dict[str, float] | None:
     space = study.spec.search.space
     valued = [(trial, trial.value("validation", study.objective)) for trial in study.finished]
     trials = [(trial, value) for trial, value in valued if value is not None]
-    varied = [field for field in space if len({repr(trial.params.get(field)) for trial, _ in trials}) > 1]
+    varied = varied_fields(study)
     if len(trials) < MIN_TRIALS or len(varied) < 2:
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)

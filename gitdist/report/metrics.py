@@ -1,4 +1,4 @@
-"""The numbers that a report shows: what each is called, and its unit; an eKLD tells what it is measured under."""
+"""The numbers that a report shows: what each is called, its unit, and under which T invariance was measured."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,19 @@ class Metric:
     unit: str
 
     def told(self, ekld_under: str) -> str:
-        """Return the title; of an eKLD under the learned generator with these words.
+        """Return the title; of a measure of invariance under the learned generator with these words.
 
         Args:
             ekld_under: ``nuisance`` or ``generator``.
         """
-        return self.title + marked(ekld_under) if self.unit == NATS else self.title
+        return self.title + marked(ekld_under) if self.name.endswith(_INVARIANCE) else self.title
 
     def axis(self, ekld_under: str) -> str:
         """Return the title with the unit, for an axis or a column."""
         return f"{self.told(ekld_under)} ({self.unit})"
 
 
+_INVARIANCE = ("ekld", "consistency")
 NATS, SHARE = "nats", "0..1"
 
 METRICS = {
@@ -46,5 +47,5 @@ OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "few_ekld")
 
 
 def marked(ekld_under: str) -> str:
-    """Return what is added to the name of an eKLD that is measured under the learned generator."""
+    """Return what is added to the name of a measure of invariance that is taken under the learned generator."""
     return " under the learned generator" if ekld_under == "generator" else ""

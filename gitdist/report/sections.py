@@ -1,7 +1,6 @@
 """What a report shows, in order: sections of pictures, tables and sentences, each only where its data is there."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from gitdist.report.figures.parameter import parameter_figure
 from gitdist.report.figures.per_class import per_class_figure
 from gitdist.report.figures.surface import surface_figure
 from gitdist.report.findings import counted
-from gitdist.report.grouping import Panel, field_title
+from gitdist.report.grouping import MAX_SETTINGS, Panel, extra_labels, field_title
 from gitdist.report.importance import importances
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import StudyRecord
@@ -57,7 +56,6 @@ def make_sections(studies: Sequence[StudyRecord], panels: Sequence[Panel]) -> li
         studies: all of them.
         panels: what is shown of them.
     """
-    searches = [study for study in studies if len(study.finished) > 1]
     sections = [
         Section("Settings compared", [method_table(panel) for panel in panels]),
         Section("Invariance against class size", [*_size_pictures(panels, "ekld"), *_some(correlation_table(panels))]),
@@ -66,7 +64,7 @@ def make_sections(studies: Sequence[StudyRecord], panels: Sequence[Panel]) -> li
         Section("The threshold K", _sweeps(panels, "threshold")),
         Section("The fraction p", _sweeps(panels, "fraction")),
         Section("Accuracy of every class", [each for panel in panels for each in _per_class(panel)]),
-        Section("The search", [block for study in searches for block in _search(study)]),
+        Section("The search", [block for panel in panels for block in _search(panel)]),
         Section("Draws of the generator", _samples(studies)),
         Section("Cost", _costs(studies)),
         Section("All trials", [trials_table(studies)] if any(study.trials for study in studies) else [], folded=True),
@@ -111,45 +109,55 @@ def _per_class(panel: Panel) -> list[Picture]:
     return [] if figure is None else [Picture(f"accuracy-per-class-{panel.slug}", caption, figure)]
 
 
-def _search(study: StudyRecord) -> list[Picture | Table]:
-    name, objective = study.spec.name, METRICS[study.objective].title
-    counts = counted(len(study.finished), "finished trial")
-    blocks: list[Picture | Table] = list(_some(best_table(study))) if "method" not in study.spec.search.space else []
-    shares = importances(study)
-    if shares:
-        caption = (
-            f"Which searched fields matter for {objective} on validation (PED-ANOVA over {counts}): a hint, not a test."
-        )
-        blocks.append(Picture(f"importance-{name}", caption, importance_figure(name, shares)))
-    kinds: tuple[tuple[str, Callable[[StudyRecord], Figure | None], str], ...] = (
-        ("parallel", parallel_figure, "each line is a trial, light = high {0}, dashed = the best"),
-        ("surface", surface_figure, "{0} over two searched fields, drawn between the trials (points)"),
-    )
-    for kind, make, told in kinds:
-        figure = make(study)
-        if figure is not None:
-            caption = f"{name}: {told.format(objective)}; validation split, {counts}."
-            blocks.append(Picture(f"{kind}-{name}", caption, figure))
+def _search(panel: Panel) -> list[Picture | Table]:
+    """Return what each study chose, and how its search went; of many studies on one data set nothing."""
+    if len(panel.studies) > MAX_SETTINGS:
+        return []
+    blocks: list[Picture | Table] = []
+    for study in panel.studies:
+        blocks += _some(best_table(study)) if "method" not in study.spec.search.space else []
+        blocks += _search_pictures(study) if panel.searched else []
     return blocks
 
 
+def _search_pictures(study: StudyRecord) -> list[Picture]:
+    name, objective = study.spec.name, METRICS[study.objective].title
+    counts = counted(len(study.finished), "finished trial")
+    shares = importances(study)
+    told = {
+        "importance": f"which searched fields matter for {objective} (PED-ANOVA); a hint, not a test",
+        "parallel": f"each line is a trial, coloured by {objective} (dark = low, light = high), dashed = the best",
+        "surface": f"{objective} over two searched fields, drawn between the trials (points)",
+    }
+    figures = {
+        "importance": importance_figure(name, shares) if shares else None,
+        "parallel": parallel_figure(study),
+        "surface": surface_figure(study),
+    }
+    return [
+        Picture(f"{kind}-{name}", f"{name}: {told[kind]}; validation split, {counts}.", figure)
+        for kind, figure in figures.items()
+        if figure is not None
+    ]
+
+
 def _samples(studies: Sequence[StudyRecord]) -> list[Picture]:
-    """Return the pictures of draws; studies that share a generator have one and the same."""
-    pictures: dict[str, Picture] = {}
+    """Return the pictures of draws: of versions of one data set the first, and no picture twice."""
+    shown: dict[tuple[object, ...], StudyRecord] = {}
     for study in studies:
         if study.samples is not None:
-            caption = f"{study.spec.name}: an image of each class (left) and draws of the generator from it."
-            digest = hashlib.sha256(study.samples).hexdigest()
-            pictures.setdefault(digest, Picture(f"samples-{study.spec.name}", caption, study.samples))
-    return list(pictures.values())
+            data = study.spec.data
+            shown.setdefault((data.source, data.path, data.nuisance, extra_labels(study)), study)
+    pictures = {study.samples: study.spec.name for study in reversed(shown.values()) if study.samples is not None}
+    caption = "{0}: an image of each class (left) and draws of the generator from it."
+    return [Picture(f"samples-{name}", caption.format(name), samples) for samples, name in reversed(pictures.items())]
 
 
 def _costs(studies: Sequence[StudyRecord]) -> list[Picture | Table]:
-    table = cost_table(studies)
-    if table is None:
+    table, costs = cost_table(studies), total_costs(studies)
+    if table is None or not costs["training_s"]:
         return []
-    costs = total_costs(studies)
-    waited = f"{costs['waiting_s'] / costs['training_s']:.1%}" if costs["training_s"] else "nothing"
+    waited = f"{costs['waiting_s'] / costs['training_s']:.1%}"
     caption = (
         f"All finished studies together: {costs['generated_images']:,.0f} images generated; trials waited for them "
         f"{waited} of their training time; sharing the first stage spared {costs['saved_s']:,.0f} s of training."

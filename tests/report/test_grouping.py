@@ -56,12 +56,26 @@ def test_a_repeated_trial_is_one_replicate():
     assert [len(line.replicates) for line in panel.lines] == [1]
 
 
-def test_of_many_settings_the_best_stands_beside_the_baseline():
-    trials = [trial(number, {"fraction": number / 10}, test=number == 3) for number in range(9)]
+def test_of_many_settings_the_best_on_validation_stands_beside_the_baseline():
+    trials = [trial(n, {"fraction": n / 10}, accuracy=0.9 - abs(n - 3) / 10, test=n == 3) for n in range(9)]
     space = {"fraction": {"float": [0.0, 1.0]}}
-    (panel,) = make_panels([study(space=space, trials=trials, baseline=trial(None), best=(3,))])
-    assert [line.label for line in panel.lines] == ["baseline", "best trial"] and panel.searched
+    (panel,) = make_panels([study(space=space, trials=trials, baseline=trial(None))])
+    assert [line.label for line in panel.lines] == ["baseline", "best setting"] and panel.searched
+    assert panel.lines[1].replicates[0].trial.trial.number == 3
     assert (panel.split, panel.trials_split) == ("test", "validation")
+
+
+def test_of_many_settings_the_best_of_each_method_is_shown_with_all_its_replicates():
+    space = {"threshold": {"choice": [1, 2, 3, 4, 5, 6, 7]}, "seed": {"choice": [0, 1]}}
+    points = [{"method": "GIT", "threshold": k, "seed": seed} for k in range(1, 8) for seed in (0, 1)]
+    points += [{"method": "plain", "seed": seed} for seed in (0, 1)]
+    accuracies = [0.9, 0.1, 0.6, 0.7, *[0.5] * 12]  # the best trial has not the best setting
+    trials = [trial(n, point, accuracy=x) for n, (point, x) in enumerate(zip(points, accuracies, strict=True))]
+    (panel,) = make_panels([study(space=space, trials=trials)])
+    assert {line.label: line.values("balanced_accuracy", "test") for line in panel.lines} == {
+        "GIT, best setting": {(0, 0): 0.6, (1, 0): 0.7},
+        "plain": {(0, 0): 0.5, (1, 0): 0.5},
+    }
 
 
 def test_what_has_not_finished_is_not_shown():
