@@ -56,7 +56,7 @@ def report_studies(names: Sequence[str], results: Path, out: Path | None, consol
                 records.setdefault(paths, record)
     titles = [each.title or each.name for each in named]
     place = out or results / _directory([each.name for each in named])
-    files = write_report(", ".join(titles), list(records.values()), place)
+    files = write_report("; ".join(titles), list(records.values()), place)
     _say(console, f"report of {counted(len(records), 'study', 'studies')}: {files[0]}")
     _log(records, place, files, console)
 

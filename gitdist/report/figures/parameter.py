@@ -1,7 +1,7 @@
 """A metric against the class-size threshold K or the augmentation fraction p."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def parameter_figure(panel: Panel, field: str, metric: str) -> Figure | None:
         reached = [each.trial.measures[split].metrics[metric] for each in having]
         axis.plot(places, reached, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
     for index, (label, level) in enumerate(levels.items()):
-        _draw_level(axis, level, label, index)
+        _draw_level(axis, level if len(levels) == 1 else replace(level, half=None), label, index)
     _finish(axis, field, positions, whole)
     axis.set_ylabel(METRICS[metric].axis(panel.ekld_under))
     keep_within(axis, METRICS[metric])
