@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,13 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """Return an MLflow database without runs; making one takes seconds."""
+    from gitdist.study.tracking.database import ensure_database
+
+    place = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    ensure_database(place, place.parent / "artefacts")
+    return place

@@ -1,4 +1,4 @@
-"""The command line: ``gitdist run | resume | retry | status | sync | store | ui | bench | generator | data``."""
+"""The command line: ``gitdist run``, ``resume``, ``retry``, ``status``, ``sync``, ``report`` and the others."""
 
 import atexit
 import gc

@@ -118,6 +118,20 @@ def status(
 
 
 @app.command()
+def report(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names of studies, or of campaigns.")],
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).")
+    ] = None,
+) -> None:
+    """Write figures, tables and one page of what studies found so far, running or finished."""
+    from gitdist.cli.report import report_studies
+
+    report_studies(studies, results, out, Console())
+
+
+@app.command()
 def ui(
     study: Annotated[str | None, typer.Argument(help="Name or file of a study whose own store to open.")] = None,
     results: Results = RESULTS,

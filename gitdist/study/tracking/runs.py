@@ -89,6 +89,11 @@ class StudyRuns:
         found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, ())
         return found.run_id
 
+    def find_run(self, key: RunKey) -> str | None:
+        """Return the id of a run; None where there is none."""
+        found = self._find(key)
+        return None if found is None else found.run_id
+
     def bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], *, thorough: bool = False) -> Changes:
         """Make a run hold what is wanted.
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -79,16 +78,6 @@ class Runs:
             )
             for key, run in self.by_key().items()
         }
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """Return an MLflow database without runs; making one takes seconds."""
-    from gitdist.study.tracking.database import ensure_database
-
-    place = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    ensure_database(place, place.parent / "artefacts")
-    return place
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""``gitdist report``: the report of one or several studies, or of the studies of a campaign."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from gitdist.cli.studies import opened_ledger, stored_study
+from gitdist.errors import StudyError, first_line
+from gitdist.report.findings import counted
+from gitdist.report.records import StudyRecord, read_study
+from gitdist.report.writing import write_report
+from gitdist.study.paths import StudyPaths
+from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.report import log_report
+
+_MOST_NAMED = 3  # studies in the name of a directory
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name stands for: a study, or a campaign with the labels of its studies by name."""
+
+    name: str
+    title: str | None
+    members: Mapping[str, Mapping[str, Any]]
+    is_campaign: bool
+
+
+def report_studies(names: Sequence[str], results: Path, out: Path | None, console: Console) -> None:
+    """Write the report of studies, say where it is, and log it to the studies' MLflow runs.
+
+    Args:
+        names: studies by name or file, and campaigns by name; at least one.
+        results: the results directory.
+        out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B.
+        console: where to print.
+
+    Raises:
+        GitdistError: a study is not there or has nothing to show yet, or the report cannot be written.
+    """
+    named = [_resolve(name, results) for name in dict.fromkeys(names)]
+    records: dict[StudyPaths, StudyRecord] = {}
+    for each in named:
+        for study, labels in each.members.items():
+            try:
+                paths, record = _read(study, labels, results)
+            except StudyError as error:
+                if not each.is_campaign:
+                    raise
+                _say(console, f"left out: {error}")
+            else:
+                records.setdefault(paths, record)
+    titles = [each.title or each.name for each in named]
+    place = out or results / _directory([each.name for each in named])
+    files = write_report("; ".join(titles), list(records.values()), place)
+    _say(console, f"report of {counted(len(records), 'study', 'studies')}: {files[0]}")
+    _log(records, place, files, console)
+
+
+def _resolve(name: str, results: Path) -> Named:
+    file = results / name / "campaign.yaml"
+    if not file.exists():
+        paths, spec = stored_study(name, results)
+        return Named(paths.name, getattr(spec, "title", None), {paths.name: {"study": paths.name}}, is_campaign=False)
+    try:
+        noted = yaml.safe_load(file.read_bytes())
+        members = {str(member["study"]): dict(member["labels"]) for member in noted["members"]}
+        return Named(name, noted.get("title"), members, is_campaign=True)
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{file} must hold a campaign's studies as it was started, but does not ({first_line(error)}); "
+            "run its study file again"
+        ) from None
+
+
+def _read(study: str, labels: Mapping[str, Any], results: Path) -> tuple[StudyPaths, StudyRecord]:
+    paths, spec = stored_study(study, results)
+    with opened_ledger(paths, spec) as ledger:
+        return paths, read_study(paths, spec, ledger, labels)
+
+
+def _directory(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]}/report"
+    more = [f"and-{len(names) - _MOST_NAMED}-more"] if len(names) > _MOST_NAMED else []
+    return "-".join(["report", *names[:_MOST_NAMED], *more])
+
+
+def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence[Path], console: Console) -> None:
+    """Log the files to each study's run; of a store that cannot be used, it is said once."""
+    unusable: set[str] = set()
+    logged = 0
+    for paths, record in records.items():
+        uri = tracking_uri(paths, record.spec.tracking.uri)
+        if uri in unusable:
+            continue
+        try:
+            logged += log_report(paths, uri, place, files)
+        except StudyError as error:
+            unusable.add(uri)
+            _say(console, f"the report is not in MLflow: {error}")
+    if logged:
+        uris = {tracking_uri(paths, record.spec.tracking.uri) for paths, record in records.items()} - unusable
+        _say(
+            console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_password, sorted(uris)))}"
+        )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,240 @@
+"""Which trials are replicates of one setting, and which settings are shown beside each other.
+
+studies --one data set, whatever its version--> panel --one setting, whatever its seed and version--> line
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gitdist.report.records import Classes, Split, StudyRecord, TrialRecord
+from gitdist.study.display import format_value
+
+MAX_SETTINGS = 7
+"""Settings that are shown beside each other; of more, the best of each method is."""
+
+_SHORT = {"threshold": "K", "fraction": "p"}
+_FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
+_REPLICATED, _OF_DATA = ("version", "seed"), ("nuisance", "source")
+_METHOD = "method"
+
+
+@dataclass(frozen=True, eq=False)
+class Replicate:
+    """A finished trial and the study that it belongs to."""
+
+    study: StudyRecord
+    trial: TrialRecord
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Seed and data version: what replicates of a setting differ in."""
+        return self.trial.seed, self.study.spec.data.version
+
+    @property
+    def classes(self) -> Classes:
+        """The classes of its data set."""
+        assert self.trial.classes is not None, "only finished trials are replicates"
+        return self.trial.classes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Line:
+    """A setting with its replicates; ``index`` says how it is drawn, in all figures alike."""
+
+    label: str
+    replicates: tuple[Replicate, ...]
+    index: int = 0
+
+    def values(self, metric: str, split: Split) -> dict[tuple[int, int], float]:
+        """Return a metric by replicate, of those that have it."""
+        found = {each.key: each.trial.value(split, metric) for each in self.replicates}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Panel:
+    """What was found on one data set.
+
+    ``searched`` says that the settings are too many to be shown each, so that ``lines`` are the best of each method
+    and the baseline. ``lines`` are shown on ``split``; ``trials``, all that finished but the baselines, on
+    ``trials_split``: test where all of them were evaluated there.
+    """
+
+    title: str
+    studies: tuple[StudyRecord, ...]
+    lines: tuple[Line, ...]
+    trials: tuple[Replicate, ...]
+    searched: bool
+    split: Split
+    trials_split: Split
+
+    @property
+    def slug(self) -> str:
+        """The title as part of a file's name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+    @property
+    def ekld_under(self) -> str:
+        """The T of eKLD: the true ``nuisance``, or the learned ``generator``."""
+        return self.studies[0].ekld_under
+
+    @property
+    def classes(self) -> Classes:
+        """The classes of the first study's data set; of other versions other classes are small."""
+        return self.lines[0].replicates[0].classes
+
+
+def make_panels(studies: Sequence[StudyRecord]) -> tuple[Panel, ...]:
+    """Return what is to be shown beside each other, data set by data set; of studies without finished trials nothing.
+
+    Args:
+        studies: in the order that they were named.
+    """
+    by_data: dict[tuple[Any, ...], list[StudyRecord]] = {}
+    for study in studies:
+        if study.finished:
+            by_data.setdefault(_data_key(study), []).append(study)
+    titles = _titles(list(by_data))
+    panels = [_panel(title, members) for title, members in zip(titles, by_data.values(), strict=True)]
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+    return tuple(
+        replace(panel, lines=tuple(replace(line, index=labels.index(line.label)) for line in panel.lines))
+        for panel in panels
+    )
+
+
+def describe_setting(params: Mapping[str, Any]) -> str:
+    """Return a setting for reading: its method, then the other parameters."""
+    parts = [str(params[_METHOD])] if _METHOD in params else []
+    parts += [f"{_SHORT.get(name, name)} {format_value(params[name])}" for name in params if name != _METHOD]
+    return ", ".join(parts) or "the study's setting"
+
+
+def field_title(name: str) -> str:
+    """Return what a searched field is called on an axis."""
+    return _FIELDS.get(name, name.replace("_", " "))
+
+
+def sort_key(study: StudyRecord, setting: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return where a setting stands: by the study's order of choices, numbers rising."""
+    key = []
+    for name, dimension in study.spec.search.space.items():
+        if name not in setting:
+            key.append(-1.0)
+        elif dimension.choice:
+            key.append(float(dimension.choice.index(setting[name])))
+        else:
+            key.append(float(setting[name]))
+    return tuple(key)
+
+
+def common_split(replicates: Sequence[Replicate]) -> Split:
+    """Return test where all of the trials were evaluated on it, else validation."""
+    return "test" if all("test" in replicate.trial.measures for replicate in replicates) else "validation"
+
+
+def extra_labels(study: StudyRecord) -> tuple[str, ...]:
+    """Return the labels that tell a study from others on the same data, versions and seeds aside."""
+    return tuple(str(value) for name, value in study.labels.items() if name not in (*_REPLICATED, *_OF_DATA))
+
+
+def _data_key(study: StudyRecord) -> tuple[Any, ...]:
+    classes = study.finished[0].classes
+    sizes = () if classes is None else tuple(sorted(classes.sizes.tolist(), reverse=True))
+    return study.spec.data.source, study.spec.data.nuisance, sizes, study.spec.data.path
+
+
+def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
+    plain = [source if nuisance == "none" else f"{source}, {nuisance}" for source, nuisance, *_ in keys]
+    sized = [
+        f"{title}, {sizes[0]:,} to {sizes[-1]:,} images" if plain.count(title) > 1 else title
+        for title, (_, _, sizes, _) in zip(plain, keys, strict=True)
+    ]
+    return [
+        f"{title} ({sized[:place].count(title) + 1})" if sized.count(title) > 1 else title
+        for place, title in enumerate(sized)
+    ]
+
+
+def _panel(title: str, studies: Sequence[StudyRecord]) -> Panel:
+    trials = tuple(Replicate(study, trial) for study in studies for trial in study.finished)
+    searched = len({(_identity(each.trial), extra_labels(each.study)) for each in trials}) > MAX_SETTINGS
+    lines = _lines([*_baselines(studies), *(_chosen(studies) if searched else _all_settings(studies))])
+    return Panel(
+        title=title,
+        studies=tuple(studies),
+        lines=lines,
+        trials=trials,
+        searched=searched,
+        split=common_split([replicate for line in lines for replicate in line.replicates]),
+        trials_split=common_split(trials),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A trial that is shown, and what makes it a replicate of another: label, ``identity`` and labels of its study."""
+
+    label: str
+    identity: str
+    replicate: Replicate
+
+
+def _lines(shown: Sequence[_Shown]) -> tuple[Line, ...]:
+    """Return a line for each setting; equal labels get the labels of their studies. A replicate counts once."""
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[int, int], Replicate]] = {}
+    for each in shown:
+        group = groups.setdefault((each.label, each.identity, extra_labels(each.replicate.study)), {})
+        group.setdefault(each.replicate.key, each.replicate)
+    labels = [label for label, _, _ in groups]
+    return tuple(
+        Line(
+            label=f"{label} ({', '.join(extra)})" if labels.count(label) > 1 and extra else label,
+            replicates=tuple(group.values()),
+        )
+        for (label, _, extra), group in groups.items()
+    )
+
+
+def _baselines(studies: Sequence[StudyRecord]) -> list[_Shown]:
+    found = [Replicate(study, study.baseline) for study in studies if study.baseline and study.baseline.finished]
+    return [_Shown("baseline", "", replicate) for replicate in found]
+
+
+def _all_settings(studies: Sequence[StudyRecord]) -> list[_Shown]:
+    return [
+        _Shown(describe_setting(trial.setting), _identity(trial), Replicate(study, trial))
+        for study in studies
+        for trial in sorted(study.finished, key=lambda trial: sort_key(study, trial.setting))
+    ]
+
+
+def _chosen(studies: Sequence[StudyRecord]) -> list[_Shown]:
+    """Return, for each study and method, the trials of the setting with the best mean objective on validation."""
+    shown = []
+    for study in studies:
+        methods: dict[str | None, dict[str, list[TrialRecord]]] = {}
+        for trial in sorted(study.finished, key=lambda trial: sort_key(study, trial.setting)):
+            methods.setdefault(trial.params.get(_METHOD), {}).setdefault(_identity(trial), []).append(trial)
+        for method, settings in methods.items():
+            best = min(settings.values(), key=lambda trials: _cost(study, trials))
+            label = "best setting" if method is None else method if len(settings) == 1 else f"{method}, best setting"
+            shown += [_Shown(label, "", Replicate(study, trial)) for trial in best]
+    return shown
+
+
+def _cost(study: StudyRecord, trials: Sequence[TrialRecord]) -> float:
+    """Return the mean of the first objective, its sign so that less is better."""
+    values = [value for trial in trials if (value := trial.value("validation", study.objective)) is not None]
+    if not values:
+        return math.inf
+    mean = sum(values) / len(values)
+    return -mean if study.spec.search.directions[0] == "maximize" else mean
+
+
+def _identity(trial: TrialRecord) -> str:
+    return json.dumps(trial.setting, sort_keys=True)

@@ -1,0 +1,191 @@
+"""What a report is made of: plain records of studies and their trials, read from ledger and files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.data.longtail import Groups, size_groups
+from gitdist.disk import read_object
+from gitdist.spec import StudySpec
+from gitdist.study.events import Outcome
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
+from gitdist.study.rows import read_rows
+from gitdist.study.states import trial_states
+from gitdist.study.summary import read_summary
+from gitdist.trial.metrics import group_accuracies
+
+Split = Literal["validation", "test"]
+
+SEED = "seed"
+PER_CLASS = ("accuracy", "ekld", "consistency")
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The classes of a data set: names, training images of each (int64 ``[C]``) and shot groups."""
+
+    names: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    groups: Groups
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What a trial reached on one split.
+
+    ``metrics`` by name without the split (``balanced_accuracy``, ``few_ekld``); ``per_class`` float64 ``[C]`` of those
+    of ``PER_CLASS`` that were measured, NaN where a class has no images.
+    """
+
+    metrics: Mapping[str, float]
+    per_class: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrialRecord:
+    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's."""
+
+    trial: TrialId
+    state: str
+    params: Mapping[str, Any]
+    seed: int
+    epoch: int = 0
+    reason: str | None = None
+    classes: Classes | None = None
+    measures: Mapping[Split, Measures] = field(default_factory=dict)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The parameters in which replicates agree: all but the seed."""
+        return {name: value for name, value in self.params.items() if name != SEED}
+
+    def value(self, split: Split, metric: str) -> float | None:
+        """Return a metric on a split; None where it was not measured."""
+        return self.measures[split].metrics.get(metric) if split in self.measures else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial ended well, with measures and classes to show."""
+        return self.state == "finished" and "validation" in self.measures and self.classes is not None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StudyRecord:
+    """A study, running or finished.
+
+    ``labels`` say which of a campaign's studies it is, or hold its name; ``best`` are the numbers of the trials that no
+    other is better than on validation; ``samples`` is the PNG picture of its generator's draws.
+    """
+
+    spec: StudySpec
+    labels: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...] = ()
+    baseline: TrialRecord | None = None
+    best: tuple[int, ...] = ()
+    summary: Mapping[str, Any] | None = None
+    samples: bytes | None = None
+
+    @property
+    def finished(self) -> tuple[TrialRecord, ...]:
+        """The trials that ended well."""
+        return tuple(trial for trial in self.trials if trial.finished)
+
+    @property
+    def objective(self) -> str:
+        """The first objective, without its split."""
+        return self.spec.search.objectives[0].removeprefix("val/")
+
+    @property
+    def ekld_under(self) -> str:
+        """The T of eKLD: the true ``nuisance``, or the learned ``generator`` where there is none."""
+        return "generator" if self.spec.data.nuisance == "none" else "nuisance"
+
+
+def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mapping[str, Any]) -> StudyRecord:
+    """Return the record of a study.
+
+    Args:
+        paths: its files.
+        spec: the study.
+        ledger: its trials.
+        labels: which study of its campaign it is; of a single study, its name.
+    """
+    records = {
+        trial: _read_trial(paths, spec, trial, params, outcome)
+        for trial, (params, outcome) in trial_states(paths, spec, ledger).items()
+    }
+    baseline = records.pop(BASELINE, None)
+    return StudyRecord(
+        spec=spec,
+        labels=dict(labels),
+        trials=tuple(records.values()),
+        baseline=baseline,
+        best=tuple(record.number for record in ledger.pareto()),
+        summary=read_summary(paths),
+        samples=_read_bytes(paths.samples),
+    )
+
+
+def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], prefix: str, groups: Groups) -> Measures:
+    """Return the measures in a trial's row or test file, with the means of eKLD and consistency over shot groups.
+
+    Args:
+        metrics: values by name, those of other prefixes among them.
+        per_class: a list of C numbers, or None, by each of ``PER_CLASS`` that is there.
+        prefix: ``val/`` or ``test/``.
+        groups: the shot groups.
+    """
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in per_class.items() if values is not None}
+    found = {
+        name.removeprefix(prefix): float(value)
+        for name, value in metrics.items()
+        if name.startswith(prefix) and isinstance(value, int | float)
+    }
+    for name in ("ekld", "consistency"):
+        if name in arrays:
+            found |= {f"{group}_{name}": mean for group, mean in group_accuracies(arrays[name], groups).items()}
+    return Measures(found, arrays)
+
+
+def _read_trial(
+    paths: StudyPaths, spec: StudySpec, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None
+) -> TrialRecord:
+    described = read_object(paths.trial(trial) / "trial.json") or {}
+    rows = read_rows(paths.rows(trial))
+    classes = _classes(described.get("classes"), spec)
+    measures: dict[Split, Measures] = {}
+    if classes is not None:
+        evaluated = next((row for row in reversed(rows) if "val/balanced_accuracy" in row), None)
+        if evaluated is not None:
+            per_class = {name: evaluated.get(f"val/{name}_per_class") for name in PER_CLASS}
+            measures["validation"] = make_measures(evaluated, per_class, "val/", classes.groups)
+        tested = read_object(paths.test(trial))
+        if tested is not None:
+            per_class = {name: tested.get(f"{name}_per_class") for name in PER_CLASS}
+            measures["test"] = make_measures(tested.get("metrics", {}), per_class, "test/", classes.groups)
+    return TrialRecord(
+        trial=trial,
+        state=outcome.state if outcome else "open",
+        params=dict(params),
+        seed=int(params.get(SEED, spec.trial.seed)),
+        epoch=rows[-1]["epoch"] if rows else 0,
+        reason=outcome.reason if outcome else None,
+        classes=classes,
+        measures=measures,
+    )
+
+
+def _classes(described: Mapping[str, Any] | None, spec: StudySpec) -> Classes | None:
+    if not described:
+        return None
+    sizes = np.asarray(described["sizes"], dtype=np.int64)
+    return Classes(tuple(described["names"]), sizes, size_groups(described["sizes"], spec.data.groups))
+
+
+def _read_bytes(place: Path) -> bytes | None:
+    return place.read_bytes() if place.exists() else None

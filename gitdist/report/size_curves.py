@@ -1,0 +1,52 @@
+"""How a per-class measure depends on class size, over the replicates of a setting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.report.grouping import Line, Replicate
+from gitdist.report.records import Split
+from gitdist.report.statistics import Interval, interval, rank_correlation
+
+
+@dataclass(frozen=True, eq=False)
+class SizeCurve:
+    """A measure by class size: the distinct ``sizes`` that occur, falling, and the mean over replicates at each."""
+
+    sizes: Sequence[int]
+    values: Sequence[Interval]
+
+
+def size_curve(line: Line, measure: str, split: Split) -> SizeCurve | None:
+    """Return a per-class measure by class size, over the replicates; None where it was not measured.
+
+    Versions of a data set give the same sizes to other classes, so a replicate's value at a size is the mean over its
+    classes of that size, and the mean and interval are over replicates.
+    """
+    measured = [each for each in line.replicates if measure in each.trial.measures[split].per_class]
+    if not measured:
+        return None
+    sizes = sorted(set(measured[0].classes.sizes.tolist()), reverse=True)
+    table = np.array([[_at(each, measure, split, size) for size in sizes] for each in measured])
+    filled = [place for place in range(len(sizes)) if not np.isnan(table[:, place]).any()]
+    return SizeCurve([sizes[place] for place in filled], [interval(table[:, place]) for place in filled])
+
+
+def size_correlation(line: Line, measure: str, split: Split) -> Interval | None:
+    """Return the rank correlation of a per-class measure with class size, over the replicates where there is one."""
+    measured = [each for each in line.replicates if measure in each.trial.measures[split].per_class]
+    found = [rank_correlation(_sizes(each), each.trial.measures[split].per_class[measure]) for each in measured]
+    defined = [value for value in found if not np.isnan(value)]
+    return interval(defined) if defined else None
+
+
+def _sizes(replicate: Replicate) -> NDArray[np.float64]:
+    return replicate.classes.sizes.astype(np.float64)
+
+
+def _at(replicate: Replicate, measure: str, split: Split, size: int) -> float:
+    values = replicate.trial.measures[split].per_class[measure][replicate.classes.sizes == size]
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

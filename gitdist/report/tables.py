@@ -1,0 +1,158 @@
+"""The report's tables, made from records."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from gitdist.report.grouping import Line, Panel
+from gitdist.report.metrics import METRICS, OBJECTIVES
+from gitdist.report.published import published_figures
+from gitdist.report.records import Split, StudyRecord, TrialRecord
+from gitdist.report.size_curves import size_correlation
+from gitdist.report.statistics import Interval, interval, paired
+from gitdist.report.table import Cell, Table
+from gitdist.study.display import format_value
+
+COSTS = {
+    "wall_s": "wall time (s)",
+    "training_s": "training (s)",
+    "evaluating_s": "evaluating (s)",
+    "waiting_s": "waiting for draws (s)",
+    "trained_epochs": "epochs trained",
+    "shared_epochs": "epochs taken over",
+    "saved_s": "spared by sharing (s)",
+    "generated_images": "images generated",
+}
+
+
+def method_table(panel: Panel) -> Table:
+    """Return the settings with mean and interval of every metric, and what is published for the same data."""
+    measured = [metric for metric in METRICS if any(line.values(metric, panel.split) for line in panel.lines)]
+    rows: list[list[Cell]] = [
+        [line.label, len(line.replicates), *(_mean(line, metric, panel.split) for metric in measured)]
+        for line in panel.lines
+    ]
+    if panel.split == "test":
+        for figure in published_figures(panel.studies[0].spec.data):
+            values = {"balanced_accuracy": Interval(figure.balanced_accuracy, None, 1)}
+            rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
+    return Table(
+        name=f"methods-{panel.slug}",
+        caption=f"{panel.title}: mean over replicates ± half of the 95 % interval, {panel.split} split",
+        columns=["setting", "replicates", *(METRICS[metric].axis(panel.ekld_under) for metric in measured)],
+        rows=rows,
+    )
+
+
+def difference_table(panel: Panel) -> Table | None:
+    """Return the differences between every two settings over the replicates that both have; None for one setting."""
+    rows: list[list[Cell]] = []
+    for one, other in itertools.combinations(panel.lines, 2):
+        found = [paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in OBJECTIVES]
+        counts = [each.n for each in found if each]
+        if counts:
+            rows.append([f"{other.label} − {one.label}", max(counts), *found])
+    if not rows:
+        return None
+    return Table(
+        name=f"differences-{panel.slug}",
+        caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split",
+        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in OBJECTIVES)],
+        rows=rows,
+    )
+
+
+def correlation_table(panels: Sequence[Panel]) -> Table | None:
+    """Return the rank correlations of per-class eKLD with class size; None where no eKLD was measured."""
+    rows: list[list[Cell]] = []
+    for panel in panels:
+        for line in panel.lines:
+            found = size_correlation(line, "ekld", panel.split)
+            if found is not None:
+                under = METRICS["ekld"].told(panel.ekld_under)
+                rows.append([panel.title, line.label, found.n, found, under, panel.split])
+    if not rows:
+        return None
+    return Table(
+        name="rank-correlations",
+        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger",
+        columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
+        rows=rows,
+    )
+
+
+def best_table(study: StudyRecord) -> Table | None:
+    """Return the best trial, or all that no other is better than, beside the baseline; None where nothing finished."""
+    chosen = [trial for trial in study.trials if trial.trial.number in study.best and trial.finished]
+    if not chosen:
+        return None
+    shown = [*([study.baseline] if study.baseline and study.baseline.finished else []), *chosen]
+    rows: list[list[Cell]] = []
+    for split in ("validation", "test"):
+        for name, metric in METRICS.items():
+            values = [trial.value(split, name) for trial in shown]
+            if any(value is not None for value in values):
+                rows.append([metric.axis(study.ekld_under), split, *values])
+    names = ["baseline" if trial.trial.number is None else f"trial {trial.trial}" for trial in shown]
+    return Table(
+        name=f"best-{study.spec.name}",
+        caption=f"{study.spec.name}: chosen on validation, beside the same training without augmentation",
+        columns=["metric", "split", *names],
+        rows=rows,
+    )
+
+
+def trials_table(studies: Sequence[StudyRecord]) -> Table:
+    """Return every trial of every study, baselines among them, with parameters, state and metrics."""
+    records = [(study, trial) for study in studies for trial in _all_trials(study)]
+    fields = list(dict.fromkeys(name for _, trial in records for name in trial.params))
+    splits: tuple[Split, ...] = ("validation", "test")
+    measured = [
+        (split, name)
+        for split in splits
+        for name in METRICS
+        if any(trial.value(split, name) is not None for _, trial in records)
+    ]
+    rows = [
+        [
+            study.spec.name,
+            str(trial.trial),
+            *(format_value(trial.params[name]) if name in trial.params else None for name in fields),
+            study.spec.data.version,
+            trial.state,
+            trial.epoch,
+            *(trial.value(split, name) for split, name in measured),
+            study.ekld_under,
+            trial.reason,
+        ]
+        for study, trial in records
+    ]
+    told = [f"{split} {METRICS[name].axis('nuisance')}" for split, name in measured]
+    return Table(
+        name="trials",
+        caption="All trials; validation figures are those of the last evaluated epoch",
+        columns=["study", "trial", *fields, "version", "state", "epochs", *told, "eKLD under", "reason"],
+        rows=rows,
+    )
+
+
+def cost_table(studies: Sequence[StudyRecord]) -> Table | None:
+    """Return what each finished study took and what sharing spared it; None where none has finished."""
+    done = [(study.spec.name, study.summary) for study in studies if study.summary]
+    rows = [[name, *(summary.get(cost) for cost in COSTS)] for name, summary in done]
+    if not rows:
+        return None
+    return Table(name="costs", caption="What the studies took", columns=["study", *COSTS.values()], rows=rows)
+
+
+def total_costs(studies: Sequence[StudyRecord]) -> Mapping[str, float]:
+    """Return the costs of all finished studies together."""
+    return {name: sum(study.summary.get(name, 0) for study in studies if study.summary) for name in COSTS}
+
+
+def _mean(line: Line, metric: str, split: Split) -> Interval | None:
+    values = list(line.values(metric, split).values())
+    return interval(values) if values else None
+
+
+def _all_trials(study: StudyRecord) -> list[TrialRecord]:
+    return [*([study.baseline] if study.baseline else []), *study.trials]

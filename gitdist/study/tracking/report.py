@@ -1,0 +1,38 @@
+"""A report's files in MLflow: logged to the parent run of a study, whoever drives it meanwhile."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gitdist.study.paths import StudyPaths
+from gitdist.study.tracking.content import STUDY
+from gitdist.study.tracking.runs import StudyRuns
+from gitdist.study.tracking.store import open_experiment, unusable
+
+_PLACE = "report"
+
+
+def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Path]) -> bool:
+    """Log a report's files to a study's parent run, as ``report/...``; tell whether there is such a run.
+
+    Args:
+        paths: the study's files; its identity tells the run.
+        uri: the MLflow tracking URI.
+        directory: the report's; the files keep their places in it.
+        files: what to log.
+
+    Raises:
+        StudyError: the store cannot be used.
+    """
+    if not paths.identity.exists():
+        return False
+    try:
+        client, experiment = open_experiment(paths, uri)
+        run = StudyRuns(client, experiment, paths.name, paths.identity.read_text().strip()).find_run(STUDY)
+        if run is None:
+            return False
+        for file in files:
+            place = (Path(_PLACE) / file.relative_to(directory)).parent
+            client.log_artifact(run, str(file), place.as_posix())
+    except Exception as error:  # MLflow passes on whatever its store raises
+        raise unusable(uri, error) from error
+    return True

@@ -1,0 +1,45 @@
+"""Records of studies, made without training: what a trial reached follows from simple rules."""
+
+import numpy as np
+
+from gitdist.data.longtail import size_groups
+from gitdist.report.records import PER_CLASS, Classes, StudyRecord, TrialRecord, make_measures
+from gitdist.spec.file import parse_study
+from gitdist.study.paths import BASELINE, TrialId
+
+SIZES = (200, 100, 50, 20, 5)
+
+
+def study(name="s", space=None, trials=(), labels=None, baseline=None, best=(), **values) -> StudyRecord:
+    """Return a study of ``trials``, numbered in their order."""
+    values = {"data": {"source": "digits", "nuisance": "background"}, **values}
+    spec = parse_study({"name": name, "search": {"space": space or {}}, **values}, "test")
+    return StudyRecord(spec=spec, labels=labels or {"study": name}, trials=tuple(trials), baseline=baseline, best=best)
+
+
+def trial(
+    number, params=None, sizes=SIZES, accuracy=0.5, slope=0.1, test=True, state="finished", **more
+) -> TrialRecord:
+    """Return a trial whose eKLD is ``slope / sqrt(class size)`` and whose accuracy is the same on every class.
+
+    ``number`` None is the baseline.
+    """
+    params = params or {}
+    array = np.array(sizes)
+    classes = Classes(tuple(f"c{index}" for index in range(len(sizes))), array, size_groups(sizes, "auto"))
+    ekld = slope / np.sqrt(array)
+    per_class = dict(zip(PER_CLASS, ([accuracy] * len(sizes), ekld.tolist(), (1 - ekld).tolist()), strict=True))
+    measures = {}
+    for split, prefix in (("validation", "val/"), ("test", "test/"))[: 2 if test else 1]:
+        metrics = {f"{prefix}balanced_accuracy": accuracy, f"{prefix}ekld": float(ekld.mean())}
+        metrics[f"{prefix}consistency"] = float(1 - ekld.mean())
+        measures[split] = make_measures(metrics, per_class, prefix, classes.groups)
+    return TrialRecord(
+        trial=BASELINE if number is None else TrialId("trial", number),
+        state=state,
+        params=params,
+        seed=params.get("seed", 0),
+        classes=classes,
+        measures=measures,
+        **more,
+    )

@@ -1,0 +1,122 @@
+"""From a study's files to its report and its MLflow run, without training and without Ray."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from gitdist.cli.report import report_studies
+from gitdist.errors import StudyError
+from gitdist.spec.file import parse_study
+from gitdist.study.driver import settle_spec
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
+from gitdist.study.rows import RowsFile
+from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.tracking.sync import StudyRecord, sync_study
+from tests.study.tracking.conftest import Runs
+
+SIZES = [30, 10, 3]
+
+
+def leave_trial(paths: StudyPaths, trial: TrialId, accuracy: float) -> None:
+    """Leave a trial's directory as a worker does, its test metrics among it."""
+    paths.trial(trial).mkdir(parents=True)
+    per_class = {"accuracy_per_class": [0.9, accuracy, 0.1], "ekld_per_class": [0.1, 0.2, 0.4]}
+    metrics = {"balanced_accuracy": accuracy, "few_accuracy": 0.1, "ekld": 0.233}
+    row = {"epoch": 1, **{f"val/{name}": value for name, value in {**metrics, **per_class}.items()}}
+    RowsFile(paths.rows(trial), [row]).close()
+    described = {"title": "t", "classes": {"names": ["cat", "dog", "owl"], "sizes": SIZES}}
+    (paths.trial(trial) / "trial.json").write_text(json.dumps(described))
+    tested = {"metrics": {f"test/{name}": value for name, value in metrics.items()}, **per_class}
+    paths.test(trial).write_text(json.dumps(tested))
+
+
+def leave_study(results: Path, name: str, version: int, finished: int = 2) -> StudyPaths:
+    """Leave a study as a driver does after ``finished`` of its three trials."""
+    paths = StudyPaths(results, name)
+    space = {"fraction": {"choice": [0.25, 0.5, 0.75]}}
+    spec = parse_study(
+        {
+            "name": name,
+            "data": {"source": "digits", "nuisance": "background", "version": version},
+            "trial": {"epochs": 1},
+            "search": {"algorithm": "grid", "total": 3, "space": space},
+        },
+        "test",
+    )
+    paths.create()
+    settle_spec(paths, spec)
+    paths.identity.write_text(f"identity-{name}")
+    ledger = Ledger.open(paths, spec)
+    for number in range(finished):
+        leave_trial(paths, TrialId("trial", ledger.next_trial().number), 0.5 + number / 10)
+        ledger.finish(number, {"val/balanced_accuracy": 0.5 + number / 10})
+    ledger.close()
+    leave_trial(paths, BASELINE, 0.4)
+    return paths
+
+
+@pytest.fixture
+def results(tmp_path, empty_store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def console():
+    return Console(record=True, width=400, file=io.StringIO())
+
+
+def test_a_campaign_of_two_versions_one_of_them_running(results, console):
+    for name, version in (("c.version0", 0), ("c.version1", 1)):
+        paths = leave_study(results, name, version, finished=3 - version)
+        sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=f"identity-{name}", states={}))
+    members = [{"study": f"c.version{version}", "labels": {"version": version}} for version in (0, 1, 2)]
+    (results / "c").mkdir()
+    (results / "c" / "campaign.yaml").write_text(yaml.safe_dump({"name": "c", "title": "Both", "members": members}))
+    report_studies(["c"], results, None, console)
+    told = console.export_text()
+    assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
+    out = results / "c" / "report"
+    page = (out / "index.html").read_text()
+    assert "<h1>Both</h1>" in page and "2 studies, 5 of 5 trials finished; not all studies have ended yet." in page
+    lines = (out / "tables" / "methods-digits-background.csv").read_text().splitlines()
+    # baseline, then three fractions: the grid is tried in one order, so the third is of version 0 alone
+    assert sorted(int(line.split(",")[1]) for line in lines[1:]) == [1, 2, 2, 2]
+    run = Runs(tracking_uri(StudyPaths(results, "c.version0"), None), "c.version0")
+    parent = run.by_key()["study"].info.run_id
+    assert {file.path for file in run.client.list_artifacts(parent, "report")} == {
+        "report/index.html",
+        "report/figures",
+        "report/tables",
+    }
+
+
+def test_several_studies_and_no_mlflow(results, console, monkeypatch):
+    for name in ("a", "b"):
+        leave_study(results, name, 0, finished=1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
+    report_studies(["a", "b"], results, None, console)
+    told = console.export_text().splitlines()
+    assert told[0].endswith("report-a-b/index.html") and len(told) == 2
+    assert told[1].startswith(
+        "the report is not in MLflow: the MLflow store sqlite:////proc/none/mlflow.db cannot be used"
+    )
+
+
+def test_what_is_not_there_or_damaged_is_one_line(results, console):
+    with pytest.raises(StudyError, match="no study 'nothing'"):
+        report_studies(["nothing"], results, None, console)
+    (results / "c").mkdir()
+    (results / "c" / "campaign.yaml").write_text("members: [1]")
+    with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign's studies"):
+        report_studies(["c"], results, None, console)
+    leave_study(results, "early", 0, finished=0)
+    with pytest.raises(StudyError, match=r"\(early\) there is: no trials"):
+        report_studies(["early"], results, None, console)

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from gitdist.report.grouping import make_panels
+from gitdist.report.size_curves import size_correlation, size_curve
+from gitdist.report.statistics import interval
+from tests.report.studies import SIZES, study, trial
+
+SAMPLERS = {"sampler": {"choice": ["instance", "class-balanced"]}, "seed": {"choice": [0, 1]}}
+
+
+def grid(**more):
+    return [
+        trial(number, {"sampler": sampler, "seed": seed}, accuracy=0.5 + 0.1 * seed, **more)
+        for number, (sampler, seed) in enumerate(
+            [("class-balanced", 1), ("instance", 0), ("instance", 1), ("class-balanced", 0)]
+        )
+    ]
+
+
+def member(version, nuisance="background", draws=None, **more):
+    """A campaign's study."""
+    labels = {"nuisance": nuisance, "version": version} | ({"draws": draws} if draws else {})
+    data = {"source": "digits", "nuisance": nuisance, "version": version}
+    return study(f"s{version}{nuisance}{draws}", SAMPLERS, grid(**more), labels, data=data)
+
+
+def test_trials_that_differ_in_their_seed_are_replicates_and_settings_stand_in_the_order_of_choices():
+    (panel,) = make_panels([study(space=SAMPLERS, trials=grid(), baseline=trial(None))])
+    assert [line.label for line in panel.lines] == ["baseline", "sampler instance", "sampler class-balanced"]
+    assert [len(line.replicates) for line in panel.lines] == [1, 2, 2]
+    assert panel.lines[2].values("balanced_accuracy", "test") == {(1, 0): 0.6, (0, 0): 0.5}
+    assert [line.index for line in panel.lines] == [0, 1, 2] and not panel.searched
+
+
+def test_versions_are_replicates_and_nuisances_are_panels():
+    panels = make_panels([member(0), member(1), member(0, "rotation")])
+    assert [panel.title for panel in panels] == ["digits, background", "digits, rotation"]
+    assert [[len(line.replicates) for line in panel.lines] for panel in panels] == [[4, 4], [2, 2]]
+    assert set(panels[0].lines[0].values("ekld", "test")) == {(seed, version) for seed in (0, 1) for version in (0, 1)}
+
+
+def test_other_studies_are_no_replicates_and_their_labels_tell_them_apart():
+    (panel,) = make_panels([member(0, draws="munit"), member(0, draws="oracle")])
+    assert [line.label for line in panel.lines] == [
+        "sampler instance (munit)",
+        "sampler class-balanced (munit)",
+        "sampler instance (oracle)",
+        "sampler class-balanced (oracle)",
+    ]
+    assert {len(line.replicates) for line in panel.lines} == {2}
+
+
+def test_a_repeated_trial_is_one_replicate():
+    (panel,) = make_panels([study(trials=[trial(0, accuracy=0.5), trial(1, accuracy=0.5)])])
+    assert [len(line.replicates) for line in panel.lines] == [1]
+
+
+def test_of_many_settings_the_best_on_validation_stands_beside_the_baseline():
+    trials = [trial(n, {"fraction": n / 10}, accuracy=0.9 - abs(n - 3) / 10, test=n == 3) for n in range(9)]
+    space = {"fraction": {"float": [0.0, 1.0]}}
+    (panel,) = make_panels([study(space=space, trials=trials, baseline=trial(None))])
+    assert [line.label for line in panel.lines] == ["baseline", "best setting"] and panel.searched
+    assert panel.lines[1].replicates[0].trial.trial.number == 3
+    assert (panel.split, panel.trials_split) == ("test", "validation")
+
+
+def test_of_many_settings_the_best_of_each_method_is_shown_with_all_its_replicates():
+    space = {"threshold": {"choice": [1, 2, 3, 4, 5, 6, 7]}, "seed": {"choice": [0, 1]}}
+    points = [{"method": "GIT", "threshold": k, "seed": seed} for k in range(1, 8) for seed in (0, 1)]
+    points += [{"method": "plain", "seed": seed} for seed in (0, 1)]
+    accuracies = [0.9, 0.1, 0.6, 0.7, *[0.5] * 12]  # the best trial has not the best setting
+    trials = [trial(n, point, accuracy=x) for n, (point, x) in enumerate(zip(points, accuracies, strict=True))]
+    (panel,) = make_panels([study(space=space, trials=trials)])
+    assert {line.label: line.values("balanced_accuracy", "test") for line in panel.lines} == {
+        "GIT, best setting": {(0, 0): 0.6, (1, 0): 0.7},
+        "plain": {(0, 0): 0.5, (1, 0): 0.5},
+    }
+
+
+def test_what_has_not_finished_is_not_shown():
+    assert make_panels([study(trials=[trial(0, state="failed"), trial(1, state="open")])]) == ()
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_the_split_is_test_where_all_are_evaluated_on_it(test):
+    (panel,) = make_panels(
+        [
+            study(
+                trials=[trial(0, {"fraction": 0.1}), trial(1, {"fraction": 0.2}, test=test)],
+                space={"fraction": {"float": [0, 1]}},
+            )
+        ]
+    )
+    assert panel.split == panel.trials_split == ("test" if test else "validation")
+
+
+def test_versions_are_pooled_by_class_size():
+    first = member(0, sizes=(200, 100, 50, 20, 5))
+    second = member(1, sizes=(5, 5, 200, 100, 50), slope=0.2)
+    third = member(2, sizes=(5, 20, 50, 200, 100), slope=0.3)
+    panels = make_panels([first, second, third])
+    assert len(panels) == 2  # another profile is another panel
+    line = panels[0].lines[0]
+    curve = size_curve(line, "ekld", "test")
+    assert list(curve.sizes) == list(SIZES)
+    expected = interval([slope / np.sqrt(20) for slope in (0.1, 0.1, 0.3, 0.3)])
+    assert (curve.values[3].mean, curve.values[3].half) == (pytest.approx(expected.mean), pytest.approx(expected.half))
+    found = size_correlation(line, "ekld", "test")
+    assert (found.mean, found.n) == (pytest.approx(-1.0), 4)
+    assert size_correlation(line, "consistency", "test").mean == pytest.approx(1.0)
+
+
+def test_classes_of_one_size_count_as_their_mean():
+    panel = make_panels([member(1, sizes=(5, 5, 200, 100, 50))])[0]
+    curve = size_curve(panel.lines[0], "ekld", "test")
+    assert list(curve.sizes) == [200, 100, 50, 5] and curve.values[3].mean == pytest.approx(0.1 / np.sqrt(5))

@@ -1,0 +1,96 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from gitdist.errors import StoreError, StudyError
+from gitdist.report.findings import findings
+from gitdist.report.grouping import make_panels
+from gitdist.report.writing import write_report
+from tests.report.studies import study, trial
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed where it stands, and notes what there is."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links = [], set(), []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+METHODS = {"sampler": {"choice": ["instance", "class-balanced"]}, "seed": {"choice": [0, 1]}}
+
+
+def compared(accuracies):
+    """Two settings with two seeds each."""
+    points = [{"sampler": sampler, "seed": seed} for sampler in METHODS["sampler"]["choice"] for seed in (0, 1)]
+    trials = [trial(n, point, accuracy=accuracies[n]) for n, point in enumerate(points)]
+    return study(space=METHODS, trials=trials)
+
+
+def test_a_report_is_one_page_with_its_files(tmp_path):
+    record = compared([0.5, 0.52, 0.7, 0.71])
+    files = write_report("A <b>bold</b> & title", [record], tmp_path / "out")
+    assert files[0] == tmp_path / "out" / "index.html" and all(file.exists() for file in files)
+    names = {str(file.relative_to(tmp_path / "out")) for file in files}
+    stem = "figures/ekld-by-class-size-digits-background"
+    assert {f"{stem}.svg", f"{stem}.png", "tables/rank-correlations.csv", "tables/rank-correlations.tex"} <= names
+    page = files[0].read_text()
+    outline = Outline(page)
+    assert "script" not in outline.tags and {"svg", "figcaption", "table"} <= outline.tags
+    assert all(link.startswith(("#", "data:")) for link in outline.links)
+    assert "A &lt;b&gt;bold&lt;/b&gt; &amp; title" in page and "<b>" not in page
+    assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page and "@media print" in page
+    assert set(re.findall(r'href="#([a-z-]+)"', page)) <= set(re.findall(r'<section id="([a-z-]+)"', page))
+    again = write_report("A <b>bold</b> & title", [record], tmp_path / "again")
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [([0.5, 0.52, 0.7, 0.72], "an interval without zero"), ([0.5, 0.52, 0.4, 0.7], "which may be chance")],
+)
+def test_the_first_sentences_say_what_the_numbers_say(accuracies, words):
+    record = compared(accuracies)
+    counts, invariance, best = findings([record], make_panels([record]))
+    assert counts == "1 study, 4 of 4 trials finished; not all studies have ended yet."
+    assert invariance.endswith(
+        "with growing class size, per-class eKLD falls under sampler instance (rank correlation −1.00) and "
+        "sampler class-balanced (rank correlation −1.00)."
+    )
+    assert "sampler class-balanced has the highest balanced accuracy" in best and words in best
+
+
+def test_one_replicate_is_no_claim():
+    record = study(trials=[trial(0, accuracy=0.6)], baseline=trial(None, accuracy=0.5))
+    assert findings([record], make_panels([record]))[-1].endswith("with one replicate nothing is known of chance.")
+
+
+def test_nothing_finished_is_an_error_that_says_what_is_there(tmp_path):
+    record = study(trials=[trial(0, state="failed"), trial(1, state="open"), trial(2, state="open")])
+    with pytest.raises(StudyError, match=r"1 study \(s\) there is: 1 failed, 2 open"):
+        write_report("s", [record], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--out DIR"):
+        write_report("s", [study(trials=[trial(0)])], tmp_path / "file" / "out")
