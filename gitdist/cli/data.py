@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.thumbnails import thumbnail_sheet
@@ -120,5 +121,7 @@ def _classes(dataset: Dataset) -> Table:
     for index in (-dataset.class_sizes).argsort(kind="stable"):
         size = int(dataset.class_sizes[index])
         group = next(name for name, mask in masks.items() if mask[index])
-        table.add_row(dataset.class_names[index], f"{size:,}", group, "█" * max(1, round(_BAR * size / largest)))
+        table.add_row(
+            escape(dataset.class_names[index]), f"{size:,}", group, "█" * max(1, round(_BAR * size / largest))
+        )
     return table

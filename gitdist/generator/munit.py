@@ -217,7 +217,7 @@ def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
     if height % 2**spec.num_downsample or width % 2**spec.num_downsample:
         raise SpecError(
             f"generator.num_downsample = {spec.num_downsample} needs image sides that are multiples of "
-            f"{2**spec.num_downsample}, but {size}; lower it or resize the images"
+            f"{2**spec.num_downsample}, but {size}; set it to {fitting_downsamplings(image_shape)} or resize the images"
         )
     for part, halvings, remedy in (
         ("generator.num_downsample", spec.num_downsample, "lower it"),

@@ -53,6 +53,9 @@ def read_folder(root: Path, files: Sequence[Path], spec: DataSpec) -> Folder:
     names = sorted({entry.name for top in tops for entry in top.iterdir() if _is_class(entry)})
     check_excluded(spec.exclude, names)
     kept = [name for name in names if name not in spec.exclude]
+    if not kept:
+        found = "none but those of data.exclude" if names else "none"
+        raise DataError(f"data.path must have a folder for each class, but {root} has {found}; make one a class")
     images, notes = _sort(root, files, 1 if is_split else 0, spec.exclude)
     by_split = {top.name if is_split else "all": {name: images.get(top / name, []) for name in kept} for top in tops}
     for split, classes in by_split.items():

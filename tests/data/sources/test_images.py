@@ -212,6 +212,8 @@ def test_the_folder_must_be_given_and_be_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.path is not given"):
         load_source(DataSpec(source="images"))
     refused(tmp_path / "absent", "absent is none")
+    refused(tmp_path, "a folder for each class, but .* has none")
+    refused(write_flat(tmp_path), "has none but those of data.exclude", exclude=["cat", "owl"])
 
 
 def test_classes_of_any_source_can_be_left_out() -> None:

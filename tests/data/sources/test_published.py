@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gitdist.data.sources import gtsrb, kuzushiji_49, list_sources, load_source
+from gitdist.data.sources.place import fetch
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 from tests.data.sources.test_fashion_mnist import write_folder
@@ -113,6 +114,15 @@ def write_k49(folder: Path) -> list[Path]:
         np.savez_compressed(folder / f"k49-{split}-imgs.npz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
         np.savez_compressed(folder / f"k49-{split}-labels.npz", np.arange(count, dtype=np.uint8) % 49)
     return list(kuzushiji_49.PLACE.find(str(folder)))
+
+
+def test_a_file_that_is_not_whole_has_no_name_yet(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"content")
+    fetch((tmp_path / "there").as_uri(), tmp_path / "new" / "here")
+    assert (tmp_path / "new" / "here").read_bytes() == b"content"
+    with pytest.raises(OSError):
+        fetch((tmp_path / "absent").as_uri(), tmp_path / "new" / "other")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["here"]
 
 
 def test_kuzushiji_49_has_49_classes_in_the_order_of_the_files(tmp_path: Path) -> None:
