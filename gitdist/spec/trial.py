@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from gitdist.compute import Precision
 from gitdist.spec.base import Fraction, Positive, Spec
 
+# progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
+Sampler = Literal["instance", "class-balanced", "square-root", "effective-number", "progressively-balanced"]
+
 
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
@@ -16,9 +19,7 @@ class TrialSpec(Spec):
     loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
     class_weights: Literal["none", "inverse", "effective-number"] = "none"  # of the loss
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
-    sampler: Literal["instance", "class-balanced", "square-root", "effective-number", "progressively-balanced"] = (
-        "class-balanced"  # progressively-balanced: from instance to class-balanced over the epochs after switch_epoch
-    )
+    sampler: Sampler = "class-balanced"
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
     threshold_kind: Literal["hard", "soft"] = "hard"
     fraction: Fraction = 0.5  # p

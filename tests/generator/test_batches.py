@@ -89,7 +89,9 @@ def test_each_training_image_is_blended_with_another_of_a_class_balanced_batch(t
     assert not torch.equal(partners.round(), first)
 
 
-@pytest.mark.parametrize("change", [{"randaugment_ops": 1}, {"mixup_alpha": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"randaugment_ops": 1}, {"mixup_alpha": 1.0}, {"mixup_alpha": 1.0, "batch_size": 1}]
+)
 def test_changed_images_too_depend_on_step_and_domain_only(tiny, change):
     first = images_of(tiny, **change)
 

@@ -1,4 +1,5 @@
 import importlib
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,8 +11,13 @@ from gitdist.spec import TrialSpec
 from gitdist.trial.augment import Normaliser, draw_placement, place
 from gitdist.trial.classifier import build_classifier
 from gitdist.trial.epoch import EpochTrainer, learning_rate
+from gitdist.trial.losses import build_loss
 from gitdist.trial.mixing import replace_mask
+from gitdist.trial.mixup import epoch_mixup
+from gitdist.trial.pipeline import Pipeline
+from gitdist.trial.plan import epoch_rows
 from gitdist.trial.sampling import epoch_indices
+from gitdist.trial.weights import class_weights
 from tests.trial.toys import (
     IMPORTS_INDUCTOR,
     assert_same_state,
@@ -57,6 +63,25 @@ def test_the_network_sees_mixed_then_cropped_and_flipped_then_randaugmented_then
     codes = draw_operations(len(rows), 2, rngs["randaugment"])[:, :64]
     pixels = RandAugment(12, digits.image_shape)(place(torch.from_numpy(images), placement), codes)
     assert mask.any() and torch.equal(seen[0], Normaliser(digits.mean, digits.std)(pixels))
+
+
+@pytest.mark.parametrize("loss", ["ldam", "focal", "balanced-softmax"])
+def test_a_step_trains_on_blended_inputs_with_the_blended_and_weighted_loss(digits, loss):
+    spec = short_spec(loss=loss, mixup_alpha=0.4, class_weights="inverse", weights_deferred=False, batch_size=1000)
+    trainer, seen = trainer_of(spec, digits), []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    fresh = deepcopy(trainer.model)
+
+    result = trainer.run(1)
+
+    sizes, count = digits.class_sizes, len(digits.train.labels)
+    rows = epoch_rows(spec, digits.train.labels, sizes, 1)
+    inputs = Pipeline(spec, digits, torch.device("cpu")).epoch(1, count)(torch.from_numpy(digits.train.images[rows]), 0)
+    plain = build_loss(spec, sizes, weights=class_weights(spec, sizes, 1))
+    inputs, blended = epoch_mixup(spec, 1, count)(inputs, plain, 0)
+    assert len(seen) == 1 and torch.equal(seen[0], inputs)
+    expected = blended(fresh.train()(inputs), torch.from_numpy(digits.train.labels[rows]))
+    assert result.loss == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_randaugment_changes_training_and_goes_on_after_an_interruption(digits, tmp_path):
