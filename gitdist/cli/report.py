@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from gitdist.cli.studies import opened_ledger, stored_study
-from gitdist.errors import StudyError, first_line
+from gitdist.cli.studies import opened_ledger, stored_plan, stored_study
+from gitdist.errors import StudyError
 from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
+from gitdist.spec.campaign import Campaign
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.report import log_report
@@ -62,19 +62,11 @@ def report_studies(names: Sequence[str], results: Path, out: Path | None, consol
 
 
 def _resolve(name: str, results: Path) -> Named:
-    file = results / name / "campaign.yaml"
-    if not file.exists():
-        paths, spec = stored_study(name, results)
-        return Named(paths.name, getattr(spec, "title", None), {paths.name: {"study": paths.name}}, is_campaign=False)
-    try:
-        noted = yaml.safe_load(file.read_bytes())
-        members = {str(member["study"]): dict(member["labels"]) for member in noted["members"]}
-        return Named(name, noted.get("title"), members, is_campaign=True)
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise StudyError(
-            f"{file} must hold a campaign's studies as it was started, but does not ({first_line(error)}); "
-            "run its study file again"
-        ) from None
+    plan = stored_plan(name, results)
+    if isinstance(plan, Campaign):
+        members = {member.spec.name: member.labels for member in plan.members}
+        return Named(plan.name, plan.title, members, is_campaign=True)
+    return Named(plan.name, plan.title, {plan.name: {"study": plan.name}}, is_campaign=False)
 
 
 def _read(study: str, labels: Mapping[str, Any], results: Path) -> tuple[StudyPaths, StudyRecord]:
@@ -91,7 +83,7 @@ def _directory(names: Sequence[str]) -> str:
 
 
 def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence[Path], console: Console) -> None:
-    """Log the files to each study's run; of a store that cannot be used, it is said once."""
+    """Log the page to each study's run and the other files to the first one; an unusable store is told of once."""
     unusable: set[str] = set()
     logged = 0
     for paths, record in records.items():
@@ -99,7 +91,7 @@ def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence
         if uri in unusable:
             continue
         try:
-            logged += log_report(paths, uri, place, files)
+            logged += log_report(paths, uri, place, files[:1] if logged else files)
         except StudyError as error:
             unusable.add(uri)
             _say(console, f"the report is not in MLflow: {error}")
