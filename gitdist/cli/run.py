@@ -3,10 +3,11 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.console import Console
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import SpecError, StudyOwned
 from gitdist.spec import StudySpec
-from gitdist.spec.campaign import Campaign
+from gitdist.spec.campaign import Campaign, Member
 from gitdist.study.paths import StudyPaths
 
 _RESTARTS = "GITDIST_RESTARTS"
@@ -54,7 +55,12 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
         GitdistError: a study cannot be run as asked, or not to its end.
     """
     if isinstance(plan, StudySpec):
-        _run_study(plan, results, console, how, plan.name)
+        summary = _run_study(plan, results, console, how, plan.name)
+        for table in summary_tables(summary):
+            console.print(table)
+        if plan.methods:
+            _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
+        console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
         return
     from gitdist.study.campaign import settle_campaign
 
@@ -69,12 +75,21 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
         except StudyOwned as refusal:
             elsewhere.append(member.spec.name)
             console.print(f"left to its driver: {refusal}", highlight=False, markup=False, soft_wrap=True)
+    _compare(plan.members, results, console)
+    console.print(f"the whole of it: gitdist report {plan.name} --results {results}", highlight=False, style="dim")
     if elsewhere:
         told = f"{len(elsewhere)} studies are left to other drivers: {', '.join(elsewhere)}"
         console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, resumed_as: str) -> None:
+def _compare(members: Sequence[Member], results: Path, console: Console) -> None:
+    from gitdist.cli.comparison import comparison_tables  # and matplotlib with it, which no study needs to start
+
+    for table in comparison_tables(members, results):
+        console.print(table)
+
+
+def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, resumed_as: str) -> dict[str, Any]:
     from gitdist.study.driver import fork, is_settled  # takes seconds; a mistake in the file is told at once
     from gitdist.study.runner import RunOptions, run_study
 
@@ -95,12 +110,10 @@ def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, 
         command = shlex.join(["gitdist", *resume]) if settled else "the same command"
         console.print(f"interrupted; go on with it by: {command}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    for table in summary_tables(summary):
-        console.print(table)
     if not spec.search.total:
         samples = StudyPaths(results, spec.name).samples
         console.print(f"draws of the generator: {samples}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
+    return summary
 
 
 def _resume_command(study: str, results: Path, address: str | None) -> list[str]:

@@ -42,7 +42,7 @@ METRICS = {
     )
 }
 
-OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "few_ekld")
+OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld")
 """What methods are compared in, pair by pair."""
 
 

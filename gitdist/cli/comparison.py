@@ -1,0 +1,51 @@
+"""The methods of a study or campaign beside each other, on the terminal: what its report shows in full."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from gitdist.cli.studies import opened_ledger
+from gitdist.report.grouping import make_panels
+from gitdist.report.metrics import METRICS
+from gitdist.report.records import StudyRecord, read_study
+from gitdist.report.table import readable
+from gitdist.report.tables import method_table
+from gitdist.spec.campaign import Member
+from gitdist.study.driver import load_stored_spec
+from gitdist.study.paths import StudyPaths
+
+_SHOWN = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")
+
+
+def comparison_tables(members: Sequence[Member], results: Path) -> Iterator[Table]:
+    """Return a table for each data set: the settings with mean and half of the 95 % interval over replicates.
+
+    Args:
+        members: the studies, of which those that are finished are read.
+        results: the results directory.
+
+    Raises:
+        StudyError: a study's ledger cannot be read.
+    """
+    for panel in make_panels(_records(members, results)):
+        full = method_table(panel)
+        wanted = [METRICS[name].axis(panel.ekld_under) for name in _SHOWN]
+        places = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
+        table = Table(title=full.caption, title_justify="left", title_style="bold")
+        for place in places:
+            table.add_column(full.columns[place], justify="left" if place == 0 else "right")
+        for row in full.rows:
+            table.add_row(*(readable(row[place]) for place in places))
+        yield table
+
+
+def _records(members: Sequence[Member], results: Path) -> Sequence[StudyRecord]:
+    records = []
+    for member in members:
+        paths = StudyPaths(results.resolve(), member.spec.name)
+        if paths.summary.exists():
+            spec = load_stored_spec(paths)
+            with opened_ledger(paths, spec) as ledger:
+                records.append(read_study(paths, spec, ledger, member.labels))
+    return records
