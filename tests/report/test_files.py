@@ -4,14 +4,16 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
 
 from gitdist.cli.report import report_studies
 from gitdist.errors import StudyError
-from gitdist.spec.file import parse_study
+from gitdist.spec.campaign import Campaign
+from gitdist.spec.file import parse_plan, parse_study
+from gitdist.study.campaign import settle_campaign
 from gitdist.study.driver import settle_spec
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
@@ -36,19 +38,20 @@ def leave_trial(paths: StudyPaths, trial: TrialId, accuracy: float) -> None:
     paths.test(trial).write_text(json.dumps(tested))
 
 
+def study_file(name: str, version: int = 0) -> dict[str, Any]:
+    space = {"fraction": {"choice": [0.25, 0.5, 0.75]}}
+    return {
+        "name": name,
+        "data": {"source": "digits", "nuisance": "background", "version": version},
+        "trial": {"epochs": 1},
+        "search": {"algorithm": "grid", "total": 3, "space": space},
+    }
+
+
 def leave_study(results: Path, name: str, version: int, finished: int = 2) -> StudyPaths:
     """Leave a study as a driver does after ``finished`` of its three trials."""
     paths = StudyPaths(results, name)
-    space = {"fraction": {"choice": [0.25, 0.5, 0.75]}}
-    spec = parse_study(
-        {
-            "name": name,
-            "data": {"source": "digits", "nuisance": "background", "version": version},
-            "trial": {"epochs": 1},
-            "search": {"algorithm": "grid", "total": 3, "space": space},
-        },
-        "test",
-    )
+    spec = parse_study(study_file(name, version), "test")
     paths.create()
     settle_spec(paths, spec)
     paths.identity.write_text(f"identity-{name}")
@@ -77,9 +80,9 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     for name, version in (("c.version0", 0), ("c.version1", 1)):
         paths = leave_study(results, name, version, finished=3 - version)
         sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=f"identity-{name}", states={}))
-    members = [{"study": f"c.version{version}", "labels": {"version": version}} for version in (0, 1, 2)]
-    (results / "c").mkdir()
-    (results / "c" / "campaign.yaml").write_text(yaml.safe_dump({"name": "c", "title": "Both", "members": members}))
+    campaign = parse_plan({**study_file("c"), "title": "Both", "matrix": {"data.version": [0, 1, 2]}}, "test")
+    assert isinstance(campaign, Campaign)
+    settle_campaign(results, campaign)
     report_studies(["c"], results, None, console)
     told = console.export_text()
     assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
@@ -115,7 +118,7 @@ def test_what_is_not_there_or_damaged_is_one_line(results, console):
         report_studies(["nothing"], results, None, console)
     (results / "c").mkdir()
     (results / "c" / "campaign.yaml").write_text("members: [1]")
-    with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign's studies"):
+    with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign as it was started"):
         report_studies(["c"], results, None, console)
     leave_study(results, "early", 0, finished=0)
     with pytest.raises(StudyError, match=r"\(early\) there is: no trials"):
