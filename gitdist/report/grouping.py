@@ -59,14 +59,16 @@ class Line:
 class Panel:
     """What was found on one data set.
 
-    ``searched`` says that the settings are too many to be shown each, so that ``lines`` are the best of each method
-    and the baseline. ``lines`` are shown on ``split``; ``trials``, all that finished but the baselines, on
-    ``trials_split``: test where all of them were evaluated there.
+    ``searched`` says that the settings are too many to be drawn each, so that ``lines`` are the best of each method
+    and the baseline; ``settings`` are all of them even then, where grids were searched and all are known on ``split``,
+    else ``lines``. Both are shown on ``split``; ``trials``, all that finished but the baselines, on ``trials_split``:
+    test where all of them were evaluated there.
     """
 
     title: str
     studies: tuple[StudyRecord, ...]
     lines: tuple[Line, ...]
+    settings: tuple[Line, ...]
     trials: tuple[Replicate, ...]
     searched: bool
     split: Split
@@ -163,14 +165,19 @@ def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
 def _panel(title: str, studies: Sequence[StudyRecord]) -> Panel:
     trials = tuple(Replicate(study, trial) for study in studies for trial in study.finished)
     searched = len({(_identity(each.trial), extra_labels(each.study)) for each in trials}) > MAX_SETTINGS
-    lines = _lines([*_baselines(studies), *(_chosen(studies) if searched else _all_settings(studies))])
+    every = _lines([*_baselines(studies), *_all_settings(studies)])
+    lines = _lines([*_baselines(studies), *_chosen(studies)]) if searched else every
+    split = common_split([replicate for line in lines for replicate in line.replicates])
+    grids = all(study.spec.search.algorithm == "grid" for study in studies)
+    known = split == common_split([replicate for line in every for replicate in line.replicates])
     return Panel(
         title=title,
         studies=tuple(studies),
         lines=lines,
+        settings=every if grids and known else lines,
         trials=trials,
         searched=searched,
-        split=common_split([replicate for line in lines for replicate in line.replicates]),
+        split=split,
         trials_split=common_split(trials),
     )
 

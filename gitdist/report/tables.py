@@ -26,10 +26,10 @@ COSTS = {
 
 def method_table(panel: Panel) -> Table:
     """Return the settings with mean and interval of every metric, and what is published for the same data."""
-    measured = [metric for metric in METRICS if any(line.values(metric, panel.split) for line in panel.lines)]
+    measured = [metric for metric in METRICS if any(line.values(metric, panel.split) for line in panel.settings)]
     rows: list[list[Cell]] = [
         [line.label, len(line.replicates), *(_mean(line, metric, panel.split) for metric in measured)]
-        for line in panel.lines
+        for line in panel.settings
     ]
     if panel.split == "test":
         for figure in published_figures(panel.studies[0].spec.data):

@@ -12,8 +12,8 @@ SIZES = (200, 100, 50, 20, 5)
 
 def study(name="s", space=None, trials=(), labels=None, baseline=None, best=(), **values) -> StudyRecord:
     """Return a study of ``trials``, numbered in their order."""
-    values = {"data": {"source": "digits", "nuisance": "background"}, **values}
-    spec = parse_study({"name": name, "search": {"space": space or {}}, **values}, "test")
+    values = {"data": {"source": "digits", "nuisance": "background"}, "search": {"space": space or {}}, **values}
+    spec = parse_study({"name": name, **values}, "test")
     return StudyRecord(spec=spec, labels=labels or {"study": name}, trials=tuple(trials), baseline=baseline, best=best)
 
 

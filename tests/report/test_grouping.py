@@ -4,6 +4,7 @@ import pytest
 from gitdist.report.grouping import make_panels
 from gitdist.report.size_curves import size_correlation, size_curve
 from gitdist.report.statistics import interval
+from gitdist.report.tables import method_table
 from tests.report.studies import SIZES, study, trial
 
 SAMPLERS = {"sampler": {"choice": ["instance", "class-balanced"]}, "seed": {"choice": [0, 1]}}
@@ -76,6 +77,18 @@ def test_of_many_settings_the_best_of_each_method_is_shown_with_all_its_replicat
         "GIT, best setting": {(0, 0): 0.6, (1, 0): 0.7},
         "plain": {(0, 0): 0.5, (1, 0): 0.5},
     }
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "test", "num_settings"), [("grid", True, 9), ("grid", False, 1), ("tpe", True, 1)]
+)
+def test_the_table_of_a_grid_has_every_setting_that_is_known_on_the_split(algorithm, test, num_settings):
+    trials = [trial(n, {"fraction": n / 10}, accuracy=0.9 - abs(n - 3) / 10, test=test or n == 3) for n in range(9)]
+    space = {"fraction": {"choice": [n / 10 for n in range(9)]}}
+    record = study(trials=trials, search={"algorithm": algorithm, "space": space})
+    (panel,) = make_panels([record])
+    assert [line.label for line in panel.lines] == ["best setting"]
+    assert len(panel.settings) == len(method_table(panel).rows) == num_settings
 
 
 def test_what_has_not_finished_is_not_shown():
