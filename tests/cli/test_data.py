@@ -57,7 +57,7 @@ def stats_of(folder: Path, results: Path, **options: Path) -> str:
 def test_stats_of_a_folder_of_images_tell_what_was_done_what_fits_and_what_is_there_twice(tmp_path: Path):
     shown = stats_of(write_folder(tmp_path / "own"), tmp_path)
     assert "source: images of 3 sizes, 88x80 in 13 of 35" in shown and "resized to 96x96" in shown
-    assert "source: 1 grey images became RGB" in shown
+    assert "source: grey images made RGB: 1" in shown
     assert "K to begin with: 6: above every class that is not many-shot" in shown
     assert "trial.network resnet18; for MUNIT generator.num_downsample 3 (content codes of 12x12)" in shown
     yellow = re.findall(r"\x1b\[33m(.*?)\x1b\[0m", shown)

@@ -48,7 +48,8 @@ def without_classes(source: Source, exclude: Sequence[str]) -> Source:
     numbers = np.cumsum(kept) - 1
     train, test = kept[source.train_labels], kept[source.test_labels]
     lost = [
-        f"{name} ({int((source.train_labels == source.class_names.index(name)).sum()):,} images)" for name in exclude
+        f"{name} (training images: {int((source.train_labels == source.class_names.index(name)).sum()):,})"
+        for name in exclude
     ]
     return replace(
         source,

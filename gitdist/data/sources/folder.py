@@ -92,7 +92,7 @@ def _sort(
         else:
             images.setdefault(file.parent, []).append(file)
     _refuse(strange, "train/CLASS/ or test/CLASS/" if depth else "CLASS/", root)
-    notes = [f"left out by data.exclude: {name} ({left_out[name]:,} images)" for name in exclude]
+    notes = [f"left out by data.exclude: {name} (images: {left_out[name]:,})" for name in exclude]
     if ignored:
         notes.append("files not read: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items())))
     return images, notes

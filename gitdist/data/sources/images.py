@@ -105,16 +105,16 @@ def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[n
 
     def decode(index: int, image: Image.Image) -> list[str]:
         done = {
-            "grey images became RGB": mode == "RGB" and not has_colour(image),
-            "images with transparent parts lie on black": image.has_transparency_data,
-            "images were turned upright by their EXIF orientation": image.getexif().get(_ORIENTATION, 1) != 1,
+            "grey images made RGB": mode == "RGB" and not has_colour(image),
+            "images with transparent parts put on black": image.has_transparency_data,
+            "images turned upright by their EXIF orientation": image.getexif().get(_ORIENTATION, 1) != 1,
         }
         flat = on_black(eight_bit(ImageOps.exif_transpose(image))).convert(mode)
         images[index] = np.atleast_3d(np.asarray(centre_square(flat, side))).transpose(2, 0, 1)
         return [what for what, was_done in done.items() if was_done]
 
     counts = Counter(what for done in map_images(files, decode) for what in done)
-    return images, [f"{count:,} {what}" for what, count in sorted(counts.items())]
+    return images, [f"{what}: {count:,}" for what, count in sorted(counts.items())]
 
 
 def _size_notes(headers: Sequence[_Header], side: int) -> list[str]:

@@ -101,7 +101,7 @@ def test_one_colour_image_makes_all_of_them_rgb(tmp_path: Path) -> None:
     assert grey.train_images.shape[1] == 1 and grey.notes[0].startswith("test: ")
     save(tmp_path / "cat" / "colour.webp", pixels(7, 16, 16))
     both = load(tmp_path)
-    assert both.train_images.shape[1] == 3 and "8 grey images became RGB" in both.notes
+    assert both.train_images.shape[1] == 3 and "grey images made RGB: 8" in both.notes
     assert (both.train_images[-3:] == both.train_images[-3:, :1]).all()
 
 
@@ -121,8 +121,8 @@ def test_16_bits_palettes_transparency_and_orientation_are_understood(tmp_path: 
     for expected in (levels, np.zeros((16, 16)), upright):
         assert any(np.array_equal(expected, image) for image in every)
     assert sum(np.array_equal(levels, image) for image in every) == 2
-    assert "1 images with transparent parts lie on black" in source.notes
-    assert "1 images were turned upright by their EXIF orientation" in source.notes
+    assert "images with transparent parts put on black: 1" in source.notes
+    assert "images turned upright by their EXIF orientation: 1" in source.notes
     with Image.open(tmp_path / "cat" / "turned.png") as image:
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), upright)
 
@@ -162,7 +162,7 @@ def test_a_class_of_one_image_is_named_and_can_be_left_out(tmp_path: Path) -> No
     refused(tmp_path, r"at least 3 images .*'rare' has 1, and 1 more have too few; .* data.exclude: \[rare, void\]")
     source = load(tmp_path, exclude=["rare", "void"])
     assert source.class_names == ("cat", "owl")
-    assert "left out by data.exclude: rare (1 images)" in source.notes
+    assert "left out by data.exclude: rare (images: 1)" in source.notes
     refused(tmp_path, "unknown class 'rar'; did you mean 'rare'", exclude=["rar"])
     (tmp_path / "rare" / "only.png").write_bytes(b"no image")
     assert load(tmp_path, exclude=["rare", "void"]).train_labels.tolist() == source.train_labels.tolist()
