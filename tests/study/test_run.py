@@ -9,7 +9,8 @@ from tests.study.small_study import SmallStudy, call, gitdist
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-VAL = {f"val/{name}" for name in ("balanced_accuracy", "ekld", "many_accuracy", "medium_accuracy", "few_accuracy")}
+MEASURES = ("balanced_accuracy", "ekld", "consistency", "many_accuracy", "medium_accuracy", "few_accuracy")
+VAL = {f"val/{name}" for name in MEASURES}
 
 
 @pytest.fixture(scope="module")
