@@ -76,6 +76,7 @@ def ends(study: SmallStudy) -> list[tuple]:
     return [(trial.number, trial.state.name, trial.last_step, trial.params, trial.values) for trial in study.trials()]
 
 
+@pytest.mark.slow
 def test_an_interrupted_serial_study_prunes_the_same_trials(tmp_path, teams_ledger):
     whole = SmallStudy(tmp_path / "whole", overrides=PRUNING)
     broken = SmallStudy(tmp_path / "broken", overrides=PRUNING, ledger=teams_ledger)

@@ -384,7 +384,7 @@ def test_a_driver_that_lost_its_study_writes_nothing_more(open_tracker, runs, mo
     assert hanging.wait(60)
     tracker.abandon()
     tracker.trial_started(BASELINE, {})
-    tracker.study_ended({"best": None, "baseline": None})
+    tracker.study_ended({"best": None, "baseline": None, "trials": {}})
     tracker.close("FAILED")
     assert not answer.is_set()
     answer.set()
