@@ -5,14 +5,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from gitdist.cli.studies import opened_ledger
+from gitdist.cli.report import read_stored
 from gitdist.report.grouping import make_panels
 from gitdist.report.metrics import METRICS
-from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.table import readable
 from gitdist.report.tables import method_table
 from gitdist.spec.campaign import Member
-from gitdist.study.driver import load_stored_spec
 from gitdist.study.paths import StudyPaths
 
 _SHOWN = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")
@@ -28,7 +26,8 @@ def comparison_tables(members: Sequence[Member], results: Path) -> Iterator[Tabl
     Raises:
         StudyError: a study's ledger cannot be read.
     """
-    for panel in make_panels(_records(members, results)):
+    finished = [member for member in members if StudyPaths(results, member.spec.name).summary.exists()]
+    for panel in make_panels([read_stored(member, results)[1] for member in finished]):
         full = method_table(panel)
         wanted = [METRICS[name].axis(panel.ekld_under) for name in _SHOWN]
         places = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
@@ -38,14 +37,3 @@ def comparison_tables(members: Sequence[Member], results: Path) -> Iterator[Tabl
         for row in full.rows:
             table.add_row(*(readable(row[place]) for place in places))
         yield table
-
-
-def _records(members: Sequence[Member], results: Path) -> Sequence[StudyRecord]:
-    records = []
-    for member in members:
-        paths = StudyPaths(results.resolve(), member.spec.name)
-        if paths.summary.exists():
-            spec = load_stored_spec(paths)
-            with opened_ledger(paths, spec) as ledger:
-                records.append(read_study(paths, spec, ledger, member.labels))
-    return records

@@ -1,9 +1,7 @@
 """``gitdist report``: the report of one or several studies, or of the studies of a campaign."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,22 +10,12 @@ from gitdist.errors import StudyError
 from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
-from gitdist.spec.campaign import Campaign
+from gitdist.spec.campaign import Campaign, Member
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.report import log_report
 
 _MOST_NAMED = 3  # studies in the name of a directory
-
-
-@dataclass(frozen=True)
-class Named:
-    """What a name stands for: a study, or a campaign with the labels of its studies by name."""
-
-    name: str
-    title: str | None
-    members: Mapping[str, Mapping[str, Any]]
-    is_campaign: bool
 
 
 def report_studies(names: Sequence[str], results: Path, out: Path | None, console: Console) -> None:
@@ -42,37 +30,35 @@ def report_studies(names: Sequence[str], results: Path, out: Path | None, consol
     Raises:
         GitdistError: a study is not there or has nothing to show yet, or the report cannot be written.
     """
-    named = [_resolve(name, results) for name in dict.fromkeys(names)]
+    plans = [stored_plan(name, results) for name in dict.fromkeys(names)]
     records: dict[StudyPaths, StudyRecord] = {}
-    for each in named:
-        for study, labels in each.members.items():
+    for plan in plans:
+        members = plan.members if isinstance(plan, Campaign) else (Member(labels={"study": plan.name}, spec=plan),)
+        for member in members:
             try:
-                paths, record = _read(study, labels, results)
+                paths, record = read_stored(member, results)
             except StudyError as error:
-                if not each.is_campaign:
+                if not isinstance(plan, Campaign):
                     raise
                 _say(console, f"left out: {error}")
             else:
                 records.setdefault(paths, record)
-    titles = [each.title or each.name for each in named]
-    place = out or results / _directory([each.name for each in named])
+    titles = [plan.title or plan.name for plan in plans]
+    place = out or results / _directory([plan.name for plan in plans])
     files = write_report("; ".join(titles), list(records.values()), place)
     _say(console, f"report of {counted(len(records), 'study', 'studies')}: {files[0]}")
     _log(records, place, files, console)
 
 
-def _resolve(name: str, results: Path) -> Named:
-    plan = stored_plan(name, results)
-    if isinstance(plan, Campaign):
-        members = {member.spec.name: member.labels for member in plan.members}
-        return Named(plan.name, plan.title, members, is_campaign=True)
-    return Named(plan.name, plan.title, {plan.name: {"study": plan.name}}, is_campaign=False)
+def read_stored(member: Member, results: Path) -> tuple[StudyPaths, StudyRecord]:
+    """Return the files of a study that has started, and what they and its ledger say of it.
 
-
-def _read(study: str, labels: Mapping[str, Any], results: Path) -> tuple[StudyPaths, StudyRecord]:
-    paths, spec = stored_study(study, results)
+    Raises:
+        StudyError: it has not started, or its ledger cannot be read.
+    """
+    paths, spec = stored_study(member.spec.name, results)
     with opened_ledger(paths, spec) as ledger:
-        return paths, read_study(paths, spec, ledger, labels)
+        return paths, read_study(paths, spec, ledger, member.labels)
 
 
 def _directory(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,37 @@ def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
     for name in exclude:
         if name not in class_names:
             raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
+
+
+def grey_source(
+    arrays: Sequence[NDArray[np.uint8]], files: Sequence[Path], name: str, class_names: tuple[str, ...]
+) -> Source:
+    """Return a data set of 28x28 grey images.
+
+    Args:
+        arrays: training images ``[N, 28, 28]`` and labels ``[N]``, test images and labels.
+        files: where each is from, for messages.
+        name: the data set's.
+        class_names: in the order of the labels.
+
+    Raises:
+        DataError: an array has another shape.
+    """
+    train_images, train_labels, test_images, test_labels = arrays
+    for images, labels, file in ((train_images, train_labels, files[0]), (test_images, test_labels, files[2])):
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"images and labels must be [N, 28, 28] and [N], but {file} has {list(images.shape)} "
+                f"and its label file {list(labels.shape)}; get the files anew"
+            )
+    return Source(
+        name=name,
+        train_images=train_images[:, None],
+        train_labels=train_labels.astype(np.int64),
+        test_images=test_images[:, None],
+        test_labels=test_labels.astype(np.int64),
+        class_names=class_names,
+    )
 
 
 def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least: int, where: str) -> NDArray[np.int64]:

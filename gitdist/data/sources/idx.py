@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import Source, grey_source
 from gitdist.errors import DataError
 
 IDX_FILES = (
@@ -26,21 +26,7 @@ def read_idx_files(files: Sequence[Path], name: str, class_names: tuple[str, ...
     Raises:
         DataError: a file is damaged or not of the idx form.
     """
-    train_images, train_labels, test_images, test_labels = (_read_idx(file) for file in files)
-    for images, labels, file in ((train_images, train_labels, files[0]), (test_images, test_labels, files[2])):
-        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"images and labels must be [N, 28, 28] and [N], but {file} has {list(images.shape)} "
-                f"and its label file {list(labels.shape)}; get the files anew"
-            )
-    return Source(
-        name=name,
-        train_images=train_images[:, None],
-        train_labels=train_labels.astype(np.int64),
-        test_images=test_images[:, None],
-        test_labels=test_labels.astype(np.int64),
-        class_names=class_names,
-    )
+    return grey_source([_read_idx(file) for file in files], files, name, class_names)
 
 
 def _read_idx(file: Path) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import Source, grey_source
 from gitdist.data.sources.npz import read_arrays
 from gitdist.data.sources.place import Place, fetch
 from gitdist.errors import DataError
@@ -64,21 +64,7 @@ def read(files: Sequence[Path], md5: Mapping[str, str] = OFFICIAL_MD5) -> Source
     """
     for file in files:
         _check_md5(file, md5.get(file.name))
-    train_images, train_labels, test_images, test_labels = (_read_array(file) for file in files)
-    for images, labels, file in ((train_images, train_labels, files[0]), (test_images, test_labels, files[2])):
-        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"images and labels must be [N, 28, 28] and [N], but {file} has {list(images.shape)} "
-                f"and its label file {list(labels.shape)}; get the files anew"
-            )
-    return Source(
-        name="kuzushiji-49",
-        train_images=train_images[:, None],
-        train_labels=train_labels.astype(np.int64),
-        test_images=test_images[:, None],
-        test_labels=test_labels.astype(np.int64),
-        class_names=_CLASS_NAMES,
-    )
+    return grey_source([_read_array(file) for file in files], files, "kuzushiji-49", _CLASS_NAMES)
 
 
 def _check_md5(file: Path, expected: str | None) -> None:
