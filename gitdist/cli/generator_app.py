@@ -53,7 +53,7 @@ def quality(
     draws: Annotated[int, typer.Option(min=2, help="Draws per image.")] = 16,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs of the classifier that judges (default: as many as see 20,000 images)."),
+        typer.Option(min=1, help="Epochs of the classifier that judges (default: as many as see 60,000 images)."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:

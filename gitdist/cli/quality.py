@@ -31,7 +31,7 @@ def show_quality(
         console: where to print.
         images: validation images a class.
         draws: draws an image.
-        epochs: of the classifier that judges; None = as many as see 20,000 images.
+        epochs: of the classifier that judges; None = as many as see 60,000 images.
         as_json: one JSON object instead of tables.
 
     Raises:

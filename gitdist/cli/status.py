@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.studies import opened_ledger, stored_name, stored_study
-from gitdist.errors import StudyError
+from gitdist.cli.studies import has_ledger, opened_ledger, stored_name, stored_study
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
@@ -85,14 +84,13 @@ def _show_members(campaign: Campaign, results: Path, console: Console, as_json: 
 def _standing_of(spec: StudySpec, results: Path) -> Standing | None:
     """Return how a member stands; None where it has not started."""
     paths = StudyPaths(results.resolve(), spec.name)
-    try:
-        stored = load_stored_spec(paths)
-        with opened_ledger(paths, stored) as ledger:
-            return take_stock(paths, stored, ledger)
-    except StudyError:
-        if paths.spec.exists() and (paths.ledger.exists() or paths.journal.exists()):
-            raise
+    if not paths.spec.exists():
         return None
+    stored = load_stored_spec(paths)
+    if not has_ledger(paths, stored):
+        return None
+    with opened_ledger(paths, stored) as ledger:
+        return take_stock(paths, stored, ledger)
 
 
 def _lines(standing: Standing, results: Path) -> list[str]:

@@ -47,6 +47,12 @@ def stored_name(study: str) -> str:
     return load_plan(Path(study)).name if study.endswith((".yaml", ".yml")) else study
 
 
+def has_ledger(paths: StudyPaths, spec: StudySpec) -> bool:
+    """Whether a study has begun its ledger; one in a database is taken to be there."""
+    local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
+    return local is None or local.exists()
+
+
 @contextmanager
 def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
     """Open the ledger of a study that has one.
@@ -54,8 +60,7 @@ def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
     Raises:
         StudyError: the study has no ledger yet, or it cannot be opened.
     """
-    local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
-    if local is not None and not local.exists():
+    if not has_ledger(paths, spec):
         raise StudyError(
             f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` goes on with it"
         )

@@ -42,8 +42,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
         SpecError: as ``load_study``.
     """
     values = _choose_scale(_read_mapping(path), scale, str(path))
-    for override in overrides:
-        _apply(values, override)
+    _override(values, overrides)
     return parse_plan(values, str(path))
 
 
@@ -63,8 +62,7 @@ def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
         SpecError: a field breaks its rule; the message names it.
     """
     values = spec.model_dump(mode="json", by_alias=True)
-    for override in overrides:
-        _apply(values, override)
+    _override(values, overrides)
     return parse_study(values, f"study '{spec.name}'") if overrides else spec
 
 
@@ -77,8 +75,7 @@ def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> Study
     if isinstance(plan, StudySpec) or not overrides:
         return plan if isinstance(plan, Campaign) else override_study(plan, overrides)
     values = dict(plan.values)
-    for override in overrides:
-        _apply(values, override)
+    _override(values, overrides)
     return parse_plan(values, f"campaign '{plan.name}'")
 
 
@@ -159,15 +156,16 @@ def _choose_scale(values: dict[str, Any], scale: str | None, place: str) -> dict
     return {**rest, "name": f"{rest['name']}-{scale}"} if isinstance(rest.get("name"), str) else rest
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    field, equals, text = override.partition("=")
-    if not equals or not all(field.split(".")):
-        raise SpecError(f"--set takes path.to.field=value, but got '{override}'")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SpecError(f"--set {field}: the value must be YAML, but is '{text}'") from None
-    assign(values, field, value)
+def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    for override in overrides:
+        field, equals, text = override.partition("=")
+        if not equals or not all(field.split(".")):
+            raise SpecError(f"--set takes path.to.field=value, but got '{override}'")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SpecError(f"--set {field}: the value must be YAML, but is '{text}'") from None
+        assign(values, field, value)
 
 
 def _describe(error: ValidationError) -> str:

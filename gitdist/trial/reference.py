@@ -19,7 +19,7 @@ from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, trai
 
 _FORMAT = 1
 _PER_CLASS = 1000
-_SEEN = 20_000  # images, where the number of epochs is not given
+_SEEN = 60_000  # images, where the number of epochs is not given
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ def reference_classifier(
     Args:
         data: the study's data set.
         network: as of ``TrialSpec``.
-        epochs: of its training; None = as many as see 20,000 images.
+        epochs: of its training; None = as many as see 60,000 images.
         store: where it is kept.
         compute: where it is trained and will run.
         report: told the row of each epoch, and how many there are.

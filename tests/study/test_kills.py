@@ -127,6 +127,7 @@ def wait_for_generator(study: SmallStudy, driver: subprocess.Popen) -> None:
     assert driver.poll() is None
 
 
+@pytest.mark.slow
 def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
     study = SmallStudy(tmp_path)
     driver = study.start()
@@ -143,9 +144,10 @@ def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
     assert study.rows() == undisturbed.rows()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "victims",
-    [pytest.param(("gcs_server",), marks=pytest.mark.slow, id="control"), ("gcs_server", "raylet", "ray::")],
+    [pytest.param(("gcs_server",), id="control"), ("gcs_server", "raylet", "ray::")],
 )
 def test_the_death_of_the_whole_local_ray_is_survived(tmp_path, undisturbed, victims):
     study = stocked(tmp_path, undisturbed)
