@@ -35,7 +35,7 @@ from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
 
 KIND = "prefix"
-_FORMAT = 2
+_FORMAT = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # between two looks at a prefix that another trial trains
 _PATIENCE_S = 5.0  # with a builder that trains no epoch: its driver may be busy
 
