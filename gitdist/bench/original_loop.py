@@ -24,7 +24,7 @@ from gitdist.data.torchvision_cpu import torchvision
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.epoch import learning_rate
-from gitdist.trial.losses import build_loss
+from gitdist.trial.losses import Loss, build_loss
 from gitdist.trial.mixing import replace_mask
 from gitdist.trial.sampling import epoch_indices
 from gitdist.trial.training import fresh_classifier
@@ -94,7 +94,7 @@ class OriginalTrainer:
         num_workers: int,
         generator: PlainMunit | None = None,
     ) -> None:
-        """Make classifier, loss and optimiser.
+        """Make classifier, loader and optimiser.
 
         Args:
             spec: the trial.
@@ -107,7 +107,6 @@ class OriginalTrainer:
         self._spec, self._dataset, self._device = spec, dataset, device
         self._generator = generator
         self.model = fresh_classifier(spec, dataset).to(device)
-        self._loss = build_loss(spec, dataset.class_sizes, device)
         self._optimizer = torch.optim.SGD(
             self.model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
         )
@@ -129,12 +128,13 @@ class OriginalTrainer:
             group["lr"] = learning_rate(spec, epoch)
         rng = numpy_rng(spec.seed, "bench/mixing", epoch)
         self._sampler.rows = self._rows(epoch)
+        loss_of = build_loss(spec, self._dataset.class_sizes, epoch, self._device)
         for images, labels in self._loader:
             images = images.to(self._device, non_blocking=True)
             labels = labels.to(self._device, non_blocking=True)
             if self._generator is not None and epoch > spec.switch_epoch:
                 images = self._augment(images, labels, rng)
-            self._step(images if self._generator is None else normalising(self._dataset)(images), labels)
+            self._step(images if self._generator is None else normalising(self._dataset)(images), labels, loss_of)
         return len(self._sampler)
 
     def _transform(self) -> Any:
@@ -163,8 +163,8 @@ class OriginalTrainer:
         self.generated += len(images)
         return torch.where(torch.from_numpy(mask).to(images.device)[:, None, None, None], drawn, images)
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        loss = self._loss(self.model(images), labels)
+    def _step(self, images: Tensor, labels: Tensor, loss_of: Loss) -> None:
+        loss = loss_of(self.model(images), labels)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         self._optimizer.step()

@@ -61,7 +61,7 @@ def _bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Side:
     """Return the side that makes as many steps with inputs that are on the device in the network's layout."""
     model = move(fresh_classifier(spec, dataset), compute.device).train()
     forward = compiled(model, spec.batch_size) if spec.compile else model
-    loss = build_loss(spec, dataset.class_sizes, compute.device)
+    loss = build_loss(spec, dataset.class_sizes, 1, compute.device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1e-4, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
     )

@@ -21,7 +21,6 @@ from gitdist.trial.mixing import check_threshold, eligible_classes
 from gitdist.trial.mixup import epoch_mixup
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
-from gitdist.trial.weights import class_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ class EpochTrainer:
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
         inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
-        loss_of = build_loss(spec, self._sizes, device, class_weights(spec, self._sizes, epoch))
+        loss_of = build_loss(spec, self._sizes, epoch, device)
         blend = epoch_mixup(spec, epoch, len(rows), device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):

@@ -16,28 +16,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from gitdist.spec import TrialSpec
+from gitdist.trial.weights import class_priors, class_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_loss(
-    spec: TrialSpec,
-    class_sizes: NDArray[np.int64],
-    device: torch.device | str = "cpu",
-    weights: NDArray[np.float64] | None = None,
-) -> Loss:
-    """Return ``loss(logits [N, C], labels [N]) -> scalar``, the mean over the batch.
+def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu") -> Loss:
+    """Return an epoch's ``loss(logits [N, C], labels [N]) -> scalar``, the mean over the batch.
 
-    With weights w the mean is sum_i w_{y_i} l_i / sum_i w_{y_i}, as that of torch's ``cross_entropy``.
+    With class weights w the mean is sum_i w_{y_i} l_i / sum_i w_{y_i}, as that of torch's ``cross_entropy``.
 
     Args:
-        spec: names the loss and carries its parameters.
+        spec: names the loss and carries its parameters; sampler, class weights and the switch say what the epoch does.
         class_sizes: training images of each class, int64 ``[C]``.
+        epoch: counted from 1.
         device: where logits and labels will be.
-        weights: of each class, ``[C]``; None = all alike.
     """
+    weights = class_weights(spec, class_sizes, epoch)
     weight = None if weights is None else torch.from_numpy(weights).float().to(device)
-    return _BUILDERS[spec.loss](spec, class_sizes, torch.device(device), weight)
+    return _BUILDERS[spec.loss](spec, class_sizes, epoch, torch.device(device), weight)
 
 
 def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.float64]:
@@ -50,23 +47,15 @@ def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.f
     return scaled
 
 
-def log_priors(class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the logarithm of each class's share of the training images, ``[C]``.
-
-    A class without images counts as one of one image.
-    """
-    sizes = np.maximum(class_sizes, 1)
-    logarithms: NDArray[np.float64] = np.log(sizes / sizes.sum())
-    return logarithms
-
-
 def _cross_entropy(
-    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device, weight: Tensor | None
 ) -> Loss:
     return partial(functional.cross_entropy, weight=weight)
 
 
-def _ldam(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None) -> Loss:
+def _ldam(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device, weight: Tensor | None
+) -> Loss:
     """Lower the true class's logit by its margin (equation 13); the head's logits are scaled, so the margin is too."""
     margins = torch.from_numpy(spec.ldam_scale * ldam_margins(class_sizes, spec.ldam_margin)).float().to(device)
 
@@ -77,7 +66,9 @@ def _ldam(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device,
     return loss
 
 
-def _focal(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None) -> Loss:
+def _focal(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device, weight: Tensor | None
+) -> Loss:
     """Weigh -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -91,17 +82,20 @@ def _focal(spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device
 
 
 def _balanced_softmax(
-    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device, weight: Tensor | None
 ) -> Loss:
-    """-log(n_y e^z_y / sum_j n_j e^z_j) (Ren et al. 2020, arXiv 2007.10740)."""
-    return _shifted(log_priors(class_sizes), device, weight)
+    """-log(p_y e^z_y / sum_j p_j e^z_j), p the epoch's priors (Ren et al. 2020, arXiv 2007.10740).
+
+    The paper's p_j is n_j / n, that of instance sampling; under another sampler or weights it would balance twice.
+    """
+    return _shifted(np.log(class_priors(spec, class_sizes, epoch)), device, weight)
 
 
 def _logit_adjustment(
-    spec: TrialSpec, class_sizes: NDArray[np.int64], device: torch.device, weight: Tensor | None
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device, weight: Tensor | None
 ) -> Loss:
-    """Add tau times the log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
-    return _shifted(spec.logit_tau * log_priors(class_sizes), device, weight)
+    """Add tau times the epoch's log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
+    return _shifted(spec.logit_tau * np.log(class_priors(spec, class_sizes, epoch)), device, weight)
 
 
 def _shifted(shifts: NDArray[np.float64], device: torch.device, weight: Tensor | None) -> Loss:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.mixing import replace_mask
-from gitdist.trial.sampling import epoch_indices
+from gitdist.trial.sampling import class_probabilities, epoch_indices
 
 
 def epoch_rows(spec: TrialSpec, labels: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
@@ -21,10 +21,21 @@ def epoch_rows(spec: TrialSpec, labels: NDArray[np.int64], sizes: NDArray[np.int
         sizes: training images of each class, int64 ``[C]``.
         epoch: counted from 1.
     """
-    sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
-    progress = (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)
+    sampler, progress = _epoch_sampler(spec, epoch)
     rng = numpy_rng(spec.seed, "trial/sample", epoch)
     return epoch_indices(sampler, labels, sizes, spec.effective_beta, rng, progress)
+
+
+def epoch_probabilities(spec: TrialSpec, sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
+    """Return the probability with which a sample of an epoch is of each class, float64 ``[C]``.
+
+    Args:
+        spec: the trial.
+        sizes: training images of each class, int64 ``[C]``.
+        epoch: counted from 1.
+    """
+    sampler, progress = _epoch_sampler(spec, epoch)
+    return class_probabilities(sampler, sizes, spec.effective_beta, progress)
 
 
 def replaced_rows(
@@ -63,3 +74,9 @@ def draws_needed(
             visited = labels[epoch_rows(spec, labels, sizes, epoch)]
             needed += np.bincount(visited[replaced_rows(spec, visited, sizes, epoch)], minlength=len(sizes))
     return needed
+
+
+def _epoch_sampler(spec: TrialSpec, epoch: int) -> tuple[str, float]:
+    """Return an epoch's sampler and its progress as in ``class_probabilities``."""
+    sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
+    return sampler, (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)

@@ -17,7 +17,6 @@ from gitdist.trial.mixup import epoch_mixup
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import epoch_rows
 from gitdist.trial.sampling import epoch_indices
-from gitdist.trial.weights import class_weights
 from tests.trial.toys import (
     IMPORTS_INDUCTOR,
     assert_same_state,
@@ -77,7 +76,7 @@ def test_a_step_trains_on_blended_inputs_with_the_blended_and_weighted_loss(digi
     sizes, count = digits.class_sizes, len(digits.train.labels)
     rows = epoch_rows(spec, digits.train.labels, sizes, 1)
     inputs = Pipeline(spec, digits, torch.device("cpu")).epoch(1, count)(torch.from_numpy(digits.train.images[rows]), 0)
-    plain = build_loss(spec, sizes, weights=class_weights(spec, sizes, 1))
+    plain = build_loss(spec, sizes, 1)
     inputs, blended = epoch_mixup(spec, 1, count)(inputs, plain, 0)
     assert len(seen) == 1 and torch.equal(seen[0], inputs)
     expected = blended(fresh.train()(inputs), torch.from_numpy(digits.train.labels[rows]))

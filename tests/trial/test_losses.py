@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ import torch
 from torch.nn import functional
 
 from gitdist.spec import TrialSpec
+from gitdist.spec.trial import Sampler
 from gitdist.trial.losses import build_loss, ldam_margins
+from gitdist.trial.plan import epoch_rows
 
 SIZES = np.array([100, 16, 1])
 COSINES = torch.tensor([[0.9, -0.2, 0.1], [0.3, 0.4, -0.5], [0.0, 0.8, 0.7], [-0.1, 0.2, 0.3]])
@@ -28,7 +31,7 @@ def ldam_by_the_formula(cosines, labels, sizes, largest, scale):
 def test_ldam_equals_its_formula():
     spec = TrialSpec(loss="ldam", ldam_margin=0.5, ldam_scale=10)
 
-    loss = build_loss(spec, SIZES)(10 * COSINES, LABELS)
+    loss = build_loss(spec, SIZES, 1)(10 * COSINES, LABELS)
 
     assert loss.item() == pytest.approx(ldam_by_the_formula(COSINES, LABELS, [100, 16, 1], 0.5, 10), rel=1e-6)
 
@@ -36,7 +39,7 @@ def test_ldam_equals_its_formula():
 def test_ldam_without_margin_is_scaled_cross_entropy():
     spec = TrialSpec(loss="ldam", ldam_margin=1e-12, ldam_scale=10)
 
-    loss = build_loss(spec, SIZES)(10 * COSINES, LABELS)
+    loss = build_loss(spec, SIZES, 1)(10 * COSINES, LABELS)
 
     assert loss.item() == pytest.approx(functional.cross_entropy(10 * COSINES, LABELS).item(), rel=1e-6)
 
@@ -46,14 +49,14 @@ def test_margins_fall_with_the_fourth_root_of_the_class_size():
 
 
 def test_cross_entropy_is_the_mean_over_the_batch():
-    loss = build_loss(TrialSpec(), SIZES)(COSINES, LABELS)
+    loss = build_loss(TrialSpec(), SIZES, 1)(COSINES, LABELS)
 
     expected = -torch.log_softmax(COSINES, 1)[torch.arange(4), LABELS].mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_balanced_softmax_equals_its_formula():
-    loss = build_loss(TrialSpec(loss="balanced-softmax"), SIZES)(COSINES, LABELS)
+    loss = build_loss(TrialSpec(loss="balanced-softmax", sampler="instance"), SIZES, 1)(COSINES, LABELS)
 
     total = 0.0
     for row, label in zip(COSINES.tolist(), LABELS.tolist(), strict=True):
@@ -64,23 +67,54 @@ def test_balanced_softmax_equals_its_formula():
 
 @pytest.mark.parametrize("tau", [0.0, 0.7, 2.0])
 def test_logit_adjustment_equals_its_formula(tau):
-    loss = build_loss(TrialSpec(loss="logit-adjustment", logit_tau=tau), SIZES)(COSINES, LABELS)
+    loss = build_loss(TrialSpec(loss="logit-adjustment", logit_tau=tau, sampler="instance"), SIZES, 1)(COSINES, LABELS)
 
     adjusted = COSINES.double() + tau * torch.tensor([math.log(size / 117) for size in SIZES])
     assert loss.item() == pytest.approx(functional.cross_entropy(adjusted, LABELS).item(), rel=1e-6)
 
 
-def test_balanced_softmax_is_logit_adjustment_at_tau_1():
+@pytest.mark.parametrize("sampler", ["instance", "square-root"])
+def test_balanced_softmax_is_logit_adjustment_at_tau_1(sampler):
     balanced, adjusted = (
-        build_loss(TrialSpec(loss=name), SIZES)(COSINES, LABELS) for name in ("balanced-softmax", "logit-adjustment")
+        build_loss(TrialSpec(loss=name, sampler=sampler, class_weights="inverse"), SIZES, 1)(COSINES, LABELS)
+        for name in ("balanced-softmax", "logit-adjustment")
     )
 
     assert torch.equal(balanced, adjusted)
 
 
+def best_answer(loss, labels):
+    """Return the P(y|x), the same for every image, that minimises the loss over all labels."""
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logits], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        value = loss(logits.expand(len(labels), 3).float(), labels)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    return torch.softmax(logits.detach(), 0).tolist()
+
+
+@pytest.mark.parametrize("name", ["balanced-softmax", "logit-adjustment"])
+@pytest.mark.parametrize("weights", ["none", "inverse", "effective-number"])
+@pytest.mark.parametrize("sampler", get_args(Sampler))
+def test_where_images_say_nothing_the_best_answer_is_uniform_under_every_sampler_and_weights(sampler, weights, name):
+    sizes = np.array([1000, 100, 10])
+    labels = np.repeat(np.arange(3), sizes)
+    fields = {"loss": name, "sampler": sampler, "class_weights": weights, "effective_beta": 0.99}
+    for epoch in (2, 3):
+        specs = [TrialSpec(**fields, epochs=4, switch_epoch=1, seed=seed) for seed in range(20)]
+        visited = np.concatenate([labels[epoch_rows(spec, labels, sizes, epoch)] for spec in specs])
+        answer = best_answer(build_loss(specs[0], sizes, epoch), torch.from_numpy(visited))
+        assert answer == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
 def test_focal_equals_its_formula(gamma):
-    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES)(COSINES, LABELS)
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES, 1)(COSINES, LABELS)
 
     right = torch.softmax(COSINES.double(), 1)[torch.arange(4), LABELS]
     expected = -((1 - right) ** gamma * right.log()).mean()
@@ -88,7 +122,7 @@ def test_focal_equals_its_formula(gamma):
 
 
 def test_focal_at_gamma_0_is_cross_entropy():
-    loss = build_loss(TrialSpec(loss="focal", focal_gamma=0), SIZES)(COSINES, LABELS)
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=0), SIZES, 1)(COSINES, LABELS)
 
     assert loss.item() == pytest.approx(functional.cross_entropy(COSINES, LABELS).item(), rel=1e-6)
 
@@ -97,7 +131,7 @@ def test_focal_at_gamma_0_is_cross_entropy():
 def test_focal_of_a_certain_answer_is_0_with_a_gradient_of_0(gamma):
     logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
 
-    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES)(logits, torch.tensor([0]))
+    loss = build_loss(TrialSpec(loss="focal", focal_gamma=gamma), SIZES, 1)(logits, torch.tensor([0]))
     loss.backward()
 
     assert loss.item() == 0 and not logits.grad.any()
@@ -105,9 +139,7 @@ def test_focal_of_a_certain_answer_is_0_with_a_gradient_of_0(gamma):
 
 @pytest.mark.parametrize("name", ["balanced-softmax", "logit-adjustment", "ldam"])
 def test_a_class_without_images_counts_as_one_of_one_image(name):
-    without, with_one = (
-        build_loss(TrialSpec(loss=name), np.array([100, 16, size]))(COSINES, torch.tensor([0, 1, 0, 1]))
-        for size in (0, 1)
-    )
+    spec, labels = TrialSpec(loss=name, sampler="instance"), torch.tensor([0, 1, 0, 1])
+    without, with_one = (build_loss(spec, np.array([100, 16, size]), 1)(COSINES, labels) for size in (0, 1))
 
     assert torch.equal(without, with_one) and without.isfinite()

@@ -38,7 +38,7 @@ def drawn(spec, epoch=2):
 
 
 def test_each_sample_is_blended_with_its_partner_of_the_same_batch():
-    inputs, _ = blended(spec_of(), build_loss(spec_of(), SIZES))
+    inputs, _ = blended(spec_of(), build_loss(spec_of(), SIZES, 2))
 
     shares, partners = drawn(spec_of())
     for sample, (share, partner) in enumerate(zip(shares, partners, strict=True)):
@@ -47,10 +47,10 @@ def test_each_sample_is_blended_with_its_partner_of_the_same_batch():
     assert np.array_equal(partners // BATCH, np.arange(COUNT) // BATCH)
 
 
-@pytest.mark.parametrize("weights", [None, np.array([0.2, 0.8, 2.0])])
+@pytest.mark.parametrize("weights", ["none", "inverse"])
 @pytest.mark.parametrize("name", ["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"])
 def test_the_loss_is_blended_as_the_inputs_are(name, weights):
-    loss = build_loss(spec_of(loss=name), SIZES, weights=weights)
+    loss = build_loss(spec_of(loss=name, class_weights=weights), SIZES, 2)
 
     _, losses = blended(spec_of(loss=name), loss)
 
@@ -64,7 +64,7 @@ def test_the_loss_is_blended_as_the_inputs_are(name, weights):
 
 def test_lambda_follows_its_beta_distribution():
     ones, zeros = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    spec, loss = short_spec(batch_size=2, mixup_alpha=0.4), build_loss(spec_of(), SIZES)
+    spec, loss = short_spec(batch_size=2, mixup_alpha=0.4), build_loss(spec_of(), SIZES, 2)
     blend = epoch_mixup(spec, 1, 8000)
     pairs = [blend(torch.cat([ones, zeros]), loss, start)[0].flatten().tolist() for start in range(0, 8000, 2)]
     shares = [pair[0] for pair in pairs if pair[1] > 0]  # half of the batches: the partner is the other one
@@ -76,7 +76,7 @@ def test_lambda_follows_its_beta_distribution():
 
 def test_without_alpha_inputs_and_loss_are_the_very_same():
     spec = short_spec(batch_size=BATCH)
-    loss = build_loss(spec, SIZES)
+    loss = build_loss(spec, SIZES, 2)
 
     inputs, same = epoch_mixup(spec, 1, COUNT)(INPUTS, loss, 0)
 
@@ -84,7 +84,7 @@ def test_without_alpha_inputs_and_loss_are_the_very_same():
 
 
 def test_every_epoch_has_choices_of_its_own():
-    spec, loss = spec_of(), build_loss(spec_of(), SIZES)
+    spec, loss = spec_of(), build_loss(spec_of(), SIZES, 2)
     first, again, other = (blended(spec, loss, epoch)[0] for epoch in (1, 1, 2))
 
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -153,7 +153,7 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
 
 
 def test_averages_and_blends_go_on_from_a_shared_prefix_as_they_would_alone(digits, tmp_path, store):
-    fields = {"epochs": 3, "ema_decay": 0.9, "mixup_alpha": 0.4, "class_weights": "inverse"}
+    fields = {"epochs": 3, "ema_decay": 0.9, "mixup_alpha": 0.4, "class_weights": "inverse", "loss": "balanced-softmax"}
     staged(spec_of(**fields), digits, tmp_path / "0", store)
     spec = spec_of(**fields | {"class_weights": "effective-number", "sampler": "progressively-balanced"})
     alone = whole(spec, digits, tmp_path / "alone")

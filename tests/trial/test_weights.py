@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,14 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from gitdist.spec import TrialSpec
+from gitdist.spec.trial import Sampler
 from gitdist.trial.losses import build_loss
-from gitdist.trial.weights import class_weights
+from gitdist.trial.weights import class_priors, class_weights
 from tests.trial.toys import short_spec, whole
 
-SIZES = np.array([400, 0, 90, 10])
+SIZES, FULL = np.array([400, 0, 90, 10]), np.array([400, 90, 10])
 LOGITS = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 2, 3] * 10)
-WEIGHTS = np.array([0.1, 0.0, 0.9, 3.0])
 
 
 def weights_of(kind, beta=0.99):
@@ -47,15 +49,45 @@ def test_deferred_weights_begin_after_the_switch(deferred, first):
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"])
 def test_every_loss_is_weighted_as_torchs_cross_entropy_is(loss):
-    spec = TrialSpec(loss=loss)
-    single = build_loss(spec, SIZES)
-    values = [single(LOGITS[i : i + 1], LABELS[i : i + 1]).item() for i in range(30)]
+    spec = TrialSpec(loss=loss, class_weights="inverse")
+    loss_of, weights = build_loss(spec, SIZES, 1), class_weights(spec, SIZES, 1)
+    values = [loss_of(LOGITS[i : i + 1], LABELS[i : i + 1]).item() for i in range(30)]
 
-    weighted = build_loss(spec, SIZES, weights=WEIGHTS)(LOGITS, LABELS)
+    weighted = loss_of(LOGITS, LABELS)
 
-    assert weighted.item() == pytest.approx(np.average(values, weights=WEIGHTS[LABELS.numpy()]), rel=1e-5)
+    assert weighted.item() == pytest.approx(np.average(values, weights=weights[LABELS.numpy()]), rel=1e-5)
     if loss == "cross-entropy":
-        assert torch.equal(weighted, functional.cross_entropy(LOGITS, LABELS, weight=torch.tensor(WEIGHTS).float()))
+        assert torch.equal(weighted, functional.cross_entropy(LOGITS, LABELS, weight=torch.tensor(weights).float()))
+
+
+@pytest.mark.parametrize("sampler", get_args(Sampler))
+def test_before_the_switch_the_priors_are_the_classes_shares_of_the_images_to_the_bit(sampler):
+    spec = TrialSpec(sampler=sampler, class_weights="inverse", switch_epoch=2)
+
+    for epoch in (1, 2):
+        assert np.array_equal(class_priors(spec, FULL, epoch), FULL / FULL.sum())
+
+
+@pytest.mark.parametrize(
+    ("fields", "epoch", "shares"),
+    [
+        ({"sampler": "instance"}, 4, [400, 90, 10]),
+        ({"sampler": "class-balanced"}, 3, [1, 1, 1]),
+        ({"sampler": "instance", "class_weights": "inverse"}, 3, [1, 1, 1]),
+        ({"sampler": "class-balanced", "class_weights": "inverse"}, 3, [1 / 400, 1 / 90, 1 / 10]),
+        ({"class_weights": "inverse", "weights_deferred": False}, 2, [1, 1, 1]),
+        ({"sampler": "progressively-balanced"}, 3, [0.5 * n / 500 + 0.5 / 3 for n in (400, 90, 10)]),
+        (
+            {"sampler": "square-root", "class_weights": "effective-number", "effective_beta": 0.99},
+            4,
+            [n**0.5 / (1 - 0.99**n) for n in (400, 90, 10)],
+        ),
+    ],
+)
+def test_priors_are_proportional_to_what_is_drawn_times_its_weight(fields, epoch, shares):
+    priors = class_priors(TrialSpec(epochs=4, switch_epoch=2, **fields), FULL, epoch)
+
+    assert priors == pytest.approx(np.array(shares) / sum(shares), rel=1e-12)
 
 
 def test_weights_change_training_once_they_have_begun(digits, tmp_path):
