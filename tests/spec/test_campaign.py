@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -6,6 +8,7 @@ from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan, load_study, override_plan, parse_plan
 
+STUDIES = Path(__file__).parents[2] / "studies"
 FILE = {
     "name": "figure",
     "title": "A figure",
@@ -101,3 +104,11 @@ def test_a_command_for_one_study_refuses_a_matrix_and_says_how_to_take_one(tmp_p
         load_study(write(tmp_path))
     assert "\n" not in str(caught.value)
     assert load_study(write(tmp_path), ["matrix=null", "data.version=3"]).data.version == 3
+
+
+def test_the_method_table_crops_and_flips_no_traffic_signs():
+    plan = load_plan(STUDIES / "table_methods.yaml", (), "paper")
+    assert isinstance(plan, Campaign)
+    specs = [member.spec for member in plan.members]
+    placed = {spec.data.source: (spec.trial.crop_padding, spec.trial.flip) for spec in specs}
+    assert placed == {"cifar-10": (4, True), "cifar-100": (4, True), "gtsrb": (0, False)}
