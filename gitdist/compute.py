@@ -69,3 +69,18 @@ def set_threads(num_cpus: float) -> int:
     threads = max(1, min(int(num_cpus), os.cpu_count() or 1))
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_to_share(num_cpus: float, num_gpus: float) -> None:
+    """Bind this process to its share of the machine: threads of the processor, and of a card its part of the memory.
+
+    Ray's shares are bookkeeping only: without this, processes on one card could take each other's memory, and the one
+    that comes last would fail. Call it before anything is allocated.
+
+    Args:
+        num_cpus: see ``set_threads``.
+        num_gpus: below 1, the part of one card's memory that this process may allocate; more = all of its cards.
+    """
+    set_threads(num_cpus)
+    if 0 < num_gpus < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(num_gpus)

@@ -19,7 +19,8 @@ from gitdist.generator.artefact import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, Share
 from gitdist.stream.launch import launch_stream
-from gitdist.study.cluster import connected, find_room
+from gitdist.study.cluster import cluster_nodes, connected
+from gitdist.study.placement import find_room
 
 NUM_READERS = (1, 2, 4, 8)
 _ROUND_S = 6.0  # a side's turn takes about so long, within so many blocks of each class:
@@ -119,8 +120,9 @@ def _served(
     stack.enter_context(connected("local", ResourcesSpec(server=share), 3))
     sides = {}
     for num_servers in numbers_with_room(share):
-        config = setting.server_config(servers=num_servers, window_mb=_WINDOW_MB)
-        handle = stack.enter_context(launch_stream(f"bench-{num_servers}", config, loaded_share(share, num_servers)))
+        config = setting.server_config(window_mb=_WINDOW_MB)
+        launched = launch_stream(f"bench-{num_servers}", config, loaded_share(share, num_servers), num_servers)
+        handle = stack.enter_context(launched)
         most = max(NUM_READERS) if num_servers == 1 else 1
         setting.say(f"starting {num_servers} server(s) and {most} reader(s)")
         classes = setting.dataset.num_classes
@@ -145,10 +147,11 @@ def numbers_with_room(share: Share) -> tuple[int, ...]:
     Raises:
         StudyError: not even one fits.
     """
-    find_room(ResourcesSpec(server=share), 1)
+    nodes = cluster_nodes()
+    find_room(nodes, ResourcesSpec(server=share), 1)
     if share.gpu:
         with suppress(StudyError):
-            find_room(ResourcesSpec(server=share), 2)
+            find_room(nodes, ResourcesSpec(server=share), 2)
             return 1, 2
         return (1,)
     return (1, 2) if 2 * max(1.0, share.cpu) <= len(os.sched_getaffinity(0)) else (1,)

@@ -99,7 +99,7 @@ class HopReader:
 def measure(setting: Setting) -> Measurement:
     """Measure milliseconds a batch of 64 draws and MB per second, for 1 and 4 readers at once."""
     spec = setting.spec
-    stream = spec.stream.model_copy(update={"servers": 1, "lookahead": min(spec.stream.lookahead, _PORTION)})
+    stream = spec.stream.model_copy(update={"lookahead": min(spec.stream.lookahead, _PORTION)})
     config = ServerConfig(
         dataset=setting.dataset.directory, generator=IdentitySpec(), artefact=None, stream=stream, device="cpu"
     )

@@ -104,7 +104,6 @@ GENERATOR_KINDS: tuple[str, ...] = tuple(
 class StreamSpec(Spec):
     """The stream of augmentations that all trials read."""
 
-    servers: Positive = 1
     block_size: Positive = 64  # draws of one class in a block: generated, stored and sent as one
     lookahead: Positive = 2  # blocks a trial asks for ahead of its cursor, per class
     window_mb: Positive | None = None  # blocks kept in memory for the trials to come; None = as many as is safe

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -31,10 +31,18 @@ class Share(Spec):
 class ResourcesSpec(Spec):
     """Who gets what. torch threads of a process = its whole CPUs, at least one."""
 
-    trial: Share = Share()
+    servers: Positive = 1  # that generate for all trials
     server: Share = Share()
+    trial: Share = Share()
     training: Share = Share(cpu=2)  # of the generator; nothing else runs meanwhile
-    max_concurrent: Positive | None = None  # trials at once; None = as many as fit
+    max_concurrent: Positive | Literal["auto"] = "auto"  # trials at once; auto = as many as fit
+    autoscaling: bool = False  # the cluster adds nodes by itself: what has no room yet is waited for, not refused
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "ResourcesSpec":
+        if self.autoscaling and self.max_concurrent == "auto":
+            raise ValueError("autoscaling needs max_concurrent, the number of trials that the cluster may grow for")
+        return self
 
 
 class TrackingSpec(Spec):

@@ -6,6 +6,7 @@ with its owner or its node is reported to the router and asked for again, and so
 before it was asked for; an exception in the making of a block is the answer to everyone who asked before it came.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _AHEAD = 32  # blocks of each lane that are fetched beyond the requested ones wh
 _AHEAD_BYTES = 64 * 2**20  # and at most so much of all lanes
 _SETTLE_S = 0.005  # blocks that exist arrive together within this time
 _ROUND_S = 0.1  # new requests wait at most so long for blocks that are being made
+_RENEW_S = 5.0  # without a block, the router is asked whether another server makes them by now
 
 
 class Fetcher:
@@ -37,6 +39,7 @@ class Fetcher:
         self._delivery = connection.patience()  # not that of calls: a router may answer while blocks get lost
         self._found: dict[BlockKey, Found[ObjectRef[Any]]] = {}  # of blocks that are yet to arrive
         self._known_to: dict[Lane, int] = {}  # of each lane in use, the first block never heard of
+        self._news_at = time.monotonic()
         self.layout: Layout = self._connection.call("stats").layout
 
     def fetch(self, keys: Sequence[BlockKey], positions: Mapping[Lane, int]) -> dict[BlockKey, Block | StreamError]:
@@ -52,8 +55,13 @@ class Fetcher:
             outcomes = {found.key: block for found, block in zip(ended, ray.get(arrived), strict=True)}
         except RayError:
             outcomes = self._sort_out(ended)
+        now = time.monotonic()
         if outcomes:
             self._delivery.renew()
+            self._news_at = now
+        elif now - self._news_at > _RENEW_S:
+            self._forget_references()
+            self._news_at = now
         return outcomes
 
     def _ask(self, keys: list[BlockKey], positions: Mapping[Lane, int]) -> None:
@@ -85,10 +93,13 @@ class Fetcher:
                 trouble = error
         self._connection.call("lost", lost)
         if trouble is not None:
-            self._found.clear()
-            self._known_to.clear()
+            self._forget_references()
             self._delivery.endure(trouble)
         return outcomes
+
+    def _forget_references(self) -> None:
+        self._found.clear()
+        self._known_to.clear()
 
 
 def _wait(references: "list[ObjectRef[Any]]") -> "list[ObjectRef[Any]]":

@@ -1,17 +1,22 @@
 """Starting and ending a study's stream: one router and its generator servers, as named Ray actors.
 
-    launch_stream -> server-0 .. server-n (load data set and generator) -> router (knows the servers) -> StreamHandle
+    launch_stream -> room for all servers, on as many nodes as there are -> server-0 .. server-n (load data set and
+    generator) -> router (knows the servers) -> StreamHandle
 
 ``launch_stream`` waits until every server has loaded; what fails there ends the launch with the cause.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
+from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from gitdist.errors import StreamError
 from gitdist.spec import Share
@@ -22,6 +27,7 @@ from gitdist.stream.routing import safe_window
 from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
+_LOOK_S, _TELL_S = 5.0, 60.0  # while there is no room
 _SERVER_TASK_RETRIES = 3  # a block that kills its server every time must fail, not keep its readers waiting for ever
 
 
@@ -36,14 +42,22 @@ class StreamHandle:
         note: what its user should know; empty where all is as asked.
     """
 
-    def __init__(self, router_name: str, router: Any, servers: list[Any], server: ServerStats, note: str) -> None:
+    def __init__(
+        self,
+        router_name: str,
+        router: Any,
+        servers: list[Any],
+        places: PlacementGroup,
+        server: ServerStats,
+        note: str,
+    ) -> None:
         """Hold the actors of a stream that is up; ``server`` is what each server says of itself."""
         self.router_name, self.note = router_name, note
         self.layout: Layout = server.layout
         self.draws: Mapping[str, Any] = server.draws
         self.block_key: str = server.block_key
         self._router = router
-        self._servers = servers
+        self._servers, self._places = servers, places
         self._asked: list[Any] = []  # answers of the servers that are to come
 
     def __enter__(self) -> Self:
@@ -103,44 +117,79 @@ class StreamHandle:
     def shutdown(self) -> None:
         """End router and servers; clients that still wait get a StreamError."""
         _end([self._router, *self._servers])
+        remove_placement_group(self._places)
 
 
-def launch_stream(study: str, config: ServerConfig, share: Share, start_limit_s: float = 600.0) -> StreamHandle:
+def launch_stream(
+    study: str,
+    config: ServerConfig,
+    share: Share,
+    num_servers: int = 1,
+    *,
+    on_wait: Callable[[float], None] | None = None,
+    start_limit_s: float = 600.0,
+) -> StreamHandle:
     """Start a study's stream and return when it can deliver.
+
+    The servers are spread over the nodes. Room for all of them is waited for as long as it takes: other work may end,
+    and a cluster may add nodes.
 
     Args:
         study: the study's name, which names the actors ``gitdist-STUDY-router`` and ``gitdist-STUDY-server-0``.
-        config: what the servers load; ``config.stream`` says how many there are and how much is kept.
+        config: what the servers load; ``config.stream`` says how much is kept.
         share: what each server takes of the cluster; the router takes nothing.
-        start_limit_s: time within which all servers must have found a place and loaded.
+        num_servers: how many there are.
+        on_wait: told now and then for how many seconds there has been no room.
+        start_limit_s: time within which all servers must have loaded once there is room.
 
     Raises:
         StreamError: a server did not start, or not all of them compute in the same way.
     """
-    names = [f"gitdist-{study}-server-{index}" for index in range(config.stream.servers)]
+    names = [f"gitdist-{study}-server-{index}" for index in range(num_servers)]
+    places = placement_group([_bundle(share)] * num_servers, strategy="SPREAD")
     servers: list[Any] = []
     try:
-        for name in names:
-            servers.append(_start_server(name, config, share))
+        _await_room(places, on_wait)
+        for index, name in enumerate(names):
+            servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(places, index)))
         stats: list[ServerStats] = ray.get([server.stats.remote() for server in servers], timeout=start_limit_s)
         _check_alike(stats)
         window_bytes, note = _window(config.stream.window_mb, servers)
         router_name = f"gitdist-{study}-router"
-        router_actor = ray.remote(num_cpus=0)(Router).options(name=router_name, **_RESTARTING)
-        router = router_actor.remote(names, stats[0].layout, window_bytes)
-    except (RayError, ValueError) as error:
+        router = _start_router(router_name, names, stats[0].layout, window_bytes)
+    except BaseException as error:
         _end(servers)
-        raise stream_error(f"start {config.stream.servers} server(s) of {share.cpu:g} CPUs each", error) from error
-    except StreamError:
-        _end(servers)
+        remove_placement_group(places)
+        if isinstance(error, RayError | ValueError):
+            raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
         raise
-    return StreamHandle(router_name, router, servers, stats[0], note)
+    return StreamHandle(router_name, router, servers, places, stats[0], note)
 
 
-def _start_server(name: str, config: ServerConfig, share: Share) -> Any:
+def _bundle(share: Share) -> dict[str, float]:
+    return {"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}
+
+
+def _await_room(places: PlacementGroup, on_wait: Callable[[float], None] | None) -> None:
+    started = told = time.monotonic()
+    while not places.wait(_LOOK_S):
+        now = time.monotonic()
+        if on_wait and (now - told > _TELL_S or told == started):
+            told = now
+            on_wait(now - started)
+
+
+def _start_server(name: str, config: ServerConfig, share: Share, place: PlacementGroupSchedulingStrategy) -> Any:
     actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
-    return actor.options(name=name, **options).remote(config, share.cpu)
+    return actor.options(name=name, scheduling_strategy=place, **options).remote(config, share)
+
+
+def _start_router(name: str, servers: list[str], layout: Layout, window_bytes: int) -> Any:
+    """Start the router where the driver is: the blocks that it knows of are lost with its node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0)(Router).options(name=name, scheduling_strategy=here, **_RESTARTING)
+    return actor.remote(servers, layout, window_bytes)
 
 
 def _check_alike(stats: list[ServerStats]) -> None:
@@ -149,7 +198,7 @@ def _check_alike(stats: list[ServerStats]) -> None:
     if len(kinds) > 1:
         raise StreamError(
             f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "
-            "set stream.precision, or lower stream.servers until nodes of one kind hold them"
+            "set stream.precision, or lower resources.servers until nodes of one kind hold them"
         )
 
 

@@ -8,11 +8,13 @@
 Nobody waits in here: a reference is handed out before its block exists, and clients wait for the reference itself.
 Images never pass through: they go from the server's object store to the client's. At most what clients asked for is
 outstanding, and each client asks a bounded number of blocks ahead. Blocks that are made ahead do not pile up before
-those that somebody waits for: at most two a server are outstanding when one is given out.
+those that somebody waits for: at most two a server are outstanding when one is given out. What a server has yet to make
+when its process or node is gone is made by another one; it answers with the same bytes.
 """
 
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +24,8 @@ from ray import ObjectRef
 
 from gitdist.stream.keys import BlockKey, Layout, Span
 from gitdist.stream.routing import Found, Prepared, Window, blocks_within, choose_server, num_to_prepare
+
+_LOOK_S = 2.0  # between two looks at which servers live, while blocks are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class Router:
         self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, layout))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
+        self._absent: set[int] = set()
+        self._looked = time.monotonic()
         self._given_out: set[BlockKey] = set()
         self._calls = 0
         self._blocks = 0
@@ -109,7 +115,7 @@ class Router:
         self._settle()
         there: list[BlockKey] = []
         making: list[ObjectRef[Any]] = []
-        room = num_to_prepare(self._outstanding, len(self._window), self._window.capacity)
+        room = num_to_prepare(self._outstanding, len(self._absent), len(self._window), self._window.capacity)
         for key in keys:
             if key in self._tasks:
                 making.append(self._tasks[key].reference)
@@ -159,7 +165,7 @@ class Router:
         return task.reference if task else self._window.get(key)
 
     def _make(self, key: BlockKey) -> "ObjectRef[Any]":
-        server = choose_server(self._outstanding, key.class_index)
+        server = choose_server(self._outstanding, self._absent, key.class_index)
         reference: ObjectRef[Any] = self._servers[server].make.remote(key)
         self._tasks[key] = _Task(reference, server)
         self._outstanding[server] += 1
@@ -174,7 +180,7 @@ class Router:
         self._window.drop(key)
 
     def _settle(self) -> None:
-        """Move the blocks whose making has ended into the window."""
+        """Move the blocks whose making has ended into the window, and forget those whose server is gone."""
         if not self._tasks:
             return
         keys = {task.reference: key for key, task in self._tasks.items()}
@@ -184,3 +190,19 @@ class Router:
             self._forget(key)
             self._window.put(key, reference)
         self._blocks += len(ended)
+        if time.monotonic() - self._looked > _LOOK_S:
+            self._look()
+
+    def _look(self) -> None:
+        """Find out which servers are gone for now, and take from those what others can make meanwhile."""
+        self._looked = time.monotonic()
+        self._absent = {place for place, server in enumerate(self._servers) if not _is_alive(server)}
+        if len(self._absent) < len(self._servers):
+            for key in [key for key, task in self._tasks.items() if task.server in self._absent]:
+                self._forget(key)
+
+
+def _is_alive(server: Any) -> bool:
+    """Tell what Ray knows; that a node is gone it notices after some ten seconds."""
+    known = ray._private.state.actors(server._actor_id.hex())
+    return bool(known) and known["State"] == "ALIVE"

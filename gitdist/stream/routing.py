@@ -1,7 +1,7 @@
 """The router's decisions, without Ray: which server makes a block, which references are kept, what is made ahead."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from gitdist.stream.keys import BlockKey, Layout
@@ -42,30 +42,35 @@ class Prepared(NamedTuple, Generic[Reference]):
     full: bool
 
 
-def choose_server(outstanding: Sequence[int], class_index: int) -> int:
-    """Return the server that makes the next block: the least loaded one.
+def choose_server(outstanding: Sequence[int], absent: Container[int], class_index: int) -> int:
+    """Return the server that makes the next block: the least loaded one of those that are there, if any is.
 
     Among equals it is the first from ``class_index % servers`` on, so that on idle servers a class meets the
     server that already has its content codes.
 
     Args:
         outstanding: blocks that each server has yet to make.
+        absent: servers whose process or node is gone for now.
         class_index: class of the block.
     """
     num_servers = len(outstanding)
-    return min(range(num_servers), key=lambda server: (outstanding[server], (server - class_index) % num_servers))
+    return min(
+        range(num_servers),
+        key=lambda server: (server in absent, outstanding[server], (server - class_index) % num_servers),
+    )
 
 
-def num_to_prepare(outstanding: Sequence[int], num_kept: int, capacity: int) -> int:
+def num_to_prepare(outstanding: Sequence[int], num_absent: int, num_kept: int, capacity: int) -> int:
     """Return how many blocks may be made now that nobody waits for: few, and none that pushes another one out.
 
     Args:
         outstanding: blocks that each server has yet to make, whoever asked for them.
+        num_absent: servers that are gone for now.
         num_kept: blocks in the window.
         capacity: of the window, in blocks.
     """
     busy = sum(outstanding)
-    return max(0, min(_AHEAD_PER_SERVER * len(outstanding) - busy, capacity - num_kept - busy))
+    return max(0, min(_AHEAD_PER_SERVER * (len(outstanding) - num_absent) - busy, capacity - num_kept - busy))
 
 
 def blocks_within(num_bytes: int, layout: Layout) -> int:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.compute import Compute, set_threads
+from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
-from gitdist.spec import GeneratorSpec, StreamSpec
+from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
@@ -93,9 +93,9 @@ class GeneratorServer:
     Data set and generator are loaded by the first call, so that a failure to load reaches a caller.
     """
 
-    def __init__(self, config: ServerConfig, num_cpus: float) -> None:
-        """Take the server's share of the processor; its cores bound torch's threads."""
-        set_threads(num_cpus)
+    def __init__(self, config: ServerConfig, share: Share) -> None:
+        """Keep to the server's share of its node."""
+        keep_to_share(share.cpu, share.gpu)
         self._config = config
 
     @cached_property

@@ -1,29 +1,21 @@
-"""Starting or joining Ray, and whether a study fits."""
+"""Starting or joining Ray, and what its nodes offer."""
 
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
 from gitdist.errors import StudyError, first_line
-from gitdist.spec import ResourcesSpec, Share
+from gitdist.spec import ResourcesSpec
 from gitdist.study.interrupts import handlers_kept
+from gitdist.study.placement import Node
 from gitdist.study.watchdog import watched
 
 NAMESPACE = "gitdist"
 _CONNECT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Room:
-    """What the study gets of the cluster: trials at once, and a sentence about it."""
-
-    max_concurrent: int
-    note: str
 
 
 def check_address(address: str | None) -> None:
@@ -79,54 +71,17 @@ def connected(
         ray.shutdown()
 
 
-def find_room(resources: ResourcesSpec, num_servers: int) -> Room:
-    """Return how many trials run at once beside the servers on the connected cluster.
-
-    Raises:
-        StudyError: the servers and one trial do not fit; the message says what is missing.
-    """
-    total = _capacity()
-    fits = []
-    for kind, server, trial in (
-        ("CPU", resources.server.cpu, resources.trial.cpu),
-        ("GPU", resources.server.gpu, resources.trial.gpu),
-    ):
-        have, need = total[kind], num_servers * server + trial
-        if need > have + 1e-6:
-            raise StudyError(
-                f"resources: {num_servers} server(s) of {server:g} {kind} and one trial of {trial:g} need {need:g} "
-                f"{kind}, but the cluster has {have:g}; lower stream.servers or resources"
-            )
-        if trial > 0:
-            fits.append(int((have - num_servers * server + 1e-6) / trial))
-    at_once = min([*fits, resources.max_concurrent or fits[0]])
-    beside = f"beside {num_servers} generator server(s)" if num_servers else "each with a generator of its own"
-    return Room(at_once, f"{at_once} trial(s) at once, {beside}")
-
-
-def check_alone(share: Share, field: Literal["training", "server"], task: str) -> None:
-    """Refuse a task, which runs while nothing else does, that the connected cluster never has room for.
-
-    Args:
-        share: what it takes.
-        field: of ``resources``, which says so.
-        task: what it does: "train the generator".
-
-    Raises:
-        StudyError: it asks for more than there is.
-    """
-    total = _capacity()
-    for kind, need in (("CPU", share.cpu), ("GPU", share.gpu)):
-        if need > total[kind]:
-            raise StudyError(
-                f"resources.{field} asks for {need:g} {kind} to {task}, but the cluster has {total[kind]:g}; "
-                f"lower resources.{field}"
-            )
-
-
-def _capacity() -> dict[str, float]:
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return {kind: total.get(kind, 0.0) for kind in ("CPU", "GPU")}
+def cluster_nodes() -> list[Node]:
+    """Return the living nodes of the connected cluster with all that they offer, whoever uses it now."""
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    addresses = [node["NodeManagerAddress"] for node in alive]
+    nodes = []
+    for place, node in enumerate(alive):
+        same_before = addresses[:place].count(addresses[place])
+        name = addresses[place] + (f" ({same_before + 1})" if same_before else "")
+        resources = node["Resources"]
+        nodes.append(Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))))
+    return nodes
 
 
 def _unreachable(address: str, reason: str) -> StudyError:

@@ -23,7 +23,6 @@ _MAY_CHANGE = (
     "sharing",
     "store",
     "tracking",
-    "stream.servers",
     "stream.window_mb",
     "stream.keep",
     "stream.lookahead",

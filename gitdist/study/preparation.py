@@ -15,14 +15,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gitdist.compute import Compute, set_threads
+from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StudyError, first_line
 from gitdist.generator.artefact import find_generator, generator_artefact, trains
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
-from gitdist.spec import GeneratorSpec, Share
+from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
 from gitdist.store import Store
-from gitdist.study.cluster import check_alone
+from gitdist.study.cluster import cluster_nodes
+from gitdist.study.placement import check_alone
 from gitdist.study.remote import for_the_user
 
 _PAST_STEPS = 200  # of a generator found in the store
@@ -42,15 +43,19 @@ class TrainedGenerator:
 
 
 def obtain_generator(
-    spec: GeneratorSpec, dataset: Dataset, store: Store, share: Share, on_step: Callable[[TrainingStep], None]
+    spec: GeneratorSpec,
+    dataset: Dataset,
+    store: Store,
+    resources: ResourcesSpec,
+    on_step: Callable[[TrainingStep], None],
 ) -> TrainedGenerator:
-    """Return the generator: out of the store, trained on the cluster with ``share`` of it, or at hand already.
+    """Return the generator: out of the store, trained on the cluster, or at hand already.
 
     Args:
         spec: the generator.
         dataset: what it is trained on.
         store: where trained generators are kept.
-        share: CPUs and GPUs of the training task.
+        resources: its ``training`` says what the training task takes.
         on_step: told of training steps, here on the driver.
 
     Raises:
@@ -59,11 +64,12 @@ def obtain_generator(
     """
     if not trains(spec):
         return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
+    share = resources.training
     started = time.perf_counter()
     found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
         return TrainedGenerator(found, 0.0, past_steps(found))
-    check_alone(share, "training", "train the generator")
+    check_alone(cluster_nodes(), resources, "training", "train the generator")
     # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
     options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
     task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
@@ -124,7 +130,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
 
     def build() -> None:
         try:
-            set_threads(share.cpu)
+            keep_to_share(share.cpu, share.gpu)
             opened = Dataset.open(dataset)
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"

@@ -24,13 +24,14 @@ from gitdist.generator.artefact import generator_name, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
-from gitdist.study.cluster import check_alone, connected, find_room
+from gitdist.study.cluster import cluster_nodes, connected
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
 from gitdist.study.events import Observer, Observers, Outcome, Row
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
+from gitdist.study.placement import check_alone, find_room
 from gitdist.study.preparation import TrainedGenerator, obtain_generator, settle_generator
 from gitdist.study.recall import GENERATOR, study_tags
 from gitdist.study.remote import result_of
@@ -90,11 +91,12 @@ class StudySession:
 
     def _work(self, address: str | None) -> dict[str, Any]:
         spec = self._spec
-        num_servers = spec.stream.servers if spec.sharing.stream else 0
+        num_servers = spec.resources.servers if spec.sharing.stream else 0
         with connected(address, spec.resources, num_servers, self._ray_died):
-            room = find_room(spec.resources, num_servers)
+            nodes = cluster_nodes()
+            room = find_room(nodes, spec.resources, num_servers)
             if not num_servers and self._dataset.nuisance == "none":
-                check_alone(spec.resources.server, "server", "transform the images that eKLD is measured on")
+                check_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
             generator = self._obtain_generator()
             if not spec.search.total:
                 return write_summary(self._paths, spec, self._ledger)
@@ -151,7 +153,7 @@ class StudySession:
             self._tracker.generator_stepped([step])
 
         try:
-            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources.training, on_step)
+            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step)
             name = generator_name(spec, generator.artefact)
             settle_generator(spec, name, self._ledger.recall(GENERATOR))
             self._draw_samples(generator)

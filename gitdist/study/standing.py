@@ -88,7 +88,7 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
             {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
             for record in ledger.pareto()
         ],
-        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, spec.resources.max_concurrent),
+        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
         trials=trials,
     )
@@ -100,9 +100,7 @@ def present_owner(ledger: Ledger) -> Owner | None:
     return alive[0] if alive else None
 
 
-def time_left(
-    trials: Sequence[TrialStanding], num_to_come: int, epochs: int, max_concurrent: int | None
-) -> float | None:
+def time_left(trials: Sequence[TrialStanding], num_to_come: int, epochs: int, max_concurrent: int) -> float | None:
     """Estimate the seconds until all trials have ended; None before the first epoch of any.
 
     Epochs still to do, at the mean seconds of the epochs done, shared by as many trials as run now. A trial to come is
@@ -113,7 +111,7 @@ def time_left(
         trials: those that exist, the baseline among them.
         num_to_come: how many do not exist yet.
         epochs: of a whole trial.
-        max_concurrent: trials at once where none runs; None = one.
+        max_concurrent: trials at once where none runs.
     """
     timed = [trial for trial in trials if trial.seconds is not None]
     done = sum(trial.epoch for trial in timed)
@@ -127,7 +125,7 @@ def time_left(
     shared = max((trial.shared for trial in trials), default=0)
     to_do = max(0, num_to_come) * max(0.0, usual - shared)
     to_do += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
-    return epoch_s * to_do / max(1, running or max_concurrent or 1)
+    return epoch_s * to_do / max(1, running or max_concurrent)
 
 
 def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
@@ -167,3 +165,8 @@ def _trial(
         seconds=seconds_of(rows) / len(rows) if rows else None,
         shared=shared.epochs if shared else 0,
     )
+
+
+def _at_once(spec: StudySpec) -> int:
+    bound = spec.resources.max_concurrent
+    return 1 if bound == "auto" else bound

@@ -53,18 +53,25 @@ def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply
     if not study.spec.sharing.stream:
         yield Supply(study, generator, None)
         return
-    with _launched(study, generator, study.spec.stream) as stream:
+    with _launched(study, generator, study.spec.stream, study.spec.resources.servers) as stream:
         yield Supply(study, generator, stream)
 
 
 @contextmanager
-def _launched(study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec) -> Iterator[StreamHandle]:
+def _launched(
+    study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec, num_servers: int
+) -> Iterator[StreamHandle]:
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
     kept = Store(study.store.root, max_bytes=study.store.max_bytes) if spec.keep else None
     config = replace(_server_config(study, generator, share), stream=spec, store=kept)
-    with launch_stream(name, config, share) as stream:
+
+    def on_wait(waited_s: float) -> None:
+        study.lease.check()
+        study.display.say(f"waiting for room for {num_servers} generator server(s), since {waited_s:.0f} s")
+
+    with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
             study.store.use(BLOCKS, stream.block_key)
         if stream.note:
@@ -125,8 +132,8 @@ class Supply(Observer):
         """Lend the shared stream, else one of a single server that is launched for this."""
         if self._stream:
             return nullcontext(self._stream)
-        alone = self._study.spec.stream.model_copy(update={"servers": 1, "keep": False})
-        return _launched(self._study, self._generator, alone)
+        alone = self._study.spec.stream.model_copy(update={"keep": False})
+        return _launched(self._study, self._generator, alone, 1)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Hold the prefix that a trial took, for those that come later; its worker holds it no longer than it runs."""

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gitdist.compute import Compute, set_threads
+from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
 from gitdist.errors import StoreError
-from gitdist.spec import StudySpec, TrialSpec
+from gitdist.spec import Share, StudySpec, TrialSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
@@ -50,6 +50,11 @@ class TrialContext:
     def paths(self) -> StudyPaths:
         """The study's files."""
         return StudyPaths(self.results, self.spec.name)
+
+    @property
+    def share(self) -> Share:
+        """What each trial takes."""
+        return self.spec.resources.trial
 
 
 def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
@@ -84,7 +89,7 @@ def trial_reports(
         noted: last epoch that the ledger knows; completed rows come again from there on, at least the last one.
     """
     directory = context.paths.trial(trial)
-    set_threads(context.spec.resources.trial.cpu)
+    keep_to_share(context.share.cpu, context.share.gpu)
     attempt = None
     try:
         with disk_trouble(directory):
@@ -106,7 +111,7 @@ def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, A
     Raises:
         GitdistError: the trial's files cannot be read or written.
     """
-    set_threads(context.spec.resources.trial.cpu)
+    keep_to_share(context.share.cpu, context.share.gpu)
     attempt = Attempt.begin(context.paths.trial(trial))
     with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
         deque(rows, maxlen=0)
@@ -137,7 +142,7 @@ def evaluate_on_test(
     if found is not None:
         return found
     started = time.perf_counter()
-    set_threads(context.spec.resources.trial.cpu)
+    keep_to_share(context.share.cpu, context.share.gpu)
     spec, dataset, compute = _open(context, trial, params)
     try:
         model = load_classifier(spec, dataset, place.parent, compute)

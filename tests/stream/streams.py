@@ -15,8 +15,8 @@ from gitdist.stream.server import ServerConfig
 _numbers = count()
 
 
-def running(config: ServerConfig) -> StreamHandle:
-    return launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5))
+def running(config: ServerConfig, num_servers: int = 1) -> StreamHandle:
+    return launch_stream(f"test-{next(_numbers)}", config, Share(cpu=0.5), num_servers)
 
 
 @contextmanager

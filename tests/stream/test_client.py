@@ -53,9 +53,9 @@ def config(digits_directory: Path) -> Config:
 @pytest.fixture(scope="module")
 def slow(digits: Dataset, ray_cluster: None) -> Iterator[Slow]:
     """A stream of large blocks: 2000 draws take a server long enough to be met, and killed, in the middle of one."""
-    spec = StreamSpec(block_size=2000, servers=2)
+    spec = StreamSpec(block_size=2000)
     config = ServerConfig(dataset=digits.directory, generator=OracleSpec(), artefact=None, stream=spec)
-    with running(config) as handle:
+    with running(config, 2) as handle:
         yield Slow(handle, config)
 
 
@@ -83,9 +83,9 @@ def test_munit_blocks_equal_local_ones(config: Config, digits: Dataset, tmp_path
     set_threads(1)
     spec = MunitSpec(dim=8, num_res=1, mlp_dim=16, discriminator_dim=8, discriminator_layers=2, steps=2)
     artefact = generator_artefact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
-    munit = config(spec, artefact, servers=2)
+    munit = config(spec, artefact)
     keys = keys_of(range(10), range(3))
-    with running(munit) as handle, connected(handle) as client:
+    with running(munit, 2) as handle, connected(handle) as client:
         client.prefetch(keys[::-1])
         assert_same(client.get(keys), local(munit, keys))
 
@@ -99,8 +99,8 @@ def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> N
         stream = DrawStream(client, 10, 20, 2)
         taken[number] = [stream.take(labels) for labels in batches]
 
-    oracle = config(servers=2)
-    with running(oracle) as handle, connected(handle) as first, connected(handle) as second:
+    oracle = config()
+    with running(oracle, 2) as handle, connected(handle) as first, connected(handle) as second:
         threads = [threading.Thread(target=train, args=pair) for pair in ((first, 0), (second, 1))]
         for thread in threads:
             thread.start()

@@ -154,7 +154,7 @@ def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:
         key(PluginSpec(target="tests.generator.sample_plugins:Shade")),
     ]
     assert len(set(keys)) == len(keys)
-    assert key(servers=2, lookahead=5, window_mb=1, keep=True, per_seed=True) == keys[0]
+    assert key(lookahead=5, window_mb=1, keep=True, per_seed=True) == keys[0]
     assert key(artefact=shutil.copytree(trained, tmp_path / "elsewhere" / "trained")) == keys[3]
 
 

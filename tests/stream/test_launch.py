@@ -25,7 +25,7 @@ def oracle(directory: Path, **stream: int) -> ServerConfig:
 
 @pytest.fixture(scope="module")
 def two_servers(digits_directory: Path, ray_cluster: None) -> Iterator[StreamHandle]:
-    handle = launch_stream("two", oracle(digits_directory, servers=2, window_mb=10**6), Share(cpu=0.5))
+    handle = launch_stream("two", oracle(digits_directory, window_mb=10**6), Share(cpu=0.5), 2)
     yield handle
     handle.shutdown()
 

@@ -36,7 +36,7 @@ def test_each_prepared_block_is_made_once_and_nobody_waits_for_one_then(digits_d
     draws = np.bincount(labels, minlength=10)
     num_blocks = int((-(-draws // 20)).sum())
     with (
-        running(oracle(digits_directory, block_size=20, servers=2)) as handle,
+        running(oracle(digits_directory, block_size=20), 2) as handle,
         connected(handle) as first,
         connected(handle) as second,
     ):
@@ -57,7 +57,7 @@ def test_each_prepared_block_is_made_once_and_nobody_waits_for_one_then(digits_d
 def test_requests_come_first_and_the_plan_goes_on_afterwards(digits_directory: Path) -> None:
     plan, urgent = keys_of(range(10), range(4)), keys_of(range(3), range(50, 52))
     outstanding = []
-    with running(oracle(digits_directory, block_size=1000, servers=2)) as handle, connected(handle) as client:
+    with running(oracle(digits_directory, block_size=1000), 2) as handle, connected(handle) as client:
         client.prepare(plan)
         until(lambda: outstanding.append(sum(router_of(handle).outstanding)) or router_of(handle).blocks >= 6)
         client.get(urgent)
@@ -124,7 +124,7 @@ def test_failure_ahead_of_time_is_no_answer_to_who_asks_later(digits_directory: 
 def test_nothing_of_the_plan_gets_lost_with_a_server_or_the_router(digits_directory: Path) -> None:
     plan = keys_of(range(10), range(4))
     with (
-        running(oracle(digits_directory, block_size=1000, servers=2)) as handle,
+        running(oracle(digits_directory, block_size=1000), 2) as handle,
         connected(handle) as client,
         connected(handle) as other,
     ):

@@ -3,33 +3,39 @@ from gitdist.stream.routing import Window, blocks_within, choose_server, num_to_
 
 
 def test_least_loaded_server_makes_the_block() -> None:
-    assert choose_server([3, 1, 2], class_index=0) == 1
+    assert choose_server([3, 1, 2], (), class_index=0) == 1
 
 
 def test_class_decides_among_equally_loaded_servers() -> None:
-    assert [choose_server([0, 0, 0], class_index) for class_index in range(5)] == [0, 1, 2, 0, 1]
-    assert choose_server([5, 2, 2], class_index=0) == 1
-    assert choose_server([2, 5, 2], class_index=1) == 2
-    assert choose_server([2, 2, 5], class_index=2) == 0
+    assert [choose_server([0, 0, 0], (), class_index) for class_index in range(5)] == [0, 1, 2, 0, 1]
+    assert choose_server([5, 2, 2], (), class_index=0) == 1
+    assert choose_server([2, 5, 2], (), class_index=1) == 2
+    assert choose_server([2, 2, 5], (), class_index=2) == 0
+
+
+def test_what_an_absent_server_would_make_another_one_makes():
+    assert choose_server([0, 3, 2], (0,), class_index=0) == 2
+    assert choose_server([0, 3, 2], (0, 1, 2), class_index=0) == 0  # all are gone: each waits for its own return
 
 
 def test_requests_of_one_class_spread_over_servers_once_each_is_busy() -> None:
     outstanding = [0, 0, 0]
     for _ in range(9):
-        outstanding[choose_server(outstanding, class_index=1)] += 1
+        outstanding[choose_server(outstanding, (), class_index=1)] += 1
     assert outstanding == [3, 3, 3]
 
 
 def test_only_so_much_is_made_ahead_that_a_request_waits_for_two_blocks_a_server() -> None:
-    assert num_to_prepare([0, 0, 0], num_kept=0, capacity=100) == 6
-    assert num_to_prepare([2, 1, 0], num_kept=0, capacity=100) == 3
-    assert num_to_prepare([9, 0, 0], num_kept=0, capacity=100) == 0
+    assert num_to_prepare([0, 0, 0], num_absent=0, num_kept=0, capacity=100) == 6
+    assert num_to_prepare([2, 1, 0], num_absent=0, num_kept=0, capacity=100) == 3
+    assert num_to_prepare([9, 0, 0], num_absent=0, num_kept=0, capacity=100) == 0
+    assert num_to_prepare([1, 0, 0], num_absent=1, num_kept=0, capacity=100) == 3
 
 
 def test_what_is_made_ahead_pushes_nothing_out_of_the_window() -> None:
-    assert num_to_prepare([0, 0], num_kept=97, capacity=100) == 3
-    assert num_to_prepare([1, 0], num_kept=97, capacity=100) == 2
-    assert num_to_prepare([0, 0], num_kept=100, capacity=100) == 0
+    assert num_to_prepare([0, 0], num_absent=0, num_kept=97, capacity=100) == 3
+    assert num_to_prepare([1, 0], num_absent=0, num_kept=97, capacity=100) == 2
+    assert num_to_prepare([0, 0], num_absent=0, num_kept=100, capacity=100) == 0
 
 
 def test_bytes_of_a_window_are_those_that_its_blocks_take_with_their_ballast() -> None:

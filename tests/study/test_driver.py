@@ -44,7 +44,8 @@ def test_the_stored_spec_is_the_resolved_one(paths):
         {"search": {"total": 3}},
         {"resources": {"trial": {"cpu": 4}, "max_concurrent": 2}},
         {"tracking": {"uri": "http://127.0.0.1:5000"}},
-        {"stream": {"servers": 2, "window_mb": 64, "lookahead": 3}},
+        {"stream": {"window_mb": 64, "lookahead": 3}},
+        {"resources": {"servers": 2}},
         {"generator": {"kind": "munit", "checkpoint_every": 7}},
     ],
 )

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.errors import StudyError
 from gitdist.quiet import quieten
 from gitdist.spec import Share, StudySpec
-from gitdist.study.cluster import check_alone
 from gitdist.study.course import MAX_DEATHS, Course
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
@@ -216,12 +214,3 @@ def run_here(train, course: Course, max_concurrent: int = 2) -> None:
     from gitdist.study.execution import run_trials
 
     run_trials(train, course, Share(cpu=1), max_concurrent)
-
-
-def test_what_runs_alone_must_fit_by_itself():
-    check_alone(Share(cpu=4), "server", "transform images")  # all that there is
-    with pytest.raises(StudyError) as refused:
-        check_alone(Share(cpu=4, gpu=1), "server", "transform images")
-    assert str(refused.value) == (
-        "resources.server asks for 1 GPU to transform images, but the cluster has 0; lower resources.server"
-    )
