@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gitdist.compute import Compute, has_bf16_units, set_threads
+from gitdist.compute import Compute, has_bf16_units, keep_to_share, set_threads
 
 
 @pytest.fixture
@@ -37,11 +37,27 @@ def test_threads_are_whole_cores_at_least_one_at_most_all(threads: object, cpus:
     assert set_threads(cpus) == torch.get_num_threads() == expected
 
 
+def test_a_share_without_a_card_binds_threads_alone(threads: object) -> None:
+    keep_to_share(1.9, 0.0)
+    assert torch.get_num_threads() == 1
+
+
 def test_a_thread_that_starts_later_has_the_share_too(threads: object) -> None:
     for cpus in (1e6, 1):
         set_threads(cpus)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
+
+
+@pytest.mark.gpu
+def test_a_part_of_a_card_is_a_bound_on_its_memory(threads: object) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU is visible")
+    keep_to_share(1.0, 0.25)
+    total = torch.cuda.get_device_properties(0).total_memory
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.empty(int(0.3 * total), dtype=torch.uint8, device="cuda")
+    assert torch.empty(int(0.1 * total), dtype=torch.uint8, device="cuda").is_cuda
 
 
 @pytest.mark.gpu

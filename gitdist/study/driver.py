@@ -180,7 +180,17 @@ def _read_whole(paths: StudyPaths) -> dict[str, Any]:
     values = yaml.safe_load(text)
     if not isinstance(values, dict):
         raise ValueError("it holds no fields")
-    return values
+    return _renewed(values)
+
+
+def _renewed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what gitdist 0.4 stored as it is stored now: of fields that may change, two have moved."""
+    stream, resources = dict(values.get("stream") or {}), dict(values.get("resources") or {})
+    if "servers" in stream:
+        resources["servers"] = stream.pop("servers")
+    if "max_concurrent" in resources and resources["max_concurrent"] is None:
+        resources["max_concurrent"] = "auto"
+    return {**values, "stream": stream, "resources": resources}
 
 
 def _ledger_is_inside(paths: StudyPaths) -> bool:

@@ -121,6 +121,16 @@ def test_a_field_of_which_a_changeable_one_is_a_prefix_stays(paths, monkeypatch)
     assert "trial.lr_decay must stay" in refusal_of(paths, spec_with(trial={"lr": 0.3, "lr_decay": 0.2}))
 
 
+def test_fields_of_an_earlier_version_are_read_where_they_stand_now(paths):
+    settle_spec(paths, spec_with(resources={"servers": 3}))
+    values = yaml.safe_load(paths.spec.read_text())
+    del values["resources"]["servers"]
+    values["stream"]["servers"], values["resources"]["max_concurrent"] = 3, None
+    paths.spec.write_text(yaml.safe_dump(values))
+    assert load_stored_spec(paths) == spec_with(resources={"servers": 3})
+    settle_spec(paths, spec_with())
+
+
 def test_the_stored_spec_of_an_earlier_version_takes_the_defaults_of_new_fields(paths):
     settle_spec(paths, spec_with(trial={"epochs": 3}))
     old = yaml.safe_load(paths.spec.read_text())
