@@ -63,6 +63,19 @@ def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, A
     assert "train-small.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "where"),
+    [({"labels": np.arange(12) % 4}, {}, "training"), ({}, {"labels": np.arange(9) % 4}, "test")],
+)
+def test_a_label_without_a_class_is_told_when_classes_are_left_out(
+    tmp_path: Path, train: dict[str, Any], test: dict[str, Any], where: str
+) -> None:
+    spec = write(tmp_path, **train).model_copy(update={"exclude": ["cat"]})
+    np.savez(tmp_path / "test.npz", **arrays(9, **test))
+    with pytest.raises(DataError, match=rf"labels must be 0..2, but the {where} split of .* has 3; count classes"):
+        load_source(spec)
+
+
 @pytest.mark.parametrize("keep", [0, 40, 0.5, 0.99])
 def test_a_truncated_file_is_one_line(tmp_path: Path, keep: float) -> None:
     spec, file = write(tmp_path), tmp_path / "train-small.npz"
