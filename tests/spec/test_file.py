@@ -6,7 +6,7 @@ import yaml
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.campaign import Campaign
-from gitdist.spec.file import dump_study, load_plan, load_study, parse_study, scales
+from gitdist.spec.file import dump_study, load_plan, load_study, parse_study
 from gitdist.spec.trial import vary
 from gitdist.study.space import untried
 
@@ -21,7 +21,7 @@ def write(directory: Path, **fields) -> Path:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_shipped_study_is_valid_at_every_scale_and_its_resolved_copy_means_the_same(path):
-    for scale in scales(path) or [None]:
+    for scale in yaml.safe_load(path.read_text()).get("scale") or [None]:
         plan = load_plan(path, (), scale)
         specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
         for spec in specs:
