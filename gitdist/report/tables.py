@@ -32,7 +32,7 @@ def method_table(panel: Panel) -> Table:
         for line in panel.settings
     ]
     if panel.split == "test":
-        for figure in published_figures(panel.studies[0].spec.data):
+        for figure in published_figures(panel.studies[0].spec.data, panel.classes.sizes):
             values = {"balanced_accuracy": Interval(figure.balanced_accuracy, None, 1)}
             rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
     return Table(
