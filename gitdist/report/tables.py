@@ -74,7 +74,8 @@ def correlation_table(panels: Sequence[Panel]) -> Table | None:
         return None
     return Table(
         name="rank-correlations",
-        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger",
+        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger. "
+        "Mean over replicates [95 % interval]",
         columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
         rows=rows,
     )
