@@ -172,7 +172,7 @@ def _read_trial(
         trial=trial,
         state=outcome.state if outcome else "open",
         params=dict(params),
-        seed=int(params.get(SEED, spec.trial.seed)),
+        seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
         epoch=rows[-1]["epoch"] if rows else 0,
         reason=outcome.reason if outcome else None,
         classes=classes,

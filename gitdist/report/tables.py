@@ -86,17 +86,19 @@ def best_table(study: StudyRecord) -> Table | None:
     chosen = [trial for trial in study.trials if trial.trial.number in study.best and trial.finished]
     if not chosen:
         return None
-    shown = [*([study.baseline] if study.baseline and study.baseline.finished else []), *chosen]
+    baseline = [study.baseline] if study.baseline and study.baseline.finished else []
+    shown = [*baseline, *chosen]
     rows: list[list[Cell]] = []
     for split in ("validation", "test"):
         for name, metric in METRICS.items():
             values = [trial.value(split, name) for trial in shown]
             if any(value is not None for value in values):
-                rows.append([metric.axis(study.ekld_under), split, *values])
+                rows.append([metric.axis(study.spec.ekld_under), split, *values])
+    beside = ", beside the same training without augmentation" if baseline else ""
     names = ["baseline" if trial.trial.number is None else f"trial {trial.trial}" for trial in shown]
     return Table(
         name=f"best-{study.spec.name}",
-        caption=f"{study.spec.name}: chosen on validation, beside the same training without augmentation",
+        caption=f"{study.spec.name}: chosen on validation{beside}",
         columns=["metric", "split", *names],
         rows=rows,
     )
