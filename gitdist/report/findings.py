@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gitdist.report.grouping import Line, Panel
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import METRICS, SEVERAL
 from gitdist.report.records import StudyRecord
 from gitdist.report.size_curves import size_correlation
 from gitdist.report.statistics import Interval, paired
@@ -36,7 +36,12 @@ def _counts(studies: Sequence[StudyRecord]) -> str:
 
 
 def _invariance(panel: Panel) -> list[str]:
-    """Say under which settings per-class eKLD depends on class size."""
+    """Say under which settings per-class eKLD depends on class size; where T differs, that nothing is compared."""
+    if panel.ekld_under == SEVERAL:
+        return [
+            f"{panel.title}: eKLD and consistency were measured under different generators, so settings are not "
+            "compared in them."
+        ]
     under: dict[str, list[str]] = {}
     for line in panel.lines:
         correlation = size_correlation(line, "ekld", panel.split)

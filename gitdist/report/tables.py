@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from gitdist.report.grouping import Line, Panel
-from gitdist.report.metrics import METRICS, OBJECTIVES
+from gitdist.report.metrics import METRICS
 from gitdist.report.published import published_figures
 from gitdist.report.records import Split, StudyRecord, TrialRecord
 from gitdist.report.size_curves import size_correlation
@@ -47,7 +47,9 @@ def difference_table(panel: Panel) -> Table | None:
     """Return the differences between every two settings over the replicates that both have; None for one setting."""
     rows: list[list[Cell]] = []
     for one, other in itertools.combinations(panel.lines, 2):
-        found = [paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in OBJECTIVES]
+        found = [
+            paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in panel.compared
+        ]
         counts = [each.n for each in found if each]
         if counts:
             rows.append([f"{other.label} − {one.label}", max(counts), *found])
@@ -56,7 +58,7 @@ def difference_table(panel: Panel) -> Table | None:
     return Table(
         name=f"differences-{panel.slug}",
         caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split",
-        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in OBJECTIVES)],
+        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in panel.compared)],
         rows=rows,
     )
 
@@ -124,7 +126,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             trial.state,
             trial.epoch,
             *(trial.value(split, name) for split, name in measured),
-            study.ekld_under,
+            study.spec.ekld_under,
             trial.reason,
         ]
         for study, trial in records
