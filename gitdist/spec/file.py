@@ -46,15 +46,6 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
     return parse_plan(values, str(path))
 
 
-def scales(path: Path) -> list[str]:
-    """Return the names of the scales that a study file has, the usual one first.
-
-    Raises:
-        SpecError: the file cannot be read.
-    """
-    return [str(name) for name in _scales(_read_mapping(path), str(path))]
-
-
 def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
     """Apply ``path.to.field=value`` overrides to a study.
 

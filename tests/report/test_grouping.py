@@ -120,7 +120,7 @@ def test_versions_are_pooled_by_class_size():
     expected = interval([slope / np.sqrt(20) for slope in (0.1, 0.1, 0.3, 0.3)])
     assert (curve.values[3].mean, curve.values[3].half) == (pytest.approx(expected.mean), pytest.approx(expected.half))
     found = size_correlation(line, "ekld", "test")
-    assert (found.mean, found.n) == (pytest.approx(-1.0), 4)
+    assert (found.mean, found.n, found.limits) == (pytest.approx(-1.0), 4, (-1.0, 1.0))
     assert size_correlation(line, "consistency", "test").mean == pytest.approx(1.0)
 
 
