@@ -43,16 +43,6 @@ def test_a_log_has_one_line_an_event():
 
 def test_the_live_table_shows_each_trial():
     shown = show(terminal=True)
-    for word in (
-        "baseline",
-        "threshold",
-        "all",
-        "0.25",
-        "DRS [/few]",
-        "2/5",
-        "0.7500",
-        "0.1250",
-        "1.5 s",
-        "loss became nan",
-    ):
+    cells = ("baseline", "threshold", "all", "0.25", "DRS [/few]", "2/5", "0.7500", "0.1250", "1.5 s")
+    for word in (*cells, "loss became nan"):
         assert word in shown
