@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from gitdist.report.metrics import METRICS
@@ -18,7 +19,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary.get("baseline")
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary['study']}: trial {best['number']} ({_params(best)}){beside}"
-    table = Table(title=title, title_justify="left", title_style="bold", caption=_costs(summary))
+    table = Table(title=escape(title), title_justify="left", title_style="bold", caption=_costs(summary))
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]
@@ -45,7 +46,7 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
             table.add_column(f"{split}\n{METRICS[name].title}", justify="right")
     for chosen in sorted(summary["pareto"], key=lambda trial: trial["val"][f"val/{names[0]}"]):
         values = [chosen[split].get(f"{split}/{name}") for split in ("val", "test") for name in names]
-        params = [format_value(chosen["params"][name]) if name in chosen["params"] else "-" for name in fields]
+        params = [escape(format_value(chosen["params"][name])) if name in chosen["params"] else "-" for name in fields]
         table.add_row(str(chosen["number"]), *params, *("-" if value is None else f"{value:.4f}" for value in values))
     return table
 

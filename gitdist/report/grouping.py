@@ -12,6 +12,7 @@ from typing import Any
 
 from gitdist.report.metrics import METRICS, OBJECTIVES, SEVERAL
 from gitdist.report.records import Classes, Split, StudyRecord, TrialRecord
+from gitdist.spec.campaign import short_names
 from gitdist.spec.search import METHOD
 from gitdist.study.display import format_value
 
@@ -20,7 +21,7 @@ MAX_SETTINGS = 7
 
 _SHORT = {"threshold": "K", "fraction": "p"}
 _FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
-_REPLICATED, _OF_DATA = ("version", "seed"), ("nuisance", "source")
+_REPLICATED, _OF_DATA = ("data.version", "trial.seed", "seed"), ("data.nuisance", "data.source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,13 @@ def common_split(replicates: Sequence[Replicate]) -> Split:
 
 def extra_labels(study: StudyRecord) -> tuple[str, ...]:
     """Return the labels that tell a study from others on the same data, versions and seeds aside."""
-    return tuple(str(value) for name, value in study.labels.items() if name not in (*_REPLICATED, *_OF_DATA))
+    left_out = (*_REPLICATED, *_OF_DATA)
+    short = short_names({*study.labels, *left_out})
+    return tuple(
+        value if isinstance(value, str) else f"{short[axis]} {format_value(value)}"
+        for axis, value in study.labels.items()
+        if axis not in left_out
+    )
 
 
 def _data_key(study: StudyRecord) -> tuple[Any, ...]:

@@ -80,6 +80,7 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("trial={epochs: 35, lr_milestones: [30, 40]}", ["trial", "lr_milestones", "40", "35"]),
         ("name=../outside", ["name", "folder"]),
         ("trial.epochs", ["--set", "path.to.field=value"]),
+        ("name.of=x", ["--set: name must be a mapping, for name.of is set", "'a'"]),
     ],
 )
 def test_a_mistake_is_one_line_with_place_and_remedy(tmp_path, override, words):
