@@ -3,7 +3,7 @@ from io import StringIO
 from rich.console import Console
 
 from gitdist.cli.tables import summary_tables
-from gitdist.study.summary import METRICS
+from gitdist.report.metrics import METRICS
 
 METHODS = ("GIT [all classes]", "DRS [/few]")
 
