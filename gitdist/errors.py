@@ -35,7 +35,11 @@ class StudyError(GitdistError):
 
 
 class StudyOwned(StudyError):
-    """Another driver owns the study."""
+    """Another driver owns the study, or has taken it."""
+
+
+class RayTrouble(StudyError):
+    """Ray cannot be started, or its cluster cannot be reached; no study is to blame for that."""
 
 
 class TrialFailure(Exception):

@@ -77,7 +77,7 @@ def _run(
     if measurement.verdicts:
         console.print(verdict_table(measurement.verdicts))
     for line in (*measurement.notes, f"written to {place}"):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for verdict in measurement.verdicts:
         _hold(verdict, place)
 
@@ -100,4 +100,4 @@ def _load(study: Path | None, overrides: list[str]) -> StudySpec:
 
 
 def _say(console: Console, name: str, text: str) -> None:
-    console.print(f"{name}: {text}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.report import read_stored
@@ -31,9 +32,9 @@ def comparison_tables(members: Sequence[Member], results: Path) -> Iterator[Tabl
         full = method_table(panel)
         wanted = [METRICS[name].axis(panel.ekld_under) for name in _SHOWN]
         places = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
-        table = Table(title=full.caption, title_justify="left", title_style="bold")
+        table = Table(title=escape(full.caption), title_justify="left", title_style="bold")
         for place in places:
-            table.add_column(full.columns[place], justify="left" if place == 0 else "right")
+            table.add_column(escape(full.columns[place]), justify="left" if place == 0 else "right")
         for row in full.rows:
-            table.add_row(*(readable(row[place]) for place in places))
+            table.add_row(*(escape(readable(row[place])) for place in places))
         yield table

@@ -30,7 +30,7 @@ def list_sources(console: Console) -> None:
     for header in ("source", "where"):
         table.add_column(header, overflow="fold")
     for name, where in find_sources().items():
-        table.add_row(name, where)
+        table.add_row(name, escape(where))
     console.print(table)
 
 
@@ -57,7 +57,9 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if thumbnails is not None:
         _save(dataset, thumbnails)
-        console.print(f"{thumbnails}: a row a class; its first training images", highlight=False, soft_wrap=True)
+        console.print(
+            f"{thumbnails}: a row a class; its first training images", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _facts(dataset: Dataset) -> dict[str, str]:

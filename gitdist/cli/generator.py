@@ -71,7 +71,7 @@ def preview_generator(
         ) from None
     beside = f"; the image before the nuisance, then {draws} draws of the true one" if truth else ""
     told = f"{out}: a row an image; the training image, then {draws} draws of the generator{beside}"
-    console.print(told, highlight=False, soft_wrap=True)
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def import_generator(checkpoint: Path, out: Path, console: Console) -> None:

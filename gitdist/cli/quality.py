@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.generator import ready_generator
@@ -92,7 +93,7 @@ def _kept_table(quality: Quality, class_names: tuple[str, ...]) -> Table:
     for header in shares:
         table.add_column(header, justify="right")
     for index, name in enumerate(class_names):
-        table.add_row(name, *(_cell(share[index], ".3f") for share in shares.values()))
+        table.add_row(escape(name), *(_cell(share[index], ".3f") for share in shares.values()))
     table.add_section()
     table.add_row("mean", *(_cell(float(np.nanmean(share)), ".3f") for share in shares.values()))
     return table

@@ -11,11 +11,13 @@ from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
 from gitdist.spec.campaign import Campaign, Member
+from gitdist.store import content_key
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.report import log_report
 
 _MOST_NAMED = 3  # studies in the name of a directory
+_DIGITS = 6  # there, of the hash of all names
 
 
 def report_studies(names: Sequence[str], results: Path, out: Path | None, console: Console) -> None:
@@ -24,7 +26,7 @@ def report_studies(names: Sequence[str], results: Path, out: Path | None, consol
     Args:
         names: studies by name or file, and campaigns by name; at least one.
         results: the results directory.
-        out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B.
+        out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B-HASH.
         console: where to print.
 
     Raises:
@@ -65,7 +67,8 @@ def _directory(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]}/report"
     more = [f"and-{len(names) - _MOST_NAMED}-more"] if len(names) > _MOST_NAMED else []
-    return "-".join(["report", *names[:_MOST_NAMED], *more])
+    whole = content_key("report", {"names": list(names)})[:_DIGITS]
+    return "-".join(["report", *names[:_MOST_NAMED], *more, whole])
 
 
 def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence[Path], console: Console) -> None:

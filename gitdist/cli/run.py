@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 
 from gitdist.cli.tables import summary_tables
-from gitdist.errors import SpecError, StudyOwned
+from gitdist.errors import DiskTrouble, GitdistError, RayTrouble, SpecError, StudyError, StudyOwned
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.study.paths import StudyPaths
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
+_LEFT_TO_OTHERS = 3  # exit code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
     """Run a study, or the studies of a campaign one by one, and print what was found.
 
     Where it is interrupted, the command that goes on is printed (exit code 130). Of a campaign several drivers may run
-    at once: each takes the next study that no other has.
+    at once: each takes the next study that no other has; where the last of it is left to others, the exit code is 3.
+    A study of it that cannot be run is named at the end, and does not keep the others from being run.
 
     Args:
         plan: what to run.
@@ -54,32 +56,58 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
     Raises:
         GitdistError: a study cannot be run as asked, or not to its end.
     """
-    if isinstance(plan, StudySpec):
+    if isinstance(plan, Campaign):
+        _run_campaign(plan, results, console, how)
+    else:
         summary = _run_study(plan, results, console, how, plan.name)
         for table in summary_tables(summary):
             console.print(table)
         if plan.methods:
             _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
-        console.print(f"look at it: gitdist ui --results {results}", highlight=False, style="dim")
-        return
+        _say(console, f"look at it: gitdist ui --results {results}", style="dim")
+
+
+def _run_campaign(campaign: Campaign, results: Path, console: Console, how: HowToRun) -> None:
     from gitdist.study.campaign import settle_campaign
 
     if how.fork_name is not None:
-        raise SpecError(f"--fork takes one study, but '{plan.name}' is {len(plan.members)}; change name in its file")
-    settle_campaign(results.resolve(), plan)
-    elsewhere = []
-    for number, member in enumerate(plan.members, 1):
-        console.rule(f"{number} of {len(plan.members)}: {member.spec.name}", align="left")
+        told = f"'{campaign.name}' is {len(campaign.members)}; --set name=NAME makes another campaign of it"
+        raise SpecError(f"--fork takes one study, but {told}")
+    settle_campaign(results.resolve(), campaign)
+    elsewhere: list[str] = []
+    failures: dict[str, str] = {}
+    for number, member in enumerate(campaign.members, 1):
+        name = member.spec.name
+        console.rule(f"{number} of {len(campaign.members)}: {name}", align="left")
         try:
-            _run_study(member.spec, results, console, how, plan.name)
+            _run_study(member.spec, results, console, how, campaign.name)
         except StudyOwned as refusal:
-            elsewhere.append(member.spec.name)
-            console.print(f"left to its driver: {refusal}", highlight=False, markup=False, soft_wrap=True)
-    _compare(plan.members, results, console)
-    console.print(f"the whole of it: gitdist report {plan.name} --results {results}", highlight=False, style="dim")
-    if elsewhere:
-        told = f"{len(elsewhere)} studies are left to other drivers: {', '.join(elsewhere)}"
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
+            elsewhere.append(name)
+            _say(console, f"left to its driver: {refusal}")
+        except (DiskTrouble, RayTrouble):  # every other study would meet the same
+            raise
+        except GitdistError as error:
+            failures[name] = str(error)
+            _say(console, f"failed: {error}")
+    _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
+    _say(console, f"the whole of it: gitdist report {campaign.name} --results {results}", style="dim")
+    left = [name for name in elsewhere if not StudyPaths(results, name).summary.exists()]
+    if left:
+        _say(console, f"{len(left)} studies are left to other drivers: {', '.join(left)}")
+    if failures:
+        for name, reason in failures.items():
+            _say(console, f"{name} failed: {reason}")
+        raise StudyError(_told_of(failures, campaign, results, how))
+    if left:
+        raise typer.Exit(_LEFT_TO_OTHERS)
+
+
+def _told_of(failures: Collection[str], campaign: Campaign, results: Path, how: HowToRun) -> str:
+    again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
+    return (
+        f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; mend "
+        f"what is said of each above, then: {again}"
+    )
 
 
 def _compare(members: Sequence[Member], results: Path, console: Console) -> None:
@@ -108,12 +136,16 @@ def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, 
     except KeyboardInterrupt:
         settled = is_settled(StudyPaths(results.resolve(), spec.name), spec)
         command = shlex.join(["gitdist", *resume]) if settled else "the same command"
-        console.print(f"interrupted; go on with it by: {command}", highlight=False, soft_wrap=True)
+        _say(console, f"interrupted; go on with it by: {command}")
         raise typer.Exit(130) from None
     if not spec.search.total:
         samples = StudyPaths(results, spec.name).samples
-        console.print(f"draws of the generator: {samples}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"draws of the generator: {samples}")
     return summary
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _resume_command(study: str, results: Path, address: str | None) -> list[str]:

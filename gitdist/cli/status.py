@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -125,7 +126,7 @@ def _table(standing: Standing, fields: list[str]) -> Table:
         table.add_column(header)
     for line in standing.trials:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
-        values = [format_value(line.params[name]) if name in line.params else "-" for name in fields]
+        values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
         table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, Text(state))
     return table

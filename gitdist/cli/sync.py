@@ -38,5 +38,6 @@ def sync_stored_study(study: str, results: Path, console: Console) -> None:
         f"MLflow at {without_password(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
         f"{counts.epochs_added} epochs added, {counts.statuses_mended} statuses mended",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )

@@ -2,19 +2,11 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from gitdist.report.metrics import METRICS
 from gitdist.study.display import format_value
-from gitdist.study.summary import METRICS
-
-_NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "many_accuracy": "many-shot accuracy",
-    "medium_accuracy": "medium-shot accuracy",
-    "few_accuracy": "few-shot accuracy",
-    "ekld": "eKLD (nats, 0 = invariant)",
-    "consistency": "consistency (same answer)",
-}
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
@@ -27,20 +19,18 @@ def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary.get("baseline")
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary['study']}: trial {best['number']} ({_params(best)}){beside}"
-    table = Table(title=title, title_justify="left", title_style="bold", caption=_costs(summary))
+    table = Table(title=escape(title), title_justify="left", title_style="bold", caption=_costs(summary))
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]
     for split, chosen in columns:
         kind = "baseline" if chosen is baseline else f"trial {best['number']}"
         table.add_column(f"{'validation' if split == 'val' else split}\n{kind}", justify="right")
-    for metric in METRICS:
-        values = [chosen[split].get(f"{split}/{metric}") if chosen else None for split, chosen in columns]
+    for name, metric in METRICS.items():
+        values = [chosen[split].get(f"{split}/{name}") if chosen else None for split, chosen in columns]
         if any(value is not None for value in values):
-            name = _NAMES[metric]
-            if metric in ("ekld", "consistency") and summary["ekld_under"] == "generator":
-                name += "\nunder the learned generator"
-            table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
+            shown = ("-" if value is None else f"{value:.4f}" for value in values)
+            table.add_row(metric.axis(summary["ekld_under"]), *shown)
     return table
 
 
@@ -53,10 +43,10 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
         table.add_column(header)
     for split in ("validation", "test"):
         for name in names:
-            table.add_column(f"{split}\n{_NAMES[name].split(' (')[0]}", justify="right")
+            table.add_column(f"{split}\n{METRICS[name].title}", justify="right")
     for chosen in sorted(summary["pareto"], key=lambda trial: trial["val"][f"val/{names[0]}"]):
         values = [chosen[split].get(f"{split}/{name}") for split in ("val", "test") for name in names]
-        params = [format_value(chosen["params"][name]) if name in chosen["params"] else "-" for name in fields]
+        params = [escape(format_value(chosen["params"][name])) if name in chosen["params"] else "-" for name in fields]
         table.add_row(str(chosen["number"]), *params, *("-" if value is None else f"{value:.4f}" for value in values))
     return table
 

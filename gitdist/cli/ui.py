@@ -33,13 +33,15 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
     shown, file = without_password(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):
-        console.print(f"this store has a server of its own: open {shown}", highlight=False, soft_wrap=True)
+        console.print(
+            f"this store has a server of its own: open {shown}", highlight=False, markup=False, soft_wrap=True
+        )
         return
     if file is not None and not file.exists():
         raise StudyError(f"no MLflow store at {file}; run a study first, or name its place with --results")
     _check_port(port)
     place = f"http://{_HOST}:{port}"
-    console.print(f"MLflow UI on {place} for {shown} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    console.print(f"MLflow UI on {place} for {shown} (Ctrl-C ends it)", highlight=False, markup=False, soft_wrap=True)
     try:
         exit_code = _serve(uri, port)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ finds it; the other kinds keep nothing.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from gitdist.generator.munit import AutoEncoder, check_geometry
 from gitdist.generator.munit_generator import MunitGenerator
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
-from gitdist.generator.pretrained import load_pretrained
+from gitdist.generator.pretrained import check_pretrained, load_pretrained
 from gitdist.generator.randaugment import RandAugmentGenerator
 from gitdist.generator.training import WEIGHTS_FILE, TrainingStep, train_munit
 from gitdist.spec import (
@@ -74,7 +75,7 @@ def generator_artefact(
         None for a generator without weights.
 
     Raises:
-        SpecError: the images' size does not go with the settings, or an imported file or a plugin cannot be read.
+        SpecError: the images' form does not go with the settings, or an imported file or a plugin cannot be read.
         TrialFailure: training diverged.
     """
     recipe = _recipe(spec, dataset, compute)
@@ -104,7 +105,7 @@ def _recipe(spec: GeneratorSpec, dataset: Dataset, compute: Compute) -> _Recipe 
     if isinstance(spec, MunitSpec):
         return _munit_recipe(spec, dataset, Compute.resolve(spec.precision, compute.device))
     if isinstance(spec, PretrainedSpec):
-        return _pretrained_recipe(Path(spec.path))
+        return _pretrained_recipe(spec, dataset)
     if isinstance(spec, PluginSpec):
         return _plugin_recipe(Plugin(spec), dataset, Compute.resolve(device=compute.device))
     return None
@@ -119,20 +120,28 @@ def _munit_recipe(spec: MunitSpec, dataset: Dataset, compute: Compute) -> _Recip
     return _Recipe(artefact_spec(spec, dataset.fingerprint, compute), build)
 
 
-def _pretrained_recipe(path: Path) -> _Recipe:
+def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset) -> _Recipe:
+    path = Path(os.path.expanduser(spec.path))  # Path's own raises where there is no such user
     try:
-        content = path.read_bytes()
+        digest = _digest(path)
     except OSError as error:
         raise SpecError(
             f"generator.path must name a file that `gitdist generator import` wrote, but {path} cannot be read "
             f"({error.strerror}); give its whole path"
         ) from None
+    check_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
-        write_atomic(target / WEIGHTS_FILE, content)
+        write_atomic(target / WEIGHTS_FILE, path.read_bytes())
+        if _digest(target / WEIGHTS_FILE) != digest:
+            raise SpecError(f"generator.path must stay as it is while it is copied, but {path} changed; run again")
 
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return _Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _plugin_recipe(plugin: Plugin, dataset: Dataset, compute: Compute) -> _Recipe | None:

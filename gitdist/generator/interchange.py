@@ -14,7 +14,6 @@
 The running statistics in the decoder's adaptive norms are never read, neither there nor here. d = num_downsample.
 """
 
-import pickle
 import re
 from pathlib import Path
 
@@ -46,29 +45,28 @@ def read_checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise _refusal(path, f"{min(found)}{more} is {problem} in an auto-encoder of {architecture.told()}")
     weights = {}
-    for own, expected in architecture.auto_encoder().state_dict().items():
+    for own, expected in architecture.shapes().items():
         weight = state[names[own]]
-        if weight.numel() != expected.numel() or list(weight.shape) != list(expected.shape)[: weight.ndim]:
+        if weight.numel() != expected.numel() or weight.shape != expected[: weight.ndim]:
             raise _refusal(
-                path,
-                f"{names[own]} has the shape {list(weight.shape)}, not {list(expected.shape)} of {architecture.told()}",
+                path, f"{names[own]} has the shape {list(weight.shape)}, not {list(expected)} of {architecture.told()}"
             )
-        weights[own] = weight.float().reshape(expected.shape)
+        weights[own] = weight.float().reshape(expected)
     return architecture, weights
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
         raise _refusal(path, f"it cannot be read as one ({type(error).__name__}: {first_line(error)})") from error
     state = found.get("a") if isinstance(found, dict) and set(found) <= {"a", "b"} else None
     if not isinstance(state, dict):
         held = ", ".join(map(str, list(found)[:5])) if isinstance(found, dict) else type(found).__name__
         raise _refusal(path, f"it holds {held or 'nothing'}")
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise _refusal(path, f"{name} is of type {type(value).__name__}, not a tensor")
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise _refusal(path, f"{name!r} is of type {type(value).__name__}, not a named tensor")
     return state
 
 
@@ -126,7 +124,8 @@ def _names(architecture: Architecture) -> dict[str, str]:
 
 
 def _refusal(path: Path, found: str) -> DataError:
+    in_one_line = " ".join(found.split())
     return DataError(
         f"a checkpoint to import must be a torch file of the published form, {{'a': state, 'b': state}}, but in {path} "
-        f"{found}; take a generator's file as the authors published it"
+        f"{in_one_line}; take a generator's file as the authors published it"
     )

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gitdist.compute import Compute
@@ -43,6 +44,11 @@ class Architecture(Spec):
         fields = self.model_dump(exclude={"format", "image_channels"})
         return AutoEncoder(MunitSpec(**fields), self.image_channels)
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of each of the auto-encoder's weights, which take no memory here."""
+        with torch.device("meta"):
+            return {name: weight.shape for name, weight in self.auto_encoder().state_dict().items()}
+
 
 def save_pretrained(path: Path, architecture: Architecture, weights: dict[str, Tensor]) -> None:
     """Write weights, by the names of ``AutoEncoder``, and their architecture.
@@ -53,6 +59,32 @@ def save_pretrained(path: Path, architecture: Architecture, weights: dict[str, T
     """
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}
     write_atomic(path, save(contiguous, {_HEADER: architecture.model_dump_json()}))
+
+
+def check_pretrained(path: Path, image_shape: tuple[int, int, int]) -> Architecture:
+    """Return the architecture of the generator in a file, of which the header alone is read.
+
+    Args:
+        path: what ``save_pretrained`` wrote.
+        image_shape: ``(C, H, W)`` of the images it shall draw.
+
+    Raises:
+        SpecError: the file cannot be read or is another one, or it was trained on images of another form.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            architecture = Architecture(**json.loads((file.metadata() or {})[_HEADER]))
+            found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        expected = architecture.shapes()
+        if strange := {name for name, _ in found.items() ^ expected.items()}:
+            raise ValueError(f"{min(strange)} is not as in an auto-encoder of {architecture.told()}")
+    except Exception as error:  # a file of another make raises whatever its bytes happen to ask for
+        raise SpecError(
+            f"generator.path must name a file that `gitdist generator import` wrote, but {path} is not one "
+            f"({type(error).__name__}: {first_line(error)}); import the checkpoint anew"
+        ) from error
+    _check_fit(architecture, image_shape)
+    return architecture
 
 
 def load_pretrained(
@@ -67,20 +99,11 @@ def load_pretrained(
         compiled_batch: as of ``MunitGenerator``.
 
     Raises:
-        SpecError: the file cannot be read or is another one, or it was trained on images of another form.
+        SpecError: as ``check_pretrained``.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            architecture = Architecture(**json.loads((file.metadata() or {})[_HEADER]))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-        auto_encoder = architecture.auto_encoder()
-        auto_encoder.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise SpecError(
-            f"generator.path must name a file that `gitdist generator import` wrote, but {path} is not one "
-            f"({type(error).__name__}: {first_line(error)}); import the checkpoint anew"
-        ) from error
-    _check_fit(architecture, image_shape)
+    architecture = check_pretrained(path, image_shape)
+    auto_encoder = architecture.auto_encoder()
+    auto_encoder.load_state_dict(load_file(path))
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gitdist.report.grouping import Line, Panel
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import METRICS, SEVERAL
 from gitdist.report.records import StudyRecord
 from gitdist.report.size_curves import size_correlation
 from gitdist.report.statistics import Interval, paired
@@ -36,14 +36,17 @@ def _counts(studies: Sequence[StudyRecord]) -> str:
 
 
 def _invariance(panel: Panel) -> list[str]:
-    """Say under which settings per-class eKLD depends on class size."""
+    """Say under which settings per-class eKLD depends on class size; where T differs, that nothing is compared."""
+    if panel.ekld_under == SEVERAL:
+        return [
+            f"{panel.title}: eKLD and consistency were measured under different generators, so settings are not "
+            "compared in them."
+        ]
     under: dict[str, list[str]] = {}
     for line in panel.lines:
         correlation = size_correlation(line, "ekld", panel.split)
         if correlation is not None:
-            told = f"{line.label} (rank correlation {correlation.mean:+.2f})".replace("-0.", "−0.").replace(
-                "-1.", "−1."
-            )
+            told = f"{line.label} (rank correlation {_signed(correlation.mean, 2)})"
             under.setdefault(_way(correlation), []).append(told)
     if not under:
         return []
@@ -55,6 +58,10 @@ def _way(correlation: Interval) -> str:
     if abs(correlation.mean) < _CLEAR:
         return "does not clearly change"
     return "falls" if correlation.mean < 0 else "rises"
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -78,6 +85,11 @@ def _best(panel: Panel) -> list[str]:
 def _compared(difference: Interval | None, second: Line) -> str:
     if difference is None:
         return f"followed by {second.label}, which has no replicate in common with it"
+    if difference.mean <= 0:
+        return (
+            f"not confirmed by the {counted(difference.n, 'replicate')} in common with {second.label} "
+            f"(mean difference {_signed(difference.mean, 3)})"
+        )
     told = f"{difference.mean:.3f} above {second.label}"
     if difference.half is None:
         return f"{told}; with one replicate nothing is known of chance"

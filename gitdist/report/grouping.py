@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gitdist.report.metrics import METRICS, OBJECTIVES, SEVERAL
 from gitdist.report.records import Classes, Split, StudyRecord, TrialRecord
+from gitdist.spec.campaign import short_names
+from gitdist.spec.search import METHOD
 from gitdist.study.display import format_value
 
 MAX_SETTINGS = 7
@@ -18,8 +21,7 @@ MAX_SETTINGS = 7
 
 _SHORT = {"threshold": "K", "fraction": "p"}
 _FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
-_REPLICATED, _OF_DATA = ("version", "seed"), ("nuisance", "source")
-_METHOD = "method"
+_REPLICATED, _OF_DATA = ("data.version", "trial.seed", "seed"), ("data.nuisance", "data.source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,16 @@ class Panel:
 
     @property
     def ekld_under(self) -> str:
-        """The T of eKLD: the true ``nuisance``, or the learned ``generator``."""
-        return self.studies[0].ekld_under
+        """The T of eKLD, as ``StudySpec`` has it; ``SEVERAL`` where studies of one data version differ in it."""
+        first, *others = {study.spec.ekld_under for study in self.studies}
+        drawn = {(study.spec.data.version, study.generator) for study in self.studies}
+        differ = first != "nuisance" and len(drawn) > len({version for version, _ in drawn})
+        return SEVERAL if others or differ else first
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The metrics in which its settings are compared: those of invariance only under one T."""
+        return tuple(name for name in OBJECTIVES if self.ekld_under != SEVERAL or not METRICS[name].of_invariance)
 
     @property
     def classes(self) -> Classes:
@@ -111,8 +121,8 @@ def make_panels(studies: Sequence[StudyRecord]) -> tuple[Panel, ...]:
 
 def describe_setting(params: Mapping[str, Any]) -> str:
     """Return a setting for reading: its method, then the other parameters."""
-    parts = [str(params[_METHOD])] if _METHOD in params else []
-    parts += [f"{_SHORT.get(name, name)} {format_value(params[name])}" for name in params if name != _METHOD]
+    parts = [str(params[METHOD])] if METHOD in params else []
+    parts += [f"{_SHORT.get(name, name)} {format_value(params[name])}" for name in params if name != METHOD]
     return ", ".join(parts) or "the study's setting"
 
 
@@ -141,7 +151,13 @@ def common_split(replicates: Sequence[Replicate]) -> Split:
 
 def extra_labels(study: StudyRecord) -> tuple[str, ...]:
     """Return the labels that tell a study from others on the same data, versions and seeds aside."""
-    return tuple(str(value) for name, value in study.labels.items() if name not in (*_REPLICATED, *_OF_DATA))
+    left_out = (*_REPLICATED, *_OF_DATA)
+    short = short_names({*study.labels, *left_out})
+    return tuple(
+        value if isinstance(value, str) else f"{short[axis]} {format_value(value)}"
+        for axis, value in study.labels.items()
+        if axis not in left_out
+    )
 
 
 def _data_key(study: StudyRecord) -> tuple[Any, ...]:
@@ -226,7 +242,7 @@ def _chosen(studies: Sequence[StudyRecord]) -> list[_Shown]:
     for study in studies:
         methods: dict[str | None, dict[str, list[TrialRecord]]] = {}
         for trial in sorted(study.finished, key=lambda trial: sort_key(study, trial.setting)):
-            methods.setdefault(trial.params.get(_METHOD), {}).setdefault(_identity(trial), []).append(trial)
+            methods.setdefault(trial.params.get(METHOD), {}).setdefault(_identity(trial), []).append(trial)
         for method, settings in methods.items():
             best = min(settings.values(), key=lambda trials: _cost(study, trials))
             label = "best setting" if method is None else method if len(settings) == 1 else f"{method}, best setting"

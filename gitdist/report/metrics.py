@@ -12,19 +12,31 @@ class Metric:
     unit: str
 
     def told(self, ekld_under: str) -> str:
-        """Return the title; of a measure of invariance under the learned generator with these words.
+        """Return the title; of a measure of invariance under anything but the true nuisance with these words.
 
         Args:
-            ekld_under: ``nuisance`` or ``generator``.
+            ekld_under: as ``marked`` takes it.
         """
-        return self.title + marked(ekld_under) if self.name.endswith(_INVARIANCE) else self.title
+        return self.title + marked(ekld_under) if self.of_invariance else self.title
+
+    @property
+    def of_invariance(self) -> bool:
+        """Whether it is taken under a transformation T."""
+        return self.name.endswith(("ekld", "consistency"))
 
     def axis(self, ekld_under: str) -> str:
         """Return the title with the unit, for an axis or a column."""
         return f"{self.told(ekld_under)} ({self.unit})"
 
 
-_INVARIANCE = ("ekld", "consistency")
+SEVERAL = "several"  # studies took their eKLD under different T
+_MARKS = {
+    "nuisance": "",
+    "identity": " under the identity",
+    "randaugment": " under RandAugment",
+    "plugin": " under the plugin's draws",
+    SEVERAL: " under each study's own generator",
+}
 NATS, SHARE = "nats", "0..1"
 
 METRICS = {
@@ -47,5 +59,9 @@ OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekl
 
 
 def marked(ekld_under: str) -> str:
-    """Return what is added to the name of a measure of invariance that is taken under the learned generator."""
-    return " under the learned generator" if ekld_under == "generator" else ""
+    """Return what is added to the name of a measure of invariance: the T that it is taken under.
+
+    Args:
+        ekld_under: ``StudySpec.ekld_under``, or ``SEVERAL``.
+    """
+    return _MARKS.get(ekld_under, " under the learned generator")

@@ -21,6 +21,7 @@ _TERMS = {
     "consistency": "share of transformed images that get the answer of the untransformed image",
     "replicate": "a training of the same setting with another seed, or on another version of the long tail",
     "±": "half of the 95 % interval of the mean over replicates (Student's t); without it there is one replicate",
+    "[low, high]": "the ends of such an interval of a rank correlation, cut off at −1 and 1",
     "baseline": "the same training without augmentation",
 }
 

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-from gitdist.spec import DataSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.data.longtail import profile_sizes
+from gitdist.spec import DataSpec, ProfileSpec
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,19 @@ class Published:
 
 _SOURCE = "Zhou et al. 2022, one generator, ResNet-32"
 _CIFAR = {
-    "cifar-10": (5000, Published("CIFAR-10-LT", "CE+DRS+GIT", 0.7876, _SOURCE)),
-    "cifar-100": (500, Published("CIFAR-100-LT", "CE+DRS+GIT", 0.4435, _SOURCE)),
+    "cifar-10": (10 * [5000], Published("CIFAR-10-LT", "CE+DRS+GIT", 0.7876, _SOURCE)),
+    "cifar-100": (100 * [500], Published("CIFAR-100-LT", "CE+DRS+GIT", 0.4435, _SOURCE)),
 }
-_FACTOR = 0.01  # smallest class / largest class
+_PROFILE = ProfileSpec(kind="exponential", factor=0.01)
 
 
-def published_figures(data: DataSpec) -> tuple[Published, ...]:
-    """Return what is published for the very long tail that ``data`` describes: source and class sizes must agree."""
-    largest, figure = _CIFAR.get(str(data.source), (0, None))
-    profile = data.profile
-    same = profile.kind == "exponential" and profile.factor == _FACTOR and profile.largest in (None, largest)
-    return (figure,) if figure and same and data.nuisance == "none" else ()
+def published_figures(data: DataSpec, sizes: NDArray[np.int64]) -> tuple[Published, ...]:
+    """Return what is published for the very same long tail.
+
+    Args:
+        data: names source and nuisance.
+        sizes: training images of each class, int64 ``[C]``.
+    """
+    official, figure = _CIFAR.get(data.source, ([], None))
+    same = data.nuisance == "none" and figure and sizes.tolist() == profile_sizes(_PROFILE, official)
+    return (figure,) if figure and same else ()

@@ -15,7 +15,7 @@ from gitdist.study.events import Outcome
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.states import trial_states
+from gitdist.study.states import GENERATOR, trial_states
 from gitdist.study.summary import read_summary
 from gitdist.trial.metrics import group_accuracies
 
@@ -79,7 +79,8 @@ class StudyRecord:
     """A study, running or finished.
 
     ``labels`` say which of a campaign's studies it is, or hold its name; ``best`` are the numbers of the trials that no
-    other is better than on validation; ``samples`` is the PNG picture of its generator's draws.
+    other is better than on validation; ``samples`` is the PNG picture of its generator's draws; ``generator`` names
+    that generator, by its weights' artefact or all that determines its draws.
     """
 
     spec: StudySpec
@@ -89,6 +90,7 @@ class StudyRecord:
     best: tuple[int, ...] = ()
     summary: Mapping[str, Any] | None = None
     samples: bytes | None = None
+    generator: str | None = None
 
     @property
     def finished(self) -> tuple[TrialRecord, ...]:
@@ -99,11 +101,6 @@ class StudyRecord:
     def objective(self) -> str:
         """The first objective, without its split."""
         return self.spec.search.objectives[0].removeprefix("val/")
-
-    @property
-    def ekld_under(self) -> str:
-        """The T of eKLD: the true ``nuisance``, or the learned ``generator`` where there is none."""
-        return "generator" if self.spec.data.nuisance == "none" else "nuisance"
 
 
 def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mapping[str, Any]) -> StudyRecord:
@@ -128,6 +125,7 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         best=tuple(record.number for record in ledger.pareto()),
         summary=read_summary(paths),
         samples=_read_bytes(paths.samples),
+        generator=ledger.recall(GENERATOR),
     )
 
 
@@ -172,7 +170,7 @@ def _read_trial(
         trial=trial,
         state=outcome.state if outcome else "open",
         params=dict(params),
-        seed=int(params.get(SEED, spec.trial.seed)),
+        seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
         epoch=rows[-1]["epoch"] if rows else 0,
         reason=outcome.reason if outcome else None,
         classes=classes,

@@ -15,7 +15,7 @@ from gitdist.report.figures.surface import surface_figure
 from gitdist.report.findings import counted
 from gitdist.report.grouping import MAX_SETTINGS, Panel, extra_labels, field_title
 from gitdist.report.importance import importances
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import METRICS, marked
 from gitdist.report.records import StudyRecord
 from gitdist.report.table import Table
 from gitdist.report.tables import (
@@ -27,8 +27,7 @@ from gitdist.report.tables import (
     total_costs,
     trials_table,
 )
-
-_SWEPT = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld")
+from gitdist.spec.search import METHOD
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +80,7 @@ def _size_pictures(panels: Sequence[Panel], measure: str) -> list[Picture]:
     for panel in panels:
         figure = class_size_figure(panel, measure)
         if figure is not None:
-            under = " under the learned generator" if panel.ekld_under == "generator" else ""
-            caption = f"{told.format(under)} {_seen(panel)}"
+            caption = f"{told.format(marked(panel.ekld_under))} {_seen(panel)}"
             pictures.append(Picture(f"{measure}-by-class-size-{panel.slug}", caption, figure))
     return pictures
 
@@ -90,7 +88,7 @@ def _size_pictures(panels: Sequence[Panel], measure: str) -> list[Picture]:
 def _sweeps(panels: Sequence[Panel], field: str) -> list[Picture]:
     pictures = []
     for panel in panels:
-        for metric in _SWEPT:
+        for metric in panel.compared:
             figure = parameter_figure(panel, field, metric)
             if figure is not None:
                 what = METRICS[metric].told(panel.ekld_under)
@@ -115,7 +113,7 @@ def _search(panel: Panel) -> list[Picture | Table]:
         return []
     blocks: list[Picture | Table] = []
     for study in panel.studies:
-        blocks += _some(best_table(study)) if "method" not in study.spec.search.space else []
+        blocks += _some(best_table(study)) if METHOD not in study.spec.search.space else []
         blocks += _search_pictures(study) if panel.searched else []
     return blocks
 

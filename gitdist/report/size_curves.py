@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gitdist.report.grouping import Line, Replicate
 from gitdist.report.records import Split
@@ -25,7 +24,7 @@ def size_curve(line: Line, measure: str, split: Split) -> SizeCurve | None:
     Versions of a data set give the same sizes to other classes, so a replicate's value at a size is the mean over its
     classes of that size, and the mean and interval are over replicates.
     """
-    measured = [each for each in line.replicates if measure in each.trial.measures[split].per_class]
+    measured = _measured(line, measure, split)
     if not measured:
         return None
     sizes = sorted(set(measured[0].classes.sizes.tolist()), reverse=True)
@@ -36,14 +35,16 @@ def size_curve(line: Line, measure: str, split: Split) -> SizeCurve | None:
 
 def size_correlation(line: Line, measure: str, split: Split) -> Interval | None:
     """Return the rank correlation of a per-class measure with class size, over the replicates where there is one."""
-    measured = [each for each in line.replicates if measure in each.trial.measures[split].per_class]
-    found = [rank_correlation(_sizes(each), each.trial.measures[split].per_class[measure]) for each in measured]
+    found = [
+        rank_correlation(each.classes.sizes.astype(np.float64), each.trial.measures[split].per_class[measure])
+        for each in _measured(line, measure, split)
+    ]
     defined = [value for value in found if not np.isnan(value)]
-    return interval(defined) if defined else None
+    return interval(defined, limits=(-1.0, 1.0)) if defined else None
 
 
-def _sizes(replicate: Replicate) -> NDArray[np.float64]:
-    return replicate.classes.sizes.astype(np.float64)
+def _measured(line: Line, measure: str, split: Split) -> list[Replicate]:
+    return [each for each in line.replicates if measure in each.trial.measures[split].per_class]
 
 
 def _at(replicate: Replicate, measure: str, split: Split, size: int) -> float:

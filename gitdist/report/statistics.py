@@ -16,11 +16,23 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``n`` replicates; ``half`` is half the width of its 95 % interval, None for one replicate."""
+    """A mean over ``n`` replicates; ``half`` is half the width of its 95 % interval, None for one replicate.
+
+    ``limits`` are the least and the largest value that there can be, where the interval is cut off.
+    """
 
     mean: float
     half: float | None
     n: int
+    limits: tuple[float, float] | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval within the limits; None for one replicate."""
+        if self.half is None:
+            return None
+        least, largest = self.limits or (-math.inf, math.inf)
+        return max(self.mean - self.half, least), min(self.mean + self.half, largest)
 
     @property
     def excludes_zero(self) -> bool:
@@ -28,16 +40,17 @@ class Interval:
         return self.half is not None and abs(self.mean) > self.half
 
 
-def interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+def interval(values: Sequence[float] | NDArray[np.float64], limits: tuple[float, float] | None = None) -> Interval:
     """Return mean and 95 % interval (Student's t) of independent replicates.
 
     Args:
         values: one number a replicate, at least one.
+        limits: between which all numbers of the kind lie.
     """
     array = np.asarray(values, dtype=np.float64)
     n = len(array)
     half = None if n < 2 else t_bound(n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
-    return Interval(float(array.mean()), half, n)
+    return Interval(float(array.mean()), half, n, limits)
 
 
 def paired(one: Mapping[K, float], other: Mapping[K, float]) -> Interval | None:

@@ -74,12 +74,17 @@ class Table:
 
 
 def readable(cell: Cell) -> str:
-    """Return a cell for reading: four decimals, one of 10 and more; mean ± half of an interval; a dash for nothing."""
+    """Return a cell for reading: four decimals, one of 10 and more; a dash for nothing.
+
+    Of an interval mean ± half, or mean [low, high] where it has limits.
+    """
     if cell is None:
         return "–"
     if isinstance(cell, Interval):
-        half = "" if cell.half is None else f" ± {cell.half:.{_DECIMALS}f}"
-        return f"{cell.mean:.{_DECIMALS}f}{half}".replace("-", "−")
+        width = "" if cell.half is None else f" ± {cell.half:.{_DECIMALS}f}"
+        if cell.ends and cell.limits:
+            width = f" [{cell.ends[0]:.{_DECIMALS}f}, {cell.ends[1]:.{_DECIMALS}f}]"
+        return f"{cell.mean:.{_DECIMALS}f}{width}".replace("-", "−")
     if isinstance(cell, float):
         decimals = _DECIMALS if abs(cell) < 10 else 1
         return f"{cell:,.{decimals}f}".replace("-", "−") if math.isfinite(cell) else "–"
@@ -93,9 +98,8 @@ def _raw(cell: Cell) -> str | int | float:
 
 
 def _three(cell: Cell) -> list[str | int | float]:
-    if not isinstance(cell, Interval):
-        return [_raw(cell), "", ""]
-    return [cell.mean, *(["", ""] if cell.half is None else [cell.mean - cell.half, cell.mean + cell.half])]
+    ends = cell.ends if isinstance(cell, Interval) else None
+    return [_raw(cell), *(ends or ("", ""))]
 
 
 def _latex(text: str) -> str:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from gitdist.report.grouping import Line, Panel
-from gitdist.report.metrics import METRICS, OBJECTIVES
+from gitdist.report.metrics import METRICS
 from gitdist.report.published import published_figures
 from gitdist.report.records import Split, StudyRecord, TrialRecord
 from gitdist.report.size_curves import size_correlation
@@ -32,7 +32,7 @@ def method_table(panel: Panel) -> Table:
         for line in panel.settings
     ]
     if panel.split == "test":
-        for figure in published_figures(panel.studies[0].spec.data):
+        for figure in published_figures(panel.studies[0].spec.data, panel.classes.sizes):
             values = {"balanced_accuracy": Interval(figure.balanced_accuracy, None, 1)}
             rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
     return Table(
@@ -47,7 +47,9 @@ def difference_table(panel: Panel) -> Table | None:
     """Return the differences between every two settings over the replicates that both have; None for one setting."""
     rows: list[list[Cell]] = []
     for one, other in itertools.combinations(panel.lines, 2):
-        found = [paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in OBJECTIVES]
+        found = [
+            paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in panel.compared
+        ]
         counts = [each.n for each in found if each]
         if counts:
             rows.append([f"{other.label} − {one.label}", max(counts), *found])
@@ -56,7 +58,7 @@ def difference_table(panel: Panel) -> Table | None:
     return Table(
         name=f"differences-{panel.slug}",
         caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split",
-        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in OBJECTIVES)],
+        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in panel.compared)],
         rows=rows,
     )
 
@@ -74,7 +76,8 @@ def correlation_table(panels: Sequence[Panel]) -> Table | None:
         return None
     return Table(
         name="rank-correlations",
-        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger",
+        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger. "
+        "Mean over replicates [95 % interval]",
         columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
         rows=rows,
     )
@@ -85,17 +88,19 @@ def best_table(study: StudyRecord) -> Table | None:
     chosen = [trial for trial in study.trials if trial.trial.number in study.best and trial.finished]
     if not chosen:
         return None
-    shown = [*([study.baseline] if study.baseline and study.baseline.finished else []), *chosen]
+    baseline = [study.baseline] if study.baseline and study.baseline.finished else []
+    shown = [*baseline, *chosen]
     rows: list[list[Cell]] = []
     for split in ("validation", "test"):
         for name, metric in METRICS.items():
             values = [trial.value(split, name) for trial in shown]
             if any(value is not None for value in values):
-                rows.append([metric.axis(study.ekld_under), split, *values])
+                rows.append([metric.axis(study.spec.ekld_under), split, *values])
+    beside = ", beside the same training without augmentation" if baseline else ""
     names = ["baseline" if trial.trial.number is None else f"trial {trial.trial}" for trial in shown]
     return Table(
         name=f"best-{study.spec.name}",
-        caption=f"{study.spec.name}: chosen on validation, beside the same training without augmentation",
+        caption=f"{study.spec.name}: chosen on validation{beside}",
         columns=["metric", "split", *names],
         rows=rows,
     )
@@ -121,7 +126,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             trial.state,
             trial.epoch,
             *(trial.value(split, name) for split, name in measured),
-            study.ekld_under,
+            study.spec.ekld_under,
             trial.reason,
         ]
         for study, trial in records

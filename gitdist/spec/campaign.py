@@ -9,7 +9,8 @@ matrix:
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ _SEPARATOR = "."
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One study of a campaign; ``labels`` says which value of each axis it has."""
+    """One study of a campaign; ``labels`` says which value of each axis of the matrix it has."""
 
     labels: Mapping[str, Label]
     spec: StudySpec
@@ -52,20 +53,21 @@ def expand(matrix: Any, values: Mapping[str, Any], place: str) -> list[tuple[dic
         place: names the file in errors.
 
     Raises:
-        SpecError: the matrix is not of that form, or two studies would have one name.
+        SpecError: the matrix is not of that form, a field cannot be set, or two studies would have one name.
     """
     if not isinstance(matrix, dict) or not matrix:
         raise SpecError(f"{place}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
-    axes = [_alternatives(str(axis), entries, place) for axis, entries in matrix.items()]
+    axes = {str(axis): _alternatives(str(axis), entries, place) for axis, entries in matrix.items()}
+    short = short_names(axes)
     studies = []
-    for combination in itertools.product(*axes):
-        labels: dict[str, Label] = {}
+    for combination in itertools.product(*axes.values()):
+        labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         changed = deepcopy(dict(values))
-        for axis, label, changes in combination:
-            labels[axis] = label
+        for axis, (_, changes) in zip(axes, combination, strict=True):
             for path, value in changes.items():
-                assign(changed, path, value)
-        changed["name"] = _SEPARATOR.join([str(values.get("name")), *(_part(*item) for item in labels.items())])
+                assign(changed, str(path), value, f"{place}: matrix.{axis}")
+        parts = (_part(short[axis], label) for axis, label in labels.items())
+        changed["name"] = _SEPARATOR.join([str(values.get("name")), *parts])
         studies.append((labels, changed))
     names = [changed["name"] for _, changed in studies]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -74,22 +76,50 @@ def expand(matrix: Any, values: Mapping[str, Any], place: str) -> list[tuple[dic
     return studies
 
 
-def assign(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at ``path.to.field``; mappings on the way are made, and copied before they are changed."""
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """Return what each axis is called for short: its last component, or all of it where another axis ends alike."""
+    last = {axis: axis.rpartition(".")[2] for axis in axes}
+    counts = Counter(last.values())
+    return {axis: name if counts[name] == 1 else axis for axis, name in last.items()}
+
+
+def assign(values: dict[str, Any], path: str, value: Any, place: str) -> None:
+    """Set the field at ``path.to.field``; mappings on the way are made, and copied before they are changed.
+
+    Raises:
+        SpecError: what is on the way has no fields; ``place`` says where the change stands.
+    """
     *parents, last = path.split(".")
-    for name in parents:
-        values[name] = dict(values[name]) if isinstance(values.get(name), dict) else {}
+    for depth, name in enumerate(parents, 1):
+        found = values.get(name)
+        if found is not None and not isinstance(found, dict):
+            way = ".".join(parents[:depth])
+            raise SpecError(
+                f"{place}: {way} must be a mapping, for {path} is set, but it is {found!r}; write it as one"
+            )
+        values[name] = dict(found or {})
         values = values[name]
     values[last] = deepcopy(value)
 
 
-def _alternatives(axis: str, entries: Any, place: str) -> list[tuple[str, Label, Mapping[str, Any]]]:
-    """Return an axis's name, and for each study along it label and changes."""
+def change(values: dict[str, Any], path: str, value: Any, place: str) -> None:
+    """Set a field of a study file as ``assign`` does; a matrix that varies this very field is cut to the value.
+
+    Raises:
+        SpecError: as ``assign``.
+    """
+    assign(values, path, value, place)
+    matrix = values.get("matrix")
+    if isinstance(matrix, dict) and isinstance(matrix.get(path), list):
+        values["matrix"] = {**matrix, path: [deepcopy(value)]}
+
+
+def _alternatives(axis: str, entries: Any, place: str) -> list[tuple[Label, Mapping[str, Any]]]:
+    """Return label and changes of each study along an axis."""
     if isinstance(entries, list) and entries:
-        name = axis.rpartition(".")[2]
-        return [(name, _label(value, axis, place), {axis: value}) for value in entries]
+        return [(_label(value, axis, place), {axis: value}) for value in entries]
     if isinstance(entries, dict) and entries and all(isinstance(changes, dict) for changes in entries.values()):
-        return [(axis, _label(label, axis, place), changes) for label, changes in entries.items()]
+        return [(_label(label, axis, place), changes) for label, changes in entries.items()]
     raise SpecError(
         f"{place}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
         f"but it is {entries!r}"

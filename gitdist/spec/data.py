@@ -63,3 +63,12 @@ class DataSpec(Spec):
             if self.source != "images" and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} goes with the source images, but the source is {self.source}")
         return self
+
+    @model_validator(mode="after")
+    def _version_counts(self) -> "DataSpec":
+        if self.version and self.nuisance == "none" and self.profile.kind != "zipf":
+            raise ValueError(
+                "version shuffles the ranks of a zipf profile and draws the nuisance anew, so without both it must be "
+                f"0, but it is {self.version}; for replicates vary trial.seed"
+            )
+        return self

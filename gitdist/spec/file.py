@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gitdist.errors import SpecError
 from gitdist.spec.base import broken_rule, unknown_name
-from gitdist.spec.campaign import Campaign, Member, assign, expand
+from gitdist.spec.campaign import Campaign, Member, change, expand
 from gitdist.spec.generator import GENERATOR_KINDS
 from gitdist.spec.study import StudySpec
 
@@ -30,7 +30,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = No
     if isinstance(plan, Campaign):
         raise SpecError(
             f"{path}: this command takes one study, but the matrix makes {len(plan.members)} of it; "
-            "add --set matrix=null, and --set for the fields that it varies"
+            "add --set matrix=null --set name=NAME, and --set for the fields that it varies"
         )
     return plan
 
@@ -38,21 +38,14 @@ def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = No
 def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec | Campaign:
     """Read a study file as ``load_study`` does; with a ``matrix`` it is several studies.
 
+    A scale or an override that sets a field which the matrix lists values of leaves the studies of that value alone.
+
     Raises:
         SpecError: as ``load_study``.
     """
     values = _choose_scale(_read_mapping(path), scale, str(path))
     _override(values, overrides)
     return parse_plan(values, str(path))
-
-
-def scales(path: Path) -> list[str]:
-    """Return the names of the scales that a study file has, the usual one first.
-
-    Raises:
-        SpecError: the file cannot be read.
-    """
-    return [str(name) for name in _scales(_read_mapping(path), str(path))]
 
 
 def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
@@ -88,13 +81,15 @@ def parse_plan(values: dict[str, Any], place: str) -> StudySpec | Campaign:
     common = {name: value for name, value in values.items() if name != "matrix"}
     if values.get("matrix") is None:
         return parse_study(common, place)
-    if not isinstance(common.get("name"), str):
-        raise SpecError(f"{place}: name is required")
+    name = common.get("name")
+    if not isinstance(name, str):
+        rule = "is required" if name is None else f"must be text, but it is {name!r}; quote it"
+        raise SpecError(f"{place}: name {rule}")
     members = [
         Member(labels=labels, spec=parse_study(changed, f"{place}, {changed['name']}"))
         for labels, changed in expand(values["matrix"], common, place)
     ]
-    return Campaign(name=common["name"], title=members[0].spec.title, members=tuple(members), values=values)
+    return Campaign(name=name, title=members[0].spec.title, members=tuple(members), values=values)
 
 
 def parse_study(values: dict[str, Any], place: str) -> StudySpec:
@@ -138,6 +133,9 @@ def _scales(values: dict[str, Any], place: str) -> dict[str, dict[str, Any]]:
     found = values.get("scale") or {}
     if not isinstance(found, dict) or not all(isinstance(changes, dict) for changes in found.values()):
         raise SpecError(f"{place}: scale must map names to changes by field path, but it is {found!r}")
+    for name in found:
+        if not isinstance(name, str):
+            raise SpecError(f"{place}: a scale's name must be text, but one is {name!r}; quote it")
     return found
 
 
@@ -148,11 +146,11 @@ def _choose_scale(values: dict[str, Any], scale: str | None, place: str) -> dict
     if not found and scale is None:
         return rest
     if scale is None:
-        scale = str(next(iter(found)))
+        scale = next(iter(found))
     if scale not in found:
         raise SpecError(f"{place}: " + (unknown_name("scale", scale, list(found)) if found else "it has no scales"))
     for path, value in found[scale].items():
-        assign(rest, str(path), value)
+        change(rest, str(path), value, f"{place}: scale.{scale}")
     return {**rest, "name": f"{rest['name']}-{scale}"} if isinstance(rest.get("name"), str) else rest
 
 
@@ -165,7 +163,7 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SpecError(f"--set {field}: the value must be YAML, but is '{text}'") from None
-        assign(values, field, value)
+        change(values, field, value, "--set")
 
 
 def _describe(error: ValidationError) -> str:

@@ -156,6 +156,11 @@ class StudySpec(Spec):
         self._check_pruner()
         return self
 
+    @property
+    def ekld_under(self) -> str:
+        """The T of eKLD and consistency: the true ``nuisance``, or where there is none the generator, by its kind."""
+        return self.generator.kind if self.data.nuisance == "none" else "nuisance"
+
     def changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of `trial` that searched parameters set: those of the method, then all others."""
         method = params.get(METHOD)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import yaml
 
-from gitdist.disk import disk_trouble, write_atomic
+from gitdist.disk import write_atomic
 from gitdist.errors import StudyError, first_line
+from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan
+from gitdist.study.driver import check_spec, load_stored_spec
 from gitdist.study.paths import StudyPaths
 
 _FILE = "campaign.yaml"
@@ -17,21 +19,36 @@ def settle_campaign(results: Path, campaign: Campaign) -> None:
     """Note a campaign and the studies that it has, for later commands and other programs.
 
     Raises:
-        StudyError: there is a study of the campaign's name.
-        DiskTrouble: the disk does not take it.
+        StudyError: there is a study of the campaign's name, or one of its studies was started otherwise; then nothing
+            is written.
+        StoreError: the results directory cannot be written, or the disk does not take it.
     """
     paths = StudyPaths(results, campaign.name)
     if paths.spec.exists():
-        raise StudyError(f"'{campaign.name}' in {results} is a single study; give the campaign another name")
+        raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
+    for member in campaign.members:
+        _check_started(StudyPaths(results, member.spec.name), member.spec)
     noted = {
         "name": campaign.name,
         "title": campaign.title,
         "members": [{"study": member.spec.name, "labels": dict(member.labels)} for member in campaign.members],
         "file": dict(campaign.values),
     }
-    with disk_trouble(paths.study):
-        paths.study.mkdir(parents=True, exist_ok=True)
+    paths.create()
     write_atomic(paths.study / _FILE, yaml.safe_dump(noted, sort_keys=False, width=120).encode())
+
+
+def refuse_campaign(paths: StudyPaths) -> None:
+    """Refuse a study that has the name of a campaign, whose directory is not a study's.
+
+    Raises:
+        StudyError: there is a campaign of that name.
+    """
+    if (paths.study / _FILE).exists():
+        raise StudyError(
+            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; give it one by "
+            "--set name=NAME"
+        )
 
 
 def load_campaign(results: Path, name: str) -> Campaign | None:
@@ -54,3 +71,11 @@ def load_campaign(results: Path, name: str) -> Campaign | None:
     raise StudyError(
         f"{file} must hold a campaign as it was started, but does not ({reason}); run its study file again"
     )
+
+
+def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
+    try:
+        load_stored_spec(paths)
+    except StudyError:  # not started, or damaged, which concerns that study alone: its own run tells it
+        return
+    check_spec(paths, spec)

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from gitdist.errors import StudyError, first_line
+from gitdist.errors import RayTrouble, first_line
 from gitdist.spec import ResourcesSpec
 from gitdist.study.interrupts import handlers_kept
 from gitdist.study.placement import Node
@@ -22,7 +22,7 @@ def check_address(address: str | None) -> None:
     """Refuse a cluster address at which nobody listens; Ray itself would try for minutes.
 
     Raises:
-        StudyError: no connection within a few seconds.
+        RayTrouble: no connection within a few seconds.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -47,7 +47,7 @@ def connected(
         on_death: called on a thread when a Ray started here has died; see ``watchdog``.
 
     Raises:
-        StudyError: no cluster answers there.
+        RayTrouble: no cluster answers there, or Ray cannot be started on this machine.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
@@ -62,7 +62,7 @@ def connected(
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address == "local":
-            raise StudyError(f"Ray cannot be started on this machine ({first_line(error)})") from error
+            raise RayTrouble(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _unreachable(address, first_line(error)) from None
     try:
         with watched(on_death) if on_death and address == "local" else nullcontext():
@@ -84,8 +84,8 @@ def cluster_nodes() -> list[Node]:
     return nodes
 
 
-def _unreachable(address: str, reason: str) -> StudyError:
-    return StudyError(
+def _unreachable(address: str, reason: str) -> RayTrouble:
+    return RayTrouble(
         f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
         "or leave --address and RAY_ADDRESS out to use this machine alone"
     )

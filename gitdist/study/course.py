@@ -5,7 +5,7 @@
     has started one       --started-->                                                 observer
     hears from a worker   --heard------->   a row: noted in the ledger, goes on?       ledger, observer
                                             no row: it waits, goes on?                 observer
-                                            failed or halt: kept until the end
+                                            failed, halt or disk: kept until the end
     sees it end           --ended------->   finished, pruned, failed or interrupted    ledger, observer
     sees its worker die   --died-------->   handed out again; failed after the third,  ledger, observer
                                             or at once where memory ran out
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gitdist.errors import GitdistError, StudyError
+from gitdist.errors import DiskTrouble, GitdistError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.events import Observer, Outcome, Row
 from gitdist.study.ledger.ledger import Ledger
@@ -27,6 +27,7 @@ from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.states import BASELINE_FAILURE, epochs_of
 
 MAX_DEATHS = 3  # of a trial's workers without an epoch between them
+ENDINGS = ("failed", "halt", "disk")  # what a trial reports that ends without a result, see ``failure``
 Fault = Literal["worker", "memory", "none"]  # whose a worker's death is; a lost node is nobody's
 _OUT_OF_MEMORY = (
     "its worker ran out of memory; lower trial.batch_size, or run fewer trials at once by resources.max_concurrent"
@@ -121,7 +122,7 @@ class Course:
         self._observer.trial_started(trial, self._running[trial].assignment.params)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        """Hear a worker's report (``rows``, ``failed`` or ``halt``); return whether the trial goes on."""
+        """Hear a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial goes on."""
         with self._noting_trouble():
             return self._hear(trial, report)
         return False
@@ -163,7 +164,7 @@ class Course:
         self._check_owner(False)
         running = self._running[trial]
         if "rows" not in report:
-            running.said = {key: str(report[key]) for key in ("failed", "halt") if key in report}
+            running.said = {key: str(report[key]) for key in ENDINGS if key in report}
             return True
         if not report["rows"]:
             self._observer.trial_waits(trial)
@@ -181,6 +182,8 @@ class Course:
     def _end(self, trial: TrialId) -> None:
         self._check_owner(False)
         running = self._running[trial]
+        if "disk" in running.said:
+            raise DiskTrouble(running.said["disk"])
         if "halt" in running.said:
             raise StudyError(running.said["halt"])
         if "failed" in running.said:

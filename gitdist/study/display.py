@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -178,7 +179,7 @@ class LiveDisplay:
             row, params = line["row"], line["params"]
             table.add_row(
                 str(trial),
-                *(format_value(params[name]) if name in params else "-" for name in self._fields),
+                *(escape(format_value(params[name])) if name in params else "-" for name in self._fields),
                 f"{row.get('epoch', 0)}/{params.get('epochs', self._num_epochs)}",
                 *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
                 f"{sum(line['waited'].values()):.1f} s",

@@ -31,7 +31,8 @@ _MAY_CHANGE = (
 _ABSENT = object()
 _HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a file with the one alone is torn
 _FORK = (
-    "--fork NAME starts another study that reuses the data set, the generator and whatever else of it is in the store"
+    "--fork NAME (for a campaign: --set name=NAME) starts another study that reuses the data set, the generator and "
+    "whatever else of it is in the store"
 )
 
 

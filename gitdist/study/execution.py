@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 
 from gitdist.errors import first_line
 from gitdist.spec import Share
-from gitdist.study.course import Course, Fault
+from gitdist.study.course import ENDINGS, Course, Fault
 from gitdist.study.paths import TrialId
 
 _SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
@@ -41,8 +41,7 @@ def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: S
 
     Args:
         train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports
-            ``{"rows": [...]}`` after an epoch, or ``{"failed": ...}`` or ``{"halt": ...}`` where it ends without a
-            result.
+            ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` where it ends without a result.
         course: decides.
         share: CPUs and GPUs of one trial.
         max_concurrent: trials at once.
@@ -157,7 +156,7 @@ class CourseScheduler(_Unsaved, FIFOScheduler):
         if result.get("done"):  # the last report once more, when the worker's function has returned
             return str(TrialScheduler.CONTINUE)
         self._workers[_identify(trial)] = (result["node_ip"], result["pid"])
-        report = {key: result[key] for key in ("rows", "failed", "halt") if key in result}
+        report = {key: result[key] for key in ("rows", *ENDINGS) if key in result}
         goes_on = self._course.heard(_identify(trial), report)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 

@@ -1,7 +1,8 @@
 """What a trial reports when training ends by an exception, by cause.
 
 failed   the trial itself is to blame: a loss that is not finite, memory, a bug
-halt     the files are in trouble, or the stream cannot deliver; every other trial would meet the same
+halt     files are damaged, or the stream cannot deliver; every other trial would meet the same
+disk     the disk is full, over its quota, read-only or failing; every other study would meet the same
 """
 
 import errno
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gitdist.disk import is_disk_trouble
-from gitdist.errors import DataError, StoreError, StreamError, TrialFailure, first_line
+from gitdist.errors import DataError, DiskTrouble, StoreError, StreamError, TrialFailure, first_line
 
 _ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _MEMORY_REMEDY = (
@@ -23,7 +24,7 @@ _SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of 
 
 
 def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
-    """Return the last report of a trial: ``failed`` or ``halt``, with the reason in one line.
+    """Return the last report of a trial: ``failed``, ``halt`` or ``disk``, with the reason in one line.
 
     The traceback of a bug, or of a place that memory did not suffice for, is written to error.txt, as far as the disk
     takes it.
@@ -35,7 +36,9 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     if isinstance(error, StreamError):
         lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)
         return {"halt": f"{error}; {_SERVER_MEMORY_REMEDY}" if lacking else str(error)}
-    if isinstance(error, StoreError | DataError) or is_disk_trouble(error):
+    if isinstance(error, DiskTrouble) or is_disk_trouble(error):
+        return {"disk": first_line(error)}
+    if isinstance(error, StoreError | DataError):
         return {"halt": first_line(error)}
     if isinstance(error, TrialFailure):
         return {"failed": str(error)}

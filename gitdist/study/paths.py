@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gitdist.disk import disk_trouble
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
@@ -110,11 +111,13 @@ class StudyPaths:
         """Make the study's directory.
 
         Raises:
+            DiskTrouble: the disk does not take it.
             StoreError: the results directory cannot be written.
         """
         try:
-            self.study.mkdir(parents=True, exist_ok=True)
-            self.lock.touch()
+            with disk_trouble(self.study):
+                self.study.mkdir(parents=True, exist_ok=True)
+                self.lock.touch()
         except OSError as error:
             raise StoreError(
                 f"the results directory must be writable, but {error.filename} is not ({error.strerror}); "

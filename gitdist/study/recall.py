@@ -7,10 +7,8 @@ from gitdist.study.driver import determining
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
 from gitdist.study.preparation import past_steps
-from gitdist.study.states import trial_states
+from gitdist.study.states import GENERATOR, trial_states
 from gitdist.study.tracking.sync import GeneratorRecord, StudyRecord
-
-GENERATOR = "generator"  # what the ledger remembers of the trained generator: see ``generator_name``
 
 
 def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRecord:

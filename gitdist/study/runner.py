@@ -19,6 +19,7 @@ from gitdist.disk import disk_trouble
 from gitdist.errors import SpecError, StudyError
 from gitdist.quiet import quieten
 from gitdist.spec import StudySpec
+from gitdist.study.campaign import refuse_campaign
 from gitdist.study.cluster import check_address
 from gitdist.study.display import Display, open_display
 from gitdist.study.driver import check_spec, settle_data, settle_identity, settle_spec
@@ -73,6 +74,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
     options = options or RunOptions()
     check_address(options.address)
     paths = StudyPaths(results.resolve(), spec.name)
+    refuse_campaign(paths)
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:

@@ -33,11 +33,11 @@ from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.placement import check_alone, find_room
 from gitdist.study.preparation import TrainedGenerator, obtain_generator, settle_generator
-from gitdist.study.recall import GENERATOR, study_tags
+from gitdist.study.recall import study_tags
 from gitdist.study.remote import result_of
 from gitdist.study.rows import read_rows
 from gitdist.study.space import untried
-from gitdist.study.states import baseline_is_settled, baseline_is_whole, epochs_of, trial_states
+from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, epochs_of, trial_states
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
 from gitdist.study.tracking.content import Status

@@ -10,6 +10,7 @@ from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 
 BASELINE_FAILURE = "baseline_failure"  # what the ledger remembers of a baseline that failed: the reason
+GENERATOR = "generator"  # what the ledger remembers of the trained generator: see ``generator_name``
 
 
 def trial_states(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> TrialStates:

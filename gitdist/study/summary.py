@@ -13,8 +13,6 @@ from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.states import baseline_is_whole
 
-METRICS = ("balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy", "ekld", "consistency")
-
 
 def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[str, Any]:
     """Write and return ``summary.json``.
@@ -35,7 +33,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     summary = {
         "study": spec.name,
         "objectives": list(spec.search.objectives),
-        "ekld_under": "generator" if spec.data.nuisance == "none" else "nuisance",
+        "ekld_under": spec.ekld_under,
         "trials": {state: states.count(state) for state in sorted(set(states))},
         **_costs(paths, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
@@ -84,12 +82,15 @@ def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dic
     rows = [row for row in read_rows(paths.rows(trial)) if "val/balanced_accuracy" in row]
     if not rows:
         return None
-    test = _test(paths, trial).get("metrics", {})
     return {
         "number": trial.number,
         "params": dict(params),
-        "val": {f"val/{name}": rows[-1][f"val/{name}"] for name in METRICS if f"val/{name}" in rows[-1]},
-        "test": {f"test/{name}": test[f"test/{name}"] for name in METRICS if f"test/{name}" in test},
+        "val": {
+            name: value
+            for name, value in rows[-1].items()
+            if name.startswith("val/") and isinstance(value, int | float)
+        },
+        "test": _test(paths, trial).get("metrics", {}),
     }
 
 

@@ -1,19 +1,23 @@
 """A campaign of two studies that are really run; chapters of one story in the order in which they stand."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from rich.console import Console
 
 from gitdist.cli.run import HowToRun, run_to_the_end
+from gitdist.errors import DiskTrouble, StudyError
 from gitdist.spec.file import load_plan
 from gitdist.study.campaign import load_campaign
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
+from tests.disks import fill, small_disk
 from tests.study.small_study import SPEC, call, gitdist
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -23,7 +27,7 @@ FILE = {
     "name": "camp",
     "matrix": {"data.nuisance": ["background", "rotation"]},
     "generator": {"kind": "oracle"},
-    "methods": {"ERM": {"sampler": "instance", "fraction": 0.0}, "oracle": {}},
+    "methods": {"ERM [all]": {"sampler": "instance", "fraction": 0.0}, "oracle [/few]": {}},
     "baseline": False,
     "search": {"algorithm": "grid", "total": 4},
     "evaluation": {**SPEC["evaluation"], "test": "all", "every": 3},
@@ -38,8 +42,14 @@ def place(tmp_path_factory) -> Path:
     return directory
 
 
-def run(place: Path) -> None:
-    run_to_the_end(load_plan(place / "camp.yaml"), place / "results", Console(quiet=True), HowToRun())
+def run(place: Path, *overrides: str) -> str:
+    """Run the campaign and return what was printed, also where it ends by an error, which is printed last."""
+    console = Console(file=StringIO(), width=200)
+    try:
+        run_to_the_end(load_plan(place / "camp.yaml", overrides), place / "results", console, HowToRun())
+    except StudyError as error:
+        console.print(f"error: {error}", soft_wrap=True)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def rows_of(place: Path) -> dict[str, bytes]:
@@ -54,9 +64,10 @@ def test_a_study_that_another_driver_has_is_left_to_it_and_the_next_one_is_run(p
     paths = StudyPaths((place / "results").resolve(), NAMES[0])
     paths.create()
     ledger = Ledger.open(paths, plan.members[0].spec)
-    with Lease.claim(ledger.storage, NAMES[0]):
+    with Lease.claim(ledger.storage, NAMES[0]), pytest.raises(typer.Exit) as ended:
         run(place)
     ledger.close()
+    assert ended.value.exit_code == 3
     assert not (place / "results" / NAMES[0] / "summary.json").exists()
     assert (place / "results" / NAMES[1] / "summary.json").exists()
     told = call(gitdist("status", "camp", "--results", str(place / "results"))).stdout
@@ -79,9 +90,42 @@ def test_the_same_command_runs_what_is_left_and_all_trials_are_tested(place):
 
 def test_a_finished_campaign_is_left_as_it_is(place):
     before = rows_of(place)
-    run(place)
+    told = run(place)
     assert len(before) == 4
     assert rows_of(place) == before
+    assert all(method in told for method in FILE["methods"])
+    shown = call(gitdist("status", NAMES[0], "--results", str(place / "results")), COLUMNS="200")
+    assert all(method in shown.stdout for method in FILE["methods"]), shown.stdout + shown.stderr
+
+
+def test_a_study_that_cannot_be_run_does_not_keep_the_next_from_it_and_is_named_at_the_end(place):
+    ledger = StudyPaths(place / "results", NAMES[0]).ledger
+    whole = ledger.read_bytes()
+    ledger.write_bytes(b"no ledger")
+    try:
+        told = run(place)
+    finally:
+        ledger.write_bytes(whole)
+    *_, reason, error = told.splitlines()
+    assert f"study '{NAMES[1]}' is finished; nothing to do" in told and "balanced accuracy" in told
+    assert reason.startswith(f"{NAMES[0]} failed: the ledger {ledger.resolve()} cannot be opened")
+    assert error.startswith(f"error: 1 of 2 studies of 'camp' failed: {NAMES[0]}; mend")
+    assert error.endswith(f"gitdist resume camp --results {place / 'results'}")
+
+
+def test_a_part_of_it_is_run_by_the_value_of_a_field(place):
+    told = run(place, "data.nuisance=rotation")
+    assert f"1 of 1: {NAMES[1]}" in told and f"study '{NAMES[1]}' is finished; nothing to do" in told
+    run(place)
+
+
+def test_a_full_disk_ends_it_at_the_first_study(tmp_path):
+    (tmp_path / "camp.yaml").write_text(yaml.safe_dump(FILE, sort_keys=False))
+    with small_disk(tmp_path / "results", "256k") as disk:
+        fill(disk, leave=1 << 16)  # room for what is noted, but not for the data set
+        with pytest.raises(DiskTrouble):
+            run(tmp_path)
+        assert sorted(place.name for place in disk.glob("camp*")) == ["camp", NAMES[0]]
 
 
 def test_what_is_noted_of_a_campaign_makes_it_again(place):

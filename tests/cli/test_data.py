@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gitdist.cli.data import show_stats
+from gitdist.cli.data import list_sources, show_stats
+from gitdist.data.sources.idx import IDX_FILES
 from gitdist.errors import StudyError
 from gitdist.generator.grid import GAP, LABEL_WIDTH
 from gitdist.spec import StudySpec
@@ -18,6 +19,17 @@ def test_ls_names_every_source():
     done = gitdist("data", "ls")
     assert done.returncode == 0, done.stderr
     assert all(source in done.stdout for source in ("digits", "fashion-mnist", "npz", "kuzushiji-49", "cifar-100"))
+
+
+def test_ls_shows_a_place_as_it_is_named(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "of [few]" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for name in IDX_FILES:
+        (folder / name).touch()
+    monkeypatch.setenv("GITDIST_DATA", str(folder.parent))
+    console = Console(file=io.StringIO(), width=400)
+    list_sources(console)
+    assert str(folder) in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_stats_shows_class_sizes_groups_and_splits(tmp_path: Path):

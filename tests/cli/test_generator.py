@@ -71,11 +71,14 @@ def test_quality_is_told_in_tables_and_json(tmp_path, console):
     labels = np.arange(60) % 2
     images = np.random.default_rng(0).integers(0, 256, (60, 16, 16)).astype(np.uint8) * (np.arange(16) > 7)
     for name in ("train.npz", "test.npz"):
-        np.savez(tmp_path / name, images=images.astype(np.uint8), labels=labels, classes=["even", "odd"])
+        np.savez(tmp_path / name, images=images.astype(np.uint8), labels=labels, classes=["even [/few]", "odd [all]"])
     spec = study({"kind": "oracle"}, source="npz", path=str(tmp_path))
     show_quality(spec, tmp_path, console, images=3, draws=4, epochs=1, as_json=False)
     told = console.file.getvalue()
-    assert all(word in told for word in ("background level", "true nuisance", "even", "odd", "6 validation images"))
+    assert all(
+        word in told
+        for word in ("background level", "true nuisance", "even [/few]", "odd [all]", "6 validation images")
+    )
     as_json = Console(file=StringIO())
     show_quality(spec, tmp_path, as_json, images=3, draws=4, epochs=1, as_json=True)
     figures = json.loads(as_json.file.getvalue())

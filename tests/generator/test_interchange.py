@@ -96,7 +96,9 @@ def changed(content: published.State, **changes: torch.Tensor | None) -> publish
         ({"a": changed(state(), mlp__model__2__fc__bias=torch.ones(5))}, ["mlp.model.2.fc.bias", "[5]", "[128]"]),
         ({"a": changed(state(), enc_content__model__0__conv__weight=None)}, ["conv.weight is missing"]),
         ({"a": changed(state(), mlp__model__0__fc__weight=torch.ones(2))}, ["mlp.model.0.fc.weight is of shape [2]"]),
-        ({"a": {"x": 3}}, ["x is of type int"]),
+        ({"a": {"x": 3}}, ["'x' is of type int"]),
+        ({"a": {**state(), 3: torch.ones(1)}}, ["3 is of type Tensor"]),
+        ({"a": {**state(), "a\nname": torch.ones(1)}}, ["a name is unknown"]),
         ({"gen": state()}, ["it holds gen"]),
         ([1, 2], ["it holds list"]),
     ],
@@ -121,7 +123,9 @@ def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
     assert not Path("trapped").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no pickle at all"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no pickle at all", b"\x80\x02.", b"\x80\x02M\x01", b"\x80\x02}K\x00a."]
+)
 def test_a_file_that_is_missing_or_no_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "gen.pt"
     if content is not None:
@@ -149,6 +153,38 @@ def test_a_pretrained_generator_is_named_by_content_and_kept_in_the_store(checkp
         artefact(Path(spec.path))
 
 
+def test_a_file_of_another_make_is_named_and_leaves_nothing_in_the_store(checkpoint, digits, tmp_path):
+    store, path = Store(tmp_path / "store"), tmp_path / "mine.safetensors"
+    coloured = imported(write(tmp_path / "colour.pt", {"a": state(3), "b": {}})).read_bytes()
+    for content, words in ((b"some text", "mine.safetensors is not one"), (coloured, "3 channel")):
+        path.write_bytes(content)
+        with pytest.raises(SpecError, match=words):
+            generator_artefact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
+    assert not list(store.root.rglob("*.safetensors"))
+
+
+def test_a_file_that_changes_before_it_is_copied_is_refused(checkpoint, digits, tmp_path):
+    file = imported(checkpoint)
+
+    class SlowStore(Store):
+        def get_or_build(self, kind, spec, build):
+            file.write_bytes(b"other")
+            return super().get_or_build(kind, spec, build)
+
+    store = SlowStore(tmp_path / "store")
+    with pytest.raises(SpecError, match="gen.safetensors changed; run again"):
+        generator_artefact(PretrainedSpec(path=str(file)), digits, store, lambda step: None, CPU)
+    assert not list(store.root.rglob("*.safetensors"))
+
+
+def test_the_home_directory_may_be_written_short(checkpoint, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = PretrainedSpec(path=f"~/{imported(checkpoint).name}")
+    assert generator_artefact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU) is not None
+    with pytest.raises(SpecError, match="~nobody-here/x cannot be read"):
+        generator_artefact(PretrainedSpec(path="~nobody-here/x"), digits, Store(tmp_path), lambda step: None, CPU)
+
+
 @pytest.mark.parametrize(
     ("shape", "words"),
     [((3, 28, 28), ["1 channel", "have 3"]), ((1, 30, 28), ["multiples of 4", "30x28"])],
@@ -160,7 +196,10 @@ def test_images_of_another_form_are_refused(checkpoint, shape, words):
 
 
 def test_a_file_of_another_make_is_refused_in_one_line(checkpoint, tmp_path):
-    for content in (b"", checkpoint.read_bytes(), imported(checkpoint).read_bytes()[:-100]):
+    whole = imported(checkpoint).read_bytes()
+    other = whole.replace(b'\\"dim\\":4', b'\\"dim\\":5')
+    assert other != whole
+    for content in (b"", checkpoint.read_bytes(), whole[:-100], other):
         (tmp_path / "x.safetensors").write_bytes(content)
         with pytest.raises(SpecError, match="must name a file that `gitdist generator import` wrote") as caught:
             load_pretrained(tmp_path / "x.safetensors", (1, 28, 28), CPU)

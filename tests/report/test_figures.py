@@ -95,6 +95,23 @@ def test_a_swept_threshold_is_a_line_and_all_classes_are_its_end():
     assert parameter_figure(panel_of(swept()), "fraction", "balanced_accuracy") is None
 
 
+def test_a_legend_has_every_label():
+    names = ["_plain", "GIT"]
+    points = [{"method": name, "threshold": k} for name in names for k in (20, 60)]
+    space = {"method": {"choice": names}, "threshold": {"choice": [20, 60]}}
+    record = study(
+        space=space, trials=[trial(at, point) for at, point in enumerate(points)], methods={n: {} for n in names}
+    )
+    panel = panel_of(record)
+    figures = {
+        class_size_figure(panel, "ekld"): [f"{name}, K {k}" for name in names for k in (20, 60)],
+        per_class_figure(panel): [f"{name}, K {k}" for name in names for k in (20, 60)],
+        parameter_figure(panel, "threshold", "ekld"): names,
+    }
+    for figure, labels in figures.items():
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
+
+
 def test_scattered_trials_are_points():
     (axis,) = parameter_figure(panel_of(searched()), "fraction", "ekld").axes
     assert len(axis.lines[0].get_xdata()) == 12 and axis.lines[0].get_linestyle() == "None"

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from gitdist.cli.report import report_studies
 from gitdist.errors import StudyError
+from gitdist.report.records import read_study
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan, parse_study
 from gitdist.study.campaign import settle_campaign
@@ -18,6 +21,7 @@ from gitdist.study.driver import settle_spec
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
+from gitdist.study.states import GENERATOR
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import StudyRecord, sync_study
 from tests.study.tracking.conftest import Runs
@@ -107,10 +111,33 @@ def test_several_studies_and_no_mlflow(results, console, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
     report_studies(["a", "b"], results, None, console)
     told = console.export_text().splitlines()
-    assert told[0].endswith("report-a-b/index.html") and len(told) == 2
+    assert re.search(r"/report-a-b-[0-9a-f]{6}/index.html$", told[0]) and len(told) == 2
     assert told[1].startswith(
         "the report is not in MLflow: the MLflow store sqlite:////proc/none/mlflow.db cannot be used"
     )
+
+
+def test_reports_of_other_studies_lie_elsewhere(results, console):
+    for name in ("a", "b", "c", "d", "e", "a-b", "b-c"):
+        leave_study(results, name, 0, finished=1)
+    for names in (["a-b", "c"], ["a", "b-c"], ["a", "b", "c", "d"], ["a", "b", "c", "e"]):
+        report_studies(names, results, None, console)
+    assert len(list(results.glob("report-*/index.html"))) == 4
+
+
+def test_a_record_knows_the_seed_that_its_method_sets_and_the_generator(results):
+    paths = StudyPaths(results, "m")
+    values = study_file("m")
+    values["search"] |= {"total": 2, "space": {}}
+    spec = parse_study({**values, "methods": {"A": {"seed": 3}, "B": {}}, "trial": {"epochs": 1, "seed": 5}}, "test")
+    paths.create()
+    with closing(Ledger.open(paths, spec)) as ledger:
+        for _ in range(2):
+            leave_trial(paths, TrialId("trial", ledger.next_trial().number), 0.5)
+        ledger.remember(GENERATOR, "munit-of-m")
+        record = read_study(paths, spec, ledger, {"study": "m"})
+    assert {trial.params["method"]: trial.seed for trial in record.trials} == {"A": 3, "B": 5}
+    assert record.generator == "munit-of-m"
 
 
 def test_what_is_not_there_or_damaged_is_one_line(results, console):

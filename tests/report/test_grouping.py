@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def grid(**more):
 
 def member(version, nuisance="background", draws=None, **more):
     """A campaign's study."""
-    labels = {"nuisance": nuisance, "version": version} | ({"draws": draws} if draws else {})
+    labels = {"data.nuisance": nuisance, "data.version": version} | ({"draws": draws} if draws else {})
     data = {"source": "digits", "nuisance": nuisance, "version": version}
     return study(f"s{version}{nuisance}{draws}", SAMPLERS, grid(**more), labels, data=data)
 
@@ -50,6 +52,25 @@ def test_other_studies_are_no_replicates_and_their_labels_tell_them_apart():
         "sampler class-balanced (oracle)",
     ]
     assert {len(line.replicates) for line in panel.lines} == {2}
+
+
+@pytest.mark.parametrize(
+    ("axis", "shown"),
+    [("generator.seed", "generator.seed 1"), ("stream.seed", "stream.seed 1"), ("generator.dim", "dim 1")],
+)
+def test_a_seed_of_something_else_makes_no_replicates(axis, shown):
+    (panel,) = make_panels([study(f"s{n}", trials=[trial(0, accuracy=n / 2)], labels={axis: n}) for n in (0, 1)])
+    assert [line.values("balanced_accuracy", "test") for line in panel.lines] == [{(0, 0): 0.0}, {(0, 0): 0.5}]
+    assert panel.lines[1].label == f"the study's setting ({shown})"
+
+
+@pytest.mark.parametrize("axis", ["seed", "trial.seed"])
+def test_the_seed_of_a_study_or_of_its_trials_makes_replicates(axis):
+    records = [
+        study(f"s{n}", trials=[replace(trial(0, accuracy=n / 2), seed=n)], labels={axis: n}, seed=n) for n in (0, 1)
+    ]
+    (panel,) = make_panels(records)
+    assert [line.values("balanced_accuracy", "test") for line in panel.lines] == [{(0, 0): 0.0, (1, 0): 0.5}]
 
 
 def test_a_repeated_trial_is_one_replicate():
@@ -120,7 +141,7 @@ def test_versions_are_pooled_by_class_size():
     expected = interval([slope / np.sqrt(20) for slope in (0.1, 0.1, 0.3, 0.3)])
     assert (curve.values[3].mean, curve.values[3].half) == (pytest.approx(expected.mean), pytest.approx(expected.half))
     found = size_correlation(line, "ekld", "test")
-    assert (found.mean, found.n) == (pytest.approx(-1.0), 4)
+    assert (found.mean, found.n, found.limits) == (pytest.approx(-1.0), 4, (-1.0, 1.0))
     assert size_correlation(line, "consistency", "test").mean == pytest.approx(1.0)
 
 

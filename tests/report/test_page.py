@@ -78,6 +78,24 @@ def test_the_first_sentences_say_what_the_numbers_say(accuracies, words):
     assert "sampler class-balanced has the highest balanced accuracy" in best and words in best
 
 
+def test_a_rank_that_the_common_replicates_do_not_confirm_is_said_to_be_none():
+    points = [("instance", 0, 0.6), ("class-balanced", 0, 0.5), ("class-balanced", 1, 0.9)]
+    trials = [trial(n, {"sampler": name, "seed": seed}, accuracy=x) for n, (name, seed, x) in enumerate(points)]
+    record = study(space=METHODS, trials=trials)
+    assert findings([record], make_panels([record]))[-1] == (
+        "digits, background: sampler class-balanced has the highest balanced accuracy (0.700, test split), not "
+        "confirmed by the 1 replicate in common with sampler instance (mean difference −0.100)."
+    )
+
+
+def test_a_label_is_shown_as_it_was_given():
+    record = study(
+        space={"method": {"choice": ["a-0.5"]}}, trials=[trial(0, {"method": "a-0.5"})], methods={"a-0.5": {}}
+    )
+    sentence = findings([record], make_panels([record]))[1]
+    assert sentence.endswith("falls under a-0.5 (rank correlation −1.00).")
+
+
 def test_one_replicate_is_no_claim():
     record = study(trials=[trial(0, accuracy=0.6)], baseline=trial(None, accuracy=0.5))
     assert findings([record], make_panels([record]))[-1].endswith("with one replicate nothing is known of chance.")

@@ -24,6 +24,15 @@ def test_one_replicate_has_no_interval():
     assert not interval([0.5]).excludes_zero
 
 
+def test_an_interval_is_cut_off_at_its_limits():
+    values = [-1.0, -1.0, -0.7]
+    found, free = interval(values, limits=(-1.0, 1.0)), interval(values)
+    assert free.ends == (free.mean - free.half, free.mean + free.half) and free.ends[0] < -1
+    assert found.ends == (-1.0, free.ends[1]) and (found.mean, found.half) == (free.mean, free.half)
+    assert interval([-1.0, -1.0], limits=(-1.0, 1.0)).ends == (-1.0, -1.0)
+    assert interval([-1.0], limits=(-1.0, 1.0)).ends is None
+
+
 def test_ranks_and_their_correlation_are_scipys():
     draws = np.random.default_rng(0)
     x, y = draws.integers(0, 5, 30).astype(float), draws.normal(size=30)

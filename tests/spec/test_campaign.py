@@ -44,10 +44,10 @@ def test_a_matrix_makes_a_study_of_every_combination(tmp_path):
     assert (plan.name, plan.title) == ("figure-small", "A figure")
     assert len(plan.members) == 8
     first, last = plan.members[0], plan.members[-1]
-    assert first.labels == {"nuisance": "rotation", "draws": "learned", "version": 0}
+    assert first.labels == {"data.nuisance": "rotation", "draws": "learned", "data.version": 0}
     assert first.spec.name == "figure-small.rotation.learned.version0"
     assert (first.spec.data.nuisance, first.spec.data.version, first.spec.generator.kind) == ("rotation", 0, "munit")
-    assert last.labels == {"nuisance": "background", "draws": "true", "version": 3}
+    assert last.labels == {"data.nuisance": "background", "draws": "true", "data.version": 3}
     assert (last.spec.generator.kind, list(last.spec.methods)) == ("oracle", ["oracle"])
     assert last.spec.search.space["method"].choice == ("oracle",)
     assert {member.spec.data.profile.largest for member in plan.members} == {50}
@@ -78,6 +78,44 @@ def test_overrides_reach_every_study_and_the_noted_file_gives_the_same(tmp_path)
     assert isinstance(override_plan(single, ["trial.epochs=8"]), StudySpec)
 
 
+def test_axes_that_end_alike_are_told_apart(tmp_path):
+    kinds = {"data.profile.kind": ["zipf", "exponential"], "generator.kind": ["munit"]}
+    seeds = {"generator.seed": [0, 1], "stream.seed": [2]}
+    plan = load_plan(write(tmp_path, matrix=kinds | seeds))
+    assert isinstance(plan, Campaign)
+    assert [member.spec.name for member in plan.members] == [
+        "figure-small.zipf.munit.generator-seed0.stream-seed2",
+        "figure-small.zipf.munit.generator-seed1.stream-seed2",
+        "figure-small.exponential.munit.generator-seed0.stream-seed2",
+        "figure-small.exponential.munit.generator-seed1.stream-seed2",
+    ]
+    assert list(plan.members[0].labels) == list(kinds | seeds)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scale"),
+    [
+        (["data.nuisance=rotation"], {"small": {"data.profile.largest": 50}}),
+        ([], {"small": {"data.nuisance": "rotation"}}),
+        (["matrix={data.nuisance: [rotation, background], data.version: [0, 3]}", "data.nuisance=rotation"], None),
+    ],
+)
+def test_a_field_that_is_set_is_not_varied_and_the_studies_keep_their_names(tmp_path, overrides, scale):
+    matrix = {"data.nuisance": ["rotation", "background"], "data.version": [0, 3]}
+    whole = load_plan(write(tmp_path, matrix=matrix, scale={"small": {}} if scale else None))
+    cut = load_plan(write(tmp_path, matrix=matrix, scale=scale), overrides)
+    assert isinstance(whole, Campaign) and isinstance(cut, Campaign)
+    assert [member.spec.name for member in cut.members] == [member.spec.name for member in whole.members][:2]
+    assert {member.spec.data.nuisance for member in cut.members} == {"rotation"}
+    noted = parse_plan(dict(cut.values), "copy")
+    assert isinstance(noted, Campaign) and noted.members == cut.members
+
+
+def test_a_field_can_be_set_before_and_after_its_matrix_is_taken_away(tmp_path):
+    for overrides in (["matrix=null", "data.nuisance=rotation"], ["data.nuisance=rotation", "matrix=null"]):
+        assert load_study(write(tmp_path), overrides).data.nuisance == "rotation"
+
+
 @pytest.mark.parametrize(
     ("changes", "scale", "message"),
     [
@@ -91,7 +129,17 @@ def test_overrides_reach_every_study_and_the_noted_file_gives_the_same(tmp_path)
         ({}, "papre", "unknown scale 'papre'; did you mean 'paper'"),
         ({"scale": None}, "paper", "it has no scales"),
         ({"scale": ["small"]}, None, "scale must map names to changes"),
-        ({"name": None}, None, "name"),
+        ({"name": None}, None, "name is required"),
+        ({"name": 5, "scale": None}, None, "name must be text, but it is 5; quote it"),
+        ({"scale": {1: {}}}, None, "a scale's name must be text, but one is 1; quote it"),
+        ({"scale": {"a": {}, True: {}}}, "on", "a scale's name must be text, but one is True; quote it"),
+        ({"matrix": {"draws": {"x": {1: 2}}}}, None, "unknown field '1'"),
+        (
+            {"matrix": {"draws": {"x": {"title.a": 2}}}},
+            None,
+            "matrix.draws: title must be a mapping, for title.a is set",
+        ),
+        ({"data": "digits"}, None, "scale.small: data must be a mapping, for data.profile.largest is set.* 'digits'"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, changes, scale, message):
@@ -100,10 +148,10 @@ def test_a_wrong_file_is_one_line(tmp_path, changes, scale, message):
 
 
 def test_a_command_for_one_study_refuses_a_matrix_and_says_how_to_take_one(tmp_path):
-    with pytest.raises(SpecError, match=r"the matrix makes 8 of it; add --set matrix=null") as caught:
+    with pytest.raises(SpecError, match=r"the matrix makes 8 of it; add --set matrix=null --set name=NAME") as caught:
         load_study(write(tmp_path))
     assert "\n" not in str(caught.value)
-    assert load_study(write(tmp_path), ["matrix=null", "data.version=3"]).data.version == 3
+    assert load_study(write(tmp_path), ["matrix=null", "name=one", "data.version=3"]).data.version == 3
 
 
 def test_the_method_table_crops_and_flips_no_traffic_signs():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gitdist.errors import StudyError
+from gitdist.errors import DiskTrouble, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.course import MAX_DEATHS, Course
 from gitdist.study.events import Outcome
@@ -176,13 +176,14 @@ def test_a_last_row_without_an_objective_is_a_failure_for_ledger_and_observers(b
     assert log.told[-1] == ("failed", "0") and "nan" in log.reason
 
 
-def test_what_concerns_the_whole_study_ends_the_handing_out_and_leaves_trials_resumable(begin):
+@pytest.mark.parametrize(("kind", "trouble"), [("halt", StudyError), ("disk", DiskTrouble)])
+def test_what_concerns_the_whole_study_ends_the_handing_out_and_leaves_trials_resumable(begin, kind, trouble):
     course, ledger, log = begin()
     course.next_trial()
     train(course, last=1)
-    course.heard(FIRST, {"halt": "no space left"})
+    course.heard(FIRST, {kind: "no space left"})
     course.ended(FIRST)
-    assert isinstance(course.trouble, StudyError) and str(course.trouble) == "no space left"
+    assert type(course.trouble) is trouble and str(course.trouble) == "no space left"
     assert course.over and course.next_trial() is None
     course.close()
     assert states(ledger) == ["running"]

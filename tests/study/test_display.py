@@ -12,12 +12,12 @@ ROW = {"epoch": 2, "train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld":
 
 def show(terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
-    with open_display(console, 5, ("threshold", "fraction")) as display:
+    with open_display(console, 5, ("threshold", "fraction", "method")) as display:
         assert isinstance(display, LiveDisplay if terminal else LogDisplay)
         display.say("2 trials at once")
         display.progress("training the generator", 400, 400, "image 0.1")
         display.trial_started(BASELINE, {})
-        display.trial_started(TrialId("trial", 3), {"threshold": None, "fraction": 0.25})
+        display.trial_started(TrialId("trial", 3), {"threshold": None, "fraction": 0.25, "method": "DRS [/few]"})
         display.trial_waits(TrialId("trial", 3))
         display.trial_waits(TrialId("trial", 3))
         display.epoch_ended(TrialId("trial", 3), ROW)
@@ -35,7 +35,7 @@ def test_the_training_of_any_generator_is_shown():
 def test_a_log_has_one_line_an_event():
     lines = show(terminal=False).splitlines()
     assert len(lines) == 7
-    assert lines[3].endswith("trial 3 started threshold=all fraction=0.25")
+    assert lines[3].endswith("trial 3 started threshold=all fraction=0.25 method=DRS [/few]")
     assert lines[4].endswith("trial 3 waits for its first stage, which another trial trains")
     assert lines[5].endswith("trial 3 epoch 2 of 5 loss=0.5000 balanced_accuracy=0.7500 ekld=0.1250")
     assert lines[6].endswith("trial 3 failed: loss became nan")
@@ -43,5 +43,6 @@ def test_a_log_has_one_line_an_event():
 
 def test_the_live_table_shows_each_trial():
     shown = show(terminal=True)
-    for word in ("baseline", "threshold", "all", "0.25", "2/5", "0.7500", "0.1250", "1.5 s", "loss became nan"):
+    cells = ("baseline", "threshold", "all", "0.25", "DRS [/few]", "2/5", "0.7500", "0.1250", "1.5 s")
+    for word in (*cells, "loss became nan"):
         assert word in shown

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gitdist.errors import DiskTrouble
 from gitdist.quiet import quieten
 from gitdist.spec import Share, StudySpec
 from gitdist.study.course import MAX_DEATHS, Course
@@ -159,14 +160,14 @@ def test_trouble_of_the_whole_study_stops_the_others_at_once_and_leaves_them_ope
         from ray import tune
 
         if config["number"] == 0:
-            tune.report({"halt": "the disk is full"})
+            tune.report({"disk": "the disk is full"})
         else:
             tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
             time.sleep(600)
 
     course, ledger, log = study(total=5)
     run_here(train, course)
-    assert str(course.trouble) == "the disk is full"
+    assert isinstance(course.trouble, DiskTrouble) and str(course.trouble) == "the disk is full"
     assert set(states(ledger)) == {"running"}
     assert not [told for told in log.told if told.endswith(("finished", "failed"))]
 

@@ -68,7 +68,7 @@ def test_a_bug_is_told_by_its_last_line_and_its_traceback_is_kept(tmp_path, erro
     [
         ("failed", TrialFailure("loss became nan in epoch 3, step 4")),
         ("halt", StreamError("the stream must deliver")),
-        ("halt", DiskTrouble("the disk must hold x")),
+        ("disk", DiskTrouble("the disk must hold x")),
         ("halt", StoreError("a checkpoint holds tensors")),
         ("halt", DataError("a prepared data set must be whole")),
     ],
@@ -85,9 +85,9 @@ def test_what_a_server_meets_is_no_trials_fault_and_names_the_servers_remedy(tmp
     assert list(report) == ["halt"] and report["halt"].startswith(f"{error}; give servers more by resources.server")
 
 
-def test_a_full_disk_that_nobody_put_into_words_halts_too(tmp_path):
+def test_a_full_disk_that_nobody_put_into_words_is_told_as_such_too(tmp_path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/x")
-    assert describe_failure(error, tmp_path) == {"halt": "[Errno 28] No space left on device: '/full/x'"}
+    assert describe_failure(error, tmp_path) == {"disk": "[Errno 28] No space left on device: '/full/x'"}
 
 
 def test_without_room_for_the_traceback_the_reason_alone_is_told(tmp_path):

@@ -136,7 +136,7 @@ def test_a_superseded_worker_that_fails_is_as_quiet(context):
     assert not (directory / "error.txt").exists()
 
 
-def test_a_full_disk_halts_and_with_room_the_trial_goes_on_to_the_same_end(context_in, tmp_path):
+def test_a_full_disk_ends_it_and_with_room_the_trial_goes_on_to_the_same_end(context_in, tmp_path):
     expected = run(context_in(tmp_path))
     size = sum(len(content) for content in files_of(context_in(tmp_path)).values())
     with small_disk(tmp_path / "disk", str(4 * size)) as disk:
@@ -145,17 +145,17 @@ def test_a_full_disk_halts_and_with_room_the_trial_goes_on_to_the_same_end(conte
         assert epochs([next(reports), next(reports)]) == [1, 2]
         full = fill(disk, leave=size // 4)
         (report,) = reports
-        assert set(report) == {"halt"} and "epoch-000003" in report["halt"] and "free space" in report["halt"]
+        assert set(report) == {"disk"} and "epoch-000003" in report["disk"] and "free space" in report["disk"]
         assert not list(context.paths.trial(TRIAL).glob(".*")) and len(read_rows(context.paths.rows(TRIAL))) == 2
         full.unlink()
         assert timeless(rows_of(run(context))) == timeless(rows_of(expected))
 
 
-def test_a_disk_that_is_full_from_the_start_halts(context_in, tmp_path):
+def test_a_disk_that_is_full_from_the_start_ends_it(context_in, tmp_path):
     with small_disk(tmp_path / "disk", "64k") as disk:
         fill(disk)
         (report,) = run(context_in(disk))
-        assert set(report) == {"halt"} and str(disk) in report["halt"]
+        assert set(report) == {"disk"} and str(disk) in report["disk"]
 
 
 def test_a_shared_place_out_of_reach_halts(context_in, tmp_path):

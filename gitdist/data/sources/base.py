@@ -40,11 +40,13 @@ def without_classes(source: Source, exclude: Sequence[str]) -> Source:
     """Return a source without the images of some classes, the others numbered anew in their order.
 
     Raises:
-        DataError: there is no class of such a name.
+        DataError: there is no class of such a name, or a label stands for no class.
     """
     check_excluded(exclude, source.class_names)
     if not exclude:
         return source
+    _check_labels(source.train_labels, len(source.class_names), f"the training split of {source.name}")
+    _check_labels(source.test_labels, len(source.class_names), f"the test split of {source.name}")
     kept = np.array([name not in exclude for name in source.class_names])
     numbers = np.cumsum(kept) - 1
     train, test = kept[source.train_labels], kept[source.test_labels]
@@ -117,11 +119,8 @@ def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least:
     Raises:
         DataError: a label stands for no class, or a class has fewer than ``least`` images.
     """
-    num_classes = len(class_names)
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if outside.size:
-        raise DataError(f"labels must be 0..{num_classes - 1}, but {where} has {outside[0]}; count classes from 0")
-    counts = np.bincount(labels, minlength=num_classes)
+    _check_labels(labels, len(class_names), where)
+    counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < least:
         poorest = int(counts.argmin())
         raise DataError(
@@ -129,3 +128,9 @@ def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least:
             f"({class_names[poorest]}) has {counts[poorest]}; add images or set data.exclude: [{class_names[poorest]}]"
         )
     return counts
+
+
+def _check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.size:
+        raise DataError(f"labels must be 0..{num_classes - 1}, but {where} has {outside[0]}; count classes from 0")

@@ -1,7 +1,5 @@
 """Image files of any kind made into arrays of one kind, on all cores."""
 
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,12 +8,21 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from gitdist.errors import DataError
+from gitdist.errors import DataError, first_line
 
 Result = TypeVar("Result")
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
@@ -29,8 +36,9 @@ def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]
     if broken:
         file, error = broken[0]
         others = f", and {len(broken) - 1} more are not" if broken[1:] else ""
-        reason = " ".join(str(error).split())
-        raise DataError(f"every image must be readable, but {file} is not ({reason}){others}; mend or remove them")
+        raise DataError(
+            f"every image must be readable, but {file} is not ({first_line(error)}){others}; mend or remove them"
+        )
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
 
 
@@ -41,12 +49,23 @@ def attempt_images(files: Sequence[Path], work: Callable[[int, Image.Image], Res
         try:
             with Image.open(files[index], formats=FORMATS) as image:
                 return work(index, image)
-        except _UNREADABLE as error:
+        except Exception as error:  # a damaged image raises whatever its bytes happen to ask for
             return error
 
     Image.init()  # its list of formats is not to be made by two threads at once
     with ThreadPoolExecutor() as pool:
         return list(pool.map(attempt, range(len(files))))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says; the image itself where there is nothing to turn.
+
+    No other tag is read: ``ImageOps.exif_transpose`` writes all of them anew and fails where one is of another type
+    than it should be.
+    """
+    image.load()  # a PNG may have its tags behind the pixels
+    method = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return image if method is None else image.transpose(method)
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

@@ -11,16 +11,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gitdist.data.sources.base import Source
-from gitdist.data.sources.decoding import attempt_images, centre_square, eight_bit, has_colour, map_images, on_black
+from gitdist.data.sources.decoding import (
+    attempt_images,
+    centre_square,
+    eight_bit,
+    has_colour,
+    map_images,
+    on_black,
+    upright,
+)
 from gitdist.data.sources.folder import Images, all_files, read_folder
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 
 _MULTIPLE, _SMALLEST, _LARGEST = 8, 16, 64  # of automatic sizes, pixels
-_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
 _Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
 
 
@@ -104,12 +111,13 @@ def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[n
     images = np.empty((len(files), 3 if mode == "RGB" else 1, side, side), dtype=np.uint8)
 
     def decode(index: int, image: Image.Image) -> list[str]:
+        turned = upright(image)
         done = {
             "grey images made RGB": mode == "RGB" and not has_colour(image),
             "images with transparent parts put on black": image.has_transparency_data,
-            "images turned upright by their EXIF orientation": image.getexif().get(_ORIENTATION, 1) != 1,
+            "images turned upright by their EXIF orientation": turned is not image,
         }
-        flat = on_black(eight_bit(ImageOps.exif_transpose(image))).convert(mode)
+        flat = on_black(eight_bit(turned)).convert(mode)
         images[index] = np.atleast_3d(np.asarray(centre_square(flat, side))).transpose(2, 0, 1)
         return [what for what, was_done in done.items() if was_done]
 

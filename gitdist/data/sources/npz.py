@@ -1,11 +1,10 @@
 """A folder with one train*.npz and one test*.npz: the way to bring any images.
 
 Keys of a file: ``images`` uint8 ``[N, H, W, C]`` or ``[N, H, W]``, ``labels`` integers ``[N]`` counted from 0, and
-optionally ``classes``, the class names. Other keys are not read. The order within a class is the file's.
+optionally ``classes``, the class names, text or UTF-8 bytes. Other keys are not read. The order within a class is the
+file's.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.data.sources.base import Source
-from gitdist.errors import DataError
+from gitdist.errors import DataError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +75,17 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generi
     """
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"a source file must be a whole npz of plain arrays, but {file} is not ({reason})") from error
+            return {name: _array(archive[name], name) for name in names if name in archive}
+    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
+        raise DataError(
+            f"a source file must be a whole npz of plain arrays, but {file} is not ({first_line(error)}); replace it"
+        ) from error
+
+
+def _array(member: object, name: str) -> NDArray[np.generic]:
+    if not isinstance(member, np.ndarray):  # numpy gives the bytes of what does not begin as an array does
+        raise ValueError(f"its {name} is no array")
+    return member
 
 
 def _only_one(folder: Path, pattern: str) -> Path:
@@ -95,8 +101,20 @@ def _read_part(file: Path) -> _Part:
     for name in ("images", "labels"):
         if name not in arrays:
             raise DataError(f"a source file must have the key '{name}', but {file} has not; add it")
-    classes = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else None
-    return _Part(images=_checked_images(arrays["images"], file), labels=_checked_labels(arrays, file), classes=classes)
+    return _Part(
+        images=_checked_images(arrays["images"], file),
+        labels=_checked_labels(arrays, file),
+        classes=_class_names(arrays["classes"], file) if "classes" in arrays else None,
+    )
+
+
+def _class_names(classes: NDArray[np.generic], file: Path) -> tuple[str, ...]:
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in classes.ravel())
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"classes must be text or UTF-8 bytes, but {file} has {error.object!r}; save the names as text"
+        ) from error
 
 
 def _checked_images(images: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:

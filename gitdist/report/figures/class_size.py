@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from gitdist.report.figures.style import add_legend, new_axes, size_axis, style_of
+from gitdist.report.figures.style import Drawn, add_legend, new_axes, size_axis, style_of
 from gitdist.report.grouping import Panel
 from gitdist.report.metrics import METRICS
 from gitdist.report.size_curves import size_curve
@@ -21,11 +21,12 @@ def class_size_figure(panel: Panel, measure: str) -> Figure | None:
         return None
     figure, (axis,) = new_axes(panel.title, height=3.2 + 0.2 * len(curves))
     shade = 0.3 / (1 + len(curves) // 2)
+    drawn: list[Drawn] = []
     for line, curve in curves:
         style = style_of(line.index)
         means = np.array([value.mean for value in curve.values])
         halves = np.array([np.nan if value.half is None else value.half for value in curve.values])
-        axis.plot(
+        drawn += axis.plot(
             curve.sizes, means, color=style.color, marker=style.marker, linestyle=style.linestyle, label=line.label
         )
         axis.fill_between(curve.sizes, means - halves, means + halves, color=style.color, alpha=shade, linewidth=0)
@@ -34,5 +35,5 @@ def class_size_figure(panel: Panel, measure: str) -> Figure | None:
     axis.set_ylabel(METRICS[measure].axis(panel.ekld_under))
     largest = max(value.mean for _, curve in curves for value in curve.values)
     axis.set_ylim(0, 1.02 if measure == "consistency" else 1.5 * largest or None)
-    add_legend(figure, axis)
+    add_legend(figure, drawn)
     return figure

@@ -54,7 +54,7 @@ def parallel_figure(study: StudyRecord) -> Figure | None:
         )
     told = [(field_title(name), _ticks(study.spec.search.space[name])) for name in fields]
     ends = {0.0: f"{min(values):.3f}", 1.0: f"{max(values):.3f}"}
-    _draw_axes(axis, [*told, (METRICS[objective].axis(study.ekld_under), ends)])
+    _draw_axes(axis, [*told, (METRICS[objective].axis(study.spec.ekld_under), ends)])
     return figure
 
 

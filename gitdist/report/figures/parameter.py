@@ -7,7 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gitdist.report.figures.style import INK, add_legend, keep_within, new_axes, round_numbers, set_ticks, style_of
+from gitdist.report.figures.style import (
+    INK,
+    Drawn,
+    add_legend,
+    keep_within,
+    new_axes,
+    round_numbers,
+    set_ticks,
+    style_of,
+)
 from gitdist.report.grouping import MAX_SETTINGS, Panel, Replicate, describe_setting, extra_labels, field_title
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import Split
@@ -48,18 +57,17 @@ def parameter_figure(panel: Panel, field: str, metric: str) -> Figure | None:
     levels = {line.label: interval(list(values.values())) for line in others if (values := line.values(metric, split))}
     figure, (axis,) = new_axes(panel.title, height=3.2 + 0.2 * (len(series) + len(levels)))
     whole = max((value for value in positions if value is not None), default=1) * 2
-    for index, one in enumerate(series):
-        _draw_series(axis, one, index, whole)
+    drawn = [_draw_series(axis, one, index, whole) for index, one in enumerate(series)]
     if not series:
         places = [_place(each.trial.params[field], whole) for each in having]
         reached = [each.trial.measures[split].metrics[metric] for each in having]
-        axis.plot(places, reached, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
+        drawn += axis.plot(places, reached, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
     for index, (label, level) in enumerate(levels.items()):
-        _draw_level(axis, level if len(levels) == 1 else replace(level, half=None), label, index)
+        drawn.append(_draw_level(axis, level if len(levels) == 1 else replace(level, half=None), label, index))
     _finish(axis, field, positions, whole)
     axis.set_ylabel(METRICS[metric].axis(panel.ekld_under))
     keep_within(axis, METRICS[metric])
-    add_legend(figure, axis)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -88,10 +96,10 @@ def _place(position: Position, whole: float) -> float:
     return whole if position is None else position
 
 
-def _draw_series(axis: Axes, series: Series, index: int, whole: float) -> None:
+def _draw_series(axis: Axes, series: Series, index: int, whole: float) -> Drawn:
     style = style_of(index)
     halves = [value.half or 0.0 for value in series.values.values()]
-    axis.errorbar(
+    return axis.errorbar(
         [_place(position, whole) for position in series.values],
         [value.mean for value in series.values.values()],
         yerr=halves if any(halves) else None,
@@ -103,10 +111,12 @@ def _draw_series(axis: Axes, series: Series, index: int, whole: float) -> None:
     )
 
 
-def _draw_level(axis: Axes, level: Interval, label: str, index: int) -> None:
-    axis.axhline(level.mean, color=INK, linestyle=((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))[index % 3], label=label)
+def _draw_level(axis: Axes, level: Interval, label: str, index: int) -> Drawn:
+    dashes = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))[index % 3]
+    line = axis.axhline(level.mean, color=INK, linestyle=dashes, label=label)
     if level.half is not None:
         axis.axhspan(level.mean - level.half, level.mean + level.half, color=INK, alpha=0.08, linewidth=0)
+    return line
 
 
 def _finish(axis: Axes, field: str, positions: set[Position], whole: float) -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gitdist.report.figures.style import PAPER, SMALL, add_legend, can_draw, new_axes, plain, style_of
+from gitdist.report.figures.style import PAPER, SMALL, Drawn, add_legend, can_draw, new_axes, plain, style_of
 from gitdist.report.grouping import Line, Panel
 from gitdist.report.records import Classes, Split
 from gitdist.report.statistics import Interval, interval
@@ -32,12 +32,15 @@ def per_class_figure(panel: Panel) -> Figure | None:
     bars = num_classes <= _MOST_BARS
     row = 0.09 * len(panel.lines) + 0.12 if bars else 0.17 if num_classes <= _MOST_NAMES else 0.08
     figure, (axis,) = new_axes(panel.title, height=1.3 + 0.2 * len(panel.lines) + row * num_classes)
+    drawn: list[Drawn] = []
     for place, line in enumerate(panel.lines):
-        values = [accuracies(line, panel.split)[index] for index in order]
+        reached = accuracies(line, panel.split)
+        values = [reached[index] for index in order]
         if bars:
-            _draw_bars(axis, line, values, 0.8 / len(panel.lines), place - (len(panel.lines) - 1) / 2)
+            height = 0.8 / len(panel.lines)
+            drawn.append(_draw_bars(axis, line, values, height, place - (len(panel.lines) - 1) / 2))
         else:
-            _draw_points(axis, line, values)
+            drawn.append(_draw_points(axis, line, values))
     step = 1 if num_classes <= _MOST_NAMES else 5
     names = [f"{_name(classes, int(index))} ({classes.sizes[index]:,})" for index in order]
     axis.set_yticks(range(0, num_classes, step), names[::step], fontsize=SMALL)
@@ -46,7 +49,7 @@ def per_class_figure(panel: Panel) -> Figure | None:
     axis.grid(visible=bars is False, axis="y")
     axis.set_xlabel("accuracy (0..1)")
     axis.set_ylabel("class (training images)")
-    add_legend(figure, axis)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -58,9 +61,9 @@ def accuracies(line: Line, split: Split) -> list[Interval]:
     return [interval(column) for column in table.T]
 
 
-def _draw_bars(axis: Axes, line: Line, values: Sequence[Interval], height: float, place: float) -> None:
+def _draw_bars(axis: Axes, line: Line, values: Sequence[Interval], height: float, place: float) -> Drawn:
     halves = [value.half or 0.0 for value in values]
-    axis.barh(
+    return axis.barh(
         np.arange(len(values)) + place * height,
         [value.mean for value in values],
         height * 0.92,
@@ -74,9 +77,9 @@ def _draw_bars(axis: Axes, line: Line, values: Sequence[Interval], height: float
     )
 
 
-def _draw_points(axis: Axes, line: Line, values: Sequence[Interval]) -> None:
+def _draw_points(axis: Axes, line: Line, values: Sequence[Interval]) -> Drawn:
     style = style_of(line.index)
-    axis.plot(
+    (points,) = axis.plot(
         [value.mean for value in values],
         range(len(values)),
         color=style.color,
@@ -85,6 +88,7 @@ def _draw_points(axis: Axes, line: Line, values: Sequence[Interval]) -> None:
         linestyle="none",
         label=line.label,
     )
+    return points
 
 
 def _name(classes: Classes, index: int) -> str:

@@ -13,9 +13,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
@@ -36,6 +38,9 @@ _INKED = {
     for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
 }
 _RULES: Any = {**_INKED, "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
+Drawn = Artist | Container
+"""What has a label: a line, or the parts of bars and error bars together."""
+
 _GROUP_ID = re.compile(r'<g id="[^"]*"')
 
 
@@ -82,9 +87,13 @@ def scale_of_values() -> ListedColormap:
     return ListedColormap(matplotlib.colormaps["cividis"](np.linspace(0.1, 0.9, 256)))
 
 
-def add_legend(figure: Figure, axis: Axes) -> None:
-    """Put what the axis labels below the figure, in as many columns as have room; for a single entry nothing."""
-    handles, labels = axis.get_legend_handles_labels()
+def add_legend(figure: Figure, drawn: Sequence[Drawn]) -> None:
+    """Put the labels of what is drawn below the figure, in as many columns as have room; for a single one nothing.
+
+    An axis cannot be asked for them: it keeps back labels that begin with an underscore.
+    """
+    handles: list[Any] = list(drawn)  # matplotlib takes containers too, though its types do not say so
+    labels = [str(each.get_label()) for each in drawn]
     if len(labels) > 1:
         columns = 2 if max(map(len, labels)) <= 20 else 1
         figure.legend(

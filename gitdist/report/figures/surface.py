@@ -39,7 +39,8 @@ def surface_figure(study: StudyRecord) -> Figure | None:
     x, y = zip(*at, strict=True)
     between = Triangulation(x, y, Triangulation(*places.T).triangles)  # neighbours as they are drawn
     filled = axis.tricontourf(between, values, levels=8, cmap=scale_of_values())
-    figure.colorbar(filled, ax=axis, label=METRICS[study.objective].axis(study.ekld_under)).ax.tick_params(colors=INK)
+    told = METRICS[study.objective].axis(study.spec.ekld_under)
+    figure.colorbar(filled, ax=axis, label=told).ax.tick_params(colors=INK)
     axis.plot(x, y, linestyle="none", marker="o", markersize=4, color=INK, markeredgecolor=PAPER)
     for scale, part, name, line in (
         (axis.set_xscale, axis.xaxis, fields[0], x),

@@ -24,7 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.errors import StudyError, StudyOwned
+from gitdist.errors import StudyOwned
 from gitdist.study.ledger.process import ProcessIdentity
 from gitdist.study.ledger.storage import storage_trouble
 from gitdist.study.ledger.terms import (
@@ -107,7 +107,7 @@ class Lease:
             thorough: ask the storage now, not with the next beat.
 
         Raises:
-            StudyError: another driver has taken the study.
+            StudyOwned: another driver has taken the study.
         """
         overdue = time.time() - self._last_beat > _OVERDUE * self._beat_s  # this process was stopped, say
         if not self.lost and (thorough or overdue):
@@ -115,7 +115,7 @@ class Lease:
         if self._ended is not None:
             taker = self._ended.user_attrs.get(TAKER)
             by = f"by pid {taker['pid']} on {taker['host']} at {_clock(taker['at'])}" if taker else "by another program"
-            raise StudyError(f"study '{self._name}' was taken over {by}; this driver stops, the study goes on there")
+            raise StudyOwned(f"study '{self._name}' was taken over {by}; this driver leaves it, and it goes on there")
 
     def release(self) -> None:
         """End the term. Doing so twice, or after a loss, changes nothing."""

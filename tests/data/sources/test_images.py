@@ -1,5 +1,6 @@
 """The user's own folder of images: real files of every kind, written here."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from gitdist.data.build import split_rows
 from gitdist.data.sources import Source, load_source, source_digest
@@ -127,6 +129,32 @@ def test_16_bits_palettes_transparency_and_orientation_are_understood(tmp_path: 
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), upright)
 
 
+def odd_exif() -> bytes:
+    """Return tags with a description that is a float, where text belongs, and the orientation 6."""
+    description = struct.pack("<HHIf", 0x010E, 11, 1, 1.5)
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + description + orientation + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
+def test_only_the_orientation_among_the_exif_tags_matters(tmp_path: Path, suffix: str) -> None:
+    write_flat(tmp_path, 3)
+    save(tmp_path / "cat" / f"photo.{suffix}", pixels(5, 16, 16), exif=odd_exif())
+    source = load(tmp_path)
+    with Image.open(tmp_path / "cat" / f"photo.{suffix}") as image:
+        upright = np.rot90(np.asarray(image), -1).transpose(2, 0, 1)
+    assert any(np.array_equal(upright, image) for image in [*source.train_images, *source.test_images])
+    assert "images turned upright by their EXIF orientation: 1" in source.notes
+
+
+def test_an_orientation_that_says_nothing_turns_nothing(tmp_path: Path) -> None:
+    write_flat(tmp_path, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 0
+    save(tmp_path / "cat" / "photo.png", pixels(5, 16, 16), exif=exif)
+    assert not any("turned" in note for note in load(tmp_path).notes)
+
+
 def emptied(file: Path) -> None:
     file.write_bytes(b"")
 
@@ -145,7 +173,13 @@ def disguised(file: Path) -> None:
     Image.fromarray(pixels(0, 4, 4)).save(file, format="GIF")
 
 
-@pytest.mark.parametrize("damage", [emptied, cut_short, flipped, disguised])
+def mislabelled(file: Path) -> None:
+    text = PngInfo()
+    text.add_text("transparency", "none")  # where Pillow looks for a colour
+    save(file, pixels(0, 16, 16), pnginfo=text)
+
+
+@pytest.mark.parametrize("damage", [emptied, cut_short, flipped, disguised, mislabelled])
 def test_unreadable_images_are_counted_and_the_first_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     write_flat(tmp_path)
     for name in ("owl/03.png", "owl/01.png", "cat/05.png"):

@@ -1,3 +1,5 @@
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ def test_grey_images_have_one_channel_and_unnamed_classes_their_number(tmp_path:
         ({"classes": np.array(["cat", "owl", "dog"])}, "same classes"),
         ({"images": np.array([{}] * 12)}, "pickle"),
         ({"classes": np.array([{}] * 3)}, "pickle"),
+        ({"classes": np.array([b"cat", b"\xff", b"owl"])}, "UTF-8"),
     ],
 )
 def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -61,6 +64,19 @@ def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, A
     with pytest.raises(DataError, match=message) as caught:
         load_source(spec)
     assert "train-small.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "where"),
+    [({"labels": np.arange(12) % 4}, {}, "training"), ({}, {"labels": np.arange(9) % 4}, "test")],
+)
+def test_a_label_without_a_class_is_told_when_classes_are_left_out(
+    tmp_path: Path, train: dict[str, Any], test: dict[str, Any], where: str
+) -> None:
+    spec = write(tmp_path, **train).model_copy(update={"exclude": ["cat"]})
+    np.savez(tmp_path / "test.npz", **arrays(9, **test))
+    with pytest.raises(DataError, match=rf"labels must be 0..2, but the {where} split of .* has 3; count classes"):
+        load_source(spec)
 
 
 @pytest.mark.parametrize("keep", [0, 40, 0.5, 0.99])
@@ -80,6 +96,35 @@ def test_flipped_bytes_are_one_line(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(DataError, match="train-small.npz"):
         load_source(spec)
+
+
+def header(shape: str) -> bytes:
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (b"no array", "its images is no array"),
+        (header("(1, 2"), "train-small.npz is not"),
+        (header(f"({2**50},)"), "train-small.npz is not"),
+    ],
+    ids=["text", "broken header", "huge shape"],
+)
+def test_a_member_that_is_no_array_is_one_line(tmp_path: Path, member: bytes, message: str) -> None:
+    spec = write(tmp_path, images=None)
+    with zipfile.ZipFile(tmp_path / "train-small.npz", "a") as archive:
+        archive.writestr("images.npy", member)
+    with pytest.raises(DataError, match=message) as caught:
+        load_source(spec)
+    assert "train-small.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_class_names_may_be_bytes(tmp_path: Path) -> None:
+    spec = write(tmp_path, classes=np.array(["Käse".encode(), b"dog", b"owl"]))
+    np.savez(tmp_path / "test.npz", **arrays(9, classes=None))
+    assert load_source(spec).class_names == ("Käse", "dog", "owl")
 
 
 def test_something_else_under_the_name_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,11 @@
 import os
 import pickle
 import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -123,6 +128,76 @@ def test_a_file_that_is_not_whole_has_no_name_yet(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         fetch((tmp_path / "absent").as_uri(), tmp_path / "new" / "other")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["here"]
+
+
+class Download(BaseHTTPRequestHandler):
+    """Sends 200 bytes: to /both once two ask, of /short the half only, of /silent the half and then nothing."""
+
+    both = threading.Barrier(2)
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path == "/chunks":
+            self.protocol_version = "HTTP/1.1"
+        self.send_response(200)
+        if self.path == "/chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"64\r\n" + bytes(50))
+            return
+        self.send_header("Content-Length", "200")
+        self.end_headers()
+        self.wfile.write(bytes(100))
+        if self.path == "/both":
+            self.both.wait(20)
+        if self.path == "/silent":
+            self.over.wait(20)
+        if self.path != "/short":
+            self.wfile.write(bytes(100))
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    Download.over.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Download) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        Download.over.set()
+        running.shutdown()
+
+
+def test_two_downloads_of_a_file_do_not_disturb_each_other(tmp_path: Path, server: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(fetch, f"{server}/both", tmp_path / "file") for _ in range(2)]:
+            done.result()
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("short", "100 of 200 bytes came from http"),
+        ("silent", "timed out"),
+        ("chunks", "IncompleteRead"),
+        ("whole", f"must have the md5 {'0' * 32}, but what came has [0-9a-f]{{32}}"),
+    ],
+)
+def test_a_failed_download_is_one_line_and_leaves_nothing(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    monkeypatch.setattr("gitdist.data.sources.place._SILENCE_S", 0.5)
+    monkeypatch.setattr("gitdist.data.sources.place._CACHE", tmp_path)
+    place = replace(
+        kuzushiji_49.PLACE, download=lambda cache: fetch(f"{server}/{path}", cache / "k49" / "file", "0" * 32)
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        place.find(None)
+    assert "\n" not in str(caught.value) and not list((tmp_path / "k49").iterdir())
 
 
 def test_kuzushiji_49_has_49_classes_in_the_order_of_the_files(tmp_path: Path) -> None:
