@@ -52,12 +52,19 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
     ] = None,
     take_over: TakeOver = False,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Run it as a job on the cluster whose Jobs API is at --address, follow it.")
+    ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
     from gitdist.cli.run import HowToRun, run_to_the_end
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
+    if submit:
+        from gitdist.cli.submit import submit_run
+
+        submit_run(plan.name, study, results, set_ or (), address, scale=scale, fork=fork, take_over=take_over)
     run_to_the_end(plan, results, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
 
 

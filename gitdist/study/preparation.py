@@ -64,8 +64,7 @@ def obtain_generator(
     """
     if not trains(spec):
         return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
-    share = resources.training
-    started = time.perf_counter()
+    share, started = resources.training, time.perf_counter()
     found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
     if found is not None:
         return TrainedGenerator(found, 0.0, past_steps(found))

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.internal_api import node_stats
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gitdist.spec import OracleSpec, Share, StreamSpec
+from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import LocalBlocks
+from gitdist.stream.keys import BlockKey
 from gitdist.stream.launch import launch_stream
 from gitdist.stream.server import ServerConfig
 from tests.stream.streams import assert_same, connected, keys_of
@@ -30,16 +34,56 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
+@pytest.fixture
+def config(digits_directory: Path) -> ServerConfig:
+    spec = StreamSpec(block_size=200)
+    return ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=spec)
+
+
+class Reader:
+    """Reads blocks on the node that it is placed on; run as a Ray actor."""
+
+    def __init__(self, router: str) -> None:
+        self._client = RayBlocks(router)
+
+    def read(self, keys: list[BlockKey]) -> int:
+        """Return a sum over all pixels, so that all of them were there."""
+        return sum(int(block.images.sum()) for block in self._client.get(keys))
+
+
+def created(node: Any) -> tuple[int, int]:
+    """Return the objects and bytes that ever came into a node's object store, made there or fetched."""
+    address, port = node.node_ip_address, node.node_manager_port
+    stats = node_stats(address, port, include_memory_info=False).store_stats
+    return stats.cumulative_created_objects, stats.cumulative_created_bytes
+
+
 def node_of(server: Any) -> str:
     node: str = ray.get(server.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
     return node
 
 
+def test_a_block_comes_to_a_node_once_however_many_trials_read_it_there(cluster: Any, config: ServerConfig) -> None:
+    keys = keys_of(range(10), range(4))
+    with launch_stream("once", config, Share(cpu=1)) as handle:
+        server = node_of(ray.get_actor("gitdist-once-server-0"))
+        (far,) = (node for node in (cluster.head_node, *cluster.worker_nodes) if node.node_id != server)
+        there = NodeAffinitySchedulingStrategy(far.node_id, soft=False)
+        actor = ray.remote(num_cpus=0)(Reader).options(scheduling_strategy=there)
+        readers = [actor.remote(handle.router_name) for _ in range(4)]
+        ray.get([reader.read.remote([]) for reader in readers])  # all are there
+        before, _ = created(far)
+        sums = ray.get([reader.read.remote(keys) for reader in readers])
+        after, num_bytes = created(far)
+        assert len(set(sums)) == 1
+        assert handle.stats()[1][0].done.images == len(keys) * 200
+    assert after - before == len(keys)
+    assert num_bytes >= len(keys) * handle.layout.block_bytes
+
+
 def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
-    cluster: Any, digits_directory: Path
+    cluster: Any, config: ServerConfig
 ) -> None:
-    spec = StreamSpec(block_size=200)
-    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=spec)
     expected = LocalBlocks(config.build_maker())
     with launch_stream("lost", config, Share(cpu=1), num_servers=2) as handle, connected(handle) as client:
         nodes = [node_of(ray.get_actor(f"gitdist-lost-server-{index}")) for index in range(2)]

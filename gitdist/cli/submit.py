@@ -1,0 +1,63 @@
+"""``gitdist run --submit``: the same command as a job of a cluster."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from gitdist.errors import StudyError
+from gitdist.study.submission import follow_job
+
+
+def submit_run(
+    name: str,
+    file: Path,
+    results: Path,
+    overrides: Sequence[str],
+    address: str | None,
+    *,
+    scale: str | None,
+    fork: str | None,
+    take_over: bool,
+) -> NoReturn:
+    """Have ``gitdist run`` done by a job, write its log and exit as it does.
+
+    Args:
+        name: the study's, or the campaign's.
+        file: the study file, below this working directory.
+        results: an absolute path that all nodes see.
+        overrides: as given by ``--set``.
+        address: of the Jobs API.
+        scale: as given.
+        fork: as given.
+        take_over: as given.
+
+    Raises:
+        StudyError: file or results are where the cluster does not find them, or the job cannot be submitted.
+    """
+    if not results.is_absolute():
+        raise StudyError(
+            f"--results must be an absolute path on storage that all nodes see when a run is submitted, but it is "
+            f"'{results}'; the job's own working directory is removed with it"
+        )
+    try:
+        packed = file.resolve().relative_to(Path.cwd())
+    except ValueError:
+        raise StudyError(
+            f"the study file must lie below the working directory, which travels with the job, but it is {file}; "
+            "change to its directory"
+        ) from None
+    command = ["python", "-m", "gitdist", "run", str(packed), "--results", str(results)]
+    for override in overrides:
+        command += ["--set", override]
+    for option, value in (("--scale", scale), ("--fork", fork)):
+        command += [option, value] if value is not None else []
+    command += ["--take-over"] if take_over else []
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    raise typer.Exit(follow_job(fork or name, command, str(results), address, write))
