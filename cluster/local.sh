@@ -35,12 +35,13 @@ print(*(one.getsockname()[1] for one in free))
 PY
 }
 
-# Of 127.0.0.1 Ray would make the machine's address on the network; other loopback addresses it leaves alone.
+# Of 127.0.0.1 Ray would make the machine's address on the network; other loopback addresses it leaves alone. Each node has
+# a folder of its own: in one folder, two nodes take each other's working directories away.
 start_node() { # ADDRESS CPUS GPUS RAY-OPTION...
   local address=$1 cpus=$2 gpus=$3 listen grpc
   shift 3
   read -r listen grpc <<<"$(free_ports 2)"
-  env "$mark" ray start "$@" --node-ip-address="$address" --num-cpus="$cpus" --num-gpus="$gpus" --temp-dir="$home/ray" \
+  env "$mark" ray start "$@" --node-ip-address="$address" --num-cpus="$cpus" --num-gpus="$gpus" --temp-dir="$home/${address##*.}" \
     --object-store-memory=$((256 * 1024 * 1024)) --disable-usage-stats --min-worker-port=0 --max-worker-port=0 \
     --dashboard-agent-listen-port="$listen" --dashboard-agent-grpc-port="$grpc" >>"$home/start.log" 2>&1
 }
@@ -85,7 +86,7 @@ stop() {
       sleep "$pause"
     done
   done
-  rm -rf "$home/ray" "$home/token"
+  rm -rf "$home/2" "$home/3" "$home/token"
 }
 
 case "${1-}" in

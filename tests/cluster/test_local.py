@@ -76,12 +76,17 @@ def test_two_nodes_start_open_to_the_token_alone_and_end_without_other_rays(envi
         assert token.stat().st_mode & 0o077 == 0 and folder.stat().st_mode & 0o077 == 0 and len(token.read_text()) == 64
 
         joining = python(JOIN, environment | given)
-        refused = python(JOIN, environment | given | {"RAY_AUTH_MODE": "disabled"})
+        once = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # a second's try, not twenty
+        refused = [
+            python(JOIN, environment | given | once | {"RAY_AUTH_MODE": "disabled"}),
+            python(JOIN, environment | given | once | {"RAY_AUTH_TOKEN": "another"}),  # goes before the file
+        ]
         again = local(environment, "start")
         assert again.returncode == 2 and "runs in" in again.stderr
         nodes, worked_at = json.loads(joining.communicate()[0])
         assert nodes == [["127.0.0.2", 1.0, 1.0], ["127.0.0.3", 1.0, 1.0]] and worked_at in ("127.0.0.2", "127.0.0.3")
-        assert "Failed to connect" in refused.communicate()[1] and refused.returncode != 0
+        for process in refused:
+            assert "Failed to connect" in process.communicate()[1] and process.returncode != 0
 
         assert len(members(str(folder))) > 3
         assert local(environment, "stop").returncode == 0
