@@ -47,7 +47,7 @@ start_node() { # ADDRESS CPUS GPUS RAY-OPTION...
 }
 
 start() {
-  local cpus=1 gpus=0 port spare client=()
+  local cpus=2 gpus=0 port spare client=()
   while [ $# -gt 0 ]; do
     case "$1 ${2-}" in
       "--cpus "[0-9]*) cpus=$2 ;;
