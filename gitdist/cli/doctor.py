@@ -14,11 +14,12 @@ from rich.text import Text
 
 from gitdist.doctor.examination import Request, examine
 from gitdist.doctor.finding import HERE, Finding, as_json, has_problem
-from gitdist.doctor.patience import any_left
+from gitdist.doctor.patience import OutOfPatience, any_left, within
 from gitdist.doctor.study_file import check_secrets
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_plan
 
+_DISK_S = 10.0
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -59,13 +60,20 @@ def show_findings(study: Path | None, results: Path, console: Console, asked: Ho
         specs = (plan,) if isinstance(plan, StudySpec) else tuple(member.spec for member in plan.members)
         findings += check_secrets(study, study.read_text(), asked.overrides)
     address = asked.address or os.environ.get("RAY_ADDRESS")
-    request = Request(results=results.resolve(), address=None if address == "local" else address, specs=specs)
+    request = Request(results=_resolved(results), address=None if address == "local" else address, specs=specs)
     findings += examine(request)
     if asked.as_json:
         console.print_json(json.dumps(as_json(findings)), indent=2)
     else:
         console.print(_table(findings))
     _end(2 if has_problem(findings) else 0)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return within(_DISK_S, path.resolve)
+    except OutOfPatience:  # its disk hangs, which the examination tells
+        return path.absolute()
 
 
 def _table(findings: Sequence[Finding]) -> Table:

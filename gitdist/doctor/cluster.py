@@ -29,7 +29,7 @@ from gitdist.doctor.exposure import (
 )
 from gitdist.doctor.finding import Finding
 from gitdist.doctor.hardware import ClockSample, check_asked_cards, check_cards, check_clock, check_memory
-from gitdist.doctor.machine import AUTH_MODE, DirectoryReport, Examiner, MachineReport, sees_token
+from gitdist.doctor.machine import AUTH_MODE, RAY_PORT, DirectoryReport, Examiner, MachineReport, sees_token
 from gitdist.doctor.patience import OutOfPatience, within
 from gitdist.doctor.results import check_directory, check_sharing
 from gitdist.doctor.room import check_room
@@ -81,7 +81,10 @@ def examine_cluster(address: str, question: ClusterQuestion) -> list[Finding]:
         except (StudyError, OutOfPatience) as error:
             return [_not_joined(address, error)]
         stack.callback(_leave, lambda: joining.__exit__(None, None, None))
-        return _examine(living_nodes(), dashboard, question)
+        try:
+            return _examine(living_nodes(), dashboard, question)
+        except RayError as error:  # of no node's answer: the head itself
+            return [Finding("cluster", "cluster", "problem", f"it was lost meanwhile ({first_line(error)})", _DEAF)]
 
 
 def _not_joined(address: str, error: Exception) -> Finding:
@@ -104,7 +107,6 @@ def _examine(nodes: list[LivingNode], dashboard: str, question: ClusterQuestion)
     num_cards = sum(len(node.cards) for node in offers)
     total = f"{len(nodes)} node(s), {sum(node.cpu for node in offers):g} CPU, {num_cards} GPU"
     findings = [Finding("cluster", "cluster", "ok", total)]
-    findings.append(check_authentication(os.environ.get(AUTH_MODE), (node.address for node in nodes)))
     for spec in question.specs:
         findings += [*check_asked_cards("cluster", spec, num_cards), check_room("cluster", offers, spec)]
     with _examiners(nodes) as examiners:
@@ -160,13 +162,12 @@ def _gather(references: dict[str, Any], limit_s: float) -> dict[str, Any]:
 def _described(
     nodes: list[LivingNode], examiners: dict[str, Any], dashboard: str, question: ClusterQuestion
 ) -> list[Finding]:
-    port = dashboard.rpartition(":")[2]
-    watched = {int(port): "Ray dashboard"} if port.isdigit() else {}
+    watched = _heads_ports(dashboard)
     asked = {
         node.offers.name: examiners[node.offers.name].describe.remote(watched if node.is_head else {}) for node in nodes
     }
     answers = _gather(asked, _DESCRIBE_S)
-    findings = []
+    findings, reached_at = [], [node.address for node in nodes]
     for node in nodes:
         name, answer = node.offers.name, answers[node.offers.name]
         if isinstance(answer, OutOfPatience):
@@ -174,16 +175,28 @@ def _described(
             del examiners[name]
             continue
         report = MachineReport(**answer)
-        if question.here is not None:
-            findings.append(compare_versions(question.here, name, report))
-        findings += [
-            check_cards(name, report, len(node.offers.cards)),
-            check_memory(name, report, node.object_store_bytes),
-            *check_public_addresses(name, report),
-            *check_listening(name, report),
-            *check_token_file(name, report),
-        ]
-    return findings
+        reached_at += [address for address, _, owner in report.listening if owner == RAY_PORT]
+        findings += _judged(node, report, question.here)
+    return [check_authentication(os.environ.get(AUTH_MODE), reached_at), *findings]
+
+
+def _heads_ports(dashboard: str) -> dict[int, str]:
+    """Return whose the ports of the head are that should not be open to others."""
+    ports = {ray.get_runtime_context().gcs_address: RAY_PORT, dashboard: "Ray dashboard"}
+    numbers = {address.rpartition(":")[2]: owner for address, owner in ports.items()}
+    return {int(number): owner for number, owner in numbers.items() if number.isdigit()}
+
+
+def _judged(node: LivingNode, report: MachineReport, here: MachineReport | None) -> list[Finding]:
+    name = node.offers.name
+    return [
+        *([compare_versions(here, name, report)] if here is not None else []),
+        check_cards(name, report, len(node.offers.cards)),
+        check_memory(name, report, node.object_store_bytes),
+        *check_public_addresses(name, report),
+        *check_listening(name, report),
+        *check_token_file(name, report),
+    ]
 
 
 def _shared(examiners: dict[str, Any], question: ClusterQuestion) -> list[Finding]:

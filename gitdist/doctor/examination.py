@@ -101,10 +101,11 @@ def _examine_room(specs: tuple[StudySpec, ...], here: MachineReport | None) -> I
 def _token_in(results: Path) -> Iterator[tuple[str, DirectoryReport]]:
     """Leave a token in the results directory for the time being, and no directory that was not there before."""
     token = f".doctor.{secrets.token_hex(8)}"
-    made = [path for path in (results, *results.parents) if not path.exists()]
+    made: list[Path] = []
 
     def leave() -> DirectoryReport:
         try:
+            made.extend(path for path in (results, *results.parents) if not path.exists())
             results.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             return DirectoryReport(trouble=f"{error.filename}: {error.strerror}")

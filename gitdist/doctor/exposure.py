@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from gitdist.doctor.finding import HERE, Finding
-from gitdist.doctor.machine import MachineReport
+from gitdist.doctor.machine import RAY_PORT, MachineReport
 
+_LISTED = 3  # addresses that a message names
 _REMEDIES = {
     "Ray dashboard": "start Ray with --dashboard-host 127.0.0.1 and reach it through an SSH tunnel",
     "Ray client server": "start Ray with --ray-client-server-port only behind a firewall, or not at all",
@@ -22,13 +23,16 @@ def check_listening(place: str, report: MachineReport) -> list[Finding]:
     """
     findings = []
     for address, port, owner in report.listening:
+        if owner == RAY_PORT:  # which Ray always binds to every address: see ``check_authentication``
+            continue
         if _is_open(address):
-            every = "every address" if _parsed(address).is_unspecified else address
             findings.append(
-                Finding("exposure", place, "warning", f"{owner}: port {port} listens on {every}", _REMEDIES[owner])
+                Finding(
+                    "exposure", place, "warning", f"{owner}: port {port} listens on {_shown(address)}", _REMEDIES[owner]
+                )
             )
         else:
-            findings.append(Finding("exposure", place, "ok", f"{owner}: port {port} listens on {address}"))
+            findings.append(Finding("exposure", place, "ok", f"{owner}: port {port} listens on {_shown(address)}"))
     return findings
 
 
@@ -41,24 +45,25 @@ def check_public_addresses(place: str, report: MachineReport) -> list[Finding]:
     return [Finding("exposure", place, "warning", seen, "close them in the firewall, or use a private network alone")]
 
 
-def check_authentication(mode: str | None, node_addresses: Iterable[str]) -> Finding:
+def check_authentication(mode: str | None, addresses: Iterable[str]) -> Finding:
     """Judge whether a cluster asks for a token.
 
     Args:
         mode: ``$RAY_AUTH_MODE`` of this process, with which the cluster let it in.
-        node_addresses: of all nodes.
+        addresses: of all nodes, and those that the head's port is bound to.
     """
     if (mode or "disabled").lower() != "disabled":
         return Finding("authentication", "cluster", "ok", f"RAY_AUTH_MODE={mode}")
-    beyond = sorted({address for address in node_addresses if not _is_loopback(address)})
+    beyond = sorted({_shown(address) for address in addresses if not _is_loopback(address)})
     if not beyond:
-        return Finding("authentication", "cluster", "ok", "off, and the cluster is on loopback alone")
-    shown = ", ".join(beyond[:3]) + (f" and {len(beyond) - 3} more" if len(beyond) > 3 else "")
+        return Finding("authentication", "cluster", "ok", "off, and the cluster listens on loopback alone")
+    more = f" and {len(beyond) - _LISTED} more" if len(beyond) > _LISTED else ""
     remedy = (
         "run `ray get-auth-token --generate`, copy ~/.ray/auth_token to every node, and start Ray everywhere with "
         "RAY_AUTH_MODE=token"
     )
-    return Finding("authentication", "cluster", "problem", f"off, and the cluster listens on {shown}", remedy)
+    seen = f"off, and the cluster listens on {', '.join(beyond[:_LISTED])}{more}"
+    return Finding("authentication", "cluster", "problem", seen, remedy)
 
 
 def check_token_file(place: str, report: MachineReport) -> list[Finding]:
@@ -69,7 +74,7 @@ def check_token_file(place: str, report: MachineReport) -> list[Finding]:
     if not report.token_readers:
         return [Finding("token", place, "ok", f"{path} is its owner's alone")]
     seen = f"{path} can be read by {report.token_readers}" + (
-        "" if report.token_used else " (not in use: RAY_AUTH_MODE)"
+        "" if report.token_used else " (not in use: RAY_AUTH_MODE=disabled)"
     )
     return [Finding("token", place, "problem" if report.token_used else "warning", seen, f"chmod 600 {path}")]
 
@@ -91,6 +96,13 @@ def check_remote_server(uri: str, host: str, addresses: Iterable[str]) -> list[F
 
 def _is_open(address: str) -> bool:
     return _parsed(address).is_unspecified or _parsed(address).is_global
+
+
+def _shown(address: str) -> str:
+    try:
+        return "every address" if _parsed(address).is_unspecified else str(_parsed(address))
+    except ValueError:  # a name
+        return address
 
 
 def _is_loopback(address: str) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+RAY_PORT = "Ray"  # whose the port of Ray's own head is
 PACKAGES = ("ray", "torch", "numpy", "optuna", "mlflow")
 AUTH_MODE = "RAY_AUTH_MODE"  # "token" where a cluster asks for one
 _TORCH_S = 45.0  # to import torch and to find the cards
@@ -48,7 +49,7 @@ class MachineReport:
         listening: the watched ports that are open: address, port, whose.
         token_file: Ray's token file, where it has one.
         token_readers: who else can read it: "", "its group" or "everybody".
-        token_used: whether Ray asks for a token there, as far as this process was told.
+        token_used: whether a Ray started there would ask for it; unless told otherwise, it does.
     """
 
     host: str
@@ -123,7 +124,7 @@ def describe(watched: dict[int, str]) -> MachineReport:
         listening=_or_none(lambda: _listening(watched)) or [],
         token_file=str(token) if token.is_file() else None,
         token_readers=_or_none(lambda: _readers(token)) or "",
-        token_used=os.environ.get(AUTH_MODE, "").lower() == "token",
+        token_used=os.environ.get(AUTH_MODE, "").lower() != "disabled",
     )
 
 

@@ -86,7 +86,12 @@ def connected(
     try:
         with handlers_kept():
             joined = ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+    except AuthenticationError:
+        raise StudyError(
+            f"the cluster at '{address}' needs its token, and there is none that fits here; copy ~/.ray/auth_token "
+            "of its head to the same place here, or name it in RAY_AUTH_TOKEN_PATH"
+        ) from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
         if address == "local":
             raise StudyError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None

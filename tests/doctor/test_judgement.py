@@ -202,6 +202,8 @@ def test_a_cluster_without_tokens_may_be_on_loopback_only(mode):
     assert check_authentication(mode, ["127.0.0.1", "127.0.0.1"]).state == "ok"
     found = check_authentication(mode, ["10.0.0.5", "10.0.0.6"])
     assert found.state == "problem" and "10.0.0.5" in found.seen and "RAY_AUTH_MODE=token" in found.remedy
+    bound = check_authentication(mode, ["127.0.0.1", "::"])  # a head that was told to be on loopback
+    assert bound.state == "problem" and "every address" in bound.seen
 
 
 def test_a_cluster_with_tokens_may_be_anywhere():
