@@ -1,8 +1,11 @@
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgresql import postgresql_server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
@@ -25,3 +28,23 @@ def empty_store(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("mlflow") / "empty.db"
     ensure_database(place, place.parent / "artefacts")
     return place
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The address (without a database) of a PostgreSQL server of this session's own, on loopback."""
+    with postgresql_server() as server:
+        yield f"postgresql://{server.user}@127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def database(postgresql: str) -> Iterator[str]:
+    """The address of a new, empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield f"{postgresql}/{name}"
+    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "bench", "cli"]
+ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "bench", "doctor", "cli"]
 LIBRARY_ROOMS = {
     "ray": {
         "stream/connection.py",
@@ -15,6 +15,7 @@ LIBRARY_ROOMS = {
         "stream/router.py",
         "study/",
         "bench/",
+        "doctor/cluster.py",
         "cli/",
     },
     "mlflow": {"study/tracking/"},

@@ -151,6 +151,22 @@ def ui(
 
 
 @app.command()
+def doctor(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="A study that should run here.")] = None,
+    results: Results = RESULTS,
+    set_: Overrides = None,
+    address: Address = None,
+    scale: Scale = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Check this machine, the cluster's nodes and a study's services, with a remedy for each finding."""
+    from gitdist.cli.doctor import HowToExamine, show_findings
+
+    asked = HowToExamine(address=address, overrides=set_ or (), scale=scale, as_json=json)
+    show_findings(study, results, Console(), asked)
+
+
+@app.command()
 def bench(
     name: Annotated[
         str | None,

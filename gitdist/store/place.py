@@ -39,7 +39,7 @@ class Place:
         Raises:
             StoreError: it cannot be reached, written, read or deleted from.
         """
-        shown = _without_secrets(uri)
+        shown = without_secrets(uri)
         try:
             files, root = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).expanduser().absolute()))
         except (OSError, pa.ArrowException, ValueError) as error:
@@ -68,7 +68,7 @@ class Place:
                 stream.write(chunk)
 
     def names(self, directory: str) -> list[str]:
-        """Return the names of the files right in a directory; none where there is no directory."""
+        """Return the names of the files right in a directory (``""``: the root); none where there is no directory."""
         selector = fs.FileSelector(self._path(directory), allow_not_found=True)
         with self._told():
             return [info.base_name for info in self._files.get_file_info(selector) if info.type == fs.FileType.File]
@@ -96,7 +96,7 @@ class Place:
             self._files.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}" if name else self._root
 
     def _opened_for_writing(self, name: str) -> pa.NativeFile:
         try:
@@ -132,7 +132,7 @@ class Place:
             ) from error
 
 
-def _without_secrets(uri: str) -> str:
+def without_secrets(uri: str) -> str:
     """Return a URI without the credentials and options that it may hold."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if "://" in uri else uri

@@ -1,12 +1,15 @@
 """Starting or joining Ray, and what its nodes offer."""
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from gitdist.errors import RayTrouble, first_line
 from gitdist.spec import ResourcesSpec
@@ -16,6 +19,26 @@ from gitdist.study.watchdog import watched
 
 NAMESPACE = "gitdist"
 _CONNECT_S = 5.0
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's refusal: the cluster's, then this machine's
+
+
+@dataclass(frozen=True)
+class LivingNode:
+    """A node of the connected cluster.
+
+    Attributes:
+        id: Ray's name of it.
+        address: where other nodes reach it.
+        offers: its name for people, and all that it offers, whoever uses it now.
+        object_store_bytes: size of its object store.
+        is_head: whether the cluster's head runs there.
+    """
+
+    id: str
+    address: str
+    offers: Node
+    object_store_bytes: float
+    is_head: bool
 
 
 def check_address(address: str | None) -> None:
@@ -37,7 +60,7 @@ def check_address(address: str | None) -> None:
 @contextmanager
 def connected(
     address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[], None] | None = None
-) -> Iterator[None]:
+) -> Iterator[str]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
 
     Args:
@@ -46,6 +69,9 @@ def connected(
         num_servers: generator servers of the study.
         on_death: called on a thread when a Ray started here has died; see ``watchdog``.
 
+    Yields:
+        Where the cluster's dashboard would be, ``HOST:PORT``; empty where it has none.
+
     Raises:
         RayTrouble: no cluster answers there, or Ray cannot be started on this machine.
     """
@@ -53,26 +79,36 @@ def connected(
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     if address == "local":
         options |= {
-            "num_cpus": _local_cpus(resources, num_servers),
+            "num_cpus": local_cpus(resources, num_servers),
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
     try:
         with handlers_kept():
-            ray.init(address=address, **options)
+            joined = ray.init(address=address, **options)
+    except AuthenticationError:
+        raise RayTrouble(
+            f"the cluster at '{address}' needs its token, and there is none that fits here; copy ~/.ray/auth_token "
+            "of its head to the same place here, or name it in RAY_AUTH_TOKEN_PATH"
+        ) from None
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address == "local":
             raise RayTrouble(f"Ray cannot be started on this machine ({first_line(error)})") from error
-        raise _unreachable(address, first_line(error)) from None
+        raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None
     try:
         with watched(on_death) if on_death and address == "local" else nullcontext():
-            yield
+            yield str(joined.dashboard_url or "")
     finally:
         ray.shutdown()
 
 
 def cluster_nodes() -> list[Node]:
-    """Return the living nodes of the connected cluster with all that they offer, whoever uses it now."""
+    """Return what the living nodes of the connected cluster offer, whoever uses it now."""
+    return [node.offers for node in living_nodes()]
+
+
+def living_nodes() -> list[LivingNode]:
+    """Return the living nodes of the connected cluster."""
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     addresses = [node["NodeManagerAddress"] for node in alive]
     nodes = []
@@ -80,8 +116,35 @@ def cluster_nodes() -> list[Node]:
         same_before = addresses[:place].count(addresses[place])
         name = addresses[place] + (f" ({same_before + 1})" if same_before else "")
         resources = node["Resources"]
-        nodes.append(Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))))
+        nodes.append(
+            LivingNode(
+                id=node["NodeID"],
+                address=addresses[place],
+                offers=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
+                object_store_bytes=resources.get("object_store_memory", 0.0),
+                is_head="node:__internal_head__" in resources,
+            )
+        )
     return nodes
+
+
+def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
+    """Return the CPUs to declare: those of the machine, or more where even one trial needs more (they then share)."""
+    together = num_servers * resources.server.cpu + resources.trial.cpu
+    needed = max(together, resources.training.cpu, resources.server.cpu)
+    return max(os.cpu_count() or 1, int(-(-needed // 1)))
+
+
+def _other_versions(address: str, error: BaseException) -> RayTrouble | None:
+    """Return Ray's refusal of a cluster of other versions in one line; None where it says something else."""
+    found = _VERSIONS.findall(str(error))
+    if len(found) != 2:
+        return None
+    (there_ray, there_python), (here_ray, here_python) = found
+    return RayTrouble(
+        f"the cluster at '{address}' runs Ray {there_ray} on Python {there_python}, but here is Ray {here_ray} on "
+        f"Python {here_python}; install the same versions of both on every node and here"
+    )
 
 
 def _unreachable(address: str, reason: str) -> RayTrouble:
@@ -89,10 +152,3 @@ def _unreachable(address: str, reason: str) -> RayTrouble:
         f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
         "or leave --address and RAY_ADDRESS out to use this machine alone"
     )
-
-
-def _local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
-    """Return the CPUs to declare: those of the machine, or more where even one trial needs more (they then share)."""
-    together = num_servers * resources.server.cpu + resources.trial.cpu
-    needed = max(together, resources.training.cpu, resources.server.cpu)
-    return max(os.cpu_count() or 1, int(-(-needed // 1)))

@@ -131,7 +131,13 @@ def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
     Raises:
         StoreError: the results directory cannot be written, or the shared place cannot be reached.
     """
-    bound, uri = spec.store.max_gb, spec.store.uri
+    bound = spec.store.max_gb
+    return Store(paths.store, max_bytes=None if bound is None else int(bound * 1e9), shared=shared_place(spec))
+
+
+def shared_place(spec: StudySpec) -> str | None:
+    """Return the URI or the absolute path of the store's shared place; None where a study has none."""
+    uri = spec.store.uri
     if uri is not None and "://" not in uri:  # workers have working directories of their own
-        uri = str(Path(uri).expanduser().absolute())
-    return Store(paths.store, max_bytes=None if bound is None else int(bound * 1e9), shared=uri)
+        return str(Path(uri).expanduser().absolute())
+    return uri

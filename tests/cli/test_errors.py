@@ -146,8 +146,9 @@ def test_the_commands_and_their_options_are_what_they_were():
     }
     assert set(root.commands) == {
         *("run", "resume", "retry", "status", "sync", "report", "ui"),
-        *("bench", "generator", "data", "store"),
+        *("doctor", "bench", "generator", "data", "store"),
     }
+    assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}
     assert options(root.commands["report"]) == {"studies", "--results", "--out"}
     assert options(root.commands["bench"]) == {"name", "--study", "--repeats", "--trials", "--results", "--set"}
     assert set(root.commands["generator"].commands) == {"train", "preview", "quality", "import"}

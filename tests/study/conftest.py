@@ -1,35 +1,13 @@
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 
 from gitdist.study.paths import StudyPaths
-from tests.postgresql import postgresql_programs, postgresql_server
+from tests.postgresql import postgresql_programs
 from tests.study.small_study import SmallStudy, check_whole
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The address (without a database) of a PostgreSQL server of this session's own, on loopback."""
-    with postgresql_server() as server:
-        yield f"postgresql://{server.user}@127.0.0.1:{server.port}"
-
-
-@pytest.fixture
-def database(postgresql: str) -> Iterator[str]:
-    """The address of a new, empty PostgreSQL database."""
-    import psycopg
-
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield f"{postgresql}/{name}"
-    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,19 @@ def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
         raise StudyError(f"the ledger {place} cannot be opened as an Optuna storage: {_cause(error)}") from error
 
 
+def check_server(line: str) -> None:
+    """Connect to the PostgreSQL server that a ``ledger`` line names, and leave again; nothing is created.
+
+    Args:
+        line: ``postgresql://[user@]host[:port]/database``.
+
+    Raises:
+        StudyError: it cannot be reached; the message names the place.
+    """
+    with _connected(line, line) as connection:
+        connection.execute("SELECT 1")
+
+
 def close_storage(storage: BaseStorage) -> None:
     """Release the storage's connections."""
     if isinstance(storage, RDBStorage):
@@ -105,24 +118,33 @@ def _open_journal(path: Path) -> JournalStorage:
 
 
 def _open_postgresql(line: str, place: str) -> RDBStorage:
+    with _connected(line, place) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
+        url = _address(line).replace("postgresql://", "postgresql+psycopg://", 1)
+        arguments = {"connect_timeout": _CONNECT_S}
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
+
+
+@contextmanager
+def _connected(line: str, place: str) -> Iterator[Any]:
     try:
         import psycopg
     except ImportError:
         raise StudyError(
             f"the ledger {place} needs the package psycopg; install it with `pip install 'gitdist[postgresql]'`"
         ) from None
-    address = "postgresql://" + line.partition("://")[2]
-    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_S}
     try:
-        with psycopg.connect(address, autocommit=True, **arguments) as connection:
-            connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
-            url = address.replace("postgresql://", "postgresql+psycopg://", 1)
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
+        with psycopg.connect(_address(line), autocommit=True, connect_timeout=_CONNECT_S) as connection:
+            yield connection
     except psycopg.OperationalError as error:
         raise StudyError(
             f"the ledger {place} cannot be reached ({_cause(error)}); "
             "check the `ledger:` line, the server and PGPASSWORD or ~/.pgpass"
         ) from None
+
+
+def _address(line: str) -> str:
+    return "postgresql://" + line.partition("://")[2]
 
 
 def _cause(error: BaseException) -> str:

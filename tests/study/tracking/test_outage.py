@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gitdist.doctor.services import check_tracking
 from gitdist.errors import StudyError
 from gitdist.study.events import Outcome
 from gitdist.study.paths import StudyPaths, TrialId
@@ -265,3 +266,9 @@ def test_a_server_that_is_no_store_of_ours_is_refused(open_tracker, answering, s
         open_tracker(uri=uri)
     assert uri.replace("secret", "***") in str(caught.value) and "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_the_doctor_finds_the_server_well(story):
+    for uri in (story.uri, f"{story.uri}/", story.uri.replace("//", "//ann:hunter2@")):
+        found = check_tracking(uri)
+        assert found.state == "ok" and found.seen.endswith("answers") and "hunter2" not in found.seen

@@ -1,0 +1,29 @@
+"""Whether a study finds room: what its start would refuse, told before."""
+
+from collections.abc import Sequence
+
+from gitdist.doctor.finding import Finding
+from gitdist.errors import GitdistError
+from gitdist.generator.artefact import trains
+from gitdist.spec import StudySpec
+from gitdist.study.placement import Node, check_alone, find_room
+
+
+def check_room(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
+    """Place a study's servers and trials on nodes with nothing on them.
+
+    Args:
+        place: ``here`` or ``cluster``.
+        nodes: what each of them offers.
+        spec: the study.
+    """
+    num_servers = spec.resources.servers if spec.sharing.stream else 0
+    try:
+        room = find_room(nodes, spec.resources, num_servers)
+        if trains(spec.generator):
+            check_alone(nodes, spec.resources, "training", "train the generator")
+        if not num_servers and spec.data.nuisance == "none":
+            check_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
+    except GitdistError as error:
+        return Finding.of_error("room", place, error)
+    return Finding("room", place, "ok", room.note)

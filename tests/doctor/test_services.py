@@ -1,0 +1,83 @@
+"""Services that are there and services that are not: a real PostgreSQL, real directories."""
+
+import socket
+import time
+
+import pytest
+
+from gitdist.doctor import services
+from gitdist.doctor.services import check_ledger, check_store, check_tracking, check_tracking_exposure, local_port
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(services, "_LIMIT_S", 1.0)
+
+
+@pytest.fixture
+def deaf():
+    """The address of a port that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_ledger_on_a_server(database, postgresql):
+    assert check_ledger(database).state == "ok"
+    import psycopg
+
+    with psycopg.connect(database) as connection:  # nothing was created
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert tables == (0,)
+    for line in (f"{postgresql}/none", "postgresql://gitdist@127.0.0.1:1/none"):
+        found = check_ledger(line)
+        assert found.state == "problem" and line in found.seen and "ledger:" in found.remedy
+
+
+def test_a_server_that_never_answers_is_given_up(impatient, deaf):
+    started = time.monotonic()
+    for found in (check_ledger(f"postgresql://gitdist@{deaf}/a"), check_tracking(f"http://{deaf}")):
+        assert found.state == "problem" and deaf in found.seen and found.remedy
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("line", ["sqlite", "journal"])
+def test_a_ledger_in_a_file_needs_no_server(line):
+    assert check_ledger(line).state == "ok"
+
+
+def test_an_mlflow_server_that_is_not_there():
+    """One that is there: tests/study/tracking/test_outage.py, which has started one."""
+    found = check_tracking("http://ann:hunter2@127.0.0.1:1")
+    assert found.state == "problem" and "Connection refused" in found.seen and "hunter2" not in found.seen
+    assert "tracking.uri" in found.remedy
+
+
+def test_a_store_without_a_server_is_left_alone(tmp_path):
+    assert check_tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
+    assert check_tracking_exposure(f"sqlite:///{tmp_path}/mlflow.db") == [] and not list(tmp_path.iterdir())
+
+
+def test_an_exposed_server_is_told_by_its_address():
+    assert check_tracking_exposure("http://8.8.8.8:5000")[0].state == "warning"
+    assert check_tracking_exposure("https://8.8.8.8:5000") == check_tracking_exposure("http://127.0.0.1:5000") == []
+
+
+def test_the_port_of_a_server_of_this_machine():
+    assert local_port("http://127.0.0.1:5000") == 5000 and local_port("http://localhost") == 80
+    assert local_port("http://mlflow.example:5000") is None and local_port("sqlite:///a.db") is None
+
+
+def test_a_shared_store_is_written_and_left_as_it_was(tmp_path):
+    found, clean = check_store(str(tmp_path), "doctor.1")
+    assert found.state == "ok" and (tmp_path / "doctor.1").exists()
+    clean()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("uri", ["/proc/store", "nothing://bucket/store"])
+def test_a_shared_store_that_cannot_be_used(uri):
+    found, clean = check_store(uri, "doctor.1")
+    clean()
+    assert found.state == "problem" and uri in found.seen and "store.uri" in found.seen + found.remedy
