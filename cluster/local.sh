@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Two Ray nodes on this machine, on loopback, behind a token: a cluster to try things on before paying for one.
 #   eval "$(cluster/local.sh start --cpus 2 --gpus 1)"   # 2 CPUs and a GPU on each node; a GPU need not exist
-#   gitdist run studies/quickstart.yaml
+#   gitdist run studies/quickstart.yaml                  # here, or with ray[default] as a job:
+#   gitdist run studies/quickstart.yaml --submit --results /tmp/results
 #   cluster/local.sh stop
 # Everything of it lies in the folder GITDIST_LOCAL (default: /tmp/gitdist-local-UID); another folder is another cluster. Its
 # processes are known by that folder in their environment, so that `stop` ends no other Ray. Ray listens on every address of
@@ -47,7 +48,7 @@ start_node() { # ADDRESS CPUS GPUS RAY-OPTION...
 }
 
 start() {
-  local cpus=2 gpus=0 port spare client=()
+  local cpus=2 gpus=0 port client_port jobs_port client=() dashboard=(--include-dashboard=false) jobs=""
   while [ $# -gt 0 ]; do
     case "$1 ${2-}" in
       "--cpus "[0-9]*) cpus=$2 ;;
@@ -67,13 +68,17 @@ start() {
   unset RAY_ADDRESS RAY_AUTH_TOKEN
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$home/token
   trap 'stop; echo "local.sh: Ray did not start; see $home/start.log" >&2' ERR
-  read -r port spare <<<"$(free_ports 2)"
-  if python -c 'import grpc' 2>/dev/null; then client=(--ray-client-server-port="$spare"); fi # without, it has no such server
-  start_node 127.0.0.2 "$cpus" "$gpus" --head --port="$port" --include-dashboard=false "${client[@]}"
+  read -r port client_port jobs_port <<<"$(free_ports 3)"
+  if python -c 'import grpc' 2>/dev/null; then client=(--ray-client-server-port="$client_port"); fi # without, it has no such server
+  if python -c 'import aiohttp_cors' 2>/dev/null; then # ray[default]: the dashboard with its Jobs API
+    dashboard=(--dashboard-host=127.0.0.1 --dashboard-port="$jobs_port")
+    jobs=" RAY_API_SERVER_ADDRESS=http://127.0.0.1:$jobs_port"
+  fi
+  start_node 127.0.0.2 "$cpus" "$gpus" --head --port="$port" "${dashboard[@]}" "${client[@]}"
   start_node 127.0.0.3 "$cpus" "$gpus" --address="127.0.0.2:$port"
   trap - ERR
   echo "Ray runs at 127.0.0.2:$port: 2 nodes, each of $cpus CPUs and $gpus GPUs. Leave it with: local.sh stop" >&2
-  echo "export RAY_ADDRESS=127.0.0.2:$port RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH='$home/token'"
+  echo "export RAY_ADDRESS=127.0.0.2:$port RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH='$home/token'$jobs"
 }
 
 stop() {

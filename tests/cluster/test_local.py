@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,8 @@ print(json.dumps([sorted(nodes), ray.get(work)]))
 """
 
 
-@pytest.fixture
-def environment() -> Iterator[dict[str, str]]:
+@contextmanager
+def environment_of_own() -> Iterator[dict[str, str]]:
     """An environment whose local cluster is this test's own; what runs of it is ended."""
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
@@ -35,6 +36,12 @@ def environment() -> Iterator[dict[str, str]]:
     finally:
         subprocess.run([SCRIPT, "stop"], env=environment, check=True)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    with environment_of_own() as environment:
+        yield environment
 
 
 def local(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,70 @@
+"""A study as a job of a token-protected cluster of two nodes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_local import environment_of_own, exports, local
+
+pytest.importorskip("aiohttp_cors", reason="the Jobs API comes with ray[default]")
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+STUDY = """
+name: submitted
+data: {source: digits, nuisance: background, validation_per_class: 10, profile: {kind: exponential, largest: 60}}
+generator: {kind: oracle}
+trial: {network: resnet20, epochs: 2, switch_epoch: 1, lr_milestones: [1], batch_size: 32}
+baseline: false
+search: {total: 2, space: {fraction: {float: [0.2, 0.8]}}}
+evaluation: {every: 2, final_transformations: 5, epoch_transformations: 5}
+resources: {server: {cpu: 0.5}, trial: {cpu: 0.5}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment in which two nodes behind a token can be reached."""
+    with environment_of_own() as environment:
+        started = local(environment, "start", "--cpus", "1")
+        assert started.returncode == 0, started.stderr
+        yield environment | exports(started.stdout)
+
+
+def submit(directory: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    (directory / "study.yaml").write_text(STUDY)
+    command = [sys.executable, "-m", "gitdist", "run", "study.yaml", "--submit", *options]
+    # The cluster's processes have the path to gitdist of the environment that it was started in.
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+
+
+def test_a_submitted_study_ends_and_its_log_and_exit_code_come_here(tmp_path: Path, cluster: dict[str, str]) -> None:
+    here, results = tmp_path / "here", tmp_path / "results"
+    here.mkdir()
+    done = submit(here, cluster, "--results", str(results))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "submitted" in done.stdout and "trial 1 finished" in done.stdout
+    assert json.loads((results / "submitted" / "summary.json").read_text())["trials"] == {"finished": 2}
+    assert not (here / "results").exists()
+
+    refused = submit(here, cluster, "--results", str(results), "--set", "trial.epochs=3")
+    assert refused.returncode == 2
+    assert "trial.epochs must stay what study 'submitted' was started with" in refused.stdout
+
+
+def test_without_the_token_nothing_is_submitted(tmp_path: Path, cluster: dict[str, str]) -> None:
+    for changed in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "another"}):
+        refused = submit(tmp_path, cluster | changed, "--results", str(tmp_path / "results"))
+        assert refused.returncode == 2 and refused.stdout == ""
+        assert "asks for its token" in refused.stderr and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_would_go_with_the_job_are_refused(tmp_path: Path) -> None:
+    refused = submit(tmp_path, dict(os.environ))
+    assert refused.returncode == 2
+    assert "--results must be an absolute path on storage that all nodes see" in refused.stderr
