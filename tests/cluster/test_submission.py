@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 STUDY = """
 name: submitted
-data: {source: digits, nuisance: background, validation_per_class: 10, profile: {kind: exponential, largest: 60}}
+data: {source: digits, nuisance: background, validation_per_class: 10, profile: {kind: step, largest: 60, factor: 0.2}}
 generator: {kind: oracle}
 trial: {network: resnet20, epochs: 2, switch_epoch: 1, lr_milestones: [1], batch_size: 32}
 baseline: false
