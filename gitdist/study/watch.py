@@ -11,7 +11,7 @@ on: the figures are missing then, no more.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from gitdist.study.seen import describe_stream
 
 _PERIOD_S = 10.0  # between two looks
 _ANSWER_S = 0.5  # for which a look waits for answers
+_LAST_S = 5.0  # for which the end of a stream, or of the study, waits for a look
 _LONGEST_S = 60.0  # between two lines of the file
 _GROWTH = 0.05  # of the time since the driver began, up to that
 
@@ -97,16 +98,16 @@ class Watch:
         Args:
             place: the file of lines, which goes on where an earlier driver left it.
             waiting: what trials have waited.
-            machine: the figures of this machine since its last call.
-            show: told, mostly on the thread, how the stream stands, in one line.
-            written: told, on the same thread, that the file has another line.
+            machine: the figures of this machine since its last call; called by the thread alone.
+            show: told, on the thread, how the stream stands, in one line.
+            written: told, on the thread, that the file has another line.
             period_s: seconds between two looks.
         """
         self._place, self._waiting, self._machine = place, waiting, machine
         self._show, self._written, self._period_s = show, written, period_s
-        self._looking = threading.Lock()
+        self._changed = threading.Condition()
         self._lookout: Lookout | None = None
-        self._ended = threading.Event()
+        self._leaving = self._ended = False
         self._thread = threading.Thread(target=self._run, name="gitdist-watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -123,30 +124,45 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread, after a look under way."""
-        self._ended.set()
-        self._thread.join()
-        self._file.close()
+        """End the thread, after a look under way; one that hangs is waited for a few seconds."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join(_LAST_S)
+        if not self._thread.is_alive():  # else it hangs in a call, and ends with the process
+            self._file.close()
 
     @contextmanager
     def following(self, lookout: Lookout | None) -> Iterator[None]:
-        """Watch a stream, if there is one, to its end, at which there is a last look."""
-        with self._looking:
-            self._lookout = lookout
+        """Watch a stream, if there is one, to its end, at which a last look is waited for, but not for long."""
+        self._lookout = lookout
         try:
             yield
         finally:
-            with self._looking:
-                if self._lookout:
-                    self._look(is_last=True)
-                self._lookout = None
+            with self._changed:
+                self._leaving = lookout is not None
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._leaving, timeout=_LAST_S)
 
     def _run(self) -> None:
-        while not self._ended.wait(self._period_s):
-            with self._looking:
-                self._look()
+        self._begin()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._leaving or self._ended, timeout=self._period_s)
+                is_last = self._leaving
+                if self._ended:
+                    return
+            self._look(is_last)
+            if is_last:
+                with self._changed:
+                    self._lookout, self._leaving = None, False
+                    self._changed.notify_all()
 
-    def _look(self, is_last: bool = False) -> None:
+    def _begin(self) -> None:
+        with suppress(Exception):  # it is told of where it keeps a look from seeing
+            self._machine()
+
+    def _look(self, is_last: bool) -> None:
         try:
             figures = self._figures()
             if line := describe_stream(figures):

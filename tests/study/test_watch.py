@@ -105,6 +105,7 @@ def test_what_keeps_it_from_seeing_is_told_and_ends_nothing(paths: StudyPaths) -
     told: list[str] = []
 
     def machine() -> dict[str, float]:
+        assert threading.current_thread().name == "gitdist-watch"  # its processors' figure is of one thread's calls
         if len(told) < 2:
             raise OSError("no /proc here")
         return {"system/x": 1.0}
@@ -112,6 +113,21 @@ def test_what_keeps_it_from_seeing_is_told_and_ends_nothing(paths: StudyPaths) -
     with open_watch(paths, told, machine):
         until(lambda: read_rows(paths.watch))
     assert told[:2] == ["cannot be watched now (no /proc here)"] * 2 and told[2] == "written"
+
+
+def test_a_look_that_hangs_keeps_no_study_from_ending(paths: StudyPaths, monkeypatch) -> None:
+    class Hanging:
+        def look(self, wait_s: float) -> None:
+            never.wait()
+
+    monkeypatch.setattr("gitdist.study.watch._LAST_S", 0.2)
+    never = threading.Event()
+    started = time.monotonic()
+    with open_watch(paths, []) as watch, watch.following(Hanging()):
+        pass
+    assert time.monotonic() - started < 10
+    never.set()
+    watch._thread.join()
 
 
 def test_only_a_fresh_and_whole_line_is_shown_as_the_newest(paths: StudyPaths) -> None:

@@ -8,7 +8,6 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-import psutil
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
@@ -19,17 +18,19 @@ class Machine:
     """Measures the processors, the memory and, where nvidia-ml-py is installed, the NVIDIA GPUs of this machine."""
 
     def __init__(self) -> None:
-        """Begin to measure."""
+        """Find out what there is to measure."""
         logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # a GPU need not know all figures
         kinds: list[Any] = [CPUMonitor, GPUMonitor]
         self._monitors: list[Any] = []
         for kind in kinds:
             with suppress(ImportError, RuntimeError):  # no such GPU here, or nothing that asks it
                 self._monitors.append(kind())
-        psutil.cpu_percent()  # the first call of a process tells nothing, the others what was since the last
 
     def figures(self) -> dict[str, float]:
-        """Return percentages, megabytes and watts under MLflow's names; of the processors, since the last call."""
+        """Return percentages, megabytes and watts under MLflow's names.
+
+        The processors' is of the time since the same thread's last call: its first says nothing.
+        """
         found: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
