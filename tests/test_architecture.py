@@ -11,6 +11,8 @@ LIBRARY_ROOMS = {
         "stream/connection.py",
         "stream/fetcher.py",
         "stream/launch.py",
+        "stream/lookout.py",
+        "stream/metrics.py",
         "stream/preparation.py",
         "stream/router.py",
         "study/",

@@ -1,6 +1,7 @@
 """``gitdist status``: what is done, what runs, what failed and why, the best so far and the time left."""
 
 import json
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from gitdist.study.campaign import load_campaign
 from gitdist.study.display import format_value
 from gitdist.study.driver import load_stored_spec
 from gitdist.study.paths import StudyPaths
+from gitdist.study.seen import describe_stream
 from gitdist.study.standing import SHOWN, Standing, take_stock
 
 
@@ -115,6 +117,8 @@ def _lines(standing: Standing, results: Path) -> list[str]:
         retry = f"mend the cause, then: gitdist retry {standing.study} --failed --results {results}"
         pruned = "all were pruned; raise search.pruner.min_epochs in another study (--fork)"
         lines.append(f"no trial finished; {retry if standing.counts.get('failed') else pruned}")
+    if standing.stream and (told := describe_stream(standing.stream)):
+        lines.append(f"stream, {duration(time.time() - standing.stream['at'])} ago: {told}")
     if standing.time_left_s and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
     return lines

@@ -11,6 +11,7 @@ being made. It prepares while nothing is requested, and sleeps while nothing is 
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from gitdist.errors import StreamError
 from gitdist.stream.connection import Connection, closed_error, stream_error
 from gitdist.stream.fetcher import Fetcher
 from gitdist.stream.keys import Block, BlockKey, Lane
+from gitdist.stream.metrics import ClientMetrics
 from gitdist.stream.preparation import Preparation
 
 _CAPACITY = 2048  # blocks that arrived and were not taken
@@ -51,7 +53,9 @@ class RayBlocks:
         self._positions: dict[Lane, int] = {}  # of each lane in use, the block after the last requested one
         self._preparation = Preparation(connection, self._changed, self._has_urgent)
         self._ready: OrderedDict[BlockKey, Block | StreamError] = OrderedDict()
+        self._metrics = ClientMetrics(self._fetcher.stream)
         self._num_waiting = 0
+        self._waited_s = 0.0  # in ``get``, of all threads, and not counted yet
         self._failure: StreamError | None = None
         self._thread = threading.Thread(target=self._run, name="gitdist-prefetch", daemon=True)
         self._thread.start()
@@ -105,6 +109,9 @@ class RayBlocks:
             self._ready.clear()
             self._changed.notify_all()
         self._thread.join()
+        with self._changed:
+            waited_s, self._waited_s = self._waited_s, 0.0
+        self._metrics.note(0, waited_s)
 
     def _request(self, keys: Sequence[BlockKey]) -> None:
         for key in keys:
@@ -118,10 +125,12 @@ class RayBlocks:
     def _wait_for_news(self) -> None:
         self._num_waiting += 1
         self._changed.notify_all()
+        started = time.perf_counter()
         try:
             self._changed.wait()
         finally:
             self._num_waiting -= 1
+            self._waited_s += time.perf_counter() - started
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -161,6 +170,8 @@ class RayBlocks:
             while len(self._ready) > _CAPACITY:
                 self._ready.popitem(last=False)
             self._changed.notify_all()
+            waited_s, self._waited_s = self._waited_s, 0.0
+        self._metrics.note(sum(isinstance(outcome, Block) for outcome in outcomes.values()), waited_s)
 
 
 def _again(failure: StreamError) -> StreamError:

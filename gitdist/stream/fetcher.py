@@ -16,7 +16,8 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from gitdist.errors import StreamError
 from gitdist.stream.connection import Connection, stream_error
-from gitdist.stream.keys import Block, BlockKey, Lane, Layout, Span
+from gitdist.stream.keys import Block, BlockKey, Lane, Span
+from gitdist.stream.router import RouterStats
 from gitdist.stream.routing import Found
 
 _AHEAD = 32  # blocks of each lane that are fetched beyond the requested ones where they exist already, at most
@@ -30,7 +31,7 @@ class Fetcher:
     """The prefetch thread's knowledge of references; for one thread."""
 
     def __init__(self, connection: Connection) -> None:
-        """Ask the router for the layout of the blocks.
+        """Ask the router for the stream's name and the layout of its blocks.
 
         Raises:
             StreamError: it does not answer.
@@ -40,7 +41,8 @@ class Fetcher:
         self._found: dict[BlockKey, Found[ObjectRef[Any]]] = {}  # of blocks that are yet to arrive
         self._known_to: dict[Lane, int] = {}  # of each lane in use, the first block never heard of
         self._news_at = time.monotonic()
-        self.layout: Layout = self._connection.call("stats").layout
+        stats: RouterStats = self._connection.call("stats")
+        self.stream, self.layout = stats.stream, stats.layout
 
     def fetch(self, keys: Sequence[BlockKey], positions: Mapping[Lane, int]) -> dict[BlockKey, Block | StreamError]:
         """Return the blocks that arrived in one round, or failed: of ``keys``, and some beyond ``positions``."""

@@ -22,6 +22,8 @@ from gitdist.errors import StreamError
 from gitdist.spec import Share
 from gitdist.stream.connection import stream_error
 from gitdist.stream.keys import Layout
+from gitdist.stream.lookout import Lookout
+from gitdist.stream.names import router_name, server_name
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.routing import safe_window
 from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
@@ -114,6 +116,10 @@ class StreamHandle:
         self._asked = [server.stats.remote() for server in self._servers]
         return ray.get(asked) if asked else None
 
+    def lookout(self) -> Lookout:
+        """Return a new observer of this stream."""
+        return Lookout(self._router, self._servers)
+
     def shutdown(self) -> None:
         """End router and servers; clients that still wait get a StreamError."""
         _end([self._router, *self._servers])
@@ -145,7 +151,7 @@ def launch_stream(
     Raises:
         StreamError: a server did not start, or not all of them compute in the same way.
     """
-    names = [f"gitdist-{study}-server-{index}" for index in range(num_servers)]
+    names = [server_name(study, index) for index in range(num_servers)]
     places = placement_group([_bundle(share)] * num_servers, strategy="SPREAD")
     servers: list[Any] = []
     try:
@@ -155,15 +161,14 @@ def launch_stream(
         stats: list[ServerStats] = ray.get([server.stats.remote() for server in servers], timeout=start_limit_s)
         _check_alike(stats)
         window_bytes, note = _window(config.stream.window_mb, servers)
-        router_name = f"gitdist-{study}-router"
-        router = _start_router(router_name, names, stats[0].layout, window_bytes)
+        router = _start_router(router_name(study), names, stats[0].layout, window_bytes)
     except BaseException as error:
         _end(servers)
         remove_placement_group(places)
         if isinstance(error, RayError | ValueError):
             raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
         raise
-    return StreamHandle(router_name, router, servers, places, stats[0], note)
+    return StreamHandle(router_name(study), router, servers, places, stats[0], note)
 
 
 def _bundle(share: Share) -> dict[str, float]:
@@ -182,7 +187,7 @@ def _await_room(places: PlacementGroup, on_wait: Callable[[float], None] | None)
 def _start_server(name: str, config: ServerConfig, share: Share, place: PlacementGroupSchedulingStrategy) -> Any:
     actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
-    return actor.options(name=name, scheduling_strategy=place, **options).remote(config, share)
+    return actor.options(name=name, scheduling_strategy=place, **options).remote(config, share, name)
 
 
 def _start_router(name: str, servers: list[str], layout: Layout, window_bytes: int) -> Any:

@@ -23,6 +23,8 @@ import ray
 from ray import ObjectRef
 
 from gitdist.stream.keys import BlockKey, Layout, Span
+from gitdist.stream.metrics import RouterMetrics
+from gitdist.stream.names import parse_server
 from gitdist.stream.routing import Found, Prepared, Window, blocks_within, choose_server, num_to_prepare
 
 _LOOK_S = 2.0  # between two looks at which servers live, while blocks are made
@@ -34,6 +36,7 @@ class RouterStats:
 
     Attributes:
         pid: process id of the router.
+        stream: name of the stream, as in those of its actors.
         calls: calls of ``refs``.
         layout: block size and image shape.
         blocks: blocks whose making has ended.
@@ -41,10 +44,12 @@ class RouterStats:
         prepared: blocks given out to be made ahead, that nobody waited for.
         regenerated: blocks given out to be made again after they were lost or had left the window.
         kept: blocks in the window.
+        capacity: of the window, in blocks.
         outstanding: blocks that each server has yet to make.
     """
 
     pid: int
+    stream: str
     calls: int
     layout: Layout
     blocks: int
@@ -52,6 +57,7 @@ class RouterStats:
     prepared: int
     regenerated: int
     kept: int
+    capacity: int
     outstanding: tuple[int, ...]
 
 
@@ -72,9 +78,11 @@ class Router:
             window_bytes: bytes of blocks kept for clients to come, ballast included.
         """
         self._servers = [ray.get_actor(name) for name in servers]
+        self._stream, _ = parse_server(servers[0])
         self._life = secrets.token_hex(8)
         self._layout = layout
         self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, layout))
+        self._metrics = RouterMetrics(self._stream, self._window.capacity, len(servers))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
         self._absent: set[int] = set()
@@ -104,6 +112,7 @@ class Router:
                 if reference is None:
                     break
                 found.append(Found(key, reference, ended=True))
+        self._metrics.note(len(self._window), self._outstanding)
         return found
 
     def prepare(self, keys: Sequence[BlockKey]) -> "Prepared[ObjectRef[Any]]":
@@ -125,6 +134,7 @@ class Router:
                 room -= 1
                 self._prepared += 1
                 making.append(self._make(key))
+        self._metrics.note(len(self._window), self._outstanding)
         full = len(self._window) + len(self._tasks) >= self._window.capacity
         return Prepared(self._life, there, making, full)
 
@@ -143,8 +153,10 @@ class Router:
     def stats(self) -> RouterStats:
         """Return what this router has done."""
         self._settle()
+        self._metrics.note(len(self._window), self._outstanding, at_once=True)
         return RouterStats(
             pid=os.getpid(),
+            stream=self._stream,
             calls=self._calls,
             layout=self._layout,
             blocks=self._blocks,
@@ -152,6 +164,7 @@ class Router:
             prepared=self._prepared,
             regenerated=self._regenerated,
             kept=len(self._window),
+            capacity=self._window.capacity,
             outstanding=tuple(self._outstanding),
         )
 

@@ -9,6 +9,7 @@ repeats the calls it had not answered.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.metrics import ServerMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class ServerStats:
 
     Attributes:
         pid: process id.
+        up_s: seconds since it began.
         layout: block size and image shape.
         draws: everything that determines its draws; see ``kept.draw_spec``.
         block_key: the name of the folder of all blocks that are equal to its own.
@@ -81,6 +84,7 @@ class ServerStats:
     """
 
     pid: int
+    up_s: float
     layout: Layout
     draws: Mapping[str, Any]
     block_key: str
@@ -93,10 +97,12 @@ class GeneratorServer:
     Data set and generator are loaded by the first call, so that a failure to load reaches a caller.
     """
 
-    def __init__(self, config: ServerConfig, share: Share) -> None:
-        """Keep to the server's share of its node."""
+    def __init__(self, config: ServerConfig, share: Share, name: str | None = None) -> None:
+        """Keep to the server's share of its node; with the actor's ``name``, its work is counted in Ray's metrics."""
+        self._began = time.monotonic()
         keep_to_share(share.cpu, share.gpu)
         self._config = config
+        self._metrics = ServerMetrics(name) if name else None
 
     @cached_property
     def _maker(self) -> BlockMaker:
@@ -126,20 +132,32 @@ class GeneratorServer:
             DiskTrouble: the block is to be kept, and the disk does not take it.
         """
         block, ballast = self._kept(key) or self._made(key), self._maker.layout.ballast_bytes
+        self._count()
         return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
     ) -> NDArray[np.uint8]:
         """Return one fresh draw for each of the given images; see ``BlockMaker.transform``."""
-        return self._maker.transform(images, clean, name, index)
+        drawn = self._maker.transform(images, clean, name, index)
+        self._count()
+        return drawn
 
     def stats(self) -> ServerStats:
         """Return what this server has done."""
         maker = self._maker
         return ServerStats(
-            pid=os.getpid(), layout=maker.layout, draws=self._draws, block_key=self._block_key, done=maker.stats
+            pid=os.getpid(),
+            up_s=time.monotonic() - self._began,
+            layout=maker.layout,
+            draws=self._draws,
+            block_key=self._block_key,
+            done=maker.stats,
         )
+
+    def _count(self) -> None:
+        if self._metrics:
+            self._metrics.note(self._maker.stats)
 
     def _kept(self, key: BlockKey) -> Block | None:
         block = self._folder.load(key) if self._folder else None

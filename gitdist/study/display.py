@@ -19,6 +19,7 @@ from gitdist.study.paths import TrialId
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_ROWS = 40
+_STREAM_S = 60.0  # between two lines of a log about the stream
 _WAITS = "waits for its first stage, which another trial trains"
 
 
@@ -36,6 +37,9 @@ class Display(Observer, Protocol):
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show how far a long step is."""
+
+    def stream(self, text: str) -> None:
+        """Show how the stream stands; any thread may call this."""
 
 
 def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> Display:
@@ -69,6 +73,7 @@ class LogDisplay:
         self._searched_epochs: dict[TrialId, int] = {}
         self._waiting: set[TrialId] = set()
         self._shown_at = 0.0
+        self._streamed_at = -_STREAM_S
 
     def __enter__(self) -> Self:
         """Nothing to start."""
@@ -86,6 +91,13 @@ class LogDisplay:
         if done == total or time.monotonic() - self._shown_at >= 10:
             self._shown_at = time.monotonic()
             self.say(f"{what}: {done} of {total} {detail}".rstrip())
+
+    def stream(self, text: str) -> None:
+        """Write a line every minute."""
+        now = time.monotonic()
+        if now - self._streamed_at >= _STREAM_S:
+            self._streamed_at = now
+            self.say(f"stream: {text}")
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Write the trial's parameters."""
@@ -111,7 +123,7 @@ class LogDisplay:
 
 
 class LiveDisplay:
-    """A table of all trials, redrawn in place, with the present step's progress above it."""
+    """A table of all trials, redrawn in place: the present step's progress above it, the stream below."""
 
     def __init__(self, console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> None:
         """Draw on ``console``; ``num_epochs`` is a trial's length, ``search_fields`` are the searched fields."""
@@ -119,6 +131,7 @@ class LiveDisplay:
         self._fields = search_fields
         self._rows: dict[TrialId, dict[str, Any]] = {}
         self._step: RenderableType | None = None
+        self._stream = ""
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
 
     def __enter__(self) -> Self:
@@ -144,6 +157,10 @@ class LiveDisplay:
         grid.add_row(what, ProgressBar(total=total, completed=done, width=30), f"{done}/{total}", Text(detail, "dim"))
         self._step = grid if done < total else None
 
+    def stream(self, text: str) -> None:
+        """Draw it below the table."""
+        self._stream = text
+
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial's line."""
         self._step = None
@@ -168,6 +185,8 @@ class LiveDisplay:
         parts: list[RenderableType] = [self._step] if self._step else []
         if self._rows:
             parts.append(self._table())
+        if self._stream:
+            parts.append(Text(f"stream: {self._stream}", "dim"))
         return Group(*parts)
 
     def _table(self) -> Table:

@@ -84,6 +84,11 @@ class StudyPaths:
         return self.study / "drivers"
 
     @property
+    def watch(self) -> Path:
+        """Figures of the stream and of the driver's machine over time, a line every so often."""
+        return self.study / "watch.jsonl"
+
+    @property
     def samples(self) -> Path:
         """A picture of the generator's draws."""
         return self.study / "samples.png"

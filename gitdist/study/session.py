@@ -27,7 +27,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.cluster import cluster_nodes, connected
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
-from gitdist.study.events import Observer, Observers, Outcome, Row
+from gitdist.study.events import Observer, Observers, Outcome, Row, TrialStates
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
@@ -41,9 +41,11 @@ from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_who
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
 from gitdist.study.tracking.content import Status
+from gitdist.study.tracking.machine import Machine
 from gitdist.study.tracking.parent import study_status
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.tracker import Tracker
+from gitdist.study.watch import Waiting, Watch
 from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
 
 _SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
@@ -78,7 +80,9 @@ class StudySession:
         for line in (_describe(self._spec, self._dataset), *self._dataset.notes):
             self._display.say(line)
         with interruptible():
-            self._tracker = self._open_tracker()
+            states = trial_states(self._paths, self._spec, self._ledger)
+            self._tracker = self._open_tracker(states)
+            self._waiting = Waiting(self._paths, states)
             try:
                 summary = self._work(address)
                 self._tracker.study_ended(summary)
@@ -92,7 +96,7 @@ class StudySession:
     def _work(self, address: str | None) -> dict[str, Any]:
         spec = self._spec
         num_servers = spec.resources.servers if spec.sharing.stream else 0
-        with connected(address, spec.resources, num_servers, self._ray_died):
+        with connected(address, spec.resources, num_servers, self._ray_died), self._watch() as watch:
             nodes = cluster_nodes()
             room = find_room(nodes, spec.resources, num_servers)
             if not num_servers and self._dataset.nuisance == "none":
@@ -101,7 +105,7 @@ class StudySession:
             if not spec.search.total:
                 return write_summary(self._paths, spec, self._ledger)
             self._display.say(room.note)
-            with supplied(self._study, generator) as supply:
+            with supplied(self._study, generator) as supply, watch.following(supply.lookout()):
                 context = supply.context()
                 self._search(context, supply, room.max_concurrent)
                 self._complete(context)
@@ -111,12 +115,15 @@ class StudySession:
         self._study.lease.check()
         return write_summary(self._paths, spec, self._ledger)
 
-    def _open_tracker(self) -> Tracker:
+    def _watch(self) -> Watch:
+        return Watch(self._paths.watch, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
+
+    def _open_tracker(self, states: TrialStates) -> Tracker:
         study = self._study
         tags = study_tags(study.spec, study.dataset.fingerprint)
         uri = tracking_uri(study.paths, study.spec.tracking.uri)
         tracker = Tracker(study.paths, uri, study.identity, tags, study.display.say, study.lease.check)
-        tracker.reconcile(trial_states(study.paths, study.spec, study.ledger))
+        tracker.reconcile(states)
         return tracker
 
     def _unfinished(self) -> Status:
@@ -179,7 +186,7 @@ class StudySession:
             return
         course = Course(
             ledger,
-            Observers([self._display, self._tracker, self._progress, supply]),
+            Observers([self._display, self._tracker, self._progress, self._waiting, supply]),
             spec,
             with_baseline=with_baseline,
             check_owner=self._study.lease.check,

@@ -12,6 +12,7 @@ from gitdist.study.ledger.lease import Owner, owners
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.rows import read_rows
+from gitdist.study.seen import newest_line
 from gitdist.study.states import all_ended, epochs_of, trial_states
 from gitdist.study.summary import read_summary
 
@@ -41,7 +42,8 @@ class TrialStanding:
 class Standing:
     """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
 
-    ``time_left_s`` is an estimate, None without any.
+    ``time_left_s`` is an estimate, None without any. ``stream`` is the newest line of figures of a running study, see
+    ``seen``; None without any.
     """
 
     study: str
@@ -52,6 +54,7 @@ class Standing:
     best: Sequence[Mapping[str, Any]] = ()
     time_left_s: float | None = None
     owner: Owner | None = None
+    stream: Mapping[str, Any] | None = None
     trials: Sequence[TrialStanding] = field(default_factory=tuple)
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
         ],
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
+        stream=newest_line(paths.watch) if owner else None,
         trials=trials,
     )
 

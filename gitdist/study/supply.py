@@ -17,6 +17,7 @@ from gitdist.store import Store
 from gitdist.stream.blocks import MakerStats
 from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
+from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig, ServerStats
 from gitdist.study.display import Display
 from gitdist.study.effort import TakenPrefix
@@ -98,6 +99,10 @@ class Supply(Observer):
         self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
         self._held: set[TrialId] = set()  # those whose prefix this process holds
         self._told_full = False
+
+    def lookout(self) -> Lookout | None:
+        """Return an observer of the stream that trials share; None where they share none."""
+        return self._stream.lookout() if self._stream else None
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from dataclasses import replace
 from datetime import datetime
 
@@ -151,6 +152,34 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)
     assert f"driven by pid {os.getpid()} on " in capsys.readouterr().out
+
+
+def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, capsys):
+    paths, spec, ledger = study
+    paths.spec.write_text(dump_study(spec))
+    figures = {
+        "stream/images_per_s": 12.0,
+        "stream/window_blocks": 7,
+        "stream/window_capacity": 99,
+        "stream/server_utilisation": 0.5,
+        "stream/servers": 2,
+        "stream/servers_answering": 2,
+        "stream/waiting_s": 1.5,
+    }
+    paths.watch.write_text(json.dumps({"step": 1, "at": time.time() - 20, **figures}) + "\n")
+    told = (
+        "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in all"
+    )
+    with Lease.claim(ledger.storage, "study"):
+        show_status("study", paths.results, Console(width=200), as_json=False)
+        assert told in (shown := capsys.readouterr().out) and "stream, 2" in shown
+        show_status("study", paths.results, Console(width=200), as_json=True)
+        assert json.loads(capsys.readouterr().out)["stream"]["stream/waiting_s"] == 1.5
+        paths.watch.write_text(json.dumps({"step": 2, "at": time.time(), "system/cpu_utilization_percentage": 3.0}))
+        show_status("study", paths.results, Console(width=200), as_json=False)
+        assert "stream" not in capsys.readouterr().out
+    show_status("study", paths.results, Console(width=200), as_json=False)
+    assert take_stock(paths, spec, ledger).stream is None and told not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

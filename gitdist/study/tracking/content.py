@@ -82,6 +82,7 @@ class Wanted:
         params: the run's parameters.
         tags: tags beside those of all runs of the study.
         points: the curves, by rising step.
+        timed: whether the run began with its first point and ends with its last; else its figures tell, if anything.
         figures: single values, None where there are none.
         lasted_s: seconds that the run had lasted by its first point or figures.
         files: contents by name; asked for once the run has ended.
@@ -92,6 +93,7 @@ class Wanted:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     points: Callable[[], Sequence[Point]] = tuple
+    timed: bool = True
     figures: Callable[[], Point | None] = lambda: None
     lasted_s: float = 0.0
     files: Callable[[], Mapping[str, bytes]] = dict

@@ -1,4 +1,4 @@
-"""What the parent run of a study shall hold: the study's status, its summary and its files."""
+"""What the parent run of a study shall hold: the study's status, its summary and files, and what was seen of it."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,12 @@ from typing import Any
 
 from gitdist.study.events import TrialStates
 from gitdist.study.paths import StudyPaths
+from gitdist.study.rows import read_rows
 from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, written_ms
+from gitdist.study.tracking.machine import PREFIX
 from gitdist.study.tracking.place import without_password
+
+_SEEN = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
 
 
 def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None = None) -> Wanted:
@@ -23,6 +27,8 @@ def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] 
         name=paths.name,
         status=status,
         tags={"mlflow.note.content": _note(summary)} if summary else {},
+        points=partial(_seen, paths),
+        timed=False,  # drivers come and go
         figures=partial(_summary_figures, summary, written_ms(paths.summary)) if summary else lambda: None,
         lasted_s=summary.get("wall_s", 0.0) if summary else 0.0,
         files=partial(_study_files, paths),
@@ -44,6 +50,17 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
     if searched and "finished" not in searched:
         return "FAILED"
     return "FINISHED" if finished else "KILLED"
+
+
+def _seen(paths: StudyPaths) -> list[Point]:
+    """Return what was seen while drivers worked, a point for each line of ``watch.jsonl``."""
+    points = []
+    for line in read_rows(paths.watch):
+        names = [name for name in line if name in _SEEN or name.startswith(PREFIX)]
+        metrics = {name: float(line[name]) for name in names}
+        if metrics:
+            points.append(Point(line["step"], metrics, int(1000 * line["at"])))
+    return points
 
 
 def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:

@@ -118,7 +118,7 @@ class StudyRuns:
 
     def _bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], thorough: bool) -> Changes:
         points, figures = wanted.points(), wanted.figures()
-        moments = [point.time_ms for point in points] or ([figures.time_ms] if figures else [])
+        moments = [point.time_ms for point in points if wanted.timed] or ([figures.time_ms] if figures else [])
         parent = {} if key == STUDY else {"mlflow.parentRunId": self.parent_id()}
         record = self._find(key)
         created = record is None
@@ -173,8 +173,9 @@ class StudyRuns:
         if record.steps is None:
             if not thorough and record.tags.get(_LAST_STEP) == str(points[-1].step):
                 return []
-            every_step = min(set.intersection(*(set(point.metrics) for point in points)))
-            record.steps = {metric.step for metric in self._client.get_metric_history(record.run_id, every_step)}
+            names = _covering(points)
+            histories = [self._client.get_metric_history(record.run_id, name) for name in names]
+            record.steps = {metric.step for history in histories for metric in history}
         return [point for point in points if point.step not in (record.steps or ())]
 
     def _write(
@@ -248,6 +249,18 @@ def _differing(figures: Point | None, known: Mapping[str, float]) -> list[Point]
         return []
     metrics = {name: value for name, value in figures.metrics.items() if known.get(name) != value}
     return [Point(figures.step, metrics, figures.time_ms)] if metrics else []
+
+
+def _covering(points: Sequence[Point]) -> list[str]:
+    """Return metrics such that each point has one of them: a single one where all points have it."""
+    common = set.intersection(*(set(point.metrics) for point in points))
+    if common:
+        return [min(common)]
+    names: list[str] = []
+    for point in points:
+        if not any(name in point.metrics for name in names):
+            names.append(min(point.metrics))
+    return names
 
 
 def _batches(points: Iterable[Point]) -> list[list[Metric]]:

@@ -137,6 +137,10 @@ class Tracker(Observer):
         self._wanted[GENERATOR] = generator_content(params, self._losses, "FINISHED", samples)
         self._deliveries.mark(*self._wanted)
 
+    def watched(self) -> None:
+        """The parent run has the figures of ``watch.jsonl``; any thread may call this."""
+        self._deliveries.mark(STUDY)
+
     def study_ended(self, summary: Mapping[str, Any]) -> None:
         """The parent run has the summary and the resolved spec, and is finished."""
         self._want(STUDY, study_content(self._paths, "FINISHED", summary))
