@@ -91,7 +91,7 @@ def connected(
             f"the cluster at '{address}' needs its token, and there is none that fits here; copy ~/.ray/auth_token "
             "of its head to the same place here, or name it in RAY_AUTH_TOKEN_PATH"
         ) from None
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones too, where its start takes too long
         if address == "local":
             raise RayTrouble(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None

@@ -71,6 +71,7 @@ def python(code: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
 
 
+@pytest.mark.slow
 def test_two_nodes_start_open_to_the_token_alone_and_end_without_other_rays(environment: dict[str, str]) -> None:
     folder = Path(environment["GITDIST_LOCAL"])
     bystander = subprocess.Popen(["raylet", "600"], executable=shutil.which("sleep"))  # `ray stop` would end it

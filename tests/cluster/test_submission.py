@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.test_local import environment_of_own, exports, local
 
 pytest.importorskip("aiohttp_cors", reason="the Jobs API comes with ray[default]")
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STUDY = """
 name: submitted

@@ -18,7 +18,7 @@ import pytest
 import gitdist
 from tests.waiting import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
 HEAD, OTHER = 0, 1
 

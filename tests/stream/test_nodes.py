@@ -81,6 +81,7 @@ def test_a_block_comes_to_a_node_once_however_many_trials_read_it_there(cluster:
     assert num_bytes >= len(keys) * handle.layout.block_bytes
 
 
+@pytest.mark.slow
 def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
     cluster: Any, config: ServerConfig
 ) -> None:
