@@ -20,7 +20,7 @@ from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, Share
 from gitdist.stream.launch import launch_stream
 from gitdist.study.cluster import cluster_nodes, connected
-from gitdist.study.placement import find_room
+from gitdist.study.placement import Node, find_room
 
 NUM_READERS = (1, 2, 4, 8)
 _ROUND_S = 6.0  # a side's turn takes about so long, within so many blocks of each class:
@@ -119,7 +119,7 @@ def _served(
     share = setting.spec.resources.server
     stack.enter_context(connected("local", ResourcesSpec(server=share), 3))
     sides = {}
-    for num_servers in numbers_with_room(share):
+    for num_servers in numbers_with_room(cluster_nodes(), share):
         config = setting.server_config(window_mb=_WINDOW_MB)
         launched = launch_stream(f"bench-{num_servers}", config, loaded_share(share, num_servers), num_servers)
         handle = stack.enter_context(launched)
@@ -141,13 +141,16 @@ def _round_rate(readership: Readership, num_readers: int, rounds: list[Round]) -
     return side
 
 
-def numbers_with_room(share: Share) -> tuple[int, ...]:
-    """Return the numbers of servers, 1 or 1 and 2, that the connected Ray has room for.
+def numbers_with_room(nodes: Sequence[Node], share: Share) -> tuple[int, ...]:
+    """Return the numbers of servers, 1 or 1 and 2, that a cluster has room for.
+
+    Args:
+        nodes: of the cluster, with nothing on them.
+        share: what each server takes.
 
     Raises:
         StudyError: not even one fits.
     """
-    nodes = cluster_nodes()
     find_room(nodes, ResourcesSpec(server=share), 1)
     if share.gpu:
         with suppress(StudyError):
