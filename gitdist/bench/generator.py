@@ -1,7 +1,7 @@
 """Generating: the bare decode loop, running servers read through the client, and the original way."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 import numpy as np
