@@ -116,7 +116,7 @@ def test_resources_that_never_fit_the_cluster(tmp_path):
     path = tmp_path / "gpu.yaml"
     path.write_text(yaml.safe_dump(study))
     done = gitdist("run", path, "--results", tmp_path / "results", "--set", "generator={kind: identity}")
-    assert_refused(done, "GPU", "the cluster has 0")
+    assert_refused(done, "resources.trial asks for 1 CPU and 1 GPU", "0 GPU")
 
 
 def test_a_cluster_that_does_not_answer(tmp_path):
@@ -137,7 +137,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
     assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
-        "run": running | {"--set", "--scale", "--fork"},
+        "run": running | {"--set", "--scale", "--fork", "--submit"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},

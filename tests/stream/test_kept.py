@@ -10,7 +10,7 @@ import torch
 from gitdist.compute import Compute
 from gitdist.errors import DiskTrouble
 from gitdist.generator.training import WEIGHTS_FILE
-from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, StreamSpec
+from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.store.inventory import take_inventory
 from gitdist.store.layout import Layout as StoreLayout
@@ -39,7 +39,7 @@ def files(config: ServerConfig) -> list[Path]:
 
 def folder_of(config: ServerConfig) -> Path:
     assert config.store is not None
-    return config.store.root / BLOCKS / GeneratorServer(config, 1).stats().block_key
+    return config.store.root / BLOCKS / GeneratorServer(config, Share()).stats().block_key
 
 
 def assert_same(block: Block, other: Block) -> None:
@@ -50,7 +50,7 @@ def assert_same(block: Block, other: Block) -> None:
 
 def test_second_server_over_the_same_folder_generates_nothing(config: ServerConfig) -> None:
     keys = [KEY, BlockKey(3, 1, 1), BlockKey(0, 0)]
-    first, second = GeneratorServer(config, 1), GeneratorServer(config, 1)
+    first, second = GeneratorServer(config, Share()), GeneratorServer(config, Share())
     made = [first.make(key) for key in keys]
     for key, block in zip(keys, made, strict=True):
         assert_same(second.make(key), block)
@@ -77,14 +77,14 @@ def take_anothers_name(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, take_anothers_name])
 def test_damaged_file_is_removed_and_made_again(config: ServerConfig, damage: Any) -> None:
-    first = GeneratorServer(config, 1)
+    first = GeneratorServer(config, Share())
     whole = first.make(KEY)
     first.make(BlockKey(3, 2))
     file = next(file for file in files(config) if file.name == "0-3-1.block")
     damage(file)
     assert BlockFolder(folder_of(config), first.stats().layout).load(KEY) is None
     assert not file.exists()
-    second = GeneratorServer(config, 1)
+    second = GeneratorServer(config, Share())
     assert_same(second.make(KEY), whole)
     assert second.stats().done.blocks == 1
     assert file.exists()
@@ -108,10 +108,10 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
 
 def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: ServerConfig) -> None:
     assert config.store is not None
-    GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), 1).make(KEY)
+    GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), Share()).make(KEY)
     block_bytes = config.build_maker().layout.block_bytes + 16
     bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
-    server = GeneratorServer(bounded, 1)
+    server = GeneratorServer(bounded, Share())
     with config.store.holding("study"):
         config.store.use(BLOCKS, server.stats().block_key)
         made = [server.make(BlockKey(3, index)) for index in range(5)]
@@ -159,8 +159,8 @@ def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:
 
 
 def test_server_tells_how_it_computes(config: ServerConfig) -> None:
-    stats = GeneratorServer(replace(config, device="cpu"), 1).stats()
+    stats = GeneratorServer(replace(config, device="cpu"), Share()).stats()
     assert stats.draws["compute"] == f"cpu {Compute.resolve(device='cpu').precision}, torch {torch.__version__}"
     other = replace(config, stream=config.stream.model_copy(update={"block_size": 10}))
-    assert GeneratorServer(other, 1).stats().draws == stats.draws
-    assert GeneratorServer(other, 1).stats().block_key != stats.block_key
+    assert GeneratorServer(other, Share()).stats().draws == stats.draws
+    assert GeneratorServer(other, Share()).stats().block_key != stats.block_key
