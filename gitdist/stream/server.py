@@ -39,6 +39,7 @@ class ServerConfig:
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
         device: where it computes; None = a GPU if one is visible.
         store: where blocks are kept on disk, read and added to; None = none are kept.
+        origin: the store that both directories are in, where this node may have them elsewhere or not yet.
     """
 
     dataset: Path
@@ -47,6 +48,18 @@ class ServerConfig:
     stream: StreamSpec
     device: str | None = None
     store: Store | None = None
+    origin: Store | None = None
+
+    def here(self) -> "ServerConfig":
+        """Return the same with the directories as they are on this node, fetched where it has none.
+
+        Raises:
+            StoreError: they must be fetched, and cannot be.
+        """
+        if self.origin is None:
+            return self
+        artefact = self.artefact and self.origin.here(self.artefact)
+        return replace(self, dataset=self.origin.here(self.dataset), artefact=artefact, origin=None)
 
     @property
     def compute(self) -> Compute:
@@ -59,11 +72,12 @@ class ServerConfig:
         Raises:
             DataError: the data set cannot be read.
             SpecError: the generator is a plugin that does not give one.
-            StoreError: the generator's weights cannot be read.
+            StoreError: the generator's weights cannot be read, or must be fetched and cannot be.
         """
-        dataset = Dataset.open(self.dataset)
+        here = self.here()
+        dataset = Dataset.open(here.dataset)
         batch = self.stream.block_size if self.stream.compile else None
-        generator = load_generator(self.generator, dataset, self.artefact, self.compute, batch)
+        generator = load_generator(self.generator, dataset, here.artefact, self.compute, batch)
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 
@@ -96,7 +110,11 @@ class GeneratorServer:
     def __init__(self, config: ServerConfig, share: Share) -> None:
         """Keep to the server's share of its node."""
         keep_to_share(share.cpu, share.gpu)
-        self._config = config
+        self._given = config
+
+    @cached_property
+    def _config(self) -> ServerConfig:
+        return self._given.here()
 
     @cached_property
     def _maker(self) -> BlockMaker:

@@ -78,8 +78,9 @@ def obtain_generator(
             for reference in task.remote(spec, dataset.directory, store, share):
                 item = ray.get(reference)
                 if isinstance(item, Path):
-                    store.use("generator", item.name)  # from now on it is this process that holds it
-                    return TrainedGenerator(item, time.perf_counter() - started, past_steps(item))
+                    artefact = store.here(item)
+                    store.use("generator", artefact.name)  # from now on it is this process that holds it
+                    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
                 deaths = 0
                 on_step(item)
         except RayTaskError as error:
@@ -130,7 +131,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
     def build() -> None:
         try:
             keep_to_share(share.cpu, share.gpu)
-            opened = Dataset.open(dataset)
+            opened = Dataset.open(store.here(dataset))
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)
