@@ -77,10 +77,7 @@ def run_study(
     quieten()
     options = options or RunOptions()
     check_address(options.address)
-    check_services(spec, results)
-    paths = StudyPaths.at(results, spec.name)
-    paths.refresh()
-    refuse_campaign(paths)
+    paths = _find_paths(spec, results)
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
@@ -114,6 +111,14 @@ def run_study(
             ledger.close()
 
 
+def _find_paths(spec: StudySpec, results: Path | Mirror) -> StudyPaths:
+    check_services(spec, results)
+    paths = StudyPaths.at(results, spec.name)
+    paths.refresh()
+    refuse_campaign(paths)
+    return paths
+
+
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
     """Refuse a study that asks for what its images or class sizes do not have.
 
@@ -142,6 +147,7 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
 
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
+    paths.refresh()  # from now on nobody else writes
     settle_spec(paths, spec)
     identity = settle_identity(paths, ledger.recall, ledger.remember)
     settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)

@@ -54,7 +54,8 @@ class TrialContext:
     @property
     def paths(self) -> StudyPaths:
         """The study's files."""
-        return StudyPaths.at(self.mirror or self.results, self.spec.name)
+        results = self.results if self.mirror is None else self.mirror.directory
+        return StudyPaths(results, self.spec.name, self.mirror)
 
     def here(self, artefact: Path) -> Path:
         """Return where this process finds one of the directories.
