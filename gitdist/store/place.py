@@ -54,9 +54,10 @@ class Place:
             files: where they are.
             root: the directory.
             trouble: makes the message for the user of what went wrong; None = errors pass.
-            patience_s: for so long, in seconds, what is refused is tried again.
+            patience_s: for so long, in seconds, what is refused is tried again; but once only, until it is done again.
         """
         self._files, self._root, self._trouble, self._patience_s = files, root, trouble, patience_s
+        self._is_lost = False
 
     @classmethod
     def local(cls, root: Path) -> "Place":
@@ -187,10 +188,14 @@ class Place:
         until, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             try:
-                return act()
+                done = act()
             except StoreError:
-                if time.monotonic() + pause_s > until:
+                if self._is_lost or time.monotonic() + pause_s > until:
+                    self._is_lost = True
                     raise
+            else:
+                self._is_lost = False
+                return done
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

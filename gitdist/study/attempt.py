@@ -71,10 +71,8 @@ class Attempt:
     @property
     def superseded(self) -> bool:
         """Whether another attempt has begun."""
-        file = self.directory / _FILE
-        with suppress(OSError, StoreError):  # without the file nobody else claims the trial
-            found = self.mirror.read(file) if self.mirror else file.read_bytes()
-            return found is not None and found != self.token.encode()
+        with suppress(StoreError):
+            return self._is_superseded()
         return False
 
     def check(self) -> None:
@@ -82,9 +80,19 @@ class Attempt:
 
         Raises:
             Superseded: another one has begun.
+            StoreError: the object store that says so cannot be reached.
         """
-        if self.superseded:
+        if self._is_superseded():
             raise Superseded(f"another process trains the trial in {self.directory}")
+
+    def _is_superseded(self) -> bool:
+        file, found = self.directory / _FILE, None
+        if self.mirror is not None:
+            found = self.mirror.read(file)
+        else:
+            with suppress(OSError):
+                found = file.read_bytes()
+        return found is not None and found != self.token.encode()  # without the file nobody else claims the trial
 
 
 def last_attempt_s(directory: Path) -> float | None:

@@ -206,8 +206,9 @@ def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict
     told = describe_failure(error, directory)
     if attempt is None or attempt.mirror is None:
         return told
-    with suppress(StoreError, Superseded):  # the reason is told all the same
-        attempt.publish()
+    if "failed" in told:
+        with suppress(StoreError, Superseded):  # the reason is told, with its file or without
+            attempt.publish()
     return {kind: attempt.mirror.told(reason) for kind, reason in told.items()}
 
 
