@@ -54,6 +54,12 @@ class ObjectStore:
         files.create_dir(BUCKET)
         files.delete_dir_contents(BUCKET)  # what another test of this process left
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object of the results."""
+        from gitdist.store.place import Place
+
+        Place.of_uri(self.uri).write(name, content)
+
     def names(self, directory: str = "") -> list[str]:
         """The objects below a directory of the results, by their names relative to it."""
         from gitdist.store.place import Place

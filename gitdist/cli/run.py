@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,8 @@ def _run_study(
         on_ray_death=partial(_restart, resume),
     )
     try:
-        summary = run_study(spec, results, console, options)
+        with results.telling() if isinstance(results, Mirror) else nullcontext():
+            summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
         settled = is_settled(StudyPaths.at(results, spec.name), spec)
         command = shlex.join(["gitdist", *resume]) if settled else "the same command"

@@ -39,8 +39,8 @@ def submit_run(
     """
     if not ("://" in results or Path(results).is_absolute()):
         raise StudyError(
-            f"--results must be an absolute path on storage that all nodes see when a run is submitted, but it is "
-            f"'{results}'; the job's own working directory is removed with it"
+            f"--results must be an absolute path on storage that all nodes see, or a URI, when a run is submitted, but "
+            f"it is '{results}'; the job's own working directory is removed with it"
         )
     try:
         packed = file.resolve().relative_to(Path.cwd())

@@ -8,12 +8,21 @@ from gitdist.disk import fsync, write_atomic
 from gitdist.store.claims import Board
 from gitdist.store.keys import ArtefactId
 from gitdist.store.manifest import MANIFEST, file_names, is_whole, stamps
-from gitdist.store.place import SHARED, Place, Purpose
+from gitdist.store.place import Place, Purpose
 
 PATIENCE_S = 60.0  # with an object store that has the results
 
 _CHUNK_BYTES = 8 << 20
 _OF_RESULTS = Purpose("the shared store", "--results or store.uri", "correct --results or store.uri")
+
+
+def place_of_results(uri: str) -> Place:
+    """Return the place that the stores of several machines share for results on an object store.
+
+    Raises:
+        StoreError: it cannot be reached, written, read or deleted from.
+    """
+    return Place.of_uri(uri, _OF_RESULTS, patience_s=PATIENCE_S)
 
 
 class SharedStore:
@@ -27,8 +36,7 @@ class SharedStore:
         Raises:
             StoreError: it cannot be reached, written, read or deleted from.
         """
-        purpose, patience_s = (_OF_RESULTS, PATIENCE_S) if of_results else (SHARED, 0.0)
-        self._place = Place.of_uri(uri, purpose, patience_s=patience_s)
+        self._place = place_of_results(uri) if of_results else Place.of_uri(uri)
         self.board = Board(self._place, stale_s)
 
     def has(self, artefact: ArtefactId) -> bool:

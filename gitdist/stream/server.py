@@ -23,6 +23,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
+from gitdist.store.shared import place_of_results
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
@@ -135,7 +136,8 @@ class GeneratorServer:
         store = self._config.store
         if store is None:
             return None
-        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room)
+        shared = place_of_results(store.shared) if store.results is not None and store.shared is not None else None
+        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room, shared)
 
     def make(self, key: BlockKey) -> Block:
         """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.

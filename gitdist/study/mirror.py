@@ -115,7 +115,7 @@ class Mirror:
             for _ in pool.map(self._fetch, changed, changed.values()):
                 pass
         for name in [name for name in self._fetched if name.startswith(f"{root}/") and name not in there]:
-            del self._fetched[name], self._pushed[name]
+            self._drop(name)
             (self.directory / name).unlink(missing_ok=True)
 
     def pull_file(self, file: Path) -> None:
@@ -159,15 +159,14 @@ class Mirror:
     def remove(self, file: Path) -> None:
         """Remove a file from there and from the copy."""
         self._place.delete(self._name(file))
-        self._pushed.pop(self._name(file), None)
+        self._drop(self._name(file))
         file.unlink(missing_ok=True)
 
     def forget(self, directory: Path) -> None:
         """Remove a trial's directory from the copy alone: this process has done its work there."""
         root = self._name(directory)
-        for stamps in (self._fetched, self._pushed):
-            for name in [name for name in stamps if name.startswith(f"{root}/")]:
-                del stamps[name]
+        for name in [name for name in self._pushed if name.startswith(f"{root}/")]:
+            self._drop(name)
         shutil.rmtree(directory, ignore_errors=True)
 
     def told(self, text: str) -> str:
@@ -192,6 +191,10 @@ class Mirror:
             file = self.directory / name
             _write(file, content, stamp)
             self._fetched[name], self._pushed[name] = stamp, _stamp(file)
+
+    def _drop(self, name: str) -> None:
+        self._fetched.pop(name, None)
+        self._pushed.pop(name, None)
 
     def _checkpoints_in(self, directory: Path) -> set[str]:
         return {name for name in self._checkpoints if name.startswith(f"{self._name(directory)}/")}

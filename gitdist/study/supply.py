@@ -65,7 +65,8 @@ def _launched(
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
     store = study.store
-    kept = Store(store.root, max_bytes=store.max_bytes, results=store.results) if spec.keep else None
+    shared = store.shared if store.results is not None else None
+    kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
     config = replace(_server_config(study, generator, share), stream=spec, store=kept)
 
     def on_wait(waited_s: float) -> None:
