@@ -34,9 +34,9 @@ def mlflow_server(tmp_path: Path) -> Iterator[Server]:
 class RemoteStudy:
     """The small study on an object store, as seen from a machine: a directory of copies."""
 
-    def __init__(self, results: Path, uri: str, ledger: str, tracking: str) -> None:
+    def __init__(self, results: Path, uri: str, ledger: str, tracking: str, *more: str) -> None:
         self.uri, self.ledger = uri, ledger
-        overrides = (f"tracking.uri={tracking}", "stream.keep=true")
+        overrides = (f"tracking.uri={tracking}", "stream.keep=true", *more)
         self._run = SmallStudy(results, overrides=overrides, ledger=ledger).command()
         self._run[self._run.index("--results") + 1] = uri
 
@@ -70,6 +70,7 @@ class RemoteStudy:
             close_storage(storage)
 
 
+@pytest.mark.slow
 def test_a_study_killed_and_resumed_on_another_machine_ends_exact(
     tmp_path, object_store: ObjectStore, database, mlflow_server, undisturbed
 ):
@@ -105,6 +106,33 @@ def test_a_study_killed_and_resumed_on_another_machine_ends_exact(
     assert "report/index.html" in object_store.names("small")
     again = study.call(third, "resume", "small")
     assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_an_object_store_that_is_down_stops_the_study_which_goes_on_later(
+    tmp_path, object_store: ObjectStore, database, mlflow_server
+):
+    quick = ("generator={kind: identity}", "search.total=2", "trial.epochs=12")
+    study = RemoteStudy(tmp_path, object_store.uri, database, mlflow_server.uri, *quick)
+    driver, there = study.start(str(tmp_path / "mirrors")), Place.of_uri(object_store.uri)
+    try:
+        rows = "small/trials/0000/rows.jsonl"
+        until(lambda: driver.poll() is not None or len((there.read(rows) or b"").splitlines()) >= 2, 0.1, 300)
+        assert driver.poll() is None, driver.communicate()
+        object_store.stop()
+        shown, errors = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+    assert driver.returncode == 2, shown + errors
+    assert len(errors.splitlines()) == 1 and "must be reachable and writable" in errors, errors
+    assert SECRET not in shown + errors
+    object_store.start()
+    done = study.call(str(tmp_path / "mirrors"), "resume", "small")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {name: [row["epoch"] for row in rows] for name, rows in study.rows().items()} == {
+        name: list(range(1, 13)) for name in ("baseline", "0000", "0001")
+    }
+    assert study.states(tmp_path) == ["COMPLETE"] * 2
 
 
 def test_services_that_are_files_are_refused_in_one_line(tmp_path, object_store: ObjectStore):
