@@ -12,14 +12,17 @@ from gitdist.spec import OracleSpec, SharingSpec, StreamSpec, StudySpec
 from gitdist.store import shared
 from gitdist.stream.server import ServerConfig
 from gitdist.study import mirror as mirrors
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.mending import mend_trial
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.rows import read_rows
+from gitdist.study.runner import carry_over
 from gitdist.study.worker import TrialContext, evaluate_on_test, trial_reports
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.trial.toys import short_spec, timeless
 
-TRIAL = TrialId("trial", 3)
+FAILED, AGAIN, TRIAL = (TrialId("trial", number) for number in (0, 1, 3))
 DATA = {
     "source": "digits",
     "nuisance": "rotation",
@@ -108,3 +111,28 @@ def test_an_outage_halts_the_study_in_one_line_and_the_trial_goes_on_later(objec
     )
     object_store.start()
     assert timeless(rows_of(trial_reports(pickle.loads(sent), TRIAL, {}))) == whole[0]
+
+
+def test_what_a_driver_mends_and_carries_over_is_on_the_object_store(object_store, whole, tmp_path):
+    context, _ = context_of(StudyPaths.at(Mirror(object_store.uri), "study"))
+    local = StudyPaths.at(tmp_path / "ledger", "study")
+    local.create()
+    ledger = Ledger.open(local, context.spec)  # any ledger: a database's is tested with whole studies
+    ledger.next_trial()
+    reports = trial_reports(pickle.loads(pickle.dumps(context)), FAILED, {})
+    assert rows_of([next(reports), next(reports)])[-1]["epoch"] == 2
+    reports.close()
+    object_store.write("study/trials/0000/rows.jsonl", b"")
+    ledger.fail(0, "its worker was lost 3 times")
+    assert ledger.retry_failed() == [(0, 1)]
+    driver = StudyPaths.at(Mirror(object_store.uri), "study")
+    driver.refresh()
+    mend_trial(driver, FAILED)
+    carry_over(driver, ledger)
+    ledger.close()
+    arrived = pickle.loads(pickle.dumps(context))
+    assert timeless(rows_of(trial_reports(arrived, AGAIN, {}, noted=2))) == whole[0][1:]
+    seen = StudyPaths.at(Mirror(object_store.uri), "study")
+    seen.refresh()
+    assert timeless(read_rows(seen.rows(FAILED))) == whole[0][:2]
+    assert read_rows(seen.rows(AGAIN))[:2] == read_rows(seen.rows(FAILED))  # times and all
