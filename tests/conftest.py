@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import ObjectStore
 from tests.postgresql import postgresql_server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -48,3 +49,14 @@ def database(postgresql: str) -> Iterator[str]:
     yield f"{postgresql}/{name}"
     with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
+    """A running S3 server with an empty bucket; this process and its children know of it by their environment."""
+    with ObjectStore() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "mirrors"))
+        store.make_bucket()
+        yield store

@@ -8,7 +8,17 @@ from rich.console import Console
 
 from gitdist import __version__
 from gitdist.cli.generator_app import generator_app
-from gitdist.cli.options import RESULTS, Address, Overrides, Results, Scale, StudyFile
+from gitdist.cli.options import (
+    RESULTS,
+    RESULTS_DIRECTORY,
+    Address,
+    Overrides,
+    Results,
+    ResultsDirectory,
+    Scale,
+    StudyFile,
+    opened,
+)
 
 app = typer.Typer(
     name="gitdist",
@@ -65,7 +75,8 @@ def run(
         from gitdist.cli.submit import submit_run
 
         submit_run(plan.name, study, results, set_ or (), address, scale=scale, fork=fork, take_over=take_over)
-    run_to_the_end(plan, results, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
+    with opened(results) as place:
+        run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
 
 
 @app.command()
@@ -81,8 +92,9 @@ def resume(
     from gitdist.cli.studies import stored_plan
     from gitdist.spec.file import override_plan
 
-    plan = override_plan(stored_plan(study, results), set_ or ())
-    run_to_the_end(plan, results, Console(), HowToRun(address=address, take_over=take_over))
+    with opened(results) as place:
+        plan = override_plan(stored_plan(study, place), set_ or ())
+        run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over))
 
 
 @app.command()
@@ -101,7 +113,8 @@ def retry(
     if not failed:
         raise StudyError("retry takes which trials to try again, and knows one kind: --failed")
     how = HowToRun(address=address, take_over=take_over, retry_failed=True)
-    run_to_the_end(stored_plan(study, results), results, Console(), how)
+    with opened(results) as place:
+        run_to_the_end(stored_plan(study, place), place, Console(), how)
 
 
 @app.command()
@@ -109,7 +122,8 @@ def sync(study: Study, results: Results = RESULTS) -> None:
     """Bring MLflow up to what the study's files say."""
     from gitdist.cli.sync import sync_stored_study
 
-    sync_stored_study(study, results, Console())
+    with opened(results) as place:
+        sync_stored_study(study, place, Console())
 
 
 @app.command()
@@ -121,7 +135,8 @@ def status(
     """Show what is done, running and failed, the best so far and the time left, from any terminal."""
     from gitdist.cli.status import show_status
 
-    show_status(study, results, Console(), json)
+    with opened(results) as place:
+        show_status(study, place, Console(), json)
 
 
 @app.command()
@@ -135,13 +150,14 @@ def report(
     """Write figures, tables and one page of what studies found so far, running or finished."""
     from gitdist.cli.report import report_studies
 
-    report_studies(studies, results, out, Console())
+    with opened(results) as place:
+        report_studies(studies, place, out, Console())
 
 
 @app.command()
 def ui(
     study: Annotated[str | None, typer.Argument(help="Name or file of a study whose own store to open.")] = None,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the results directory's store (this machine only; Ctrl-C ends it)."""
@@ -153,7 +169,7 @@ def ui(
 @app.command()
 def doctor(
     study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="A study that should run here.")] = None,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     address: Address = None,
     scale: Scale = None,
@@ -178,7 +194,7 @@ def bench(
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Figures behind each median.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials of whole studies; of scale, the most.")] = None,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
 ) -> None:
     """Measure how fast generating, transport, training and evaluation are, beside the original way."""
@@ -198,7 +214,7 @@ def data_ls() -> None:
 @data_app.command("stats")
 def data_stats(
     study: StudyFile,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     scale: Scale = None,
     thumbnails: Annotated[
@@ -217,7 +233,8 @@ def store_ls(results: Results = RESULTS) -> None:
     """List the artefacts, the least recently used first."""
     from gitdist.cli.store import list_artefacts
 
-    list_artefacts(results, Console())
+    with opened(results) as place:
+        list_artefacts(place, Console())
 
 
 @store_app.command("gc")
@@ -235,4 +252,5 @@ def store_gc(
     """Remove what dead builders left and damaged artefacts; others only by the options, and none that a study holds."""
     from gitdist.cli.store import collect_garbage
 
-    collect_garbage(results, Console(), max_gb=max_gb, unused_days=unused_days, dry_run=dry_run)
+    with opened(results) as place:
+        collect_garbage(place, Console(), max_gb=max_gb, unused_days=unused_days, dry_run=dry_run)

@@ -12,22 +12,23 @@ from gitdist.report.metrics import METRICS
 from gitdist.report.table import readable
 from gitdist.report.tables import method_table
 from gitdist.spec.campaign import Member
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 
 _SHOWN = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")
 
 
-def comparison_tables(members: Sequence[Member], results: Path) -> Iterator[Table]:
+def comparison_tables(members: Sequence[Member], results: Path | Mirror) -> Iterator[Table]:
     """Return a table for each data set: the settings with mean and half of the 95 % interval over replicates.
 
     Args:
         members: the studies, of which those that are finished are read.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
 
     Raises:
         StudyError: a study's ledger cannot be read.
     """
-    finished = [member for member in members if StudyPaths(results, member.spec.name).summary.exists()]
+    finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
     for panel in make_panels([read_stored(member, results)[1] for member in finished]):
         full = method_table(panel)
         wanted = [METRICS[name].axis(panel.ekld_under) for name in _SHOWN]

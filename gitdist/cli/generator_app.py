@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gitdist.cli.options import RESULTS, Address, Overrides, Results, Scale, StudyFile
+from gitdist.cli.options import RESULTS_DIRECTORY, Address, Overrides, ResultsDirectory, Scale, StudyFile
 
 generator_app = typer.Typer(
     help="Train a study's generator, import one, look at what it draws or measure it.", no_args_is_help=True
@@ -15,7 +15,11 @@ generator_app = typer.Typer(
 
 @generator_app.command("train")
 def train(
-    study: StudyFile, results: Results = RESULTS, set_: Overrides = None, scale: Scale = None, address: Address = None
+    study: StudyFile,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
+    set_: Overrides = None,
+    scale: Scale = None,
+    address: Address = None,
 ) -> None:
     """Train the study's generator, or go on with a training that was interrupted."""
     from gitdist.cli.generator import train_generator
@@ -27,7 +31,7 @@ def train(
 @generator_app.command("preview")
 def preview(
     study: StudyFile,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     scale: Scale = None,
     out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("preview.png"),
@@ -46,7 +50,7 @@ def preview(
 @generator_app.command("quality")
 def quality(
     study: StudyFile,
-    results: Results = RESULTS,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     scale: Scale = None,
     images: Annotated[int, typer.Option(min=1, help="Validation images per class.")] = 10,

@@ -1,12 +1,36 @@
 """Arguments and options that several commands take."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gitdist.errors import SpecError
+
+if TYPE_CHECKING:  # what it imports takes its time
+    from gitdist.study.mirror import Mirror
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Results directory.")]
+Results = Annotated[
+    str, typer.Option("--results", metavar="DIR", help="Results directory, or a URI such as s3://bucket/prefix.")
+]
+
+
+def _on_disk(path: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise SpecError(
+            f"this command takes a results directory, but --results is '{path.name}' on an object store; name a "
+            "directory of this machine"
+        )
+    return path
+
+
+ResultsDirectory = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Results directory.", callback=_on_disk)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the study file; may be repeated."),
@@ -21,4 +45,24 @@ Scale = Annotated[
     str | None,
     typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: its first)."),
 ]
-RESULTS = Path("results")
+RESULTS = "results"
+RESULTS_DIRECTORY = Path(RESULTS)
+
+
+@contextmanager
+def opened(results: str) -> "Iterator[Path | Mirror]":
+    """Lend the results directory, or the results on an object store, of which errors then name the URI.
+
+    Raises:
+        SpecError: the URI holds credentials.
+        StoreError: the object store cannot be reached, written, read or deleted from.
+    """
+    if "://" not in results:
+        yield Path(results)
+        return
+    from gitdist.study.mirror import Mirror
+
+    mirror = Mirror(results)
+    mirror.connect()
+    with mirror.telling():
+        yield mirror

@@ -6,12 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.cli.studies import opened_ledger, stored_plan, stored_study
-from gitdist.errors import StudyError
+from gitdist.errors import SpecError, StudyError
 from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.report import log_report
@@ -20,12 +21,12 @@ _MOST_NAMED = 3  # studies in the name of a directory
 _DIGITS = 6  # there, of the hash of all names
 
 
-def report_studies(names: Sequence[str], results: Path, out: Path | None, console: Console) -> None:
+def report_studies(names: Sequence[str], results: Path | Mirror, out: Path | None, console: Console) -> None:
     """Write the report of studies, say where it is, and log it to the studies' MLflow runs.
 
     Args:
         names: studies by name or file, and campaigns by name; at least one.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
         out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B-HASH.
         console: where to print.
 
@@ -46,13 +47,18 @@ def report_studies(names: Sequence[str], results: Path, out: Path | None, consol
             else:
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
-    place = out or results / _directory([plan.name for plan in plans])
+    root = results.directory if isinstance(results, Mirror) else results
+    place = out or root / _directory([plan.name for plan in plans])
     files = write_report("; ".join(titles), list(records.values()), place)
-    _say(console, f"report of {counted(len(records), 'study', 'studies')}: {files[0]}")
+    page = str(files[0])
+    if isinstance(results, Mirror) and out is None:
+        results.push(*files)
+        page = results.told(page)
+    _say(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
     _log(records, place, files, console)
 
 
-def read_stored(member: Member, results: Path) -> tuple[StudyPaths, StudyRecord]:
+def read_stored(member: Member, results: Path | Mirror) -> tuple[StudyPaths, StudyRecord]:
     """Return the files of a study that has started, and what they and its ledger say of it.
 
     Raises:
@@ -76,12 +82,13 @@ def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence
     unusable: set[str] = set()
     logged = 0
     for paths, record in records.items():
-        uri = tracking_uri(paths, record.spec.tracking.uri)
-        if uri in unusable:
-            continue
+        uri = ""
         try:
+            uri = tracking_uri(paths, record.spec.tracking.uri)
+            if uri in unusable:
+                continue
             logged += log_report(paths, uri, place, files[:1] if logged else files)
-        except StudyError as error:
+        except (StudyError, SpecError) as error:
             unusable.add(uri)
             _say(console, f"the report is not in MLflow: {error}")
     if logged:

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskTrouble, GitdistError, RayTrouble, SpecError, StudyError, StudyOwned
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 
 _RESTARTS = "GITDIST_RESTARTS"
@@ -40,7 +42,7 @@ class HowToRun:
     fork_name: str | None = None
 
 
-def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, how: HowToRun) -> None:
+def run_to_the_end(plan: StudySpec | Campaign, results: Path | Mirror, console: Console, how: HowToRun) -> None:
     """Run a study, or the studies of a campaign one by one, and print what was found.
 
     Where it is interrupted, the command that goes on is printed (exit code 130). Of a campaign several drivers may run
@@ -49,7 +51,7 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
 
     Args:
         plan: what to run.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
         console: where to print.
         how: in which way.
 
@@ -64,16 +66,17 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path, console: Console, 
             console.print(table)
         if plan.methods:
             _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
-        _say(console, f"look at it: gitdist ui --results {results}", style="dim")
+        look = f"report {summary['study']}" if isinstance(results, Mirror) else "ui"
+        _say(console, f"look at it: gitdist {look} --results {results}", style="dim")
 
 
-def _run_campaign(campaign: Campaign, results: Path, console: Console, how: HowToRun) -> None:
+def _run_campaign(campaign: Campaign, results: Path | Mirror, console: Console, how: HowToRun) -> None:
     from gitdist.study.campaign import settle_campaign
 
     if how.fork_name is not None:
         told = f"'{campaign.name}' is {len(campaign.members)}; --set name=NAME makes another campaign of it"
         raise SpecError(f"--fork takes one study, but {told}")
-    settle_campaign(results.resolve(), campaign)
+    settle_campaign(results, campaign)
     elsewhere: list[str] = []
     failures: dict[str, str] = {}
     for number, member in enumerate(campaign.members, 1):
@@ -91,7 +94,7 @@ def _run_campaign(campaign: Campaign, results: Path, console: Console, how: HowT
             _say(console, f"failed: {error}")
     _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
     _say(console, f"the whole of it: gitdist report {campaign.name} --results {results}", style="dim")
-    left = [name for name in elsewhere if not StudyPaths(results, name).summary.exists()]
+    left = [name for name in elsewhere if not _is_finished(results, name)]
     if left:
         _say(console, f"{len(left)} studies are left to other drivers: {', '.join(left)}")
     if failures:
@@ -102,7 +105,7 @@ def _run_campaign(campaign: Campaign, results: Path, console: Console, how: HowT
         raise typer.Exit(_LEFT_TO_OTHERS)
 
 
-def _told_of(failures: Collection[str], campaign: Campaign, results: Path, how: HowToRun) -> str:
+def _told_of(failures: Collection[str], campaign: Campaign, results: Path | Mirror, how: HowToRun) -> str:
     again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
     return (
         f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; mend "
@@ -110,14 +113,16 @@ def _told_of(failures: Collection[str], campaign: Campaign, results: Path, how: 
     )
 
 
-def _compare(members: Sequence[Member], results: Path, console: Console) -> None:
+def _compare(members: Sequence[Member], results: Path | Mirror, console: Console) -> None:
     from gitdist.cli.comparison import comparison_tables  # and matplotlib with it, which no study needs to start
 
     for table in comparison_tables(members, results):
         console.print(table)
 
 
-def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, resumed_as: str) -> dict[str, Any]:
+def _run_study(
+    spec: StudySpec, results: Path | Mirror, console: Console, how: HowToRun, resumed_as: str
+) -> dict[str, Any]:
     from gitdist.study.driver import fork, is_settled  # takes seconds; a mistake in the file is told at once
     from gitdist.study.runner import RunOptions, run_study
 
@@ -132,23 +137,30 @@ def _run_study(spec: StudySpec, results: Path, console: Console, how: HowToRun, 
         on_ray_death=partial(_restart, resume),
     )
     try:
-        summary = run_study(spec, results, console, options)
+        with results.telling() if isinstance(results, Mirror) else nullcontext():
+            summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
-        settled = is_settled(StudyPaths(results.resolve(), spec.name), spec)
+        settled = is_settled(StudyPaths.at(results, spec.name), spec)
         command = shlex.join(["gitdist", *resume]) if settled else "the same command"
         _say(console, f"interrupted; go on with it by: {command}")
         raise typer.Exit(130) from None
     if not spec.search.total:
-        samples = StudyPaths(results, spec.name).samples
-        _say(console, f"draws of the generator: {samples}")
+        samples = StudyPaths.at(results, spec.name).samples.name
+        _say(console, f"draws of the generator: {results}/{spec.name}/{samples}")
     return summary
+
+
+def _is_finished(results: Path | Mirror, name: str) -> bool:
+    paths = StudyPaths.at(results, name)
+    paths.refresh()
+    return paths.summary.exists()
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _resume_command(study: str, results: Path, address: str | None) -> list[str]:
+def _resume_command(study: str, results: Path | Mirror, address: str | None) -> list[str]:
     return ["resume", study, "--results", str(results), *(["--address", address] if address else [])]
 
 

@@ -15,24 +15,25 @@ from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
 from gitdist.study.display import format_value
 from gitdist.study.driver import load_stored_spec
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 from gitdist.study.seen import describe_stream
 from gitdist.study.standing import SHOWN, Standing, take_stock
 
 
-def show_status(study: str, results: Path, console: Console, as_json: bool) -> None:
+def show_status(study: str, results: Path | Mirror, console: Console, as_json: bool) -> None:
     """Print how a study stands, or the studies of a campaign.
 
     Args:
         study: the name, or the path of the file.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
         console: where to print.
         as_json: one JSON object (of a campaign, a list of them) instead of a table.
 
     Raises:
         StudyError: there is no such study, or it has not started any trial yet.
     """
-    campaign = load_campaign(results.resolve(), stored_name(study))
+    campaign = load_campaign(results, stored_name(study))
     if campaign is not None:
         _show_members(campaign, results, console, as_json)
         return
@@ -55,7 +56,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _show_members(campaign: Campaign, results: Path, console: Console, as_json: bool) -> None:
+def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, as_json: bool) -> None:
     standings = {member.spec.name: _standing_of(member.spec, results) for member in campaign.members}
     if as_json:
         values = [
@@ -84,9 +85,10 @@ def _show_members(campaign: Campaign, results: Path, console: Console, as_json: 
         console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _standing_of(spec: StudySpec, results: Path) -> Standing | None:
+def _standing_of(spec: StudySpec, results: Path | Mirror) -> Standing | None:
     """Return how a member stands; None where it has not started."""
-    paths = StudyPaths(results.resolve(), spec.name)
+    paths = StudyPaths.at(results, spec.name)
+    paths.refresh()
     if not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
@@ -96,7 +98,7 @@ def _standing_of(spec: StudySpec, results: Path) -> Standing | None:
         return take_stock(paths, stored, ledger)
 
 
-def _lines(standing: Standing, results: Path) -> list[str]:
+def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
     num_trials = sum(standing.counts.values())
     counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "none started"
     lines = [f"{num_trials} of {standing.total} trials: {counts}"]

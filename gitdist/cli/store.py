@@ -15,13 +15,15 @@ from gitdist.store.cleaning import DAY_S, clean
 from gitdist.store.holds import server_time
 from gitdist.store.inventory import Entry, spec_of, take_inventory
 from gitdist.store.layout import Layout
+from gitdist.study.mirror import Mirror
+from gitdist.study.paths import StudyPaths
 
 _GB = 1e9
 _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _TELLING = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
-def list_artefacts(results: Path, console: Console) -> None:
+def list_artefacts(results: Path | Mirror, console: Console) -> None:
     """Print the artefacts of a store, the least recently used first, and the size of all.
 
     Raises:
@@ -42,12 +44,12 @@ def list_artefacts(results: Path, console: Console) -> None:
 
 
 def collect_garbage(
-    results: Path, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
+    results: Path | Mirror, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
 ) -> None:
     """Remove rubbish and, where a bound is given, artefacts that nobody holds; print what and how many bytes.
 
     Args:
-        results: the results directory.
+        results: the results directory; of results on an object store, what this machine keeps of them.
         console: where to print.
         max_gb: bound on all artefacts in 10^9 bytes; those unused for longest go first.
         unused_days: artefacts unused for so long go.
@@ -74,10 +76,10 @@ def collect_garbage(
     _say(console, f"{'would remove' if dry_run else 'removed'} {_count(len(removals), 'item')}, {total}")
 
 
-def _layout(results: Path) -> Layout:
-    layout = Layout(results.resolve() / "store")
+def _layout(results: Path | Mirror) -> Layout:
+    layout = Layout(StudyPaths.at(results, "").store)
     if not layout.tmp.is_dir():
-        raise StoreError(f"no store in {results.resolve()}; `gitdist run` makes one, --results names another place")
+        raise StoreError(f"no store in {layout.root.parent}; `gitdist run` makes one, --results names another place")
     return layout
 
 

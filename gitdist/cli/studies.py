@@ -11,35 +11,37 @@ from gitdist.spec.file import load_plan
 from gitdist.study.campaign import load_campaign
 from gitdist.study.driver import load_stored_spec
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 
 
-def stored_study(study: str, results: Path) -> tuple[StudyPaths, StudySpec]:
+def stored_study(study: str, results: Path | Mirror) -> tuple[StudyPaths, StudySpec]:
     """Return the files and the stored spec of a study.
 
     Args:
         study: its name, or the path of its file.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
 
     Raises:
         StudyError: there is no such study, or it is a campaign.
     """
     name = stored_name(study)
-    campaign = load_campaign(results.resolve(), name)
+    campaign = load_campaign(results, name)
     if campaign is not None:
         names = ", ".join(member.spec.name for member in campaign.members)
         raise StudyError(f"'{name}' is a campaign, and this command takes one study; name one of {names}")
-    paths = StudyPaths(results.resolve(), name)
+    paths = StudyPaths.at(results, name)
+    paths.refresh()
     return paths, load_stored_spec(paths)
 
 
-def stored_plan(study: str, results: Path) -> StudySpec | Campaign:
+def stored_plan(study: str, results: Path | Mirror) -> StudySpec | Campaign:
     """Return the stored spec of a study, or the campaign of that name or file.
 
     Raises:
         StudyError: there is no such study.
     """
-    return load_campaign(results.resolve(), stored_name(study)) or stored_study(study, results)[1]
+    return load_campaign(results, stored_name(study)) or stored_study(study, results)[1]
 
 
 def stored_name(study: str) -> str:
@@ -62,7 +64,7 @@ def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
     """
     if not has_ledger(paths, spec):
         raise StudyError(
-            f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` goes on with it"
+            f"study '{paths.name}' in {paths.place} has not started any trial yet; `gitdist run` goes on with it"
         )
     ledger = Ledger.open(paths, spec)
     try:

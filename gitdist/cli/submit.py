@@ -14,7 +14,7 @@ from gitdist.study.submission import follow_job
 def submit_run(
     name: str,
     file: Path,
-    results: Path,
+    results: str,
     overrides: Sequence[str],
     address: str | None,
     *,
@@ -27,7 +27,7 @@ def submit_run(
     Args:
         name: the study's, or the campaign's.
         file: the study file, below this working directory.
-        results: an absolute path that all nodes see.
+        results: an absolute path that all nodes see, or a URI.
         overrides: as given by ``--set``.
         address: of the Jobs API.
         scale: as given.
@@ -37,10 +37,10 @@ def submit_run(
     Raises:
         StudyError: file or results are where the cluster does not find them, or the job cannot be submitted.
     """
-    if not results.is_absolute():
+    if not ("://" in results or Path(results).is_absolute()):
         raise StudyError(
-            f"--results must be an absolute path on storage that all nodes see when a run is submitted, but it is "
-            f"'{results}'; the job's own working directory is removed with it"
+            f"--results must be an absolute path on storage that all nodes see, or a URI, when a run is submitted, but "
+            f"it is '{results}'; the job's own working directory is removed with it"
         )
     try:
         packed = file.resolve().relative_to(Path.cwd())
@@ -49,7 +49,7 @@ def submit_run(
             f"the study file must lie below the working directory, which travels with the job, but it is {file}; "
             "change to its directory"
         ) from None
-    command = ["python", "-m", "gitdist", "run", str(packed), "--results", str(results)]
+    command = ["python", "-m", "gitdist", "run", str(packed), "--results", results]
     for override in overrides:
         command += ["--set", override]
     for option, value in (("--scale", scale), ("--fork", fork)):
@@ -60,4 +60,4 @@ def submit_run(
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    raise typer.Exit(follow_job(fork or name, command, str(results), address, write))
+    raise typer.Exit(follow_job(fork or name, command, results, address, write))

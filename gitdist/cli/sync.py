@@ -6,18 +6,19 @@ from rich.console import Console
 
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
+from gitdist.study.mirror import Mirror
 from gitdist.study.recall import recall_study
 from gitdist.study.standing import present_owner
 from gitdist.study.tracking.place import tracking_uri, without_password
 from gitdist.study.tracking.sync import sync_study
 
 
-def sync_stored_study(study: str, results: Path, console: Console) -> None:
+def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> None:
     """Bring MLflow up to a study's files and print what it lacked.
 
     Args:
         study: its name, or the path of its file.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
         console: where to print.
 
     Raises:

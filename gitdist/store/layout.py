@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gitdist.disk import locked
+from gitdist.errors import StoreError
 from gitdist.store.keys import ArtefactId
 
 _OURS = ("tmp", "work", "locks", "holds", "claims")  # every other directory is a kind of artefacts
@@ -20,9 +22,21 @@ class Layout:
     root: Path
 
     def create(self) -> None:
-        """Make the directories that every store has."""
-        for name in _OURS:
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        """Make the directories that every store has.
+
+        Raises:
+            StoreError: they cannot be made or written.
+        """
+        try:
+            for name in _OURS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            with locked(self.lock("probe")):
+                pass
+        except OSError as error:
+            raise StoreError(
+                f"the results directory must be writable, but {error.filename or self.root} is not "
+                f"({error.strerror}); choose another with --results DIR"
+            ) from error
 
     @property
     def tmp(self) -> Path:

@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from gitdist.errors import StoreError
 from gitdist.store.claim import Claim
 from gitdist.store.claims import Board
 from gitdist.store.eviction import make_room
+from gitdist.store.home import store_home
 from gitdist.store.installation import install
 from gitdist.store.keys import ArtefactId, content_key
 from gitdist.store.layout import Layout
 from gitdist.store.manifest import Stamp, is_whole, seal, stamps
-from gitdist.store.place import Place
+from gitdist.store.place import Place, without_secrets
 from gitdist.store.shared import SharedStore
 from gitdist.store.usage import Usage
 
@@ -31,7 +33,13 @@ class Store:
     """
 
     def __init__(
-        self, root: Path, *, max_bytes: int | None = None, shared: str | None = None, stale_s: float = 60.0
+        self,
+        root: Path,
+        *,
+        max_bytes: int | None = None,
+        shared: str | None = None,
+        stale_s: float = 60.0,
+        results: str | None = None,
     ) -> None:
         """Open the store at ``root``, creating it where needed.
 
@@ -43,30 +51,30 @@ class Store:
                 is taken from there, and what is built here is copied there. None = there is none.
             stale_s: a builder on another host that has given no sign of life for so long, in seconds, is dead; one
                 value for all that share a place.
+            results: URI of the results on an object store that this machine's store is for. Pickled, it is opened where
+                another machine has its own; the shared place is connected at its first use. None = it is at ``root``.
 
         Raises:
             StoreError: the directory cannot be created or written, or the shared place cannot be reached.
         """
         self.root = Path(root)
-        self.max_bytes, self.shared, self.stale_s = max_bytes, shared, stale_s
+        self.max_bytes, self.shared, self.stale_s, self.results = max_bytes, shared, stale_s, results
         self._layout = Layout(self.root)
         self._verified: dict[ArtefactId, list[Stamp]] = {}
         self._uploaded: set[ArtefactId] = set()
         self._usage = Usage(self._layout)
-        try:
-            self._layout.create()
-            with locked(self._layout.lock("probe")):
-                pass
-        except OSError as error:
-            raise StoreError(
-                f"the results directory must be writable, but {error.filename or self.root} is not "
-                f"({error.strerror}); choose another with --results DIR"
-            ) from error
+        self._layout.create()
         self._board = Board(Place.local(self.root), stale_s)
-        self._shared = SharedStore(shared, stale_s) if shared is not None else None
+        if results is None:
+            _ = self._shared  # connected
 
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[object, ...]]:
-        return _reopened, (self.root, self.max_bytes, self.shared, self.stale_s)
+        return _reopened, (self.root, self.max_bytes, self.shared, self.stale_s, self.results)
+
+    @cached_property
+    def _shared(self) -> SharedStore | None:
+        of_results = self.results is not None
+        return SharedStore(self.shared, self.stale_s, of_results=of_results) if self.shared is not None else None
 
     def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
         """Return the artefact's directory if it is in place and whole, or can be fetched from the shared place.
@@ -79,11 +87,7 @@ class Store:
         Raises:
             StoreError: the shared place cannot be reached.
         """
-        artefact = ArtefactId(kind, content_key(kind, spec))
-        while self._is_here(artefact) or self._is_fetched(artefact):
-            if self._usage.note(artefact):  # else it was removed just now
-                return self._layout.place(artefact)
-        return None
+        return self._find(ArtefactId(kind, content_key(kind, spec)))
 
     def get_or_build(self, kind: str, spec: Mapping[str, Any], build: Build) -> Path:
         """Return the directory of the artefact that ``spec`` determines, building it if it is not there.
@@ -100,6 +104,22 @@ class Store:
         """
         with self.claim(kind, spec) as claim:
             return claim.found or claim.put(lambda target: build(target, claim.scratch))
+
+    def here(self, directory: Path) -> Path:
+        """Return where this process has an artefact whose directory another process's store returned.
+
+        Where the two are on different machines that is another directory, into which it is fetched by kind and key.
+
+        Raises:
+            StoreError: it is neither here nor in the shared place, or that cannot be reached.
+        """
+        if self.results is None:
+            return directory
+        artefact = ArtefactId(directory.parent.name, directory.name)
+        if (found := self._find(artefact)) is None:
+            place = without_secrets(self.shared or str(self.root))
+            raise StoreError(f"the store {place} has lost its {artefact}; run the same command again, which builds it")
+        return found
 
     @contextmanager
     def claim(self, kind: str, spec: Mapping[str, Any]) -> Iterator[Claim]:
@@ -180,6 +200,12 @@ class Store:
             return num_bytes + make_room(self._layout, self.max_bytes - num_bytes)[1]
         except OSError:  # something cannot be removed
             return 0
+
+    def _find(self, artefact: ArtefactId) -> Path | None:
+        while self._is_here(artefact) or self._is_fetched(artefact):
+            if self._usage.note(artefact):  # else it was removed just now
+                return self._layout.place(artefact)
+        return None
 
     def _is_here(self, artefact: ArtefactId) -> bool:
         place = self._layout.place(artefact)
@@ -269,5 +295,6 @@ class Store:
                 make_room(self._layout, self.max_bytes, spare=(newest,))
 
 
-def _reopened(root: Path, max_bytes: int | None, shared: str | None, stale_s: float) -> Store:
-    return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s)
+def _reopened(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:
+    root = root if results is None else store_home(results)
+    return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s, results=results)

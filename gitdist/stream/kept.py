@@ -4,7 +4,8 @@
         checksum of the rest, 16 bytes | sources, little-endian int64 | images, uint8
 
 A file is there whole or not at all; one that damage has changed is seen by its checksum, removed, and made again. The
-folder grows as far as the store's bound allows; blocks beyond that are made and delivered, but not kept.
+folder grows as far as the store's bound allows; blocks beyond that are made and delivered, but not kept. Of results on
+an object store, what is kept is brought to the place that machines share too, and looked for there.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from gitdist.disk import disk_trouble, write_atomic
 from gitdist.generator.artefact import draw_settings, weights_digest
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
+from gitdist.store.place import Place
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 BLOCKS = "blocks"  # their folder in a store
@@ -60,7 +62,11 @@ class BlockFolder:
     """The blocks in one directory; for several processes on several hosts at once."""
 
     def __init__(
-        self, directory: Path, layout: Layout, room: Callable[[int], int] = lambda num_bytes: num_bytes
+        self,
+        directory: Path,
+        layout: Layout,
+        room: Callable[[int], int] = lambda num_bytes: num_bytes,
+        shared: Place | None = None,
     ) -> None:
         """Look into a directory.
 
@@ -68,8 +74,9 @@ class BlockFolder:
             directory: ``save`` makes it where it is missing.
             layout: that of all its blocks.
             room: makes room for so many bytes and tells how many it may grow by, as ``Store.room``.
+            shared: where stores of other machines have their blocks too; None = nowhere.
         """
-        self._directory, self._layout, self._room = directory, layout, room
+        self._directory, self._layout, self._room, self._shared = directory, layout, room, shared
         self._portion = 0  # bytes to grow by before the next look
         self._is_full = False
 
@@ -78,36 +85,56 @@ class BlockFolder:
 
         Raises:
             DiskTrouble: the disk does not give it.
+            StoreError: the shared place cannot be reached.
         """
         file = self._file(key)
         try:
             with disk_trouble(file):
-                content = memoryview(file.read_bytes())
+                block = self._unpack(key, file.read_bytes())
         except FileNotFoundError:
-            return None
-        checksum, rest = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
-        if len(rest) != self._layout.block_bytes or _checksum(key, rest) != checksum:
+            return self._fetch(key)
+        if block is None:
             with disk_trouble(file):
                 file.unlink(missing_ok=True)
-            return None
-        size = self._layout.block_size
-        sources = np.frombuffer(rest, _SOURCE, count=size)
-        images = np.frombuffer(rest, np.uint8, offset=sources.nbytes)
-        return Block(images.reshape(size, *self._layout.image_shape), sources.astype(np.int64, copy=False))
+        return block
 
     def save(self, key: BlockKey, block: Block) -> bool:
         """Write a block where there is room, and tell whether there was; once there was none, there is none any more.
 
         Raises:
             DiskTrouble: the disk does not take it; nothing of it is left there.
+            StoreError: the shared place cannot be reached.
         """
         if not self._take(self._layout.block_bytes + _CHECKSUM_BYTES):
             return False
         rest = block.sources.astype(_SOURCE, copy=False).tobytes() + block.images.tobytes()
+        content = _checksum(key, rest) + rest
+        self._write(key, content)
+        if self._shared is not None:
+            self._shared.write(self._shared_name(key), content)
+        return True
+
+    def _fetch(self, key: BlockKey) -> Block | None:
+        content = None if self._shared is None else self._shared.read(self._shared_name(key))
+        block = None if content is None else self._unpack(key, content)
+        if content is not None and block is not None and self._take(len(content)):
+            self._write(key, content)
+        return block
+
+    def _write(self, key: BlockKey, content: bytes) -> None:
         with disk_trouble(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._file(key), _checksum(key, rest) + rest)
-        return True
+        write_atomic(self._file(key), content)
+
+    def _unpack(self, key: BlockKey, content: bytes) -> Block | None:
+        """Return the block in a file's content; None where that is damaged."""
+        checksum, rest = content[:_CHECKSUM_BYTES], memoryview(content)[_CHECKSUM_BYTES:]
+        if len(rest) != self._layout.block_bytes or _checksum(key, rest) != checksum:
+            return None
+        size = self._layout.block_size
+        sources = np.frombuffer(rest, _SOURCE, count=size)
+        images = np.frombuffer(rest, np.uint8, offset=sources.nbytes)
+        return Block(images.reshape(size, *self._layout.image_shape), sources.astype(np.int64, copy=False))
 
     def _take(self, num_bytes: int) -> bool:
         if num_bytes > self._portion and not self._is_full:
@@ -119,6 +146,9 @@ class BlockFolder:
 
     def _file(self, key: BlockKey) -> Path:
         return self._directory / f"{key.replicate}-{key.class_index}-{key.index}.block"
+
+    def _shared_name(self, key: BlockKey) -> str:
+        return f"{BLOCKS}/{self._directory.name}/{self._file(key).name}"
 
 
 def _checksum(key: BlockKey, content: bytes | memoryview) -> bytes:

@@ -24,6 +24,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
+from gitdist.store.shared import place_of_results
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Layout
@@ -41,6 +42,7 @@ class ServerConfig:
         stream: the stream's seed, block size and precision, and for the launch its servers and window.
         device: where it computes; None = a GPU if one is visible.
         store: where blocks are kept on disk, read and added to; None = none are kept.
+        origin: the store that both directories are in, where this node may have them elsewhere or not yet.
     """
 
     dataset: Path
@@ -49,6 +51,18 @@ class ServerConfig:
     stream: StreamSpec
     device: str | None = None
     store: Store | None = None
+    origin: Store | None = None
+
+    def here(self) -> "ServerConfig":
+        """Return the same with the directories as they are on this node, fetched where it has none.
+
+        Raises:
+            StoreError: they must be fetched, and cannot be.
+        """
+        if self.origin is None:
+            return self
+        artefact = self.artefact and self.origin.here(self.artefact)
+        return replace(self, dataset=self.origin.here(self.dataset), artefact=artefact, origin=None)
 
     @property
     def compute(self) -> Compute:
@@ -61,11 +75,12 @@ class ServerConfig:
         Raises:
             DataError: the data set cannot be read.
             SpecError: the generator is a plugin that does not give one.
-            StoreError: the generator's weights cannot be read.
+            StoreError: the generator's weights cannot be read, or must be fetched and cannot be.
         """
-        dataset = Dataset.open(self.dataset)
+        here = self.here()
+        dataset = Dataset.open(here.dataset)
         batch = self.stream.block_size if self.stream.compile else None
-        generator = load_generator(self.generator, dataset, self.artefact, self.compute, batch)
+        generator = load_generator(self.generator, dataset, here.artefact, self.compute, batch)
         train = dataset.train
         return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
 
@@ -101,8 +116,12 @@ class GeneratorServer:
         """Keep to the server's share of its node; with the actor's ``name``, its work is counted in Ray's metrics."""
         self._began = time.monotonic()
         keep_to_share(share.cpu, share.gpu)
-        self._config = config
+        self._given = config
         self._metrics = ServerMetrics(name) if name else None
+
+    @cached_property
+    def _config(self) -> ServerConfig:
+        return self._given.here()
 
     @cached_property
     def _maker(self) -> BlockMaker:
@@ -123,7 +142,8 @@ class GeneratorServer:
         store = self._config.store
         if store is None:
             return None
-        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room)
+        shared = place_of_results(store.shared) if store.results is not None and store.shared is not None else None
+        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room, shared)
 
     def make(self, key: BlockKey) -> Block:
         """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.

@@ -4,6 +4,9 @@
     worker of the next driver:             begin -> token B, loads the checkpoint, goes on
 
 A checkpoint that passed the check just before ``begin`` is a whole one of the same computation, so it does no harm.
+
+On an object store the token stands there. Rows that passed the check may come over the next attempt's rows there; its
+next row brings them back, and what is lost of a trial that has ended is made anew from its checkpoint.
 """
 
 import secrets
@@ -11,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.disk import sweep, write_atomic
+from gitdist.disk import disk_trouble, sweep, write_atomic
+from gitdist.errors import StoreError
+from gitdist.study.mirror import Mirror
 
 _FILE = "attempt"
 
@@ -26,25 +31,48 @@ class Attempt:
 
     directory: Path
     token: str
+    mirror: Mirror | None = None
 
     @classmethod
-    def begin(cls, directory: Path) -> "Attempt":
+    def begin(cls, directory: Path, mirror: Mirror | None = None) -> "Attempt":
         """Take the trial in ``directory`` over from whoever had it; what killed writers left unfinished goes.
+
+        Args:
+            directory: the trial's.
+            mirror: the results that it is a copy of, if any; then all of its files are fetched.
 
         Raises:
             DiskTrouble: the disk does not take the token.
+            StoreError: the object store cannot be reached.
         """
-        attempt = cls(directory, secrets.token_hex(16))
+        attempt = cls(directory, secrets.token_hex(16), mirror)
         token = directory / _FILE
+        if mirror is not None:
+            with disk_trouble(directory):
+                directory.mkdir(parents=True, exist_ok=True)
         write_atomic(token, attempt.token.encode())
         sweep(directory, spare=token)  # yet another attempt may be beginning at this moment
+        if mirror is not None:
+            mirror.push(token)
+            mirror.pull(directory, checkpoints=True)
         return attempt
+
+    def publish(self) -> None:
+        """Bring what has been written to the object store, where the directory is a copy.
+
+        Raises:
+            Superseded: another attempt has begun.
+            StoreError: the object store cannot be reached.
+        """
+        if self.mirror is not None:
+            self.check()
+            self.mirror.push_trial(self.directory)
 
     @property
     def superseded(self) -> bool:
         """Whether another attempt has begun."""
-        with suppress(OSError):  # without the file nobody else claims the trial
-            return (self.directory / _FILE).read_bytes() != self.token.encode()
+        with suppress(StoreError):
+            return self._is_superseded()
         return False
 
     def check(self) -> None:
@@ -52,9 +80,19 @@ class Attempt:
 
         Raises:
             Superseded: another one has begun.
+            StoreError: the object store that says so cannot be reached.
         """
-        if self.superseded:
+        if self._is_superseded():
             raise Superseded(f"another process trains the trial in {self.directory}")
+
+    def _is_superseded(self) -> bool:
+        file, found = self.directory / _FILE, None
+        if self.mirror is not None:
+            found = self.mirror.read(file)
+        else:
+            with suppress(OSError):
+                found = file.read_bytes()
+        return found is not None and found != self.token.encode()  # without the file nobody else claims the trial
 
 
 def last_attempt_s(directory: Path) -> float | None:

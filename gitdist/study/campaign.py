@@ -10,12 +10,14 @@ from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan
 from gitdist.study.driver import check_spec, load_stored_spec
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
+from gitdist.study.services import check_services
 
 _FILE = "campaign.yaml"
 
 
-def settle_campaign(results: Path, campaign: Campaign) -> None:
+def settle_campaign(results: Path | Mirror, campaign: Campaign) -> None:
     """Note a campaign and the studies that it has, for later commands and other programs.
 
     Raises:
@@ -23,11 +25,13 @@ def settle_campaign(results: Path, campaign: Campaign) -> None:
             is written.
         StoreError: the results directory cannot be written, or the disk does not take it.
     """
-    paths = StudyPaths(results, campaign.name)
+    paths = StudyPaths.at(results, campaign.name)
+    paths.refresh()
     if paths.spec.exists():
         raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
     for member in campaign.members:
-        _check_started(StudyPaths(results, member.spec.name), member.spec)
+        check_services(member.spec, results)
+        _check_started(StudyPaths.at(results, member.spec.name), member.spec)
     noted = {
         "name": campaign.name,
         "title": campaign.title,
@@ -36,6 +40,7 @@ def settle_campaign(results: Path, campaign: Campaign) -> None:
     }
     paths.create()
     write_atomic(paths.study / _FILE, yaml.safe_dump(noted, sort_keys=False, width=120).encode())
+    paths.publish(paths.study / _FILE)
 
 
 def refuse_campaign(paths: StudyPaths) -> None:
@@ -46,19 +51,21 @@ def refuse_campaign(paths: StudyPaths) -> None:
     """
     if (paths.study / _FILE).exists():
         raise StudyError(
-            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; give it one by "
+            f"'{paths.name}' in {paths.place} is a campaign, so a single study needs another name; give it one by "
             "--set name=NAME"
         )
 
 
-def load_campaign(results: Path, name: str) -> Campaign | None:
+def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
     """Return the campaign of that name; None where there is none.
 
     Raises:
         SpecError: a field of its file breaks its rule.
         StudyError: what is noted of it is damaged.
     """
-    file = results / name / _FILE
+    paths = StudyPaths.at(results, name)
+    paths.refresh()
+    file = paths.study / _FILE
     if not file.exists():
         return None
     try:
@@ -74,6 +81,7 @@ def load_campaign(results: Path, name: str) -> Campaign | None:
 
 
 def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
+    paths.refresh()
     try:
         load_stored_spec(paths)
     except StudyError:  # not started, or damaged, which concerns that study alone: its own run tells it

@@ -58,6 +58,7 @@ def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
     """
     check_spec(paths, spec)
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
+    paths.publish(paths.spec)
 
 
 def is_settled(paths: StudyPaths, spec: StudySpec) -> bool:
@@ -75,7 +76,7 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
     """
     if not paths.spec.exists():
         raise StudyError(
-            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place"
+            f"no study '{paths.name}' in {paths.place}; `gitdist run` starts one, --results names another place"
         )
     try:
         spec = parse_study(_read_whole(paths), str(paths.spec))
@@ -121,7 +122,7 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
         remember("data", fingerprint)
     elif known != fingerprint:
         raise StudyError(
-            f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now give "
+            f"study '{paths.name}' in {paths.place} was started with the data set {known}, but its files now give "
             f"{fingerprint}; put back the files as they were, or start anew: {_FORK}"
         )
 
@@ -145,7 +146,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
         raise StudyError(
             f"the ledger already has a study '{paths.name}', which belongs to another results directory than "
-            f"{paths.results}; name the right one with --results, or give this study another name with --fork NAME"
+            f"{paths.place}; name the right one with --results, or give this study another name with --fork NAME"
         )
     if there is None and here is not None and (paths.study / "trials").exists():
         raise StudyError(
@@ -155,6 +156,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     identity: str = there or here or uuid.uuid4().hex
     if here is None:
         write_atomic(paths.identity, identity.encode())
+        paths.publish(paths.identity)
     if there is None:
         remember("identity", identity)
     return identity

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gitdist.study.rows import RowsFile, parse_rows
+from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.rows import RowsFile, parse_rows, read_rows
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows
 
 
@@ -30,6 +31,20 @@ def mend_rows(directory: Path) -> list[dict[str, Any]]:
     if not whole or len(mended) > len(rows):
         RowsFile(path, mended).close()
     return mended
+
+
+def mend_trial(paths: StudyPaths, trial: TrialId) -> None:
+    """Do ``mend_rows`` for a trial; of a copy on the object store too, with its checkpoints if these are ahead.
+
+    Raises:
+        DiskTrouble: as ``mend_rows``.
+        StoreError: the object store cannot be reached.
+    """
+    directory, mirror = paths.trial(trial), paths.mirror
+    if mirror is not None and len(read_rows(paths.rows(trial))) < mirror.newest_checkpoint(directory):
+        mirror.pull(directory, checkpoints=True)
+    if mend_rows(directory):
+        paths.publish(paths.rows(trial))
 
 
 def _consecutive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from gitdist.disk import disk_trouble
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
+from gitdist.store.home import below
+from gitdist.study.mirror import Mirror
 
 Role = Literal["trial", "baseline"]
 
@@ -28,15 +30,49 @@ BASELINE = TrialId("baseline")
 
 @dataclass(frozen=True)
 class StudyPaths:
-    """The files of study ``name`` under ``results`` (the layout that other programs may read)."""
+    """The files of study ``name`` under ``results`` (the layout that other programs may read).
+
+    Where the results are on an object store, ``results`` is the copy of ``mirror``.
+    """
 
     results: Path
     name: str
+    mirror: Mirror | None = None
+
+    @classmethod
+    def at(cls, results: Path | Mirror, name: str) -> "StudyPaths":
+        """Return the files of a study in a results directory or on an object store."""
+        if isinstance(results, Mirror):
+            return cls(results.directory, name, results)
+        return cls(results.resolve(), name)
+
+    @property
+    def place(self) -> str:
+        """What to give as ``--results``: the directory, or the URI."""
+        return str(self.mirror or self.results)
+
+    def refresh(self, trial: "TrialId | None" = None) -> None:
+        """Where these are copies, bring those of the study or of one trial up to date, except for checkpoints.
+
+        Raises:
+            StoreError: the object store cannot be reached.
+        """
+        if self.mirror is not None:
+            self.mirror.pull(self.study if trial is None else self.trial(trial))
+
+    def publish(self, *files: Path) -> None:
+        """Where these are copies, bring ``files`` to the object store; of the study's own files each when written.
+
+        Raises:
+            StoreError: the object store cannot be reached.
+        """
+        if self.mirror is not None:
+            self.mirror.push(*files)
 
     @property
     def store(self) -> Path:
         """Artefacts by hash, shared by all studies."""
-        return self.results / "store"
+        return self.mirror.store if self.mirror else self.results / "store"
 
     @property
     def tracking_db(self) -> Path:
@@ -136,8 +172,11 @@ def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
     Raises:
         StoreError: the results directory cannot be written, or the shared place cannot be reached.
     """
-    bound = spec.store.max_gb
-    return Store(paths.store, max_bytes=None if bound is None else int(bound * 1e9), shared=shared_place(spec))
+    bound, shared, uri = spec.store.max_gb, shared_place(spec), paths.mirror.uri if paths.mirror else None
+    if shared is None and uri is not None:
+        shared = below(uri, "store")
+    max_bytes = None if bound is None else int(bound * 1e9)
+    return Store(paths.store, max_bytes=max_bytes, shared=shared, results=uri)
 
 
 def shared_place(spec: StudySpec) -> str | None:

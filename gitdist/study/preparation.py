@@ -65,8 +65,7 @@ def obtain_generator(
     if not trains(spec):
         return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
     share, started = resources.training, time.perf_counter()
-    found = find_generator(spec, dataset, store, Compute.resolve(device=share.device))
-    if found is not None:
+    if found := find_generator(spec, dataset, store, Compute.resolve(device=share.device)):
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_alone(cluster_nodes(), resources, "training", "train the generator")
     # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
@@ -78,8 +77,9 @@ def obtain_generator(
             for reference in task.remote(spec, dataset.directory, store, share):
                 item = ray.get(reference)
                 if isinstance(item, Path):
+                    artefact = store.here(item)
                     store.use("generator", item.name)  # from now on it is this process that holds it
-                    return TrainedGenerator(item, time.perf_counter() - started, past_steps(item))
+                    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
                 deaths = 0
                 on_step(item)
         except RayTaskError as error:
@@ -130,7 +130,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
     def build() -> None:
         try:
             keep_to_share(share.cpu, share.gpu)
-            opened = Dataset.open(dataset)
+            opened = Dataset.open(store.here(dataset))
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)

@@ -1,11 +1,14 @@
 """What a study's ledger and files say of all of it, without its data or a driver."""
 
-from gitdist.errors import StudyError
+from contextlib import suppress
+from pathlib import Path
+
+from gitdist.errors import StoreError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.store import content_key
 from gitdist.study.driver import determining
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import StudyPaths, open_store
 from gitdist.study.preparation import past_steps
 from gitdist.study.states import GENERATOR, trial_states
 from gitdist.study.tracking.sync import GeneratorRecord, StudyRecord
@@ -19,11 +22,11 @@ def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRec
     """
     identity, fingerprint = ledger.recall("identity"), ledger.recall("data")
     if identity is None or fingerprint is None:
-        raise StudyError(f"study '{spec.name}' in {paths.results} has not started any trial yet; `gitdist run` does")
+        raise StudyError(f"study '{spec.name}' in {paths.place} has not started any trial yet; `gitdist run` does")
     name = ledger.recall(GENERATOR)
     generator = None
     if name is not None:
-        steps = past_steps(paths.store / "generator" / name)
+        steps = past_steps(_artefact(paths, spec, name))
         generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
     return StudyRecord(
         num_open=ledger.num_open(),
@@ -32,6 +35,14 @@ def recall_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRec
         states=trial_states(paths, spec, ledger),
         generator=generator,
     )
+
+
+def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
+    directory = paths.store / "generator" / name
+    if paths.mirror is not None and not directory.exists():
+        with suppress(StoreError):  # it has no weights, or is kept there no more
+            return open_store(paths, spec).here(directory)
+    return directory
 
 
 def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:

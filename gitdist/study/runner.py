@@ -25,12 +25,14 @@ from gitdist.study.display import Display, open_display
 from gitdist.study.driver import check_spec, settle_data, settle_identity, settle_spec
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.mending import mend_rows
+from gitdist.study.mending import mend_trial
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.recall import recall_study
+from gitdist.study.services import check_services
 from gitdist.study.session import StudySession
 from gitdist.study.states import BASELINE_FAILURE, all_ended, trial_states
-from gitdist.study.summary import read_summary
+from gitdist.study.summary import read_summary, remove_summary
 from gitdist.study.supply import OwnedStudy
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import sync_study
@@ -57,12 +59,14 @@ class RunOptions:
     on_ray_death: Callable[[bool], None] | None = None
 
 
-def run_study(spec: StudySpec, results: Path, console: Console, options: RunOptions | None = None) -> dict[str, Any]:
+def run_study(
+    spec: StudySpec, results: Path | Mirror, console: Console, options: RunOptions | None = None
+) -> dict[str, Any]:
     """Run a study to its end and return its summary.
 
     Args:
         spec: the study.
-        results: the results directory.
+        results: the results directory, or the results on an object store.
         console: where progress is shown.
         options: how to run it.
 
@@ -73,8 +77,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
     quieten()
     options = options or RunOptions()
     check_address(options.address)
-    paths = StudyPaths(results.resolve(), spec.name)
-    refuse_campaign(paths)
+    paths = _find_paths(spec, results)
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
@@ -90,7 +93,7 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
                 carry_over(paths, ledger)
                 if _is_finished(paths, spec, ledger):
                     return _as_it_is(paths, spec, ledger, display)
-                paths.summary.unlink(missing_ok=True)  # of a study that has become longer since
+                remove_summary(paths)  # of a study that has become longer since
                 owned = OwnedStudy(
                     spec=spec,
                     paths=paths,
@@ -106,6 +109,14 @@ def run_study(spec: StudySpec, results: Path, console: Console, options: RunOpti
                     return StudySession(owned, options.on_ray_death).run(options.address)
         finally:
             ledger.close()
+
+
+def _find_paths(spec: StudySpec, results: Path | Mirror) -> StudyPaths:
+    check_services(spec, results)
+    paths = StudyPaths.at(results, spec.name)
+    paths.refresh()
+    refuse_campaign(paths)
+    return paths
 
 
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
@@ -136,12 +147,13 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
 
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
+    paths.refresh()  # from now on nobody else writes
     settle_spec(paths, spec)
     identity = settle_identity(paths, ledger.recall, ledger.remember)
     settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
     for trial, (_, outcome) in trial_states(paths, spec, ledger).items():
         if outcome is not None:
-            mend_rows(paths.trial(trial))
+            mend_trial(paths, trial)
     return identity
 
 
@@ -153,11 +165,20 @@ def carry_over(paths: StudyPaths, ledger: Ledger) -> None:
     """
     for record in ledger.trials():
         place = paths.trial(TrialId("trial", record.number))
-        if record.retry_of is not None and record.state == "running" and not checkpoints_of(place).files():
+        if record.retry_of is not None and record.state == "running" and not _checkpoints(paths, record.number):
             with disk_trouble(place):
                 place.mkdir(parents=True, exist_ok=True)
-                for checkpoint in checkpoints_of(paths.trial(TrialId("trial", record.retry_of))).files():
+                for checkpoint in _checkpoints(paths, record.retry_of):
                     shutil.copy(checkpoint, place)  # one that is cut short here is not whole, and is passed over
+            if paths.mirror is not None:
+                paths.mirror.push_trial(place)
+
+
+def _checkpoints(paths: StudyPaths, number: int) -> list[Path]:
+    directory = paths.trial(TrialId("trial", number))
+    if paths.mirror is not None:
+        paths.mirror.pull(directory, checkpoints=True)
+    return checkpoints_of(directory).files()
 
 
 def _retry(ledger: Ledger) -> str:

@@ -25,6 +25,7 @@ from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
 from gitdist.study.cluster import cluster_nodes, connected
+from gitdist.study.copies import Copies
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
 from gitdist.study.events import Observer, Observers, Outcome, Row, TrialStates
@@ -178,6 +179,7 @@ class StudySession:
         compute = Compute.resolve(spec.stream.precision, "cpu")
         loaded = load_generator(spec.generator, dataset, generator.artefact, compute)
         save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
+        self._paths.publish(self._paths.samples)
 
     def _search(self, context: TrialContext, supply: Supply, max_concurrent: int) -> None:
         spec, ledger = self._spec, self._ledger
@@ -186,7 +188,7 @@ class StudySession:
             return
         course = Course(
             ledger,
-            Observers([self._display, self._tracker, self._progress, self._waiting, supply]),
+            Observers([Copies(self._paths), self._display, self._tracker, self._progress, self._waiting, supply]),
             spec,
             with_baseline=with_baseline,
             check_owner=self._study.lease.check,
@@ -220,6 +222,7 @@ class StudySession:
                 damaged.append((trial, complete.remote(context, trial, record.params)))
         for trial, reference in damaged:
             result_of(reference, f"train the lost epochs of trial {trial}")
+            self._paths.refresh(trial)
             self._tracker.trial_ended(trial, Outcome("finished"))
 
     def _evaluate_chosen(self, context: TrialContext, pairs: Path) -> None:
@@ -242,10 +245,11 @@ class StudySession:
         references = [evaluate.remote(context, trial, params, pairs) for trial, params in chosen.items()]
         for trial, reference in zip(chosen, references, strict=True):
             result_of(reference, f"evaluate trial {trial} on test")
+            self._paths.refresh(trial)
             self._tracker.test_evaluated(trial)
 
     def _nothing_finished(self) -> str:
-        name, results = self._spec.name, self._paths.results
+        name, results = self._spec.name, self._paths.place
         reason = next((record.reason for record in self._ledger.trials() if record.reason), None)
         if reason is None:
             return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in another study (--fork)"

@@ -43,12 +43,24 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         whole = baseline_is_whole(paths, spec)
         summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if whole else None
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
+    paths.publish(paths.summary)
     return summary
 
 
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
     """Return the summary; None where there is none, or a damaged one, which is made anew from the rest."""
     return read_object(paths.summary)
+
+
+def remove_summary(paths: StudyPaths) -> None:
+    """Remove the summary, if there is one.
+
+    Raises:
+        StoreError: the object store cannot be reached.
+    """
+    if paths.mirror is not None:
+        paths.mirror.remove(paths.summary)
+    paths.summary.unlink(missing_ok=True)
 
 
 def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:

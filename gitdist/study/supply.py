@@ -65,7 +65,9 @@ def _launched(
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
     name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
-    kept = Store(study.store.root, max_bytes=study.store.max_bytes) if spec.keep else None
+    store = study.store
+    shared = store.shared if store.results is not None else None
+    kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
     config = replace(_server_config(study, generator, share), stream=spec, store=kept)
 
     def on_wait(waited_s: float) -> None:
@@ -87,6 +89,7 @@ def _server_config(study: OwnedStudy, generator: TrainedGenerator, share: Share)
         artefact=generator.artefact,
         stream=study.spec.stream,
         device=share.device,
+        origin=study.store if study.paths.mirror else None,
     )
 
 
@@ -115,6 +118,7 @@ class Supply(Observer):
             validation_ekld=self.ekld_place("validation"),
             router=self._stream.router_name if self._stream else None,
             generator=None if self._stream else _server_config(study, self._generator, share),
+            mirror=study.paths.mirror,
         )
 
     def ekld_place(self, split: Literal["validation", "test"]) -> Path:
@@ -179,3 +183,4 @@ class Supply(Observer):
         with disk_trouble(page):
             page.parent.mkdir(exist_ok=True)
         write_atomic(page, json.dumps(figures, indent=2).encode())
+        self._study.paths.publish(page)

@@ -7,9 +7,9 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
 from gitdist.errors import StoreError
 from gitdist.spec import Share, StudySpec, TrialSpec
+from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt, Superseded
 from gitdist.study.effort import TakenPrefix, trainer_name
 from gitdist.study.failure import describe_failure
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
@@ -36,7 +38,9 @@ from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
 class TrialContext:
     """What all trials of a study share: the study, and where its data, eKLD images and draws are.
 
-    Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared.
+    Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared. With
+    results on an object store there is a ``mirror``, and the directories are those of the driver's machine, whose
+    artefacts a worker on another one fetches.
     """
 
     spec: StudySpec
@@ -45,11 +49,25 @@ class TrialContext:
     validation_ekld: Path
     router: str | None = None
     generator: ServerConfig | None = None
+    mirror: Mirror | None = None
 
     @property
     def paths(self) -> StudyPaths:
         """The study's files."""
-        return StudyPaths(self.results, self.spec.name)
+        results = self.results if self.mirror is None else self.mirror.directory
+        return StudyPaths(results, self.spec.name, self.mirror)
+
+    def here(self, artefact: Path) -> Path:
+        """Return where this process finds one of the directories.
+
+        Raises:
+            StoreError: it must be fetched, and cannot be.
+        """
+        return artefact if self.mirror is None else self._store.here(artefact)
+
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self.paths, self.spec)
 
     @property
     def share(self) -> Share:
@@ -88,13 +106,13 @@ def trial_reports(
         params: its searched parameters.
         noted: last epoch that the ledger knows; completed rows come again from there on, at least the last one.
     """
-    directory = context.paths.trial(trial)
     keep_to_share(context.share.cpu, context.share.gpu)
     attempt = None
+    directory = context.paths.trial(trial)
     try:
         with disk_trouble(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        attempt = Attempt.begin(directory)
+        attempt = _begin(context, trial)
         with closing(_rows(context, trial, params, attempt, noted)) as rows:
             for some in rows:
                 yield {"rows": some}
@@ -102,7 +120,10 @@ def trial_reports(
         return
     except Exception as error:
         if attempt is None or not attempt.superseded:
-            yield describe_failure(error, directory)
+            yield _failure(error, directory, attempt)
+    finally:
+        if context.mirror is not None:
+            context.mirror.forget(directory)
 
 
 def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
@@ -112,7 +133,7 @@ def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, A
         GitdistError: the trial's files cannot be read or written.
     """
     keep_to_share(context.share.cpu, context.share.gpu)
-    attempt = Attempt.begin(context.paths.trial(trial))
+    attempt = _begin(context, trial)
     with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
         deque(rows, maxlen=0)
 
@@ -138,6 +159,8 @@ def evaluate_on_test(
         GitdistError: the trial's files cannot be read or written.
     """
     place = context.paths.test(trial)
+    if context.mirror is not None:
+        context.mirror.pull(place.parent, checkpoints=True)
     found = read_object(place)
     if found is not None:
         return found
@@ -149,13 +172,14 @@ def evaluate_on_test(
     except StoreError:
         complete_trial(context, trial, params)
         model = load_classifier(spec, dataset, place.parent, compute)
-    outcome = evaluate(model, dataset.test, EkldSet.open(test_ekld), dataset, compute)
+    outcome = evaluate(model, dataset.test, EkldSet.open(context.here(test_ekld)), dataset, compute)
     result = {
         "metrics": outcome.metrics("test"),
         **outcome.per_class(),
         "evaluating_s": time.perf_counter() - started,
     }
     write_atomic(place, json.dumps(result, indent=2).encode())
+    context.paths.publish(place)
     return result
 
 
@@ -167,7 +191,25 @@ def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -
 def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> tuple[TrialSpec, Dataset, Compute]:
     spec = resolve_trial(context.spec, trial, params)
     compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
-    return spec, Dataset.open(context.dataset), compute
+    return spec, Dataset.open(context.here(context.dataset)), compute
+
+
+def _begin(context: TrialContext, trial: TrialId) -> Attempt:
+    paths = context.paths
+    if context.mirror is not None:
+        context.mirror.pull_file(paths.identity)  # the name of the trial's trainer begins with it
+    return Attempt.begin(paths.trial(trial), context.mirror)
+
+
+def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict[str, str]:
+    """Return what ``describe_failure`` says, with the object store's place of the files where there is one."""
+    told = describe_failure(error, directory)
+    if attempt is None or attempt.mirror is None:
+        return told
+    if "failed" in told:
+        with suppress(StoreError, Superseded):  # the reason is told, with its file or without
+            attempt.publish()
+    return {kind: attempt.mirror.told(reason) for kind, reason in told.items()}
 
 
 def _rows(
@@ -180,7 +222,7 @@ def _rows(
         setting = TrialSetting(
             compute=compute,
             stream=stream,
-            ekld=EkldSet.open(context.validation_ekld),
+            ekld=EkldSet.open(context.here(context.validation_ekld)),
             directory=attempt.directory,
             check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
@@ -192,12 +234,14 @@ def _rows(
             completed = next(training)
             attempt.check()
             with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
+                attempt.publish()
                 if completed:
                     yield [row for row in completed if row["epoch"] >= noted] or completed[-1:]
                 for rows in training:
                     attempt.check()
                     for row in rows:
                         file.append(row)
+                    attempt.publish()
                     yield rows
     finally:
         if stream is not None:

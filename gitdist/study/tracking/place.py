@@ -4,12 +4,19 @@ import os
 import re
 
 from gitdist.study.paths import StudyPaths
+from gitdist.study.services import check_tracking
 
 _CREDENTIALS = re.compile(r"//([^/@:\s]*):[^/\s]*@")
 
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
-    """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
+    """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
+
+    Raises:
+        SpecError: it is a file, but the results are on an object store.
+    """
+    if paths.mirror is not None:
+        check_tracking(configured, paths.mirror)
     return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
 
 
