@@ -114,6 +114,7 @@ class StudySession:
                 self._evaluate_chosen(context, supply.ekld_place("test"))
                 supply.close_account()
         self._study.lease.check()
+        self._paths.publish(self._paths.watch)
         return write_summary(self._paths, spec, self._ledger)
 
     def _watch(self) -> Watch:
