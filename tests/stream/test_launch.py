@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StreamError
+from gitdist.errors import StreamError, StudyError
 from gitdist.spec import OracleSpec, Share, StreamSpec
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
@@ -70,6 +71,32 @@ def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_
         ray.get_actor("gitdist-broken-server-0")
 
 
-def test_servers_that_find_no_place_end_the_launch(digits_directory: Path) -> None:
-    with pytest.raises(StreamError, match="start 1 server.* of 64 CPUs each"):
-        launch_stream("too-large", oracle(digits_directory), Share(cpu=64), start_limit_s=2)
+class Holder:
+    """Takes its share of the cluster and does nothing; run as a Ray actor."""
+
+    def ready(self) -> None:
+        """Return once it has its share."""
+
+
+def test_room_for_servers_is_waited_for(digits_directory: Path) -> None:
+    holder: Any = ray.remote(num_cpus=3)(Holder).remote()
+    ray.get(holder.ready.remote())
+    waits: list[float] = []
+
+    def on_wait(waited_s: float) -> None:
+        waits.append(waited_s)
+        ray.kill(holder)
+
+    with launch_stream("later", oracle(digits_directory), Share(cpu=3), on_wait=on_wait) as handle:
+        assert len(waits) == 1 and waits[0] > 0
+        assert handle.stats()[0].blocks == 0
+
+
+def test_a_wait_that_is_given_up_leaves_nothing(digits_directory: Path) -> None:
+    def on_wait(waited_s: float) -> None:
+        raise StudyError("taken over")
+
+    with pytest.raises(StudyError, match="taken over"):
+        launch_stream("never", oracle(digits_directory), Share(cpu=64), on_wait=on_wait)
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert "PENDING" not in states and "REMOVED" in states
