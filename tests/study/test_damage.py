@@ -40,6 +40,7 @@ def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undist
     assert study.rows() == undisturbed.rows()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_it_goes_on_when_there_is_space(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     study.directory.mkdir()

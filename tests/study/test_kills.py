@@ -175,6 +175,7 @@ def interrupt(study: SmallStudy, trial: str, *signals: signal.Signals) -> str:
     return shown
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_stops_at_once_and_once_lets_the_epoch_end_and_says_how_to_go_on(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     interrupt(study, "baseline", signal.SIGTERM, signal.SIGINT)

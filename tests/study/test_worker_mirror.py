@@ -97,6 +97,7 @@ def test_a_trial_goes_on_on_another_machine_and_ends_with_the_same_bits(object_s
     }
 
 
+@pytest.mark.slow
 def test_an_outage_halts_the_study_in_one_line_and_the_trial_goes_on_later(object_store, whole, monkeypatch):
     monkeypatch.setattr(mirrors, "PATIENCE_S", 0.1)
     monkeypatch.setattr(shared, "PATIENCE_S", 0.1)
