@@ -18,6 +18,7 @@ from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.standing import TrialStanding, take_stock, time_left
 from gitdist.study.states import BASELINE_FAILURE
+from tests.study.sightings import STREAM
 
 EPOCHS = 4
 
@@ -157,16 +158,7 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
 def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, capsys):
     paths, spec, ledger = study
     paths.spec.write_text(dump_study(spec))
-    figures = {
-        "stream/images_per_s": 12.0,
-        "stream/window_blocks": 7,
-        "stream/window_capacity": 99,
-        "stream/server_utilisation": 0.5,
-        "stream/servers": 2,
-        "stream/servers_answering": 2,
-        "stream/waiting_s": 1.5,
-    }
-    paths.watch.write_text(json.dumps({"step": 1, "at": time.time() - 20, **figures}) + "\n")
+    paths.watch.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
     told = (
         "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in all"
     )

@@ -11,18 +11,10 @@ from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.machine import Machine
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import StudyRecord, SyncCounts, sync_study
+from tests.study.sightings import STREAM
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
 AT = 1_700_000_000.0
-STREAM = {
-    "stream/images_per_s": 12.5,
-    "stream/window_blocks": 7,
-    "stream/window_capacity": 99,
-    "stream/server_utilisation": 0.5,
-    "stream/servers": 2,
-    "stream/servers_answering": 2,
-    "stream/waiting_s": 1.5,
-}
 SHOWN = {"stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s"}
 
 
