@@ -166,7 +166,10 @@ class Place:
 
         def act() -> dict[str, Stamp]:
             with self._told():
-                infos = self._files.get_file_info(selector)
+                try:
+                    infos = self._files.get_file_info(selector)
+                except FileNotFoundError:  # the directory came, or one below it went, while it was being listed
+                    infos = self._files.get_file_info(selector)
             found = [info for info in infos if info.type == fs.FileType.File]
             return {info.path.removeprefix(f"{root}/"): Stamp(info.size, info.mtime_ns) for info in found}
 
