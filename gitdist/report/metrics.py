@@ -49,12 +49,13 @@ METRICS = {
         Metric("ekld", "eKLD", NATS),
         Metric("many_ekld", "many-shot eKLD", NATS),
         Metric("few_ekld", "few-shot eKLD", NATS),
+        Metric("few_right_ekld", "few-shot eKLD where right", NATS),
         Metric("consistency", "consistency", SHARE),
         Metric("few_consistency", "few-shot consistency", SHARE),
     )
 }
 
-OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld")
+OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld", "few_right_ekld")
 """What methods are compared in, pair by pair."""
 
 

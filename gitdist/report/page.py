@@ -16,6 +16,7 @@ _TERMS = {
         "expected Kullback-Leibler divergence between a classifier's answers before and after the nuisance, in nats; "
         "0 = invariant"
     ),
+    "eKLD where right": "eKLD over the images answered rightly; a class that is never answered looks invariant",
     "balanced accuracy": "mean over classes of the accuracy on each",
     "many-, medium-, few-shot": "classes with many, some and few training images",
     "consistency": "share of transformed images that get the answer of the untransformed image",

@@ -22,7 +22,7 @@ from gitdist.trial.metrics import group_accuracies
 Split = Literal["validation", "test"]
 
 SEED = "seed"
-PER_CLASS = ("accuracy", "ekld", "consistency")
+PER_CLASS = ("accuracy", "ekld", "right_ekld", "consistency")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,9 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
 
 
 def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], prefix: str, groups: Groups) -> Measures:
-    """Return the measures in a trial's row or test file, with the means of eKLD and consistency over shot groups.
+    """Return the measures in a trial's row or test file, with the means over shot groups of what needs a T.
+
+    A group of which a class with images has no value, as without right answers, has no mean.
 
     Args:
         metrics: values by name, those of other prefixes among them.
@@ -144,9 +146,13 @@ def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], pref
         for name, value in metrics.items()
         if name.startswith(prefix) and isinstance(value, int | float)
     }
-    for name in ("ekld", "consistency"):
-        if name in arrays:
-            found |= {f"{group}_{name}": mean for group, mean in group_accuracies(arrays[name], groups).items()}
+    for name in arrays.keys() - {"accuracy"}:
+        # A mean over other classes than another trial's is no measure beside it.
+        lacking = np.isnan(arrays[name]) & ~np.isnan(arrays["accuracy"])
+        means = group_accuracies(arrays[name], groups)
+        found |= {
+            f"{group}_{name}": mean for group, mean in means.items() if not lacking[groups.as_dict()[group]].any()
+        }
     return Measures(found, arrays)
 
 

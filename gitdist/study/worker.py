@@ -152,8 +152,7 @@ def evaluate_on_test(
         test_ekld: directory of the eKLD images of the test split.
 
     Returns:
-        ``metrics`` (``test/...``), ``accuracy_per_class``, ``ekld_per_class``, ``consistency_per_class`` and
-        ``evaluating_s``.
+        ``metrics`` (``test/...``), what ``Evaluation.per_class`` returns, and ``evaluating_s``.
 
     Raises:
         GitdistError: the trial's files cannot be read or written.

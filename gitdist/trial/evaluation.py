@@ -36,7 +36,7 @@ Transform = Callable[[NDArray[np.uint8], NDArray[np.uint8], str, int], NDArray[n
 """``transform(images, clean, name, index)``: a draw of every image, uint8 ``[N, C, H, W]``; name and index seed it."""
 
 _FORMAT = 1
-_PER_CLASS = ("accuracy_per_class", "ekld_per_class", "consistency_per_class")
+_PER_CLASS = ("accuracy_per_class", "ekld_per_class", "right_ekld_per_class", "consistency_per_class")
 _BATCH = {"cpu": 256, "cuda": 2048}
 
 
@@ -94,8 +94,9 @@ class Evaluation:
 
     Accuracies in 0..1, eKLD in nats. ``groups`` has the mean accuracy of the many-, medium- and few-shot classes, as
     far as there are any. ``consistency``, in 0..1, is the share of transformations under which the answer stays the
-    same. What is measured per class is float64 ``[C]``, NaN for a class without images; eKLD and consistency are None
-    where there was no transformation to measure them under.
+    same. ``right_ekld`` is eKLD over the images alone that are answered rightly before the transformation: a class that
+    is hardly ever answered has a low eKLD without being invariant. What is measured per class is float64 ``[C]``, NaN
+    for a class without such images; what needs a transformation is None where there was none.
     """
 
     balanced_accuracy: float
@@ -103,6 +104,7 @@ class Evaluation:
     accuracy_per_class: NDArray[np.float64]
     ekld: float | None
     ekld_per_class: NDArray[np.float64] | None
+    right_ekld_per_class: NDArray[np.float64] | None
     consistency: float | None
     consistency_per_class: NDArray[np.float64] | None
 
@@ -115,10 +117,14 @@ class Evaluation:
             f"{prefix}/{name}": value for name, value in under_transformation.items() if value is not None
         }
 
-    def per_class(self) -> dict[str, list[float]]:
-        """Return the measured ones of ``accuracy_per_class``, ``ekld_per_class`` and ``consistency_per_class``."""
+    def per_class(self) -> dict[str, list[float | None]]:
+        """Return what is measured per class as JSON values, by its name here; None for NaN."""
         measured = {name: getattr(self, name) for name in _PER_CLASS}
-        return {name: values.tolist() for name, values in measured.items() if values is not None}
+        return {
+            name: [None if np.isnan(value) else value for value in values.tolist()]
+            for name, values in measured.items()
+            if values is not None
+        }
 
 
 def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Transform | None = None) -> EkldSet:
@@ -158,17 +164,18 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
     try:
         with torch.inference_mode():
             predictions = predictor(split.images).argmax(1).cpu().numpy()
-            under_pairs = (None, None) if pairs is None else _under(predictor, pairs, dataset.num_classes)
+            under_pairs = None if pairs is None else _under(predictor, pairs, dataset.num_classes)
     finally:
         model.train(was_training)
     accuracies = class_accuracies(predictions, split.labels, dataset.num_classes)
-    eklds, consistencies = under_pairs
+    eklds, right_eklds, consistencies = under_pairs or (None, None, None)
     return Evaluation(
         balanced_accuracy=balanced_mean(accuracies),
         groups=group_accuracies(accuracies, dataset.groups),
         accuracy_per_class=accuracies,
         ekld=None if eklds is None else balanced_mean(eklds),
         ekld_per_class=eklds,
+        right_ekld_per_class=right_eklds,
         consistency=None if consistencies is None else balanced_mean(consistencies),
         consistency_per_class=consistencies,
     )
@@ -200,18 +207,20 @@ class Predictor:
             return log_probabilities(self._model(self._normalise(torch.tensor(images, device=self._compute.device))))
 
 
-def _under(predictor: Predictor, pairs: EkldSet, num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return eKLD and consistency of each class under the transformations of ``pairs``."""
+def _under(predictor: Predictor, pairs: EkldSet, num_classes: int) -> tuple[NDArray[np.float64], ...]:
+    """Return eKLD, right eKLD and consistency of each class under the transformations of ``pairs``."""
     count, transformations = pairs.transformed.shape[:2]
     log_p = predictor(pairs.images)
     log_q = predictor(pairs.transformed.reshape(count * transformations, *pairs.images.shape[1:]))
     log_q = log_q.view(count, transformations, -1)
     labels = np.asarray(pairs.labels)
-    eklds, consistencies = (
-        per_class_mean(measure(log_p, log_q).cpu().numpy(), labels, num_classes)
-        for measure in (expected_kl, consistency)
+    eklds, stay = (measure(log_p, log_q).cpu().numpy() for measure in (expected_kl, consistency))
+    right = log_p.argmax(-1).cpu().numpy() == labels
+    return (
+        per_class_mean(eklds, labels, num_classes),
+        per_class_mean(eklds[right], labels[right], num_classes),
+        per_class_mean(stay, labels, num_classes),
     )
-    return eklds, consistencies
 
 
 def _check_transformation(dataset: Dataset, request: EkldRequest, transform: Transform | None) -> None:

@@ -31,8 +31,8 @@ from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
 EpochRow = dict[str, Any]
 """One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
 images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``, ``generated`` (images made in this very process, not
-by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists ``val/accuracy_per_class``,
-``val/ekld_per_class`` and ``val/consistency_per_class``; ``ended_at`` (unix time in seconds) and, where it was given,
+by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists per class, such as
+``val/accuracy_per_class`` (see ``Evaluation.per_class``); ``ended_at`` (unix time in seconds) and, where it was given,
 ``trained_by``."""
 
 

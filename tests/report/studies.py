@@ -28,7 +28,9 @@ def trial(
     array = np.array(sizes)
     classes = Classes(tuple(f"c{index}" for index in range(len(sizes))), array, size_groups(sizes, "auto"))
     ekld = slope / np.sqrt(array)
-    per_class = dict(zip(PER_CLASS, ([accuracy] * len(sizes), ekld.tolist(), (1 - ekld).tolist()), strict=True))
+    per_class = dict(
+        zip(PER_CLASS, ([accuracy] * len(sizes), ekld.tolist(), ekld.tolist(), (1 - ekld).tolist()), strict=True)
+    )
     measures = {}
     for split, prefix in (("validation", "val/"), ("test", "test/"))[: 2 if test else 1]:
         metrics = {f"{prefix}balanced_accuracy": accuracy, f"{prefix}ekld": float(ekld.mean())}

@@ -105,6 +105,12 @@ def test_evaluation_equals_the_formulas(digits, store, model):
     assert outcome.ekld_per_class == pytest.approx(per_class, rel=1e-3, abs=1e-6)
     assert outcome.ekld == pytest.approx(np.mean(per_class), rel=1e-3)
     assert outcome.ekld > 0
+    right = before.argmax(1).numpy() == pairs.labels
+    by_answers = [per_image[(pairs.labels == index) & right] for index in range(10)]
+    assert outcome.right_ekld_per_class == pytest.approx(
+        [answered.mean() if len(answered) else np.nan for answered in by_answers], rel=1e-3, abs=1e-6, nan_ok=True
+    )
+    assert 0 < right.sum() < len(right)
     same = np.array(consistency_by_counting(before, after))
     per_class = [same[pairs.labels == index].mean() for index in range(10)]
     assert outcome.consistency_per_class == pytest.approx(per_class, rel=1e-12)
@@ -131,8 +137,18 @@ def test_metrics_have_the_documented_names(digits, store, model):
     assert with_ekld.metrics("val").keys() == {f"val/{name}" for name in accuracies | {"ekld", "consistency"}}
     assert without.metrics("test").keys() == {f"test/{name}" for name in accuracies}
     assert without.ekld_per_class is None and without.consistency_per_class is None
-    per_class = ["accuracy_per_class", "ekld_per_class", "consistency_per_class"]
+    per_class = ["accuracy_per_class", "ekld_per_class", "right_ekld_per_class", "consistency_per_class"]
     assert list(with_ekld.per_class()) == per_class and list(without.per_class()) == per_class[:1]
+
+
+def test_a_class_that_is_never_answered_has_no_right_ekld(digits, store, model):
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.arange(10))
+
+    outcome = evaluate(model, digits.validation, ekld_set(digits, REQUEST, store), digits, compute())
+
+    assert outcome.per_class()["right_ekld_per_class"] == [None] * 9 + [0.0]
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone(digits, model):
