@@ -220,6 +220,7 @@ def stop_between_writes(driver: subprocess.Popen, study: SmallStudy) -> None:
     until(is_stopped)
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_or_takes_over_and_the_first_one_then_keeps_still(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     first = study.start()
