@@ -1,4 +1,4 @@
-"""Transport: what each hop of a batch's draws costs a reader once the blocks exist.
+"""Transport: what each hop of a batch's draws costs a reader once the blocks exist, and what 64 light readers wait.
 
     router call -> object store get -> DrawStream.take          each alone, and then all together through RayBlocks
 
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray
 
+from gitdist.bench.light import PROCESSES, READERS, LightReaders
 from gitdist.bench.readers import BATCH, batches
 from gitdist.bench.ready import ReadyBlocks
 from gitdist.bench.report import Figure, Measurement, Verdict, counted
@@ -116,7 +118,22 @@ def measure(setting: Setting) -> Measurement:
             for hop in HOPS
         }
         times = alternate(sides, setting.repeats)
-    return _measurement(setting, times)
+        setting.say(f"starting {READERS} light readers in {PROCESSES} processes")
+        waits = _light_waits(handle.router_name, setting)
+    return _measurement(setting, times, waits)
+
+
+def _light_waits(router: str, setting: Setting) -> list[list[float]]:
+    """Return the milliseconds of all fetches of 64 light readers, a list each repeat."""
+    actor: Any = ray.remote(num_cpus=0)(LightReaders)
+    arguments = (router, setting.tail, _COUNT, READERS // PROCESSES)
+    processes = [actor.remote(*arguments, seed) for seed in range(PROCESSES)]
+
+    def wait() -> list[float]:
+        parts: list[list[float]] = ray.get([process.fetch_times.remote() for process in processes])
+        return [each for part in parts for each in part]
+
+    return alternate({"": wait}, setting.repeats)[""]
 
 
 def _mean_time(readers: Sequence[Any], hop: str) -> float:
@@ -124,12 +141,16 @@ def _mean_time(readers: Sequence[Any], hop: str) -> float:
     return sum(times) / len(times)
 
 
-def _measurement(setting: Setting, times: dict[str, list[float]]) -> Measurement:
+def _measurement(setting: Setting, times: dict[str, list[float]], waits: Sequence[Sequence[float]]) -> Measurement:
     batch_bytes = BATCH * setting.dataset.train.images[0].nbytes
     figures, verdicts = [], []
     for name, values in times.items():
         figures.append(Figure(name=name, spread=spread(values), unit="ms a batch"))
         figures.append(Figure(name=name, spread=_megabytes_per_s(values, batch_bytes), unit="MB/s"))
+    for percentile in (50, 99):
+        values = [float(np.percentile(each, percentile)) for each in waits]
+        name = f"a ready block, {counted(READERS, 'light reader')}, p{percentile}"
+        figures.append(Figure(name=name, spread=spread(values), unit="ms"))
     for num_readers in NUM_READERS:
         whole = _name("all together", num_readers)
         verdicts.append(Verdict(name=whole, spread=spread(times[whole]), rule="<=", target=0.25, unit="ms"))
