@@ -103,15 +103,27 @@ def assign(values: dict[str, Any], path: str, value: Any, place: str) -> None:
 
 
 def change(values: dict[str, Any], path: str, value: Any, place: str) -> None:
-    """Set a field of a study file as ``assign`` does; a matrix that varies this very field is cut to the value.
+    """Set a field of a study file as ``assign`` does; a matrix that varies it is cut to the value.
+
+    The name of an axis of labels, which is no field, is given one of its labels.
 
     Raises:
-        SpecError: as ``assign``.
+        SpecError: as ``assign``, or there is no such label.
     """
-    assign(values, path, value, place)
     matrix = values.get("matrix")
-    if isinstance(matrix, dict) and isinstance(matrix.get(path), list):
-        values["matrix"] = {**matrix, path: [deepcopy(value)]}
+    axis = matrix.get(path) if isinstance(matrix, dict) else None
+    if not isinstance(axis, dict):
+        assign(values, path, value, place)
+    if isinstance(matrix, dict) and isinstance(axis, dict | list):
+        values["matrix"] = {**matrix, path: _only(value, axis, f"{place}: matrix.{path}")}
+
+
+def _only(value: Any, axis: dict[Any, Any] | list[Any], place: str) -> dict[Any, Any] | list[Any]:
+    if isinstance(axis, list):
+        return [deepcopy(value)]
+    if not isinstance(value, Label) or value not in axis:
+        raise SpecError(f"{place} has no '{value}'; choose one of {', '.join(map(str, axis))}")
+    return {value: axis[value]}
 
 
 def _alternatives(axis: str, entries: Any, place: str) -> list[tuple[Label, Mapping[str, Any]]]:

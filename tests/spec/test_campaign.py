@@ -111,6 +111,19 @@ def test_a_field_that_is_set_is_not_varied_and_the_studies_keep_their_names(tmp_
     assert isinstance(noted, Campaign) and noted.members == cut.members
 
 
+def test_one_label_of_an_axis_can_be_chosen(tmp_path):
+    file = write(
+        tmp_path, matrix={"draws": {"learned": {}, "oracle": {"generator": {"kind": "oracle"}}}, "data.version": [0, 3]}
+    )
+    cut = load_plan(file, ["draws=oracle"])
+    assert isinstance(cut, Campaign)
+    assert [member.labels for member in cut.members] == [{"draws": "oracle", "data.version": at} for at in (0, 3)]
+    assert {member.spec.generator.kind for member in cut.members} == {"oracle"}
+    for wrong in ("identity", "{oracle: {}}"):
+        with pytest.raises(SpecError, match="--set: matrix.draws has no '.*'; choose one of learned, oracle"):
+            load_plan(file, [f"draws={wrong}"])
+
+
 def test_a_field_can_be_set_before_and_after_its_matrix_is_taken_away(tmp_path):
     for overrides in (["matrix=null", "data.nuisance=rotation"], ["data.nuisance=rotation", "matrix=null"]):
         assert load_study(write(tmp_path), overrides).data.nuisance == "rotation"
