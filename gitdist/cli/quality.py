@@ -70,6 +70,7 @@ def _variation_table(quality: Quality, nuisance: str) -> Table:
         "pixel_std": "pixel, std over draws",
         "pairwise_l1": "pixel, mean distance of two draws (L1)",
         "nuisance_std": f"{STATISTICS.get(nuisance)}, std over draws",
+        "object_std": "object level, std over draws",
     }
     own, ratios = asdict(quality.generator), quality.ratios() or {}
     true = asdict(quality.true) if quality.true else {}

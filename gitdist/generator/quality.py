@@ -34,7 +34,25 @@ def nuisance_deviations(nuisance: str, draws: NDArray[np.uint8], clean: NDArray[
     Returns:
         float64 ``[N]``; NaN for an image without background.
     """
-    return np.array([_deviation(nuisance, image, before) for image, before in zip(draws, clean, strict=True)])
+    if nuisance == "background":
+        return np.array([_deviation(image, (before == 0).all(0)) for image, before in zip(draws, clean, strict=True)])
+    return np.array([_deviation(image, np.ones(image.shape[2:], bool)) for image in draws])
+
+
+def object_deviations(draws: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return of each image the standard deviation over the draws of the object's mean level, ``[N]``.
+
+    The object is what is not 0 before the nuisance. A background leaves it alone: whatever varies there, a generator
+    has taken for a nuisance by itself.
+
+    Args:
+        draws: uint8 ``[N, D, C, H, W]``.
+        clean: the images before the nuisance, uint8 ``[N, C, H, W]``.
+
+    Returns:
+        float64 ``[N]``; NaN for an image without object.
+    """
+    return np.array([_deviation(image, (before != 0).any(0)) for image, before in zip(draws, clean, strict=True)])
 
 
 def kept_shares(predictions: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
@@ -59,12 +77,9 @@ def _mean_distance(draws: NDArray[np.uint8]) -> float:
     return float((weights @ flat).mean() / (num * (num - 1) / 2))
 
 
-def _deviation(nuisance: str, draws: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
-    if nuisance == "background":
-        empty = (clean == 0).all(0)
-        if not empty.any():
-            return float("nan")
-        levels = draws[..., empty]
-    else:
-        levels = draws
-    return float(levels.reshape(len(draws), -1).mean(1, dtype=np.float64).std(ddof=1))
+def _deviation(draws: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
+    """Return the standard deviation over draws ``[D, C, H, W]`` of the mean level of some pixels ``[H, W]``."""
+    levels = draws[..., where].reshape(len(draws), -1)
+    if not levels.size:
+        return float("nan")
+    return float(levels.sum(1, dtype=np.int64).std(ddof=1) / levels.shape[1])  # whole numbers: 0 where all are alike

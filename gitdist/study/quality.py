@@ -19,6 +19,7 @@ from gitdist.generator.quality import (
     STATISTICS,
     kept_shares,
     nuisance_deviations,
+    object_deviations,
     pairwise_distances,
     pixel_deviations,
 )
@@ -33,12 +34,14 @@ _BATCH = 64
 class Variation:
     """How much the draws of an image differ, in grey levels, averaged over images.
 
-    ``nuisance_std`` is that of what the nuisance moves (``STATISTICS``); None = no number tells, or nothing is known.
+    ``nuisance_std`` is that of what the nuisance moves (``STATISTICS``); ``object_std`` that of the object before a
+    background, which this leaves alone. None = no number tells, or nothing is known.
     """
 
     pixel_std: float
     pairwise_l1: float
     nuisance_std: float | None
+    object_std: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,12 +150,17 @@ def _draw(
 
 
 def _variation(draws: NDArray[np.uint8], clean: NDArray[np.uint8], nuisance: str) -> Variation:
-    moved = nuisance_deviations(nuisance, draws, clean) if nuisance in STATISTICS else np.array([np.nan])
     return Variation(
         pixel_std=float(pixel_deviations(draws).mean()),
         pairwise_l1=float(pairwise_distances(draws).mean()),
-        nuisance_std=None if np.isnan(moved).all() else float(np.nanmean(moved)),
+        nuisance_std=_mean(nuisance_deviations(nuisance, draws, clean)) if nuisance in STATISTICS else None,
+        object_std=_mean(object_deviations(draws, clean)) if nuisance == "background" else None,
     )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of those that are there; None where there is none."""
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _number(value: float) -> float | None:

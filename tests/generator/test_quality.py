@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from gitdist.data.nuisance import transform
-from gitdist.generator.quality import kept_shares, nuisance_deviations, pairwise_distances, pixel_deviations
+from gitdist.generator.quality import (
+    kept_shares,
+    nuisance_deviations,
+    object_deviations,
+    pairwise_distances,
+    pixel_deviations,
+)
 
 
 @pytest.fixture
@@ -33,6 +39,15 @@ def test_of_a_background_only_the_level_behind_the_object_counts():
     levels = np.array([10, 30, 80], np.uint8)
     draws = np.where(clean[:, None] == 0, levels[None, :, None, None, None], 100 * levels[None, :, None, None, None])
     found = nuisance_deviations("background", draws.astype(np.uint8), clean)
+    assert found[0] == pytest.approx(levels.std(ddof=1)) and np.isnan(found[1])
+
+
+def test_of_an_object_the_level_before_the_background_counts():
+    clean = np.zeros((2, 1, 6, 6), np.uint8)
+    clean[0, :, 2:4] = 200  # the other image has no object
+    levels = np.array([10, 30, 80], np.uint8)
+    draws = np.where(clean[:, None] == 0, 255 - levels[None, :, None, None, None], levels[None, :, None, None, None])
+    found = object_deviations(draws.astype(np.uint8), clean)
     assert found[0] == pytest.approx(levels.std(ddof=1)) and np.isnan(found[1])
 
 

@@ -47,6 +47,7 @@ def test_the_true_nuisance_varies_as_itself(dataset):
     quality = measured(dataset, OracleGenerator(dataset.nuisance), draws=12)
     told = {"pixel_std", "pairwise_l1"} | (set() if dataset.nuisance == "rotation" else {"nuisance_std"})
     assert quality.ratios() == {name: pytest.approx(1, abs=0.15) for name in told}
+    assert quality.generator.object_std == (0 if dataset.nuisance == "background" else None)
     again = measured(dataset, OracleGenerator(dataset.nuisance), draws=12)
     assert again.generator == quality.generator
     assert quality.generator != quality.true  # other draws of the same
