@@ -100,7 +100,7 @@ def test_what_was_built_before_there_was_a_shared_place_is_brought_there(tmp_pat
     [
         ("/proc/none/shared", "/proc/none/shared"),
         ("/dev/null/shared", "/dev/null/shared"),
-        ("bogus://user:word@place/x", "bogus://place/x"),
+        ("bogus://user:word@place/x", "bogus://user:***@place/x"),
     ],
 )
 def test_a_shared_place_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, uri: str, words: str) -> None:

@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
 
 _CHUNK_BYTES = 8 << 20
@@ -84,7 +84,7 @@ class Place:
         except (OSError, pa.ArrowException, ValueError) as error:
             raise StoreError(
                 f"{purpose.what} must be a path or a URI such as s3://bucket/prefix, but {purpose.named} is '{shown}' "
-                f"({first_line(error).replace(uri, shown)}); {purpose.remedy}"
+                f"({without_secrets(first_line(error))}); {purpose.remedy}"
             ) from None
 
         def trouble(told: str) -> str:
@@ -250,9 +250,3 @@ def _uninterrupted(act: Callable[[], None]) -> None:
         return
     with ThreadPoolExecutor(1) as pool:
         pool.submit(act).result()
-
-
-def without_secrets(uri: str) -> str:
-    """Return a URI without the credentials and options that it may hold."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if "://" in uri else uri

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gitdist.address import without_secrets
 from gitdist.disk import disk_trouble, lock_name, locked, locked_if_free
 from gitdist.errors import StoreError
 from gitdist.store.claim import Claim
@@ -18,7 +19,7 @@ from gitdist.store.installation import install
 from gitdist.store.keys import ArtefactId, content_key
 from gitdist.store.layout import Layout
 from gitdist.store.manifest import Stamp, is_whole, seal, stamps
-from gitdist.store.place import Place, without_secrets
+from gitdist.store.place import Place
 from gitdist.store.shared import SharedStore
 from gitdist.store.usage import Usage
 
