@@ -118,7 +118,7 @@ class StudySession:
         return write_summary(self._paths, spec, self._ledger)
 
     def _watch(self) -> Watch:
-        return Watch(self._paths.watch, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
+        return Watch(self._paths, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
 
     def _open_tracker(self, states: TrialStates) -> Tracker:
         study = self._study
