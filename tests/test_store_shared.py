@@ -9,6 +9,8 @@ import pytest
 
 from gitdist.errors import StoreError
 from gitdist.store import Store, content_key
+from gitdist.store.keys import ArtefactId
+from gitdist.store.shared import SharedStore
 from tests.processes import forkserver
 from tests.waiting import until
 
@@ -89,6 +91,29 @@ def test_a_half_uploaded_artefact_is_none_and_its_store_completes_it(tmp_path: P
     assert value_of(Store(tmp_path / "there", shared=str(shared)).get_or_build("thing", SPEC, refuse)) == "whole"
 
 
+def test_a_lost_file_of_a_shared_artefact_is_put_back_by_a_store_that_has_it_whole(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, write_value)
+    lose(shared / "thing" / KEY)
+    Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, refuse)
+    assert value_of(Store(tmp_path / "there", shared=str(shared)).find("thing", SPEC)) == "whole"
+
+
+def test_a_builder_that_was_taken_for_dead_has_the_artefact_that_came_first(tmp_path: Path) -> None:
+    shared = str(tmp_path / "shared")
+    other = Store(tmp_path / "other").get_or_build("thing", SPEC, write_value)
+
+    def build(target: Path, scratch: Path) -> None:
+        SharedStore(shared, 60.0).upload(ArtefactId("thing", KEY), other)
+        write_value(target, scratch)
+        (target / "part" / "value.txt").write_text("late")
+
+    here = Store(tmp_path / "here", shared=shared)
+    assert value_of(here.get_or_build("thing", SPEC, build)) == "whole"
+    assert value_of(Store(tmp_path / "there", shared=shared).find("thing", SPEC)) == "whole"
+    assert not any(list((tmp_path / "here" / name).iterdir()) for name in ("tmp", "work", "claims"))
+
+
 def test_what_was_built_before_there_was_a_shared_place_is_brought_there(tmp_path: Path) -> None:
     Store(tmp_path / "here").get_or_build("thing", SPEC, write_value)
     Store(tmp_path / "here", shared=str(tmp_path / "shared")).get_or_build("thing", SPEC, refuse)
@@ -100,7 +125,7 @@ def test_what_was_built_before_there_was_a_shared_place_is_brought_there(tmp_pat
     [
         ("/proc/none/shared", "/proc/none/shared"),
         ("/dev/null/shared", "/dev/null/shared"),
-        ("bogus://user:word@place/x", "bogus://place/x"),
+        ("bogus://user:word@place/x", "bogus://user:***@place/x"),
     ],
 )
 def test_a_shared_place_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, uri: str, words: str) -> None:

@@ -22,8 +22,8 @@ Results = Annotated[
 def _on_disk(path: Path) -> Path:
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         raise SpecError(
-            f"this command takes a results directory, but --results is '{path.name}' on an object store; name a "
-            "directory of this machine"
+            "this command takes a results directory, but --results is on an object store; name a directory of this "
+            "machine"
         )
     return path
 

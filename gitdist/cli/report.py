@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_plan, stored_study
 from gitdist.errors import SpecError, StudyError
 from gitdist.report.findings import counted
@@ -14,7 +15,7 @@ from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.report import log_report
 
 _MOST_NAMED = 3  # studies in the name of a directory
@@ -94,7 +95,7 @@ def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence
     if logged:
         uris = {tracking_uri(paths, record.spec.tracking.uri) for paths, record in records.items()} - unusable
         _say(
-            console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_password, sorted(uris)))}"
+            console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_secrets, sorted(uris)))}"
         )
 
 

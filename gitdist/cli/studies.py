@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gitdist.errors import StudyError
+from gitdist.errors import SpecError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan
+from gitdist.spec.study import check_name
 from gitdist.study.campaign import load_campaign
 from gitdist.study.driver import load_stored_spec
 from gitdist.study.ledger.ledger import Ledger
@@ -23,6 +24,7 @@ def stored_study(study: str, results: Path | Mirror) -> tuple[StudyPaths, StudyS
         results: the results directory, or the results on an object store.
 
     Raises:
+        SpecError: it is neither a name nor a file.
         StudyError: there is no such study, or it is a campaign.
     """
     name = stored_name(study)
@@ -39,14 +41,25 @@ def stored_plan(study: str, results: Path | Mirror) -> StudySpec | Campaign:
     """Return the stored spec of a study, or the campaign of that name or file.
 
     Raises:
+        SpecError: it is neither a name nor a file.
         StudyError: there is no such study.
     """
     return load_campaign(results, stored_name(study)) or stored_study(study, results)[1]
 
 
 def stored_name(study: str) -> str:
-    """Return the name of a study or campaign that is given by its name or its file (at its first scale)."""
-    return load_plan(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+    """Return the name of a study or campaign that is given by its name or its file (at its first scale).
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if study.endswith((".yaml", ".yml")):
+        return load_plan(Path(study)).name
+    try:
+        check_name(study)
+    except ValueError as error:
+        raise SpecError(f"{error}, but it is '{study}'; give the name, or the path of its .yaml file") from None
+    return study
 
 
 def has_ledger(paths: StudyPaths, spec: StudySpec) -> bool:

@@ -1,6 +1,5 @@
 """``gitdist run --submit``: the same command as a job of a cluster."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -8,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from gitdist.errors import StudyError
+from gitdist.store.home import refuse_credentials
 from gitdist.study.submission import follow_job
 
 
@@ -35,13 +35,14 @@ def submit_run(
         take_over: as given.
 
     Raises:
-        StudyError: file or results are where the cluster does not find them, or the job cannot be submitted.
+        GitdistError: file or results are where the cluster does not find them, or the job cannot be submitted.
     """
     if not ("://" in results or Path(results).is_absolute()):
         raise StudyError(
             f"--results must be an absolute path on storage that all nodes see, or a URI, when a run is submitted, but "
             f"it is '{results}'; the job's own working directory is removed with it"
         )
+    refuse_credentials(results)
     try:
         packed = file.resolve().relative_to(Path.cwd())
     except ValueError:
@@ -57,7 +58,6 @@ def submit_run(
     command += ["--take-over"] if take_over else []
 
     def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        print(text, end="", flush=True)
 
     raise typer.Exit(follow_job(fork or name, command, results, address, write))

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
 from gitdist.study.mirror import Mirror
 from gitdist.study.recall import recall_study
 from gitdist.study.standing import present_owner
-from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import sync_study
 
 
@@ -36,7 +37,7 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
     uri = tracking_uri(paths, spec.tracking.uri)
     counts = sync_study(paths, uri, record)
     console.print(
-        f"MLflow at {without_password(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
+        f"MLflow at {without_secrets(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
         f"{counts.epochs_added} epochs added, {counts.statuses_mended} statuses mended",
         highlight=False,
         markup=False,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gitdist.address import without_secrets
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.database import database_file
-from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.place import tracking_uri
 
 _HOST = "127.0.0.1"
 
@@ -31,7 +32,7 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     """
     paths, spec = stored_study(study, results) if study else (StudyPaths(results, ""), None)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
-    shown, file = without_password(uri), database_file(uri)
+    shown, file = without_secrets(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):
         console.print(
             f"this store has a server of its own: open {shown}", highlight=False, markup=False, soft_wrap=True

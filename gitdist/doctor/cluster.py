@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gitdist.address import without_secrets
 from gitdist.doctor import machine
 from gitdist.doctor.exposure import (
     check_authentication,
@@ -36,7 +37,6 @@ from gitdist.doctor.room import check_room
 from gitdist.doctor.versions import compare_versions
 from gitdist.errors import StudyError, first_line
 from gitdist.spec import ResourcesSpec, StudySpec
-from gitdist.store.place import without_secrets
 from gitdist.study.cluster import LivingNode, check_address, connected, living_nodes
 
 _JOIN_S = 40.0

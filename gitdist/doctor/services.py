@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from gitdist.address import without_secrets
 from gitdist.doctor.exposure import check_remote_server
 from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.patience import within
 from gitdist.errors import GitdistError, first_line
-from gitdist.store.place import Place, without_secrets
+from gitdist.store.place import Place
 from gitdist.study.ledger.storage import check_server
-from gitdist.study.tracking.place import without_password
 
 _LIMIT_S = 15.0
 
@@ -36,7 +36,7 @@ def check_tracking(uri: str) -> Finding:
     Args:
         uri: the tracking URI.
     """
-    shown = without_password(uri)
+    shown = without_secrets(uri)
     if urlsplit(uri).scheme not in ("http", "https"):
         return Finding("MLflow", HERE, "ok", f"{shown}, without a server")
     remedy = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (a study goes on without it meanwhile)"

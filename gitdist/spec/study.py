@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from gitdist.address import refuse_secrets
 from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
@@ -14,6 +15,20 @@ from gitdist.spec.search import METHOD, SearchSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec, vary
 
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else lies in a results directory
+
+
+def check_name(name: str) -> None:
+    """Accept what may be a study's name.
+
+    Raises:
+        ValueError: it may not.
+    """
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
+    if not plain or name in RESERVED_NAMES or name.endswith(".owners"):
+        raise ValueError(
+            "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', "
+            f"none of {', '.join(RESERVED_NAMES)}, and without '.owners' at its end"
+        )
 
 
 class Share(Spec):
@@ -50,6 +65,15 @@ class TrackingSpec(Spec):
 
     uri: str | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
 
+    @field_validator("uri")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        refuse_secrets(
+            value or "",
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or leave it out and set MLFLOW_TRACKING_URI",
+        )
+        return value
+
 
 class SharingSpec(Spec):
     """What trials have in common. On a processor the results are the same either way."""
@@ -64,6 +88,12 @@ class StoreSpec(Spec):
     uri: str | None = None  # a second place that several results directories share, such as s3://bucket/gitdist
     # GB of RESULTS/store, where the least recently used artefact goes first; None = no limit
     max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @field_validator("uri")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        refuse_secrets(value or "", "give them by each node's role or environment (AWS_ACCESS_KEY_ID)")
+        return value
 
 
 class StudySpec(Spec):
@@ -89,15 +119,7 @@ class StudySpec(Spec):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value)
-            or value in RESERVED_NAMES
-            or value.endswith(".owners")
-        ):
-            raise ValueError(
-                "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', "
-                f"none of {', '.join(RESERVED_NAMES)}, and without '.owners' at its end"
-            )
+        check_name(value)
         return value
 
     @field_validator("ledger")
@@ -105,9 +127,8 @@ class StudySpec(Spec):
     def _known_ledger(cls, value: str) -> str:
         if value in ("sqlite", "journal"):
             return value
+        refuse_secrets(value, "put the password into PGPASSWORD or ~/.pgpass")
         url = urlsplit(value)
-        if url.password is not None or "password" in parse_qs(url.query):
-            raise ValueError("the ledger's address must not hold a password; put it into PGPASSWORD or ~/.pgpass")
         if url.scheme not in ("postgresql", "postgresql+psycopg") or not url.hostname or not url.path.strip("/"):
             raise ValueError(
                 f"the ledger must be sqlite, journal or postgresql://[user@]host[:port]/database, but it is '{value}'"

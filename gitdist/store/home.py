@@ -4,14 +4,17 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from gitdist.address import refuse_secrets
 from gitdist.errors import SpecError
-from gitdist.store.place import without_secrets
 
 _HOME = "GITDIST_MIRROR"
 _USUAL = Path("~/.cache/gitdist/mirrors")
-_SECRET = re.compile(r"key|secret|token|password|credential|sas|signature", re.IGNORECASE)
+_REMEDY = (
+    "give them on every node by its role, its profile or its environment (AWS_ACCESS_KEY_ID, "
+    "GOOGLE_APPLICATION_CREDENTIALS)"
+)
 _DIGITS = 12  # of the hash of a URI
 
 
@@ -38,12 +41,9 @@ def refuse_credentials(uri: str) -> None:
     """Refuse a URI that holds a password or a key: it is printed, and seen by whoever lists this machine's processes.
 
     Raises:
-        SpecError: it does.
+        SpecError: it does, or it is no URI.
     """
-    parts = urlsplit(uri)
-    options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    if ":" in parts.netloc.rpartition("@")[0] or any(map(_SECRET.search, options)):
-        raise SpecError(
-            f"--results must hold no credentials, but the URI of {without_secrets(uri)} does; give them on every node "
-            "by its role, its profile or its environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
-        )
+    try:
+        refuse_secrets(uri, _REMEDY)
+    except ValueError as error:
+        raise SpecError(f"--results {error}") from None

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,9 +87,10 @@ class Layout:
         target.mkdir()
         return target
 
-    def targets(self, artefact: ArtefactId) -> Iterator[Path]:
-        """Yield the directories without prefix that were to become the artefact."""
-        return self.tmp.glob(f"{artefact}.*")
+    def clear_targets(self, artefact: ArtefactId) -> None:
+        """Remove the directories without prefix that were to become the artefact, which killed builders left."""
+        for leftover in self.tmp.glob(f"{artefact}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def new_aside(self, reason: str, artefact: ArtefactId) -> Path:
         """Make an empty directory that an artefact is moved onto which is damaged or to be removed."""

@@ -1,17 +1,19 @@
 """Files under a root, local or on an object store, by four verbs that all of them have: write, list, read, delete."""
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
 
 _CHUNK_BYTES = 8 << 20
@@ -82,7 +84,7 @@ class Place:
         except (OSError, pa.ArrowException, ValueError) as error:
             raise StoreError(
                 f"{purpose.what} must be a path or a URI such as s3://bucket/prefix, but {purpose.named} is '{shown}' "
-                f"({first_line(error).replace(uri, shown)}); {purpose.remedy}"
+                f"({without_secrets(first_line(error))}); {purpose.remedy}"
             ) from None
 
         def trouble(told: str) -> str:
@@ -95,9 +97,12 @@ class Place:
         return cls(files, root.rstrip("/"), trouble, patience_s)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file; on a local disk and on an object store a reader sees the old content or the new one."""
+        """Write a small file; on a local disk and on an object store a reader sees the old content or the new one.
+
+        A signal waits until one try is over: a stream that it broke into would be closed, which makes the object.
+        """
         if not isinstance(self._files, fs.LocalFileSystem):
-            self.write_chunks(name, lambda: [content])
+            self._patiently(lambda: _uninterrupted(lambda: self._write(name, [content])))
             return
         temporary = str(PurePosixPath(name).with_name(f".{secrets.token_hex(8)}.tmp"))
         self.write_chunks(temporary, lambda: [content])
@@ -105,14 +110,11 @@ class Place:
             self._files.move(self._path(temporary), self._path(name))
 
     def write_chunks(self, name: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Write a file piece by piece, from the first piece at each try; directories below the root are made."""
+        """Write a file piece by piece, from the first piece at each try; directories below the root are made.
 
-        def act() -> None:
-            with self._told(), self._opened_for_writing(name) as stream:
-                for chunk in chunks():
-                    stream.write(chunk)
-
-        self._patiently(act)
+        What breaks off in the middle leaves a file that ends there.
+        """
+        self._patiently(lambda: self._write(name, chunks()))
 
     def names(self, directory: str) -> list[str]:
         """Return the names of the files right in a directory (``""``: the root); none where there is no directory."""
@@ -205,6 +207,11 @@ class Place:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
+    def _write(self, name: str, chunks: Iterable[bytes]) -> None:
+        with self._told(), self._opened_for_writing(name) as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+
     def _opened_for_writing(self, name: str) -> pa.NativeFile:
         try:
             return self._files.open_output_stream(self._path(name))
@@ -236,7 +243,10 @@ class Place:
             raise StoreError(self._trouble(first_line(error))) from error
 
 
-def without_secrets(uri: str) -> str:
-    """Return a URI without the credentials and options that it may hold."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if "://" in uri else uri
+def _uninterrupted(act: Callable[[], None]) -> None:
+    """Do what no signal may break into; Python hands signals to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        act()
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(act).result()

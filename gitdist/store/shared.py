@@ -40,8 +40,10 @@ class SharedStore:
         self.board = Board(self._place, stale_s)
 
     def has(self, artefact: ArtefactId) -> bool:
-        """Tell whether a manifest says that the artefact is there."""
-        return self._place.read(_name(artefact, MANIFEST)) is not None
+        """Tell whether a manifest and all files that it names are there; ``fetch`` compares their content."""
+        manifest = self._place.read(_name(artefact, MANIFEST))
+        names = None if manifest is None else file_names(manifest)
+        return names is not None and self._place.files(f"{artefact.kind}/{artefact.key}").keys() >= set(names)
 
     def fetch(self, artefact: ArtefactId, target: Path) -> bool:
         """Copy an artefact into an empty directory and tell whether it is there and whole."""

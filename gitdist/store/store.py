@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gitdist.address import without_secrets
 from gitdist.disk import disk_trouble, lock_name, locked, locked_if_free
 from gitdist.errors import StoreError
 from gitdist.store.claim import Claim
@@ -18,7 +19,7 @@ from gitdist.store.installation import install
 from gitdist.store.keys import ArtefactId, content_key
 from gitdist.store.layout import Layout
 from gitdist.store.manifest import Stamp, is_whole, seal, stamps
-from gitdist.store.place import Place, without_secrets
+from gitdist.store.place import Place
 from gitdist.store.shared import SharedStore
 from gitdist.store.usage import Usage
 
@@ -169,7 +170,7 @@ class Store:
                         found = self.find(kind, spec)
                         has_right = found is None
                     if has_right:
-                        self._sweep(artefact)
+                        self._layout.clear_targets(artefact)  # it is our turn, so no builder of them is alive
                         scratch.mkdir(exist_ok=True)
             if not has_right:
                 turn.close()
@@ -251,11 +252,14 @@ class Store:
     def _put(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         place = self._layout.place(artefact)
         with disk_trouble(place):
-            target = self._layout.new_target(artefact)
+            target, is_shared = self._layout.new_target(artefact), False
             try:
                 build(target)
                 seal(target, artefact.kind, spec)
-                install(self._layout, target, artefact)
+                try:
+                    is_shared = self._is_fetched(artefact)  # another's, who took this builder for dead
+                finally:
+                    install(self._layout, target, artefact)
             except BaseException as error:
                 shutil.rmtree(target, ignore_errors=True)
                 # Another builder that took this one for dead has put the artefact and cleared up behind it.
@@ -264,15 +268,10 @@ class Store:
             self._verified[artefact] = stamps(place)
             shutil.rmtree(self._layout.scratch(artefact), ignore_errors=True)
             self._usage.note(artefact)
-            if self._shared is not None:
+            if self._shared is not None and not is_shared:
                 self._shared.upload(artefact, place)
                 self._uploaded.add(artefact)
         return place
-
-    def _sweep(self, artefact: ArtefactId) -> None:
-        """Remove what killed builders of this artefact left; it is the caller's turn, so none is alive."""
-        for leftover in self._layout.targets(artefact):
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def _settle(self, artefact: ArtefactId) -> None:
         """Do for an artefact in place what its builder may have died or failed before."""

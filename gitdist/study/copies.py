@@ -28,6 +28,5 @@ class Copies(Observer):
                 self._paths.refresh(trial)
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """The reason of a failure may have a file; what was seen of the study meanwhile goes there now and then."""
+        """The reason of a failure may have a file."""
         self._paths.refresh(trial)
-        self._paths.publish(self._paths.watch)

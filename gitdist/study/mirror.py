@@ -1,10 +1,10 @@
 """Results on an object store: the truth lies there, and every process works on a copy of its own.
 
-    driver  -- study.yaml, identity, campaign.yaml, accounts, samples, summary -->  PREFIX/STUDY/...
-    worker  -- attempt; after an epoch its checkpoint, then its row ------------->  PREFIX/STUDY/trials/0007/...
-    worker <-- its trial's files, when an attempt begins ------------------------
-    driver, status, sync, report <-- what is newer or missing, no checkpoints ---
-    all     <-- artefacts by kind and key: a store of this machine --------------> PREFIX/store/...
+    driver  -- study.yaml, identity, campaign.yaml, accounts, samples, watch, summary --> PREFIX/STUDY/...
+    worker  -- attempt; after an epoch its checkpoint, then its row --------------------> PREFIX/STUDY/trials/0007/...
+    worker <-- its trial's files, when an attempt begins -------------------------------
+    driver, status, sync, report <-- what is newer or missing, no checkpoints ----------
+    all     <-- artefacts by kind and key: a store of this machine --------------------> PREFIX/store/...
 
 A copy is one process's alone, so what one has not pushed yet is never taken away by another's pull; only the store of
 artefacts, which never change, is shared on a machine. What is pushed is whole: a kill leaves the old file or the new
@@ -114,7 +114,8 @@ class Mirror:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(self._fetch, changed, changed.values()):
                 pass
-        for name in [name for name in self._fetched if name.startswith(f"{root}/") and name not in there]:
+        known = list(self._fetched)  # another thread may push meanwhile
+        for name in [name for name in known if name.startswith(f"{root}/") and name not in there]:
             self._drop(name)
             (self.directory / name).unlink(missing_ok=True)
 

@@ -1,7 +1,6 @@
 """What a study needs beside its results where these are on an object store, which no other process can lock."""
 
 import os
-from urllib.parse import urlsplit
 
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
@@ -39,7 +38,7 @@ def check_tracking(configured: str | None, results: Mirror) -> None:
         SpecError: it is a file, or none is named.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri or urlsplit(uri).scheme.partition("+")[0] in ("", "file", "sqlite"):
+    if not uri or uri.rpartition("://")[0].partition("+")[0] in ("", "file", "sqlite"):
         told = f"tracking.uri is '{uri}', a file" if uri else "neither tracking.uri nor MLFLOW_TRACKING_URI is set"
         raise SpecError(
             f"MLflow must be a server with results on an object store ({results}), but {told}; set tracking.uri: "

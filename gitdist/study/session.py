@@ -25,6 +25,7 @@ from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
 from gitdist.study.cluster import cluster_nodes, connected
+from gitdist.study.context import TrialContext
 from gitdist.study.copies import Copies
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
@@ -47,7 +48,7 @@ from gitdist.study.tracking.parent import study_status
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.tracker import Tracker
 from gitdist.study.watch import Waiting, Watch
-from gitdist.study.worker import TrialContext, complete_trial, evaluate_on_test, run_trial
+from gitdist.study.worker import complete_trial, evaluate_on_test, run_trial
 
 _SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
 _LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
@@ -118,7 +119,7 @@ class StudySession:
         return write_summary(self._paths, spec, self._ledger)
 
     def _watch(self) -> Watch:
-        return Watch(self._paths.watch, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
+        return Watch(self._paths, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
 
     def _open_tracker(self, states: TrialStates) -> Tracker:
         study = self._study

@@ -19,6 +19,7 @@ from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig, ServerStats
+from gitdist.study.context import TrialContext
 from gitdist.study.display import Display
 from gitdist.study.effort import TakenPrefix
 from gitdist.study.events import Observer, Outcome, Row
@@ -26,7 +27,6 @@ from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.preparation import TrainedGenerator
-from gitdist.study.worker import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.stages import KIND as PREFIX
 

@@ -4,15 +4,15 @@
     stream's actors --> Lookout -- every 10 s -------> a line --> display; watch.jsonl --> MLflow, `gitdist status`
     this machine --> its CPU, memory, GPUs ---------/
 
-The file has every line at first, later one a minute. Whatever keeps the thread from seeing or writing, the study goes
-on: the figures are missing then, no more.
+The file has every line at first, later one a minute; a copy of it is brought to the object store with each line, before
+MLflow is told, so that the next driver's lines go on after all that MLflow has. Whatever keeps the thread from seeing
+or writing, the study goes on: the figures are missing then, no more.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Self
 
 from gitdist.errors import first_line
@@ -86,7 +86,7 @@ class Watch:
 
     def __init__(
         self,
-        place: Path,
+        paths: StudyPaths,
         waiting: Waiting,
         machine: Callable[[], Mapping[str, float]],
         show: Callable[[str], None],
@@ -96,14 +96,14 @@ class Watch:
         """Prepare to watch.
 
         Args:
-            place: the file of lines, which goes on where an earlier driver left it.
+            paths: the study's files; that of the lines goes on where an earlier driver left it.
             waiting: what trials have waited.
             machine: the figures of this machine since its last call; called by the thread alone.
             show: told, on the thread, how the stream stands, in one line.
             written: told, on the thread, that the file has another line.
             period_s: seconds between two looks.
         """
-        self._place, self._waiting, self._machine = place, waiting, machine
+        self._paths, self._waiting, self._machine = paths, waiting, machine
         self._show, self._written, self._period_s = show, written, period_s
         self._changed = threading.Condition()
         self._lookout: Lookout | None = None
@@ -116,8 +116,8 @@ class Watch:
         Raises:
             DiskTrouble: the disk does not take it.
         """
-        lines = read_rows(self._place)
-        self._file = RowsFile(self._place, lines)
+        lines = read_rows(self._paths.watch)
+        self._file = RowsFile(self._paths.watch, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
         self._began, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()
@@ -182,4 +182,5 @@ class Watch:
     def _write(self, figures: Mapping[str, Any]) -> None:
         self._file.append({"step": self._step + 1, "at": time.time(), **figures})
         self._step += 1
+        self._paths.publish(self._paths.watch)
         self._written()

@@ -8,8 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,62 +16,19 @@ from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
 from gitdist.errors import StoreError
-from gitdist.spec import Share, StudySpec, TrialSpec
-from gitdist.store import Store
+from gitdist.spec import StudySpec, TrialSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream, LocalBlocks
-from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt, Superseded
+from gitdist.study.context import TrialContext
 from gitdist.study.effort import TakenPrefix, trainer_name
 from gitdist.study.failure import describe_failure
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths, TrialId, open_store
+from gitdist.study.paths import TrialId, open_store
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.stages import train_in_stages
 from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialContext:
-    """What all trials of a study share: the study, and where its data, eKLD images and draws are.
-
-    Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared. With
-    results on an object store there is a ``mirror``, and the directories are those of the driver's machine, whose
-    artefacts a worker on another one fetches.
-    """
-
-    spec: StudySpec
-    results: Path
-    dataset: Path
-    validation_ekld: Path
-    router: str | None = None
-    generator: ServerConfig | None = None
-    mirror: Mirror | None = None
-
-    @property
-    def paths(self) -> StudyPaths:
-        """The study's files."""
-        results = self.results if self.mirror is None else self.mirror.directory
-        return StudyPaths(results, self.spec.name, self.mirror)
-
-    def here(self, artefact: Path) -> Path:
-        """Return where this process finds one of the directories.
-
-        Raises:
-            StoreError: it must be fetched, and cannot be.
-        """
-        return artefact if self.mirror is None else self._store.here(artefact)
-
-    @cached_property
-    def _store(self) -> Store:
-        return open_store(self.paths, self.spec)
-
-    @property
-    def share(self) -> Share:
-        """What each trial takes."""
-        return self.spec.resources.trial
 
 
 def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
@@ -122,8 +78,7 @@ def trial_reports(
         if attempt is None or not attempt.superseded:
             yield _failure(error, directory, attempt)
     finally:
-        if context.mirror is not None:
-            context.mirror.forget(directory)
+        context.forget(trial)
 
 
 def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
@@ -133,9 +88,10 @@ def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, A
         GitdistError: the trial's files cannot be read or written.
     """
     keep_to_share(context.share.cpu, context.share.gpu)
-    attempt = _begin(context, trial)
-    with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
-        deque(rows, maxlen=0)
+    try:
+        _train_on(context, trial, params)
+    finally:
+        context.forget(trial)
 
 
 def evaluate_on_test(
@@ -157,19 +113,30 @@ def evaluate_on_test(
     Raises:
         GitdistError: the trial's files cannot be read or written.
     """
-    place = context.paths.test(trial)
-    if context.mirror is not None:
-        context.mirror.pull(place.parent, checkpoints=True)
-    found = read_object(place)
-    if found is not None:
-        return found
+    try:
+        if context.mirror is not None:
+            context.mirror.pull(context.paths.trial(trial), checkpoints=True)
+        return read_object(context.paths.test(trial)) or _evaluate_on_test(context, trial, params, test_ekld)
+    finally:
+        context.forget(trial)
+
+
+def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
+    """Return what a trial of a study trains: the baseline, or what the searched parameters make of its setting."""
+    return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
+
+
+def _evaluate_on_test(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
+) -> dict[str, Any]:
     started = time.perf_counter()
+    place = context.paths.test(trial)
     keep_to_share(context.share.cpu, context.share.gpu)
     spec, dataset, compute = _open(context, trial, params)
     try:
         model = load_classifier(spec, dataset, place.parent, compute)
     except StoreError:
-        complete_trial(context, trial, params)
+        _train_on(context, trial, params)
         model = load_classifier(spec, dataset, place.parent, compute)
     outcome = evaluate(model, dataset.test, EkldSet.open(context.here(test_ekld)), dataset, compute)
     result = {
@@ -182,9 +149,10 @@ def evaluate_on_test(
     return result
 
 
-def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
-    """Return what a trial of a study trains: the baseline, or what the searched parameters make of its setting."""
-    return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
+def _train_on(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
+    attempt = _begin(context, trial)
+    with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
+        deque(rows, maxlen=0)
 
 
 def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> tuple[TrialSpec, Dataset, Compute]:

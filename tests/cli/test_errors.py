@@ -104,6 +104,24 @@ def test_the_status_of_no_study(tmp_path):
     assert_refused(gitdist("status", "nothing", "--results", tmp_path), "no study 'nothing'", "--results")
 
 
+@pytest.mark.parametrize("command", ["status", "resume"])
+@pytest.mark.parametrize("study", ["../outside", "/outside"])
+def test_a_study_outside_the_results_directory(tmp_path, command, study):
+    done = gitdist(command, study, "--results", tmp_path / "results")
+    assert_refused(done, "a study's name is a folder", f"'{study}'", ".yaml")
+
+
+@pytest.mark.parametrize("command", [["ui"], ["doctor"], ["data", "stats", QUICKSTART], ["status", "a"]])
+def test_a_secret_in_the_results_uri_is_not_shown(command):
+    done = gitdist(*command, "--results", "s3://AKIA:HUNTER2@bucket")
+    assert_refused(done, "--results")
+    assert "HUNTER2" not in done.stdout + done.stderr
+
+
+def test_results_at_no_address():
+    assert_refused(gitdist("status", "a", "--results", "s3://[bucket/x"), "--results", "address", "'s3://[bucket/x'")
+
+
 def test_a_preview_of_an_untrained_generator(tmp_path):
     done = gitdist("generator", "preview", QUICKSTART, "--results", tmp_path, "--out", tmp_path / "grid.png")
     assert_refused(done, "gitdist generator train")

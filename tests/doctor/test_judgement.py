@@ -227,6 +227,8 @@ def test_a_token_that_others_can_read(readers, used, state):
         ("tracking: {uri: 'https://ann:hunter2@mlflow.example'}", "hunter2"),
         ("store: {uri: 's3://KEY:hunter2@bucket/gitdist'}", "hunter2"),
         ("store: {uri: 's3://bucket/gitdist?secret_key=hunter2&region=eu'}", "hunter2"),
+        ("store: {uri: abfs://box@host/a?client_secret=hunter2}", "hunter2"),
+        ("store: {uri: abfs://box@host/a?sas_token=hunter2}", "hunter2"),
     ],
 )
 def test_a_password_in_a_study_file_is_found_and_not_shown(line, secret):

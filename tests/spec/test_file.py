@@ -35,6 +35,23 @@ def test_the_resolved_copy_shows_every_default(tmp_path):
     assert set(resolved["trial"]) == set(TrialSpec.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tracking.uri=http://ann:hunter2@host:5000", ["http://ann:***@host:5000", "MLFLOW_TRACKING_PASSWORD"]),
+        ("store.uri=s3://KEY:hunter2@bucket/prefix", ["s3://KEY:***@bucket/prefix", "AWS_ACCESS_KEY_ID"]),
+        ("store.uri=abfs://box@host/a?sas_token=hunter2", ["abfs://box@host/a?sas_token=***", "environment"]),
+        ("tracking.uri='http://[host'", ["must be an address", "'http://[host'"]),
+    ],
+)
+def test_an_address_with_a_secret_or_none_at_all_is_refused(tmp_path, override, words):
+    with pytest.raises(SpecError) as caught:
+        load_study(write(tmp_path), [override])
+    told = str(caught.value)
+    assert all(word in told for word in [override.partition("=")[0], *words]), told
+    assert "hunter2" not in told and "\n" not in told
+
+
 def test_an_override_sets_a_nested_field_and_leaves_its_siblings(tmp_path):
     path = write(tmp_path, trial={"epochs": 7, "fraction": 0.2})
     spec = load_study(path, ["trial.fraction=0.9", "search.space.threshold={int: [1, 9]}"])

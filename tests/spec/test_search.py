@@ -144,6 +144,7 @@ def test_the_ledgers_place_is_known(line):
         ("postgresql://host", ["postgresql://", "'postgresql://host'"]),
         ("postgresql://me:secret@host/db", ["PGPASSWORD", "~/.pgpass"]),
         ("postgresql://host/db?password=secret", ["PGPASSWORD", "~/.pgpass"]),
+        ("postgresql://[host/db", ["ledger", "must be an address", "'postgresql://[host/db'"]),
     ],
 )
 def test_a_wrong_place_or_a_password_in_it_is_refused(line, words):

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from gitdist.errors import SpecError, StoreError
 from gitdist.store import Store, content_key
 from gitdist.store.home import home_of
+from gitdist.store.place import Place
 from gitdist.study import mirror as mirrors
 from gitdist.study.attempt import Attempt, Superseded
 from gitdist.study.mirror import Mirror
@@ -63,6 +66,35 @@ def test_a_copy_gets_what_is_newer_missing_and_removed(object_store):
     there.refresh()
     assert there.spec.read_text() == "another" and not there.summary.exists()
     assert object_store.names("study") == ["drivers/0001.json", "study.yaml"]
+
+
+def test_a_signal_in_the_middle_of_a_push_leaves_a_whole_file(object_store, monkeypatch):
+    paths = copy_of(object_store.uri)
+    paths.publish(write(paths.spec, "whole"))
+    open_stream = Place._opened_for_writing
+
+    class Interrupting:
+        """A stream to the object store, into whose first write the user's Ctrl-C comes."""
+
+        def __init__(self, stream):
+            self._stream = stream
+
+        def __enter__(self):
+            self._stream.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            self._stream.__exit__(*error)
+
+        def write(self, chunk):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.1)
+            self._stream.write(chunk)
+
+    monkeypatch.setattr(Place, "_opened_for_writing", lambda *asked: Interrupting(open_stream(*asked)))
+    with pytest.raises(KeyboardInterrupt):
+        paths.publish(write(paths.spec, "another"))
+    assert Place.of_uri(object_store.uri).read("study/study.yaml") == b"another"
 
 
 def test_a_file_of_ours_that_is_not_there_yet_stays(object_store):

@@ -4,12 +4,13 @@ import pytest
 
 from gitdist.spec import StudySpec
 from gitdist.store import Store
+from gitdist.study.context import TrialContext
 from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.runner import carry_over
-from gitdist.study.worker import TrialContext, trial_reports
+from gitdist.study.worker import trial_reports
 from gitdist.trial.checkpoint import checkpoints_of
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.trial.toys import short_spec, small_digits, timeless

@@ -16,9 +16,11 @@ from gitdist.data.dataset import prepare
 from gitdist.disk import write_atomic
 from gitdist.spec import DataSpec, OracleSpec, Share, StreamSpec
 from gitdist.store import Store
+from gitdist.store.place import Place
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.display import open_display
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile, read_rows
 from gitdist.study.seen import describe_stream, newest_line
@@ -50,7 +52,7 @@ def paths(tmp_path: Path) -> StudyPaths:
 
 
 def open_watch(paths: StudyPaths, told: list[str], machine: Callable[[], dict[str, float]] = lambda: {"system/x": 1.0}):
-    return Watch(paths.watch, Waiting(paths), machine, told.append, lambda: told.append("written"), period_s=0.05)
+    return Watch(paths, Waiting(paths), machine, told.append, lambda: told.append("written"), period_s=0.05)
 
 
 def test_the_figures_read_as_one_line() -> None:
@@ -90,6 +92,26 @@ def test_lines_go_on_where_an_earlier_driver_was_killed(paths: StudyPaths) -> No
     lines = read_rows(paths.watch)
     assert [line["step"] for line in lines] == list(range(3, 3 + len(lines)))
     assert told == ["written"] * (len(lines) - 1)  # nothing is said of a stream that is not there
+
+
+def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_goes_on(object_store) -> None:
+    there = Place.of_uri(object_store.uri)
+    first, second = (StudyPaths.at(Mirror(object_store.uri), "study") for _ in range(2))
+    first.create()
+    seen: list[int] = []
+
+    def written() -> None:
+        seen.append(len((there.read("study/watch.jsonl") or b"").splitlines()))
+
+    machine = {"system/x": 1.0}
+    with Watch(first, Waiting(first), lambda: machine, lambda line: None, written, period_s=0.05):
+        until(lambda: len(seen) >= 2)
+    assert seen == list(range(1, len(seen) + 1))
+    second.refresh()  # the first one may have been killed
+    with open_watch(second, []):
+        until(lambda: len(read_rows(second.watch)) >= len(seen) + 2)
+    steps = [line["step"] for line in read_rows(second.watch)]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_a_superseded_driver_writes_into_no_file_of_its_successor(paths: StudyPaths) -> None:

@@ -13,10 +13,11 @@ from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.server import ServerConfig
 from gitdist.study.attempt import Attempt
+from gitdist.study.context import TrialContext
 from gitdist.study.effort import TakenPrefix
 from gitdist.study.paths import TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.worker import TrialContext, evaluate_on_test, trial_reports
+from gitdist.study.worker import evaluate_on_test, trial_reports
 from gitdist.trial.checkpoint import completed_rows
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.disks import fill, small_disk

@@ -12,13 +12,14 @@ from gitdist.spec import OracleSpec, SharingSpec, StreamSpec, StudySpec
 from gitdist.store import shared
 from gitdist.stream.server import ServerConfig
 from gitdist.study import mirror as mirrors
+from gitdist.study.context import TrialContext
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mending import mend_trial
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, TrialId, open_store
 from gitdist.study.rows import read_rows
 from gitdist.study.runner import carry_over
-from gitdist.study.worker import TrialContext, evaluate_on_test, trial_reports
+from gitdist.study.worker import complete_trial, evaluate_on_test, trial_reports
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.trial.toys import short_spec, timeless
 
@@ -86,7 +87,9 @@ def test_a_trial_goes_on_on_another_machine_and_ends_with_the_same_bits(object_s
     arrived = pickle.loads(sent)
     assert timeless(rows_of(trial_reports(arrived, TRIAL, {}))) == whole[0]
     assert rows_of(first) == []  # superseded, so it says and writes nothing more
-    assert evaluate_on_test(pickle.loads(sent), TRIAL, {}, pairs)["metrics"] == whole[1]
+    evaluating = pickle.loads(sent)
+    assert evaluate_on_test(evaluating, TRIAL, {}, pairs)["metrics"] == whole[1]
+    assert not evaluating.paths.trial(TRIAL).exists()  # the next task of that worker has room for its own
     paths = StudyPaths.at(Mirror(object_store.uri), "study")
     paths.refresh()
     assert timeless(read_rows(paths.rows(TRIAL))) == whole[0]
@@ -95,6 +98,18 @@ def test_a_trial_goes_on_on_another_machine_and_ends_with_the_same_bits(object_s
     assert {path.name for path in (tmp_path / "another").iterdir()} == {
         path.name for path in (tmp_path / "mirrors").iterdir()
     }
+
+
+def test_what_damage_took_is_trained_again_and_kept_on_the_object_store_alone(object_store, whole):
+    context, pairs = context_of(StudyPaths.at(Mirror(object_store.uri), "study"), prefix=False)
+    assert timeless(rows_of(trial_reports(context, TRIAL, {}))) == whole[0]
+    (newest,) = [name for name in object_store.names("study/trials/0003") if name.startswith("epoch-000003-")]
+    object_store.write(f"study/trials/0003/{newest}", b"damaged")
+    completing, evaluating = (pickle.loads(pickle.dumps(context)) for _ in range(2))
+    complete_trial(completing, TRIAL, {})
+    assert not completing.paths.trial(TRIAL).exists()
+    assert evaluate_on_test(evaluating, TRIAL, {}, pairs)["metrics"] == whole[1]
+    assert not evaluating.paths.trial(TRIAL).exists()
 
 
 @pytest.mark.slow

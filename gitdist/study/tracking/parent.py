@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from gitdist.address import without_secrets
 from gitdist.study.events import TrialStates
 from gitdist.study.paths import StudyPaths
 from gitdist.study.rows import read_rows
 from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, written_ms
 from gitdist.study.tracking.machine import PREFIX
-from gitdist.study.tracking.place import without_password
 
 _SEEN = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
 
@@ -75,7 +75,7 @@ def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:
 
 def _study_files(paths: StudyPaths) -> dict[str, bytes]:
     files = file_contents([paths.spec, paths.summary])
-    return {name: without_password(content.decode()).encode() for name, content in files.items()}
+    return {name: without_secrets(content.decode()).encode() for name, content in files.items()}
 
 
 def _note(summary: Mapping[str, Any]) -> str:

@@ -1,25 +1,24 @@
-"""Which MLflow store a study writes to, and how its URI is shown to people."""
+"""Which MLflow store a study writes to."""
 
 import os
-import re
 
+from gitdist.address import check_address
+from gitdist.errors import SpecError
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import check_tracking
-
-_CREDENTIALS = re.compile(r"//([^/@:\s]*):[^/\s]*@")
 
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
 
     Raises:
-        SpecError: it is a file, but the results are on an object store.
+        SpecError: it is no address, or a file where the results are on an object store.
     """
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
+    try:
+        check_address(uri)
+    except ValueError as error:
+        raise SpecError(f"{'tracking.uri' if configured else 'MLFLOW_TRACKING_URI'} {error}; correct it") from None
     if paths.mirror is not None:
         check_tracking(configured, paths.mirror)
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
-
-
-def without_password(text: str) -> str:
-    """Return ``text`` with ``user:***@`` in the place of ``user:password@`` in every URI."""
-    return _CREDENTIALS.sub(r"//\1:***@", text)
+    return uri

@@ -14,10 +14,10 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from gitdist.address import without_secrets
 from gitdist.errors import StudyError, first_line
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.database import database_file, ensure_database
-from gitdist.study.tracking.place import without_password
 
 # MLflow's own patience with a server that does not answer is minutes a call
 _SWITCHES = {
@@ -61,13 +61,13 @@ def explain(error: BaseException) -> str:
     """Return in one line what is behind an error of MLflow's."""
     causes = list(_causes(error))
     outside = any(isinstance(cause, OSError | sqlite3.Error) for cause in causes)
-    return without_password(first_line(causes[-1] if outside else error))
+    return without_secrets(first_line(causes[-1] if outside else error))
 
 
 def unusable(uri: str, error: BaseException) -> StudyError:
     """Return the error for the user whose store cannot be used."""
     return StudyError(
-        f"the MLflow store {without_password(uri)} cannot be used ({explain(error)}); name another by tracking.uri or "
+        f"the MLflow store {without_secrets(uri)} cannot be used ({explain(error)}); name another by tracking.uri or "
         "MLFLOW_TRACKING_URI"
     )
 

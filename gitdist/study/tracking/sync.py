@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gitdist.address import without_secrets
 from gitdist.errors import StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.events import TrialStates
@@ -19,7 +20,6 @@ from gitdist.study.tracking.content import (
     trial_contents,
 )
 from gitdist.study.tracking.parent import study_content, study_status
-from gitdist.study.tracking.place import without_password
 from gitdist.study.tracking.runs import Changes, StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
 
@@ -81,7 +81,7 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
         if not is_outage(uri, error):
             raise unusable(uri, error) from error
         raise StudyError(
-            f"MLflow at {without_password(uri)} does not answer ({explain(error)}); run the same command again when "
+            f"MLflow at {without_secrets(uri)} does not answer ({explain(error)}); run the same command again when "
             "it is back, nothing is lost meanwhile"
         ) from error
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gitdist.address import without_secrets
 from gitdist.errors import StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.events import Observer, Outcome, Row, TrialStates
@@ -30,7 +31,6 @@ from gitdist.study.tracking.content import (
 )
 from gitdist.study.tracking.deliveries import Deliveries
 from gitdist.study.tracking.parent import study_content
-from gitdist.study.tracking.place import without_password
 from gitdist.study.tracking.runs import StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
 
@@ -160,7 +160,7 @@ class Tracker(Observer):
             lacking = len(self._wanted) if _ALL in left else len(left)
             whose = "1 run's" if lacking == 1 else f"{lacking} runs'"
             self._tell(
-                f"MLflow at {without_password(self._uri)} lacks {whose} newest figures; "
+                f"MLflow at {without_secrets(self._uri)} lacks {whose} newest figures; "
                 f"`gitdist sync {self._paths.name} --results {self._paths.place}` fills them in when it is back"
             )
 
@@ -210,9 +210,9 @@ class Tracker(Observer):
 
     def _warn(self, error: Exception) -> None:
         self._tell(
-            f"MLflow at {without_password(self._uri)} cannot be written ({explain(error)}); the study goes on, and "
+            f"MLflow at {without_secrets(self._uri)} cannot be written ({explain(error)}); the study goes on, and "
             "what is missing follows when it is back"
         )
 
     def _reassure(self) -> None:
-        self._tell(f"MLflow at {without_password(self._uri)} is back and has everything")
+        self._tell(f"MLflow at {without_secrets(self._uri)} is back and has everything")
