@@ -11,8 +11,7 @@ from rich.console import Console
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.database import database_file
-from gitdist.study.tracking.place import tracking_uri, without_password
+from gitdist.study.tracking.place import database_file, tracking_uri, without_password
 
 _HOST = "127.0.0.1"
 
