@@ -169,7 +169,7 @@ def ui(
 @app.command()
 def doctor(
     study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="A study that should run here.")] = None,
-    results: ResultsDirectory = RESULTS_DIRECTORY,
+    results: Results = RESULTS,
     set_: Overrides = None,
     address: Address = None,
     scale: Scale = None,

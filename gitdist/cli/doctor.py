@@ -18,8 +18,10 @@ from gitdist.doctor.patience import OutOfPatience, any_left, within
 from gitdist.doctor.study_file import check_secrets
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_plan
+from gitdist.study.mirror import Mirror
 
 _DISK_S = 10.0
+_PLACE_WIDTH = 16  # an address of IPv4
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -40,17 +42,17 @@ class HowToExamine:
     as_json: bool = False
 
 
-def show_findings(study: Path | None, results: Path, console: Console, asked: HowToExamine) -> None:
+def show_findings(study: Path | None, results: str, console: Console, asked: HowToExamine) -> None:
     """Examine, print what was found, and end with exit code 2 where there is a problem.
 
     Args:
         study: the study file; None = machine and cluster alone.
-        results: the results directory.
+        results: the results directory, or the URI of results on an object store.
         console: where to print.
         asked: in which way.
 
     Raises:
-        SpecError: the study file breaks a rule.
+        SpecError: the study file breaks a rule, or the URI holds credentials.
         Exit: with 2, there is a problem.
     """
     findings: list[Finding] = []
@@ -60,7 +62,8 @@ def show_findings(study: Path | None, results: Path, console: Console, asked: Ho
         specs = (plan,) if isinstance(plan, StudySpec) else tuple(member.spec for member in plan.members)
         findings += check_secrets(study, study.read_text(), asked.overrides)
     address = asked.address or os.environ.get("RAY_ADDRESS")
-    request = Request(results=_resolved(results), address=None if address == "local" else address, specs=specs)
+    place = Mirror(results) if "://" in results else _resolved(Path(results))
+    request = Request(results=place, address=None if address == "local" else address, specs=specs)
     findings += examine(request)
     if asked.as_json:
         console.print_json(json.dumps(as_json(findings)), indent=2)
@@ -77,12 +80,16 @@ def _resolved(path: Path) -> Path:
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("check", "place", "state", "seen", "remedy"):
-        table.add_column(header, overflow="fold")
+    """Return the findings, each remedy below what it mends: so five columns find room in a terminal of 80."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for header in ("state", "check", "place"):
+        table.add_column(header, no_wrap=header != "place", overflow="fold", max_width=_PLACE_WIDTH)
+    table.add_column("seen, and what to do", overflow="fold")
     for finding in _collapsed(findings):
         state = Text(finding.state, style=_STYLES[finding.state])
-        table.add_row(finding.check, Text(finding.place), state, Text(finding.seen), Text(finding.remedy))
+        table.add_row(state, finding.check, Text(finding.place), Text(finding.seen))
+        if finding.remedy:
+            table.add_row("", "", "", Text(f"-> {finding.remedy}"))
     return table
 
 

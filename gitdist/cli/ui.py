@@ -12,8 +12,7 @@ from gitdist.address import without_secrets
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.database import database_file
-from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.tracking.place import database_file, tracking_uri
 
 _HOST = "127.0.0.1"
 

@@ -10,7 +10,7 @@ then here looks for each node's token, and the nodes delete theirs
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gitdist.address import without_secrets
 from gitdist.doctor import machine
+from gitdist.doctor.bare import asks_for_token
 from gitdist.doctor.exposure import (
     check_authentication,
     check_listening,
@@ -52,14 +53,14 @@ class ClusterQuestion:
     """What the nodes are asked about.
 
     Attributes:
-        results: the results directory.
-        token: the file that was left there.
+        results: the results directory, or the URI of results on an object store.
+        token: the file that was left in the directory.
         here: this machine, with which they are compared; None where it could not tell.
-        stores: the token that was left in each shared place, by its URI.
+        stores: the token that was left in each place on an object store, and in each shared one, by its URI.
         specs: studies that should find room.
     """
 
-    results: Path
+    results: Path | str
     token: str
     here: MachineReport | None
     stores: Mapping[str, str]
@@ -111,7 +112,8 @@ def _examine(nodes: list[LivingNode], dashboard: str, question: ClusterQuestion)
         findings += [*check_asked_cards("cluster", spec, num_cards), check_room("cluster", offers, spec)]
     with _examiners(nodes) as examiners:
         findings += _described(nodes, examiners, dashboard, question)
-        findings += _shared(examiners, question)
+        if isinstance(question.results, Path):
+            findings += _shared(examiners, question.results, question.token)
         findings += _told_time(examiners)
         findings += _reached_stores(examiners, question)
     return findings
@@ -177,7 +179,17 @@ def _described(
         report = MachineReport(**answer)
         reached_at += [address for address, _, owner in report.listening if owner == RAY_PORT]
         findings += _judged(node, report, question.here)
-    return [check_authentication(os.environ.get(AUTH_MODE), reached_at), *findings]
+    return [_authentication(reached_at), *findings]
+
+
+def _authentication(reached_at: Iterable[str]) -> Finding:
+    try:
+        asks = asks_for_token(ray.get_runtime_context().gcs_address)
+    except OutOfPatience as error:
+        return Finding(
+            "authentication", "cluster", "problem", f"the head does not answer a second time ({error})", _DEAF
+        )
+    return check_authentication(asks, os.environ.get(AUTH_MODE), reached_at)
 
 
 def _heads_ports(dashboard: str) -> dict[int, str]:
@@ -199,10 +211,10 @@ def _judged(node: LivingNode, report: MachineReport, here: MachineReport | None)
     ]
 
 
-def _shared(examiners: dict[str, Any], question: ClusterQuestion) -> list[Finding]:
-    path, names = question.results, list(examiners)
-    tokens = {name: f"{question.token}.{number}" for number, name in enumerate(names)}
-    asked = {name: examiners[name].directory.remote(str(path), question.token, tokens[name]) for name in names}
+def _shared(examiners: dict[str, Any], path: Path, token: str) -> list[Finding]:
+    names = list(examiners)
+    tokens = {name: f"{token}.{number}" for number, name in enumerate(names)}
+    asked = {name: examiners[name].directory.remote(str(path), token, tokens[name]) for name in names}
     findings: list[Finding] = []
     for name, answer in _gather(asked, _ASK_S).items():
         if isinstance(answer, OutOfPatience):
@@ -239,12 +251,13 @@ def _told_time(examiners: dict[str, Any]) -> list[Finding]:
 
 def _reached_stores(examiners: dict[str, Any], question: ClusterQuestion) -> list[Finding]:
     findings = []
-    remedy = "make store.uri reachable from there: its network, its credentials, or a path that every node mounts"
     for uri, token in question.stores.items():
         shown = without_secrets(uri)
+        check, named = ("results", "--results") if uri == question.results else ("store", "store.uri")
+        remedy = f"make {named} reachable from there: its network, its credentials, or a path that every node mounts"
         for name, answer in _ask(examiners, "place", _ASK_S, uri, token).items():
             if answer is None:
-                findings.append(Finding("store", name, "ok", f"{shown} answers"))
+                findings.append(Finding(check, name, "ok", f"{shown} answers"))
             else:
-                findings.append(Finding("store", name, "problem", f"{shown}: {answer}", remedy))
+                findings.append(Finding(check, name, "problem", f"{shown}: {answer}", remedy))
     return findings

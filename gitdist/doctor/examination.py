@@ -2,23 +2,33 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitdist.doctor.exposure import check_listening, check_token_file
 from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.hardware import check_asked_cards, check_cards, check_memory
-from gitdist.doctor.machine import DirectoryReport, MachineReport, describe, examine_directory, remove_token
+from gitdist.doctor.machine import (
+    DirectoryReport,
+    MachineReport,
+    describe,
+    examine_directory,
+    remove_token,
+    type_of_disk,
+)
 from gitdist.doctor.patience import OutOfPatience, within
-from gitdist.doctor.results import check_directory, check_files_on_network
+from gitdist.doctor.results import check_directory, check_sqlite
 from gitdist.doctor.room import check_room
 from gitdist.doctor.services import check_ledger, check_store, check_tracking, check_tracking_exposure, local_port
 from gitdist.doctor.versions import check_own_versions
+from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
+from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, shared_place
 from gitdist.study.placement import Node
-from gitdist.study.tracking.place import tracking_uri
+from gitdist.study.services import check_services
+from gitdist.study.tracking.place import database_file, tracking_uri
 
 _DESCRIBE_S = 60.0
 _DISK_S = 20.0
@@ -29,12 +39,12 @@ class Request:
     """What is examined.
 
     Attributes:
-        results: the results directory, absolute.
+        results: the results directory, absolute, or the results on an object store.
         address: the cluster; None = this machine alone.
         specs: the study, or the studies of a campaign.
     """
 
-    results: Path
+    results: Path | Mirror
     address: str | None = None
     specs: tuple[StudySpec, ...] = ()
 
@@ -47,31 +57,61 @@ class _Stores:
 
 def examine(request: Request) -> list[Finding]:
     """Examine this machine, the services and the cluster; each finding is there once."""
-    uris = _tracking_uris(request)
+    uris, results = _tracking_uris(request), request.results
     findings, here = _examine_machine(uris)
-    with _token_in(request.results) as (token, directory), _tokens_in_stores(request.specs) as stores:
-        findings += check_directory(HERE, request.results, directory)
-        findings += [check for uri in uris for check in (check_tracking(uri), *check_tracking_exposure(uri))]
-        for spec in request.specs:
-            findings.append(check_ledger(spec.ledger))
-            findings += check_files_on_network(request.results, directory, spec.ledger)
+    with ExitStack() as stack:
+        token = ""
+        if isinstance(results, Path):
+            token, directory = stack.enter_context(_token_in(results))
+            findings += check_directory(HERE, results, directory)
+        stores = stack.enter_context(_tokens_in_stores(request))
         findings += stores.findings
+        findings += [check for uri in uris for check in _examine_tracking(uri)]
+        findings += [check for spec in request.specs for check in _examine_ledger(spec, results)]
         if request.address is None:
             findings += _examine_room(request.specs, here)
         else:
             from gitdist.doctor.cluster import ClusterQuestion, examine_cluster  # and Ray, which nothing else needs
 
-            question = ClusterQuestion(
-                results=request.results, token=token, here=here, stores=stores.tokens, specs=request.specs
-            )
+            place = results if isinstance(results, Path) else results.uri
+            question = ClusterQuestion(results=place, token=token, here=here, stores=stores.tokens, specs=request.specs)
             findings += examine_cluster(request.address, question)
     return list(dict.fromkeys(findings))
 
 
 def _tracking_uris(request: Request) -> list[str]:
-    paths = StudyPaths(request.results, "study")
-    configured = [spec.tracking.uri for spec in request.specs] or [None]
-    return list(dict.fromkeys(tracking_uri(paths, uri) for uri in configured))
+    results = request.results
+    paths = StudyPaths(results, "study") if isinstance(results, Path) else StudyPaths(Path(), "study", results)
+    uris = []
+    for configured in [spec.tracking.uri for spec in request.specs] or [None]:
+        with suppress(SpecError):  # told by ``_examine_ledger``
+            uris.append(tracking_uri(paths, configured))
+    return list(dict.fromkeys(uris))
+
+
+def _examine_tracking(uri: str) -> Iterator[Finding]:
+    yield check_tracking(uri)
+    yield from check_tracking_exposure(uri)
+    file = database_file(uri)
+    if file is not None:
+        yield from check_sqlite("MLflow", file.parent, _disk(file.parent))
+
+
+def _examine_ledger(spec: StudySpec, results: Path | Mirror) -> Iterator[Finding]:
+    try:
+        check_services(spec, results)
+    except SpecError as error:
+        yield Finding.of_error("services", HERE, error)
+        return
+    yield check_ledger(spec.ledger)
+    if spec.ledger == "sqlite" and isinstance(results, Path):
+        yield from check_sqlite("ledger", results, _disk(results))
+
+
+def _disk(path: Path) -> str | None:
+    with suppress(OutOfPatience, OSError):
+        return within(_DISK_S, lambda: type_of_disk(path))
+    return None
 
 
 def _examine_machine(uris: list[str]) -> tuple[list[Finding], MachineReport | None]:
@@ -127,12 +167,14 @@ def _token_in(results: Path) -> Iterator[tuple[str, DirectoryReport]]:
 
 
 @contextmanager
-def _tokens_in_stores(specs: tuple[StudySpec, ...]) -> Iterator[_Stores]:
-    """Leave a token in each shared place of the store for the time being."""
+def _tokens_in_stores(request: Request) -> Iterator[_Stores]:
+    """Leave a token in the results on an object store and in each shared place of the store for the time being."""
     stores, cleaners = _Stores(), []
-    for uri in dict.fromkeys(uri for uri in map(shared_place, specs) if uri is not None):
+    results = None if isinstance(request.results, Path) else request.results.uri
+    uris = (results, *map(shared_place, request.specs))
+    for uri in dict.fromkeys(uri for uri in uris if uri is not None):
         token = f"doctor.{secrets.token_hex(8)}"
-        found, clean = check_store(uri, token)
+        found, clean = check_store(uri, token, results=uri == results)
         stores.findings.append(found)
         cleaners.append(clean)
         if found.state == "ok":

@@ -45,25 +45,28 @@ def check_public_addresses(place: str, report: MachineReport) -> list[Finding]:
     return [Finding("exposure", place, "warning", seen, "close them in the firewall, or use a private network alone")]
 
 
-def check_authentication(mode: str | None, addresses: Iterable[str]) -> Finding:
+def check_authentication(asks: bool, mode: str | None, addresses: Iterable[str]) -> Finding:
     """Judge whether a cluster asks for a token.
 
     Args:
-        mode: ``$RAY_AUTH_MODE`` of this process, with which the cluster let it in.
+        asks: whether it refused a request without one.
+        mode: ``$RAY_AUTH_MODE`` of this process.
         addresses: of all nodes, and those that the head's port is bound to.
     """
-    if (mode or "disabled").lower() != "disabled":
-        return Finding("authentication", "cluster", "ok", f"RAY_AUTH_MODE={mode}")
+    if asks:
+        return Finding("authentication", "cluster", "ok", "who brings no token is refused")
     beyond = sorted({_shown(address) for address in addresses if not _is_loopback(address)})
-    if not beyond:
+    one_sided = (mode or "disabled").lower() != "disabled"
+    if not beyond and not one_sided:
         return Finding("authentication", "cluster", "ok", "off, and the cluster listens on loopback alone")
     more = f" and {len(beyond) - _LISTED} more" if len(beyond) > _LISTED else ""
     remedy = (
         "run `ray get-auth-token --generate`, copy ~/.ray/auth_token to every node, and start Ray everywhere with "
         "RAY_AUTH_MODE=token"
     )
-    seen = f"off, and the cluster listens on {', '.join(beyond[:_LISTED])}{more}"
-    return Finding("authentication", "cluster", "problem", seen, remedy)
+    seen = f"off, and the cluster listens on {', '.join(beyond[:_LISTED]) or 'loopback'}{more}"
+    here = f"; RAY_AUTH_MODE={mode} here has its nodes' answers refused" if one_sided else ""
+    return Finding("authentication", "cluster", "problem", seen + here, remedy)
 
 
 def check_token_file(place: str, report: MachineReport) -> list[Finding]:

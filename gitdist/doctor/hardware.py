@@ -14,7 +14,7 @@ ClockSample = tuple[float, float, float]  # asked here, the time there, answered
 
 
 def check_cards(place: str, report: MachineReport, offered: float | None) -> Finding:
-    """Compare the GPUs that a node offers to Ray with those that torch can use there.
+    """Compare the GPUs that a node offers to Ray with those that torch can use there; fewer may be meant.
 
     Args:
         place: the node's name.
@@ -28,12 +28,8 @@ def check_cards(place: str, report: MachineReport, offered: float | None) -> Fin
         seen = f"offers {offered:g} to Ray, visible to torch: {visible}"
         remedy = "install torch's CUDA build and the driver there, or start its Ray with fewer --num-gpus"
         return Finding("GPU", place, "problem", seen, remedy)
-    if offered is not None and offered < len(report.cards):
-        seen = f"offers {offered:g} to Ray, visible to torch: {visible}"
-        return Finding(
-            "GPU", place, "warning", seen, "to use them all start its Ray with more --num-gpus, or without it"
-        )
-    return Finding("GPU", place, "ok", visible)
+    fewer = offered is not None and offered < len(report.cards)
+    return Finding("GPU", place, "ok", f"offers {offered:g} to Ray of {visible}" if fewer else visible)
 
 
 def check_asked_cards(place: str, spec: StudySpec, offered: float) -> list[Finding]:

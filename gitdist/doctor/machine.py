@@ -87,7 +87,7 @@ class Examiner:
 
     def describe(self, watched: dict[int, str]) -> dict[str, Any]:
         """Return the fields of a ``MachineReport``; ``watched`` says whose each port is."""
-        return asdict(describe(watched))
+        return asdict(describe(watched, all_cards=True))
 
     def directory(self, path: str, token: str, own: str) -> dict[str, Any]:
         """Return the fields of a ``DirectoryReport``, leaving the token ``own`` there and looking for ``token``."""
@@ -107,9 +107,14 @@ class Examiner:
         return time.time()
 
 
-def describe(watched: dict[int, str]) -> MachineReport:
-    """Return what this machine tells; ``watched`` says whose each port is whose binding is asked for."""
-    cards, trouble = _ask_torch()
+def describe(watched: dict[int, str], *, all_cards: bool = False) -> MachineReport:
+    """Return what this machine tells.
+
+    Args:
+        watched: whose each port is whose binding is asked for.
+        all_cards: the node's GPUs, not this process's: from a worker without a share of one, Ray hides them all.
+    """
+    cards, trouble = _ask_torch(all_cards)
     gitdist, code = _gitdist()
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     versions = {"python": platform.python_version(), "gitdist": gitdist}
@@ -144,7 +149,7 @@ def examine_directory(path: Path, token: str | None, own: str) -> DirectoryRepor
     return DirectoryReport(
         trouble=trouble,
         free_bytes=_or_none(lambda: shutil.disk_usage(path).free),
-        disk=_or_none(lambda: _type_of_disk(path)),
+        disk=_or_none(lambda: type_of_disk(path)),
         sees_token=None if token is None else sees_token(path, token),
     )
 
@@ -159,6 +164,17 @@ def sees_token(path: Path, token: str) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)
+
+
+def type_of_disk(path: Path) -> str | None:
+    """Return the type of the file system that is mounted at ``path`` or at the nearest directory above it."""
+    best: tuple[int, str | None] = (-1, None)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        point = point.replace("\\040", " ")
+        if path.resolve().is_relative_to(point) and len(point) >= best[0]:
+            best = (len(point), kind)
+    return best[1]
 
 
 def remove_token(path: Path, token: str) -> None:
@@ -194,9 +210,10 @@ def _gitdist() -> tuple[str | None, str | None]:
     return getattr(package, "__version__", None), digest.hexdigest()[:10]
 
 
-def _ask_torch() -> tuple[list[str], str | None]:
-    """Return the cards that a process of its own sees: in a worker without a share of a GPU, Ray hides them."""
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+def _ask_torch(all_cards: bool) -> tuple[list[str], str | None]:
+    """Return the cards that a process of its own sees."""
+    hidden = ("CUDA_VISIBLE_DEVICES",) if all_cards else ()
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     command = [sys.executable, "-c", _ASK_TORCH]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=False)
@@ -236,14 +253,3 @@ def _readers(path: Path) -> str:
     if mode & 0o004 and all(parent & 0o001 for parent in above):
         return "everybody"
     return "its group" if mode & 0o040 and all(parent & 0o011 for parent in above) else ""
-
-
-def _type_of_disk(path: Path) -> str | None:
-    """Return the type of the file system that is mounted at ``path`` or at the nearest directory above it."""
-    best: tuple[int, str | None] = (-1, None)
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, point, kind, *_ = line.split()
-        point = point.replace("\\040", " ")
-        if path.resolve().is_relative_to(point) and len(point) >= best[0]:
-            best = (len(point), kind)
-    return best[1]

@@ -8,6 +8,10 @@ from gitdist.doctor.machine import DirectoryReport
 FREE_BYTES = 10e9  # a study of CIFAR's size with its checkpoints and blocks
 _CHECK = "results"
 _NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
+_SERVERS = {
+    "ledger": "set ledger: journal, or a PostgreSQL server",
+    "MLflow": "set tracking.uri to an MLflow server's, http://host:port",
+}
 
 
 def check_directory(place: str, path: Path, report: DirectoryReport) -> list[Finding]:
@@ -55,18 +59,17 @@ def check_sharing(place: str, path: Path, report: DirectoryReport, seen_here: bo
     return Finding("sharing", place, "ok", f"{path} is the same directory as here")
 
 
-def check_files_on_network(path: Path, report: DirectoryReport, ledger: str) -> list[Finding]:
+def check_sqlite(check: str, path: Path, disk: str | None) -> list[Finding]:
     """Warn of SQLite on a network disk, whose locks it cannot rely on.
 
     Args:
-        path: the results directory.
-        report: what this machine says of it.
-        ledger: the study's ``ledger`` line.
+        check: whose it is: ``ledger`` or ``MLflow``.
+        path: the directory of its file.
+        disk: the type of the file system there.
     """
-    if ledger != "sqlite" or not (report.disk or "").startswith(_NETWORK_DISKS):
+    if not (disk or "").startswith(_NETWORK_DISKS):
         return []
-    seen = f"SQLite on a network disk ({path}: {report.disk})"
-    return [Finding("ledger", HERE, "warning", seen, "set ledger: journal, or a PostgreSQL server")]
+    return [Finding(check, HERE, "warning", f"SQLite on a network disk ({path}: {disk})", _SERVERS[check])]
 
 
 def _space(place: str, path: Path, report: DirectoryReport) -> list[Finding]:

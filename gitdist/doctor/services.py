@@ -1,8 +1,6 @@
 """Whether the ledger's server, MLflow's server and the store's shared place answer."""
 
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,12 +8,19 @@ from urllib.parse import urlsplit
 from gitdist.address import without_secrets
 from gitdist.doctor.exposure import check_remote_server
 from gitdist.doctor.finding import HERE, Finding
-from gitdist.doctor.patience import within
+from gitdist.doctor.patience import OutOfPatience, within
 from gitdist.errors import GitdistError, first_line
-from gitdist.store.place import Place
+from gitdist.store.place import SHARED, Place
 from gitdist.study.ledger.storage import check_server
+from gitdist.study.mirror import RESULTS
+from gitdist.study.services import kind_of_store
 
 _LIMIT_S = 15.0
+_LOST = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (a study goes on without it meanwhile)"
+_REFUSED = (
+    "correct tracking.uri or MLFLOW_TRACKING_URI; a server's password goes into MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, and one that is reached by a name wants --allowed-hosts NAME:PORT"
+)
 
 
 def check_ledger(line: str) -> Finding:
@@ -31,44 +36,55 @@ def check_ledger(line: str) -> Finding:
 
 
 def check_tracking(uri: str) -> Finding:
-    """Ask MLflow's server whether it is well; a store without a server is left alone.
+    """Ask MLflow's server, or its database's, what it refuses to strangers; a store in SQLite is left alone.
 
     Args:
         uri: the tracking URI.
     """
     shown = without_secrets(uri)
-    if urlsplit(uri).scheme not in ("http", "https"):
+    if kind_of_store(uri) == "sqlite":
         return Finding("MLflow", HERE, "ok", f"{shown}, without a server")
-    remedy = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (a study goes on without it meanwhile)"
-    return _probed("MLflow", shown, lambda: _ask_health(uri), remedy)
+    from gitdist.study.tracking.store import ask_server, explain, is_outage  # and MLflow, which takes its time
+
+    try:
+        within(_LIMIT_S, lambda: ask_server(uri))
+    except Exception as error:  # of MLflow or a database's driver, which have no common base
+        lost = isinstance(error, OutOfPatience) or is_outage(uri, error)
+        seen = f"{shown} {'does not answer' if lost else 'cannot be used'} ({explain(error)})"
+        return Finding("MLflow", HERE, "problem", seen, _LOST if lost else _REFUSED)
+    return Finding("MLflow", HERE, "ok", f"{shown} answers")
 
 
 def check_tracking_exposure(uri: str) -> list[Finding]:
     """Warn of an MLflow server that is reached over a public network without encryption."""
-    host = urlsplit(uri).hostname
-    if urlsplit(uri).scheme not in ("http", "https") or host is None:
-        return []
     try:
+        host = urlsplit(uri).hostname
+        if kind_of_store(uri) not in ("http", "https") or host is None:
+            return []
         entries = within(_LIMIT_S, lambda: socket.getaddrinfo(host, None))
-    except Exception:  # no such host: told by ``check_tracking``
+    except Exception:  # no such host, or no address: told by ``check_tracking``
         return []
     return check_remote_server(uri, host, [str(entry[4][0]) for entry in entries])
 
 
 def local_port(uri: str) -> int | None:
     """Return the port of an MLflow server that should run on this machine; None for any other."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme not in ("http", "https") or parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            return None
+        return parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except ValueError:  # no address: told by ``check_tracking``
         return None
-    return parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
-def check_store(uri: str, token: str) -> tuple[Finding, Callable[[], None]]:
-    """Write into the store's shared place, list and read it.
+def check_store(uri: str, token: str, results: bool = False) -> tuple[Finding, Callable[[], None]]:
+    """Write into the store's shared place, or into results on an object store, list and read it.
 
     Args:
-        uri: the study's ``store.uri``.
+        uri: the study's ``store.uri``, or its ``--results``.
         token: name of the file that is left there for nodes to see.
+        results: whether it is the latter.
 
     Returns:
         What was found, and the function that deletes the token.
@@ -76,7 +92,7 @@ def check_store(uri: str, token: str) -> tuple[Finding, Callable[[], None]]:
     places: list[Place] = []
 
     def use() -> None:
-        place = Place.of_uri(uri)  # writes and deletes
+        place = Place.of_uri(uri, RESULTS if results else SHARED)  # writes and deletes
         place.write(token, token.encode())
         places.append(place)
         if place.read(token) != token.encode() or token not in place.names(""):
@@ -87,20 +103,9 @@ def check_store(uri: str, token: str) -> tuple[Finding, Callable[[], None]]:
             within(_LIMIT_S, lambda: place.delete(token))  # noqa: B023
 
     shown = without_secrets(uri)
-    remedy = "check store.uri, its credentials (AWS_ACCESS_KEY_ID and the like) and that files may be made there"
-    return _probed("store", shown, use, remedy), clean
-
-
-def _ask_health(uri: str) -> None:
-    parts = urlsplit(uri)
-    netloc = parts.netloc.rpartition("@")[2]
-    address = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}/health"
-    try:
-        with urllib.request.urlopen(address, timeout=_LIMIT_S) as answer:
-            answer.read()
-    except urllib.error.HTTPError as error:
-        if error.code not in (401, 403):  # it is there, and asks who comes
-            raise
+    named = "--results" if results else "store.uri"
+    remedy = f"check {named}, its credentials (AWS_ACCESS_KEY_ID and the like) and that files may be made there"
+    return _probed("results" if results else "store", shown, use, remedy), clean
 
 
 def _probed(check: str, shown: str, probe: Callable[[], Any], remedy: str) -> Finding:
@@ -109,7 +114,5 @@ def _probed(check: str, shown: str, probe: Callable[[], Any], remedy: str) -> Fi
     except GitdistError as error:
         return Finding.of_error(check, HERE, error)
     except Exception as error:  # of sockets, libraries or object stores, which have no common base
-        reason = getattr(error, "reason", None)
-        told = first_line(reason if isinstance(reason, BaseException) else error)
-        return Finding(check, HERE, "problem", f"{shown} does not answer ({told})", remedy)
+        return Finding(check, HERE, "problem", f"{shown} does not answer ({first_line(error)})", remedy)
     return Finding(check, HERE, "ok", f"{shown} answers")

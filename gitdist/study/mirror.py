@@ -35,7 +35,7 @@ from gitdist.store.home import home_of, refuse_credentials, store_home
 from gitdist.store.place import Place, Purpose, Stamp
 from gitdist.store.shared import PATIENCE_S
 
-_PURPOSE = Purpose("the results on", "--results", "correct --results")
+RESULTS = Purpose("the results on", "--results", "correct --results")
 _AT_ONCE = 8  # files that are fetched
 _CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
 _ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
@@ -184,7 +184,7 @@ class Mirror:
 
     @cached_property
     def _place(self) -> Place:
-        return Place.of_uri(self.uri, _PURPOSE, patience_s=PATIENCE_S)
+        return Place.of_uri(self.uri, RESULTS, patience_s=PATIENCE_S)
 
     def _fetch(self, name: str, stamp: Stamp) -> None:
         content = self._place.read(name)

@@ -1,10 +1,14 @@
 """What a study needs beside its results where these are on an object store, which no other process can lock."""
 
 import os
+import re
 
+from gitdist.address import without_secrets
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
 from gitdist.study.mirror import Mirror
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
 
 
 def check_services(spec: StudySpec, results: object) -> None:
@@ -15,7 +19,7 @@ def check_services(spec: StudySpec, results: object) -> None:
         results: a directory, of which nothing is asked, or a ``Mirror``.
 
     Raises:
-        SpecError: the ledger or the MLflow store is a file, or no MLflow store is named.
+        SpecError: the ledger is a file, or MLflow is no server.
     """
     if not isinstance(results, Mirror):
         return
@@ -28,19 +32,26 @@ def check_services(spec: StudySpec, results: object) -> None:
 
 
 def check_tracking(configured: str | None, results: Mirror) -> None:
-    """Refuse an MLflow store that is a file, which would lie in a copy of the results.
+    """Refuse an MLflow store without a server: its file, or the artefacts of its database, would lie in a copy.
 
     Args:
         configured: the study's ``tracking.uri``; None = ``$MLFLOW_TRACKING_URI`` counts.
         results: where the study's results are.
 
     Raises:
-        SpecError: it is a file, or none is named.
+        SpecError: it is no server of MLflow's, or none is named.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri or uri.rpartition("://")[0].partition("+")[0] in ("", "file", "sqlite"):
-        told = f"tracking.uri is '{uri}', a file" if uri else "neither tracking.uri nor MLFLOW_TRACKING_URI is set"
+    if not uri or kind_of_store(uri) not in ("http", "https"):
+        name = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
+        told = f"{name} is '{without_secrets(uri)}'" if uri else f"neither tracking.uri nor {name} is set"
         raise SpecError(
             f"MLflow must be a server with results on an object store ({results}), but {told}; set tracking.uri: "
             "http://host:port"
         )
+
+
+def kind_of_store(uri: str) -> str:
+    """Return the kind of an MLflow store: the scheme without its driver, such as ``postgresql``; empty for a path."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else ""

@@ -31,7 +31,7 @@ def test_a_machine_that_will_do(tmp_path):
 
 
 def test_problems_are_a_table_with_remedies_and_exit_code_2(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "80")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -39,15 +39,31 @@ def test_problems_are_a_table_with_remedies_and_exit_code_2(tmp_path, monkeypatc
     line = f"ledger=postgresql://ann@127.0.0.1:{port}/a"
     done = gitdist("doctor", QUICKSTART, "--results", tmp_path, *address, "--set", line)
     assert done.returncode == 2 and not done.stderr, done.stderr
-    for words in ("check", "remedy", "problem", "PGPASSWORD", "ray start"):
-        assert words in done.stdout
+    lines = done.stdout.splitlines()
+    column = lines[0].index("seen")
+    assert column <= 40 and max(map(len, lines)) <= 80  # in the smallest of terminals
+    told = " ".join(line[column:].strip() for line in lines)
+    assert "problem" in done.stdout and "PGPASSWORD" in told and "-> start one with `ray start --head`" in told
+
+
+def test_results_on_an_object_store_are_examined_there(object_store):
+    plain = gitdist("doctor", QUICKSTART, "--results", object_store.uri, "--json")
+    found = findings(plain)
+    assert found["results"]["state"] == "ok" and found["results"]["seen"] == f"{object_store.uri} answers"
+    assert "disk" not in found and "ledger must be a PostgreSQL server" in found["services"]["seen"]
+    assert plain.returncode == 2 and object_store.names() == []  # nothing is left
+    object_store.stop()
+    found = findings(gitdist("doctor", "--results", object_store.uri, "--json"))
+    assert found["results"]["state"] == "problem" and object_store.uri in found["results"]["seen"]
+    refused = gitdist("doctor", "--results", "s3://key:hunter2@bucket/results")
+    assert_refused(refused, "--results must hold no credentials")
 
 
 def examined(study: Path | None, results: Path) -> tuple[int, str]:
     """Run the command in this process; return the exit code and what was printed."""
     shown = io.StringIO()
     try:
-        show_findings(study, results, Console(file=shown, width=200), HowToExamine(as_json=False))
+        show_findings(study, str(results), Console(file=shown, width=200), HowToExamine(as_json=False))
     except typer.Exit as ended:
         return ended.exit_code, shown.getvalue()
     return 0, shown.getvalue()

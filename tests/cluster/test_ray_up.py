@@ -33,11 +33,11 @@ def on_spot(node_config: Config) -> bool:
     )
 
 
-def complaints(config: Config) -> list[str]:
-    """What breaks the rules that Ray itself does not have."""
+def rules(config: Config) -> dict[str, bool]:
+    """Whether each of the rules that Ray itself does not have holds."""
     options, starts = config["docker"]["run_options"], config["head_start_ray_commands"]
     head, workers = config["available_node_types"]["head"], config["available_node_types"]["gpu-spot"]
-    rules = {
+    return {
         "token authentication": "--env RAY_AUTH_MODE=token" in options,
         "the token is the user's file": "--env RAY_AUTH_TOKEN_PATH=/home/gitdist/secrets/auth_token" in options
         and not any("RAY_AUTH_TOKEN=" in one for one in options)
@@ -52,7 +52,11 @@ def complaints(config: Config) -> list[str]:
         "few privileges": "--cap-drop ALL" in options and "--security-opt no-new-privileges" in options,
         "shared results": any(one.endswith(":/results") for one in options),
     }
-    return [rule for rule, holds in rules.items() if not holds]
+
+
+def complaints(config: Config) -> list[str]:
+    """What breaks the rules."""
+    return [rule for rule, holds in rules(config).items() if not holds]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -82,6 +86,9 @@ BREAKS: dict[str, Callable[[Config], object]] = {
     "dashboard on loopback": lambda c: c["head_start_ray_commands"].append("ray start --dashboard-host=0.0.0.0"),
     "no public addresses": lambda c: c["provider"].pop("use_internal_ips"),
     "no trial on the head": lambda c: c["available_node_types"]["head"].update(resources={"CPU": 2}),
+    "head on demand": lambda c: c["available_node_types"]["head"]["node_config"].update(
+        InstanceMarketOptions={"MarketType": "spot"}, scheduling={"provisioningModel": "SPOT"}
+    ),
     "workers on spot": lambda c: [
         c["available_node_types"]["gpu-spot"]["node_config"].pop(key, None)
         for key in ("InstanceMarketOptions", "scheduling")
@@ -89,7 +96,12 @@ BREAKS: dict[str, Callable[[Config], object]] = {
     "nothing idle but the head": lambda c: c["available_node_types"]["gpu-spot"].update(min_workers=1),
     "a pinned image": lambda c: c["docker"].update(image="registry/gitdist:latest"),
     "few privileges": lambda c: c["docker"]["run_options"].remove("--cap-drop ALL"),
+    "shared results": lambda c: c["docker"]["run_options"].remove("--volume /mnt/gitdist/results:/results"),
 }
+
+
+def test_each_rule_is_broken_once() -> None:
+    assert set(BREAKS) == set(rules(document("aws.yaml")))
 
 
 @pytest.mark.parametrize("rule", BREAKS)

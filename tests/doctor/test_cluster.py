@@ -6,6 +6,7 @@ offers a GPU that is not there.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import gitdist
+from gitdist.doctor.bare import asks_for_token
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -50,6 +52,11 @@ def doctor(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comp
         timeout=120,
         check=False,
     )
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -149,9 +156,39 @@ def test_the_shared_store_is_tried_from_every_node(examined, place):
     assert not list((place / "disk" / "shared").iterdir())
 
 
+def test_results_on_an_object_store_are_tried_from_every_node(cluster, examined, place):
+    uri = f"file://{place}/disk/results"
+    done = doctor("--address", cluster.address, "--results", uri, "--json", cwd=place)
+    elsewhere = Examined(done.returncode, json.loads(done.stdout)["findings"], examined.nodes)
+    assert elsewhere.at("results")["state"] == elsewhere.at("results", HEAD)["state"] == "ok"
+    found = elsewhere.at("results", OTHER)
+    assert found["state"] == "problem" and uri in found["seen"] and "--results" in found["remedy"]
+    assert not [found for found in elsewhere.findings if found["check"] in ("sharing", "disk")]
+
+
 def test_a_cluster_without_tokens_listens_on_every_address(examined):
     found = examined.at("authentication")
     assert found["state"] == "problem" and "every address" in found["seen"] and "RAY_AUTH_MODE" in found["remedy"]
+
+
+def test_what_a_cluster_enforces_is_asked_of_it_whatever_the_mode_is_here(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert not asks_for_token(cluster.address)
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        port, of_clients = one.getsockname()[1], other.getsockname()[1]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"]
+    start += [f"--port={port}", f"--ray-client-server-port={of_clients}", "--include-dashboard=false"]
+    with open(tmp_path / "head.log", "w") as log:
+        head = subprocess.Popen(start, stdout=log, stderr=log)
+    try:
+        until(lambda: listens(port), pause_s=0.2)
+        assert asks_for_token(f"127.0.0.1:{port}")
+    finally:
+        head.terminate()
+        head.wait(30)
 
 
 def test_problems_end_with_exit_code_2(examined):

@@ -13,7 +13,7 @@ from gitdist.doctor.exposure import (
 )
 from gitdist.doctor.finding import Finding, as_json, has_problem
 from gitdist.doctor.hardware import check_asked_cards, check_cards, check_clock, check_memory, skew
-from gitdist.doctor.results import FREE_BYTES, check_directory, check_files_on_network, check_sharing
+from gitdist.doctor.results import FREE_BYTES, check_directory, check_sharing, check_sqlite
 from gitdist.doctor.room import check_room
 from gitdist.doctor.study_file import check_secrets
 from gitdist.doctor.versions import check_own_versions, compare_versions
@@ -57,9 +57,9 @@ def test_a_package_that_is_missing_here_is_a_problem():
 
 @pytest.mark.parametrize(
     ("offered", "cards", "state"),
-    [(0.0, [], "ok"), (2.0, ["H100", "H100"], "ok"), (1.0, [], "problem"), (1.0, ["H100", "H100"], "warning")],
+    [(0.0, [], "ok"), (2.0, ["H100", "H100"], "ok"), (1.0, [], "problem"), (1.0, ["H100", "H100"], "ok")],
 )
-def test_the_cards_offered_to_ray_are_those_that_torch_sees(offered, cards, state):
+def test_torch_sees_the_cards_offered_to_ray(offered, cards, state):
     assert check_cards("b", machine(cards=cards), offered).state == state
 
 
@@ -161,9 +161,10 @@ def test_little_free_space_is_a_warning():
 
 
 def test_sqlite_on_a_network_disk_is_a_warning():
-    assert check_files_on_network(RESULTS, directory(disk="nfs4"), "sqlite")[0].state == "warning"
-    assert check_files_on_network(RESULTS, directory(disk="nfs4"), "journal") == []
-    assert check_files_on_network(RESULTS, directory(), "sqlite") == []
+    for check, remedy in (("ledger", "journal"), ("MLflow", "tracking.uri")):
+        (found,) = check_sqlite(check, RESULTS, "nfs4")
+        assert (found.check, found.state) == (check, "warning") and remedy in found.remedy
+        assert check_sqlite(check, RESULTS, "ext4") == check_sqlite(check, RESULTS, None) == []
 
 
 @pytest.mark.parametrize(
@@ -199,15 +200,22 @@ def test_a_server_reached_in_the_open_is_a_warning():
 
 @pytest.mark.parametrize("mode", [None, "disabled", "Disabled"])
 def test_a_cluster_without_tokens_may_be_on_loopback_only(mode):
-    assert check_authentication(mode, ["127.0.0.1", "127.0.0.1"]).state == "ok"
-    found = check_authentication(mode, ["10.0.0.5", "10.0.0.6"])
+    assert check_authentication(False, mode, ["127.0.0.1", "127.0.0.1"]).state == "ok"
+    found = check_authentication(False, mode, ["10.0.0.5", "10.0.0.6"])
     assert found.state == "problem" and "10.0.0.5" in found.seen and "RAY_AUTH_MODE=token" in found.remedy
-    bound = check_authentication(mode, ["127.0.0.1", "::"])  # a head that was told to be on loopback
+    bound = check_authentication(False, mode, ["127.0.0.1", "::"])  # a head that was told to be on loopback
     assert bound.state == "problem" and "every address" in bound.seen
 
 
-def test_a_cluster_with_tokens_may_be_anywhere():
-    assert check_authentication("token", ["8.8.8.8"]).state == "ok"
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5"])
+def test_a_token_of_this_process_alone_guards_nothing(address):
+    found = check_authentication(False, "token", [address])
+    assert found.state == "problem" and found.seen.startswith("off") and "RAY_AUTH_MODE=token here" in found.seen
+
+
+@pytest.mark.parametrize("mode", ["token", None])
+def test_a_cluster_that_asks_for_a_token_may_be_anywhere(mode):
+    assert check_authentication(True, mode, ["8.8.8.8"]).state == "ok"
 
 
 @pytest.mark.parametrize(

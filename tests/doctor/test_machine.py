@@ -6,13 +6,14 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
 
 import gitdist
 from gitdist.doctor import machine
-from gitdist.doctor.machine import describe, examine_directory, remove_token, sees_token
+from gitdist.doctor.machine import Examiner, describe, examine_directory, remove_token, sees_token, type_of_disk
 from gitdist.doctor.patience import OutOfPatience, any_left, within
 
 
@@ -40,6 +41,13 @@ def test_a_torch_that_fails_or_hangs_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(machine, "_ASK_TORCH", "import time; time.sleep(60)")
     monkeypatch.setattr(machine, "_TORCH_S", 0.5)
     assert "0.5 s" in describe({}).torch_trouble
+
+
+def test_cards_hidden_from_this_process_are_hidden_from_its_study_and_a_worker_tells_its_nodes(monkeypatch):
+    asked = "import json, os; print(json.dumps({'cards': os.environ.get('CUDA_VISIBLE_DEVICES', 'all').split(',')}))"
+    monkeypatch.setattr(machine, "_ASK_TORCH", asked)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert describe({}).cards == ["3"] and Examiner().describe({})["cards"] == ["all"]
 
 
 def test_who_reads_a_file_depends_on_the_directories_above_it_too(tmp_path):
@@ -92,9 +100,9 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path, place, monkeypatch
 
 
 def test_the_disk_of_a_directory_is_that_of_the_deepest_mount():
-    assert machine._type_of_disk(machine.Path("/proc/self")) == "proc"
+    assert type_of_disk(Path("/proc/self")) == "proc"
     named = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", "/dev/shm"], capture_output=True, text=True, check=True)
-    assert machine._type_of_disk(machine.Path("/dev/shm")) == named.stdout.split()[-1]
+    assert type_of_disk(Path("/dev/shm")) == named.stdout.split()[-1]
 
 
 def test_a_probe_that_hangs_is_left_to_itself():

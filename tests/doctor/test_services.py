@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from gitdist.doctor import services
+from gitdist.doctor import results, services
+from gitdist.doctor.examination import _examine_tracking
+from gitdist.doctor.machine import type_of_disk
 from gitdist.doctor.services import check_ledger, check_store, check_tracking, check_tracking_exposure, local_port
 
 
@@ -54,9 +56,34 @@ def test_an_mlflow_server_that_is_not_there():
     assert "tracking.uri" in found.remedy
 
 
+def test_an_mlflow_database_is_connected_to_and_nothing_is_made(database, postgresql):
+    psycopg = pytest.importorskip("psycopg")
+    assert check_tracking(database.replace("postgresql:", "postgresql+psycopg:", 1)).state == "ok"
+    with psycopg.connect(database) as connection:
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert tables == (0,)
+    found = check_tracking("postgresql+psycopg://ann:hunter2@127.0.0.1:1/none")
+    assert found.state == "problem" and "127.0.0.1:1/none" in found.seen and "hunter2" not in found.seen
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:50o0", "http://[localhost", "htp://localhost", "ann@host:5000"])
+def test_what_is_no_address_of_mlflow_is_one_line(uri):
+    found = check_tracking(uri)
+    assert (local_port(uri), check_tracking_exposure(uri)) == (None, [])
+    assert found.state == "problem" and found.seen.startswith(uri) and "\n" not in found.seen
+
+
 def test_a_store_without_a_server_is_left_alone(tmp_path):
     assert check_tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
     assert check_tracking_exposure(f"sqlite:///{tmp_path}/mlflow.db") == [] and not list(tmp_path.iterdir())
+
+
+def test_mlflow_in_sqlite_on_a_network_disk_is_a_warning(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert [found.state for found in _examine_tracking(uri)] == ["ok"]
+    monkeypatch.setattr(results, "_NETWORK_DISKS", (type_of_disk(tmp_path),))
+    found = list(_examine_tracking(uri))[-1]
+    assert (found.check, found.state) == ("MLflow", "warning") and f"{tmp_path}: " in found.seen
 
 
 def test_an_exposed_server_is_told_by_its_address():
@@ -74,6 +101,13 @@ def test_a_shared_store_is_written_and_left_as_it_was(tmp_path):
     assert found.state == "ok" and (tmp_path / "doctor.1").exists()
     clean()
     assert not list(tmp_path.iterdir())
+
+
+def test_results_on_an_object_store_are_named_so():
+    found, clean = check_store("nothing://bucket/results", "doctor.1", results=True)
+    clean()
+    assert (found.check, found.state) == ("results", "problem")
+    assert "--results" in found.seen + found.remedy and "store.uri" not in found.seen + found.remedy
 
 
 @pytest.mark.parametrize("uri", ["/proc/store", "nothing://bucket/store"])

@@ -11,15 +11,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from gitdist.disk import locked
 
-SQLITE = "sqlite:///"
 _LEFTOVERS = ("", "-journal", "-wal", "-shm")
-
-
-def database_file(uri: str) -> Path | None:
-    """Return the file of an MLflow store in SQLite; None for any other store."""
-    if not uri.startswith(SQLITE) or uri.removeprefix(SQLITE) in ("", ":memory:"):
-        return None
-    return Path(uri.removeprefix(SQLITE).partition("?")[0])
 
 
 def ensure_database(place: Path, artefacts: Path) -> None:
@@ -46,7 +38,7 @@ def _make(place: Path, artefacts: Path) -> None:
     draft = place.with_name(f".{place.name}.new")
     for suffix in _LEFTOVERS:
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    store: Any = SqlAlchemyStore(f"{SQLITE}{draft}", str(artefacts))  # type: ignore[no-untyped-call]
+    store: Any = SqlAlchemyStore(f"sqlite:///{draft}", str(artefacts))  # type: ignore[no-untyped-call]
     store.engine.dispose()
     with open(draft, "rb") as file:
         os.fsync(file.fileno())

@@ -1,18 +1,21 @@
 """Which MLflow store a study writes to."""
 
 import os
+from pathlib import Path
 
 from gitdist.address import check_address
 from gitdist.errors import SpecError
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import check_tracking
 
+_SQLITE = "sqlite:///"
+
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
 
     Raises:
-        SpecError: it is no address, or a file where the results are on an object store.
+        SpecError: it is no address, or no server of MLflow's where the results are on an object store.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
     try:
@@ -22,3 +25,10 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     if paths.mirror is not None:
         check_tracking(configured, paths.mirror)
     return uri
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an MLflow store in SQLite; None for any other store."""
+    if not uri.startswith(_SQLITE) or uri.removeprefix(_SQLITE) in ("", ":memory:"):
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0])

@@ -17,7 +17,9 @@ from sqlalchemy.pool import NullPool
 from gitdist.address import without_secrets
 from gitdist.errors import StudyError, first_line
 from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.database import database_file, ensure_database
+from gitdist.study.services import kind_of_store
+from gitdist.study.tracking.database import ensure_database
+from gitdist.study.tracking.place import database_file
 
 # MLflow's own patience with a server that does not answer is minutes a call
 _SWITCHES = {
@@ -25,7 +27,7 @@ _SWITCHES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_SERVERS = ("postgresql", "mysql", "mssql")
+_SERVERS = ("postgresql", "mysql", "mssql")  # of databases
 
 
 def open_experiment(paths: StudyPaths, uri: str) -> tuple[MlflowClient, str]:
@@ -33,25 +35,39 @@ def open_experiment(paths: StudyPaths, uri: str) -> tuple[MlflowClient, str]:
 
     Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
     """
-    for name, value in _SWITCHES.items():
-        os.environ.setdefault(name, value)
-    for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said by whoever calls
-    file = database_file(uri)
+    _settle_mlflow()
+    file, on_server = database_file(uri), kind_of_store(uri) in _SERVERS
     if file is not None:
         ensure_database(file, paths.artefacts.resolve())
-    elif urlsplit(uri).scheme.partition("+")[0] in _SERVERS:
-        create_engine(uri, poolclass=NullPool).connect().close()  # MLflow's own first try repeats for minutes
-    client = MlflowClient(tracking_uri=uri)
-    experiment = _find_experiment(client, paths, own_place=file is not None)
-    if file is not None:
+    elif on_server:
+        _connect(uri)
+    client, own_place = MlflowClient(tracking_uri=uri), file is not None or on_server
+    experiment = _find_experiment(client, paths, own_place)
+    if own_place:
         _probe(experiment.artifact_location)
     return client, str(experiment.experiment_id)
 
 
+def ask_server(uri: str) -> None:
+    """Ask a store for what it tells its users alone; nothing is created there.
+
+    A database is only connected to: MLflow would make its tables.
+
+    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    """
+    _settle_mlflow()
+    if kind_of_store(uri) in _SERVERS:
+        _connect(uri)
+    else:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+
+
 def is_outage(uri: str, error: BaseException) -> bool:
     """Tell whether ``error`` is a server's that does not answer now but may later, not a mistake in ``uri``."""
-    if not uri.startswith(("http://", "https://")) or not urlsplit(uri).hostname:
+    try:
+        if kind_of_store(uri) not in ("http", "https") or not urlsplit(uri).hostname:
+            return False
+    except ValueError:  # it is no address at all
         return False
     # requests' own errors are OSErrors; those of a malformed address are ValueErrors too
     return any(isinstance(cause, OSError) and not isinstance(cause, ValueError) for cause in _causes(error))
@@ -70,6 +86,18 @@ def unusable(uri: str, error: BaseException) -> StudyError:
         f"the MLflow store {without_secrets(uri)} cannot be used ({explain(error)}); name another by tracking.uri or "
         "MLFLOW_TRACKING_URI"
     )
+
+
+def _settle_mlflow() -> None:
+    for name, value in _SWITCHES.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said by whoever calls
+
+
+def _connect(uri: str) -> None:
+    """Connect to a database and leave again; MLflow's own first try repeats for minutes."""
+    create_engine(uri, poolclass=NullPool).connect().close()
 
 
 def _find_experiment(client: MlflowClient, paths: StudyPaths, own_place: bool) -> Experiment:

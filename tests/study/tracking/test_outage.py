@@ -166,9 +166,11 @@ class _Answering(BaseHTTPRequestHandler):
     status, body = 200, b"<html>not MLflow</html>"
 
     def do_GET(self) -> None:
-        self.send_response(self.status)
+        self.send_response(200 if self.path == "/health" else self.status)
         self.end_headers()
         self.wfile.write(self.body)
+
+    do_POST = do_GET
 
     def log_message(self, *arguments) -> None:
         """Print nothing."""
@@ -176,7 +178,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering():
-    """Return a function that starts a server which answers with one status, and returns its URI."""
+    """Return a function that starts a server which is healthy and answers with one status, and returns its URI."""
     servers = []
 
     def start(status: int) -> str:
@@ -208,6 +210,14 @@ def test_a_server_that_is_no_store_of_ours_is_refused(open_tracker, answering, s
         open_tracker(uri=uri)
     assert uri.replace("secret", "***") in str(caught.value) and "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404])
+def test_the_doctor_finds_a_server_that_refuses_us(answering, status):
+    uri = answering(status)
+    found = check_tracking(uri)
+    assert found.state == "problem" and "cannot be used" in found.seen and "secret" not in found.seen
+    assert "MLFLOW_TRACKING_USERNAME" in found.remedy and "--allowed-hosts" in found.remedy
 
 
 def test_the_doctor_finds_the_server_well(story):

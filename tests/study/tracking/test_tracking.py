@@ -418,6 +418,7 @@ def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
         "sqlite:////proc/nowhere/mlflow.db",
         "htp://host",
         "http://",
+        "http://[localhost",
         "file:///srv/runs",
         "postgresql://me:secret@127.0.0.1:1/none",
     ],
@@ -427,6 +428,15 @@ def test_a_store_that_cannot_be_used_is_named_in_one_line(open_tracker, uri):
         open_tracker(uri=uri)
     assert uri.replace("secret", "***") in str(caught.value) and "\n" not in str(caught.value)
     assert "tracking.uri" in str(caught.value)
+
+
+def test_a_database_on_a_server_has_its_files_with_the_results(open_tracker, paths, database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = database.replace("postgresql:", "postgresql+psycopg:", 1)
+    open_tracker(uri=uri).close()
+    experiment = MlflowClient(uri).get_experiment_by_name(paths.name)
+    assert experiment.artifact_location == (paths.artefacts / paths.name).as_uri()
+    assert not (tmp_path / "mlruns").exists()
 
 
 def test_a_file_that_is_no_database(open_tracker, paths):

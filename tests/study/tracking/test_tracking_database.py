@@ -3,7 +3,8 @@ import sqlite3
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gitdist.study.tracking.database import database_file, ensure_database
+from gitdist.study.tracking.database import ensure_database
+from gitdist.study.tracking.place import database_file
 from tests.processes import forkserver
 from tests.waiting import until
 
