@@ -46,6 +46,7 @@ class RouterStats:
         kept: blocks in the window.
         capacity: of the window, in blocks.
         outstanding: blocks that each server has yet to make.
+        alive: servers whose process was there at the last look.
     """
 
     pid: int
@@ -59,6 +60,7 @@ class RouterStats:
     kept: int
     capacity: int
     outstanding: tuple[int, ...]
+    alive: int
 
 
 class _Task(NamedTuple):
@@ -166,6 +168,7 @@ class Router:
             kept=len(self._window),
             capacity=self._window.capacity,
             outstanding=tuple(self._outstanding),
+            alive=len(self._servers) - len(self._absent),
         )
 
     def _found(self, key: BlockKey) -> "Found[ObjectRef[Any]]":
