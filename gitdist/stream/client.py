@@ -33,20 +33,21 @@ class RayBlocks:
     A block leaves this object with the ``get`` that returns it.
     """
 
-    def __init__(self, router: Any, patience_s: float = 300.0) -> None:
+    def __init__(self, router: Any, patience_s: float = 300.0, *, autoscaling: bool = False) -> None:
         """Connect to a stream.
 
         Args:
             router: name or handle of the stream's router.
-            patience_s: time without an answer or without any block, with nodes or actors missing, after which the
+            patience_s: time without an answer, without any block but lost ones, or without a server, after which the
                 stream has failed.
+            autoscaling: the cluster adds nodes by itself: a server that has no room is waited for as long as it takes.
 
         Raises:
             StreamError: there is no such router.
         """
         self._closed = threading.Event()
         connection = Connection(router, patience_s, self._closed)
-        self._fetcher = Fetcher(connection)
+        self._fetcher = Fetcher(connection, autoscaling)
         self.layout = self._fetcher.layout
         self._changed = threading.Condition()
         self._requested: dict[BlockKey, None] = {}

@@ -60,16 +60,20 @@ class Patience:
 
     def __init__(self, limit_s: float, closed: threading.Event) -> None:
         """Begin without trouble; ``closed`` ends every pause."""
-        self._limit_s, self._closed = limit_s, closed
+        self.limit_s, self._closed = limit_s, closed
         self._since: float | None = None
 
     def endure(self, error: RayError, pause_s: float = _PAUSE_S) -> None:
         """Pause, or raise StreamError where the trouble has lasted too long."""
+        if self.ends():
+            raise stream_error(f"deliver within {self.limit_s:g} s", error) from error
+        self._closed.wait(pause_s)
+
+    def ends(self) -> bool:
+        """Note that there is trouble, and tell whether it has lasted too long."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        if now - self._since > self._limit_s:
-            raise stream_error(f"deliver within {self._limit_s:g} s", error) from error
-        self._closed.wait(pause_s)
+        return now - self._since > self.limit_s
 
     def renew(self) -> None:
         """Forget the trouble."""

@@ -4,6 +4,7 @@ A call costs some hundred times what a block in it costs. So with what is reques
 use as far as they exist already; a trial behind others calls the router once in many blocks. A reference that was lost
 with its owner or its node is reported to the router and asked for again, and so is one to a making that had failed
 before it was asked for; an exception in the making of a block is the answer to everyone who asked before it came.
+Blocks that are slow to come are waited for, but not where no server is left: trials that wait may hold its room.
 """
 
 import time
@@ -30,14 +31,19 @@ _RENEW_S = 5.0  # without a block, the router is asked whether another server ma
 class Fetcher:
     """The prefetch thread's knowledge of references; for one thread."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, autoscaling: bool) -> None:
         """Ask the router for the stream's name and the layout of its blocks.
+
+        Args:
+            connection: to the router.
+            autoscaling: where no server is left, one is waited for as long as it takes.
 
         Raises:
             StreamError: it does not answer.
         """
-        self._connection = connection
+        self._connection, self._autoscaling = connection, autoscaling
         self._delivery = connection.patience()  # not that of calls: a router may answer while blocks get lost
+        self._desertion = connection.patience()
         self._found: dict[BlockKey, Found[ObjectRef[Any]]] = {}  # of blocks that are yet to arrive
         self._known_to: dict[Lane, int] = {}  # of each lane in use, the first block never heard of
         self._news_at = time.monotonic()
@@ -45,7 +51,11 @@ class Fetcher:
         self.stream, self.layout = stats.stream, stats.layout
 
     def fetch(self, keys: Sequence[BlockKey], positions: Mapping[Lane, int]) -> dict[BlockKey, Block | StreamError]:
-        """Return the blocks that arrived in one round, or failed: of ``keys``, and some beyond ``positions``."""
+        """Return the blocks that arrived in one round, or failed: of ``keys``, and some beyond ``positions``.
+
+        Raises:
+            StreamError: the router is gone, blocks get lost for too long, or there has been no server for too long.
+        """
         unknown = [key for key in keys if key not in self._found]
         if unknown:
             self._ask(unknown, positions)
@@ -60,11 +70,23 @@ class Fetcher:
         now = time.monotonic()
         if outcomes:
             self._delivery.renew()
+            self._desertion.renew()
             self._news_at = now
         elif now - self._news_at > _RENEW_S:
             self._forget_references()
+            self._look_for_servers()
             self._news_at = now
         return outcomes
+
+    def _look_for_servers(self) -> None:
+        stats: RouterStats = self._connection.call("stats")
+        if stats.alive:
+            self._desertion.renew()
+        elif self._desertion.ends() and not self._autoscaling:
+            raise StreamError(
+                "blocks are made by the stream's servers, but none is left, and the nodes have had no room for one for "
+                f"{self._desertion.limit_s:g} s; run the same command again, which places servers before trials"
+            )
 
     def _ask(self, keys: list[BlockKey], positions: Mapping[Lane, int]) -> None:
         positions = dict(positions)  # the trial's thread goes on

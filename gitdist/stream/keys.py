@@ -1,7 +1,8 @@
-"""The values that travel through a stream: a block's name, the block, and the layout that all blocks share."""
+"""The values that travel through a stream: a block's name, the block, and what all blocks share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,21 @@ class Layout:
     def ballast_bytes(self) -> int:
         """The bytes a block lacks to be sent through shared memory."""
         return max(0, SHARED_FROM_BYTES - self.block_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What the servers of a stream make, each the same.
+
+    Attributes:
+        layout: block size and image shape.
+        draws: everything that determines the draws; see ``kept.draw_spec``.
+        block_key: the name of the folder of all blocks that are equal to theirs.
+    """
+
+    layout: Layout
+    draws: Mapping[str, Any]
+    block_key: str
 
 
 class Span(NamedTuple):

@@ -21,12 +21,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from gitdist.errors import StreamError
 from gitdist.spec import Share
 from gitdist.stream.connection import stream_error
-from gitdist.stream.keys import Layout
+from gitdist.stream.keys import Layout, Product
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.names import router_name, server_name
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.routing import safe_window
-from gitdist.stream.server import GeneratorServer, ServerConfig, ServerStats
+from gitdist.stream.server import BESIDE, GeneratorServer, ServerConfig, ServerStats
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
 _LOOK_S, _TELL_S = 5.0, 60.0  # while there is no room
@@ -50,17 +50,16 @@ class StreamHandle:
         router: Any,
         servers: list[Any],
         places: PlacementGroup,
-        server: ServerStats,
+        product: Product,
         note: str,
     ) -> None:
-        """Hold the actors of a stream that is up; ``server`` is what each server says of itself."""
+        """Hold the actors of a stream that is up; ``product`` is what each server makes."""
         self.router_name, self.note = router_name, note
-        self.layout: Layout = server.layout
-        self.draws: Mapping[str, Any] = server.draws
-        self.block_key: str = server.block_key
+        self.layout: Layout = product.layout
+        self.draws: Mapping[str, Any] = product.draws
+        self.block_key: str = product.block_key
         self._router = router
         self._servers, self._places = servers, places
-        self._asked: list[Any] = []  # answers of the servers that are to come
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +82,11 @@ class StreamHandle:
             uint8 ``[N, C, H, W]``, read-only.
 
         Raises:
-            StreamError: the server failed.
+            StreamError: the server failed, or is where it would make other draws than those of the stream.
         """
         server = self._servers[index % len(self._servers)]
         try:
-            drawn: NDArray[np.uint8] = ray.get(server.transform.remote(images, clean, name, index))
+            drawn: NDArray[np.uint8] = ray.get(server.transform.remote(images, clean, name, index, self.block_key))
         except RayError as error:
             raise stream_error(f"transform {len(images)} images", error) from error
         return drawn
@@ -101,20 +100,6 @@ class StreamHandle:
         servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers], timeout=timeout_s)
         router: RouterStats = ray.get(self._router.stats.remote(), timeout=timeout_s)
         return router, servers
-
-    def recent_stats(self) -> list[ServerStats] | None:
-        """Return what each server had done not long ago, without waiting; None where they have not answered yet.
-
-        Each call asks for what the next one returns.
-
-        Raises:
-            RayError: a server is gone.
-        """
-        asked = self._asked
-        if asked and len(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) < len(asked):
-            return None
-        self._asked = [server.stats.remote() for server in self._servers]
-        return ray.get(asked) if asked else None
 
     def lookout(self) -> Lookout:
         """Return a new observer of this stream."""
@@ -158,17 +143,17 @@ def launch_stream(
         _await_room(places, on_wait)
         for index, name in enumerate(names):
             servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(places, index)))
-        stats: list[ServerStats] = ray.get([server.stats.remote() for server in servers], timeout=start_limit_s)
-        _check_alike(stats)
+        products: list[Product] = ray.get([server.product.remote() for server in servers], timeout=start_limit_s)
+        _check_alike(products)
         window_bytes, note = _window(config.stream.window_mb, servers)
-        router = _start_router(router_name(study), names, stats[0].layout, window_bytes)
+        router = _start_router(router_name(study), names, products[0], window_bytes)
     except BaseException as error:
         _end(servers)
         remove_placement_group(places)
         if isinstance(error, RayError | ValueError):
             raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
         raise
-    return StreamHandle(router_name(study), router, servers, places, stats[0], note)
+    return StreamHandle(router_name(study), router, servers, places, products[0], note)
 
 
 def _bundle(share: Share) -> dict[str, float]:
@@ -185,21 +170,22 @@ def _await_room(places: PlacementGroup, on_wait: Callable[[float], None] | None)
 
 
 def _start_server(name: str, config: ServerConfig, share: Share, place: PlacementGroupSchedulingStrategy) -> Any:
-    actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(GeneratorServer)
+    groups: dict[str, Any] = {"concurrency_groups": {BESIDE: 1}}  # which ``options`` does not take
+    actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **groups)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
     return actor.options(name=name, scheduling_strategy=place, **options).remote(config, share, name)
 
 
-def _start_router(name: str, servers: list[str], layout: Layout, window_bytes: int) -> Any:
+def _start_router(name: str, servers: list[str], product: Product, window_bytes: int) -> Any:
     """Start the router where the driver is: the blocks that it knows of are lost with its node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(num_cpus=0)(Router).options(name=name, scheduling_strategy=here, **_RESTARTING)
-    return actor.remote(servers, layout, window_bytes)
+    return actor.remote(servers, product, window_bytes)
 
 
-def _check_alike(stats: list[ServerStats]) -> None:
+def _check_alike(products: list[Product]) -> None:
     """Refuse servers whose blocks would differ: which server answers must not matter."""
-    kinds = sorted({server.draws["compute"] for server in stats})
+    kinds = sorted({product.draws["compute"] for product in products})
     if len(kinds) > 1:
         raise StreamError(
             f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "

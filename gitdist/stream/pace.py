@@ -36,10 +36,10 @@ class Pace:
 
 
 def pace_of(before: ServerStats | None, now: ServerStats) -> Pace:
-    """Return a server's pace between two answers, by its own clock: they may have waited behind blocks.
+    """Return a server's pace between two answers, by its own clock: they may have been long under way.
 
     Args:
-        before: the earlier answer; None, or that of a process that has been replaced: since the server began.
+        before: the earlier answer; None, or that of another process: since the server began.
         now: the later one.
     """
     images, generating_s, elapsed_s = now.done.images, now.done.generating_s, now.up_s

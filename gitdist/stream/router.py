@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import ray
 from ray import ObjectRef
 
-from gitdist.stream.keys import BlockKey, Layout, Span
+from gitdist.stream.keys import BlockKey, Layout, Product, Span
 from gitdist.stream.metrics import RouterMetrics
 from gitdist.stream.names import parse_server
 from gitdist.stream.routing import Found, Prepared, Window, blocks_within, choose_server, num_to_prepare
@@ -46,6 +46,7 @@ class RouterStats:
         kept: blocks in the window.
         capacity: of the window, in blocks.
         outstanding: blocks that each server has yet to make.
+        alive: servers whose process was there at the last look.
     """
 
     pid: int
@@ -59,6 +60,7 @@ class RouterStats:
     kept: int
     capacity: int
     outstanding: tuple[int, ...]
+    alive: int
 
 
 class _Task(NamedTuple):
@@ -69,19 +71,19 @@ class _Task(NamedTuple):
 class Router:
     """Hands out the references of blocks and has each block made once, whoever asks; run as a Ray actor."""
 
-    def __init__(self, servers: Sequence[str], layout: Layout, window_bytes: int) -> None:
+    def __init__(self, servers: Sequence[str], product: Product, window_bytes: int) -> None:
         """Route to the given server actors.
 
         Args:
             servers: names of the GeneratorServer actors; handles would not outlive a restart of the router.
-            layout: block size and image shape.
+            product: what all of them make.
             window_bytes: bytes of blocks kept for clients to come, ballast included.
         """
         self._servers = [ray.get_actor(name) for name in servers]
         self._stream, _ = parse_server(servers[0])
         self._life = secrets.token_hex(8)
-        self._layout = layout
-        self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, layout))
+        self._layout, self._block_key = product.layout, product.block_key
+        self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, self._layout))
         self._metrics = RouterMetrics(self._stream, self._window.capacity, len(servers))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
@@ -166,6 +168,7 @@ class Router:
             kept=len(self._window),
             capacity=self._window.capacity,
             outstanding=tuple(self._outstanding),
+            alive=len(self._servers) - len(self._absent),
         )
 
     def _found(self, key: BlockKey) -> "Found[ObjectRef[Any]]":
@@ -179,7 +182,7 @@ class Router:
 
     def _make(self, key: BlockKey) -> "ObjectRef[Any]":
         server = choose_server(self._outstanding, self._absent, key.class_index)
-        reference: ObjectRef[Any] = self._servers[server].make.remote(key)
+        reference: ObjectRef[Any] = self._servers[server].make.remote(key, self._block_key)
         self._tasks[key] = _Task(reference, server)
         self._outstanding[server] += 1
         self._regenerated += key in self._given_out

@@ -1,34 +1,38 @@
 """The Ray actor that generates: one process with the generator, the training images and their content codes.
 
     router -- make(key) -->  queue of this actor  --> BlockFolder, else BlockMaker --> Block in the node's object store
-    client -- transform() -->                     --> BlockMaker -------------------> images
+    driver -- transform() -->                     --> BlockMaker -------------------> images
+    lookout - stats() ----->  beside the queue    --> what has been done
 
-One call at a time, in the order of arrival. Nobody waits in here: callers hold a reference and wait for that. An
-exception travels in the reference to everyone who holds it; a killed process is started again by Ray, which also
-repeats the calls it had not answered.
+One call at a time, in the order of arrival, but for ``stats`` in its own concurrency group. Nobody waits in here:
+callers hold a reference and wait for that. An exception travels in the reference to everyone who holds it; a killed
+process is started again by Ray, perhaps on another node, which also repeats the calls it had not answered. Who asks
+for draws names the stream's blocks, so a node that would make others refuses.
 """
 
 import os
+import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
+from gitdist.errors import StreamError
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.store.shared import place_of_results
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
-from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.keys import Block, BlockKey, Product
 from gitdist.stream.metrics import ServerMetrics
+
+BESIDE = "beside"  # the concurrency group in which ``stats`` may be called while blocks are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,29 +91,23 @@ class ServerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStats:
-    """A server's process, what it makes, and what it has done since it started.
+    """A server's process, and what it has done since it started.
 
     Attributes:
         pid: process id.
         up_s: seconds since it began.
-        layout: block size and image shape.
-        draws: everything that determines its draws; see ``kept.draw_spec``.
-        block_key: the name of the folder of all blocks that are equal to its own.
         done: its work.
     """
 
     pid: int
     up_s: float
-    layout: Layout
-    draws: Mapping[str, Any]
-    block_key: str
     done: MakerStats
 
 
 class GeneratorServer:
     """Generates blocks and transforms images; run as a Ray actor.
 
-    Data set and generator are loaded by the first call, so that a failure to load reaches a caller.
+    Data set and generator are loaded by the first call but ``stats``, so that a failure to load reaches a caller.
     """
 
     def __init__(self, config: ServerConfig, share: Share, name: str | None = None) -> None:
@@ -117,6 +115,7 @@ class GeneratorServer:
         self._began = time.monotonic()
         keep_to_share(share.cpu, share.gpu)
         self._given = config
+        self._done = MakerStats()
         self._metrics = ServerMetrics(name) if name else None
 
     @cached_property
@@ -125,17 +124,16 @@ class GeneratorServer:
 
     @cached_property
     def _maker(self) -> BlockMaker:
-        return self._config.build_maker()
+        maker = self._config.build_maker()
+        self._done = maker.stats
+        return maker
 
     @cached_property
-    def _draws(self) -> Mapping[str, Any]:
-        config = self._config
-        return draw_spec(config.generator, config.artefact, config.stream, config.compute.name)
-
-    @cached_property
-    def _block_key(self) -> str:
-        fingerprint = Dataset.open(self._config.dataset).fingerprint
-        return block_key(fingerprint, self._maker.layout.block_size, self._draws)
+    def _product(self) -> Product:
+        config, layout = self._config, self._maker.layout
+        draws = draw_spec(config.generator, config.artefact, config.stream, config.compute.name)
+        key = block_key(Dataset.open(config.dataset).fingerprint, layout.block_size, draws)
+        return Product(layout=layout, draws=draws, block_key=key)
 
     @cached_property
     def _folder(self) -> BlockFolder | None:
@@ -143,37 +141,48 @@ class GeneratorServer:
         if store is None:
             return None
         shared = place_of_results(store.shared) if store.results is not None and store.shared is not None else None
-        return BlockFolder(store.root / BLOCKS / self._block_key, self._maker.layout, store.room, shared)
+        return BlockFolder(store.root / BLOCKS / self._product.block_key, self._maker.layout, store.room, shared)
 
-    def make(self, key: BlockKey) -> Block:
+    def product(self) -> Product:
+        """Load, and return what this server makes."""
+        return self._product
+
+    def make(self, key: BlockKey, block_key: str) -> Block:
         """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.
+
+        Args:
+            key: the block.
+            block_key: that of the stream's product.
 
         Raises:
             DiskTrouble: the block is to be kept, and the disk does not take it.
+            StreamError: here another block would be made.
         """
+        self._check(block_key)
         block, ballast = self._kept(key) or self._made(key), self._maker.layout.ballast_bytes
         self._count()
         return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
-        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int, block_key: str
     ) -> NDArray[np.uint8]:
-        """Return one fresh draw for each of the given images; see ``BlockMaker.transform``."""
+        """Return one fresh draw for each of the given images; see ``BlockMaker.transform``, and ``make``."""
+        self._check(block_key)
         drawn = self._maker.transform(images, clean, name, index)
         self._count()
         return drawn
 
     def stats(self) -> ServerStats:
-        """Return what this server has done."""
-        maker = self._maker
-        return ServerStats(
-            pid=os.getpid(),
-            up_s=time.monotonic() - self._began,
-            layout=maker.layout,
-            draws=self._draws,
-            block_key=self._block_key,
-            done=maker.stats,
-        )
+        """Return what this server has done; on whichever thread, and before anything is loaded too."""
+        return ServerStats(pid=os.getpid(), up_s=time.monotonic() - self._began, done=replace(self._done))
+
+    def _check(self, block_key: str) -> None:
+        if self._product.block_key != block_key:
+            raise StreamError(
+                f"all draws of a stream must be made in the same way, but its server is now on {socket.gethostname()}, "
+                f"where others would be made ({self._product.draws['compute']}); lower resources.servers, or set "
+                "resources.server, so that nodes of one kind hold them"
+            )
 
     def _count(self) -> None:
         if self._metrics:

@@ -15,13 +15,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gitdist.compute import Compute, keep_to_share
+from gitdist.compute import Compute, Precision, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StudyError, first_line
-from gitdist.generator.artefact import find_generator, generator_artefact, trains
+from gitdist.generator.artefact import artefact_spec, find_generator, generator_artefact, trains
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
-from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
-from gitdist.store import Store
+from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
+from gitdist.store import Store, content_key
 from gitdist.study.cluster import cluster_nodes
 from gitdist.study.placement import check_alone
 from gitdist.study.remote import for_the_user
@@ -94,8 +94,30 @@ def obtain_generator(
                 ) from None
 
 
+def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
+    """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
+
+    Args:
+        spec: the generator.
+        fingerprint: of the data set that it is trained on.
+        known: its ``generator_name`` at the first run; None = this is it.
+
+    Raises:
+        StudyError: it is another one now, in whichever precision it is trained.
+    """
+    if not isinstance(spec, MunitSpec) or known is None:
+        return spec
+    precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
+    for precision in precisions:
+        settings = artefact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
+        name = content_key("generator", settings)
+        if name == known:
+            return spec.model_copy(update={"precision": precision})
+    raise _another(spec, name, known)
+
+
 def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
-    """Accept a generator of which more than the study file determines the draws only as it was at the first run.
+    """Accept a generator only as it was at the first run: trials that are compared share one.
 
     Args:
         spec: the generator.
@@ -105,11 +127,8 @@ def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
     Raises:
         StudyError: it is another one now.
     """
-    if spec.from_outside and known not in (None, name):
-        raise StudyError(
-            f"the study was started with another generator.kind '{spec.kind}' ({known}) than its file, target and "
-            f"version now give ({name}); put that one back, or start another study with --fork NAME"
-        )
+    if known not in (None, name):
+        raise _another(spec, name, known)
 
 
 def past_steps(artefact: Path) -> list[TrainingStep]:
@@ -121,6 +140,14 @@ def past_steps(artefact: Path) -> list[TrainingStep]:
         return []
     kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
+
+
+def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:
+    now = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
+    return StudyError(
+        f"the study was started with another generator.kind '{spec.kind}' ({known}) than its {now} now give ({name}); "
+        "put that one back, or start another study with --fork NAME"
+    )
 
 
 def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:

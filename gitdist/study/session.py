@@ -34,7 +34,7 @@ from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.placement import check_alone, find_room
-from gitdist.study.preparation import TrainedGenerator, obtain_generator, settle_generator
+from gitdist.study.preparation import TrainedGenerator, keep_precision, obtain_generator, settle_generator
 from gitdist.study.recall import study_tags
 from gitdist.study.remote import result_of
 from gitdist.study.rows import read_rows
@@ -163,9 +163,11 @@ class StudySession:
             self._tracker.generator_stepped([step])
 
         try:
+            known = self._ledger.recall(GENERATOR)
+            spec = keep_precision(spec, self._dataset.fingerprint, known)
             generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step)
             name = generator_name(spec, generator.artefact)
-            settle_generator(spec, name, self._ledger.recall(GENERATOR))
+            settle_generator(spec, name, known)
             self._draw_samples(generator)
         except DiskTrouble:
             raise

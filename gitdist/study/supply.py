@@ -2,23 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-from ray.exceptions import RayError
 
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import Share, StreamSpec, StudySpec
 from gitdist.store import Store
-from gitdist.stream.blocks import MakerStats
 from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.lookout import Lookout
-from gitdist.stream.server import ServerConfig, ServerStats
+from gitdist.stream.server import ServerConfig
 from gitdist.study.context import TrialContext
 from gitdist.study.display import Display
 from gitdist.study.effort import TakenPrefix
@@ -30,7 +27,7 @@ from gitdist.study.preparation import TrainedGenerator
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.stages import KIND as PREFIX
 
-_LAST_ACCOUNT_S = 60.0  # for servers to say at the end what they have done
+_LAST_ACCOUNT_S = 10.0  # for servers to say at the end what they have done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ class Supply(Observer):
     def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
         """Hold a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
-        self._done: dict[tuple[int, int], MakerStats] = {}  # by server and process, when last heard of
+        self._books = self.lookout()
         self._held: set[TrialId] = set()  # those whose prefix this process holds
         self._told_full = False
 
@@ -154,20 +151,18 @@ class Supply(Observer):
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""
-        with suppress(RayError):  # a server is gone; there will be another
-            self._account(self._stream.recent_stats() if self._stream else None)
+        self._account(wait_s=0.0)
 
     def close_account(self) -> None:
         """Write this driver's last page of the books."""
-        servers: Sequence[ServerStats] | None = None
-        with suppress(RayError):
-            if self._stream:
-                _, servers = self._stream.stats(timeout_s=_LAST_ACCOUNT_S)
-        self._account(servers)
+        self._account(_LAST_ACCOUNT_S)
 
-    def _account(self, servers: Sequence[ServerStats] | None) -> None:
-        self._done |= {(place, server.pid): server.done for place, server in enumerate(servers or ())}
-        if not self._told_full and any(done.unkept for done in self._done.values()):
+    def _account(self, wait_s: float) -> None:
+        """Write what servers have done, as far as they say so within ``wait_s``, else what they said last."""
+        if self._books:
+            self._books.look(wait_s)
+        every = self._books.done() if self._books else []
+        if not self._told_full and any(done.unkept for done in every):
             self._told_full = True
             self._study.display.say(
                 "stream.keep: the store is as large as store.max_gb allows, and running studies hold what is in it; "
@@ -175,8 +170,8 @@ class Supply(Observer):
             )
         figures = {
             "wall_s": time.perf_counter() - self._study.began,
-            "generated_images": sum(done.images for done in self._done.values()),
-            "generating_s": sum(done.generating_s for done in self._done.values()),
+            "generated_images": sum(done.images for done in every),
+            "generating_s": sum(done.generating_s for done in every),
             "generator_training_s": self._generator.training_s,
         }
         page = self._study.paths.accounts / f"{self._study.lease.term:04d}.json"

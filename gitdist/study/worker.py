@@ -239,7 +239,7 @@ def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> Dr
         assert context.generator is not None, "draws come from one or the other"
         source: RayBlocks | LocalBlocks = LocalBlocks(context.generator.build_maker())
     else:
-        source = RayBlocks(context.router)
+        source = RayBlocks(context.router, autoscaling=context.spec.resources.autoscaling)
     replicate = spec.seed if settings.per_seed else 0
     return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 

@@ -20,6 +20,7 @@ from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
+from gitdist.stream.keys import Product
 from gitdist.stream.launch import StreamHandle
 from gitdist.stream.router import Router
 from gitdist.stream.routing import Found
@@ -270,7 +271,9 @@ def test_ended_stream_fails_those_who_wait(config: Config) -> None:
 
 def start_router(slow: Slow, kind: type[Router]) -> Any:
     servers = [slow.handle.router_name.replace("router", f"server-{index}") for index in range(2)]
-    router = ray.remote(num_cpus=0)(kind).remote(servers, slow.handle.layout, 0)
+    handle = slow.handle
+    product = Product(layout=handle.layout, draws=handle.draws, block_key=handle.block_key)
+    router = ray.remote(num_cpus=0)(kind).remote(servers, product, 0)
     ray.get(router.stats.remote())  # its process has started
     return router
 

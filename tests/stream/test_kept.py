@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gitdist.compute import Compute
-from gitdist.errors import DiskTrouble
+from gitdist.errors import DiskTrouble, StreamError
 from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.store.inventory import take_inventory
 from gitdist.store.layout import Layout as StoreLayout
-from gitdist.stream.blocks import Block, BlockKey
+from gitdist.stream.blocks import Block, BlockKey, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.server import GeneratorServer, ServerConfig
 from tests.disks import fill, small_disk
@@ -39,7 +39,11 @@ def files(config: ServerConfig) -> list[Path]:
 
 def folder_of(config: ServerConfig) -> Path:
     assert config.store is not None
-    return config.store.root / BLOCKS / GeneratorServer(config, Share()).stats().block_key
+    return config.store.root / BLOCKS / GeneratorServer(config, Share()).product().block_key
+
+
+def make(server: GeneratorServer, key: BlockKey) -> Block:
+    return server.make(key, server.product().block_key)
 
 
 def assert_same(block: Block, other: Block) -> None:
@@ -51,9 +55,9 @@ def assert_same(block: Block, other: Block) -> None:
 def test_second_server_over_the_same_folder_generates_nothing(config: ServerConfig) -> None:
     keys = [KEY, BlockKey(3, 1, 1), BlockKey(0, 0)]
     first, second = GeneratorServer(config, Share()), GeneratorServer(config, Share())
-    made = [first.make(key) for key in keys]
+    made = [make(first, key) for key in keys]
     for key, block in zip(keys, made, strict=True):
-        assert_same(second.make(key), block)
+        assert_same(make(second, key), block)
         assert_same(config.build_maker().make(key), block)
     assert (first.stats().done.blocks, first.stats().done.read) == (3, 0)
     done = second.stats().done
@@ -78,14 +82,14 @@ def take_anothers_name(file: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, take_anothers_name])
 def test_damaged_file_is_removed_and_made_again(config: ServerConfig, damage: Any) -> None:
     first = GeneratorServer(config, Share())
-    whole = first.make(KEY)
-    first.make(BlockKey(3, 2))
+    whole = make(first, KEY)
+    make(first, BlockKey(3, 2))
     file = next(file for file in files(config) if file.name == "0-3-1.block")
     damage(file)
-    assert BlockFolder(folder_of(config), first.stats().layout).load(KEY) is None
+    assert BlockFolder(folder_of(config), first.product().layout).load(KEY) is None
     assert not file.exists()
     second = GeneratorServer(config, Share())
-    assert_same(second.make(KEY), whole)
+    assert_same(make(second, KEY), whole)
     assert second.stats().done.blocks == 1
     assert file.exists()
 
@@ -108,13 +112,13 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
 
 def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: ServerConfig) -> None:
     assert config.store is not None
-    GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), Share()).make(KEY)
+    make(GeneratorServer(replace(config, stream=StreamSpec(block_size=10, keep=True)), Share()), KEY)
     block_bytes = config.build_maker().layout.block_bytes + 16
     bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
     server = GeneratorServer(bounded, Share())
     with config.store.holding("study"):
-        config.store.use(BLOCKS, server.stats().block_key)
-        made = [server.make(BlockKey(3, index)) for index in range(5)]
+        config.store.use(BLOCKS, server.product().block_key)
+        made = [make(server, BlockKey(3, index)) for index in range(5)]
         assert len(files(bounded)) == 3 and server.stats().done.unkept == 2
         (entry,) = take_inventory(StoreLayout(config.store.root))  # what nobody held has gone
         assert entry.num_bytes <= 3 * block_bytes and entry.held_by == {"study"}
@@ -159,8 +163,24 @@ def test_whatever_determines_a_block_names_its_folder(tmp_path: Path) -> None:
 
 
 def test_server_tells_how_it_computes(config: ServerConfig) -> None:
-    stats = GeneratorServer(replace(config, device="cpu"), Share()).stats()
-    assert stats.draws["compute"] == f"cpu {Compute.resolve(device='cpu').precision}, torch {torch.__version__}"
+    product = GeneratorServer(replace(config, device="cpu"), Share()).product()
+    assert product.draws["compute"] == f"cpu {Compute.resolve(device='cpu').precision}, torch {torch.__version__}"
     other = replace(config, stream=config.stream.model_copy(update={"block_size": 10}))
-    assert GeneratorServer(other, Share()).stats().draws == stats.draws
-    assert GeneratorServer(other, Share()).stats().block_key != stats.block_key
+    assert GeneratorServer(other, Share()).product().draws == product.draws
+    assert GeneratorServer(other, Share()).product().block_key != product.block_key
+
+
+def test_a_server_that_came_back_where_other_draws_would_be_made_refuses(config: ServerConfig) -> None:
+    began = GeneratorServer(with_precision(config, "bf16"), Share()).product().block_key
+    server = GeneratorServer(with_precision(config, "float32"), Share())
+    images = np.zeros((2, 1, 8, 8), np.uint8)
+    for ask in (lambda: server.make(KEY, began), lambda: server.transform(images, images, "preview", 0, began)):
+        with pytest.raises(StreamError, match="where others would be made .c.* float32, .*; lower") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    assert server.stats().done == MakerStats() and not files(config)
+
+
+def with_precision(config: ServerConfig, precision: str) -> ServerConfig:
+    """As on a node whose processor, or card, has ``auto`` mean another precision."""
+    return replace(config, stream=config.stream.model_copy(update={"precision": precision}))

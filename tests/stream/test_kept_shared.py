@@ -13,6 +13,10 @@ from gitdist.stream.server import GeneratorServer, ServerConfig
 KEY = BlockKey(3, 1)
 
 
+def make(server):
+    return server.make(KEY, server.product().block_key)
+
+
 def test_a_server_on_another_machine_reads_what_was_kept_and_makes_what_was_damaged(
     object_store, digits_directory, monkeypatch, tmp_path
 ):
@@ -25,7 +29,7 @@ def test_a_server_on_another_machine_reads_what_was_kept_and_makes_what_was_dama
         store=Store(store_home(uri), shared=f"{uri}/store", results=uri),
     )
     sent = pickle.dumps(config)
-    made = GeneratorServer(config, Share(cpu=1)).make(KEY)
+    made = make(GeneratorServer(config, Share(cpu=1)))
     (name,) = object_store.names("store/blocks")
 
     def server_on(machine):
@@ -33,10 +37,10 @@ def test_a_server_on_another_machine_reads_what_was_kept_and_makes_what_was_dama
         return GeneratorServer(pickle.loads(sent), Share(cpu=1))
 
     second = server_on("second")
-    np.testing.assert_array_equal(second.make(KEY).images, made.images)
+    np.testing.assert_array_equal(make(second).images, made.images)
     assert (second.stats().done.blocks, second.stats().done.read) == (0, 1)
     assert len(list((tmp_path / "second").glob("*/store/blocks/*/*.block"))) == 1
     object_store.write(f"store/blocks/{name}", b"damaged")
     third = server_on("third")
-    np.testing.assert_array_equal(third.make(KEY).images, made.images)
+    np.testing.assert_array_equal(make(third).images, made.images)
     assert (third.stats().done.blocks, third.stats().done.read) == (1, 0)

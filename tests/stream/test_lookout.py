@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from gitdist.spec import OracleSpec, StreamSpec
 from gitdist.stream.blocks import MakerStats
-from gitdist.stream.keys import Layout
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.pace import Pace, Sighting, pace_of, sight
 from gitdist.stream.server import ServerConfig, ServerStats
@@ -16,9 +16,7 @@ from tests.waiting import until
 
 
 def said(up_s: float, images: int, generating_s: float, pid: int = 1) -> ServerStats:
-    done = MakerStats(images=images, generating_s=generating_s)
-    layout = Layout(block_size=20, image_shape=(1, 8, 8))
-    return ServerStats(pid=pid, up_s=up_s, layout=layout, draws={}, block_key="", done=done)
+    return ServerStats(pid=pid, up_s=up_s, done=MakerStats(images=images, generating_s=generating_s))
 
 
 def test_a_pace_is_what_was_done_between_two_answers_by_the_servers_own_clock() -> None:
@@ -65,8 +63,24 @@ def test_a_lookout_waits_for_nobody_and_sees_servers_go_and_come_back(digits_dir
             os.kill(stopped, signal.SIGCONT)
         until(lambda: (seen := look()) and seen.num_answering == 2)
         os.kill(killed, signal.SIGKILL)
-        until(lambda: (seen := look()) and seen.num_answering == 2 and lookout._servers[1].pid != killed)
+        known = len(lookout.done())
+        until(lambda: (seen := look()) and seen.num_answering == 2 and len(lookout.done()) > known)
+        assert sum(done.images for done in lookout.done()) == 600  # those of the process that was killed among them
         os.kill(handle.stats()[0].pid, signal.SIGKILL)  # a router that comes back keeps nothing
         until(lambda: (seen := look()) and seen.window_blocks == 0)
         handle.shutdown()
         until(lambda: (seen := look()) and (seen.num_answering, seen.images_per_s, seen.utilisation) == (0, 0.0, 0.0))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_server_with_many_blocks_to_make_is_seen_to_make_them(digits_directory: Path) -> None:
+    stream = StreamSpec.model_validate({"block_size": 2000})
+    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=stream)
+    with running(config) as handle, connected(handle) as client:
+        client.prefetch(keys_of(range(10), range(60)))
+        lookout = Lookout(handle._router, handle._servers)
+        until(lambda: ray.get(handle._router.stats.remote()).outstanding[0] > 300)
+        until(lambda: (seen := lookout.look(1.0)) and seen.num_answering == 1 and seen.images_per_s > 0)
+        assert ray.get(handle._router.stats.remote()).outstanding[0] > 100
+        assert 0 < sum(done.blocks for done in lookout.done()) < 500

@@ -1,5 +1,8 @@
 """Streams over the nodes of a cluster, one of which dies."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import ray
 from ray._private.internal_api import node_stats
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gitdist.errors import StreamError
 from gitdist.spec import OracleSpec, Share, StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import LocalBlocks
@@ -38,6 +42,13 @@ def cluster() -> Iterator[Any]:
 def config(digits_directory: Path) -> ServerConfig:
     spec = StreamSpec(block_size=200)
     return ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=spec)
+
+
+class Holder:
+    """Takes its share of a node and does nothing; run as a Ray actor."""
+
+    def ready(self) -> None:
+        """Return once it has its share."""
 
 
 class Reader:
@@ -102,3 +113,35 @@ def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
         last = keys_of(range(10), range(30, 33))
         until(lambda: len({node_of(ray.get_actor(f"gitdist-lost-server-{index}")) for index in range(2)}) == 2)
         assert_same(client.get(last), expected.get(last))
+
+
+@pytest.mark.slow
+def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is_slow(
+    cluster: Any, config: ServerConfig
+) -> None:
+    here = NodeAffinitySchedulingStrategy(cluster.head_node.node_id, soft=False)
+    holder = ray.remote(num_cpus=1)(Holder).options(scheduling_strategy=here).remote()  # as trials that wait
+    ray.get(holder.ready.remote())
+    with launch_stream("deserted", config, Share(cpu=1)) as handle:
+        pid = handle.stats()[1][0].pid  # both processes have started
+        client = RayBlocks(handle.router_name, patience_s=8.0)
+        waiting = RayBlocks(handle.router_name, patience_s=8.0, autoscaling=True)
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            timer = threading.Timer(25.0, os.kill, [pid, signal.SIGCONT])
+            timer.start()
+            assert len(client.get(keys_of(range(10), range(1)))) == 10
+            timer.join()
+
+            (worker,) = cluster.worker_nodes
+            cluster.remove_node(worker, allow_graceful=False)
+            last = keys_of(range(10), range(1, 2))
+            waiting.prefetch(last)
+            with pytest.raises(StreamError, match="but none is left, .* no room for one for 8 s; run") as caught:
+                client.get(last)
+            assert "\n" not in str(caught.value)
+            cluster.add_node(num_cpus=1, include_dashboard=False)
+            assert_same(waiting.get(last), LocalBlocks(config.build_maker()).get(last))
+        finally:
+            client.close()
+            waiting.close()
