@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,8 @@ class StudySession:
             self._tracker.generator_stepped([step])
 
         try:
-            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step)
+            on_wait = partial(self._study.tell_of_wait, "the generator's training")
+            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step, on_wait)
             name = generator_name(spec, generator.artefact)
             settle_generator(spec, name, self._ledger.recall(GENERATOR))
             self._draw_samples(generator)
@@ -205,7 +207,7 @@ class StudySession:
             threading.Thread(target=self._display.say, args=[told]).start()
 
         with interruptible(stop):
-            run_trials(trainable, course, spec.resources.trial, max_concurrent)
+            run_trials(trainable, course, spec.resources, max_concurrent)
         if course.trouble:
             raise course.trouble
         if course.stopping:

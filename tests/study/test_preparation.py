@@ -1,9 +1,22 @@
 import pytest
+import ray
 
+from gitdist.data.dataset import prepare
 from gitdist.errors import StudyError
 from gitdist.generator.artefact import generator_name
-from gitdist.spec import IdentitySpec, MunitSpec, OracleSpec, PluginSpec, RandAugmentSpec
-from gitdist.study.preparation import settle_generator
+from gitdist.spec import (
+    DataSpec,
+    IdentitySpec,
+    MunitSpec,
+    OracleSpec,
+    PluginSpec,
+    ProfileSpec,
+    RandAugmentSpec,
+    ResourcesSpec,
+)
+from gitdist.store import Store
+from gitdist.study.preparation import obtain_generator, settle_generator
+from tests.stream.holder import Holder
 
 SHADE = PluginSpec(target="tests.generator.sample_plugins:Shade")
 
@@ -26,3 +39,25 @@ def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
     ):
         settle_generator(SHADE, "two", "one")
     settle_generator(MunitSpec(), "two", "one")  # the study file says all of it but the precision
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
+    store, told = Store(tmp_path / "store"), []
+    digits = prepare(DataSpec(profile=ProfileSpec(kind="exponential", largest=60, factor=0.2)), store)
+    holder = ray.remote(num_cpus=3)(Holder).remote()
+    ray.get(holder.ready.remote())
+
+    def on_wait(waited_s: float) -> None:
+        assert waited_s >= 5
+        told.append("no room")
+        ray.kill(holder)
+
+    small = MunitSpec(dim=8, num_res=1, discriminator_dim=8, discriminator_layers=2, steps=2, batch_size=4)
+    needs = ResourcesSpec.model_validate({"training": {"cpu": 2}})
+    trained = obtain_generator(small, digits, store, needs, lambda step: told.append(step.step), on_wait)
+    assert trained.artefact is not None and trained.past_steps[-1].step == 2
+    assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert states == {"REMOVED"}
