@@ -11,6 +11,8 @@ import torch
 
 Precision = Literal["auto", "bf16", "float32"]
 
+_CONTEXT_BYTES = 2**29  # of a process's CUDA context on its card: an allowance, not measured
+
 
 @cache
 def has_bf16_units() -> bool:
@@ -75,12 +77,26 @@ def keep_to_share(num_cpus: float, num_gpus: float) -> None:
     """Bind this process to its share of the machine: threads of the processor, and of a card its part of the memory.
 
     Ray's shares are bookkeeping only: without this, processes on one card could take each other's memory, and the one
-    that comes last would fail. Call it before anything is allocated.
+    that comes last would fail. Bounded is what torch allocates for tensors, see ``tensor_fraction``; what CUDA and its
+    libraries take besides is not. Call it before anything is allocated.
 
     Args:
         num_cpus: see ``set_threads``.
-        num_gpus: below 1, the part of one card's memory that this process may allocate; more = all of its cards.
+        num_gpus: below 1, the part of one card's memory that is for this process; more = all of its cards.
     """
     set_threads(num_cpus)
     if 0 < num_gpus < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(num_gpus)
+        card_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(tensor_fraction(num_gpus, card_bytes))
+
+
+def tensor_fraction(num_gpus: float, card_bytes: int) -> float:
+    """Return the part of a card's memory that the tensors of a process may take.
+
+    It is the process's share without half a GiB for its CUDA context, but half of the share at least.
+
+    Args:
+        num_gpus: the process's share of one card, below 1.
+        card_bytes: memory of the card.
+    """
+    return max(num_gpus - _CONTEXT_BYTES / card_bytes, num_gpus / 2)

@@ -14,6 +14,7 @@ LIBRARY_ROOMS = {
         "stream/lookout.py",
         "stream/metrics.py",
         "stream/preparation.py",
+        "stream/room.py",
         "stream/router.py",
         "study/",
         "bench/",

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gitdist.compute import Compute, has_bf16_units, keep_to_share, set_threads
+from gitdist.compute import Compute, has_bf16_units, keep_to_share, set_threads, tensor_fraction
 
 
 @pytest.fixture
@@ -47,6 +47,14 @@ def test_a_thread_that_starts_later_has_the_share_too(threads: object) -> None:
         set_threads(cpus)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "gib", "expected_gib"),
+    [(0.5, 16, 7.5), (0.25, 80, 19.5), (0.25, 4, 0.5), (0.1, 8, 0.4)],  # the last keeps half of its share
+)
+def test_tensors_take_what_the_context_leaves_of_a_share(share: float, gib: int, expected_gib: float) -> None:
+    assert tensor_fraction(share, gib * 2**30) * gib == pytest.approx(expected_gib)
 
 
 @pytest.mark.gpu

@@ -34,7 +34,11 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
         show = partial(show_training, display)
-        trained = obtain_generator(spec.generator, dataset, store, spec.resources, show)
+
+        def on_wait(waited_s: float) -> None:
+            display.say(f"waiting for room for the generator's training, since {waited_s:.0f} s")
+
+        trained = obtain_generator(spec.generator, dataset, store, spec.resources, show, on_wait)
         how = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
         display.say(f"generator {how}: {trained.artefact}")
 

@@ -19,11 +19,11 @@ def check_room(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
     """
     num_servers = spec.resources.servers if spec.sharing.stream else 0
     try:
-        room = find_room(nodes, spec.resources, num_servers)
+        told = find_room(nodes, spec.resources, num_servers).note if spec.search.total else "no trials, so no servers"
         if trains(spec.generator):
             check_alone(nodes, spec.resources, "training", "train the generator")
-        if not num_servers and spec.data.nuisance == "none":
+        if spec.search.total and not num_servers and spec.data.nuisance == "none":
             check_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
     except GitdistError as error:
         return Finding.of_error("room", place, error)
-    return Finding("room", place, "ok", room.note)
+    return Finding("room", place, "ok", told)

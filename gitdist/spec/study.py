@@ -34,8 +34,15 @@ def check_name(name: str) -> None:
 class Share(Spec):
     """What one process of a kind takes of the cluster."""
 
-    cpu: float = Field(1.0, gt=0)
-    gpu: float = Field(0.0, ge=0)
+    cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
+    gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+    @field_validator("gpu")
+    @classmethod
+    def _part_or_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError("must be a part of one GPU, below 1, or a whole number of them")
+        return value
 
     @property
     def device(self) -> str | None:

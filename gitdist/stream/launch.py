@@ -6,7 +6,6 @@
 ``launch_stream`` waits until every server has loaded; what fails there ends the launch with the cause.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
-from ray.util import placement_group, remove_placement_group
+from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -24,12 +23,12 @@ from gitdist.stream.connection import stream_error
 from gitdist.stream.keys import Layout, Product
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.names import router_name, server_name
+from gitdist.stream.room import reserve
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.routing import safe_window
 from gitdist.stream.server import BESIDE, GeneratorServer, ServerConfig, ServerStats
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
-_LOOK_S, _TELL_S = 5.0, 60.0  # while there is no room
 _SERVER_TASK_RETRIES = 3  # a block that kills its server every time must fail, not keep its readers waiting for ever
 
 
@@ -101,6 +100,10 @@ class StreamHandle:
         router: RouterStats = ray.get(self._router.stats.remote(), timeout=timeout_s)
         return router, servers
 
+    def server_nodes(self) -> list[str]:
+        """Return Ray's name of the node of each server's place, as far as they have one now."""
+        return list(placement_group_table(self._places)["bundles_to_node_id"].values())
+
     def lookout(self) -> Lookout:
         """Return a new observer of this stream."""
         return Lookout(self._router, self._servers)
@@ -117,7 +120,7 @@ def launch_stream(
     share: Share,
     num_servers: int = 1,
     *,
-    on_wait: Callable[[float], None] | None = None,
+    on_wait: Callable[[float], None] = lambda waited_s: None,
     start_limit_s: float = 600.0,
 ) -> StreamHandle:
     """Start a study's stream and return when it can deliver.
@@ -137,10 +140,9 @@ def launch_stream(
         StreamError: a server did not start, or not all of them compute in the same way.
     """
     names = [server_name(study, index) for index in range(num_servers)]
-    places = placement_group([_bundle(share)] * num_servers, strategy="SPREAD")
+    places = reserve(share, num_servers, on_wait)
     servers: list[Any] = []
     try:
-        _await_room(places, on_wait)
         for index, name in enumerate(names):
             servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(places, index)))
         products: list[Product] = ray.get([server.product.remote() for server in servers], timeout=start_limit_s)
@@ -154,19 +156,6 @@ def launch_stream(
             raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
         raise
     return StreamHandle(router_name(study), router, servers, places, products[0], note)
-
-
-def _bundle(share: Share) -> dict[str, float]:
-    return {"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}
-
-
-def _await_room(places: PlacementGroup, on_wait: Callable[[float], None] | None) -> None:
-    started = told = time.monotonic()
-    while not places.wait(_LOOK_S):
-        now = time.monotonic()
-        if on_wait and (now - told > _TELL_S or told == started):
-            told = now
-            on_wait(now - started)
 
 
 def _start_server(name: str, config: ServerConfig, share: Share, place: PlacementGroupSchedulingStrategy) -> Any:

@@ -2,6 +2,7 @@
 
     whoever executes                        Course                                     told
     asks for work         --next_trial-->   left behind first, then the ledger's next
+    finds no room         --no_room-->                                                 observer
     has started one       --started-->                                                 observer
     hears from a worker   --heard------->   a row: noted in the ledger, goes on?       ledger, observer
                                             no row: it waits, goes on?                 observer
@@ -115,6 +116,12 @@ class Course:
         with self._noting_trouble():
             return self._next()
         return None
+
+    def no_room(self, waited_s: float) -> None:
+        """Hear that for so many seconds no trial that was handed out has found room; told now and then."""
+        with self._noting_trouble():
+            self._check_owner(False)
+            self._observer.no_room(waited_s)
 
     def started(self, trial: TrialId) -> None:
         """Hear that a trial's worker was started."""

@@ -20,6 +20,7 @@ _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-s
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_ROWS = 40
 _STREAM_S = 60.0  # between two lines of a log about the stream
+_NO_ROOM = "waiting for room for trials, since {:.0f} s"
 _WAITS = "waits for its first stage, which another trial trains"
 
 
@@ -112,6 +113,10 @@ class LogDisplay:
             self._waiting.add(trial)
             self.say(f"{_name(trial)} {_WAITS}")
 
+    def no_room(self, waited_s: float) -> None:
+        """Write it."""
+        self.say(_NO_ROOM.format(waited_s))
+
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
         total = self._searched_epochs.get(trial, self._num_epochs)
@@ -169,6 +174,10 @@ class LiveDisplay:
     def trial_waits(self, trial: TrialId) -> None:
         """Say so in place of the state."""
         self._rows[trial]["reason"] = _WAITS
+
+    def no_room(self, waited_s: float) -> None:
+        """Say so above the table."""
+        self.say(_NO_ROOM.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""

@@ -36,6 +36,10 @@ class Observer(Protocol):
         """A trial waits for its first stage, which another trial trains; told every few seconds."""
         return
 
+    def no_room(self, waited_s: float) -> None:
+        """No trial has found room on the cluster for so many seconds; told now and then."""
+        return
+
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """A trial finished an epoch."""
         return
@@ -61,6 +65,11 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.trial_waits(trial)
+
+    def no_room(self, waited_s: float) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.no_room(waited_s)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Pass it on."""

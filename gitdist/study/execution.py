@@ -1,6 +1,7 @@
 """Ray Tune executes the course of a study's trials; everything here only translates.
 
     Course.next_trial --> CourseSearcher.suggest        --> Tune starts a worker (an actor, reused from trial to trial)
+    Course.no_room    <-- CourseCallback.on_step_end    <-- now and then, where no trial has a worker for want of room
     Course.started    <-- CourseCallback.on_trial_start <--
     Course.heard      <-- CourseScheduler.on_trial_result   <-- tune.report(...) of the worker, once an epoch
     Course.ended      <-- CourseScheduler.on_trial_complete <-- the worker's function returned, or was stopped
@@ -10,6 +11,7 @@ All of it runs in Tune's one loop on the driver. A trial that is tried again is 
 for the ledger. Nothing of Tune's own state outlives the run: it lies in a directory that is removed.
 """
 
+import os
 import re
 import sys
 import tempfile
@@ -22,9 +24,11 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util import placement_group_table
 
 from gitdist.errors import first_line
-from gitdist.spec import Share
+from gitdist.spec import ResourcesSpec
+from gitdist.stream.room import Rhythm
 from gitdist.study.course import ENDINGS, Course, Fault
 from gitdist.study.paths import TrialId
 
@@ -36,21 +40,24 @@ _VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([
 _Process = tuple[str, int]  # address of its node, and pid
 
 
-def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: Share, max_concurrent: int) -> None:
+def run_trials(
+    train: Callable[[dict[str, Any]], None], course: Course, resources: ResourcesSpec, max_concurrent: int
+) -> None:
     """Run the trials of ``course`` until it is over.
 
     Args:
         train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports
             ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` where it ends without a result.
         course: decides.
-        share: CPUs and GPUs of one trial.
+        resources: says what a trial takes, and whether the cluster adds nodes: then it is asked for room for all
+            trials at once, else for one after the other.
         max_concurrent: trials at once.
     """
     try:
         while not course.over:
             workers: dict[TrialId, _Process] = {}
             try:
-                _fit(train, course, share, max_concurrent, workers)
+                _fit(train, course, resources, max_concurrent, workers)
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
@@ -65,10 +72,12 @@ def run_trials(train: Callable[[dict[str, Any]], None], course: Course, share: S
 def _fit(
     train: Callable[[dict[str, Any]], None],
     course: Course,
-    share: Share,
+    resources: ResourcesSpec,
     max_concurrent: int,
     workers: dict[TrialId, _Process],
 ) -> None:
+    share = resources.trial
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent if resources.autoscaling else 1)
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:
         tune.Tuner(
             tune.with_resources(train, {"cpu": share.cpu, "gpu": share.gpu}),
@@ -176,18 +185,32 @@ class CourseScheduler(_Unsaved, FIFOScheduler):
 
 
 class CourseCallback(_Unsaved, tune.Callback):
-    """Tells the course of a worker's start, and of ends that Tune tells no scheduler of."""
+    """Tells the course of a worker's start, of a lack of room, and of ends that Tune tells no scheduler of."""
+
+    def __init__(self, course: Course) -> None:
+        """Tell ``course``."""
+        super().__init__(course)
+        self._rhythm: Rhythm | None = None  # while no trial has a worker
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell of the start."""
         self._course.started(_identify(trial))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Tell of trials whose worker could not be made ready for them, after another trial."""
+        """Tell of a lack of room, and of trials whose worker could not be made ready for them, after another trial."""
+        if self._course.running and self._course.idle:
+            self._rhythm = self._rhythm or Rhythm(self._no_room)
+            self._rhythm.beat()
+        else:
+            self._rhythm = None
         newest = {_identify(trial): trial for trial in trials}
         for identity in self._course.running:
             if identity in newest and newest[identity].status == Trial.ERROR:
                 self._course.died(identity, "its worker could not be used again")
+
+    def _no_room(self, waited_s: float) -> None:
+        if any(group["state"] == "PENDING" for group in placement_group_table().values()):  # else a worker comes up
+            self._course.no_room(waited_s)
 
 
 class CourseStopper(_Unsaved, tune.Stopper):

@@ -20,7 +20,7 @@ _ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate me
 _MEMORY_REMEDY = (
     "lower trial.batch_size, give trials more by resources.trial, or run fewer at once by resources.max_concurrent"
 )
-_SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of them by stream.servers"
+_SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of them by resources.servers"
 
 
 def describe_failure(error: Exception, directory: Path) -> dict[str, str]:

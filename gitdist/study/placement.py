@@ -1,7 +1,9 @@
 """Where a study's servers and trials find room: arithmetic over the nodes of a cluster, without Ray.
 
-Servers come first, each on the node that has the fewest of them; trials then go wherever there is room. A share of a
-GPU below 1 lies on one card, a larger one takes whole cards, as Ray places them.
+Servers come first, each on the node that has the fewest of them, and of those on the one that is the least loss for
+trials; trials then go wherever there is room. That is how they can lie: Ray spreads servers in a way of its own, so the
+room is counted again once they have their nodes. A share of a GPU below 1 lies on one card, a larger one takes whole
+cards, as Ray places them.
 """
 
 from collections import Counter
@@ -26,24 +28,32 @@ class Node:
     cpu: float
     cards: list[float] = field(default_factory=list)
 
-    def has_room(self, share: Share) -> bool:
-        """Tell whether one process with that share fits."""
-        return self.cpu + _TINY >= share.cpu and len(self._cards_for(share.gpu)) >= _num_cards(share.gpu)
+    def room_for(self, share: Share) -> int:
+        """Return how many processes with that share fit."""
+        by_cpu = int((self.cpu + _TINY) / share.cpu)
+        if not share.gpu:
+            return by_cpu
+        part = min(share.gpu, 1.0)
+        parts = sum(int((free + _TINY) / part) for free in self.cards)
+        return min(by_cpu, parts // _num_cards(share.gpu))
 
     def take(self, share: Share) -> None:
         """Give one process its share; there is room."""
         self.cpu -= share.cpu
-        for card in self._cards_for(share.gpu)[: _num_cards(share.gpu)]:
-            self.cards[card] -= min(share.gpu, 1.0)
+        part = min(share.gpu, 1.0)
+        fit = [card for card, free in enumerate(self.cards) if free + _TINY >= part]
+        for card in sorted(fit, key=lambda card: self.cards[card])[: _num_cards(share.gpu)]:  # the fullest first
+            self.cards[card] -= part
+
+    def without(self, share: Share) -> "Node":
+        """Return the node as it is when one process has taken its share; there is room."""
+        rest = Node(self.name, self.cpu, list(self.cards))
+        rest.take(share)
+        return rest
 
     def told(self) -> str:
         """Return what is free, for reading."""
         return f"{self.cpu:g} CPU and {sum(self.cards):g} GPU"
-
-    def _cards_for(self, gpu: float) -> list[int]:
-        """Return the cards that can give their part, the fullest first."""
-        fit = [card for card, free in enumerate(self.cards) if free + _TINY >= min(gpu, 1.0)]
-        return sorted(fit, key=lambda card: self.cards[card])
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class _Packing:
 
 
 def find_room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> Room:
-    """Return how many trials run at once beside the servers.
+    """Return how many trials can run at once beside the servers.
 
     Args:
         nodes: of the cluster, with nothing on them.
@@ -75,17 +85,35 @@ def find_room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int)
         StudyError: the servers and one trial do not fit; the message says what is missing where.
     """
     packing = _pack(nodes, resources, num_servers)
-    bound = resources.max_concurrent
-    if resources.autoscaling and bound != "auto":
-        missing = len(packing.servers) < num_servers or len(packing.trials) < bound
-        now = f"; now there is room for {len(packing.servers)} and {len(packing.trials)}, the rest waits for more nodes"
-        return Room(bound, _at_once(bound, num_servers) + (now if missing else ""))
-    if len(packing.servers) < num_servers:
+    if not resources.autoscaling and len(packing.servers) < num_servers:
         raise _no_room(nodes, resources, num_servers, "server")
-    if not packing.trials:
+    if not resources.autoscaling and not packing.trials:
         raise _no_room(nodes, resources, num_servers, "trial")
-    at_once = len(packing.trials)
-    return Room(at_once, _at_once(at_once, num_servers) + (_places(packing) if len(nodes) > 1 else ""))
+    return _room(nodes, resources, num_servers, packing)
+
+
+def room_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Sequence[str]) -> Room:
+    """Return how many trials run at once beside servers that have their nodes.
+
+    Args:
+        nodes: as for ``find_room``.
+        resources: the same.
+        servers: the name of each server's node.
+
+    Raises:
+        StudyError: they leave no room for a trial.
+    """
+    free = list(nodes)
+    for name in servers:
+        free = [node.without(resources.server) if node.name == name else node for node in free]
+    packing = _Packing(list(servers), _place_trials(free, resources))
+    if not resources.autoscaling and not packing.trials:
+        raise StudyError(
+            f"resources: a trial takes {_told(resources.trial)}, for which no node has room beside the server(s) of "
+            f"{_told(resources.server)} that Ray has put on {', '.join(dict.fromkeys(servers))}; lower what each takes "
+            "until both fit any node that has room for a trial"
+        )
+    return _room(nodes, resources, len(servers), packing)
 
 
 def check_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task, what: str) -> None:
@@ -101,27 +129,43 @@ def check_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task, wha
         StudyError: it asks for more than any node has.
     """
     share: Share = getattr(resources, task)
-    if not resources.autoscaling and not any(node.has_room(share) for node in nodes):
+    if not resources.autoscaling and not any(node.room_for(share) for node in nodes):
         raise StudyError(
             f"resources.{task} asks for {_told(share)} to {what}, but {_largest(nodes)}; lower resources.{task}"
         )
 
 
 def _pack(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> _Packing:
-    free = [Node(node.name, node.cpu, list(node.cards)) for node in nodes]
-    packing = _Packing([], [])
-    while len(packing.servers) < num_servers:
-        fit = [node for node in free if node.has_room(resources.server)]
+    free = list(nodes)
+    servers: list[str] = []
+    while len(servers) < num_servers:
+        fit = [place for place, node in enumerate(free) if node.room_for(resources.server)]
         if not fit:
-            return packing
-        chosen = min(fit, key=lambda node: (packing.servers.count(node.name), -sum(node.cards), -node.cpu))
-        chosen.take(resources.server)
-        packing.servers.append(chosen.name)
-    for node in free:
-        while node.has_room(resources.trial) and len(packing.trials) != resources.max_concurrent:
-            node.take(resources.trial)
-            packing.trials.append(node.name)
-    return packing
+            return _Packing(servers, [])
+        chosen = min(fit, key=lambda place: _dearness(free[place], resources, servers))
+        free[chosen] = free[chosen].without(resources.server)
+        servers.append(free[chosen].name)
+    return _Packing(servers, _place_trials(free, resources))
+
+
+def _dearness(node: Node, resources: ResourcesSpec, servers: list[str]) -> tuple[float, ...]:
+    """Return a key that orders nodes for one more server: few servers, little loss of trials, much that is free."""
+    loss = node.room_for(resources.trial) - node.without(resources.server).room_for(resources.trial)
+    return servers.count(node.name), loss, -sum(node.cards), -node.cpu
+
+
+def _place_trials(free: Sequence[Node], resources: ResourcesSpec) -> list[str]:
+    places = [node.name for node in free for _ in range(node.room_for(resources.trial))]
+    return places if resources.max_concurrent == "auto" else places[: resources.max_concurrent]
+
+
+def _room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: _Packing) -> Room:
+    bound, at_once = resources.max_concurrent, len(packing.trials)
+    if resources.autoscaling and bound != "auto":
+        missing = len(packing.servers) < num_servers or at_once < bound
+        now = f"; now there is room for {len(packing.servers)} and {at_once}, the rest waits for more nodes"
+        return Room(bound, _at_once(bound, num_servers) + (now if missing else ""))
+    return Room(at_once, _at_once(at_once, num_servers) + (_places(nodes, packing) if len(nodes) > 1 else ""))
 
 
 def _num_cards(gpu: float) -> int:
@@ -131,7 +175,7 @@ def _num_cards(gpu: float) -> int:
 def _no_room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, task: Task) -> StudyError:
     share: Share = getattr(resources, task)
     grows = "on a cluster that adds nodes, set resources.autoscaling: true and resources.max_concurrent"
-    if not any(node.has_room(share) for node in nodes):
+    if not any(node.room_for(share) for node in nodes):
         return StudyError(
             f"resources.{task} asks for {_told(share)} on one node, but {_largest(nodes)}; lower resources.{task}, "
             f"or {grows}"
@@ -163,10 +207,11 @@ def _at_once(num_trials: int, num_servers: int) -> str:
     return f"{num_trials} trial(s) at once, {beside}"
 
 
-def _places(packing: _Packing) -> str:
+def _places(nodes: Sequence[Node], packing: _Packing) -> str:
     servers, trials = Counter(packing.servers), Counter(packing.trials)
     places = [
-        f"{name} {servers[name]} server(s) and {trials[name]} trial(s)"
-        for name in dict.fromkeys([*packing.servers, *packing.trials])
+        f"{node.name} {servers[node.name]} server(s) and {trials[node.name]} trial(s)"
+        for node in nodes
+        if node.name in servers or node.name in trials
     ]
     return f": {', '.join(places)}"

@@ -1,6 +1,8 @@
 """The generator of a study, trained as a Ray task that can be killed and goes on from its last checkpoint.
 
 driver <--a stream of training steps-- task: thread that trains --queue--> the task's generator function
+
+The driver waits for room first, and says so.
 """
 
 import json
@@ -14,6 +16,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util import remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gitdist.compute import Compute, Precision, keep_to_share
 from gitdist.data.dataset import Dataset
@@ -22,6 +26,7 @@ from gitdist.generator.artefact import artefact_spec, find_generator, generator_
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
 from gitdist.store import Store, content_key
+from gitdist.stream.room import reserve
 from gitdist.study.cluster import cluster_nodes
 from gitdist.study.placement import check_alone
 from gitdist.study.remote import for_the_user
@@ -48,6 +53,7 @@ def obtain_generator(
     store: Store,
     resources: ResourcesSpec,
     on_step: Callable[[TrainingStep], None],
+    on_wait: Callable[[float], None],
 ) -> TrainedGenerator:
     """Return the generator: out of the store, trained on the cluster, or at hand already.
 
@@ -57,6 +63,7 @@ def obtain_generator(
         store: where trained generators are kept.
         resources: its ``training`` says what the training task takes.
         on_step: told of training steps, here on the driver.
+        on_wait: told now and then for how many seconds there has been no room for the training; what it raises ends it.
 
     Raises:
         StudyError: the cluster has no room for training, or it diverged.
@@ -68,30 +75,10 @@ def obtain_generator(
     if found := find_generator(spec, dataset, store, Compute.resolve(device=share.device)):
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_alone(cluster_nodes(), resources, "training", "train the generator")
-    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
-    options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
-    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
-    deaths = 0
-    while True:
-        try:
-            for reference in task.remote(spec, dataset.directory, store, share):
-                item = ray.get(reference)
-                if isinstance(item, Path):
-                    artefact = store.here(item)
-                    store.use("generator", item.name)  # from now on it is this process that holds it
-                    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
-                deaths = 0
-                on_step(item)
-        except RayTaskError as error:
-            remedy = "lower generator.lr or set generator.precision: float32"
-            raise for_the_user(error, f"training the generator failed: {error.cause}; {remedy}") from None
-        except RayError as error:
-            deaths += 1
-            if deaths == _MAX_DEATHS:
-                raise StudyError(
-                    f"training the generator lost its worker {deaths} times without a step between them "
-                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
-                ) from None
+    trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
+    artefact = store.here(trained)
+    store.use("generator", trained.name)  # from now on it is this process that holds it
+    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
 
 
 def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
@@ -148,6 +135,41 @@ def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:
         f"the study was started with another generator.kind '{spec.kind}' ({known}) than its {now} now give ({name}); "
         "put that one back, or start another study with --fork NAME"
     )
+
+
+def _train_on_cluster(
+    share: Share,
+    arguments: tuple[Any, ...],
+    on_step: Callable[[TrainingStep], None],
+    on_wait: Callable[[float], None],
+) -> Path:
+    """Return the artefact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
+    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
+    options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
+    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
+    deaths = 0
+    while True:
+        places = reserve(share, 1, on_wait)
+        try:
+            placed = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(places))
+            for reference in placed.remote(*arguments):
+                item = ray.get(reference)
+                if isinstance(item, Path):
+                    return item
+                deaths = 0
+                on_step(item)
+        except RayTaskError as error:
+            remedy = "lower generator.lr or set generator.precision: float32"
+            raise for_the_user(error, f"training the generator failed: {error.cause}; {remedy}") from None
+        except RayError as error:
+            deaths += 1
+            if deaths == _MAX_DEATHS:
+                raise StudyError(
+                    f"training the generator lost its worker {deaths} times without a step between them "
+                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
+                ) from None
+        finally:
+            remove_placement_group(places)
 
 
 def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from gitdist.generator.artefact import generator_name, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
-from gitdist.study.cluster import cluster_nodes, connected
+from gitdist.study.cluster import cluster_nodes, connected, living_nodes
 from gitdist.study.context import TrialContext
 from gitdist.study.copies import Copies
 from gitdist.study.course import Course
@@ -33,10 +34,10 @@ from gitdist.study.events import Observer, Observers, Outcome, Row, TrialStates
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
 from gitdist.study.paths import BASELINE, TrialId
-from gitdist.study.placement import check_alone, find_room
+from gitdist.study.placement import Room, check_alone, find_room, room_beside
 from gitdist.study.preparation import TrainedGenerator, keep_precision, obtain_generator, settle_generator
 from gitdist.study.recall import study_tags
-from gitdist.study.remote import result_of
+from gitdist.study.remote import completed
 from gitdist.study.rows import read_rows
 from gitdist.study.space import untried
 from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, epochs_of, trial_states
@@ -99,20 +100,18 @@ class StudySession:
         spec = self._spec
         num_servers = spec.resources.servers if spec.sharing.stream else 0
         with connected(address, spec.resources, num_servers, self._ray_died), self._watch() as watch:
-            nodes = cluster_nodes()
-            room = find_room(nodes, spec.resources, num_servers)
-            if not num_servers and self._dataset.nuisance == "none":
-                check_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
-            generator = self._obtain_generator()
             if not spec.search.total:
+                self._obtain_generator()
                 return write_summary(self._paths, spec, self._ledger)
-            self._display.say(room.note)
+            expected = self._expect_room(num_servers)
+            generator = self._obtain_generator()
             with supplied(self._study, generator) as supply, watch.following(supply.lookout()):
+                at_once = self._settle_room(supply, expected).max_concurrent
                 context = supply.context()
-                self._search(context, supply, room.max_concurrent)
-                self._complete(context)
+                self._search(context, supply, at_once)
+                self._complete(context, at_once)
                 self._study.lease.check()
-                self._evaluate_chosen(context, supply.ekld_place("test"))
+                self._evaluate_chosen(context, supply.ekld_place("test"), at_once)
                 supply.close_account()
         self._study.lease.check()
         self._paths.publish(self._paths.watch)
@@ -153,6 +152,26 @@ class StudySession:
             self._on_ray_death(self._progress.made)
         os._exit(1)
 
+    def _expect_room(self, num_servers: int) -> Room:
+        """Say what the study gets of the cluster, or refuse it, before anything runs."""
+        nodes, resources = cluster_nodes(), self._spec.resources
+        room = find_room(nodes, resources, num_servers)
+        if not num_servers and self._dataset.nuisance == "none":
+            check_alone(nodes, resources, "server", "transform the images that eKLD is measured on")
+        self._display.say(room.note)
+        return room
+
+    def _settle_room(self, supply: Supply, expected: Room) -> Room:
+        """Count the room again now that the servers have their nodes, and say it where it is other than expected."""
+        nodes, servers = living_nodes(), supply.server_nodes()
+        if not servers:
+            return expected
+        names = [node.offers.name for server in servers for node in nodes if node.id == server]
+        room = room_beside([node.offers for node in nodes], self._spec.resources, names)
+        if room != expected:
+            self._display.say(room.note)
+        return room
+
     def _obtain_generator(self) -> TrainedGenerator:
         spec = self._spec.generator
         self._tracker.generator_started(spec.model_dump())
@@ -165,7 +184,8 @@ class StudySession:
         try:
             known = self._ledger.recall(GENERATOR)
             spec = keep_precision(spec, self._dataset.fingerprint, known)
-            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step)
+            on_wait = partial(self._study.tell_of_wait, "the generator's training")
+            generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step, on_wait)
             name = generator_name(spec, generator.artefact)
             settle_generator(spec, name, known)
             self._draw_samples(generator)
@@ -208,28 +228,31 @@ class StudySession:
             threading.Thread(target=self._display.say, args=[told]).start()
 
         with interruptible(stop):
-            run_trials(trainable, course, spec.resources.trial, max_concurrent)
+            run_trials(trainable, course, spec.resources, max_concurrent)
         if course.trouble:
             raise course.trouble
         if course.stopping:
             raise KeyboardInterrupt
 
-    def _complete(self, context: TrialContext) -> None:
+    def _complete(self, context: TrialContext, at_once: int) -> None:
         """Train again what damage took from finished trials; evaluation and summary read all of their epochs."""
         spec, share = self._spec, self._spec.resources.trial
         complete = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(complete_trial)
-        damaged = []
+        damaged: dict[TrialId, Mapping[str, Any]] = {}
         for record in self._ledger.trials():
             trial = TrialId("trial", record.number)
             if record.state == "finished" and len(read_rows(self._paths.rows(trial))) < epochs_of(spec, record.params):
                 self._display.say(f"trial {trial} has lost epochs to damaged files; training them again")
-                damaged.append((trial, complete.remote(context, trial, record.params)))
-        for trial, reference in damaged:
-            result_of(reference, f"train the lost epochs of trial {trial}")
+                damaged[trial] = record.params
+
+        def submit(trial: TrialId) -> Any:
+            return complete.remote(context, trial, damaged[trial])
+
+        for trial in completed(submit, damaged, at_once, "train the lost epochs of trial {}", self._study.lease.check):
             self._paths.refresh(trial)
             self._tracker.trial_ended(trial, Outcome("finished"))
 
-    def _evaluate_chosen(self, context: TrialContext, pairs: Path) -> None:
+    def _evaluate_chosen(self, context: TrialContext, pairs: Path, at_once: int) -> None:
         best = self._ledger.pareto()
         if not best:
             raise StudyError(self._nothing_finished())
@@ -246,9 +269,11 @@ class StudySession:
             chosen[BASELINE] = {}
         share = self._spec.resources.trial
         evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
-        references = [evaluate.remote(context, trial, params, pairs) for trial, params in chosen.items()]
-        for trial, reference in zip(chosen, references, strict=True):
-            result_of(reference, f"evaluate trial {trial} on test")
+
+        def submit(trial: TrialId) -> Any:
+            return evaluate.remote(context, trial, chosen[trial], pairs)
+
+        for trial in completed(submit, chosen, at_once, "evaluate trial {} on test", self._study.lease.check):
             self._paths.refresh(trial)
             self._tracker.test_evaluated(trial)
 

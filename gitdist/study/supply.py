@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,15 @@ class OwnedStudy:
     display: Display
     began: float
 
+    def tell_of_wait(self, what: str, waited_s: float) -> None:
+        """Say that there has been no room for something for so long.
+
+        Raises:
+            StudyOwned: the study is no longer this process's.
+        """
+        self.lease.check()
+        self.display.say(f"waiting for room for {what}, since {waited_s:.0f} s")
+
 
 @contextmanager
 def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["Supply"]:
@@ -67,10 +77,7 @@ def _launched(
     kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
     config = replace(_server_config(study, generator, share), stream=spec, store=kept)
 
-    def on_wait(waited_s: float) -> None:
-        study.lease.check()
-        study.display.say(f"waiting for room for {num_servers} generator server(s), since {waited_s:.0f} s")
-
+    on_wait = partial(study.tell_of_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
             study.store.use(BLOCKS, stream.block_key)
@@ -99,6 +106,10 @@ class Supply(Observer):
         self._books = self.lookout()
         self._held: set[TrialId] = set()  # those whose prefix this process holds
         self._told_full = False
+
+    def server_nodes(self) -> list[str]:
+        """Return Ray's name of the node of each server of the shared stream."""
+        return self._stream.server_nodes() if self._stream else []
 
     def lookout(self) -> Lookout | None:
         """Return an observer of the stream that trials share; None where they share none."""

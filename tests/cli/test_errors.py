@@ -137,6 +137,14 @@ def test_resources_that_never_fit_the_cluster(tmp_path):
     assert_refused(done, "resources.trial asks for 1 CPU and 1 GPU", "0 GPU")
 
 
+@pytest.mark.slow
+def test_a_study_without_trials_needs_no_room_for_them(tmp_path):
+    changes = ["search={total: 0}", "baseline=false", "generator={kind: identity}", "resources.trial.gpu=1"]
+    sets = [part for change in changes for part in ("--set", change)]
+    done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", *sets)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_cluster_that_does_not_answer(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

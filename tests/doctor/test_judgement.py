@@ -91,6 +91,8 @@ def test_room_is_what_the_study_itself_would_say():
         found = check_room("cluster", nodes, study(resources=resources))
         assert found.state == "problem" and all(word in found.seen for word in words), found
         assert found.remedy.startswith("lower resources.")
+    small = study(resources={"trial": {"cpu": 8}}, search={"total": 0}, baseline=False)
+    assert check_room("cluster", nodes, small).state == "ok"  # it has no trials
     assert (
         check_room(
             "cluster",

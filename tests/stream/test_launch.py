@@ -14,6 +14,7 @@ from gitdist.errors import StreamError, StudyError
 from gitdist.spec import OracleSpec, Share, StreamSpec
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
+from tests.stream.holder import Holder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -71,13 +72,6 @@ def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_
         ray.get_actor("gitdist-broken-server-0")
 
 
-class Holder:
-    """Takes its share of the cluster and does nothing; run as a Ray actor."""
-
-    def ready(self) -> None:
-        """Return once it has its share."""
-
-
 def test_room_for_servers_is_waited_for(digits_directory: Path) -> None:
     holder: Any = ray.remote(num_cpus=3)(Holder).remote()
     ray.get(holder.ready.remote())
@@ -89,6 +83,7 @@ def test_room_for_servers_is_waited_for(digits_directory: Path) -> None:
 
     with launch_stream("later", oracle(digits_directory), Share(cpu=3), on_wait=on_wait) as handle:
         assert len(waits) == 1 and waits[0] > 0
+        assert handle.server_nodes() == [ray.get_runtime_context().get_node_id()]
         assert handle.stats()[0].blocks == 0
 
 

@@ -22,7 +22,7 @@ quieten()
 
 import ray  # noqa: E402
 
-from gitdist.spec import Share, StudySpec  # noqa: E402
+from gitdist.spec import ResourcesSpec, StudySpec  # noqa: E402
 from gitdist.study.course import Course  # noqa: E402
 from gitdist.study.events import Observers  # noqa: E402
 from gitdist.study.execution import run_trials  # noqa: E402
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     ledger = Ledger.open(paths, spec)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     trainable = partial(train, place=Path(sys.argv[1]))
-    run_trials(trainable, Course(ledger, Observers([]), spec, with_baseline=False), Share(cpu=1), max_concurrent=2)
+    run_trials(trainable, Course(ledger, Observers([]), spec, with_baseline=False), ResourcesSpec(), max_concurrent=2)
     print(json.dumps([[record.state, record.reason] for record in ledger.trials()]))
     ledger.close()
     ray.shutdown()

@@ -25,6 +25,9 @@ class Log:
     def trial_waits(self, trial) -> None:
         self.told.append(("waits", str(trial)))
 
+    def no_room(self, waited_s) -> None:
+        self.told.append(("no room", waited_s))
+
     def epoch_ended(self, trial, row) -> None:
         self.told.append(("epoch", str(trial), row["epoch"]))
 
@@ -222,6 +225,22 @@ def test_after_a_lost_lease_the_ledger_is_left_alone(begin):
     assert course.next_trial() is None
     assert str(course.trouble) == "taken over"
     assert (states(ledger), list(ledger.trials()[0].curve)) == (["running"], [1, 2])
+
+
+def test_a_lease_that_is_lost_while_there_is_no_room_ends_the_wait(begin):
+    taken = []
+
+    def check_owner(thorough: bool) -> None:
+        if taken:
+            raise StudyError("taken over")
+
+    course, _, log = begin(check_owner=check_owner)
+    course.next_trial()
+    course.no_room(5.0)
+    taken.append(True)
+    course.no_room(65.0)
+    assert str(course.trouble) == "taken over" and course.over
+    assert log.told == [("no room", 5.0)]
 
 
 def test_a_worker_that_a_new_owner_superseded_is_not_replaced(begin):

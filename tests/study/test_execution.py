@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from gitdist.errors import DiskTrouble
 from gitdist.quiet import quieten
-from gitdist.spec import Share, StudySpec
+from gitdist.spec import ResourcesSpec, Share, StudySpec
 from gitdist.study.course import MAX_DEATHS, Course
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
+from tests.stream.holder import Holder
+from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -29,9 +32,14 @@ class Log:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.on_no_room = lambda: None
 
     def trial_started(self, trial, params) -> None:
         self.told.append(f"{trial} started")
+
+    def no_room(self, waited_s) -> None:
+        self.told.append("no room")
+        self.on_no_room()
 
     def epoch_ended(self, trial, row) -> None:
         self.told.append(f"{trial} epoch {row['epoch']}")
@@ -211,7 +219,34 @@ def test_stop_ends_every_trial_after_its_epoch(study):
     ]
 
 
-def run_here(train, course: Course, max_concurrent: int = 2) -> None:
+def test_a_cluster_that_adds_nodes_is_asked_for_room_for_all_trials_at_once(study):
+    def train(config: dict) -> None:
+        from ray.util import placement_group_table
+
+        def others_wait() -> bool:
+            return [group["state"] for group in placement_group_table().values()].count("PENDING") == 2
+
+        if config["number"] == 0:
+            until(others_wait, limit_s=30)
+        report(config)
+
+    course, ledger, log = study(total=3)
+    run_here(train, course, max_concurrent=3, trial=Share(cpu=4), autoscaling=True)
+    assert states(ledger) == ["finished"] * 3
+    assert log.told[0] == "0 started"
+
+
+def test_a_lack_of_room_for_trials_is_told_until_there_is_some(study):
+    course, ledger, log = study(total=1)
+    holder = ray.remote(num_cpus=3)(Holder).remote()
+    ray.get(holder.ready.remote())
+    log.on_no_room = lambda: ray.kill(holder)
+    run_here(report, course, trial=Share(cpu=2))
+    assert states(ledger) == ["finished"]
+    assert log.told[:2] == ["no room", "0 started"]
+
+
+def run_here(train, course: Course, max_concurrent: int = 2, **resources) -> None:
     from gitdist.study.execution import run_trials
 
-    run_trials(train, course, Share(cpu=1), max_concurrent)
+    run_trials(train, course, ResourcesSpec(max_concurrent=max_concurrent, **resources), max_concurrent)

@@ -81,8 +81,9 @@ def test_a_cause_that_explains_itself_needs_no_traceback(tmp_path, kind, error):
 def test_what_a_server_meets_is_no_trials_fault_and_names_the_servers_remedy(tmp_path):
     error = StreamError("the stream must make block 3 of class 1, but OutOfMemoryError: CUDA out of memory")
     error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
-    report = describe_failure(error, tmp_path)
-    assert list(report) == ["halt"] and report["halt"].startswith(f"{error}; give servers more by resources.server")
+    assert describe_failure(error, tmp_path) == {
+        "halt": f"{error}; give servers more by resources.server, or run fewer of them by resources.servers"
+    }
 
 
 def test_a_full_disk_that_nobody_put_into_words_is_told_as_such_too(tmp_path):

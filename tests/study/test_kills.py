@@ -196,6 +196,7 @@ def test_sigterm_while_the_generator_trains_is_an_interruption_too(tmp_path):
     shown, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130, shown + errors
     assert "gitdist resume small" in shown and "Traceback" not in shown + errors
+    assert "trial(s) at once" in shown  # before anything runs
     assert study.statuses() == ["KILLED"] * 2  # the study's and the generator's
 
 

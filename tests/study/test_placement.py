@@ -4,7 +4,7 @@ import pytest
 
 from gitdist.errors import StudyError
 from gitdist.spec import ResourcesSpec
-from gitdist.study.placement import Node, check_alone, find_room
+from gitdist.study.placement import Node, check_alone, find_room, room_beside
 
 
 def resources(**fields) -> ResourcesSpec:
@@ -31,6 +31,33 @@ def test_a_part_of_a_card_lies_on_one_card():
     assert find_room([gpus("a", 3)], resources(trial={"gpu": 2}), num_servers=0).max_concurrent == 1
     third = resources(trial={"cpu": 0.1, "gpu": 0.1})
     assert find_room([gpus("a", 1)], third, num_servers=0).max_concurrent == 10  # sums of tenths
+
+
+def test_servers_lie_where_they_cost_the_fewest_trials():
+    nodes = [gpus("gpu", 1, cpu=4), Node("cpu", 16)]
+    assert find_room(nodes, resources(trial={"cpu": 4, "gpu": 1}), num_servers=1).max_concurrent == 1
+    assert find_room(nodes, resources(trial={"gpu": 0.25}), num_servers=1).note == (
+        "4 trial(s) at once, beside 1 generator server(s): gpu 0 server(s) and 4 trial(s), "
+        "cpu 1 server(s) and 0 trial(s)"
+    )
+
+
+def test_room_beside_servers_is_counted_where_they_are():
+    nodes, asked = [gpus("b", 2), gpus("a", 1, cpu=16)], resources(trial={"cpu": 8, "gpu": 1})
+    assert find_room(nodes, asked, num_servers=1).max_concurrent == 2
+    assert room_beside(nodes, asked, ["b"]).max_concurrent == 1
+    assert room_beside(nodes, asked, ["a"]) == find_room(nodes, asked, num_servers=1)
+    large = resources(trial={"cpu": 16, "gpu": 1})
+    assert room_beside(nodes, large, ["b"]) == find_room(nodes, large, num_servers=1)
+    with pytest.raises(StudyError) as refused:
+        room_beside(nodes, large, ["a"])
+    assert str(refused.value) == (
+        "resources: a trial takes 16 CPU and 1 GPU, for which no node has room beside the server(s) of 1 CPU that Ray "
+        "has put on a; lower what each takes until both fit any node that has room for a trial"
+    )
+    grown = resources(trial={"cpu": 16, "gpu": 1}, max_concurrent=2, autoscaling=True)
+    assert "now there is room for 1 and 0" in room_beside(nodes, grown, ["a"]).note
+    assert nodes == [gpus("b", 2), gpus("a", 1, cpu=16)]
 
 
 def test_a_number_of_trials_is_an_upper_bound():

@@ -1,11 +1,23 @@
 import pytest
+import ray
 
 from gitdist.compute import Compute, Precision
+from gitdist.data.dataset import prepare
 from gitdist.errors import StudyError
 from gitdist.generator.artefact import artefact_spec, generator_name
-from gitdist.spec import IdentitySpec, MunitSpec, OracleSpec, PluginSpec, RandAugmentSpec
-from gitdist.store import content_key
-from gitdist.study.preparation import keep_precision, settle_generator
+from gitdist.spec import (
+    DataSpec,
+    IdentitySpec,
+    MunitSpec,
+    OracleSpec,
+    PluginSpec,
+    ProfileSpec,
+    RandAugmentSpec,
+    ResourcesSpec,
+)
+from gitdist.store import Store, content_key
+from gitdist.study.preparation import keep_precision, obtain_generator, settle_generator
+from tests.stream.holder import Holder
 
 SHADE = PluginSpec(target="tests.generator.sample_plugins:Shade")
 
@@ -48,3 +60,25 @@ def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
         with pytest.raises(StudyError, match="another generator.kind 'munit' .* --fork NAME") as caught:
             keep_precision(spec, "data", named(MunitSpec(), "float32"))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
+    store, told = Store(tmp_path / "store"), []
+    digits = prepare(DataSpec(profile=ProfileSpec(kind="exponential", largest=60, factor=0.2)), store)
+    holder = ray.remote(num_cpus=3)(Holder).remote()
+    ray.get(holder.ready.remote())
+
+    def on_wait(waited_s: float) -> None:
+        assert waited_s >= 5
+        told.append("no room")
+        ray.kill(holder)
+
+    small = MunitSpec(dim=8, num_res=1, discriminator_dim=8, discriminator_layers=2, steps=2, batch_size=4)
+    needs = ResourcesSpec.model_validate({"training": {"cpu": 2}})
+    trained = obtain_generator(small, digits, store, needs, lambda step: told.append(step.step), on_wait)
+    assert trained.artefact is not None and trained.past_steps[-1].step == 2
+    assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert states == {"REMOVED"}
