@@ -19,6 +19,7 @@ from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig, ServerStats
+from gitdist.study.attempt import end_attempt
 from gitdist.study.display import Display
 from gitdist.study.effort import TakenPrefix
 from gitdist.study.events import Observer, Outcome, Row
@@ -113,6 +114,7 @@ class Supply(Observer):
         share = study.spec.resources.trial
         return TrialContext(
             spec=study.spec,
+            term=study.lease.term,
             results=study.paths.results,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
@@ -154,6 +156,8 @@ class Supply(Observer):
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""
+        if outcome.state == "interrupted":
+            end_attempt(self._study.paths.trial(trial), self._study.lease.term, self._study.paths.mirror)
         with suppress(RayError):  # a server is gone; there will be another
             self._account(self._stream.recent_stats() if self._stream else None)
 

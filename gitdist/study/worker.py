@@ -36,7 +36,7 @@ from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """What all trials of a study share: the study, and where its data, eKLD images and draws are.
+    """What all trials of a study share: the study, its driver's term, and where its data, eKLD images and draws are.
 
     Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared. With
     results on an object store there is a ``mirror``, and the directories are those of the driver's machine, whose
@@ -44,6 +44,7 @@ class TrialContext:
     """
 
     spec: StudySpec
+    term: int
     results: Path
     dataset: Path
     validation_ekld: Path
@@ -197,7 +198,7 @@ def _begin(context: TrialContext, trial: TrialId) -> Attempt:
     paths = context.paths
     if context.mirror is not None:
         context.mirror.pull_file(paths.identity)  # the name of the trial's trainer begins with it
-    return Attempt.begin(paths.trial(trial), context.mirror)
+    return Attempt.begin(paths.trial(trial), context.term, context.mirror)
 
 
 def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict[str, str]:
