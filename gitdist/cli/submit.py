@@ -7,7 +7,9 @@ from typing import NoReturn
 
 import typer
 
-from gitdist.errors import StudyError
+from gitdist.doctor.study_file import check_secrets
+from gitdist.errors import SpecError, StudyError
+from gitdist.store.home import refuse_credentials
 from gitdist.study.submission import follow_job
 
 
@@ -35,8 +37,10 @@ def submit_run(
         take_over: as given.
 
     Raises:
+        SpecError: a password or a key is in the study file, an override or the URI of the results.
         StudyError: file or results are where the cluster does not find them, or the job cannot be submitted.
     """
+    refuse_credentials(results)
     if not ("://" in results or Path(results).is_absolute()):
         raise StudyError(
             f"--results must be an absolute path on storage that all nodes see, or a URI, when a run is submitted, but "
@@ -49,6 +53,11 @@ def submit_run(
             f"the study file must lie below the working directory, which travels with the job, but it is {file}; "
             "change to its directory"
         ) from None
+    for finding in check_secrets(file, file.read_text(), overrides):
+        if finding.state == "problem":
+            raise SpecError(
+                f"what is submitted can be read in the cluster's dashboard, but {finding.seen}; {finding.remedy}"
+            )
     command = ["python", "-m", "gitdist", "run", str(packed), "--results", results]
     for override in overrides:
         command += ["--set", override]
