@@ -53,11 +53,7 @@ def submit_run(
             f"the study file must lie below the working directory, which travels with the job, but it is {file}; "
             "change to its directory"
         ) from None
-    for finding in check_secrets(file, file.read_text(), overrides):
-        if finding.state == "problem":
-            raise SpecError(
-                f"what is submitted can be read in the cluster's dashboard, but {finding.seen}; {finding.remedy}"
-            )
+    _refuse_passwords(file, overrides)
     command = ["python", "-m", "gitdist", "run", str(packed), "--results", results]
     for override in overrides:
         command += ["--set", override]
@@ -70,3 +66,11 @@ def submit_run(
         sys.stdout.flush()
 
     raise typer.Exit(follow_job(fork or name, command, results, address, write))
+
+
+def _refuse_passwords(file: Path, overrides: Sequence[str]) -> None:
+    for finding in check_secrets(file, file.read_text(), overrides):
+        if finding.state == "problem":
+            raise SpecError(
+                f"what is submitted can be read in the cluster's dashboard, but {finding.seen}; {finding.remedy}"
+            )
