@@ -60,12 +60,7 @@ def submit_run(
     for option, value in (("--scale", scale), ("--fork", fork)):
         command += [option, value] if value is not None else []
     command += ["--take-over"] if take_over else []
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    raise typer.Exit(follow_job(fork or name, command, results, address, write))
+    raise typer.Exit(follow_job(fork or name, command, results, address, _write))
 
 
 def _refuse_passwords(file: Path, overrides: Sequence[str]) -> None:
@@ -74,3 +69,8 @@ def _refuse_passwords(file: Path, overrides: Sequence[str]) -> None:
             raise SpecError(
                 f"what is submitted can be read in the cluster's dashboard, but {finding.seen}; {finding.remedy}"
             )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
