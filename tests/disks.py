@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""Disks that are soon full, or can only be read."""
 
 import os
 import subprocess
@@ -21,6 +21,18 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextmanager
+def read_only(place: Path) -> Iterator[None]:
+    """Have a directory be on a disk that nobody can write; skip the test where that is not allowed."""
+    mounted = subprocess.run(["mount", "-o", "bind,ro", place, place], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a directory cannot be mounted for reading here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def fill(disk: Path, leave: int = 0) -> Path:

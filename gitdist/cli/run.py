@@ -134,7 +134,7 @@ def _run_study(
         address=how.address,
         take_over=how.take_over,
         retry_failed=how.retry_failed,
-        on_ray_death=partial(_restart, resume),
+        on_ray_death=partial(_after_ray, resume),
     )
     try:
         with results.telling() if isinstance(results, Mirror) else nullcontext():
@@ -164,18 +164,26 @@ def _resume_command(study: str, results: Path | Mirror, address: str | None) -> 
     return ["resume", study, "--results", str(results), *(["--address", address] if address else [])]
 
 
-def _restart(resume: list[str], progress: bool) -> NoReturn:
-    """Resume the study in place of this process, whose main thread Ray may hold for good.
+def _after_ray(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
+    """Resume the study in place of this process, whose main thread Ray may hold for good; without its cluster, end.
 
     Args:
         resume: the arguments of the command that goes on.
+        started_here: whether this process had started Ray; else it was a cluster's.
         progress: whether any epoch was trained since the last time.
     """
+    command = shlex.join(["gitdist", *resume])
+    if not started_here:
+        _die(f"when the cluster runs again, go on with it by: {command}")
     restarts = 0 if progress else int(os.environ.get(_RESTARTS, "0"))
     if restarts == _MAX_RESTARTS:
-        told = f"Ray has died {restarts + 1} times without an epoch between; mend the cause, then: "
-        print(told + shlex.join(["gitdist", *resume]), file=sys.stderr, flush=True)
-        os._exit(1)
+        _die(f"Ray has died {restarts + 1} times without an epoch between; mend the cause, then: {command}")
     os.environ[_RESTARTS] = str(restarts + 1)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gitdist", *resume])
+
+
+def _die(told: str) -> NoReturn:
+    sys.stdout.flush()
+    print(told, file=sys.stderr, flush=True)
+    os._exit(1)

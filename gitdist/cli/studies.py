@@ -70,7 +70,7 @@ def has_ledger(paths: StudyPaths, spec: StudySpec) -> bool:
 
 @contextmanager
 def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
-    """Open the ledger of a study that has one.
+    """Open the ledger of a study that has one, to read it.
 
     Raises:
         StudyError: the study has no ledger yet, or it cannot be opened.
@@ -79,7 +79,7 @@ def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
         raise StudyError(
             f"study '{paths.name}' in {paths.place} has not started any trial yet; `gitdist run` goes on with it"
         )
-    ledger = Ledger.open(paths, spec)
+    ledger = Ledger.open(paths, spec, read_only=True)
     try:
         yield ledger
     finally:

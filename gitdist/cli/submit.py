@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import typer
 
-from gitdist.errors import StudyError
+from gitdist.doctor.study_file import check_secrets
+from gitdist.errors import SpecError, StudyError
 from gitdist.store.home import refuse_credentials
 from gitdist.study.submission import follow_job
 
@@ -35,14 +36,15 @@ def submit_run(
         take_over: as given.
 
     Raises:
+        SpecError: a password or a key is in the study file, an override or the URI of the results.
         GitdistError: file or results are where the cluster does not find them, or the job cannot be submitted.
     """
+    refuse_credentials(results)
     if not ("://" in results or Path(results).is_absolute()):
         raise StudyError(
             f"--results must be an absolute path on storage that all nodes see, or a URI, when a run is submitted, but "
             f"it is '{results}'; the job's own working directory is removed with it"
         )
-    refuse_credentials(results)
     try:
         packed = file.resolve().relative_to(Path.cwd())
     except ValueError:
@@ -50,14 +52,23 @@ def submit_run(
             f"the study file must lie below the working directory, which travels with the job, but it is {file}; "
             "change to its directory"
         ) from None
+    _refuse_passwords(file, overrides)
     command = ["python", "-m", "gitdist", "run", str(packed), "--results", results]
     for override in overrides:
         command += ["--set", override]
     for option, value in (("--scale", scale), ("--fork", fork)):
         command += [option, value] if value is not None else []
     command += ["--take-over"] if take_over else []
+    raise typer.Exit(follow_job(fork or name, command, results, address, _write))
 
-    def write(text: str) -> None:
-        print(text, end="", flush=True)
 
-    raise typer.Exit(follow_job(fork or name, command, results, address, write))
+def _refuse_passwords(file: Path, overrides: Sequence[str]) -> None:
+    for finding in check_secrets(file, file.read_text(), overrides):
+        if finding.state == "problem":
+            raise SpecError(
+                f"what is submitted can be read in the cluster's dashboard, but {finding.seen}; {finding.remedy}"
+            )
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)

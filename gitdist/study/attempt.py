@@ -5,6 +5,8 @@
 
 A checkpoint that passed the check just before ``begin`` is a whole one of the same computation, so it does no harm.
 
+Beside the token stands the term of the driver whose worker it is, see ``lease``, for those who ask which trials run.
+
 On an object store the token stands there. Rows that passed the check may come over the next attempt's rows there; its
 next row brings them back, and what is lost of a trial that has ended is made anew from its checkpoint.
 """
@@ -30,30 +32,31 @@ class Attempt:
     """The right to write into a trial's directory, until another attempt begins."""
 
     directory: Path
-    token: str
+    content: bytes  # of the file
     mirror: Mirror | None = None
 
     @classmethod
-    def begin(cls, directory: Path, mirror: Mirror | None = None) -> "Attempt":
+    def begin(cls, directory: Path, term: int, mirror: Mirror | None = None) -> "Attempt":
         """Take the trial in ``directory`` over from whoever had it; what killed writers left unfinished goes.
 
         Args:
             directory: the trial's.
+            term: of the driver.
             mirror: the results that it is a copy of, if any; then all of its files are fetched.
 
         Raises:
             DiskTrouble: the disk does not take the token.
             StoreError: the object store cannot be reached.
         """
-        attempt = cls(directory, secrets.token_hex(16), mirror)
-        token = directory / _FILE
+        attempt = cls(directory, f"{secrets.token_hex(16)} {term}".encode(), mirror)
+        file = directory / _FILE
         if mirror is not None:
             with disk_trouble(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(token, attempt.token.encode())
-        sweep(directory, spare=token)  # yet another attempt may be beginning at this moment
+        write_atomic(file, attempt.content)
+        sweep(directory, spare=file)  # yet another attempt may be beginning at this moment
         if mirror is not None:
-            mirror.push(token)
+            mirror.push(file)
             mirror.pull(directory, checkpoints=True)
         return attempt
 
@@ -92,11 +95,28 @@ class Attempt:
         else:
             with suppress(OSError):
                 found = file.read_bytes()
-        return found is not None and found != self.token.encode()  # without the file nobody else claims the trial
+        return found is not None and found != self.content  # without the file nobody else claims the trial
 
 
-def last_attempt_s(directory: Path) -> float | None:
-    """Return when the last attempt at a trial began, in seconds of the clock; None where there was none."""
-    with suppress(FileNotFoundError):
-        return (directory / _FILE).stat().st_mtime
+def last_term(directory: Path) -> int | None:
+    """Return the term of the driver whose worker had a trial last; None where there was none, or it is not known."""
+    with suppress(OSError):
+        _, _, term = (directory / _FILE).read_bytes().partition(b" ")
+        return int(term) if term.isdigit() else None
     return None
+
+
+def end_attempt(directory: Path, term: int, mirror: Mirror | None = None) -> None:
+    """Keep the worker of a term's driver out of its trial, and note that none has it; another driver's worker goes on.
+
+    Raises:
+        DiskTrouble: the disk does not take the note.
+        StoreError: the object store cannot be reached.
+    """
+    file = directory / _FILE
+    if mirror is not None:
+        mirror.pull_file(file)
+    if last_term(directory) == term:
+        write_atomic(file, secrets.token_hex(16).encode())
+        if mirror is not None:
+            mirror.push(file)

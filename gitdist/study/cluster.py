@@ -2,10 +2,10 @@
 
 import os
 import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,10 +15,9 @@ from gitdist.errors import RayTrouble, first_line
 from gitdist.spec import ResourcesSpec
 from gitdist.study.interrupts import handlers_kept
 from gitdist.study.placement import Node
-from gitdist.study.watchdog import watched
+from gitdist.study.watchdog import answers, watched
 
 NAMESPACE = "gitdist"
-_CONNECT_S = 5.0
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's refusal: the cluster's, then this machine's
 
 
@@ -42,24 +41,29 @@ class LivingNode:
 
 
 def check_address(address: str | None) -> None:
-    """Refuse a cluster address at which nobody listens; Ray itself would try for minutes.
+    """Refuse a cluster address at which nobody listens, for which Ray itself would try for minutes, and Ray Client's.
 
     Raises:
-        RayTrouble: no connection within a few seconds.
+        RayTrouble: no connection within a few seconds, or one that a study cannot be driven through.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise RayTrouble(
+            f"a study is driven from a node of the cluster, not through Ray Client, but the address is '{address}'; "
+            "give HOST:6379 on such a node, or submit the study from here: --submit --address http://HOST:8265"
+        )
+    _, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()):
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+        answers(address)
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from None
 
 
 @contextmanager
 def connected(
-    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[], None] | None = None
+    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
 ) -> Iterator[str]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
 
@@ -67,7 +71,7 @@ def connected(
         address: where the cluster is; None = the environment's, else this machine.
         resources: what the study takes, which a Ray of this machine must offer.
         num_servers: generator servers of the study.
-        on_death: called on a thread when a Ray started here has died; see ``watchdog``.
+        on_death: called on a thread when that Ray has died, with whether it was started here; see ``watchdog``.
 
     Yields:
         Where the cluster's dashboard would be, ``HOST:PORT``; empty where it has none.
@@ -96,7 +100,9 @@ def connected(
             raise RayTrouble(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None
     try:
-        with watched(on_death) if on_death and address == "local" else nullcontext():
+        started = address == "local"
+        there = None if started else ray.get_runtime_context().gcs_address
+        with watched(partial(on_death, started), there) if on_death else nullcontext():
             yield str(joined.dashboard_url or "")
     finally:
         ray.shutdown()

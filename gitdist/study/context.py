@@ -13,7 +13,7 @@ from gitdist.study.paths import StudyPaths, TrialId, open_store
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """What all trials of a study share: the study, and where its data, eKLD images and draws are.
+    """What all trials of a study share: the study, its driver's term, and where its data, eKLD images and draws are.
 
     Draws come from ``router``, or are made by each trial as ``generator`` says where the stream is not shared. With
     results on an object store there is a ``mirror``, and the directories are those of the driver's machine, whose
@@ -21,6 +21,7 @@ class TrialContext:
     """
 
     spec: StudySpec
+    term: int
     results: Path
     dataset: Path
     validation_ekld: Path

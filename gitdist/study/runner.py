@@ -49,14 +49,14 @@ class RunOptions:
         address: Ray cluster to join; None = ``$RAY_ADDRESS``, else a Ray of this machine for the study's time.
         take_over: end the term of a driver that seems to live.
         retry_failed: try the failed trials again.
-        on_ray_death: called last when the Ray of this machine has died, with whether any epoch was trained since this
-            session began; it must not return. None = exit with 1.
+        on_ray_death: called last when Ray has died, with whether it was started here and whether any epoch was trained
+            since this session began; it must not return. None = exit with 1.
     """
 
     address: str | None = None
     take_over: bool = False
     retry_failed: bool = False
-    on_ray_death: Callable[[bool], None] | None = None
+    on_ray_death: Callable[[bool, bool], None] | None = None
 
 
 def run_study(

@@ -71,7 +71,7 @@ class Progress(Observer):
 class StudySession:
     """Runs what is left of a study."""
 
-    def __init__(self, study: OwnedStudy, on_ray_death: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, study: OwnedStudy, on_ray_death: Callable[[bool, bool], None] | None = None) -> None:
         """Take a study that this process owns; ``on_ray_death`` is that of ``RunOptions``."""
         self._study, self._on_ray_death = study, on_ray_death
         self._spec, self._paths, self._store = study.spec, study.paths, study.store
@@ -140,16 +140,17 @@ class StudySession:
             self._study.lease.check()
         return not self._study.lease.lost
 
-    def _ray_died(self) -> None:
+    def _ray_died(self, started_here: bool) -> None:
         """Leave everything as it should be found, on the watchdog's thread; the main one may be blocked for good."""
-        self._display.say(
-            "Ray on this machine has died (killed, or out of memory); what ran goes on from its checkpoints"
+        what = (
+            "Ray on this machine has died" if started_here else "the head of the Ray cluster does not answer any more"
         )
+        self._display.say(f"{what} (killed, or out of memory); what ran goes on from its checkpoints")
         self._display.__exit__(None, None, None)
         self._tracker.close("KILLED", patience_s=_LAST_WORDS_S)
         self._study.lease.release()
         if self._on_ray_death:
-            self._on_ray_death(self._progress.made)
+            self._on_ray_death(started_here, self._progress.made)
         os._exit(1)
 
     def _expect_room(self, num_servers: int) -> Room:

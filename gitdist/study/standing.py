@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitdist.spec import StudySpec
-from gitdist.study.attempt import last_attempt_s
+from gitdist.study.attempt import last_term
 from gitdist.study.effort import Shared, seconds_of
 from gitdist.study.events import Outcome, Row
 from gitdist.study.ledger.lease import Owner, owners
@@ -143,8 +143,7 @@ def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
 def _open_state(paths: StudyPaths, trial: TrialId, owner: Owner | None) -> str:
     if owner is None:
         return "interrupted"
-    begun = last_attempt_s(paths.trial(trial))
-    return "running" if begun is not None and begun >= owner.since.timestamp() else "waiting"
+    return "running" if last_term(paths.trial(trial)) == owner.term else "waiting"
 
 
 def _trial(

@@ -17,6 +17,7 @@ from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig
+from gitdist.study.attempt import end_attempt
 from gitdist.study.context import TrialContext
 from gitdist.study.display import Display
 from gitdist.study.effort import TakenPrefix
@@ -121,6 +122,7 @@ class Supply(Observer):
         share = study.spec.resources.trial
         return TrialContext(
             spec=study.spec,
+            term=study.lease.term,
             results=study.paths.results,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
@@ -162,6 +164,8 @@ class Supply(Observer):
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""
+        if outcome.state == "interrupted":
+            end_attempt(self._study.paths.trial(trial), self._study.lease.term, self._study.paths.mirror)
         self._account(wait_s=0.0)
 
     def close_account(self) -> None:

@@ -165,7 +165,7 @@ def _begin(context: TrialContext, trial: TrialId) -> Attempt:
     paths = context.paths
     if context.mirror is not None:
         context.mirror.pull_file(paths.identity)  # the name of the trial's trainer begins with it
-    return Attempt.begin(paths.trial(trial), context.mirror)
+    return Attempt.begin(paths.trial(trial), context.term, context.mirror)
 
 
 def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict[str, str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gitdist.study.attempt import last_attempt_s
 from gitdist.study.rows import read_rows
 from tests.study.small_study import SmallStudy, call, check_whole, gitdist, stocked, wait_for_rows
 from tests.waiting import until
@@ -263,7 +262,8 @@ def start_waiting(study: SmallStudy) -> subprocess.Popen:
     def epochs() -> list[int]:
         return [len(read_rows(place / "rows.jsonl")) for place in places]
 
-    until(lambda: all((last_attempt_s(place) or 0.0) > began for place in places), limit_s=300)
+    attempts = [place / "attempt" for place in places]
+    until(lambda: all(file.exists() and file.stat().st_mtime > began for file in attempts), limit_s=300)
     before = max(epochs())
     until(lambda: max(epochs()) >= before + 2, limit_s=300)
     assert max(epochs()) < LONG

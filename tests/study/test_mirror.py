@@ -107,7 +107,7 @@ def test_a_file_of_ours_that_is_not_there_yet_stays(object_store):
 
 def test_checkpoints_and_reports_are_fetched_by_those_alone_who_need_them(object_store):
     worker, driver = copy_of(object_store.uri), copy_of(object_store.uri)
-    train(Attempt.begin(worker.trial(TRIAL), worker.mirror), range(1, 4))
+    train(Attempt.begin(worker.trial(TRIAL), 0, worker.mirror), range(1, 4))
     worker.publish(write(worker.study / "report" / "index.html", "page"))
     driver.refresh()
     assert sorted(file.name for file in driver.trial(TRIAL).iterdir()) == ["attempt", "rows.jsonl"]
@@ -119,9 +119,9 @@ def test_checkpoints_and_reports_are_fetched_by_those_alone_who_need_them(object
 
 def test_another_machine_goes_on_from_the_checkpoint_and_the_first_one_stops(object_store):
     first, second, driver = (copy_of(object_store.uri) for _ in range(3))
-    old = Attempt.begin(first.trial(TRIAL), first.mirror)
+    old = Attempt.begin(first.trial(TRIAL), 0, first.mirror)
     train(old, range(1, 3))
-    new = Attempt.begin(second.trial(TRIAL), second.mirror)
+    new = Attempt.begin(second.trial(TRIAL), 0, second.mirror)
     assert checkpoints_of(new.directory).load() == (2, {"epoch": 2})
     assert read_rows(second.rows(TRIAL)) == rows(2)
     with pytest.raises(Superseded):
@@ -137,7 +137,7 @@ def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkey
     monkeypatch.setattr(mirrors, "PATIENCE_S", 0.0)
     worker = copy_of(f"file://{tmp_path}/there")
     with pytest.raises(StoreError, match="must be reachable and writable"):
-        train(Attempt.begin(worker.trial(TRIAL), worker.mirror), range(1, 2))
+        train(Attempt.begin(worker.trial(TRIAL), 0, worker.mirror), range(1, 2))
     assert checkpoints_of(tmp_path / "there" / "study" / "trials" / "0003").load() == (1, {"epoch": 1})
 
 

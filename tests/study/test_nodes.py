@@ -1,12 +1,13 @@
 """A study on a cluster of nodes that die and come, with the workers there."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.study.small_study import check_whole, stocked, wait_for_rows
+from tests.study.small_study import call, check_whole, gitdist, stocked, wait_for_rows
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -54,6 +55,24 @@ def test_a_lost_node_costs_no_trial_and_changes_nothing(tmp_path, undisturbed, c
     assert "is replaced" in shown  # a trial's worker died there
     assert "raylet" not in shown + errors  # Ray's own account is left out
     check_whole(study, 3)  # every trial finished
+    assert study.rows() == undisturbed.rows()
+
+
+def test_the_death_of_the_head_is_told_and_the_study_left_as_it_should_be_found(tmp_path, undisturbed, cluster):
+    study = stocked(tmp_path, undisturbed)
+    driver = study.start("--address", cluster.address)
+    wait_for_rows(study)
+    cluster.head_node.all_processes["gcs_server"][0].process.kill()
+    shown, errors = driver.communicate(timeout=100)
+    assert driver.returncode == 1, shown + errors
+    assert "the head of the Ray cluster does not answer any more" in shown
+    resume = f"gitdist resume small --results {study.results} --address {cluster.address}"
+    assert f"when the cluster runs again, go on with it by: {resume}" in errors
+    assert "KILLED" in study.statuses() and "RUNNING" not in study.statuses()
+    left = json.loads(call(gitdist("status", "small", "--results", str(study.results), "--json")).stdout)
+    assert left["state"] == "interrupted" and left["owner"] is None
+    assert study.run().returncode == 0  # on a Ray of this machine
+    check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
 
 

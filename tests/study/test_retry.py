@@ -25,6 +25,7 @@ def context(tmp_path):
     spec = StudySpec(name="study", trial=short_spec(epochs=3, fraction=0.0, lr_milestones=(2,)))
     return TrialContext(
         spec=spec,
+        term=0,
         results=tmp_path,
         dataset=digits.directory,
         validation_ekld=ekld_set(digits, request, Store(tmp_path / "pairs")).directory,

@@ -9,15 +9,18 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.cli.status import duration, show_status
+from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study
-from gitdist.study.attempt import Attempt
+from gitdist.study.attempt import Attempt, end_attempt
+from gitdist.study.driver import load_stored_spec
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import RowsFile
 from gitdist.study.standing import TrialStanding, take_stock, time_left
 from gitdist.study.states import BASELINE_FAILURE
+from tests.disks import read_only
 from tests.study.sightings import STREAM
 
 EPOCHS = 4
@@ -77,10 +80,16 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     write_rows(paths, BASELINE, EPOCHS)
     write_rows(paths, TrialId("trial", 0), EPOCHS)
     write_rows(paths, TrialId("trial", 2), 1)
-    Attempt.begin(paths.trial(TrialId("trial", 2)))
-    with Lease.claim(ledger.storage, "study"):
+    place = paths.trial(TrialId("trial", 2))
+    with Lease.claim(ledger.storage, "study") as former:
+        Attempt.begin(place, former.term)
+    with Lease.claim(ledger.storage, "study") as lease:
         assert [trial.state for trial in take_stock(paths, spec, ledger).trials][3] == "waiting"
-        Attempt.begin(paths.trial(TrialId("trial", 2)))
+        Attempt.begin(place, lease.term)
+        end_attempt(place, lease.term)  # its worker is lost, and there is no room for another
+        assert [trial.state for trial in take_stock(paths, spec, ledger).trials][3] == "waiting"
+        Attempt.begin(place, lease.term)
+        os.utime(place / "attempt", (0, 0))  # by a clock that is late
         now = take_stock(paths, spec, ledger)
     assert (now.state, now.total, now.counts) == ("running", 4, {"finished": 1, "failed": 1, "running": 1})
     assert now.owner.state == "live"
@@ -196,3 +205,43 @@ def test_trials_to_come_find_the_epochs_that_others_took_over():
     trials = [standing("finished", 4), replace(standing("running", 3), shared=2), standing("waiting", 0)]
     to_do = 1 + 2 + 3 * 2  # the running one, the waiting one without its prefix, three to come likewise
     assert time_left(trials, 3, EPOCHS, None) == pytest.approx(to_do * 2.0)
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def left_alone(study, request):
+    """A study of one trial that no process has open, as on a disk of another machine."""
+    paths, spec, _ = study
+    spec = spec.model_copy(update={"name": "alone", "ledger": request.param})
+    paths = StudyPaths(paths.results, "alone")
+    paths.create()
+    ledger = Ledger.open(paths, spec)
+    ledger.next_trial()
+    ledger.close()
+    paths.spec.write_text(dump_study(spec))
+    paths.lock.unlink()
+    return paths
+
+
+def contents(directory):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in directory.iterdir()}
+
+
+def test_status_changes_nothing(left_alone, capsys):
+    before = contents(left_alone.study)
+    show_status("alone", left_alone.results, Console(width=200), as_json=False)
+    assert "1 of 4 trials: 1 interrupted" in capsys.readouterr().out
+    assert contents(left_alone.study) == before
+
+
+def test_status_needs_no_permission_to_write(left_alone, capsys):
+    with read_only(left_alone.results):
+        show_status("alone", left_alone.results, Console(width=200), as_json=False)
+    assert "1 of 4 trials: 1 interrupted" in capsys.readouterr().out
+
+
+def test_a_ledger_without_the_study_is_told_and_left_as_it_is(left_alone):
+    spec = load_stored_spec(left_alone).model_copy(update={"name": "other"})
+    before = contents(left_alone.study)
+    with pytest.raises(StudyError, match="has no study 'other'; `gitdist run` begins it"):
+        Ledger.open(left_alone, spec, read_only=True)
+    assert contents(left_alone.study) == before

@@ -56,6 +56,7 @@ def context_in(digits, pairs):
         trial = short_spec(**{"epochs": 3, "fraction": 0.0, "lr_milestones": (2,), **fields})
         return TrialContext(
             spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix), store=StoreSpec(uri=uri)),
+            term=0,
             results=results,
             dataset=dataset or digits.directory,
             validation_ekld=pairs["validation"],
@@ -131,7 +132,7 @@ def test_a_superseded_worker_that_fails_is_as_quiet(context):
     assert mine.throw(RuntimeError("a bug"))["failed"].startswith("RuntimeError: a bug")
     (directory / "error.txt").unlink()
     next(old)
-    Attempt.begin(directory)
+    Attempt.begin(directory, 1)
     with pytest.raises(StopIteration):
         old.throw(RuntimeError("a bug"))
     assert not (directory / "error.txt").exists()

@@ -55,6 +55,7 @@ def context_of(paths: StudyPaths, prefix: bool = True) -> tuple[TrialContext, Pa
         server = ServerConfig(**{**vars(server), "origin": store})
     context = TrialContext(
         spec=spec,
+        term=0,
         results=paths.results,
         dataset=dataset.directory,
         validation_ekld=pairs[0],

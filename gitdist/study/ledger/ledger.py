@@ -22,7 +22,7 @@ from gitdist.spec import SearchSpec, StudySpec
 from gitdist.study.ledger.proposal import RETRY_OF, propose
 from gitdist.study.ledger.pruning import DECISION, judge
 from gitdist.study.ledger.records import REASON, TrialRecord, best_of, pareto_of, read_record
-from gitdist.study.ledger.storage import close_storage, describe_place, open_storage, storage_trouble
+from gitdist.study.ledger.storage import close_storage, describe_place, open_storage, read_storage, storage_trouble
 from gitdist.study.paths import StudyPaths
 from gitdist.study.space import grid_plan
 
@@ -41,8 +41,9 @@ class Ledger:
         epochs: int | None = None,
         *,
         place: str = "of the study",
+        create: bool = True,
     ) -> None:
-        """Open or create the study in ``storage``.
+        """Open the study in ``storage``, or create it there.
 
         Args:
             storage: where the trials are kept.
@@ -51,9 +52,10 @@ class Ledger:
             switch_epoch: epochs of a trial that are not noted, since all trials are equal until then.
             epochs: epochs of a whole trial, after which it is not pruned any more; a pruner needs it.
             place: where the storage is, for messages.
+            create: whether a study that is not there is created; else nothing is written.
 
         Raises:
-            StudyError: the storage cannot be read, or has a study of this name with other objectives.
+            StudyError: the storage cannot be read, has no study of this name, or one with other objectives.
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._place = search, switch_epoch, epochs, place
@@ -63,14 +65,19 @@ class Ledger:
         self._handed_out: set[int] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with storage_trouble(place):
-            self._study = optuna.create_study(
-                storage=storage,
-                study_name=study_name,
-                directions=search.directions,
-                sampler=optuna.samplers.RandomSampler(),  # never asked: proposals are made in memory
-                pruner=optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
+            if create:
+                optuna.create_study(
+                    storage=storage, study_name=study_name, directions=search.directions, load_if_exists=True
+                )
+            try:
+                self._study = optuna.load_study(
+                    storage=storage,
+                    study_name=study_name,
+                    sampler=optuna.samplers.RandomSampler(),  # never asked: proposals are made in memory
+                    pruner=optuna.pruners.NopPruner(),
+                )
+            except KeyError:
+                raise StudyError(f"the ledger {place} has no study '{study_name}'; `gitdist run` begins it") from None
             directions = tuple(direction.name.lower() for direction in self._study.directions)
         if directions != search.directions:
             raise StudyError(
@@ -79,16 +86,23 @@ class Ledger:
             )
 
     @classmethod
-    def open(cls, paths: StudyPaths, spec: StudySpec) -> Self:
+    def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
         """Open the ledger of a study, storage and all.
+
+        Args:
+            paths: the study's files.
+            spec: the study.
+            read_only: whether the ledger is there and is to stay as it is; then its files need not be writable.
 
         Raises:
             StudyError: the storage cannot be opened.
         """
-        storage = open_storage(spec.ledger, paths)
+        storage = (read_storage if read_only else open_storage)(spec.ledger, paths)
+        place, trial = describe_place(spec.ledger, paths), spec.trial
         try:
-            place = describe_place(spec.ledger, paths)
-            return cls(storage, spec.name, spec.search, spec.trial.switch_epoch, spec.trial.epochs, place=place)
+            return cls(
+                storage, spec.name, spec.search, trial.switch_epoch, trial.epochs, place=place, create=not read_only
+            )
         except BaseException:
             close_storage(storage)
             raise

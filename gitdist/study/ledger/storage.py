@@ -3,6 +3,8 @@
 Opening creates what is missing. Whoever is killed meanwhile leaves nothing half-made: SQLite is created beside its
 place and renamed, a journal is created empty, PostgreSQL's tables appear in whole transactions that the next one goes
 on from. Two that open at once take turns: by the study's lock file on one host, by the server's own lock elsewhere.
+
+Opening for reading alone creates and locks nothing, so it does with files that this user or machine cannot write.
 """
 
 import os
@@ -37,19 +39,31 @@ def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
     Raises:
         StudyError: it is no Optuna storage or cannot be reached; the message names the place.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = describe_place(line, paths)
-    try:
-        with locked(paths.lock):
-            if line == "sqlite":
-                return _open_sqlite(paths.ledger)
-            if line == "journal":
-                return _open_journal(paths.journal)
-            return _open_postgresql(line, place)
-    except StudyError:
-        raise
-    except Exception as error:  # SQLAlchemy, its drivers and Optuna have no common base
-        raise StudyError(f"the ledger {place} cannot be opened as an Optuna storage: {_cause(error)}") from error
+    with _opening(place), locked(paths.lock):
+        if line == "sqlite":
+            return _open_sqlite(paths.ledger)
+        if line == "journal":
+            return _open_journal(paths.journal)
+        with _connected(line, place) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
+            return _postgresql(line)
+
+
+def read_storage(line: str, paths: StudyPaths) -> BaseStorage:
+    """Open a storage that ``open_storage`` has created, to read it; nothing is written.
+
+    Raises:
+        StudyError: as ``open_storage``.
+    """
+    place = describe_place(line, paths)
+    with _opening(place):
+        if line == "sqlite":
+            return _sqlite(paths.ledger, created=True)
+        if line == "journal":
+            return _journal(paths.journal, HostLock(paths.journal))
+        with _connected(line, place):
+            return _postgresql(line, created=True)
 
 
 def check_server(line: str) -> None:
@@ -105,8 +119,10 @@ def _open_sqlite(path: Path) -> RDBStorage:
     return _sqlite(path)
 
 
-def _sqlite(path: Path) -> RDBStorage:
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
+def _sqlite(path: Path, created: bool = False) -> RDBStorage:
+    # What SQLite cannot write it opens for reading; if it can, it takes back what a killed writer left half-done.
+    arguments = {"connect_args": {"timeout": _BUSY_S}}
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs=arguments, skip_table_creation=created)
 
 
 def _open_journal(path: Path) -> JournalStorage:
@@ -114,15 +130,28 @@ def _open_journal(path: Path) -> JournalStorage:
     path.touch()
     lock.acquire()  # cuts off a torn line
     lock.release()
+    return _journal(path, lock)
+
+
+def _journal(path: Path, lock: HostLock) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path), lock))
 
 
-def _open_postgresql(line: str, place: str) -> RDBStorage:
-    with _connected(line, place) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
-        url = _address(line).replace("postgresql://", "postgresql+psycopg://", 1)
-        arguments = {"connect_timeout": _CONNECT_S}
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
+def _postgresql(line: str, created: bool = False) -> RDBStorage:
+    url = _address(line).replace("postgresql://", "postgresql+psycopg://", 1)
+    arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
+    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=created)
+
+
+@contextmanager
+def _opening(place: str) -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:  # SQLAlchemy, its drivers and Optuna have no common base
+        raise StudyError(f"the ledger {place} cannot be opened as an Optuna storage: {_cause(error)}") from error
 
 
 @contextmanager
