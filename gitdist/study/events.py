@@ -1,5 +1,6 @@
 """What happens in a study, for those who watch: the live display and MLflow. Watchers decide nothing."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -80,3 +81,16 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.trial_ended(trial, outcome)
+
+
+class Progress(Observer):
+    """An observer that keeps whether any epoch was trained since it began, on this machine."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._began = time.time()
+        self.made = False
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Keep that there was one; a resumed trial's old rows come again."""
+        self.made = self.made or row.get("ended_at", 0.0) > self._began

@@ -8,7 +8,6 @@ the session, the tracking store is told how things stand; the lease and the ledg
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -30,9 +29,10 @@ from gitdist.study.context import TrialContext
 from gitdist.study.copies import Copies
 from gitdist.study.course import Course
 from gitdist.study.display import show_training
-from gitdist.study.events import Observer, Observers, Outcome, Row, TrialStates
+from gitdist.study.events import Observers, Outcome, Progress, TrialStates
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
+from gitdist.study.mounts import check_mounts
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.placement import Room, check_alone, find_room, room_beside
 from gitdist.study.preparation import TrainedGenerator, keep_precision, obtain_generator, settle_generator
@@ -53,19 +53,6 @@ from gitdist.study.worker import complete_trial, evaluate_on_test, run_trial
 
 _SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
 _LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
-
-
-class Progress(Observer):
-    """An observer that keeps whether any epoch was trained since it began, on this machine."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self._began = time.time()
-        self.made = False
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Keep that there was one; a resumed trial's old rows come again."""
-        self.made = self.made or row.get("ended_at", 0.0) > self._began
 
 
 class StudySession:
@@ -100,6 +87,7 @@ class StudySession:
         spec = self._spec
         num_servers = spec.resources.servers if spec.sharing.stream else 0
         with connected(address, spec.resources, num_servers, self._ray_died), self._watch() as watch:
+            check_mounts(living_nodes(), spec.resources, self._paths)
             if not spec.search.total:
                 self._obtain_generator()
                 return write_summary(self._paths, spec, self._ledger)

@@ -18,6 +18,7 @@ import pytest
 
 import gitdist
 from gitdist.doctor.bare import asks_for_token
+from tests.cluster.apart import node_apart
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -59,24 +60,6 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-@contextmanager
-def node_apart(address: str, place: Path) -> Iterator[None]:
-    """Start a node of a cluster in a mount namespace with a small disk of its own, and an older gitdist."""
-    disk = place / "disk"
-    start = f'mount -t tmpfs -o size=10m tmpfs "{disk}" && mkdir "{disk}/results" && exec "$@"'
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--address", address, "--block"]
-    command = ["unshare", "--mount", "sh", "-c", start, "sh", *ray, "--num-cpus", "0", "--num-gpus", "1"]
-    with open(place / "node.log", "w") as file:
-        node = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": str(place / "older")}, stdout=file, stderr=file
-        )
-    try:
-        yield
-    finally:
-        node.terminate()
-        node.wait(30)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A directory with a disk, a results directory on it, and an older gitdist."""
@@ -89,15 +72,11 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(place) -> Iterator:
-    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=False).returncode:
-        pytest.skip("mount namespaces are not allowed here")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        with node_apart(cluster.address, place):
-            gcs = cluster.head_node.get_gcs_client()
-            until(lambda: len(gcs.get_all_node_info()) == 2, pause_s=0.2)
+        with node_apart(cluster, place / "disk", place / "older", "--num-cpus", "0", "--num-gpus", "1"):
             yield cluster
     finally:
         cluster.shutdown()

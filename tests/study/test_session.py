@@ -1,7 +1,7 @@
 import time
 
+from gitdist.study.events import Progress
 from gitdist.study.paths import TrialId
-from gitdist.study.session import Progress
 
 TRIAL = TrialId("trial", 0)
 
