@@ -108,6 +108,7 @@ def test_sync_fills_an_empty_mlflow_and_the_second_time_has_nothing_to_do(finish
     assert "0 runs created, 0 epochs added, 0 statuses mended" in again.stdout
 
 
+@pytest.mark.slow
 def test_failed_trials_are_tried_again_under_new_numbers(tmp_path: Path):
     study = SmallStudy(tmp_path, overrides=BROKEN)
     done = study.run()

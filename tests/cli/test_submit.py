@@ -30,8 +30,6 @@ def test_a_password_in_the_study_is_not_submitted(study: Path, place: str) -> No
         study.write_text(study.read_text().replace("http://mlflow:5000", secret))
     overrides = [f"tracking.uri={secret}"] if place == "override" else []
     where = "study.yaml, line 2" if place == "file" else "--set"
-    with pytest.raises(
-        SpecError, match=f"dashboard, but .*{where}: a password in an address.*; take it out"
-    ) as refused:
+    with pytest.raises(SpecError, match=f"dashboard, but .*{where}: a secret in an address.*; take it out") as refused:
         submit_run("study", study, "/results", overrides, NOBODY, scale=None, fork=None, take_over=False)
     assert "hush" not in str(refused.value)

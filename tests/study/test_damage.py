@@ -9,7 +9,7 @@ from gitdist.study.rows import read_rows
 from tests.disks import small_disk
 from tests.study.small_study import check_whole, stocked, wait_for_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def cut(path: Path, part: float = 0.7) -> None:
@@ -40,7 +40,6 @@ def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undist
     assert study.rows() == undisturbed.rows()
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_it_goes_on_when_there_is_space(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     study.directory.mkdir()

@@ -69,21 +69,25 @@ class Ledger:
                 optuna.create_study(
                     storage=storage, study_name=study_name, directions=search.directions, load_if_exists=True
                 )
-            try:
-                self._study = optuna.load_study(
-                    storage=storage,
-                    study_name=study_name,
-                    sampler=optuna.samplers.RandomSampler(),  # never asked: proposals are made in memory
-                    pruner=optuna.pruners.NopPruner(),
-                )
-            except KeyError:
-                raise StudyError(f"the ledger {place} has no study '{study_name}'; `gitdist run` begins it") from None
-            directions = tuple(direction.name.lower() for direction in self._study.directions)
+            self._study = self._load(search)
+
+    def _load(self, search: SearchSpec) -> optuna.Study:
+        try:
+            study = optuna.load_study(
+                storage=self.storage,
+                study_name=self.name,
+                sampler=optuna.samplers.RandomSampler(),  # never asked: proposals are made in memory
+                pruner=optuna.pruners.NopPruner(),
+            )
+        except KeyError:
+            raise StudyError(f"the ledger {self._place} has no study '{self.name}'; `gitdist run` begins it") from None
+        directions = tuple(direction.name.lower() for direction in study.directions)
         if directions != search.directions:
             raise StudyError(
-                f"the ledger {place} has a study '{study_name}' with objectives to {', '.join(directions)}, but "
+                f"the ledger {self._place} has a study '{self.name}' with objectives to {', '.join(directions)}, but "
                 f"search.objective is {', '.join(search.objectives)}; give the study another name"
             )
+        return study
 
     @classmethod
     def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
