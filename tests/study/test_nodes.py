@@ -13,6 +13,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TOTAL = 8
+TRIAL = "ray::ImplicitFunc"  # Tune's actor
 ON_GPUS = (
     f"search.total={TOTAL}",
     "resources.servers=2",
@@ -34,7 +35,7 @@ def cluster() -> Iterator[Any]:
 
 
 def has_workers(node: Any, *titles: str) -> bool:
-    """Whether a node runs Ray processes of all these titles, such as ``ray::_train``."""
+    """Whether a node runs Ray processes of all these titles, such as ``ray::GeneratorServer``."""
     shown = []
     for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
         try:
@@ -85,11 +86,11 @@ def test_a_study_goes_on_over_a_node_that_dies_and_one_that_comes(tmp_path, undi
     first = cluster.add_node(**GPU_NODE)
     driver = study.start("--address", cluster.address)
     for node in (cluster.head_node, first):  # each has a server and trials
-        until(lambda node=node: has_workers(node, "ray::GeneratorServer", "ray::_train"), limit_s=200)
+        until(lambda node=node: has_workers(node, "ray::GeneratorServer", TRIAL), limit_s=200)
     wait_for_rows(study, "trials/0001")
     cluster.remove_node(first, allow_graceful=False)
     second = cluster.add_node(**GPU_NODE)
-    until(lambda: has_workers(second, "ray::_train"), limit_s=200)
+    until(lambda: has_workers(second, TRIAL), limit_s=200)
     shown, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, shown + errors
     check_whole(study, TOTAL)
