@@ -118,6 +118,7 @@ class Fetcher:
         self._connection.call("lost", lost)
         if trouble is not None:
             self._forget_references()
+            self._look_for_servers()
             self._delivery.endure(trouble)
         return outcomes
 

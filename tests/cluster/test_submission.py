@@ -102,13 +102,20 @@ def test_a_log_that_breaks_off_is_followed_on_and_the_job_by_its_own_command_alo
         again = follow(*command)
         told = wait_for_line(again, "following it")[-1]
         (tmp_path / "end").touch()
-        rest, errors = first.communicate()
-        log, other_errors = again.communicate()
+        rest, errors = end_of(first)
+        log, other_errors = end_of(again)
     assert first.returncode == again.returncode == 3, errors + other_errors
     assert told.startswith(f"job {job} of this study is under way at {tunnel.address};")
     assert "".join(begun) + rest == log
     numbers = [line for line in log.splitlines() if line.startswith("line ")]
     assert numbers == [f"line {number}" for number in range(len(numbers))]
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The rest of a process's output and errors; ``communicate`` leaves out what was read ahead with a line."""
+    assert process.stdout and process.stderr
+    with process:
+        return process.stdout.read(), process.stderr.read()
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str) -> list[str]:

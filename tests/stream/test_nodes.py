@@ -124,11 +124,11 @@ def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is
     ray.get(holder.ready.remote())
     with launch_stream("deserted", config, Share(cpu=1)) as handle:
         pid = handle.stats()[1][0].pid  # both processes have started
-        client = RayBlocks(handle.router_name, patience_s=8.0)
-        waiting = RayBlocks(handle.router_name, patience_s=8.0, autoscaling=True)
+        client = RayBlocks(handle.router_name, patience_s=20.0)
+        waiting = RayBlocks(handle.router_name, patience_s=20.0, autoscaling=True)
         try:
             os.kill(pid, signal.SIGSTOP)
-            timer = threading.Timer(25.0, os.kill, [pid, signal.SIGCONT])
+            timer = threading.Timer(40.0, os.kill, [pid, signal.SIGCONT])
             timer.start()
             assert len(client.get(keys_of(range(10), range(1)))) == 10
             timer.join()
@@ -137,7 +137,7 @@ def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is
             cluster.remove_node(worker, allow_graceful=False)
             last = keys_of(range(10), range(1, 2))
             waiting.prefetch(last)
-            with pytest.raises(StreamError, match="but none is left, .* no room for one for 8 s; run") as caught:
+            with pytest.raises(StreamError, match="but none is left, .* no room for one for 20 s; run") as caught:
                 client.get(last)
             assert "\n" not in str(caught.value)
             cluster.add_node(num_cpus=1, include_dashboard=False)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from tests.study.small_study import check_whole, environment, stocked
 from tests.waiting import until
@@ -22,7 +23,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TYPES = {
-    "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+    "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
     "gpu": {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
 }
 CONFIG: dict[str, Any] = {
@@ -35,8 +36,13 @@ CONFIG: dict[str, Any] = {
         "disable_node_updaters": True,
         "foreground_node_launch": True,
     },
-    "auth": {},
-    "head_node_type": "head",
+    "upscaling_speed": 100.0,
+    **{name: {} for name in ("auth", "docker", "file_mounts")},
+    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands")},
+    **{f"{whose}setup_commands": [] for whose in ("", "head_", "worker_")},
+    **{f"{whose}_start_ray_commands": [] for whose in ("head", "worker")},
+    "file_mounts_sync_continuously": False,
+    "head_node_type": "ray.head.default",
     "available_node_types": TYPES,
 }
 ON_GPUS = (
@@ -52,15 +58,16 @@ ON_GPUS = (
 def address(tmp_path: Path) -> Iterator[str]:
     """Where a cluster of a head without GPUs is, to which the autoscaler adds up to two nodes with one each."""
     config, folder = tmp_path / "cluster.json", tempfile.mkdtemp(prefix="ga-", dir="/tmp")
-    config.write_text(json.dumps(CONFIG))
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    where = f"{ray.util.get_node_ip_address()}:{port}"
+    config.write_text(json.dumps({**CONFIG, "provider": {**CONFIG["provider"], "gcs_address": where}}))
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
     command += ["--include-dashboard=false", f"--temp-dir={folder}", f"--autoscaling-config={config}"]
     head = subprocess.Popen(
         command,
-        env=environment(AUTOSCALER_UPDATE_INTERVAL_S="1", RAY_FAKE_CLUSTER="1"),
+        env=environment(AUTOSCALER_UPDATE_INTERVAL_S="1", RAY_FAKE_CLUSTER="1", RAY_AUTH_MODE="disabled"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
