@@ -1,3 +1,3 @@
 """gitdist: which augmentation settings make a classifier accurate and invariant on the small classes."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

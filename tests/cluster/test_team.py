@@ -87,7 +87,7 @@ def test_a_stack_that_breaks_a_rule_is_told(rule: str) -> None:
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose here")
 def test_compose_accepts_the_stack_and_asks_for_the_image() -> None:
     command = ["docker-compose", "--file", str(TEAM / "compose.yaml"), "config", "--quiet"]
-    named = os.environ | {"GITDIST_IMAGE": "registry/gitdist:0.4.0"}
+    named = os.environ | {"GITDIST_IMAGE": "registry/gitdist:0.5.0"}
     assert subprocess.run(command, env=named).returncode == 0
     missing = {key: value for key, value in os.environ.items() if key != "GITDIST_IMAGE"}
     assert subprocess.run(command, env=missing, capture_output=True).returncode != 0

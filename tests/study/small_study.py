@@ -166,7 +166,10 @@ def check_whole(study: SmallStudy, total: int, epochs: int = 3) -> None:
 def check_mlflow(study: SmallStudy, roles: Counter, epochs: int) -> None:
     """Assert that MLflow has these runs, all ended, and of a trial what its rows say, each epoch once."""
     runs = study.runs()
-    assert Counter(run.data.tags["gitdist.role"] for run in runs) == roles
+    found = Counter(run.data.tags["gitdist.role"] for run in runs)
+    assert found == roles, [
+        (run.data.tags.get("gitdist.role"), run.data.tags.get("gitdist.trial"), run.info.status) for run in runs
+    ]
     assert Counter(run.info.status for run in runs) == {"FINISHED": len(runs)}
     numbers = [int(run.data.tags["gitdist.trial"]) for run in runs if run.data.tags["gitdist.role"] == "trial"]
     assert sorted(numbers) == list(range(roles["trial"]))
