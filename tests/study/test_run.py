@@ -147,6 +147,7 @@ def test_running_a_finished_study_again_does_nothing(undisturbed):
     assert kept() == before
 
 
+@pytest.mark.slow
 def test_a_fork_takes_all_that_is_shared_from_the_store_on_a_running_cluster_which_it_leaves_running(undisturbed):
     from ray.cluster_utils import Cluster
 

@@ -5,7 +5,7 @@
 
 A key says what has changed, not how: ``deliver`` reads the newest wanted state itself, so any number of marks before it
 are one delivery, and a mark during it makes one more. What was just marked comes before what has failed. ``mark`` never
-waits; only ``flush`` and ``close`` do.
+waits; only ``flush``, ``close`` and, for a moment, ``abandon`` do.
 """
 
 import math
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+_LAST_S = 2.0  # for what is under way when all is abandoned
 
 K = TypeVar("K")
 
@@ -84,11 +85,12 @@ class Deliveries(Generic[K]):
         return left
 
     def abandon(self) -> None:
-        """Drop what is due and end the thread, without waiting for a delivery under way; later marks do nothing."""
+        """Drop what is due and end the thread, waiting a moment for a delivery under way; later marks do nothing."""
         with self._changed:
             self._ended = self._abandoned = True
             self._due, self._under_way = {}, ()
             self._changed.notify_all()
+        self._thread.join(_LAST_S)
 
     def _work(self) -> None:
         while (begun := self._begin()) is not None:

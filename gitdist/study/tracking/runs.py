@@ -145,8 +145,12 @@ class StudyRuns:
     def _create(self, key: RunKey, name: str, parent: Mapping[str, str], began_ms: Sequence[int]) -> _Record:
         tags = {**self._study, **key.tags, **parent}
         start = min(began_ms, default=None)
-        self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=name)
-        self._adopt(key.tags)  # not the answer: a second driver, or a request sent twice, may have made another
+        run = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=name)
+        try:
+            self._adopt(key.tags)  # not the answer: a second driver, or a request sent twice, may have made another
+        except Revoked:  # just now: the new owner has a run of its own and does not look for this one any more
+            self._store.delete_run(run.info.run_id)
+            raise
         return self._records[key]
 
     def _adopt(self, tags: Mapping[str, str]) -> None:

@@ -167,7 +167,7 @@ class Tracker(Observer):
     def abandon(self) -> None:
         """Write nothing more, not even the rest of what is under way: another driver owns the study now.
 
-        Returns at once, also where MLflow hangs; every later call does nothing.
+        Returns after a moment, also where MLflow hangs; every later call does nothing.
         """
         self._abandoned.set()
         self._deliveries.abandon()

@@ -393,6 +393,23 @@ def test_a_driver_that_lost_its_study_writes_nothing_more(open_tracker, runs, mo
     assert open_tracker.warnings == []
 
 
+def test_a_run_that_was_just_made_when_the_study_was_lost_goes_again(open_tracker, runs, monkeypatch):
+    real, tracker = MlflowClient.create_run, open_tracker()
+    assert tracker.flush()
+
+    def make_and_lose(client, *fields, **more):
+        made = real(client, *fields, **more)
+        threading.Thread(target=tracker.abandon).start()
+        until(lambda: tracker.flush(0.0))  # nothing is due any more
+        return made
+
+    monkeypatch.setattr(MlflowClient, "create_run", make_and_lose)
+    tracker.trial_started(TRIAL, {})
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "gitdist-deliveries"])
+    assert runs.statuses() == {"study": "RUNNING"}
+    assert open_tracker.warnings == []
+
+
 def test_nothing_is_printed(open_tracker, paths, capfd):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
