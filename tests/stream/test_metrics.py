@@ -70,6 +70,8 @@ def test_what_is_scraped_is_what_servers_and_router_report(digits_directory: Pat
                 found["gitdist_images_generated_total"]
                 == {str(place): server.done.images for place, server in enumerate(servers)}
                 and sum(found["gitdist_blocks_fetched_total"].values()) >= len(keys) + 10
+                and found["gitdist_window_blocks"] == {None: router.kept}
+                and found["gitdist_outstanding_blocks"] == {"0": 0, "1": 0}
             )
 
         until(exported, pause_s=0.2)
