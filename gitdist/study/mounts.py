@@ -32,11 +32,12 @@ def check_mounts(nodes: Sequence[LivingNode], resources: ResourcesSpec, paths: S
     shares = (resources.server, resources.trial, resources.training)
     asked = [node for node in nodes if any(node.offers.room_for(share) for share in shares)]
     identity = paths.identity.resolve()
+    here = identity.read_bytes()
     task: Any = ray.remote(num_cpus=0, max_retries=0)(_content)
     answers = [task.options(scheduling_strategy=_on(node)).remote(identity) for node in asked]
     there, _ = ray.wait(answers, num_returns=len(answers), timeout=_LIMIT_S)
     for node, answer in zip(asked, answers, strict=True):
-        if answer in there and not _is_same(answer, identity):
+        if answer in there and not _is_same(answer, here):
             raise StudyError(
                 f"--results must be a directory that all nodes see, but {paths.results.resolve()} is another one on "
                 f"{node.offers.name}; choose one on a file system that every node mounts at this path (NFS, Lustre, a "
@@ -56,8 +57,8 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-def _is_same(answer: Any, identity: Path) -> bool:
+def _is_same(answer: Any, here: bytes) -> bool:
     try:
-        return bool(ray.get(answer) == identity.read_bytes())
+        return bool(ray.get(answer) == here)
     except RayError:  # the node is lost: nothing is known of it
         return True

@@ -7,9 +7,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gitdist.errors import GitdistError, StudyError, TrialFailure, first_line
+from gitdist.stream.room import LOOK_S
 from gitdist.study.paths import TrialId
-
-_LOOK_S = 5.0  # between two looks at what is waited for
 
 
 def completed(
@@ -38,7 +37,7 @@ def completed(
         while left and len(under_way) < max_concurrent:
             trial = left.pop(0)
             under_way[submit(trial)] = trial
-        ended, _ = ray.wait(list(under_way), timeout=_LOOK_S)
+        ended, _ = ray.wait(list(under_way), timeout=LOOK_S)
         on_look()
         for reference in ended:
             trial = under_way.pop(reference)
