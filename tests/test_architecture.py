@@ -69,12 +69,3 @@ def test_a_library_is_imported_in_its_room_only(library):
     assert users, f"nobody imports {library}"
     outside = {user for user in users if not any(user.startswith(room) for room in LIBRARY_ROOMS[library])}
     assert not outside
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_module_stays_within_one_idea(file):
-    text = file.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno + 1 <= 50, f"{file}:{node.lineno} {node.name}"
