@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.thumbnails import thumbnail_sheet
-from gitdist.data.dataset import Dataset, prepare
+from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
 from gitdist.data.sources import list_sources as find_sources
@@ -20,7 +22,8 @@ from gitdist.spec import DataSpec, StudySpec
 from gitdist.study.paths import StudyPaths, open_store
 from gitdist.trial.classifier import fitting_networks
 
-_BAR = 40
+_BAR = 24  # characters of the longest bar
+_FEW_VALIDATION = 5  # images of a class, below which its validation accuracy says little
 _PAIRS_SHOWN = 5
 
 
@@ -52,7 +55,9 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
     for name, value in {**_facts(dataset), **_advice(dataset)}.items():
         console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
     for note in dataset.notes:
-        console.print(f"source: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    for line in _validation_warnings(dataset):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for line in _warnings(find_duplicates(dataset), spec.data, dataset):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if thumbnails is not None:
@@ -114,16 +119,46 @@ def _save(dataset: Dataset, file: Path) -> None:
         ) from None
 
 
+def _validation_warnings(dataset: Dataset) -> Iterator[str]:
+    counts = np.bincount(dataset.validation.labels, minlength=dataset.num_classes)
+    few = [
+        f"{name} {count}" for name, count in zip(dataset.class_names, counts, strict=True) if count < _FEW_VALIDATION
+    ]
+    if few:
+        yield (
+            f"classes with fewer than {_FEW_VALIDATION} validation images, which tell little about their accuracy: "
+            f"{len(few)} of {dataset.num_classes} ({', '.join(few)})"
+        )
+
+
 def _classes(dataset: Dataset) -> Table:
+    """Return images per class and split, and where images are grouped the groups per class and split."""
+    splits = {"train": dataset.train, "val": dataset.validation, "test": dataset.test}
+    images = [np.bincount(split.labels, minlength=dataset.num_classes) for split in splits.values()]
+    groups = [_groups_per_class(split, dataset.num_classes) for split in splits.values()]
+    grouped = any(counts is not None for counts in groups)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header, justify in (("class", "left"), ("images", "right"), ("group", "left"), ("", "left")):
-        table.add_column(header, justify=justify)  # type: ignore[arg-type]
+    table.add_column("class", overflow="fold")
+    for name in splits:
+        table.add_column(name, justify="right")
+    if grouped:
+        table.add_column(f"groups ({'/'.join(splits)})", justify="right")
+    table.add_column("shots")
+    table.add_column("")
     masks = dataset.groups.as_dict()
     largest = int(dataset.class_sizes.max())
     for index in (-dataset.class_sizes).argsort(kind="stable"):
-        size = int(dataset.class_sizes[index])
-        group = next(name for name, mask in masks.items() if mask[index])
-        table.add_row(
-            escape(dataset.class_names[index]), f"{size:,}", group, "█" * max(1, round(_BAR * size / largest))
-        )
+        cells = [f"{counts[index]:,}" for counts in images]
+        if grouped:
+            cells.append("/".join("-" if counts is None else f"{counts[index]:,}" for counts in groups))
+        shots = next(name for name, mask in masks.items() if mask[index])
+        bar = "█" * max(1, round(_BAR * int(dataset.class_sizes[index]) / largest))
+        table.add_row(escape(dataset.class_names[index]), *cells, shots, bar)
     return table
+
+
+def _groups_per_class(split: Split, num_classes: int) -> NDArray[np.int64] | None:
+    if split.groups is None:
+        return None
+    pairs = np.unique(np.stack([split.labels, split.groups]), axis=1)
+    return np.bincount(pairs[0], minlength=num_classes)

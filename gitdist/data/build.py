@@ -1,9 +1,8 @@
-"""Building a prepared data set: hold out validation rows, cut the tail, apply the nuisance once, write Arrow files."""
+"""Building a prepared data set: split the official images, apply the nuisance once, write Arrow files."""
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gitdist.data.longtail import class_sizes, size_groups
+from gitdist.data.longtail import size_groups
 from gitdist.data.nuisance import transform
-from gitdist.data.sources.base import Source, class_counts
+from gitdist.data.sources.base import Source
+from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
-DATASET_FORMAT = 1
+DATASET_FORMAT = 2
 METADATA_KEY = b"gitdist"
 
 _CHUNK = 4096
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
-    """Which official rows make up the training and the validation split, each ordered by class: int64 ``[N]``."""
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
 
 
 def build_dataset(source: Source, spec: DataSpec, target: Path) -> None:
@@ -37,61 +29,42 @@ def build_dataset(source: Source, spec: DataSpec, target: Path) -> None:
 
     Args:
         source: the official images.
-        spec: nuisance, class-size profile, version, validation share and shot groups.
+        spec: nuisance, class-size profile, version, validation size and shot groups.
         target: an empty directory.
 
     Raises:
-        DataError: a class has too few images, or the images do not vary.
+        DataError: a class has too few images, a group lies in several splits, or the images do not vary.
     """
     rows = split_rows(source, spec)
+    train, test = (
+        (source.train_images, source.train_labels, source.train_groups),
+        (source.test_images, source.test_labels, source.test_groups),
+    )
     splits = {
-        "train": _split_columns(source.train_images, source.train_labels, rows.train),
-        "validation": _split_columns(source.train_images, source.train_labels, rows.validation),
-        "test": _split_columns(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
+        "train": _split_columns(*train, rows.train),
+        "validation": _split_columns(*train, rows.validation),
+        "test": _split_columns(*test, np.arange(len(source.test_labels))),
     }
     if spec.nuisance != "none":
         for name, columns in splits.items():
             rng = numpy_rng(spec.version, f"data/nuisance/{name}")
             columns["clean"] = columns["image"]
             columns["image"] = transform(spec.nuisance, columns["clean"], rng)
-    metadata = _metadata(source, spec, splits)
+    metadata = _metadata(source, spec, splits, rows.notes)
     for name, columns in splits.items():
         _write(target / f"{name}.arrow", columns, metadata)
 
 
-def split_rows(source: Source, spec: DataSpec) -> Rows:
-    """Choose the official training rows of the training and the validation split.
-
-    Validation: the last v images of each class, with v = min(``validation_per_class``, the smallest
-    floor(``validation`` * n) over the classes), at least 1. Training: the first images of the rest, as many as the
-    profile says, repeated from the start where a class has fewer.
-
-    Args:
-        source: the official images.
-        spec: class-size profile, version and validation share.
-
-    Raises:
-        DataError: a class has fewer than two training images or no test image, or there is only one class.
-    """
-    if len(source.class_names) < 2:
-        raise DataError(f"a data set must have at least 2 classes, but {source.name} has {len(source.class_names)}")
-    counts = class_counts(source.train_labels, source.class_names, 2, f"the training split of {source.name}")
-    class_counts(source.test_labels, source.class_names, 1, f"the test split of {source.name}")
-    held_out = max(min(int(spec.validation * counts.min()), spec.validation_per_class or int(counts.min())), 1)
-    sizes = class_sizes(spec.profile, (counts - held_out).tolist(), spec.version)
-    train, validation = [], []
-    for label, size in enumerate(sizes):
-        of_class = np.flatnonzero(source.train_labels == label)
-        train.append(np.resize(of_class[:-held_out], size))
-        validation.append(of_class[-held_out:])
-    return Rows(train=np.concatenate(train), validation=np.concatenate(validation))
+def _split_columns(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], groups: NDArray[np.int64] | None, rows: NDArray[np.int64]
+) -> dict[str, Any]:
+    columns = {"image": images[rows], "label": labels[rows], "source": rows}
+    return columns if groups is None else {**columns, "group": groups[rows]}
 
 
-def _split_columns(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[str, Any]:
-    return {"image": images[rows], "label": labels[rows], "source": rows}
-
-
-def _metadata(source: Source, spec: DataSpec, splits: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
+def _metadata(
+    source: Source, spec: DataSpec, splits: Mapping[str, Mapping[str, NDArray[Any]]], notes: Sequence[str]
+) -> dict[str, Any]:
     train = splits["train"]
     sizes = np.bincount(train["label"], minlength=len(source.class_names)).tolist()
     groups = size_groups(sizes, spec.groups)
@@ -105,7 +78,7 @@ def _metadata(source: Source, spec: DataSpec, splits: Mapping[str, Mapping[str, 
         "std": std,
         "nuisance": spec.nuisance,
         "groups": {"rule": groups.rule, **{name: mask.tolist() for name, mask in groups.as_dict().items()}},
-        "notes": source.notes,
+        "notes": [*source.notes, *notes],
     }
 
 

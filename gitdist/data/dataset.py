@@ -18,7 +18,7 @@ from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 from gitdist.store import Store
 
-_IN_DIGEST = {"source", "path", "exclude", "image_size", "test_share"}  # what they do, the source's digest has
+_IN_DIGEST = {"source", "path", "exclude", "group", "image_size", "test_share"}  # what they do, the source's digest has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,13 +27,15 @@ class Split:
 
     ``images`` uint8 ``[N, C, H, W]`` carry the nuisance and ``clean`` the same images before it (the same array where
     there is none); ``labels`` int64 ``[N]``; ``source`` int64 ``[N]`` is the row in the official split, counted
-    without the classes that are left out.
+    without the classes that are left out; ``groups`` int64 ``[N]`` is the group of each image (such as the physical
+    object that it shows), None if each image is a group by itself.
     """
 
     images: NDArray[np.uint8]
     clean: NDArray[np.uint8]
     labels: NDArray[np.int64]
     source: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +44,7 @@ class Dataset:
 
     ``class_sizes`` int64 ``[C]`` are the training images of each class; ``image_shape`` is (C, H, W); ``mean`` and
     ``std`` are those of the training images in 0..1, per channel; ``fingerprint`` is the hash of all arrays;
-    ``notes`` say what was done to the source's files.
+    ``notes`` say what was done to the source's files and where the splits fall short of the spec.
     """
 
     directory: Path
@@ -84,7 +86,7 @@ class Dataset:
 
     @cached_property
     def validation(self) -> Split:
-        """The validation rows, equally many of each class, ordered by class."""
+        """The validation rows, ordered by class; a class may have none, see ``notes``."""
         return self._split("validation")
 
     @cached_property
@@ -97,18 +99,24 @@ class Dataset:
         columns = {name: _flat(table.column(name)) for name in table.column_names}
         images = columns["image"].reshape(-1, *self.image_shape)
         clean = columns["clean"].reshape(-1, *self.image_shape) if "clean" in columns else images
-        return Split(images=images, clean=clean, labels=columns["label"], source=columns["source"])
+        return Split(
+            images=images,
+            clean=clean,
+            labels=columns["label"],
+            source=columns["source"],
+            groups=columns.get("group"),
+        )
 
 
 def prepare(spec: DataSpec, store: Store) -> Dataset:
     """Return the data set of ``spec``, out of the store or built into it.
 
     Args:
-        spec: source, nuisance, class-size profile, version, validation share and shot groups.
+        spec: source, nuisance, class-size profile, version, validation size and shot groups.
         store: where prepared data sets are kept.
 
     Raises:
-        DataError: the source is missing or damaged, or a class has too few images.
+        DataError: the source is missing or damaged, a class has too few images, or a group lies in several splits.
     """
     key = {
         "format": DATASET_FORMAT,

@@ -33,11 +33,11 @@ def profile_sizes(profile: ProfileSpec, available: Sequence[int]) -> list[int]:
     """Return the profile's sizes, by rank for zipf and by class otherwise.
 
     zipf: ``max(floor(largest / k^exponent), smallest)`` for rank k = 1..C; power: the same, where the ranks are those
-    of the classes by falling ``available``, ties by class, and no class gets more than it has (the rule that GTSRB-LT
-    is named for, with exponent 1.8; Zhou et al. 2022); exponential:
+    of the classes by falling ``available``, ties by class (the rule that GTSRB-LT is named for, with exponent 1.8; Zhou
+    et al. 2022); exponential:
     ``floor(largest * factor^(c / (C-1)))`` (Cui et al. 2019); step: ``largest`` for the first classes and
     ``floor(largest * factor)`` for the last ``minority`` share (Buda et al. 2018); none: all that are there, at most
-    ``largest``. No class is smaller than 1.
+    ``largest``. No class is smaller than 1. Of all kinds but none, a size may be more than the class has.
 
     Args:
         profile: the kind with its figures.
@@ -48,24 +48,24 @@ def profile_sizes(profile: ProfileSpec, available: Sequence[int]) -> list[int]:
     if profile.kind == "none":
         return [min(largest, count) for count in available]
     if profile.kind in ("zipf", "power"):
-        by_rank = [max(_floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
+        by_rank = [max(floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
         return by_rank if profile.kind == "zipf" else _in_order(by_rank, available)
     if profile.kind == "exponential":
         steps = max(num_classes - 1, 1)
-        return [max(_floor(largest * profile.factor ** (c / steps)), 1) for c in range(num_classes)]
-    num_small = _floor(profile.minority * num_classes)
-    small = max(_floor(largest * profile.factor), 1)
+        return [max(floor(largest * profile.factor ** (c / steps)), 1) for c in range(num_classes)]
+    num_small = floor(profile.minority * num_classes)
+    small = max(floor(largest * profile.factor), 1)
     return [largest] * (num_classes - num_small) + [small] * num_small
 
 
 def _in_order(by_rank: Sequence[int], available: Sequence[int]) -> list[int]:
     order = np.argsort(-np.asarray(available), kind="stable").tolist()
     sizes = dict(zip(order, by_rank, strict=True))
-    return [min(sizes[label], count) for label, count in enumerate(available)]
+    return [sizes[label] for label in range(len(available))]
 
 
 def class_sizes(profile: ProfileSpec, available: Sequence[int], version: int) -> list[int]:
-    """Return the number of training images of each class, ``[C]``.
+    """Return the number of training images that the profile asks for of each class, ``[C]``.
 
     Args:
         profile: the class-size profile.
@@ -135,6 +135,6 @@ def _thirds(sizes: NDArray[np.int64]) -> Groups:
     return Groups(many=many, medium=~many & ~few, few=few, rule=rule)
 
 
-def _floor(value: float) -> int:
-    """Round down, forgiving a product that should be whole its last binary digits."""
+def floor(value: float) -> int:
+    """Round down a product that, if it should be whole, may be off by its last binary digits."""
     return math.floor(value * (1 + 1e-12))

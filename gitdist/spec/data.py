@@ -1,5 +1,6 @@
 """The data part of a study file: source, nuisance, long-tail profile, validation and shot groups."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -48,13 +49,18 @@ class DataSpec(Spec):
     ] = "digits"
     path: str | None = None  # folder of the source's files; None = where the source usually is
     exclude: tuple[str, ...] = ()  # names of classes to leave out
+    # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
+    # groups (gtsrb: the track; npz: its array "groups"), "none" = each image by itself; images: "folder" = the folder
+    # between class and image, or a regular expression on the path, whose first group (else the match) names the image's
+    # group
+    group: str | None = None
     image_size: Annotated[int, Field(ge=8)] | None = None  # images: side in pixels; None = the median one, 16 to 64
     test_share: float = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
     profile: ProfileSpec = ProfileSpec()
-    version: int = Field(0, ge=0)  # shuffles the ranks of a zipf profile and draws the nuisance anew
-    validation: float = Field(0.2, gt=0, lt=1)  # at most this share of a class's official training images
-    validation_per_class: Positive | None = 200  # at most this many images a class; None = no limit
+    version: int = Field(0, ge=0)  # seed of the splits, of the nuisance and of the order of a zipf profile's classes
+    validation: float = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
+    validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
     groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 where no group is empty then, else thirds
 
     @model_validator(mode="after")
@@ -65,10 +71,15 @@ class DataSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _version_counts(self) -> "DataSpec":
-        if self.version and self.nuisance == "none" and self.profile.kind != "zipf":
+    def _known_group_rule(self) -> "DataSpec":
+        if self.group is None or self.group == "none":
+            return self
+        if self.source != "images":
+            raise ValueError(f"group must be none or left out for the source {self.source}, but it is {self.group!r}")
+        try:
+            re.compile(self.group)
+        except re.error as error:
             raise ValueError(
-                "version shuffles the ranks of a zipf profile and draws the nuisance anew, so without both it must be "
-                f"0, but it is {self.version}; for replicates vary trial.seed"
-            )
+                f"group must be folder, none or a regular expression, but {self.group!r} is not one ({error})"
+            ) from None
         return self

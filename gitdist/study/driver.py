@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from gitdist.data.build import DATASET_FORMAT
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError, first_line
 from gitdist.spec import StudySpec
@@ -105,8 +106,22 @@ def fork(spec: StudySpec, name: str) -> StudySpec:
     return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
 
 
+def has_current_splits(recall: Recall) -> bool:
+    """Tell whether a study is new or its data set was split by this version's rules; ``recall`` is the ledger's."""
+    return recall("data") is None or recall("data_format") == DATASET_FORMAT
+
+
+def outdated_splits(paths: StudyPaths) -> StudyError:
+    """Return the error for a study of which this version cannot train more."""
+    return StudyError(
+        f"study '{paths.name}' in {paths.place} was begun by an earlier version of gitdist, which split data sets "
+        "differently, so this version cannot train the rest of it; to start a new study from it: gitdist run "
+        f"{paths.spec} --fork NAME (status, report and ui still show the old one)"
+    )
+
+
 def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerprint: str) -> None:
-    """Note the data set's fingerprint at the first run; later accept no other.
+    """Record the data set's format and fingerprint at the first run; later accept no other fingerprint.
 
     Args:
         paths: the study's files.
@@ -119,6 +134,7 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
     """
     known = recall("data")
     if known is None:
+        remember("data_format", DATASET_FORMAT)
         remember("data", fingerprint)
     elif known != fingerprint:
         raise StudyError(

@@ -22,7 +22,14 @@ from gitdist.spec import StudySpec
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.cluster import check_address
 from gitdist.study.display import Display, open_display
-from gitdist.study.driver import check_spec, settle_data, settle_identity, settle_spec
+from gitdist.study.driver import (
+    check_spec,
+    has_current_splits,
+    outdated_splits,
+    settle_data,
+    settle_identity,
+    settle_spec,
+)
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mending import mend_trial
@@ -87,7 +94,7 @@ def run_study(
         ledger = Ledger.open(paths, spec)
         try:
             with Lease.claim(ledger.storage, spec.name, take_over=options.take_over) as lease:
-                identity = _settle(paths, spec, dataset, ledger)
+                identity = _settle(paths, spec, dataset, ledger, options)
                 if options.retry_failed:
                     display.say(_retry(ledger))
                 carry_over(paths, ledger)
@@ -145,12 +152,16 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
     return searched.extremes if searched else (method.get(name, getattr(spec.trial, name)),)
 
 
-def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> str:
+def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger, options: RunOptions) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
     paths.refresh()  # from now on nobody else writes
+    current = has_current_splits(ledger.recall)
+    if not current and (options.retry_failed or not _is_finished(paths, spec, ledger)):
+        raise outdated_splits(paths)
     settle_spec(paths, spec)
     identity = settle_identity(paths, ledger.recall, ledger.remember)
-    settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
+    if current:
+        settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
     for trial, (_, outcome) in trial_states(paths, spec, ledger).items():
         if outcome is not None:
             mend_trial(paths, trial)

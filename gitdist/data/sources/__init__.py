@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitdist.data.sources import digits, fashion_mnist, gtsrb, images, kuzushiji_49, kuzushiji_mnist, npz
-from gitdist.data.sources.base import Source, without_classes
+from gitdist.data.sources.base import Source, without_classes, without_groups
 from gitdist.data.sources.cifar import CIFAR_10, CIFAR_100
 from gitdist.data.sources.place import Place
 from gitdist.errors import DataError
@@ -26,7 +26,11 @@ class _Kind:
 
 
 def _whole(read: Callable[[Sequence[Path]], Source]) -> Read:
-    return lambda files, spec: without_classes(read(files), spec.exclude)
+    def read_kept(files: Sequence[Path], spec: DataSpec) -> Source:
+        source = without_classes(read(files), spec.exclude)
+        return without_groups(source) if spec.group == "none" else source
+
+    return read_kept
 
 
 def _published(place: Place, read: Callable[[Sequence[Path]], Source]) -> _Kind:

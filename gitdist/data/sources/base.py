@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,22 @@ from gitdist.spec.base import unknown_name
 class Source:
     """A data set's official images: uint8 ``[N, C, H, W]``, labels int64 ``[N]`` counted from 0, in official order.
 
-    ``notes`` say, a line each, what was done to the files that they come from.
+    Attributes:
+        name: of the data set.
+        train_images: uint8 ``[N, C, H, W]``.
+        train_labels: int64 ``[N]``.
+        test_images: uint8 ``[M, C, H, W]``.
+        test_labels: int64 ``[M]``.
+        class_names: in the order of the labels.
+        notes: one line per thing that was done to the files.
+        train_groups: int64 ``[N]``, positions in ``group_names``; None = each image is a group by itself.
+        test_groups: int64 ``[M]``, the same for the test images.
+        group_names: of all groups.
+        validation: bool ``[N]``, the training images that the source itself reserves for validation; None = it
+            reserves none.
+        keeps_order: the first images of each class are its training images (a published convention); otherwise they
+            are chosen at random.
+        repeats: a class with fewer images than its profile asks for repeats them, each under a fresh nuisance.
     """
 
     name: str
@@ -26,14 +41,43 @@ class Source:
     test_labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    train_groups: NDArray[np.int64] | None = None
+    test_groups: NDArray[np.int64] | None = None
+    group_names: tuple[str, ...] = ()
+    validation: NDArray[np.bool_] | None = None
+    keeps_order: bool = False
+    repeats: bool = False
 
     def digest(self) -> str:
-        """Return the hash of all images, labels, class names and notes."""
-        state = hashlib.blake2b("\0".join([*self.class_names, *self.notes]).encode(), digest_size=16)
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            state.update(f"{array.dtype.str}{array.shape}".encode())
-            state.update(np.ascontiguousarray(array).data)
+        """Return the hash of everything in it."""
+        state = hashlib.blake2b(digest_size=16)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, np.ndarray):
+                state.update(f"{entry.name}{value.dtype.str}{value.shape}".encode())
+                state.update(np.ascontiguousarray(value).data)
+            else:
+                state.update(f"{entry.name}{value!r}".encode())
         return state.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class NamedGroups:
+    """The group of each image, int64 ``[N]``, as its position in ``names``."""
+
+    groups: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def group_by_name(names: Sequence[str]) -> NamedGroups:
+    """Return the groups of images whose groups have these names, ``[N]``."""
+    positions = {name: position for position, name in enumerate(dict.fromkeys(names))}
+    return NamedGroups(np.array([positions[name] for name in names], dtype=np.int64), tuple(positions))
+
+
+def without_groups(source: Source) -> Source:
+    """Return a source in which each image is a group by itself."""
+    return replace(source, train_groups=None, test_groups=None, group_names=())
 
 
 def without_classes(source: Source, exclude: Sequence[str]) -> Source:
@@ -58,8 +102,11 @@ def without_classes(source: Source, exclude: Sequence[str]) -> Source:
         source,
         train_images=source.train_images[train],
         train_labels=numbers[source.train_labels[train]],
+        train_groups=None if source.train_groups is None else source.train_groups[train],
+        validation=None if source.validation is None else source.validation[train],
         test_images=source.test_images[test],
         test_labels=numbers[source.test_labels[test]],
+        test_groups=None if source.test_groups is None else source.test_groups[test],
         class_names=tuple(name for name in source.class_names if name not in exclude),
         notes=(*source.notes, f"left out by data.exclude: {', '.join(lost)}"),
     )

@@ -48,6 +48,7 @@ class Edition:
             test_images=test_images,
             test_labels=test_labels,
             class_names=_read_names(meta, self.class_names),
+            keeps_order=True,
         )
 
 

@@ -3,6 +3,10 @@
 The folder is torchvision's: GTSRB/Training/00000/*.ppm with GT-00000.csv and so on, GTSRB/Final_Test/Images/*.ppm,
 GT-final_test.csv. Images of 15 to 250 pixels, the whole picture with its margin around the sign, are resized to 32x32
 without regard to their proportions: bilinear with antialiasing (PIL). The order is that of the tables.
+
+A training image is a frame of a track, a sequence of (mostly 30) frames of one physical sign: ``00003_00029.ppm`` is
+frame 29 of track 3 of its class. Tracks are the groups. The signs of the test images are others; their tracks are not
+known.
 """
 
 import csv
@@ -13,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import Source, group_by_name
 from gitdist.data.sources.decoding import map_images
 from gitdist.data.sources.place import Place
 from gitdist.errors import DataError
@@ -60,6 +64,7 @@ def read(files: Sequence[Path]) -> Source:
     test_table, *train_tables = files
     test = _read_table(test_table, test_table.parent / "GTSRB" / "Final_Test" / "Images")
     train = [row for table in train_tables for row in _read_table(table, table.parent)]
+    tracks = group_by_name([f"{file.parent.name}/{_track(file)}" for file, _ in train])
     return Source(
         name="gtsrb",
         train_images=_read_images([file for file, _ in train]),
@@ -67,6 +72,8 @@ def read(files: Sequence[Path]) -> Source:
         test_images=_read_images([file for file, _ in test]),
         test_labels=np.array([label for _, label in test], dtype=np.int64),
         class_names=_CLASS_NAMES,
+        train_groups=tracks.groups,
+        group_names=tracks.names,
         notes=(f"whole images resized to {_SIDE}x{_SIDE}, proportions not kept",),
     )
 
@@ -81,6 +88,16 @@ def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
             f"a table of GTSRB must have the columns Filename and ClassId in every row, but {table} has not "
             f"({error!r}); get it anew"
         ) from error
+
+
+def _track(file: Path) -> str:
+    track, separator, _ = file.stem.partition("_")
+    if not separator:
+        raise DataError(
+            f"a training image of GTSRB must be named TRACK_FRAME.ppm, but there is {file}; get it anew, or set "
+            "data.group: none to split without regard to tracks"
+        )
+    return track
 
 
 def _read_images(files: Sequence[Path]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A folder of your own images: train/CLASS/ and test/CLASS/, or CLASS/ alone (see ``folder``).
+"""A folder of your own images: CLASS/ alone, or train/CLASS/ with val/CLASS/, test/CLASS/ or both (see ``folder``).
 
 Images are turned upright by their EXIF orientation, put on black where they are transparent, resized with the shorter
 side to ``data.image_size`` pixels, and cut to the square in the middle. If any is stored in colour, all become RGB. The
@@ -7,13 +7,14 @@ order is that of class names, then file names.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import Source, group_by_name
 from gitdist.data.sources.decoding import (
     attempt_images,
     centre_square,
@@ -42,14 +43,15 @@ def find(path: str | None) -> Sequence[Path]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"data.path must be a folder with train/CLASS/ and test/CLASS/, or CLASS/, but {folder} is none"
+            f"data.path must be a folder with CLASS/, or with train/CLASS/, val/CLASS/, test/CLASS/, but {folder} is "
+            "none"
         )
     return all_files(folder)
 
 
 def where() -> str:
     """Return where the images are, for a reader."""
-    return "any folder with train/CLASS/ and test/CLASS/, or CLASS/ alone, of PNG, JPEG, ... named by data.path"
+    return "any folder with CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, of PNG, JPEG, ... named by data.path"
 
 
 def read(files: Sequence[Path], spec: DataSpec) -> Source:
@@ -64,20 +66,25 @@ def read(files: Sequence[Path], spec: DataSpec) -> Source:
     """
     root = Path(spec.path or "").expanduser()
     folder = read_folder(root, files, spec)
-    train, train_labels = _rows(folder.train)
-    test, test_labels = _rows(folder.test)
-    every = [*train, *test]
+    train, test = _rows(folder.train, folder.validation), _rows(folder.test)
+    every = [*train.files, *test.files]
     headers = [header for header in attempt_images(every, _read_header) if not isinstance(header, Exception)]
     side = spec.image_size or _automatic_side([size for size, _ in headers])
     images, done = _read_images(every, "RGB" if any(colour for _, colour in headers) else "L", side)
+    num_train = len(train.files)
+    groups = None if folder.groups is None else group_by_name([folder.groups[file] for file in every])
     return Source(
         name=root.name,
-        train_images=images[: len(train)],
-        train_labels=train_labels,
-        test_images=images[len(train) :],
-        test_labels=test_labels,
+        train_images=images[:num_train],
+        train_labels=train.labels,
+        test_images=images[num_train:],
+        test_labels=test.labels,
         class_names=tuple(folder.train),
         notes=(*_size_notes(headers, side), *done, *folder.notes),
+        train_groups=None if groups is None else groups.groups[:num_train],
+        test_groups=None if groups is None else groups.groups[num_train:],
+        group_names=() if groups is None else groups.names,
+        validation=train.reserved if folder.validation else None,
     )
 
 
@@ -86,14 +93,31 @@ def row_names(files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], t
     root = Path(spec.path or "").expanduser()
     folder = read_folder(root, files, spec)
     train, test = (
-        tuple(str(file.relative_to(root)) for file in _rows(part)[0]) for part in (folder.train, folder.test)
+        tuple(str(file.relative_to(root)) for file in rows.files)
+        for rows in (_rows(folder.train, folder.validation), _rows(folder.test))
     )
     return train, test
 
 
-def _rows(classes: Images) -> tuple[list[Path], NDArray[np.int64]]:
-    files = [file for of_class in classes.values() for file in of_class]
-    return files, np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()])
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Files in the order of their rows, their labels int64 ``[N]``, and whether each is reserved for validation."""
+
+    files: list[Path]
+    labels: NDArray[np.int64]
+    reserved: NDArray[np.bool_]
+
+
+def _rows(*splits: Images) -> _Rows:
+    """Return the rows of the classes of one split, or of training and, after it, validation."""
+    classes = [of_class for split in splits for of_class in split.items()]
+    numbers = {name: label for label, name in enumerate(splits[0])}
+    sizes = [len(files) for _, files in classes]
+    return _Rows(
+        files=[file for _, files in classes for file in files],
+        labels=np.repeat([numbers[name] for name, _ in classes], sizes),
+        reserved=np.arange(sum(sizes)) >= sum(len(files) for files in splits[0].values()),
+    )
 
 
 def _read_header(index: int, image: Image.Image) -> _Header:

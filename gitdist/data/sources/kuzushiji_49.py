@@ -5,6 +5,7 @@ Latin letters, so that any font can show them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def read(files: Sequence[Path], md5: Mapping[str, str] = OFFICIAL_MD5) -> Source
     """
     for file in files:
         _check_md5(file, md5.get(file.name))
-    return grey_source([_read_array(file) for file in files], files, "kuzushiji-49", _CLASS_NAMES)
+    arrays = [_read_array(file) for file in files]
+    return replace(grey_source(arrays, files, "kuzushiji-49", _CLASS_NAMES), repeats=True)
 
 
 def _check_md5(file: Path, expected: str | None) -> None:

@@ -1,8 +1,8 @@
 """A folder with one train*.npz and one test*.npz: the way to bring any images.
 
 Keys of a file: ``images`` uint8 ``[N, H, W, C]`` or ``[N, H, W]``, ``labels`` integers ``[N]`` counted from 0, and
-optionally ``classes``, the class names, text or UTF-8 bytes. Other keys are not read. The order within a class is the
-file's.
+optionally ``classes``, the class names, text or UTF-8 bytes, and ``groups`` ``[N]``, integers or text, the group of
+each image (object, patient, video): images of one group never lie in two splits. Other keys are not read.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import Source, group_by_name
 from gitdist.errors import DataError, first_line
 
 
@@ -21,6 +21,7 @@ class _Part:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: tuple[str, ...] | None
+    groups: tuple[str, ...] | None
 
 
 def find(path: str | None) -> Sequence[Path]:
@@ -56,6 +57,8 @@ def read(files: Sequence[Path]) -> Source:
         )
     if train.classes and test.classes and train.classes != test.classes:
         raise DataError(f"{files[0]} and {files[1]} must name the same classes in the same order, but do not")
+    both = group_by_name([*(train.groups or ()), *(test.groups or ())])
+    num_train = len(train.groups or ())
     numbered = tuple(str(label) for label in range(int(train.labels.max()) + 1))
     return Source(
         name=files[0].parent.name,
@@ -64,6 +67,9 @@ def read(files: Sequence[Path]) -> Source:
         test_images=test.images,
         test_labels=test.labels,
         class_names=train.classes or test.classes or numbered,
+        train_groups=both.groups[:num_train] if train.groups else None,
+        test_groups=both.groups[num_train:] if test.groups else None,
+        group_names=both.names,
     )
 
 
@@ -97,24 +103,35 @@ def _only_one(folder: Path, pattern: str) -> Path:
 
 
 def _read_part(file: Path) -> _Part:
-    arrays = read_arrays(file, ("images", "labels", "classes"))
+    arrays = read_arrays(file, ("images", "labels", "classes", "groups"))
     for name in ("images", "labels"):
         if name not in arrays:
             raise DataError(f"a source file must have the key '{name}', but {file} has not; add it")
     return _Part(
         images=_checked_images(arrays["images"], file),
         labels=_checked_labels(arrays, file),
-        classes=_class_names(arrays["classes"], file) if "classes" in arrays else None,
+        classes=_text(arrays["classes"], "classes", file) if "classes" in arrays else None,
+        groups=_checked_groups(arrays, file) if "groups" in arrays else None,
     )
 
 
-def _class_names(classes: NDArray[np.generic], file: Path) -> tuple[str, ...]:
+def _text(names: NDArray[np.generic], key: str, file: Path) -> tuple[str, ...]:
     try:
-        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in classes.ravel())
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel())
     except UnicodeDecodeError as error:
         raise DataError(
-            f"classes must be text or UTF-8 bytes, but {file} has {error.object!r}; save the names as text"
+            f"{key} must be text or UTF-8 bytes, but {file} has {error.object!r}; save the names as text"
         ) from error
+
+
+def _checked_groups(arrays: dict[str, NDArray[np.generic]], file: Path) -> tuple[str, ...]:
+    groups, count = arrays["groups"], len(arrays["images"])
+    if groups.dtype.kind not in "iuUS" or groups.shape != (count,):
+        raise DataError(
+            f"groups must be integers or text [{count}], one per image, but {file} has {groups.dtype} "
+            f"{list(groups.shape)}"
+        )
+    return _text(groups, "groups", file)
 
 
 def _checked_images(images: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:

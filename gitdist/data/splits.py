@@ -1,0 +1,168 @@
+"""Which official images of a data set are training and which are validation images: seeded, and group by group.
+
+of each class:  official training images --v_c--> validation (first: selection must see every class)
+                                         --rest-> training, as many as the class-size profile asks for
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitdist.data.holdout import HeldOut, hold_out, spread
+from gitdist.data.longtail import class_sizes, floor
+from gitdist.data.sources.base import Source, class_counts
+from gitdist.errors import DataError
+from gitdist.seeds import numpy_rng
+from gitdist.spec import DataSpec
+
+_NAMED = 3  # classes that a note names; the others are counted
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitRows:
+    """The official training rows of the training and the validation split, each ordered by class: int64 ``[N]``.
+
+    ``notes`` say, one line each, where the profile asks for more images than there are and which classes have no
+    validation images.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+
+
+def split_rows(source: Source, spec: DataSpec) -> SplitRows:
+    """Choose the training and the validation images of each class, at random with the seed ``spec.version``.
+
+    Of a class with n official training images, ``floor(validation * n)``, at least 1 and at most
+    ``validation_per_class``, are held out for validation, unless the source reserves validation images itself; the
+    training images are taken from the rest, as many as the profile says or as there are. Images of one group lie in one
+    split (``hold_out``), and the training images are of as many groups as possible. A class of one group has no
+    validation images. Of a source that keeps its order the first images are the training images, and validation is
+    drawn from those after them.
+
+    Args:
+        source: the official images.
+        spec: class-size profile, version and validation size.
+
+    Raises:
+        DataError: a class has fewer than two training images or no test image, there is only one class, or a group
+            lies in several classes or splits.
+    """
+    if len(source.class_names) < 2:
+        raise DataError(f"a data set must have at least 2 classes, but {source.name} has {len(source.class_names)}")
+    _check_groups(source)
+    classes = _split_classes(source, spec)
+    available = [len(each.rest) for each in classes]
+    asked = class_sizes(spec.profile, available, spec.version)
+    repeats = source.repeats and spec.nuisance != "none"
+    sizes = asked if repeats else [min(pair) for pair in zip(asked, available, strict=True)]
+    if source.keeps_order and source.validation is None:
+        classes = [
+            _draw_after(each, size, numpy_rng(spec.version, f"data/validation/{name}"))
+            for each, size, name in zip(classes, sizes, source.class_names, strict=True)
+        ]
+    validation = [each.held_out for each in classes]
+    if not any(len(rows) for rows in validation):
+        raise DataError(
+            f"some class must have validation images, but {source.name} has none: all images of each class are one "
+            "group, or its validation folder is empty; correct data.group, or remove the folder"
+        )
+    return SplitRows(
+        train=np.concatenate([np.resize(each.rest, size) for each, size in zip(classes, sizes, strict=True)]),
+        validation=np.concatenate(validation),
+        notes=tuple(_notes(source.class_names, asked, sizes, [len(rows) for rows in validation])),
+    )
+
+
+def _split_classes(source: Source, spec: DataSpec) -> list[HeldOut]:
+    reserved = source.validation
+    free = np.ones(len(source.train_labels), np.bool_) if reserved is None else ~reserved
+    least = 2 if reserved is None else 1  # validation takes one
+    counts = class_counts(source.train_labels[free], source.class_names, least, f"the training split of {source.name}")
+    class_counts(source.test_labels, source.class_names, 1, f"the test split of {source.name}")
+    held_out = [_validation_size(int(count), spec) for count in counts]
+    needed = class_sizes(
+        spec.profile, [int(count) - held for count, held in zip(counts, held_out, strict=True)], spec.version
+    )
+    classes = []
+    for label, name in enumerate(source.class_names):
+        of_class = source.train_labels == label
+        rows, rng = np.flatnonzero(of_class & free), numpy_rng(spec.version, f"data/split/{name}")
+        groups = None if source.train_groups is None else source.train_groups[rows]
+        if reserved is not None:
+            rest = rng.permutation(rows) if groups is None else spread(rows, groups, rng)
+            classes.append(HeldOut(held_out=np.flatnonzero(of_class & reserved), rest=rest))
+        elif source.keeps_order:
+            count = len(rows) - held_out[label]
+            classes.append(HeldOut(held_out=rows[count:], rest=rows[:count]))
+        else:
+            # Groups that the profile does not need may be set apart for validation up to its whole share.
+            unneeded = min(floor(spec.validation * len(rows)), len(rows) - needed[label])
+            classes.append(hold_out(rows, groups, held_out[label], max(held_out[label], unneeded), rng))
+    return classes
+
+
+def _validation_size(count: int, spec: DataSpec) -> int:
+    return min(max(floor(spec.validation * count), 1), spec.validation_per_class or count, max(count - 1, 1))
+
+
+def _draw_after(rows: HeldOut, size: int, rng: np.random.Generator) -> HeldOut:
+    """Draw as many validation images as there are from all images that come after the training images."""
+    after = np.concatenate([rows.rest[size:], rows.held_out])
+    return HeldOut(held_out=np.sort(rng.permutation(after)[: len(rows.held_out)]), rest=rows.rest)
+
+
+def _check_groups(source: Source) -> None:
+    """Refuse a group whose images lie in several classes or splits."""
+    if source.train_groups is None:
+        return
+    names, labels = source.group_names, source.train_labels
+    first = np.full(len(names), -1, np.int64)
+    first[source.train_groups] = labels  # some label of each group
+    other = np.flatnonzero(first[source.train_groups] != labels)
+    if other.size:
+        group = source.train_groups[other[0]]
+        one, two = source.class_names[labels[other[0]]], source.class_names[first[group]]
+        raise DataError(
+            f"images of one group must be of one class, but group '{names[group]}' of {source.name} is in {one} and "
+            f"{two}; correct the labels, or let data.group name groups of one class (for folders by a regular "
+            "expression that takes in the class)"
+        )
+    reserved = np.zeros(len(labels), np.bool_) if source.validation is None else source.validation
+    splits = {
+        "training": source.train_groups[~reserved],
+        "validation": source.train_groups[reserved],
+        "test": np.array([], np.int64) if source.test_groups is None else source.test_groups,
+    }
+    for one, two in (("training", "validation"), ("training", "test"), ("validation", "test")):
+        both = np.intersect1d(splits[one], splits[two])
+        if both.size:
+            raise DataError(
+                f"images of one group must lie in one split, but group '{names[both[0]]}' of {source.name} is in "
+                f"{one} and {two}; move its images into one of them"
+            )
+
+
+def _notes(
+    class_names: Sequence[str], asked: Sequence[int], sizes: Sequence[int], num_validation: Sequence[int]
+) -> list[str]:
+    short = [
+        f"{name} ({size:,} of {wanted:,})"
+        for name, wanted, size in zip(class_names, asked, sizes, strict=True)
+        if size < wanted
+    ]
+    unvalidated = [name for name, count in zip(class_names, num_validation, strict=True) if not count]
+    notes = []
+    if short:
+        notes.append(f"classes with fewer training images than data.profile asks for: {_listed(short)}")
+    if unvalidated:
+        notes.append(f"classes without validation images (not measured in selection): {_listed(unvalidated)}")
+    return notes
+
+
+def _listed(entries: Sequence[str]) -> str:
+    others = f" and {len(entries) - _NAMED} more" if len(entries) > _NAMED else ""
+    return f"{', '.join(entries[:_NAMED])}{others}"
