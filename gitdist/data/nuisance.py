@@ -40,21 +40,50 @@ def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images
     """
     if nuisance == "none":
         return images
+    parameters = draw_parameters(nuisance, len(images), rng)
+    if isinstance(images, Tensor):
+        return _apply_in_chunks(nuisance, images, parameters)
+    return _apply_in_chunks(nuisance, from_dlpack(np.ascontiguousarray(images)), parameters).numpy()
+
+
+def draw_parameters(nuisance: str, count: int, rng: np.random.Generator) -> Tensor:
+    """Draw what transforms each of ``count`` images, on the CPU; the first dimension is N.
+
+    Args:
+        nuisance: ``rotation``, ``background`` or ``dilation-erosion``.
+        count: number of images, N.
+        rng: the source of every random number.
+
+    Raises:
+        SpecError: there is no nuisance of that name.
+    """
     if nuisance not in _NUISANCES:
         raise SpecError(f"a nuisance is one of {', '.join(['none', *_NUISANCES])}, but it is '{nuisance}'")
-    draw, apply = _NUISANCES[nuisance]
-    parameters = draw(len(images), rng)
-    if isinstance(images, Tensor):
-        return _in_chunks(images, parameters, apply)
-    return _in_chunks(from_dlpack(np.ascontiguousarray(images)), parameters, apply).numpy()
+    draw, _ = _NUISANCES[nuisance]
+    return torch.from_numpy(draw(count, rng))
 
 
-def _in_chunks(images: Tensor, parameters: NDArray[Any], apply: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def apply_nuisance(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
+    """Transform a batch, each image by its own parameters, without waiting for the device.
+
+    Args:
+        nuisance: as for ``draw_parameters``.
+        images: uint8 ``[N, C, H, W]`` before the nuisance.
+        parameters: what ``draw_parameters`` returned for these N images, on the device of ``images``.
+
+    Returns:
+        uint8 ``[N, C, H, W]``.
+    """
+    _, apply = _NUISANCES[nuisance]
+    return apply(images, parameters)
+
+
+def _apply_in_chunks(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    on_device = torch.from_numpy(parameters).to(images.device)
+    parameters = parameters.to(images.device)
     for start in range(0, len(images), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        result[chunk] = apply(images[chunk], on_device[chunk])
+        result[chunk] = apply_nuisance(nuisance, images[chunk], parameters[chunk])
     return result
 
 
@@ -99,13 +128,11 @@ def _draw_sides(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _dilate_or_erode(images: Tensor, sides: Tensor) -> Tensor:
-    result = images.clone()
+    # All four are computed for every image: choosing the images of a side first would wait for the device.
+    result, sides = images, sides.view(-1, 1, 1, 1)
     for side in (2, 3, 4):
-        chosen = sides == side
-        result[chosen] = _largest_nearby(images[chosen], side)
-    chosen = sides == -2
-    result[chosen] = 255 - _largest_nearby(255 - images[chosen], 2)
-    return result
+        result = torch.where(sides == side, _largest_nearby(images, side), result)
+    return torch.where(sides == -2, 255 - _largest_nearby(255 - images, 2), result)
 
 
 def _largest_nearby(images: Tensor, side: int) -> Tensor:

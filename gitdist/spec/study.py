@@ -173,6 +173,7 @@ class StudySpec(Spec):
             raise ValueError(
                 f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'"
             )
+        self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:
             raise ValueError("search.total 0 means no trials, so it goes with baseline: false; add that")
         self._check_methods()
@@ -218,11 +219,19 @@ class StudySpec(Spec):
 
     def _check_searched(self, place: str, values: Mapping[str, Any], holder: str) -> None:
         try:
-            self.trial_of(values)
+            trial = self.trial_of(values)
         except ValidationError as error:
             name, rule = broken_rule(error)
             shown = values[name] if name in values else values
             raise ValueError(f"{place}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
+        self._check_true_nuisance(f"{place}: ", trial)
+
+    def _check_true_nuisance(self, place: str, trial: TrialSpec) -> None:
+        if trial.true_nuisance and self.data.nuisance == "none":
+            raise ValueError(
+                f"{place}trial.true_nuisance true needs a known nuisance, but data.nuisance is 'none'; set it to "
+                "rotation, background or dilation-erosion, or true_nuisance to false"
+            )
 
     def _check_pruner(self) -> None:
         pruner, trial = self.search.pruner, self.trial

@@ -39,6 +39,9 @@ class TrialSpec(Spec):
     focal_gamma: float = Field(1.0, ge=0)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
     logit_tau: float = Field(1.0, ge=0)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
     effective_beta: float = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
+    # The paper's oracle, with sampler instance and fraction 0: every training sample of every epoch is its
+    # untransformed image under a fresh draw of data.nuisance, before and after switch_epoch.
+    true_nuisance: bool = False
     crop_padding: int = Field(0, ge=0)  # pixels
     flip: bool = False
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment

@@ -21,6 +21,7 @@ from gitdist.trial.mixing import check_threshold, eligible_classes
 from gitdist.trial.mixup import epoch_mixup
 from gitdist.trial.pipeline import Pipeline
 from gitdist.trial.plan import draws_needed, epoch_rows, replaced_rows
+from gitdist.trial.true_nuisance import check_true_nuisance, epoch_nuisance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +61,15 @@ class EpochTrainer:
         """Put the model and the training images on the device.
 
         Raises:
-            SpecError: the soft threshold is not above the smallest class's size.
+            SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
             StreamError: the spec asks for augmentation and ``stream`` is None.
         """
-        sizes = dataset.class_sizes
+        sizes, train = dataset.class_sizes, dataset.train
         check_threshold(spec.threshold, spec.threshold_kind, sizes)
-        self._spec, self._sizes, self._compute = spec, sizes, compute
-        self._labels = dataset.train.labels
-        self._images = from_dlpack(dataset.train.images).to(compute.device)
+        check_true_nuisance(spec, dataset.nuisance)
+        self._spec, self._dataset, self._sizes, self._compute = spec, dataset, sizes, compute
+        self._labels = train.labels
+        self._images = from_dlpack(train.clean if spec.true_nuisance else train.images).to(compute.device)
         self._pipeline = Pipeline(spec, dataset, compute.device)
         self._eligible = eligible_classes(sizes, spec.threshold, spec.threshold_kind) & (sizes > 0)
         self.stream = self._needed_stream(stream)
@@ -137,6 +139,7 @@ class EpochTrainer:
         spec, device = self._spec, self._compute.device
         labels = self._labels[rows]
         rows_there, labels_there = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
+        nuisance_of = epoch_nuisance(spec, self._dataset, epoch, len(rows), device)
         inputs_of = self._pipeline.epoch(epoch, len(rows))
         replaced = replaced_rows(spec, labels, self._sizes, epoch)
         loss_of = build_loss(spec, self._sizes, epoch, device)
@@ -144,7 +147,7 @@ class EpochTrainer:
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, len(rows), spec.batch_size):
             stop = min(start + spec.batch_size, len(rows))
-            images = self._images[rows_there[start:stop]]
+            images = nuisance_of(self._images[rows_there[start:stop]], start)
             if stream is not None:
                 _mix(images, labels[start:stop], replaced[start:stop], stream)
             inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)

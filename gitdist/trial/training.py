@@ -1,6 +1,7 @@
 """One trial: a classifier trained epoch by epoch, resumable at every epoch, a row of measures each.
 
     sampler -> rows of the epoch -> batch of images [N, C, H, W] on the device
+            -> oracle: the untransformed images under fresh draws of the true nuisance
             -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
             -> mixup -> loss with class weights -> SGD step -> average of the weights
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
@@ -74,7 +75,7 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
         setting: what it runs with.
 
     Raises:
-        SpecError: the soft threshold is not above the smallest class's size.
+        SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
         TrialFailure: a loss or the classifier's output is not finite.
         DiskTrouble: the disk does not take a checkpoint; the older ones are all there then.

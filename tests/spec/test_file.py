@@ -64,6 +64,16 @@ def test_a_version_goes_with_a_zipf_profile_or_a_nuisance(tmp_path, data):
     assert load_study(write(tmp_path, data={**data, "version": 3})).data.version == 3
 
 
+@pytest.mark.parametrize("nuisance", ["rotation", "background", "dilation-erosion"])
+def test_the_papers_oracle_is_a_method_beside_others_where_the_nuisance_is_known(tmp_path, nuisance):
+    methods = {"ERM": {"sampler": "instance", "fraction": 0}, "GIT": {}}
+    methods["oracle"] = {"sampler": "instance", "fraction": 0, "true_nuisance": True}
+    spec = load_study(write(tmp_path, data={"nuisance": nuisance}, methods=methods))
+    trials = {name: spec.trial_of({"method": name}) for name in methods}
+    assert [trial.true_nuisance for trial in trials.values()] == [False, False, True]
+    assert trials["oracle"] == trials["ERM"].model_copy(update={"true_nuisance": True})
+
+
 def test_milestones_that_are_not_given_follow_the_epochs(tmp_path):
     assert load_study(write(tmp_path, trial={"epochs": 20})).trial.lr_milestones == (12, 16)
 
@@ -85,6 +95,9 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("data={version: 2, profile: {kind: step}}", ["must be 0, but it is 2"]),
         ("generator={kind: munit, step: 3}", ["generator", "did you mean 'steps'"]),
         ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
+        ("trial={true_nuisance: true}", ["trial.true_nuisance", "data.nuisance is 'none'", "set it to rotation"]),
+        ("methods={oracle: {true_nuisance: true}}", ["methods.oracle: trial.true_nuisance", "is 'none'"]),
+        ("search.space={true_nuisance: {choice: [false, true]}}", ["search.space.true_nuisance: ", "is 'none'"]),
         ("generator={kind: randaugment, magnitude: 31}", [": generator.magnitude: must be less than", "31"]),
         ("generator={kind: pretrained}", [": generator.path: is required"]),
         ("generator={kind: plugin, target: a:b, options: {x: .nan}}", [": generator.options:", "not JSON compliant"]),

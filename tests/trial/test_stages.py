@@ -42,6 +42,7 @@ EARLY = {
     "lr_warmup_epochs": 0,
     "momentum": 0.8,
     "weight_decay": 0.0,
+    "true_nuisance": True,
     "crop_padding": 0,
     "flip": False,
     "randaugment_ops": 1,
