@@ -49,9 +49,9 @@ class Source:
     repeats: bool = False
 
     def digest(self) -> str:
-        """Return the hash of everything in it."""
+        """Return the hash of everything in it but its name, which may be that of a folder."""
         state = hashlib.blake2b(digest_size=16)
-        for entry in fields(self):
+        for entry in fields(self)[1:]:
             value = getattr(self, entry.name)
             if isinstance(value, np.ndarray):
                 state.update(f"{entry.name}{value.dtype.str}{value.shape}".encode())
