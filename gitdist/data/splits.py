@@ -125,7 +125,7 @@ def _check_groups(source: Source) -> None:
     other = np.flatnonzero(first[source.train_groups] != labels)
     if other.size:
         group = source.train_groups[other[0]]
-        one, two = source.class_names[labels[other[0]]], source.class_names[first[group]]
+        one, two = sorted((source.class_names[labels[other[0]]], source.class_names[first[group]]))
         raise DataError(
             f"images of one group must be of one class, but group '{names[group]}' of {source.name} is in {one} and "
             f"{two}; correct the labels, or let data.group name groups of one class (for folders by a regular "

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gitdist.data import dataset as dataset_module
-from gitdist.data.build import split_rows
+from gitdist.data.build import build_dataset
 from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.longtail import class_sizes
 from gitdist.data.nuisance import transform
@@ -49,47 +50,9 @@ def source_of(counts: list[int], test_counts: list[int] | None = None) -> Source
     )
 
 
-@pytest.mark.parametrize(
-    ("counts", "share", "per_class", "held_out"),
-    [([50, 100], 0.2, 200, 10), ([50, 100], 0.2, 7, 7), ([50, 100], 0.5, None, 25), ([3, 100], 0.2, 200, 1)],
-)
-def test_validation_is_the_last_images_of_each_class(
-    counts: list[int], share: float, per_class: int | None, held_out: int
-) -> None:
-    source = source_of(counts)
-    rows = split_rows(source, DataSpec(validation=share, validation_per_class=per_class))
-    for label in range(len(counts)):
-        of_class = np.flatnonzero(source.train_labels == label)
-        assert rows.validation[label * held_out : (label + 1) * held_out].tolist() == of_class[-held_out:].tolist()
-    assert len(rows.validation) == held_out * len(counts)
-    assert not set(rows.train) & set(rows.validation)
-    assert len(rows.train) == sum(counts) - len(rows.validation)
-
-
-def test_a_class_that_is_too_small_repeats_its_images_in_order() -> None:
-    source = source_of([5, 9])
-    rows = split_rows(source, DataSpec(profile=ProfileSpec(kind="step", largest=10, factor=0.3)))
-    first, second = (np.flatnonzero(source.train_labels == label) for label in (0, 1))
-    assert rows.train.tolist() == [*first[:4], *first[:4], *first[:2], *second[:3]]
-
-
-@pytest.mark.parametrize(
-    ("counts", "test_counts", "message"),
-    [
-        ([5, 1], [2, 2], r"at least 2 images in the training split of small, but class 1 \(class 1\) has 1"),
-        ([5, 5], [2, 0], "at least 1 images in the test split of small"),
-        ([5], [2], "at least 2 classes"),
-    ],
-)
-def test_too_few_images_are_one_line(counts: list[int], test_counts: list[int], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        split_rows(source_of(counts, test_counts), DataSpec())
-    assert "\n" not in str(caught.value)
-
-
 def test_the_training_split_has_the_class_sizes_of_the_profile_ordered_by_class(rotated: Dataset) -> None:
     source = load_source(DataSpec())
-    available = np.bincount(source.train_labels) - len(rotated.validation.labels) // 10
+    available = np.bincount(source.train_labels) - np.bincount(rotated.validation.labels)
     expected = class_sizes(ZIPF, available.tolist(), 4)
     assert rotated.class_sizes.tolist() == expected == np.bincount(rotated.train.labels).tolist()
     assert (np.diff(rotated.train.labels) >= 0).all()
@@ -113,12 +76,31 @@ def test_the_test_split_is_the_official_one_in_order(rotated: Dataset) -> None:
     assert rotated.test.source.tolist() == list(range(600))
 
 
-def test_repeated_rows_get_a_fresh_transformation_each(store: Store) -> None:
+def test_repeated_rows_get_a_fresh_transformation_each(tmp_path: Path) -> None:
     profile = ProfileSpec(kind="step", largest=150, factor=1.0)
-    train = prepare(DataSpec(nuisance="rotation", profile=profile), store).train
+    source = replace(load_source(DataSpec()), repeats=True)
+    build_dataset(source, DataSpec(nuisance="rotation", profile=profile), tmp_path)
+    train = Dataset.open(tmp_path).train
+    assert len(train.labels) == 1500
     first, again = (train.source[:150] == train.source[0]).nonzero()[0][:2]
     np.testing.assert_array_equal(train.clean[first], train.clean[again])
     assert not np.array_equal(train.images[first], train.images[again])
+
+
+def test_groups_of_every_split_are_kept(tmp_path: Path, store: Store) -> None:
+    source = source_of([40, 40])
+    groups = np.array([f"object {label}/{index % 8}" for index, label in enumerate(source.train_labels)])
+    np.savez(tmp_path / "train.npz", images=source.train_images[:, 0], labels=source.train_labels, groups=groups)
+    np.savez(tmp_path / "test.npz", images=source.test_images[:, 0], labels=source.test_labels)
+    spec = DataSpec(source="npz", path=str(tmp_path))
+    dataset = prepare(spec, store)
+    for split in (dataset.train, dataset.validation):
+        assert split.groups is not None
+        names = list(dict.fromkeys(groups))
+        assert [names[group] for group in split.groups] == groups[split.source].tolist()
+    assert dataset.test.groups is None
+    ungrouped = prepare(spec.model_copy(update={"group": "none"}), store)
+    assert ungrouped.train.groups is None and ungrouped.fingerprint != dataset.fingerprint
 
 
 def base_of(array: NDArray[Any]) -> Any:

@@ -25,8 +25,10 @@ def test_test_images_that_are_training_or_validation_images_are_found_under_any_
     tmp_path: Path, images: np.ndarray
 ) -> None:
     train, test = images[:20].copy(), images[20:].copy()
-    test[3], test[7] = train[4], train[19]  # row 19 is held out for validation
-    found = find_duplicates(prepared(tmp_path, train, test))
+    test[3], test[7] = train[4], train[19]
+    dataset = prepared(tmp_path, train, test)
+    assert sorted({*dataset.train.source, *dataset.validation.source}) == list(range(20))
+    found = find_duplicates(dataset)
     assert found.across == (
         (OfficialImage(4, 0), OfficialImage(3, 1)),
         (OfficialImage(19, 1), OfficialImage(7, 1)),
@@ -34,12 +36,10 @@ def test_test_images_that_are_training_or_validation_images_are_found_under_any_
     assert found.within == 0
 
 
-def test_repeats_within_training_count_but_not_those_of_the_profile(tmp_path: Path, images: np.ndarray) -> None:
+def test_repeats_within_training_and_validation_count_once_each(tmp_path: Path, images: np.ndarray) -> None:
     train = images[:20].copy()
     train[5] = train[6] = train[2]
-    profile = {"kind": "step", "largest": 30, "factor": 1.0}
-    dataset = prepared(tmp_path, train, images[20:], profile=profile)
-    assert len(dataset.train.labels) == 60
+    dataset = prepared(tmp_path, train, images[20:])
     assert find_duplicates(dataset).within == 2
 
 

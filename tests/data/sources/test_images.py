@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from gitdist.data.build import split_rows
-from gitdist.data.sources import Source, load_source, source_digest
+from gitdist.data.sources import Source, load_source, row_names, source_digest
+from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 
@@ -222,8 +222,106 @@ def test_an_image_that_lies_in_no_class_or_is_not_read_is_never_dropped(tmp_path
 def test_images_beside_train_and_test_are_refused(tmp_path: Path) -> None:
     write_flat(tmp_path / "train", 4)
     write_flat(tmp_path / "test", 2)
-    write_flat(tmp_path / "val", 2)
-    refused(tmp_path, "in train/CLASS/ or test/CLASS/ .*val/cat/00.png and 3 more are not")
+    write_flat(tmp_path / "extra", 2)
+    refused(tmp_path, "in SPLIT/CLASS/ .*extra/cat/00.png and 3 more are not")
+
+
+def counts(source: Source, spec: DataSpec | None = None) -> tuple[list[int], list[int], list[int]]:
+    """Return the training, validation and test images of each class."""
+    rows = split_rows(source, spec or DataSpec())
+    of_split = (source.train_labels[rows.train], source.train_labels[rows.validation], source.test_labels)
+    train, validation, test = (np.bincount(labels, minlength=2).tolist() for labels in of_split)
+    return train, validation, test
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ({"train": 20, "val": 6, "test": 4}, ([20, 20], [6, 6], [4, 4])),
+        ({"train": 20, "valid": 6}, ([16, 16], [6, 6], [4, 4])),
+        ({"train": 20, "validation": 6}, ([16, 16], [6, 6], [4, 4])),
+        ({"train": 20, "test": 4}, ([16, 16], [4, 4], [4, 4])),
+        ({"train": 20}, ([13, 13], [3, 3], [4, 4])),
+        ({"train": 1, "val": 1, "test": 1}, ([1, 1], [1, 1], [1, 1])),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_given_splits_are_used_and_only_what_is_missing_is_split_off_training(
+    tmp_path: Path, folders: dict[str, int], expected: tuple[list[int], ...]
+) -> None:
+    for name, num in folders.items():
+        write_flat(tmp_path / name, num)
+    source = load(tmp_path)
+    assert counts(source) == expected
+    if source.validation is not None:
+        rows = split_rows(source, DataSpec())
+        assert rows.validation.tolist() == np.flatnonzero(source.validation).tolist()
+
+
+def test_rows_of_a_validation_folder_have_the_names_of_its_files(tmp_path: Path) -> None:
+    for name, num in (("train", 3), ("val", 2), ("test", 1)):
+        write_flat(tmp_path / name, num)
+    names = row_names(DataSpec(source="images", path=str(tmp_path)))
+    assert names is not None and [name for name in names[0] if "val/" in name] == [
+        f"val/{label}/{index:02d}.png" for label in ("cat", "owl") for index in range(2)
+    ]
+    assert len(names[0]) == 10 and len(names[1]) == 2
+
+
+def test_a_class_may_be_absent_from_the_validation_folder(tmp_path: Path) -> None:
+    write_flat(tmp_path / "train", 5)
+    write_flat(tmp_path / "val", 2, ("cat",))
+    write_flat(tmp_path / "test", 2)
+    source = load(tmp_path)
+    assert counts(source) == ([5, 5], [2, 0], [2, 2])
+    assert "owl" in split_rows(source, DataSpec()).notes[0]
+
+
+def write_groups(root: Path, sizes: dict[str, list[int]]) -> Path:
+    """Write CLASS/GROUP/*.png, ``sizes`` images each; groups are numbered on over the classes."""
+    seed = group = 0
+    for label, of_class in sizes.items():
+        for size in of_class:
+            for index in range(size):
+                save(root / label / f"patient{group}" / f"{index:02d}.png", pixels(seed, 16, 16))
+                seed += 1
+            group += 1
+    return root
+
+
+@pytest.mark.parametrize("rule", ["folder", r"patient\d+", r"/(patient\d+)/"])
+def test_groups_of_a_folder_never_lie_in_two_splits(tmp_path: Path, rule: str) -> None:
+    write_groups(tmp_path, {"cat": [5, 5, 5, 5, 5, 5], "owl": [3, 1, 4, 1, 5, 9]})
+    source = load(tmp_path, group=rule)
+    assert source.train_groups is not None and source.test_groups is not None
+    assert len(source.group_names) == 12
+    rows = split_rows(source, DataSpec())
+    of_split = [source.train_groups[rows.train], source.train_groups[rows.validation], source.test_groups]
+    names = [{source.group_names[group] for group in groups} for groups in of_split]
+    assert all(names) and not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
+
+
+def test_a_group_rule_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
+    write_groups(tmp_path, {"cat": [5, 5, 5], "owl": [5, 5, 5]})
+    assert "deeper" not in refused(tmp_path, "in CLASS/ .*cat/patient0/00.png")  # nested without a rule
+    refused(tmp_path, r"does not match cat/patient0/00.png", group="dog")
+    save(tmp_path / "cat" / "loose.png", pixels(1, 16, 16))
+    refused(tmp_path, "CLASS/GROUP/, but .*cat/loose.png does not", group="folder")
+    (tmp_path / "cat" / "loose.png").unlink()
+    (tmp_path / "owl" / "patient3").rename(tmp_path / "owl" / "patient0")
+    with pytest.raises(DataError, match="group 'patient0' of .* is in"):
+        split_rows(load(tmp_path, group="folder"), DataSpec())
+    counts(load(tmp_path, group="^[^/]+/[^/]+"))
+    with pytest.raises(ValueError, match="regular expression"):
+        DataSpec(source="images", group="(")
+    with pytest.raises(ValueError, match="for the source digits"):
+        DataSpec(group="folder")
+
+
+def test_a_class_of_one_group_gives_no_test_images(tmp_path: Path) -> None:
+    write_groups(tmp_path, {"cat": [5, 5, 5], "owl": [5]})
+    refused(tmp_path, "at least 2 groups .* 'owl' are of group 'patient3'", group="folder")
+    assert load(tmp_path, group="folder", exclude=["owl"]).class_names == ("cat",)
 
 
 def test_other_files_are_counted_and_the_digest_knows_of_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from PIL import Image
 
 from gitdist.data.sources import gtsrb, kuzushiji_49, list_sources, load_source
 from gitdist.data.sources.place import fetch
+from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
-from gitdist.spec import DataSpec
+from gitdist.spec import DataSpec, ProfileSpec
 from tests.data.sources.test_fashion_mnist import write_folder
 
 
@@ -236,7 +238,7 @@ def test_kuzushiji_mnist_is_read_from_the_idx_files(tmp_path: Path) -> None:
     assert source.train_images.shape == (30, 1, 28, 28)
 
 
-def write_gtsrb(folder: Path) -> DataSpec:
+def write_gtsrb(folder: Path, tracks: int = 1, frames: int = 2) -> DataSpec:
     rng, head = np.random.default_rng(0), "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
     test_folder = folder / "GTSRB" / "Final_Test" / "Images"
     test_folder.mkdir(parents=True)
@@ -245,10 +247,10 @@ def write_gtsrb(folder: Path) -> DataSpec:
         train_folder = folder / "GTSRB" / "Training" / f"{label:05d}"
         train_folder.mkdir(parents=True)
         rows = []
-        for index in range(2):
+        for track, index in product(range(tracks), range(frames)):
             pixels = rng.integers(0, 256, (20 + label, 25, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(train_folder / f"00000_{index:05d}.ppm")
-            rows.append(f"00000_{index:05d}.ppm;25;{20 + label};5;5;20;15;{label}")
+            Image.fromarray(pixels).save(train_folder / f"{track:05d}_{index:05d}.ppm")
+            rows.append(f"{track:05d}_{index:05d}.ppm;25;{20 + label};5;5;20;15;{label}")
         (train_folder / f"GT-{label:05d}.csv").write_text("\r\n".join([head, *rows]) + "\r\n")
         Image.fromarray(np.full((32, 32, 3), label, np.uint8)).save(test_folder / f"{42 - label:05d}.ppm")
         test_rows.append(f"{42 - label:05d}.ppm;32;32;5;5;20;15;{label}")
@@ -265,6 +267,26 @@ def test_gtsrb_is_the_whole_images_of_the_tables_resized(tmp_path: Path) -> None
         expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(source.train_images[15].transpose(1, 2, 0), expected)
     assert len(set(source.class_names)) == 43 and source.class_names[14] == "stop"
+
+
+def test_frames_of_one_track_of_gtsrb_never_lie_in_two_splits(tmp_path: Path) -> None:
+    spec = write_gtsrb(tmp_path, tracks=6, frames=4)
+    source = load_source(spec)
+    assert source.train_groups is not None and len(source.group_names) == 43 * 6
+    rows = split_rows(source, spec.model_copy(update={"profile": ProfileSpec(kind="power", largest=12, smallest=5)}))
+    train, validation = source.train_groups[rows.train], source.train_groups[rows.validation]
+    assert not np.intersect1d(train, validation).size
+    assert np.bincount(source.train_labels[rows.train]).tolist() == [12, *[5] * 42]
+    assert {len(np.unique(train[source.train_labels[rows.train] == label])) for label in range(43)} == {5}
+    assert load_source(spec.model_copy(update={"group": "none"})).train_groups is None
+
+
+def test_a_training_image_of_gtsrb_without_a_track_is_one_line(tmp_path: Path) -> None:
+    spec = write_gtsrb(tmp_path)
+    table = tmp_path / "GTSRB/Training/00003/GT-00003.csv"
+    table.write_text(table.read_text().replace("00000_00001", "00001"))
+    with pytest.raises(DataError, match="TRACK_FRAME.ppm, but there is .*00003/00001.ppm"):
+        load_source(spec)
 
 
 @pytest.mark.parametrize("name", ["GT-final_test.csv", "GTSRB/Training/00003/GT-00003.csv"])
