@@ -3,9 +3,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gitdist.data.build import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.spec import StudySpec
-from gitdist.study.driver import fork, is_settled, load_stored_spec, settle_data, settle_identity, settle_spec
+from gitdist.study.driver import (
+    fork,
+    has_current_splits,
+    is_settled,
+    load_stored_spec,
+    settle_data,
+    settle_identity,
+    settle_spec,
+)
 from gitdist.study.paths import StudyPaths
 
 
@@ -223,7 +232,20 @@ def test_a_resume_with_other_data_is_refused_with_both_fingerprints(paths):
     settle_data(paths, memory.get, memory.__setitem__, "aaaa")
     with pytest.raises(StudyError, match="'study'.*aaaa.*bbbb.*put back.*--fork NAME"):
         settle_data(paths, memory.get, memory.__setitem__, "bbbb")
-    assert memory == {"data": "aaaa"}
+    assert memory == {"data": "aaaa", "data_format": DATASET_FORMAT}
+
+
+@pytest.mark.parametrize(
+    ("memory", "current"),
+    [
+        ({}, True),
+        ({"data": "aaaa", "data_format": DATASET_FORMAT}, True),
+        ({"data": "aaaa"}, False),  # as gitdist 0.5 left it
+        ({"data": "aaaa", "data_format": DATASET_FORMAT - 1}, False),
+    ],
+)
+def test_a_study_knows_the_rules_that_its_data_were_split_by(memory, current):
+    assert has_current_splits(memory.get) is current
 
 
 # The identity.
