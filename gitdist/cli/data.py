@@ -25,6 +25,7 @@ from gitdist.trial.classifier import fitting_networks
 _BAR = 24  # characters of the longest bar
 _FEW_VALIDATION = 5  # images of a class, below which its validation accuracy says little
 _PAIRS_SHOWN = 5
+_CLASSES_NAMED = 10
 
 
 def list_sources(console: Console) -> None:
@@ -125,9 +126,10 @@ def _validation_warnings(dataset: Dataset) -> Iterator[str]:
         f"{name} {count}" for name, count in zip(dataset.class_names, counts, strict=True) if count < _FEW_VALIDATION
     ]
     if few:
+        more = f" and {len(few) - _CLASSES_NAMED} more" if len(few) > _CLASSES_NAMED else ""
         yield (
             f"classes with fewer than {_FEW_VALIDATION} validation images, which tell little about their accuracy: "
-            f"{len(few)} of {dataset.num_classes} ({', '.join(few)})"
+            f"{len(few)} of {dataset.num_classes} ({', '.join(few[:_CLASSES_NAMED])}{more})"
         )
 
 

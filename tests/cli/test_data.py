@@ -35,9 +35,11 @@ def test_ls_shows_a_place_as_it_is_named(tmp_path: Path, monkeypatch):
 def test_stats_shows_class_sizes_groups_and_splits(tmp_path: Path):
     done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path)
     assert done.returncode == 0, done.stderr
-    sizes = [int(size) for size in re.findall(r"^\d\s+(\d+)\s+(?:many|medium|few)", done.stdout, re.MULTILINE)]
-    assert len(sizes) == 10 and sizes == sorted(sizes, reverse=True)
+    rows = re.findall(r"^\d\s+(\d+)\s+(\d+)\s+(\d+)\s+(?:many|medium|few)", done.stdout, re.MULTILINE)
+    sizes, validation, test = zip(*(map(int, row) for row in rows), strict=True)
+    assert len(sizes) == 10 and list(sizes) == sorted(sizes, reverse=True)
     assert (sizes[0], sizes[-1]) == (95, 7)
+    assert set(validation) == {20} and set(test) == {60}
     assert f"training {sum(sizes)}, validation 200, test 600" in done.stdout
 
 
@@ -68,15 +70,35 @@ def stats_of(folder: Path, results: Path, **options: Path) -> str:
 
 def test_stats_of_a_folder_of_images_tell_what_was_done_what_fits_and_what_is_there_twice(tmp_path: Path):
     shown = stats_of(write_folder(tmp_path / "own"), tmp_path)
-    assert "source: images of 3 sizes, 88x80 in 13 of 35" in shown and "resized to 96x96" in shown
-    assert "source: grey images made RGB: 1" in shown
+    assert "note: images of 3 sizes, 88x80 in 13 of 35" in shown and "resized to 96x96" in shown
+    assert "note: grey images made RGB: 1" in shown
     assert "K to begin with: 6: above every class that is not many-shot" in shown
     assert "trial.network resnet18; for MUNIT generator.num_downsample 3 (content codes of 12x12)" in shown
     yellow = re.findall(r"\x1b\[33m(.*?)\x1b\[0m", shown)
     assert yellow == [
+        "classes with fewer than 5 validation images, which tell little about their accuracy: "
+        "3 of 3 (cat 4, owl 1, yak 1)",
         "duplicates: 1 test images are training or validation images too, byte for byte",
         "  test test/yak/00.png (yak) = training train/cat/04.png (cat)",
     ]
+
+
+def test_stats_shows_groups_per_class_and_split_and_what_falls_short(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [60, 30, 6])
+    groups = np.array([f"{label}/{index // 6}" for index, label in enumerate(labels)])
+    for split, part in (("train", slice(None)), ("test", slice(None, None, 6))):
+        images = rng.integers(0, 256, (len(labels), 16, 16), dtype=np.uint8)[part]
+        named = {"groups": groups} if split == "train" else {}
+        np.savez(tmp_path / f"{split}.npz", images=images, labels=labels[part], **named)
+    chosen = f"data={{source: npz, path: {tmp_path}, profile: {{kind: step, largest: 50, factor: 1.0}}}}"
+    done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", chosen)
+    assert done.returncode == 0, done.stderr
+    cells = [line.split()[:5] for line in done.stdout.splitlines() if re.match(r"^[012]\s", line)]
+    assert cells == [["0", "48", "12", "10", "8/2/-"], ["1", "24", "6", "5", "4/1/-"], ["2", "6", "0", "1", "1/0/-"]]
+    assert "0 (48 of 50), 1 (24 of 50), 2 (6 of 50)" in done.stdout
+    assert "without validation images (not measured in selection): 2" in done.stdout
+    assert "1 of 3 (2 0)" in done.stdout
 
 
 def test_thumbnails_are_a_row_a_class_the_largest_on_top(tmp_path: Path):

@@ -91,8 +91,6 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("trial.fraction=1.5", ["trial.fraction", "less than or equal to 1", "1.5"]),
         ("trial.fraction=-0.1", ["trial.fraction", "greater than or equal to 0", "-0.1"]),
         ("data.source=imagnet", ["data.source", "'digits'", "'imagnet'"]),
-        ("data.version=1", [": data: version shuffles", "must be 0, but it is 1", "trial.seed"]),
-        ("data={version: 2, profile: {kind: step}}", ["must be 0, but it is 2"]),
         ("generator={kind: munit, step: 3}", ["generator", "did you mean 'steps'"]),
         ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
         ("trial={true_nuisance: true}", ["trial.true_nuisance", "data.nuisance is 'none'", "set it to rotation"]),
