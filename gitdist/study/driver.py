@@ -116,7 +116,7 @@ def outdated_splits(paths: StudyPaths) -> StudyError:
     return StudyError(
         f"study '{paths.name}' in {paths.place} was begun by an earlier version of gitdist, which split data sets "
         "differently, so this version cannot train the rest of it; to start a new study from it: gitdist run "
-        f"{paths.spec} --fork NAME (status, report and ui still show the old one)"
+        f"{paths.spec} --fork NAME --results {paths.place} (status, report and ui still show the old one)"
     )
 
 
