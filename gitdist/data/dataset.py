@@ -27,13 +27,15 @@ class Split:
 
     ``images`` uint8 ``[N, C, H, W]`` carry the nuisance and ``clean`` the same images before it (the same array where
     there is none); ``labels`` int64 ``[N]``; ``source`` int64 ``[N]`` is the row in the official split, counted
-    without the classes that are left out.
+    without the classes that are left out. ``groups`` int64 ``[N]`` is the index of the object, patient or scene
+    that an image shows; None = every image is its own group.
     """
 
     images: NDArray[np.uint8]
     clean: NDArray[np.uint8]
     labels: NDArray[np.int64]
     source: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +86,7 @@ class Dataset:
 
     @cached_property
     def validation(self) -> Split:
-        """The validation rows, equally many of each class, ordered by class."""
+        """The validation rows, ordered by class; classes differ in their number, and a class may have none."""
         return self._split("validation")
 
     @cached_property
