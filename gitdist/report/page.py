@@ -24,6 +24,13 @@ _TERMS = {
     "±": "half of the 95 % interval of the mean over replicates (Student's t); without it there is one replicate",
     "[low, high]": "the ends of such an interval of a rank correlation, cut off at −1 and 1",
     "baseline": "the same training without augmentation",
+    "standard error": (
+        "of a metric of one trained classifier, over the choice of the split's images: those of one group (object, "
+        "patient, scene) count as one observation. It has no part from seeds, nor from the best trial being the best "
+        "of several on validation. That of a gap is the root of the sum of both squares, as if best trial and "
+        "baseline were measured on different images, which is rather too large. Few images can give one that is too "
+        "small: 0 if all answers in each class are alike"
+    ),
 }
 
 

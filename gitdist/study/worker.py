@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
@@ -244,6 +246,13 @@ def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> Dr
     return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 
 
+def _distinct_sizes(dataset: Dataset) -> list[int]:
+    """Return the training images of each class that are different images of the source."""
+    _, first = np.unique(dataset.train.source, return_index=True)
+    sizes: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
+    return sizes
+
+
 def _describe(
     context: TrialContext,
     trial: TrialId,
@@ -260,6 +269,10 @@ def _describe(
         "spec": spec.model_dump(mode="json"),
         "prefix": prefix.key if prefix else None,
         "prefix_epochs": prefix.epochs if prefix else None,
-        "classes": {"names": list(dataset.class_names), "sizes": dataset.class_sizes.tolist()},
+        "classes": {
+            "names": list(dataset.class_names),
+            "sizes": dataset.class_sizes.tolist(),
+            "distinct": _distinct_sizes(dataset),
+        },
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())
