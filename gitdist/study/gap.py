@@ -1,7 +1,7 @@
 """The gap between the best trial and the baseline in each objective, with standard errors.
 
-A standard error is that of the choice of evaluation images (see ``trial.metrics``): it has no part from the seeds of
-training and generator, nor from the best trial being the best of several on validation.
+A standard error is that of the choice of evaluation images (see ``trial.metrics``). It contains no variance of the
+seeds of training and generator, and no correction for the best trial being the best of several on validation.
 """
 
 import math
@@ -36,8 +36,8 @@ class Gap:
     """The best trial and the baseline in one objective on one split.
 
     ``difference`` is best - baseline. Its standard error is ``sqrt(best^2 + baseline^2)``, as if the two were measured
-    on different images: both are measured on the same, and as far as they err on the same images the true one is
-    smaller. ``baseline`` and ``difference`` are None if there is no baseline.
+    on different images. This is conservative: they are measured on the same images and tend to err on the same ones.
+    ``baseline`` and ``difference`` are None if there is no baseline.
     """
 
     metric: str
@@ -48,7 +48,7 @@ class Gap:
 
     @property
     def hint(self) -> str | None:
-        """What keeps the gap from being a gain, if anything."""
+        """Why the gap is not a clear gain; None if it is one or is not known."""
         if self.difference is None:
             return None
         gain = self.difference.value if OBJECTIVES[f"val/{self.metric}"] == "maximize" else -self.difference.value

@@ -89,8 +89,8 @@ def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[n
 
     A class with one group has no variance of its own. ``C / (C - 1)`` times its squared difference from the balanced
     mean takes its place: if all C classes have one group, this is the squared standard error of C independent values.
-    The difference also contains the true difference between classes, so such a standard error is rather too large
-    (Lumley 2010, ``survey.lonely.psu = "adjust"``).
+    The difference also contains the true difference between classes, so this is conservative (Lumley 2010,
+    ``survey.lonely.psu = "adjust"``).
 
     Args:
         per_class: mean of each class, float64 ``[C]``, NaN for a class without rows.
