@@ -88,7 +88,7 @@ def _gaps(panel: Panel) -> list[str]:
     if len(panel.studies) > MAX_SETTINGS:
         return []
     return [
-        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].told(study.spec.ekld_under))}."
+        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].told(study.spec.ekld_under))}.".replace("gap -", "gap −")
         for study in panel.studies
         for gap in study.gaps
         if gap.difference is not None

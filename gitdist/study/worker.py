@@ -128,6 +128,13 @@ def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -
     return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
 
 
+def distinct_sizes(dataset: Dataset) -> list[int]:
+    """Return the number of training images of each class without repetitions of an image of the source."""
+    _, first = np.unique(dataset.train.source, return_index=True)
+    sizes: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
+    return sizes
+
+
 def _evaluate_on_test(
     context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
 ) -> dict[str, Any]:
@@ -246,13 +253,6 @@ def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> Dr
     return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 
 
-def _distinct_sizes(dataset: Dataset) -> list[int]:
-    """Return the training images of each class that are different images of the source."""
-    _, first = np.unique(dataset.train.source, return_index=True)
-    sizes: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
-    return sizes
-
-
 def _describe(
     context: TrialContext,
     trial: TrialId,
@@ -272,7 +272,7 @@ def _describe(
         "classes": {
             "names": list(dataset.class_names),
             "sizes": dataset.class_sizes.tolist(),
-            "distinct": _distinct_sizes(dataset),
+            "distinct": distinct_sizes(dataset),
         },
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())
