@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.cli.studies import has_ledger, opened_ledger, stored_name, stored_study
+from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
@@ -108,6 +109,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
         )
         kind = "best so far" if len(standing.objectives) == 1 else "no other is better than"
         lines.append(f"{kind}: trial {best['trial']}, {values}")
+    lines += [gap.sentence(METRICS[gap.metric].title) for gap in standing.gaps]
     owner = standing.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,5 +1,6 @@
 """Tables that commands print."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -7,12 +8,16 @@ from rich.table import Table
 
 from gitdist.report.metrics import METRICS
 from gitdist.study.display import format_value
+from gitdist.study.gap import Gap, summary_gaps
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return what a study found: the best trial beside the baseline, and all of several where no other is better."""
+    """Return what a study found: the best trial beside the baseline, and all of several where no other is better.
+
+    A table of each objective follows, with standard errors and the gap to the baseline.
+    """
     tables = [_pareto_table(summary)] if summary.get("pareto") else []
-    return [*tables, _best_table(summary)] if summary["best"] else tables
+    return [*tables, _best_table(summary), *_gap_tables(summary)] if summary["best"] else tables
 
 
 def _best_table(summary: dict[str, Any]) -> Table:
@@ -32,6 +37,40 @@ def _best_table(summary: dict[str, Any]) -> Table:
             shown = ("-" if value is None else f"{value:.4f}" for value in values)
             table.add_row(metric.axis(summary["ekld_under"]), *shown)
     return table
+
+
+def _gap_tables(summary: dict[str, Any]) -> list[Table]:
+    """Return baseline, best trial and gap with standard errors, a table per objective; it fits 80 columns."""
+    gaps = summary_gaps(summary)
+    return [
+        _gap_table([gap for gap in gaps if gap.metric == metric], summary)
+        for metric in dict.fromkeys(gap.metric for gap in gaps)
+    ]
+
+
+def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
+    meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
+    table = Table(
+        title=f"{METRICS[gaps[0].metric].axis(summary['ekld_under'])}{meaning}",
+        title_justify="left",
+        title_style="bold",
+        caption="\n".join(_hints(gaps)) or None,
+        caption_justify="left",
+    )
+    table.add_column("split")
+    for header in ("baseline", f"trial {summary['best']['number']}", "gap"):
+        table.add_column(header, justify="right")
+    for gap in gaps:
+        found = {"": (gap.baseline, gap.best), "+": (gap.difference,)}
+        cells = ["-" if each is None else each.shown(sign) for sign, some in found.items() for each in some]
+        table.add_row(gap.split, *cells)
+    return table
+
+
+def _hints(gaps: Sequence[Gap]) -> list[str]:
+    """Return a line for each hint, with the splits that it is about."""
+    found = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
+    return [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in found]
 
 
 def _pareto_table(summary: dict[str, Any]) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gitdist.report.grouping import Line, Panel
+from gitdist.report.grouping import MAX_SETTINGS, Line, Panel
 from gitdist.report.metrics import METRICS, SEVERAL
 from gitdist.report.records import StudyRecord
 from gitdist.report.size_curves import size_correlation
@@ -22,6 +22,7 @@ def findings(studies: Sequence[StudyRecord], panels: Sequence[Panel]) -> list[st
     for panel in panels:
         told += _invariance(panel)
         told += _best(panel)
+        told += _gaps(panel)
     return told
 
 
@@ -80,6 +81,18 @@ def _best(panel: Panel) -> list[str]:
     first = f"{panel.title}: {best.label} has the highest balanced accuracy ({mean:.3f}, {where})"
     difference = paired(best.values(name, panel.split), second.values(name, panel.split))
     return [f"{first}, {_compared(difference, second)}."]
+
+
+def _gaps(panel: Panel) -> list[str]:
+    """State the gap between the best trial and the baseline of each study; of many studies on one data set nothing."""
+    if len(panel.studies) > MAX_SETTINGS:
+        return []
+    return [
+        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].told(study.spec.ekld_under))}.".replace("gap -", "gap −")
+        for study in panel.studies
+        for gap in study.gaps
+        if gap.difference is not None
+    ]
 
 
 def _compared(difference: Interval | None, second: Line) -> str:

@@ -21,9 +21,19 @@ _TERMS = {
     "many-, medium-, few-shot": "classes with many, some and few training images",
     "consistency": "share of transformed images that get the answer of the untransformed image",
     "replicate": "a training of the same setting with another seed, or on another version of the long tail",
-    "±": "half of the 95 % interval of the mean over replicates (Student's t); without it there is one replicate",
+    "±": (
+        "half of the 95 % interval of the mean over replicates (Student's t), unless the sentence says standard error; "
+        "without it there is one replicate"
+    ),
     "[low, high]": "the ends of such an interval of a rank correlation, cut off at −1 and 1",
     "baseline": "the same training without augmentation",
+    "standard error": (
+        "of a metric of one trained classifier, over the choice of the split's images; images of one group (object, "
+        "patient, scene) count as one observation. It contains no variance of seeds, and not that the best trial is "
+        "the best of several on validation. For a gap it is √(best² + baseline²), as if both were measured on "
+        "different images, which is conservative. With few images it can be too small: 0 if every class is answered "
+        "all right or all wrong"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.data.longtail import profile_sizes
+from gitdist.report.records import Classes
 from gitdist.spec import DataSpec, ProfileSpec
 
 
@@ -27,13 +28,25 @@ _CIFAR = {
 _PROFILE = ProfileSpec(kind="exponential", factor=0.01)
 
 
-def published_figures(data: DataSpec, sizes: NDArray[np.int64]) -> tuple[Published, ...]:
-    """Return what is published for the very same long tail.
+def published_figures(data: DataSpec, classes: Classes) -> tuple[Published, ...]:
+    """Return what is published for the very same long tail: as many distinct training images in every class.
 
     Args:
         data: names source and nuisance.
-        sizes: training images of each class, int64 ``[C]``.
+        classes: of the data set.
     """
     official, figure = _CIFAR.get(data.source, ([], None))
-    same = data.nuisance == "none" and figure and sizes.tolist() == profile_sizes(_PROFILE, official)
-    return (figure,) if figure and same else ()
+    if figure is None or data.nuisance != "none" or len(classes.sizes) != len(official):
+        return ()
+    distinct = _distinct_before(data, classes.sizes, official[0]) if classes.distinct is None else classes.distinct
+    return (figure,) if distinct.tolist() == profile_sizes(_PROFILE, official) else ()
+
+
+def _distinct_before(data: DataSpec, sizes: NDArray[np.int64], official: int) -> NDArray[np.int64]:
+    """Return the distinct training images per class of CIFAR where they were not recorded, int64 ``[C]``.
+
+    Up to version 0.5.0 a class for which the profile asked for more images than were left after holding out validation
+    was filled with copies.
+    """
+    held_out = max(min(int(data.validation * official), data.validation_per_class or official), 1)
+    return np.minimum(sizes, official - held_out)

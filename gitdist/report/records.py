@@ -12,6 +12,7 @@ from gitdist.data.longtail import Groups, size_groups
 from gitdist.disk import read_object
 from gitdist.spec import StudySpec
 from gitdist.study.events import Outcome
+from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -27,11 +28,16 @@ PER_CLASS = ("accuracy", "ekld", "right_ekld", "consistency")
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The classes of a data set: names, training images of each (int64 ``[C]``) and shot groups."""
+    """The classes of a data set: names, training images of each (int64 ``[C]``) and shot groups.
+
+    ``distinct`` int64 ``[C]`` are the training images of each class that are not copies of another one; None where this
+    was not recorded, as in studies of version 0.5.0 and before.
+    """
 
     names: tuple[str, ...]
     sizes: NDArray[np.int64]
     groups: Groups
+    distinct: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,16 @@ class TrialRecord:
         return self.measures[split].metrics.get(metric) if split in self.measures else None
 
     @property
+    def named_metrics(self) -> dict[str, float]:
+        """The metrics of both splits by their name in rows: ``val/ekld``, ``test/ekld``."""
+        return {
+            f"{prefix}/{name}": value
+            for split, prefix in SPLITS.items()
+            if split in self.measures
+            for name, value in self.measures[split].metrics.items()
+        }
+
+    @property
     def finished(self) -> bool:
         """Whether the trial ended well, with measures and classes to show."""
         return self.state == "finished" and "validation" in self.measures and self.classes is not None
@@ -96,6 +112,20 @@ class StudyRecord:
     def finished(self) -> tuple[TrialRecord, ...]:
         """The trials that ended well."""
         return tuple(trial for trial in self.trials if trial.finished)
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps of the best trial in the first objective to the baseline; none before a trial has finished."""
+        chosen = [trial for trial in self.finished if trial.trial.number in self.best]
+        values = {trial.trial: trial.value("validation", self.objective) for trial in chosen}
+        known = [trial for trial in chosen if values[trial.trial] is not None]
+        if not known:
+            return []
+        better = max if self.spec.search.directions[0] == "maximize" else min
+        best = better(known, key=lambda trial: values[trial.trial] or 0.0)
+        whole = self.baseline is not None and self.baseline.finished
+        baseline = self.baseline.named_metrics if self.baseline is not None and whole else None
+        return find_gaps(self.spec.search.objectives, best.named_metrics, baseline)
 
     @property
     def objective(self) -> str:
@@ -187,8 +217,13 @@ def _read_trial(
 def _classes(described: Mapping[str, Any] | None, spec: StudySpec) -> Classes | None:
     if not described:
         return None
-    sizes = np.asarray(described["sizes"], dtype=np.int64)
-    return Classes(tuple(described["names"]), sizes, size_groups(described["sizes"], spec.data.groups))
+    distinct = described.get("distinct")
+    return Classes(
+        names=tuple(described["names"]),
+        sizes=np.asarray(described["sizes"], dtype=np.int64),
+        groups=size_groups(described["sizes"], spec.data.groups),
+        distinct=None if distinct is None else np.asarray(distinct, dtype=np.int64),
+    )
 
 
 def _read_bytes(place: Path) -> bytes | None:

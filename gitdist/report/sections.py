@@ -23,6 +23,7 @@ from gitdist.report.tables import (
     correlation_table,
     cost_table,
     difference_table,
+    gap_table,
     method_table,
     total_costs,
     trials_table,
@@ -114,6 +115,7 @@ def _search(panel: Panel) -> list[Picture | Table]:
     blocks: list[Picture | Table] = []
     for study in panel.studies:
         blocks += _some(best_table(study)) if METHOD not in study.spec.search.space else []
+        blocks += _some(gap_table(study))
         blocks += _search_pictures(study) if panel.searched else []
     return blocks
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from gitdist.report.grouping import Line, Panel
 from gitdist.report.metrics import METRICS
-from gitdist.report.published import published_figures
+from gitdist.report.published import Published, published_figures
 from gitdist.report.records import Split, StudyRecord, TrialRecord
 from gitdist.report.size_curves import size_correlation
 from gitdist.report.statistics import Interval, interval, paired
 from gitdist.report.table import Cell, Table
 from gitdist.study.display import format_value
+from gitdist.trial.evaluation import standard_error_name
 
 COSTS = {
     "wall_s": "wall time (s)",
@@ -32,7 +33,7 @@ def method_table(panel: Panel) -> Table:
         for line in panel.settings
     ]
     if panel.split == "test":
-        for figure in published_figures(panel.studies[0].spec.data, panel.classes.sizes):
+        for figure in _published(panel):
             values = {"balanced_accuracy": Interval(figure.balanced_accuracy, None, 1)}
             rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
     return Table(
@@ -106,6 +107,28 @@ def best_table(study: StudyRecord) -> Table | None:
     )
 
 
+def gap_table(study: StudyRecord) -> Table | None:
+    """Return best trial, baseline and gap in each objective, with standard errors; None where nothing finished."""
+    rows: list[list[Cell]] = []
+    for gap in study.gaps:
+        estimates = (gap.baseline, gap.best, gap.difference)
+        cells = [cell for each in estimates for cell in ((each.value, each.standard_error) if each else (None, None))]
+        rows.append([METRICS[gap.metric].axis(study.spec.ekld_under), gap.split, *cells, gap.hint])
+    if not rows:
+        return None
+    return Table(
+        name=f"gap-{study.spec.name}",
+        caption=f"{study.spec.name}: gap between the best trial and the baseline, with standard errors",
+        columns=[
+            "objective",
+            "split",
+            *(name for kind in ("baseline", "best trial", "gap") for name in (kind, f"standard error of {kind}")),
+            "",
+        ],
+        rows=rows,
+    )
+
+
 def trials_table(studies: Sequence[StudyRecord]) -> Table:
     """Return every trial of every study, baselines among them, with parameters, state and metrics."""
     records = [(study, trial) for study in studies for trial in _all_trials(study)]
@@ -114,7 +137,8 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
     measured = [
         (split, name)
         for split in splits
-        for name in METRICS
+        for metric in METRICS
+        for name in (metric, standard_error_name(metric))
         if any(trial.value(split, name) is not None for _, trial in records)
     ]
     rows = [
@@ -131,7 +155,9 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
         ]
         for study, trial in records
     ]
-    told = [f"{split} {METRICS[name].axis('nuisance')}" for split, name in measured]
+    titles = {name: metric.axis("nuisance") for name, metric in METRICS.items()}
+    titles |= {standard_error_name(name): f"standard error of {metric.title}" for name, metric in METRICS.items()}
+    told = [f"{split} {titles[name]}" for split, name in measured]
     return Table(
         name="trials",
         caption="All trials; validation figures are those of the last evaluated epoch",
@@ -152,6 +178,13 @@ def cost_table(studies: Sequence[StudyRecord]) -> Table | None:
 def total_costs(studies: Sequence[StudyRecord]) -> Mapping[str, float]:
     """Return the costs of all finished studies together."""
     return {name: sum(study.summary.get(name, 0) for study in studies if study.summary) for name in COSTS}
+
+
+def _published(panel: Panel) -> list[Published]:
+    """Return the published figures that belong to the data of every replicate shown."""
+    shown = [replicate for line in panel.settings for replicate in line.replicates]
+    found = [published_figures(each.study.spec.data, each.classes) for each in shown]
+    return [figure for figure in found[0] if all(figure in some for some in found)]
 
 
 def _mean(line: Line, metric: str, split: Split) -> Interval | None:

@@ -25,6 +25,8 @@ from gitdist.generator.quality import (
 )
 from gitdist.seeds import numpy_rng
 from gitdist.trial.evaluation import Predictor
+from gitdist.trial.image_choice import choose_rows
+from gitdist.trial.metrics import balanced_mean, per_class_mean
 from gitdist.trial.reference import Reference
 
 _BATCH = 64
@@ -32,7 +34,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How much the draws of an image differ, in grey levels, averaged over images.
+    """How much the draws of an image differ, in grey levels: mean over classes of the mean over images.
 
     ``nuisance_std`` is that of what the nuisance moves (``STATISTICS``); ``object_std`` that of the object before a
     background, which this leaves alone. None = no number tells, or nothing is known.
@@ -105,7 +107,7 @@ def measure_quality(
         dataset: the study's; its validation images are drawn from.
         reference: judges the draws.
         compute: where it runs.
-        images: images a class, at most as many as there are.
+        images: the most images per class; in a grouped split from as many groups as possible.
         draws: draws an image, at least 2.
         seed: names the draws.
 
@@ -113,7 +115,7 @@ def measure_quality(
         TrialFailure: the classifier's output is not a number.
     """
     split = dataset.validation
-    rows = np.concatenate([np.flatnonzero(split.labels == index)[:images] for index in range(dataset.num_classes)])
+    rows = choose_rows(split, np.arange(len(split.labels)), dataset.num_classes, images)
     given, clean, labels = split.images[rows], split.clean[rows], split.labels[rows]
     predictor = Predictor(reference.model, reference.dataset, compute)
 
@@ -128,8 +130,8 @@ def measure_quality(
     return Quality(
         images=len(rows),
         draws=draws,
-        generator=_variation(drawn, clean, dataset.nuisance),
-        true=None if true is None else _variation(true, clean, dataset.nuisance),
+        generator=_variation(drawn, clean, labels, dataset),
+        true=None if true is None else _variation(true, clean, labels, dataset),
         kept_images=kept(given),
         kept_draws=kept(drawn),
         kept_true=None if true is None else kept(true),
@@ -149,18 +151,23 @@ def _draw(
     return drawn
 
 
-def _variation(draws: NDArray[np.uint8], clean: NDArray[np.uint8], nuisance: str) -> Variation:
+def _variation(
+    draws: NDArray[np.uint8], clean: NDArray[np.uint8], labels: NDArray[np.int64], dataset: Dataset
+) -> Variation:
+    def mean(values: NDArray[np.float64]) -> float | None:
+        """Return the mean over the classes that have a value; None if none has."""
+        known = ~np.isnan(values)
+        return balanced_mean(per_class_mean(values[known], labels[known], dataset.num_classes)) if known.any() else None
+
+    nuisance = dataset.nuisance
+    pixel_std, pairwise_l1 = mean(pixel_deviations(draws)), mean(pairwise_distances(draws))
+    assert pixel_std is not None and pairwise_l1 is not None, "a validation split has images"
     return Variation(
-        pixel_std=float(pixel_deviations(draws).mean()),
-        pairwise_l1=float(pairwise_distances(draws).mean()),
-        nuisance_std=_mean(nuisance_deviations(nuisance, draws, clean)) if nuisance in STATISTICS else None,
-        object_std=_mean(object_deviations(draws, clean)) if nuisance == "background" else None,
+        pixel_std=pixel_std,
+        pairwise_l1=pairwise_l1,
+        nuisance_std=mean(nuisance_deviations(nuisance, draws, clean)) if nuisance in STATISTICS else None,
+        object_std=mean(object_deviations(draws, clean)) if nuisance == "background" else None,
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """Return the mean of those that are there; None where there is none."""
-    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _number(value: float) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from gitdist.data.dataset import Dataset, prepare
@@ -131,13 +132,17 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
 
     Raises:
         SpecError: the soft threshold is used with a K that is not above the smallest class, an objective is the
-            accuracy of few-shot classes, and there are none, or a network is for images of another size.
+            accuracy of few-shot classes, and none of these has a validation image, or a network is for images of
+            another size.
     """
-    if "val/few_accuracy" in spec.search.objectives and not dataset.groups.few.any():
-        raise SpecError(
-            "search.objective val/few_accuracy needs few-shot classes, but the data set has none "
-            f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
-        )
+    if "val/few_accuracy" in spec.search.objectives:
+        validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
+        if not (dataset.groups.few & validated).any():
+            lacking = "none with a validation image" if dataset.groups.few.any() else "none"
+            raise SpecError(
+                f"search.objective val/few_accuracy needs few-shot classes, but the data set has {lacking} "
+                f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
+            )
     for fields in spec.methods.values() or [{}]:
         for network in _values(spec, fields, "network"):
             check_network(network, dataset.image_shape)

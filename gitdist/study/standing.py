@@ -8,13 +8,14 @@ from gitdist.spec import StudySpec
 from gitdist.study.attempt import last_term
 from gitdist.study.effort import Shared, seconds_of
 from gitdist.study.events import Outcome, Row
+from gitdist.study.gap import Gap, find_gaps
 from gitdist.study.ledger.lease import Owner, owners
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.seen import newest_line
-from gitdist.study.states import all_ended, epochs_of, trial_states
-from gitdist.study.summary import read_summary
+from gitdist.study.states import all_ended, baseline_is_whole, epochs_of, trial_states
+from gitdist.study.summary import last_metrics, read_summary
 
 SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
 
@@ -42,8 +43,8 @@ class TrialStanding:
 class Standing:
     """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
 
-    ``time_left_s`` is an estimate, None without any. ``stream`` is the newest line of figures of a running study, see
-    ``seen``; None without any.
+    ``gaps`` are those of the best trial so far to the baseline. ``time_left_s`` is an estimate, None without any.
+    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any.
     """
 
     study: str
@@ -53,6 +54,7 @@ class Standing:
     objectives: Sequence[str]
     best: Sequence[Mapping[str, Any]] = ()
     time_left_s: float | None = None
+    gaps: Sequence[Gap] = ()
     owner: Owner | None = None
     stream: Mapping[str, Any] | None = None
     trials: Sequence[TrialStanding] = field(default_factory=tuple)
@@ -91,6 +93,7 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
             {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
             for record in ledger.pareto()
         ],
+        gaps=_gaps(paths, spec, ledger),
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
         stream=newest_line(paths.watch) if owner else None,
@@ -130,6 +133,14 @@ def time_left(trials: Sequence[TrialStanding], num_to_come: int, epochs: int, ma
     to_do = max(0, num_to_come) * max(0.0, usual - shared)
     to_do += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
     return epoch_s * to_do / max(1, running or max_concurrent)
+
+
+def _gaps(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[Gap]:
+    best = ledger.best()
+    if best is None:
+        return []
+    baseline = last_metrics(paths, BASELINE) if baseline_is_whole(paths, spec) else None
+    return find_gaps(spec.search.objectives, last_metrics(paths, TrialId("trial", best.number)), baseline)
 
 
 def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
 from gitdist.spec.search import METHOD
 from gitdist.study.effort import Shared, own_rows, trainer_name
+from gitdist.study.gap import summary_gaps
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
@@ -19,6 +21,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
 
     ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` has all trials
     that no other is better than. ``baseline`` is None where its training failed, and absent where the study has none.
+    ``gaps`` are those of the best trial to the baseline, see ``Gap``.
 
     Args:
         paths: the study's files; rows and test metrics are read from the trial directories.
@@ -42,6 +45,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     if spec.baseline:
         whole = baseline_is_whole(paths, spec)
         summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if whole else None
+    summary["gaps"] = [asdict(gap) for gap in summary_gaps(summary)]
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     paths.publish(paths.summary)
     return summary
@@ -50,6 +54,17 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
     """Return the summary; None where there is none, or a damaged one, which is made anew from the rest."""
     return read_object(paths.summary)
+
+
+def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
+    """Return a trial's metrics of its last evaluated epoch (``val/...``) and on test; empty without such an epoch."""
+    rows = [row for row in read_rows(paths.rows(trial)) if "val/balanced_accuracy" in row]
+    if not rows:
+        return {}
+    validation = {
+        name: value for name, value in rows[-1].items() if name.startswith("val/") and isinstance(value, int | float)
+    }
+    return {**validation, **_test(paths, trial).get("metrics", {})}
 
 
 def remove_summary(paths: StudyPaths) -> None:
@@ -91,18 +106,14 @@ def _total(paths: StudyPaths) -> dict[str, Any]:
 
 def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a trial's number, parameters, last validation metrics and test metrics; None if it has no row."""
-    rows = [row for row in read_rows(paths.rows(trial)) if "val/balanced_accuracy" in row]
-    if not rows:
+    metrics = last_metrics(paths, trial)
+    if not metrics:
         return None
     return {
         "number": trial.number,
         "params": dict(params),
-        "val": {
-            name: value
-            for name, value in rows[-1].items()
-            if name.startswith("val/") and isinstance(value, int | float)
-        },
-        "test": _test(paths, trial).get("metrics", {}),
+        "val": {name: value for name, value in metrics.items() if name.startswith("val/")},
+        "test": {name: value for name, value in metrics.items() if name.startswith("test/")},
     }
 
 

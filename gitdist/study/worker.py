@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, read_object, write_atomic
@@ -124,6 +126,13 @@ def evaluate_on_test(
 def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
     """Return what a trial of a study trains: the baseline, or what the searched parameters make of its setting."""
     return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
+
+
+def distinct_sizes(dataset: Dataset) -> list[int]:
+    """Return the number of training images of each class without repetitions of an image of the source."""
+    _, first = np.unique(dataset.train.source, return_index=True)
+    sizes: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
+    return sizes
 
 
 def _evaluate_on_test(
@@ -260,6 +269,10 @@ def _describe(
         "spec": spec.model_dump(mode="json"),
         "prefix": prefix.key if prefix else None,
         "prefix_epochs": prefix.epochs if prefix else None,
-        "classes": {"names": list(dataset.class_names), "sizes": dataset.class_sizes.tolist()},
+        "classes": {
+            "names": list(dataset.class_names),
+            "sizes": dataset.class_sizes.tolist(),
+            "distinct": distinct_sizes(dataset),
+        },
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())

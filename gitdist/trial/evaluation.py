@@ -3,6 +3,7 @@
 The pairs are an artefact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,26 +17,30 @@ from torch import Tensor
 
 from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, Split
+from gitdist.data.longtail import Groups
 from gitdist.data.nuisance import transform as true_transform
 from gitdist.errors import SpecError, StoreError, TrialFailure, first_line
 from gitdist.seeds import numpy_rng
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser
 from gitdist.trial.classifier import Classifier
+from gitdist.trial.image_choice import choose_rows
 from gitdist.trial.metrics import (
     balanced_mean,
+    balanced_standard_error,
     class_accuracies,
     consistency,
     expected_kl,
     group_accuracies,
     log_probabilities,
+    mean_variances,
     per_class_mean,
 )
 
 Transform = Callable[[NDArray[np.uint8], NDArray[np.uint8], str, int], NDArray[np.uint8]]
 """``transform(images, clean, name, index)``: a draw of every image, uint8 ``[N, C, H, W]``; name and index seed it."""
 
-_FORMAT = 1
+_FORMAT = 2
 _PER_CLASS = ("accuracy_per_class", "ekld_per_class", "right_ekld_per_class", "consistency_per_class")
 _BATCH = {"cpu": 256, "cuda": 2048}
 
@@ -61,13 +66,15 @@ class EkldSet:
     """Images before and after the transformation, read-only.
 
     ``images`` uint8 ``[n, C, H, W]``; ``transformed`` uint8 ``[n, t, C, H, W]``, ``transformed[i, j]`` being
-    transformation j of image i; ``labels`` int64 ``[n]``; ``directory`` is where their files are.
+    transformation j of image i; ``labels`` int64 ``[n]``; ``groups`` int64 ``[n]``, the number of the image where the
+    split has no groups; ``directory`` is where their files are.
     """
 
     directory: Path
     images: NDArray[np.uint8]
     transformed: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
 
     @classmethod
     def open(cls, directory: Path) -> "EkldSet":
@@ -78,7 +85,8 @@ class EkldSet:
         """
         try:
             arrays = {
-                name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("images", "transformed", "labels")
+                name: np.load(directory / f"{name}.npy", mmap_mode="r")
+                for name in ("images", "transformed", "labels", "groups")
             }
         except (OSError, ValueError, EOFError) as error:
             raise StoreError(
@@ -97,6 +105,9 @@ class Evaluation:
     same. ``right_ekld`` is eKLD over the images alone that are answered rightly before the transformation: a class that
     is hardly ever answered has a low eKLD without being invariant. What is measured per class is float64 ``[C]``, NaN
     for a class without such images; what needs a transformation is None where there was none.
+
+    ``standard_errors`` are those of the scalars, by name as in ``metrics`` without the prefix: over the choice of the
+    split's images, clustered by group. A scalar whose standard error cannot be estimated is left out.
     """
 
     balanced_accuracy: float
@@ -107,14 +118,19 @@ class Evaluation:
     right_ekld_per_class: NDArray[np.float64] | None
     consistency: float | None
     consistency_per_class: NDArray[np.float64] | None
+    standard_errors: Mapping[str, float]
 
     def metrics(self, prefix: str = "val") -> dict[str, float]:
-        """Return the scalars by name: ``val/balanced_accuracy``, ``val/ekld``, ``val/few_accuracy`` and so on."""
+        """Return the scalars by name: ``val/balanced_accuracy``, ``val/ekld``, ``val/few_accuracy`` and so on.
+
+        The standard error of each follows as ``val/balanced_accuracy_se`` and so on.
+        """
         metrics = {f"{prefix}/balanced_accuracy": self.balanced_accuracy}
         metrics |= {f"{prefix}/{name}_accuracy": value for name, value in self.groups.items()}
         under_transformation = {"ekld": self.ekld, "consistency": self.consistency}
+        metrics |= {f"{prefix}/{name}": value for name, value in under_transformation.items() if value is not None}
         return metrics | {
-            f"{prefix}/{name}": value for name, value in under_transformation.items() if value is not None
+            f"{prefix}/{standard_error_name(name)}": value for name, value in self.standard_errors.items()
         }
 
     def per_class(self) -> dict[str, list[float | None]]:
@@ -125,6 +141,11 @@ class Evaluation:
             for name, values in measured.items()
             if values is not None
         }
+
+
+def standard_error_name(metric: str) -> str:
+    """Return the name in a row of the standard error of a metric: ``val/ekld_se`` of ``val/ekld``."""
+    return f"{metric}_se"
 
 
 def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Transform | None = None) -> EkldSet:
@@ -140,7 +161,13 @@ def ekld_set(dataset: Dataset, request: EkldRequest, store: Store, transform: Tr
         SpecError: T is the nuisance and the data set has none, or T is the generator and ``transform`` is missing.
     """
     _check_transformation(dataset, request, transform)
-    key = {"format": _FORMAT, "dataset": dataset.fingerprint, "nuisance": dataset.nuisance, **asdict(request)}
+    key = {
+        "format": _FORMAT,
+        "dataset": dataset.fingerprint,
+        "groups": _groups_digest(getattr(dataset, request.split)),
+        "nuisance": dataset.nuisance,
+        **asdict(request),
+    }
     draw = transform if request.under == "generator" and transform else _true_draws(dataset.nuisance, request.seed)
     return EkldSet.open(store.get_or_build("ekld", key, lambda target, scratch: _build(dataset, request, draw, target)))
 
@@ -168,7 +195,7 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
     finally:
         model.train(was_training)
     accuracies = class_accuracies(predictions, split.labels, dataset.num_classes)
-    eklds, right_eklds, consistencies = under_pairs or (None, None, None)
+    eklds, right_eklds, consistencies, errors = under_pairs or (None, None, None, {})
     return Evaluation(
         balanced_accuracy=balanced_mean(accuracies),
         groups=group_accuracies(accuracies, dataset.groups),
@@ -178,6 +205,7 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
         right_ekld_per_class=right_eklds,
         consistency=None if consistencies is None else balanced_mean(consistencies),
         consistency_per_class=consistencies,
+        standard_errors=_accuracy_errors(predictions, accuracies, split, dataset.groups) | errors,
     )
 
 
@@ -207,20 +235,39 @@ class Predictor:
             return log_probabilities(self._model(self._normalise(torch.tensor(images, device=self._compute.device))))
 
 
-def _under(predictor: Predictor, pairs: EkldSet, num_classes: int) -> tuple[NDArray[np.float64], ...]:
-    """Return eKLD, right eKLD and consistency of each class under the transformations of ``pairs``."""
+def _accuracy_errors(
+    predictions: NDArray[np.int64], accuracies: NDArray[np.float64], split: Split, groups: Groups
+) -> dict[str, float]:
+    """Return the standard errors of the balanced accuracy and of the accuracy of each shot group."""
+    correct = (predictions == split.labels).astype(np.float64)
+    variances = mean_variances(correct, split.labels, split.groups, len(accuracies))
+    found = {"balanced_accuracy": balanced_standard_error(accuracies, variances)} | {
+        f"{name}_accuracy": balanced_standard_error(accuracies[mask], variances[mask])
+        for name, mask in groups.as_dict().items()
+    }
+    return {name: error for name, error in found.items() if error is not None}
+
+
+def _under(
+    predictor: Predictor, pairs: EkldSet, num_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+    """Return eKLD, right eKLD and consistency of each class, and standard errors, under the transformations."""
     count, transformations = pairs.transformed.shape[:2]
     log_p = predictor(pairs.images)
     log_q = predictor(pairs.transformed.reshape(count * transformations, *pairs.images.shape[1:]))
     log_q = log_q.view(count, transformations, -1)
     labels = np.asarray(pairs.labels)
-    eklds, stay = (measure(log_p, log_q).cpu().numpy() for measure in (expected_kl, consistency))
+    measures = {"ekld": expected_kl, "consistency": consistency}
+    measured = {name: measure(log_p, log_q).cpu().numpy() for name, measure in measures.items()}
     right = log_p.argmax(-1).cpu().numpy() == labels
-    return (
-        per_class_mean(eklds, labels, num_classes),
-        per_class_mean(eklds[right], labels[right], num_classes),
-        per_class_mean(stay, labels, num_classes),
-    )
+    means = {name: per_class_mean(values, labels, num_classes) for name, values in measured.items()}
+    found = {
+        name: balanced_standard_error(means[name], mean_variances(values, labels, pairs.groups, num_classes))
+        for name, values in measured.items()
+    }
+    errors = {name: error for name, error in found.items() if error is not None}
+    right_eklds = per_class_mean(measured["ekld"][right], labels[right], num_classes)
+    return means["ekld"], right_eklds, means["consistency"], errors
 
 
 def _check_transformation(dataset: Dataset, request: EkldRequest, transform: Transform | None) -> None:
@@ -242,7 +289,8 @@ def _true_draws(nuisance: str, seed: int) -> Transform:
 
 def _build(dataset: Dataset, request: EkldRequest, draw: Transform, target: Path) -> None:
     split: Split = getattr(dataset, request.split)
-    rows = _choose_rows(split.labels, dataset.num_classes, request)
+    shuffled = numpy_rng(request.seed, "ekld/rows").permutation(len(split.labels))
+    rows = choose_rows(split, shuffled, dataset.num_classes, request.images_per_class)
     images = split.clean[rows]
     shape = (len(rows), request.transformations, *images.shape[1:])
     file = target / "transformed.npy"
@@ -254,10 +302,10 @@ def _build(dataset: Dataset, request: EkldRequest, draw: Transform, target: Path
     transformed.flush()
     np.save(target / "images.npy", images)
     np.save(target / "labels.npy", split.labels[rows])
+    np.save(target / "groups.npy", np.arange(len(rows)) if split.groups is None else split.groups[rows])
 
 
-def _choose_rows(labels: NDArray[np.int64], num_classes: int, request: EkldRequest) -> NDArray[np.int64]:
-    """Choose up to ``images_per_class`` rows of each class at random, each at most once."""
-    shuffled = numpy_rng(request.seed, "ekld/rows").permutation(len(labels))
-    chosen = [shuffled[labels[shuffled] == index][: request.images_per_class] for index in range(num_classes)]
-    return np.concatenate(chosen)
+def _groups_digest(split: Split) -> str | None:
+    if split.groups is None:
+        return None
+    return hashlib.blake2b(np.ascontiguousarray(split.groups).data, digest_size=16).hexdigest()

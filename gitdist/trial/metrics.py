@@ -1,4 +1,10 @@
-"""Measures of a classifier from its log-probabilities: accuracies (balanced, many/medium/few), eKLD, consistency."""
+"""Measures of a classifier from its log-probabilities: accuracies (balanced, many/medium/few), eKLD, consistency.
+
+Each is a mean over classes of means over images, so its standard error follows from the variance of each class's mean.
+It is that of the choice of evaluation images; seeds of training and generator are other sources of variance.
+"""
+
+import math
 
 import numpy as np
 import torch
@@ -43,6 +49,64 @@ def balanced_mean(per_class: NDArray[np.float64]) -> float:
         per_class: float64 ``[C]``, NaN where a class has no rows.
     """
     return float(per_class[~np.isnan(per_class)].mean())
+
+
+def mean_variances(
+    values: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64] | None, num_classes: int
+) -> NDArray[np.float64]:
+    """Return the estimated sampling variance of each class's mean, float64 ``[C]``.
+
+    With residuals r_i = value_i - mean of the class, n images and G groups in the class:
+    ``G / (G - 1) * sum over groups of (sum of r_i in the group)^2 / n^2``, the cluster-robust variance of a mean (Liang
+    and Zeger 1986). If every image is its own group this is the usual ``sum r_i^2 / (n (n - 1))``.
+
+    Args:
+        values: one number per row, ``[N]``.
+        labels: class of each row, int64 ``[N]``.
+        groups: group of each row, int64 ``[N]``; None = every row is its own group. Rows of different classes are taken
+            as independent.
+        num_classes: C.
+
+    Returns:
+        NaN for a class with fewer than two groups, whose variance cannot be estimated.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    residuals = values - per_class_mean(values, labels, num_classes)[labels]
+    sums, classes = residuals, labels
+    if groups is not None:
+        (classes, _), group = np.unique(np.stack([labels, groups]), axis=1, return_inverse=True)
+        sums = np.bincount(group.ravel(), weights=residuals, minlength=len(classes)).astype(np.float64)
+    number = np.bincount(classes, minlength=num_classes)
+    squares = np.bincount(classes, weights=sums**2, minlength=num_classes)
+    variances = np.full(num_classes, np.nan)
+    known = number > 1
+    variances[known] = number[known] / (number[known] - 1) * squares[known] / counts[known] ** 2
+    return variances
+
+
+def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[np.float64]) -> float | None:
+    """Return the standard error of ``balanced_mean``: ``sqrt(sum over classes of variance) / C``.
+
+    A class with one group has no variance of its own. ``C / (C - 1)`` times its squared difference from the balanced
+    mean takes its place: if all C classes have one group, this is the squared standard error of C independent values.
+    The difference also contains the true difference between classes, so this is conservative (Lumley 2010,
+    ``survey.lonely.psu = "adjust"``).
+
+    Args:
+        per_class: mean of each class, float64 ``[C]``, NaN for a class without rows.
+        variances: variance of each mean, float64 ``[C]``, NaN where it cannot be estimated.
+
+    Returns:
+        None if the only class with rows has one group, or no class has rows.
+    """
+    known = ~np.isnan(per_class)
+    means, squares = per_class[known], variances[known].copy()
+    num_classes, single = len(means), np.isnan(squares)
+    if num_classes == 0 or (num_classes == 1 and single[0]):
+        return None
+    if single.any():
+        squares[single] = num_classes / (num_classes - 1) * (means[single] - means.mean()) ** 2
+    return math.sqrt(squares.sum()) / num_classes
 
 
 def group_accuracies(accuracies: NDArray[np.float64], groups: Groups) -> dict[str, float]:

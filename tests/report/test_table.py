@@ -4,13 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gitdist.data.longtail import class_sizes
+from gitdist.data.longtail import class_sizes, size_groups
 from gitdist.report.findings import findings
 from gitdist.report.grouping import make_panels
 from gitdist.report.published import published_figures
+from gitdist.report.records import Classes, make_measures
 from gitdist.report.statistics import Interval
 from gitdist.report.table import Table, readable
-from gitdist.report.tables import best_table, difference_table, method_table, trials_table
+from gitdist.report.tables import best_table, difference_table, gap_table, method_table, trials_table
+from gitdist.report.writing import write_report
 from gitdist.spec import DataSpec, ProfileSpec
 from tests.report.studies import study, trial
 
@@ -106,12 +108,135 @@ def test_a_rank_correlation_lies_between_its_limits():
     assert Table("t", "", ["r"], [[cell]]).csv().splitlines()[1] == "-0.95,-1.0,-0.75"
 
 
+def with_errors(record, error, **metrics):
+    """Return a trial with metrics on both splits, all with one standard error; 0 stands for an old record's none."""
+    errors = {f"{name}_se": error for name in metrics} if error else {}
+    measures = {
+        split: replace(found, metrics={**found.metrics, **metrics, **errors})
+        for split, found in record.measures.items()
+    }
+    return replace(record, measures=measures)
+
+
+def gap_study(error=0.03, baseline_error=0.04, **search):
+    trials = [with_errors(trial(n), error, balanced_accuracy=value) for n, value in enumerate((0.6, 0.64))]
+    baseline = with_errors(trial(None), baseline_error, balanced_accuracy=0.6)
+    return replace(study(trials=trials, best=(1,), search=search), baseline=baseline)
+
+
+def test_the_gap_of_the_best_trial_stands_with_standard_errors():
+    record = gap_study()
+    assert gap_table(record).rows == [
+        ["balanced accuracy (0..1)", split, 0.6, 0.04, 0.64, 0.03, pytest.approx(0.04), pytest.approx(0.05), hint]
+        for split in ("validation", "test")
+        for hint in ("the gap is smaller than its standard error",)
+    ]
+    assert findings([record], make_panels([record]))[-2:] == [
+        f"s: balanced accuracy, {split}: best 0.6400 ± 0.0300, baseline 0.6000 ± 0.0400, gap +0.0400 ± 0.0500 "
+        "(± standard error); the gap is smaller than its standard error."
+        for split in ("validation", "test")
+    ]
+    table = trials_table([record])
+    place = table.columns.index("validation standard error of balanced accuracy")
+    assert [row[place] for row in table.rows] == [0.04, 0.03, 0.03]
+
+
+def test_a_gap_of_an_old_record_has_no_standard_error():
+    record = gap_study(0, 0)
+    assert gap_table(record).rows[0][2:] == [0.6, None, 0.64, None, pytest.approx(0.04), None, None]
+    assert findings([record], make_panels([record]))[-1] == (
+        "s: balanced accuracy, test: best 0.6400, baseline 0.6000, gap +0.0400."
+    )
+    assert "validation standard error of balanced accuracy" not in trials_table([record]).columns
+
+
+def test_standard_errors_are_not_compared_as_metrics(tmp_path):
+    """Neither a column of settings and differences, nor a figure: but for the gap the report is that of old records."""
+    outs = [tmp_path / "new", tmp_path / "old"]
+    files = [
+        write_report("s", [gap_study(*errors)], out) for out, errors in zip(outs, ((0.03, 0.04), (0, 0)), strict=True)
+    ]
+    names = [[file.relative_to(out) for file in some] for out, some in zip(outs, files, strict=True)]
+    assert names[0] == names[1] and any(name.suffix == ".svg" for name in names[0])
+    same = [name for name in names[0] if name.parts[0] == "figures" or name.stem.startswith(("methods", "differences"))]
+    assert len(same) > 4 and all((outs[0] / name).read_bytes() == (outs[1] / name).read_bytes() for name in same)
+
+
+def test_a_class_without_validation_images_has_no_value_in_the_report(tmp_path):
+    """Nothing else is lost: means are over the other classes, figures and tables leave the class out."""
+    records = []
+    for number in (None, 0):
+        record = trial(number, sizes=(200, 100, 50, 10, 5), test=False)
+        found = record.measures["validation"]
+        per_class = {name: np.where(np.arange(5) == 4, np.nan, values) for name, values in found.per_class.items()}
+        metrics = {f"val/{name}": value for name, value in found.metrics.items() if not name.startswith("few_")}
+        measures = make_measures(metrics, per_class, "val/", record.classes.groups)
+        records.append(replace(record, measures={"validation": measures}))
+    baseline, best = records
+    assert best.measures["validation"].metrics["few_ekld"] > 0  # the other few-shot class has images
+    files = write_report("s", [study(trials=[best], baseline=baseline, best=(0,))], tmp_path)
+    names = {file.name for file in files}
+    assert {"accuracy-per-class-digits-background.svg", "ekld-by-class-size-digits-background.svg"} <= names
+    assert "nan" not in files[0].read_text()
+
+
+def test_the_gap_is_that_of_the_best_in_the_first_objective():
+    record = gap_study(objective=["val/ekld", "val/balanced_accuracy"])
+    record = replace(record, best=(0, 1))
+    assert [(gap.metric, gap.split) for gap in record.gaps] == [
+        (metric, split) for metric in ("ekld", "balanced_accuracy") for split in ("validation", "test")
+    ]
+    assert record.gaps[2].best.value == 0.6 and record.gaps[0].hint == "no gain over the baseline"
+
+
+def test_nothing_is_said_of_a_gap_without_a_baseline_or_a_finished_trial():
+    record = gap_study()
+    alone = replace(record, baseline=None)
+    assert gap_table(alone).rows[0][2:] == [None, None, 0.64, 0.03, None, None, None]
+    assert not any("gap" in sentence for sentence in findings([alone], make_panels([alone])))
+    assert gap_table(replace(record, trials=(), best=())) is None
+
+
+def classes(sizes, distinct=None) -> Classes:
+    names = tuple(f"c{index}" for index in range(len(sizes)))
+    return Classes(names, np.array(sizes), size_groups(sizes, "auto"), None if distinct is None else np.array(distinct))
+
+
+PUBLISHED = {"cifar-10": (10, 5000, 4800, 0.7876), "cifar-100": (100, 500, 400, 0.4435)}
+
+
+@pytest.mark.parametrize("source", PUBLISHED)
+def test_published_figures_need_as_many_distinct_images(source):
+    """Version 0.5.0 filled classes with copies: by default 100 images of CIFAR-100's class 0 are held out of 500."""
+    num_classes, largest, left, reached = PUBLISHED[source]
+    data = DataSpec(source=source)
+    sizes = class_sizes(ProfileSpec(kind="exponential", largest=largest), [left] * num_classes, 0)
+    with_copies = np.minimum(sizes, left)
+    assert (sum(sizes) - with_copies.sum() > 0) and sizes[0] == largest
+    assert published_figures(data, classes(sizes)) == ()  # recorded by 0.5.0
+    assert published_figures(data, classes(sizes, with_copies)) == ()
+    assert published_figures(data, classes(with_copies, with_copies)) == ()
+    (figure,) = published_figures(data, classes(sizes, sizes))
+    assert figure.balanced_accuracy == reached
+
+
+@pytest.mark.parametrize("distinct", [None, "all", "some"])
+def test_the_report_of_a_cifar_100_study_shows_the_published_figure_of_its_data_only(tmp_path, distinct):
+    data = {"source": "cifar-100", "profile": {"kind": "exponential", "largest": 500}}
+    sizes = class_sizes(ProfileSpec(kind="exponential", largest=500), [400] * 100, 0)
+    counts = {None: None, "all": sizes, "some": np.minimum(sizes, 400)}[distinct]
+    records = [trial(None, sizes=sizes), trial(0, sizes=sizes)]
+    baseline, best = (replace(each, classes=classes(sizes, counts)) for each in records)
+    page = write_report("s", [study(trials=[best], baseline=baseline, best=(0,), data=data)], tmp_path)[0].read_text()
+    assert ("0.4435" in page) == (distinct == "all")
+
+
 def test_published_figures_are_of_the_very_same_long_tail():
     cifar = DataSpec(source="cifar-10")
 
     def published(data=cifar, num_classes=10, **profile):
-        spec = ProfileSpec(kind="exponential", **profile)
-        return published_figures(data, np.array(class_sizes(spec, [4950] * num_classes, 0)))
+        sizes = class_sizes(ProfileSpec(kind="exponential", **profile), [4950] * num_classes, 0)
+        return published_figures(data, classes(sizes, sizes))
 
     (figure,) = published(largest=5000)
     assert (figure.method, figure.balanced_accuracy) == ("CE+DRS+GIT", 0.7876)

@@ -1,5 +1,7 @@
 """What is refused because the data set's images or class sizes do not have it."""
 
+from dataclasses import replace
+
 import pytest
 
 from gitdist.errors import SpecError
@@ -19,6 +21,11 @@ def test_few_shot_accuracy_needs_few_shot_classes(tmp_path):
         check_fit(study(objective=["val/ekld", "val/few_accuracy"]), equal)
     check_fit(study(objective="val/few_accuracy"), tailed)
     check_fit(study(), equal)
+    split = tailed.validation
+    kept = ~tailed.groups.few[split.labels]
+    tailed.__dict__["validation"] = replace(split, images=split.images[kept], labels=split.labels[kept])
+    with pytest.raises(SpecError, match=r"the data set has none with a validation image"):
+        check_fit(study(objective="val/few_accuracy"), tailed)
 
 
 def test_the_soft_threshold_must_lie_above_the_smallest_class(tmp_path):

@@ -10,7 +10,7 @@ from tests.study.small_study import SmallStudy, call, gitdist
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 MEASURES = ("balanced_accuracy", "ekld", "consistency", "many_accuracy", "medium_accuracy", "few_accuracy")
-VAL = {f"val/{name}" for name in MEASURES}
+VAL = {f"val/{name}{end}" for name in MEASURES for end in ("", "_se")}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,27 @@ def test_the_parent_run_says_what_was_found(undisturbed, runs, summary):
     assert "test/balanced_accuracy" in tags["mlflow.note.content"]
     generator = next((undisturbed.results / "store" / "generator").iterdir()).name
     assert {run_.data.tags["gitdist.generator"] for role in runs for run_ in runs[role]} == {generator}
+
+
+def test_the_gap_to_the_baseline_has_standard_errors_everywhere(undisturbed, runs, summary):
+    """In the summary, the parent run, ``status`` and what ``run`` prints at the end, in a terminal of 80 columns."""
+    on_validation, on_test = summary["gaps"]
+    parent = runs["study"][0].data.metrics
+    for gap, prefix in ((on_validation, "val"), (on_test, "test")):
+        name = f"{prefix}/balanced_accuracy"
+        for role in ("best", "baseline"):
+            found = summary[role][prefix]
+            assert gap[role] == {"value": found[name], "standard_error": found[f"{name}_se"]}
+            assert 0 < found[f"{name}_se"] < 0.5
+        assert parent[f"gap/{name}"] == gap["difference"]["value"]
+        assert parent[f"gap/{name}_se"] == gap["difference"]["standard_error"] > 0
+    shown = "gap {value:+.4f} ± {standard_error:.4f}".format(**on_validation["difference"])
+    assert shown in runs["study"][0].data.tags["mlflow.note.content"]
+    status = call(gitdist("status", "small", "--results", str(undisturbed.results)), COLUMNS="160")
+    assert shown in status.stdout
+    again = undisturbed.run(COLUMNS="80")
+    assert shown.removeprefix("gap ") in again.stdout
+    assert max(map(len, again.stdout[again.stdout.index("┏") :].splitlines())) <= 80
 
 
 def test_status_shows_the_finished_study(undisturbed):

@@ -113,6 +113,29 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     assert values["trials"][3]["state"] == "interrupted" and values["owner"] is None
 
 
+def test_the_best_so_far_is_set_beside_the_baseline_with_standard_errors(study, capsys):
+    paths, spec, ledger = study
+    paths.spec.write_text(dump_study(spec))
+    ledger.finish(ledger.next_trial().number, {"val/balanced_accuracy": 0.9})
+    row = {"train_s": 1.5, "evaluating_s": 0.5, "val/balanced_accuracy": 0.9, "val/balanced_accuracy_se": 0.03}
+    lower = {"val/balanced_accuracy": 0.8, "val/balanced_accuracy_se": 0.04}
+    for trial, changes, epochs in ((TrialId("trial", 0), {}, EPOCHS), (BASELINE, lower, EPOCHS - 1)):
+        paths.trial(trial).mkdir(parents=True)
+        rows = [{"epoch": epoch, **row, **changes} for epoch in range(1, epochs + 1)]
+        RowsFile(paths.rows(trial), rows).close()
+    (gap,) = take_stock(paths, spec, ledger).gaps
+    assert (gap.best.standard_error, gap.baseline) == (0.03, None)  # of a baseline that still trains
+    RowsFile(paths.rows(BASELINE), [*rows, {"epoch": EPOCHS, **row, **lower}]).close()
+    values = take_stock(paths, spec, ledger).as_json()["gaps"]
+    assert values[0]["difference"] == {"value": pytest.approx(0.1), "standard_error": pytest.approx(0.05)}
+    show_status("study", paths.results, Console(width=80), as_json=False)
+    shown = capsys.readouterr().out
+    assert (
+        "balanced accuracy, validation: best 0.9000 ± 0.0300, baseline 0.8000 ± 0.0400, gap +0.1000 ± 0.0500"
+        " (± standard error)\n"
+    ) in shown
+
+
 def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_finished_trial(study):
     paths, spec, ledger = study
     for _ in range(3):

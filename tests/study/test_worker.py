@@ -17,7 +17,7 @@ from gitdist.study.context import TrialContext
 from gitdist.study.effort import TakenPrefix
 from gitdist.study.paths import TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.worker import evaluate_on_test, trial_reports
+from gitdist.study.worker import distinct_sizes, evaluate_on_test, trial_reports
 from gitdist.trial.checkpoint import completed_rows
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.disks import fill, small_disk
@@ -180,6 +180,18 @@ def test_what_a_trial_says_of_its_prefix_stays_whatever_it_goes_on_with(context_
 def test_a_trial_that_never_took_a_prefix_says_so(context_in, tmp_path):
     run(context_in(tmp_path, prefix=False))
     assert TakenPrefix.read(context_in(tmp_path).paths.trial(TRIAL)) is None
+
+
+def test_trial_json_says_how_many_images_of_each_class_are_distinct(context, digits):
+    """A class that repeats its images has fewer; published figures are of distinct ones."""
+    next(trial_reports(context, TRIAL, {}))
+    described = json.loads((context.paths.trial(TRIAL) / "trial.json").read_text())["classes"]
+    assert described["distinct"] == described["sizes"] == digits.class_sizes.tolist()
+    train = digits.train
+    rows = np.concatenate([np.flatnonzero(train.labels == 0), *3 * [np.flatnonzero(train.labels == 9)]])
+    repeated = replace(digits)
+    repeated.__dict__["train"] = replace(train, labels=train.labels[rows], source=train.source[rows])
+    assert distinct_sizes(repeated) == [60, 0, 0, 0, 0, 0, 0, 0, 0, 6]
 
 
 def test_a_truncated_data_set_halts_with_the_name_of_its_file(context_in, tmp_path):

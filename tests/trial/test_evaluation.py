@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,8 +136,9 @@ def test_metrics_have_the_documented_names(digits, store, model):
     without = evaluate(model, digits.validation, None, digits, compute())
 
     accuracies = {"balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy"}
-    assert with_ekld.metrics("val").keys() == {f"val/{name}" for name in accuracies | {"ekld", "consistency"}}
-    assert without.metrics("test").keys() == {f"test/{name}" for name in accuracies}
+    measured = accuracies | {"ekld", "consistency"}
+    assert with_ekld.metrics("val").keys() == {f"val/{name}{end}" for name in measured for end in ("", "_se")}
+    assert without.metrics("test").keys() == {f"test/{name}{end}" for name in accuracies for end in ("", "_se")}
     assert without.ekld_per_class is None and without.consistency_per_class is None
     per_class = ["accuracy_per_class", "ekld_per_class", "right_ekld_per_class", "consistency_per_class"]
     assert list(with_ekld.per_class()) == per_class and list(without.per_class()) == per_class[:1]
@@ -149,6 +152,91 @@ def test_a_class_that_is_never_answered_has_no_right_ekld(digits, store, model):
     outcome = evaluate(model, digits.validation, ekld_set(digits, REQUEST, store), digits, compute())
 
     assert outcome.per_class()["right_ekld_per_class"] == [None] * 9 + [0.0]
+
+
+def test_standard_errors_of_ungrouped_images_are_those_of_independent_ones(digits, store, model):
+    pairs = ekld_set(digits, REQUEST, store)
+    with torch.no_grad():
+        model.head.bias -= logits_by_hand(model, digits, digits.validation.images).mean(0)
+
+    outcome = evaluate(model, digits.validation, pairs, digits, compute())
+
+    correct = logits_by_hand(model, digits, digits.validation.images).argmax(1).numpy() == digits.validation.labels
+    few = np.flatnonzero(digits.groups.few)
+    for name, classes in (("balanced_accuracy", range(10)), ("few_accuracy", few)):
+        of_classes = [correct[digits.validation.labels == label] for label in classes]
+        variance = sum(values.var(ddof=1) / len(values) for values in of_classes) / len(of_classes) ** 2
+        assert outcome.standard_errors[name] == pytest.approx(np.sqrt(variance), rel=1e-12) and variance > 0
+    before = logits_by_hand(model, digits, pairs.images)
+    after = logits_by_hand(model, digits, pairs.transformed.reshape(120, 1, 8, 8)).view(40, 3, 10)
+    per_image = np.array(expected_kl_by_the_formula(before, after))
+    variance = sum(per_image[pairs.labels == label].var(ddof=1) / 4 for label in range(10)) / 100
+    assert outcome.standard_errors["ekld"] == pytest.approx(np.sqrt(variance), rel=1e-3)
+
+
+def grouped(dataset, per_group=5):
+    """The same data set whose validation images form groups of ``per_group``: copies of the first image of each."""
+    split = dataset.validation
+    groups = np.arange(len(split.labels)) // per_group
+    first = groups * per_group
+    copied = replace(split, images=split.images[first], clean=split.clean[first], groups=groups)
+    other = replace(dataset)
+    other.__dict__["validation"] = copied  # what the property would map from the file
+    return other
+
+
+def test_standard_errors_of_grouped_images_count_a_group_once(digits, tmp_path, model):
+    """Five copies of an image tell nothing more than one: the error is that of the distinct images."""
+    data, one_each = grouped(digits), grouped(digits)
+    split = data.validation
+    kept = slice(None, None, 5)
+    one_each.__dict__["validation"] = replace(
+        split, images=split.images[kept], clean=split.clean[kept], labels=split.labels[kept], groups=None
+    )
+    with torch.no_grad():
+        model.head.bias -= logits_by_hand(model, digits, split.images).mean(0)
+    plain = grouped(digits)
+    plain.__dict__["validation"] = replace(split, groups=None)
+
+    def errors(dataset, store):
+        request = EkldRequest(split="validation", images_per_class=99, transformations=1, seed=0)
+        pairs = ekld_set(dataset, request, store)
+        same = replace(pairs, transformed=np.asarray(pairs.images[:, None]) // 2)
+        return evaluate(model, dataset.validation, same, dataset, compute()).standard_errors
+
+    store = Store(tmp_path / "store")
+    by_group, naive, by_image = errors(data, store), errors(plain, store), errors(one_each, Store(tmp_path / "other"))
+
+    assert by_group == pytest.approx(by_image, rel=1e-9)
+    assert by_group.keys() == naive.keys()
+    assert all(naive[name] < by_group[name] for name in ("balanced_accuracy", "ekld"))
+    assert len(list((store.root / "ekld").iterdir())) == 2  # one fingerprint, two groupings
+
+
+def test_ekld_is_measured_on_as_many_groups_as_there_are(digits, store):
+    data = grouped(digits)
+    request = EkldRequest(split="validation", images_per_class=2, transformations=1, seed=0)
+
+    pairs = ekld_set(data, request, store)
+
+    assert len(np.unique(pairs.groups)) == len(pairs.groups) == 20  # every class has two groups of five
+
+
+def test_unequal_validation_classes_and_one_without_images(digits, store, model):
+    """Means are over the classes that have images; the class without has no value."""
+    split = digits.validation
+    kept = np.concatenate([np.flatnonzero(split.labels == label)[: 10 - label] for label in range(9)])
+    data = replace(digits)
+    parts = {name: getattr(split, name)[kept] for name in ("images", "clean", "labels", "source")}
+    data.__dict__["validation"] = replace(split, **parts)
+
+    outcome = evaluate(model, data.validation, ekld_set(data, REQUEST, store), data, compute())
+
+    assert np.isnan([outcome.accuracy_per_class[9], outcome.ekld_per_class[9]]).all()
+    assert outcome.balanced_accuracy == pytest.approx(np.nanmean(outcome.accuracy_per_class), rel=1e-12)
+    assert outcome.ekld == pytest.approx(np.nanmean(outcome.ekld_per_class), rel=1e-12)
+    assert outcome.per_class()["accuracy_per_class"][9] is None
+    assert np.isfinite(list(outcome.metrics().values())).all()
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone(digits, model):
@@ -175,7 +263,7 @@ def test_pairs_are_memory_mapped_and_read_only(digits, store):
         pairs.transformed[0] = 0
 
 
-@pytest.mark.parametrize("name", ["images", "transformed", "labels"])
+@pytest.mark.parametrize("name", ["images", "transformed", "labels", "groups"])
 @pytest.mark.parametrize("left", [0, 100, 150])
 def test_a_truncated_set_is_refused_with_its_directory_and_built_anew(digits, store, name, left):
     place = ekld_set(digits, REQUEST, store).directory

@@ -7,10 +7,12 @@ from typing import Any
 
 from gitdist.address import without_secrets
 from gitdist.study.events import TrialStates
+from gitdist.study.gap import SPLITS, Gap, estimate, summary_gaps
 from gitdist.study.paths import StudyPaths
 from gitdist.study.rows import read_rows
 from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, written_ms
 from gitdist.study.tracking.machine import PREFIX
+from gitdist.trial.evaluation import standard_error_name
 
 _SEEN = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
 
@@ -69,8 +71,19 @@ def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:
     for role in ("best", "baseline"):
         chosen = summary.get(role) or {"val": {}, "test": {}}
         metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
+    for gap in summary_gaps(summary):
+        metrics |= _gap_figures(gap)
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     return Point(sum(summary.get("trials", {}).values()), finite, time_ms)
+
+
+def _gap_figures(gap: Gap) -> dict[str, float]:
+    """Return the gap to the baseline and its standard error by name: ``gap/val/ekld``, ``gap/val/ekld_se``."""
+    if gap.difference is None:
+        return {}
+    name = f"gap/{SPLITS[gap.split]}/{gap.metric}"
+    error = gap.difference.standard_error
+    return {name: gap.difference.value} | ({} if error is None else {standard_error_name(name): error})
 
 
 def _study_files(paths: StudyPaths) -> dict[str, bytes]:
@@ -87,11 +100,18 @@ def _note(summary: Mapping[str, Any]) -> str:
     lines = [
         f"Best on validation: trial {best['number']} ({params})",
         "",
+        *(f"- {gap.sentence(gap.metric)}" for gap in summary_gaps(summary)),
+        "",
         "| metric | baseline | best |",
         "|---|---|---|",
     ]
     for split in ("val", "test"):
-        for name, value in best[split].items():
-            beside = baseline[split].get(name)
-            lines.append(f"| {name} | {'-' if beside is None else f'{beside:.4f}'} | {value:.4f} |")
+        for name in best[split]:
+            if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
+                lines.append(f"| {name} | {_cell(baseline[split], name)} | {_cell(best[split], name)} |")
     return "\n".join(lines)
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    found = estimate(metrics, name)
+    return "-" if found is None else found.shown()

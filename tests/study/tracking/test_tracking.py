@@ -361,6 +361,31 @@ def test_the_parent_run_has_the_summary_and_no_password(open_tracker, runs, path
     assert place.read_text() == "tracking: {uri: 'https://me:***@host/mlflow'}\n"
 
 
+def test_the_parent_run_has_the_gap_to_the_baseline_with_its_standard_error(open_tracker, runs):
+    def chosen(number, accuracy, error):
+        val = {"val/balanced_accuracy": accuracy, "val/balanced_accuracy_se": error}
+        return {"number": number, "params": {}, "val": val, "test": {}}
+
+    best, baseline = chosen(0, 0.75, 0.3), chosen(None, 0.5, 0.4)
+    summary = {"objectives": ["val/balanced_accuracy"], "trials": {"finished": 1}, "best": best, "baseline": baseline}
+    tracker = open_tracker()
+    tracker.study_ended(summary)
+    tracker.close()
+    run = runs.by_key()["study"]
+    assert run.data.metrics == {
+        "best/val/balanced_accuracy": 0.75,
+        "best/val/balanced_accuracy_se": 0.3,
+        "baseline/val/balanced_accuracy": 0.5,
+        "baseline/val/balanced_accuracy_se": 0.4,
+        "gap/val/balanced_accuracy": 0.25,
+        "gap/val/balanced_accuracy_se": pytest.approx(0.5),
+    }
+    note = run.data.tags["mlflow.note.content"].splitlines()
+    assert "| val/balanced_accuracy | 0.5000 ± 0.4000 | 0.7500 ± 0.3000 |" in note
+    assert any("gap +0.2500 ± 0.5000 (± standard error); the gap is smaller" in line for line in note)
+    assert not any("_se" in line for line in note)
+
+
 def test_the_summary_of_a_study_without_a_finished_trial(open_tracker, runs):
     tracker = open_tracker()
     tracker.study_ended({"trials": {"failed": 2}, "best": None, "baseline": None})

@@ -1,0 +1,111 @@
+"""The gap between the best trial and the baseline in each objective, with standard errors.
+
+A standard error is that of the choice of evaluation images (see ``trial.metrics``). It contains no variance of the
+seeds of training and generator, and no correction for the best trial being the best of several on validation.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gitdist.spec.search import OBJECTIVES
+from gitdist.trial.evaluation import standard_error_name
+
+SPLITS: Mapping[Literal["validation", "test"], str] = {"validation": "val", "test": "test"}
+"""The splits by the prefix of their metrics."""
+
+_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its standard error; None where it is not known, as in studies of version 0.5.0 and before."""
+
+    value: float
+    standard_error: float | None
+
+    def shown(self, sign: str = "") -> str:
+        """Return ``0.9500 ± 0.0210``; with ``sign="+"`` a positive value has its sign."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.{_DECIMALS}f}"
+        return f"{self.value:{sign}.{_DECIMALS}f}{error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """The best trial and the baseline in one objective on one split.
+
+    ``difference`` is best - baseline. Its standard error is ``sqrt(best^2 + baseline^2)``, as if the two were measured
+    on different images. This is conservative: they are measured on the same images and tend to err on the same ones.
+    ``baseline`` and ``difference`` are None if there is no baseline.
+    """
+
+    metric: str
+    split: Literal["validation", "test"]
+    best: Estimate
+    baseline: Estimate | None
+    difference: Estimate | None
+
+    @property
+    def hint(self) -> str | None:
+        """Why the gap is not a clear gain; None if it is one or is not known."""
+        if self.difference is None:
+            return None
+        gain = self.difference.value if OBJECTIVES[f"val/{self.metric}"] == "maximize" else -self.difference.value
+        if gain <= 0:
+            return "no gain over the baseline"
+        error = self.difference.standard_error
+        return "the gap is smaller than its standard error" if error is not None and gain < error else None
+
+    def sentence(self, title: str) -> str:
+        """Return the gap as one line, the metric called ``title``."""
+        parts = [f"best {self.best.shown()}"]
+        if self.baseline is not None and self.difference is not None:
+            parts += [f"baseline {self.baseline.shown()}", f"gap {self.difference.shown('+')}"]
+        meaning = "" if self.best.standard_error is None else " (± standard error)"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{title}, {self.split}: {', '.join(parts)}{meaning}{hint}"
+
+
+def find_gaps(objectives: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float] | None) -> list[Gap]:
+    """Return the gap in each objective on each split where the best trial has it.
+
+    Args:
+        objectives: ``val/...``.
+        best: metrics of the best trial by name, ``val/...`` and ``test/...``.
+        baseline: those of the baseline; None = there is none.
+    """
+    gaps = []
+    for objective in objectives:
+        metric = objective.removeprefix("val/")
+        for split, prefix in SPLITS.items():
+            found = estimate(best, f"{prefix}/{metric}")
+            if found is not None:
+                other = estimate(baseline or {}, f"{prefix}/{metric}")
+                difference = None if other is None else _difference(found, other)
+                gaps.append(Gap(metric=metric, split=split, best=found, baseline=other, difference=difference))
+    return gaps
+
+
+def summary_gaps(summary: Mapping[str, Any]) -> list[Gap]:
+    """Return the gaps of a summary; none without a finished trial."""
+    best, baseline = summary.get("best"), summary.get("baseline")
+    if not best:
+        return []
+    return find_gaps(
+        summary.get("objectives", ()),
+        {**best["val"], **best["test"]},
+        {**baseline["val"], **baseline["test"]} if baseline else None,
+    )
+
+
+def estimate(metrics: Mapping[str, float], name: str) -> Estimate | None:
+    """Return a metric with its standard error out of all metrics by name; None if it is not among them."""
+    value = metrics.get(name)
+    return None if value is None else Estimate(value, metrics.get(standard_error_name(name)))
+
+
+def _difference(best: Estimate, baseline: Estimate) -> Estimate:
+    errors = (best.standard_error, baseline.standard_error)
+    known = [error for error in errors if error is not None]
+    return Estimate(best.value - baseline.value, math.hypot(*known) if len(known) == len(errors) else None)
