@@ -19,27 +19,26 @@ class HeldOut:
 
 
 def hold_out(
-    rows: NDArray[np.int64], groups: NDArray[np.int64] | None, count: int, limit: int, rng: np.random.Generator
+    rows: NDArray[np.int64], groups: NDArray[np.int64] | None, count: int, rng: np.random.Generator
 ) -> HeldOut:
     """Choose at random which rows of a class are held out.
 
-    Without groups any ``count`` rows are. With groups, whole groups are set apart in random order as long as they have
-    at most ``limit`` rows together; if even the smallest group has more, it alone is. Of these groups ``count`` rows
-    are held out, as many of each as possible, and no row is used for anything else. A class that is one group keeps it.
+    Without groups any ``count`` rows are. With groups, whole groups are, in random order as long as they have at most
+    ``count`` rows together. If even the smallest group has more, ``count`` of its rows are held out and the others are
+    not used. A class that is one group keeps it.
 
     Args:
         rows: of the class, int64 ``[n]``.
         groups: the group of each of these rows, int64 ``[n]``; None = each row is a group by itself.
         count: rows to hold out, less than n.
-        limit: rows that the groups set apart may have together, at least ``count`` and less than n.
         rng: the source of every random number.
     """
     if groups is None:
         order = rng.permutation(rows)
         return HeldOut(held_out=order[len(order) - count :], rest=order[: len(order) - count])
-    apart = np.isin(groups, _groups_apart(groups, limit, rng))
-    held_out = spread(rows[apart], groups[apart], rng)[:count]
-    return HeldOut(held_out=held_out, rest=spread(rows[~apart], groups[~apart], rng))
+    chosen = np.isin(groups, _choose_groups(groups, count, rng))
+    held_out = spread(rows[chosen], groups[chosen], rng)[:count]
+    return HeldOut(held_out=held_out, rest=spread(rows[~chosen], groups[~chosen], rng))
 
 
 def spread(rows: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -59,7 +58,7 @@ def spread(rows: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Ge
     return rows[shuffled[np.argsort(rounds, kind="stable")]]
 
 
-def _groups_apart(groups: NDArray[np.int64], limit: int, rng: np.random.Generator) -> list[int]:
+def _choose_groups(groups: NDArray[np.int64], limit: int, rng: np.random.Generator) -> list[int]:
     names, sizes = np.unique(groups, return_counts=True)
     if len(names) < 2:
         return []

@@ -40,8 +40,8 @@ def split_rows(source: Source, spec: DataSpec) -> SplitRows:
     ``validation_per_class``, are held out for validation, unless the source reserves validation images itself; the
     training images are taken from the rest, as many as the profile says or as there are. Images of one group lie in one
     split (``hold_out``), and the training images are of as many groups as possible. A class of one group has no
-    validation images. Of a source that keeps its order the first images are the training images, and validation is
-    drawn from those after them.
+    validation images. Of a source that keeps its order, validation is drawn from the last ``validation * n`` images,
+    and the first of the others are the training images. Validation does not depend on the profile.
 
     Args:
         source: the official images.
@@ -59,11 +59,6 @@ def split_rows(source: Source, spec: DataSpec) -> SplitRows:
     asked = class_sizes(spec.profile, available, spec.version)
     repeats = source.repeats and spec.nuisance != "none"
     sizes = asked if repeats else [min(pair) for pair in zip(asked, available, strict=True)]
-    if source.keeps_order and source.validation is None:
-        classes = [
-            _draw_after(each, size, numpy_rng(spec.version, f"data/validation/{name}"))
-            for each, size, name in zip(classes, sizes, source.class_names, strict=True)
-        ]
     validation = [each.held_out for each in classes]
     if not any(len(rows) for rows in validation):
         raise DataError(
@@ -83,36 +78,26 @@ def _split_classes(source: Source, spec: DataSpec) -> list[HeldOut]:
     least = 2 if reserved is None else 1  # validation takes one
     counts = class_counts(source.train_labels[free], source.class_names, least, f"the training split of {source.name}")
     class_counts(source.test_labels, source.class_names, 1, f"the test split of {source.name}")
-    held_out = [_validation_size(int(count), spec) for count in counts]
-    needed = class_sizes(
-        spec.profile, [int(count) - held for count, held in zip(counts, held_out, strict=True)], spec.version
-    )
     classes = []
     for label, name in enumerate(source.class_names):
         of_class = source.train_labels == label
         rows, rng = np.flatnonzero(of_class & free), numpy_rng(spec.version, f"data/split/{name}")
         groups = None if source.train_groups is None else source.train_groups[rows]
+        count = _validation_size(int(counts[label]), spec)
         if reserved is not None:
             rest = rng.permutation(rows) if groups is None else spread(rows, groups, rng)
             classes.append(HeldOut(held_out=np.flatnonzero(of_class & reserved), rest=rest))
         elif source.keeps_order:
-            count = len(rows) - held_out[label]
-            classes.append(HeldOut(held_out=rows[count:], rest=rows[:count]))
+            last = rows[-max(count, floor(spec.validation * len(rows))) :]
+            held_out = np.sort(rng.permutation(last)[:count])
+            classes.append(HeldOut(held_out=held_out, rest=np.setdiff1d(rows, held_out)))
         else:
-            # Groups that the profile does not need may be set apart for validation up to its whole share.
-            unneeded = min(floor(spec.validation * len(rows)), len(rows) - needed[label])
-            classes.append(hold_out(rows, groups, held_out[label], max(held_out[label], unneeded), rng))
+            classes.append(hold_out(rows, groups, count, rng))
     return classes
 
 
 def _validation_size(count: int, spec: DataSpec) -> int:
     return min(max(floor(spec.validation * count), 1), spec.validation_per_class or count, max(count - 1, 1))
-
-
-def _draw_after(rows: HeldOut, size: int, rng: np.random.Generator) -> HeldOut:
-    """Draw as many validation images as there are from all images that come after the training images."""
-    after = np.concatenate([rows.rest[size:], rows.held_out])
-    return HeldOut(held_out=np.sort(rng.permutation(after)[: len(rows.held_out)]), rest=rows.rest)
 
 
 def _check_groups(source: Source) -> None:

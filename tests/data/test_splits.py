@@ -100,13 +100,22 @@ def test_a_larger_class_has_the_images_of_a_smaller_one_and_more() -> None:
 
 def test_a_source_that_keeps_its_order_trains_on_the_first_images_of_each_class() -> None:
     source = source_of([500, 500], keeps_order=True)
-    spec = DataSpec(profile=ProfileSpec(kind="exponential", factor=0.1))
+    spec = DataSpec(profile=ProfileSpec(kind="exponential", factor=0.1), validation_per_class=50)
     rows, other = split_rows(source, spec), split_rows(source, spec.model_copy(update={"version": 1}))
-    assert rows.train.tolist() == other.train.tolist() == [*range(400), *range(500, 540)]
-    assert rows.validation[:100].tolist() == list(range(400, 500))  # all that are left
-    second = rows.validation[100:]
-    assert len(np.unique(second)) == 100 and second.min() >= 540
-    assert second.tolist() != other.validation[100:].tolist()
+    assert per_class(source, rows.train) == [450, 45]
+    assert rows.train[:400].tolist() == list(range(400)) and rows.train[450:].tolist() == list(range(500, 545))
+    assert rows.train[:450].tolist() == [row for row in range(500) if row not in rows.validation]
+    assert per_class(source, rows.validation) == [50, 50]
+    assert {row % 500 >= 400 for row in rows.validation} == {True}
+    assert rows.validation.tolist() != other.validation.tolist()
+
+
+@pytest.mark.parametrize("fields", [{}, {"keeps_order": True}, {"train_groups": None}], ids=str)
+def test_validation_images_are_the_same_for_every_profile(fields: dict[str, Any]) -> None:
+    source = replace(grouped(COUNTS), **fields)
+    profiles = [ProfileSpec(kind="none", largest=1000), ZIPF, ProfileSpec(kind="power"), ProfileSpec()]
+    validation = {tuple(split_rows(source, DataSpec(profile=profile)).validation) for profile in profiles}
+    assert len(validation) == 1
 
 
 def test_reserved_validation_images_are_kept_and_all_others_train() -> None:
@@ -167,14 +176,12 @@ def test_training_images_are_of_as_many_groups_as_possible() -> None:
     assert max(groups) > 20
 
 
-def test_validation_sees_more_groups_where_the_profile_leaves_them() -> None:
-    source = grouped([3000, 3000])
-    assert source.train_groups is not None
-    kept = split_rows(source, DataSpec(profile=ProfileSpec(kind="none")))
-    spare = split_rows(source, DataSpec(profile=ProfileSpec(kind="step", largest=100, factor=1.0)))
-    assert groups_per_class(source, kept.validation) == [6, 6]  # 6 of 30 frames are at most 200
-    assert groups_per_class(source, spare.validation) == [20, 20]  # a fifth of 100
-    assert per_class(source, spare.validation) == [200, 200]
+def test_whole_groups_are_validated_as_far_as_the_size_of_validation_allows() -> None:
+    source = grouped([3000, 600])
+    rows = split_rows(source, DataSpec())
+    assert groups_per_class(source, rows.validation) == [6, 4]  # 6 of 30 frames are at most 200
+    assert per_class(source, rows.validation) == [180, 120]
+    assert per_class(source, rows.train) == [2820, 480]
 
 
 def test_a_class_of_one_group_trains_and_is_reported_as_not_validated() -> None:
@@ -245,7 +252,7 @@ def test_held_out_rows_of_random_groups_share_none_with_the_rest() -> None:
         rng = np.random.default_rng(seed)
         groups = rng.integers(0, rng.integers(2, 15), rng.integers(4, 200))
         rows, count = np.arange(len(groups)), int(rng.integers(1, len(groups) // 2))
-        found = hold_out(rows, groups, count, count, rng)
+        found = hold_out(rows, groups, count, rng)
         assert not np.intersect1d(groups[found.held_out], groups[found.rest]).size
         assert len(found.rest) > 0 and len(found.held_out) <= count
         assert bool(len(found.held_out)) == (len(set(groups)) > 1)

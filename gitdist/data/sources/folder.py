@@ -195,7 +195,7 @@ def _draw_test(classes: Images, groups: Mapping[Path, str] | None, share: float,
                 f"a class must have at least 2 groups for training and test, but all images of '{name}' are of group "
                 f"'{groups[files[0]] if groups else name}'; add images, provide test/, or set data.exclude: [{name}]"
             )
-        drawn = hold_out(np.arange(len(files)), numbers, count, count, numpy_rng(0, f"data/images/test/{name}"))
+        drawn = hold_out(np.arange(len(files)), numbers, count, numpy_rng(0, f"data/images/test/{name}"))
         test[name] = [files[index] for index in sorted(drawn.held_out.tolist())]
         train[name] = [files[index] for index in sorted(drawn.rest.tolist())]
     return train, test
