@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.studies import has_ledger, opened_ledger, stored_name, stored_study
+from gitdist.cli.studies import opened_ledger, stored_name, stored_study
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
 from gitdist.study.display import format_value
 from gitdist.study.driver import load_stored_spec
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 from gitdist.study.seen import describe_stream
@@ -92,7 +93,7 @@ def _standing_of(spec: StudySpec, results: Path | Mirror) -> Standing | None:
     if not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
-    if not has_ledger(paths, stored):
+    if not Ledger.exists(paths, stored):
         return None
     with opened_ledger(paths, stored) as ledger:
         return take_stock(paths, stored, ledger)

@@ -80,7 +80,7 @@ class StudyRecord:
 
     ``labels`` say which of a campaign's studies it is, or hold its name; ``best`` are the numbers of the trials that no
     other is better than on validation; ``samples`` is the PNG picture of its generator's draws; ``generator`` names
-    that generator, by its weights' artefact or all that determines its draws.
+    that generator, by its weights' artefact or all that determines its draws; ``fingerprint`` is the data set's.
     """
 
     spec: StudySpec
@@ -91,6 +91,7 @@ class StudyRecord:
     summary: Mapping[str, Any] | None = None
     samples: bytes | None = None
     generator: str | None = None
+    fingerprint: str | None = None
 
     @property
     def finished(self) -> tuple[TrialRecord, ...]:
@@ -126,6 +127,7 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         summary=read_summary(paths),
         samples=_read_bytes(paths.samples),
         generator=ledger.recall(GENERATOR),
+        fingerprint=ledger.recall("data"),
     )
 
 

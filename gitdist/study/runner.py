@@ -22,7 +22,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.cluster import check_address
 from gitdist.study.display import Display, open_display
-from gitdist.study.driver import check_spec, settle_data, settle_identity, settle_spec
+from gitdist.study.driver import check_started, settle_data, settle_identity, settle_spec
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mending import mend_trial
@@ -81,7 +81,7 @@ def run_study(
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
-        check_spec(paths, spec)
+        check_started(paths, spec)
         dataset = prepare(spec.data, store)
         check_fit(spec, dataset)
         ledger = Ledger.open(paths, spec)
@@ -148,7 +148,7 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
     paths.refresh()  # from now on nobody else writes
-    settle_spec(paths, spec)
+    settle_spec(paths, spec, ledger.recall, ledger.remember)
     identity = settle_identity(paths, ledger.recall, ledger.remember)
     settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
     for trial, (_, outcome) in trial_states(paths, spec, ledger).items():

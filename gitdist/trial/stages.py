@@ -30,6 +30,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
 from gitdist.store import Claim, Store
+from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, load_checkpoint
 from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
@@ -78,17 +79,9 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     if epochs < 1:
         return None
     milestones = tuple(milestone for milestone in spec.lr_milestones if milestone < epochs)
-    immaterial = ["sampler", "threshold", "threshold_kind"]
-    weights = "none" if spec.weights_deferred else spec.class_weights
-    immaterial += ["class_weights", "weights_deferred"] if weights == "none" else []
-    immaterial += [] if weights == "effective-number" else ["effective_beta"]
-    immaterial += [] if milestones else ["lr_decay"]
-    immaterial += [] if spec.loss == "ldam" else ["ldam_margin", "ldam_scale"]
-    immaterial += [] if spec.loss == "focal" else ["focal_gamma"]
-    immaterial += [] if spec.loss == "logit-adjustment" else ["logit_tau"]
-    immaterial += [] if spec.randaugment_ops else ["randaugment_magnitude"]
-    defaults = {name: TrialSpec.model_fields[name].default for name in immaterial}
     length = {"epochs": epochs + 1, "switch_epoch": epochs, "lr_milestones": milestones, "fraction": 0.0}
+    unread = unread_fields(spec.model_copy(update=length), switched=False, augmented=False)
+    defaults = {name: TrialSpec.model_fields[name].default for name in unread}
     return Prefix(TrialSpec.model_validate({**spec.model_dump(), **defaults, **length}), epochs)
 
 

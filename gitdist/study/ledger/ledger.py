@@ -111,6 +111,12 @@ class Ledger:
             close_storage(storage)
             raise
 
+    @staticmethod
+    def exists(paths: StudyPaths, spec: StudySpec) -> bool:
+        """Whether a study has begun its ledger; one in a database is taken to be there."""
+        local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
+        return local is None or local.exists()
+
     def close(self) -> None:
         """Release the storage's connections."""
         close_storage(self.storage)
