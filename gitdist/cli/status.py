@@ -81,6 +81,9 @@ def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, 
         left = duration(standing.time_left_s) if standing.time_left_s and standing.state != "finished" else "-"
         table.add_row(name, standing.state, counts, best, left)
     console.print(table)
+    for name, standing in standings.items():
+        for line in standing.notes if standing else ():
+            console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
     if any(standing is None or standing.state == "interrupted" for standing in standings.values()):
         told = f"go on with it by: gitdist resume {campaign.name} --results {results}"
         console.print(told, highlight=False, markup=False, soft_wrap=True)
@@ -124,7 +127,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
         lines.append(f"stream, {duration(time.time() - standing.stream['at'])} ago: {told}")
     if standing.time_left_s and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
-    return lines
+    return [*lines, *standing.notes]
 
 
 def _table(standing: Standing, fields: list[str]) -> Table:
@@ -135,5 +138,7 @@ def _table(standing: Standing, fields: list[str]) -> Table:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
+        state += f" (result of trial {line.repeat_of})" if line.repeat_of is not None else ""
+        state += f" (replicate of trial {line.replicate_of})" if line.replicate_of is not None else ""
         table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, Text(state))
     return table

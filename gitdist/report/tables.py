@@ -110,6 +110,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
     """Return every trial of every study, baselines among them, with parameters, state and metrics."""
     records = [(study, trial) for study in studies for trial in _all_trials(study)]
     fields = list(dict.fromkeys(name for _, trial in records for name in trial.params))
+    linked = ["same training as"] if any(trial.links for _, trial in records) else []
     splits: tuple[Split, ...] = ("validation", "test")
     measured = [
         (split, name)
@@ -125,6 +126,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             study.spec.data.version,
             trial.state,
             trial.epoch,
+            *(_link(trial) for _ in linked),
             *(trial.value(split, name) for split, name in measured),
             study.spec.ekld_under,
             trial.reason,
@@ -135,7 +137,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
     return Table(
         name="trials",
         caption="All trials; validation figures are those of the last evaluated epoch",
-        columns=["study", "trial", *fields, "version", "state", "epochs", *told, "eKLD under", "reason"],
+        columns=["study", "trial", *fields, "version", "state", "epochs", *linked, *told, "eKLD under", "reason"],
         rows=rows,
     )
 
@@ -152,6 +154,13 @@ def cost_table(studies: Sequence[StudyRecord]) -> Table | None:
 def total_costs(studies: Sequence[StudyRecord]) -> Mapping[str, float]:
     """Return the costs of all finished studies together."""
     return {name: sum(study.summary.get(name, 0) for study in studies if study.summary) for name in COSTS}
+
+
+def _link(trial: TrialRecord) -> str | None:
+    """Say with which trial another one shares its training: whether it has its result or was trained again."""
+    if "repeat_of" in trial.links:
+        return f"trial {trial.links['repeat_of']} (result reused)"
+    return f"trial {trial.links['replicate_of']} (trained again)" if trial.links else None
 
 
 def _mean(line: Line, metric: str, split: Split) -> Interval | None:

@@ -113,7 +113,11 @@ def change(values: dict[str, Any], path: str, value: Any, place: str) -> None:
     """
     matrix = values.get("matrix")
     axis = matrix.get(path) if isinstance(matrix, dict) else None
-    if isinstance(axis, dict) and all(isinstance(entry, dict) and list(entry) == [path] for entry in axis.values()):
+    if (
+        isinstance(matrix, dict)
+        and isinstance(axis, dict)
+        and all(isinstance(entry, dict) and list(entry) == [path] for entry in axis.values())
+    ):
         label = next((label for label, changes in axis.items() if changes == {path: value}), value)
         values["matrix"] = {**matrix, path: {label: {path: deepcopy(value)}}}
         return

@@ -70,8 +70,8 @@ def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
     if not file.exists():
         return None
     try:
-        values = absolute_paths(yaml.safe_load(file.read_bytes())["file"], Path.cwd())  # gitdist 0.5 stored relative ones
-        plan = parse_plan(values, str(file))
+        values = yaml.safe_load(file.read_bytes())["file"]
+        plan = parse_plan(absolute_paths(values, Path.cwd()), str(file))  # gitdist 0.5 stored relative paths
         if isinstance(plan, Campaign):
             return plan
         reason = "it has no matrix"

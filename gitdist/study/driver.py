@@ -210,8 +210,8 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
     elif known != fingerprint:
         raise StudyError(
             f"study '{paths.name}' in {paths.place} was started with the data set {known}, but its files now give "
-            f"{fingerprint}; put back the files as they were (data.path may name another folder that holds the same), or "
-            f"start anew: {_FORK}"
+            f"{fingerprint}; put back the files as they were (data.path may name another folder with the same files), "
+            f"or start anew: {_FORK}"
         )
 
 

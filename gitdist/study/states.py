@@ -1,7 +1,7 @@
 """How the trials of a study stand, the baseline among them: read from the ledger and the rows files.
 
-The ledger says how a search trial ended. A trial that finished but whose rows are no longer all there (its directory was
-deleted, a file was damaged) is interrupted: the next driver trains the lost epochs again.
+The ledger says how a search trial ended. A trial that finished but whose rows are no longer all there (its directory
+was deleted, a file was damaged) is interrupted: the next driver trains the lost epochs again.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Which fields of a trial have an effect, and when two trials are the same training.
 
-Trials with equal ``training_key`` on one data set compute the same numbers on a processor, bit for bit: different K with
-no class size between them, K that no class lies under and p = 0, or different values of a field that nothing reads.
+Trials with equal ``training_key`` on one data set compute the same numbers on a processor, bit for bit: different K
+with no class size between them, K that no class lies under and p = 0, or a field that nothing reads.
 """
 
 import numpy as np
