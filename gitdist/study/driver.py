@@ -303,6 +303,8 @@ def _renewed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ledger_is_inside(paths: StudyPaths) -> bool:
+    if not paths.spec.exists():
+        return paths.ledger.exists() or paths.journal.exists()
     return "://" not in load_stored_spec(paths).ledger
 
 
