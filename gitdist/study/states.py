@@ -12,7 +12,7 @@ from gitdist.study.events import Outcome, TrialStates
 from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.ledger.records import pareto_of
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
-from gitdist.study.rows import read_rows
+from gitdist.study.rows import count_rows, read_rows
 
 BASELINE_FAILURE = "baseline_failure"  # what the ledger remembers of a baseline that failed: the reason
 GENERATOR = "generator"  # what the ledger remembers of the trained generator: see ``generator_name``
@@ -33,7 +33,7 @@ def lost_epochs(paths: StudyPaths, spec: StudySpec, record: TrialRecord) -> int:
     """Return how many epochs of a finished trial have no readable row any more; 0 for a trial that has not finished."""
     if record.state != "finished":
         return 0
-    return max(0, epochs_of(spec, record.params) - len(read_rows(paths.rows(TrialId("trial", record.number)))))
+    return max(0, epochs_of(spec, record.params) - count_rows(paths.rows(TrialId("trial", record.number))))
 
 
 def best_trials(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[TrialRecord]:

@@ -38,6 +38,7 @@ def finished(tmp_path_factory) -> SmallStudy:
     study = SmallStudy(tmp_path_factory.mktemp("repeats"), overrides=OVERRIDES)
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("whose result is reused") == 2
     assert "search.total is 9, but the search space has 4 points: each is tried once" in done.stdout
     return study
 
