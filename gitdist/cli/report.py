@@ -55,6 +55,9 @@ def report_studies(names: Sequence[str], results: Path | Mirror, out: Path | Non
     if isinstance(results, Mirror) and out is None:
         results.push(*files)
         page = results.told(page)
+    for record in records.values():
+        for note in record.notes:
+            _say(console, f"{record.spec.name}: {note}")
     _say(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
     _log(records, place, files, console)
 

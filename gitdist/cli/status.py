@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.studies import has_ledger, opened_ledger, stored_name, stored_study
+from gitdist.cli.studies import opened_ledger, stored_name, stored_study
 from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
 from gitdist.study.display import format_value
 from gitdist.study.driver import load_stored_spec
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 from gitdist.study.seen import describe_stream
@@ -81,6 +82,9 @@ def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, 
         left = duration(standing.time_left_s) if standing.time_left_s and standing.state != "finished" else "-"
         table.add_row(name, standing.state, counts, best, left)
     console.print(table)
+    for name, standing in standings.items():
+        for line in standing.notes if standing else ():
+            console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
     if any(standing is None or standing.state == "interrupted" for standing in standings.values()):
         told = f"go on with it by: gitdist resume {campaign.name} --results {results}"
         console.print(told, highlight=False, markup=False, soft_wrap=True)
@@ -93,7 +97,7 @@ def _standing_of(spec: StudySpec, results: Path | Mirror) -> Standing | None:
     if not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
-    if not has_ledger(paths, stored):
+    if not Ledger.exists(paths, stored):
         return None
     with opened_ledger(paths, stored) as ledger:
         return take_stock(paths, stored, ledger)
@@ -125,7 +129,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
         lines.append(f"stream, {duration(time.time() - standing.stream['at'])} ago: {told}")
     if standing.time_left_s and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
-    return lines
+    return [*lines, *standing.notes]
 
 
 def _table(standing: Standing, fields: list[str]) -> Table:
@@ -136,5 +140,7 @@ def _table(standing: Standing, fields: list[str]) -> Table:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
+        state += f" (result of trial {line.repeat_of})" if line.repeat_of is not None else ""
+        state += f" (replicate of trial {line.replicate_of})" if line.replicate_of is not None else ""
         table.add_row(line.trial, *values, f"{line.epoch}/{line.epochs}", *metrics, Text(state))
     return table

@@ -62,12 +62,6 @@ def stored_name(study: str) -> str:
     return study
 
 
-def has_ledger(paths: StudyPaths, spec: StudySpec) -> bool:
-    """Whether a study has begun its ledger; one in a database is taken to be there."""
-    local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
-    return local is None or local.exists()
-
-
 @contextmanager
 def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
     """Open the ledger of a study that has one, to read it.
@@ -75,7 +69,7 @@ def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
     Raises:
         StudyError: the study has no ledger yet, or it cannot be opened.
     """
-    if not has_ledger(paths, spec):
+    if not Ledger.exists(paths, spec):
         raise StudyError(
             f"study '{paths.name}' in {paths.place} has not started any trial yet; `gitdist run` goes on with it"
         )

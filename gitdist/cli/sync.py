@@ -7,6 +7,7 @@ from rich.console import Console
 from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
+from gitdist.study.driver import describe_edit
 from gitdist.study.mirror import Mirror
 from gitdist.study.recall import recall_study
 from gitdist.study.standing import present_owner
@@ -33,7 +34,10 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
                 f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
                 "itself; sync it when that driver has ended"
             )
+        edit = describe_edit(paths, ledger.recall)
         record = recall_study(paths, spec, ledger)
+    if edit:
+        console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri)
     counts = sync_study(paths, uri, record)
     console.print(

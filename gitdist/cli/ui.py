@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.address import without_secrets
-from gitdist.cli.studies import stored_study
+from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
+from gitdist.study.driver import describe_edit
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import database_file, tracking_uri
 
@@ -30,6 +32,11 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
         StudyError: there is nothing to show, or the port is in use.
     """
     paths, spec = stored_study(study, results) if study else (StudyPaths(results, ""), None)
+    if spec is not None and Ledger.exists(paths, spec):
+        with opened_ledger(paths, spec) as ledger:
+            edit = describe_edit(paths, ledger.recall)
+        if edit:
+            console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
     shown, file = without_secrets(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):

@@ -139,6 +139,15 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset) -> _Recipe:
     return _Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
 
 
+def pretrained_name(spec: PretrainedSpec, dataset: Dataset) -> str:
+    """Return the name of the artefact that an imported generator's file makes; it follows from the content alone.
+
+    Raises:
+        SpecError: the file cannot be read, or is of images of another form.
+    """
+    return content_key("generator", _pretrained_recipe(spec, dataset).determined_by)
+
+
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

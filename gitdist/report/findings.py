@@ -18,7 +18,7 @@ def findings(studies: Sequence[StudyRecord], panels: Sequence[Panel]) -> list[st
         studies: all of them.
         panels: what is shown of them.
     """
-    told = [_counts(studies)]
+    told = [_counts(studies), *(f"{study.spec.name}: {note}" for study in studies for note in study.notes)]
     for panel in panels:
         told += _invariance(panel)
         told += _best(panel)

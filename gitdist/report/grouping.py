@@ -107,9 +107,12 @@ def make_panels(studies: Sequence[StudyRecord]) -> tuple[Panel, ...]:
         studies: in the order that they were named.
     """
     by_data: dict[tuple[Any, ...], list[StudyRecord]] = {}
+    first_paths: dict[str, str | None] = {}  # of data sets that lie in several folders
     for study in studies:
         if study.finished:
-            by_data.setdefault(_data_key(study), []).append(study)
+            path = study.spec.data.path
+            path = path if study.fingerprint is None else first_paths.setdefault(study.fingerprint, path)
+            by_data.setdefault(_data_key(study, path), []).append(study)
     titles = _titles(list(by_data))
     panels = [_panel(title, members) for title, members in zip(titles, by_data.values(), strict=True)]
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
@@ -160,10 +163,10 @@ def extra_labels(study: StudyRecord) -> tuple[str, ...]:
     )
 
 
-def _data_key(study: StudyRecord) -> tuple[Any, ...]:
+def _data_key(study: StudyRecord, path: str | None) -> tuple[Any, ...]:
     classes = study.finished[0].classes
     sizes = () if classes is None else tuple(sorted(classes.sizes.tolist(), reverse=True))
-    return study.spec.data.source, study.spec.data.nuisance, sizes, study.spec.data.path
+    return study.spec.data.source, study.spec.data.nuisance, sizes, path
 
 
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:

@@ -1,7 +1,7 @@
 """What a report is made of: plain records of studies and their trials, read from ledger and files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from gitdist.spec import StudySpec
 from gitdist.study.events import Outcome
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.notes import study_notes
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.states import GENERATOR, trial_states
+from gitdist.study.standing import present_owner, state_now
+from gitdist.study.states import GENERATOR, best_trials, trial_states
 from gitdist.study.summary import read_summary
 from gitdist.trial.metrics import group_accuracies
 
@@ -54,7 +56,10 @@ class Measures:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrialRecord:
-    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's."""
+    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's.
+
+    ``links`` has ``repeat_of`` or ``replicate_of``, the number of a trial that trains the same.
+    """
 
     trial: TrialId
     state: str
@@ -62,6 +67,7 @@ class TrialRecord:
     seed: int
     epoch: int = 0
     reason: str | None = None
+    links: Mapping[str, int] = field(default_factory=dict)
     classes: Classes | None = None
     measures: Mapping[Split, Measures] = field(default_factory=dict)
 
@@ -96,7 +102,8 @@ class StudyRecord:
 
     ``labels`` say which of a campaign's studies it is, or hold its name; ``best`` are the numbers of the trials that no
     other is better than on validation; ``samples`` is the PNG picture of its generator's draws; ``generator`` names
-    that generator, by its weights' artefact or all that determines its draws.
+    that generator, by its weights' artefact or all that determines its draws; ``fingerprint`` is the data set's;
+    ``notes`` are those of ``study_notes``.
     """
 
     spec: StudySpec
@@ -107,6 +114,8 @@ class StudyRecord:
     summary: Mapping[str, Any] | None = None
     samples: bytes | None = None
     generator: str | None = None
+    fingerprint: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def finished(self) -> tuple[TrialRecord, ...]:
@@ -142,9 +151,17 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         ledger: its trials.
         labels: which study of its campaign it is; of a single study, its name.
     """
+    states, owner = trial_states(paths, spec, ledger), present_owner(ledger)
+    links = {TrialId("trial", record.number): record.links for record in ledger.trials()}
+    found = (read_object(paths.trial(trial) / "trial.json") for trial in states)
+    classes = _classes(next((each["classes"] for each in found if each and each.get("classes")), None), spec)
     records = {
-        trial: _read_trial(paths, spec, trial, params, outcome)
-        for trial, (params, outcome) in trial_states(paths, spec, ledger).items()
+        trial: replace(
+            _read_trial(paths, spec, trial, params, outcome, classes),
+            state=state_now(paths, trial, outcome, owner),
+            links=links.get(trial, {}),
+        )
+        for trial, (params, outcome) in states.items()
     }
     baseline = records.pop(BASELINE, None)
     return StudyRecord(
@@ -152,10 +169,12 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         labels=dict(labels),
         trials=tuple(records.values()),
         baseline=baseline,
-        best=tuple(record.number for record in ledger.pareto()),
+        best=tuple(record.number for record in best_trials(paths, spec, ledger)),
         summary=read_summary(paths),
         samples=_read_bytes(paths.samples),
         generator=ledger.recall(GENERATOR),
+        fingerprint=ledger.recall("data"),
+        notes=tuple(study_notes(paths, spec, ledger)),
     )
 
 
@@ -187,11 +206,14 @@ def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], pref
 
 
 def _read_trial(
-    paths: StudyPaths, spec: StudySpec, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None
+    paths: StudyPaths,
+    spec: StudySpec,
+    trial: TrialId,
+    params: Mapping[str, Any],
+    outcome: Outcome | None,
+    classes: Classes | None,
 ) -> TrialRecord:
-    described = read_object(paths.trial(trial) / "trial.json") or {}
     rows = read_rows(paths.rows(trial))
-    classes = _classes(described.get("classes"), spec)
     measures: dict[Split, Measures] = {}
     if classes is not None:
         evaluated = next((row for row in reversed(rows) if "val/balanced_accuracy" in row), None)

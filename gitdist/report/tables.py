@@ -133,6 +133,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
     """Return every trial of every study, baselines among them, with parameters, state and metrics."""
     records = [(study, trial) for study in studies for trial in _all_trials(study)]
     fields = list(dict.fromkeys(name for _, trial in records for name in trial.params))
+    linked = ["same training as"] if any(trial.links for _, trial in records) else []
     splits: tuple[Split, ...] = ("validation", "test")
     measured = [
         (split, name)
@@ -149,6 +150,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             study.spec.data.version,
             trial.state,
             trial.epoch,
+            *(_link(trial) for _ in linked),
             *(trial.value(split, name) for split, name in measured),
             study.spec.ekld_under,
             trial.reason,
@@ -161,7 +163,7 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
     return Table(
         name="trials",
         caption="All trials; validation figures are those of the last evaluated epoch",
-        columns=["study", "trial", *fields, "version", "state", "epochs", *told, "eKLD under", "reason"],
+        columns=["study", "trial", *fields, "version", "state", "epochs", *linked, *told, "eKLD under", "reason"],
         rows=rows,
     )
 
@@ -185,6 +187,13 @@ def _published(panel: Panel) -> list[Published]:
     shown = [replicate for line in panel.settings for replicate in line.replicates]
     found = [published_figures(each.study.spec.data, each.classes) for each in shown]
     return [figure for figure in found[0] if all(figure in some for some in found)]
+
+
+def _link(trial: TrialRecord) -> str | None:
+    """Say with which trial another one shares its training: whether it has its result or was trained again."""
+    if "repeat_of" in trial.links:
+        return f"trial {trial.links['repeat_of']} (result reused)"
+    return f"trial {trial.links['replicate_of']} (trained again)" if trial.links else None
 
 
 def _mean(line: Line, metric: str, split: Split) -> Interval | None:

@@ -105,13 +105,22 @@ def assign(values: dict[str, Any], path: str, value: Any, place: str) -> None:
 def change(values: dict[str, Any], path: str, value: Any, place: str) -> None:
     """Set a field of a study file as ``assign`` does; a matrix that varies it is cut to the value.
 
-    The name of an axis of labels, which is no field, is given one of its labels.
+    The name of an axis of labels, which is no field, is given one of its labels. Labels that each set the very field
+    which the axis is named after count as a list of values.
 
     Raises:
         SpecError: as ``assign``, or there is no such label.
     """
     matrix = values.get("matrix")
     axis = matrix.get(path) if isinstance(matrix, dict) else None
+    if (
+        isinstance(matrix, dict)
+        and isinstance(axis, dict)
+        and all(isinstance(entry, dict) and list(entry) == [path] for entry in axis.values())
+    ):
+        label = next((label for label, changes in axis.items() if changes == {path: value}), value)
+        values["matrix"] = {**matrix, path: {label: {path: deepcopy(value)}}}
+        return
     if not isinstance(axis, dict):
         assign(values, path, value, place)
     if isinstance(matrix, dict) and isinstance(axis, dict | list):

@@ -11,6 +11,7 @@ from gitdist.errors import SpecError
 from gitdist.spec.base import broken_rule, unknown_name
 from gitdist.spec.campaign import Campaign, Member, change, expand
 from gitdist.spec.generator import GENERATOR_KINDS
+from gitdist.spec.paths import absolute_paths
 from gitdist.spec.study import StudySpec
 
 
@@ -39,17 +40,19 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
     """Read a study file as ``load_study`` does; with a ``matrix`` it is several studies.
 
     A scale or an override that sets a field which the matrix lists values of leaves the studies of that value alone.
+    Relative paths in the file are relative to the file's directory, those in overrides to the working directory.
 
     Raises:
         SpecError: as ``load_study``.
     """
-    values = _choose_scale(_read_mapping(path), scale, str(path))
+    values = absolute_paths(_read_mapping(path), path.absolute().parent)
+    values = _choose_scale(values, scale, str(path))
     _override(values, overrides)
     return parse_plan(values, str(path))
 
 
 def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
-    """Apply ``path.to.field=value`` overrides to a study.
+    """Apply ``path.to.field=value`` overrides to a study; relative paths are relative to the working directory.
 
     Raises:
         SpecError: a field breaks its rule; the message names it.
@@ -60,7 +63,7 @@ def override_study(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
 
 
 def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> StudySpec | Campaign:
-    """Apply ``path.to.field=value`` overrides to a study or a campaign.
+    """Apply ``path.to.field=value`` overrides to a study or a campaign, as ``override_study`` does.
 
     Raises:
         SpecError: a field breaks its rule.
@@ -163,7 +166,7 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SpecError(f"--set {field}: the value must be YAML, but is '{text}'") from None
-        change(values, field, value, "--set")
+        change(values, field, absolute_paths(value, Path.cwd(), field), "--set")
 
 
 def _describe(error: ValidationError) -> str:

@@ -32,7 +32,7 @@ class PrunerSpec(Spec):
 class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
-    total: int = Field(8, ge=0)  # search trials; a grid may have fewer; 0 = data and generator alone
+    total: int = Field(8, ge=0)  # search trials, fewer where there are fewer points; 0 = data and generator alone
     objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the best compromises are found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: Positive | None = None  # random trials before TPE starts; None = a third of total, 10 at most

@@ -50,9 +50,8 @@ class Attempt:
         """
         attempt = cls(directory, f"{secrets.token_hex(16)} {term}".encode(), mirror)
         file = directory / _FILE
-        if mirror is not None:
-            with disk_trouble(directory):
-                directory.mkdir(parents=True, exist_ok=True)
+        with disk_trouble(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         write_atomic(file, attempt.content)
         sweep(directory, spare=file)  # yet another attempt may be beginning at this moment
         if mirror is not None:

@@ -9,7 +9,8 @@ from gitdist.errors import StudyError, first_line
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan
-from gitdist.study.driver import check_spec, load_stored_spec
+from gitdist.spec.paths import absolute_paths
+from gitdist.study.driver import check_started, load_stored_spec
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import check_services
@@ -69,7 +70,8 @@ def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
     if not file.exists():
         return None
     try:
-        plan = parse_plan(yaml.safe_load(file.read_bytes())["file"], str(file))
+        values = yaml.safe_load(file.read_bytes())["file"]
+        plan = parse_plan(absolute_paths(values, Path.cwd()), str(file))  # gitdist 0.5 stored relative paths
         if isinstance(plan, Campaign):
             return plan
         reason = "it has no matrix"
@@ -86,4 +88,4 @@ def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
         load_stored_spec(paths)
     except StudyError:  # not started, or damaged, which concerns that study alone: its own run tells it
         return
-    check_spec(paths, spec)
+    check_started(paths, spec)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from gitdist.errors import DiskTrouble, GitdistError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.events import Observer, Outcome, Row
-from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.ledger import Ledger, Link
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.states import BASELINE_FAILURE, epochs_of
 
@@ -37,11 +37,12 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run: its parameters, and the last epoch the ledger knows of it."""
+    """A trial to run: its parameters, the last epoch the ledger knows of it, and ``repeat_of`` or ``replicate_of``."""
 
     trial: TrialId
     params: Mapping[str, Any]
     noted: int = 0
+    links: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Course:
         *,
         with_baseline: bool,
         check_owner: Callable[[bool], None] = lambda thorough: None,
+        link: Link | None = None,
     ) -> None:
         """Start the course.
 
@@ -74,7 +76,9 @@ class Course:
             with_baseline: whether the baseline is still to be trained.
             check_owner: raises StudyError once another driver has taken the study over; where ``thorough``, the ledger
                 is asked.
+            link: tells which trial a new one repeats, see ``Ledger.next_trial``.
         """
+        self._link = link
         self._ledger, self._observer, self._spec = ledger, observer, spec
         self._check_owner = check_owner
         self._baseline_due = with_baseline
@@ -126,7 +130,10 @@ class Course:
     def started(self, trial: TrialId) -> None:
         """Hear that a trial's worker was started."""
         self._running[trial].started = True
-        self._observer.trial_started(trial, self._running[trial].assignment.params)
+        assignment = self._running[trial].assignment
+        self._observer.trial_started(trial, assignment.params)
+        if assignment.links:
+            self._observer.trial_linked(trial, assignment.links)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         """Hear a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial goes on."""
@@ -161,11 +168,11 @@ class Course:
         return assignment
 
     def _ask(self) -> Assignment | None:
-        record = self._ledger.next_trial() if self._ask_ledger else None
+        record = self._ledger.next_trial(self._link) if self._ask_ledger else None
         self._ask_ledger = record is not None  # else there is none until another trial has ended
         if record is None:
             return None
-        return Assignment(TrialId("trial", record.number), record.params, max(record.curve, default=0))
+        return Assignment(TrialId("trial", record.number), record.params, max(record.curve, default=0), record.links)
 
     def _hear(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         self._check_owner(False)

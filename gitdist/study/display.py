@@ -107,6 +107,10 @@ class LogDisplay:
         self._waiting.discard(trial)
         self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
 
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Say what the trial has in common with another one."""
+        self.say(_linked(trial, links))
+
     def trial_waits(self, trial: TrialId) -> None:
         """Write it once."""
         if trial not in self._waiting:
@@ -171,6 +175,10 @@ class LiveDisplay:
         self._step = None
         self._rows[trial] = _fresh_line(params)
 
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Say what the trial has in common with another one."""
+        self.say(_linked(trial, links))
+
     def trial_waits(self, trial: TrialId) -> None:
         """Say so in place of the state."""
         self._rows[trial]["reason"] = _WAITS
@@ -222,6 +230,12 @@ def _fresh_line(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(trial: TrialId) -> str:
     return "baseline" if trial.number is None else f"trial {trial.number}"
+
+
+def _linked(trial: TrialId, links: Mapping[str, int]) -> str:
+    if "repeat_of" in links:
+        return f"{_name(trial)} trains the same as trial {links['repeat_of']}, whose result is reused"
+    return f"{_name(trial)} trains the same as trial {links['replicate_of']} and is a replicate of it"
 
 
 def _pairs(params: Mapping[str, Any]) -> str:

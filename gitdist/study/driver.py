@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,6 +13,8 @@ from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError, first_line
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
+from gitdist.spec.paths import absolute_paths
+from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
 
 Recall = Callable[[str], Any]  # the ledger's: what it remembers under a key, None = nothing
@@ -19,6 +22,8 @@ Remember = Callable[[str, Any], None]
 
 _MAY_CHANGE = (
     "title",
+    "data.path",  # what its files hold is settled by the fingerprint
+    "generator.path",  # and that of the generator's file by the artefact's name
     "search.total",
     "resources",
     "sharing",
@@ -29,6 +34,7 @@ _MAY_CHANGE = (
     "stream.lookahead",
     "generator.checkpoint_every",
 )
+_COPIES = "study_file"  # what the ledger remembers of study.yaml: its values; while it is replaced, old and new ones
 _ABSENT = object()
 _HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a file with the one alone is torn
 _FORK = (
@@ -37,29 +43,110 @@ _FORK = (
 )
 
 
-def check_spec(paths: StudyPaths, spec: StudySpec) -> None:
+def _nothing(key: str) -> Any:
+    return None
+
+
+def check_spec(paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing) -> None:
     """Accept, of a study that was started before, only changes that leave results comparable; write nothing.
+
+    Args:
+        paths: the study's files.
+        spec: the study as it is to be run.
+        recall: the ledger's; it replaces a stored spec that was removed.
 
     Raises:
         StudyError: a field that determines results differs from the stored one, or the stored one cannot be read.
     """
-    if paths.spec.exists():
-        stored = load_stored_spec(paths)
-        differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
-        forbidden = [difference for difference in differences if not _may_change(difference[0])]
-        if forbidden:
-            raise StudyError(_refusal(paths, forbidden))
+    copies = _copies(paths, recall)
+    if not (paths.spec.exists() or copies):
+        return
+    stored = load_stored_spec(paths) if paths.spec.exists() else copies[-1]
+    differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
+    forbidden = [difference for difference in differences if not _may_change(difference[0])]
+    if forbidden:
+        raise StudyError(_refusal(paths, forbidden))
 
 
-def settle_spec(paths: StudyPaths, spec: StudySpec) -> None:
-    """Store the resolved spec, which ``check_spec`` accepts.
+def check_started(paths: StudyPaths, spec: StudySpec) -> None:
+    """Do what ``check_spec`` does, and ``refuse_edit`` before, for a study whose ledger is not open; write nothing.
 
     Raises:
-        StudyError: as ``check_spec``.
+        StudyError: as these two.
     """
-    check_spec(paths, spec)
+    recall, ledger = _nothing, None
+    with suppress(StudyError):  # where it cannot be opened, the run itself says so
+        line = load_stored_spec(paths) if paths.spec.exists() else spec
+        if Ledger.exists(paths, line):
+            ledger = Ledger.open(paths, line, read_only=True)
+            recall = ledger.recall
+    try:
+        refuse_edit(paths, recall)
+        check_spec(paths, spec, recall)
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def describe_edit(paths: StudyPaths, recall: Recall) -> str | None:
+    """Return in one line how the stored spec differs from what the ledger remembers of it; None if it does not.
+
+    Args:
+        paths: the study's files.
+        recall: the ledger's.
+
+    Raises:
+        StudyError: the stored spec is damaged.
+    """
+    copies = _copies(paths, recall)
+    if not copies or not paths.spec.exists():
+        return None
+    stored = load_stored_spec(paths)
+    if stored in copies:
+        return None
+    found = _differences(copies[-1].model_dump(by_alias=True), stored.model_dump(by_alias=True))
+    changes = ", ".join(f"{field} is {_shown(new)} and was {_shown(old)}" for field, old, new in found)
+    return f"{paths.spec} was edited since the study was run: {changes}"
+
+
+def refuse_edit(paths: StudyPaths, recall: Recall) -> None:
+    """Refuse a stored spec that is not the one that the study was run with last.
+
+    Raises:
+        StudyError: it was edited, or is damaged.
+    """
+    edit = describe_edit(paths, recall)
+    if edit is not None:
+        raise StudyError(f"{edit}; put the old value back there, and change fields by --set FIELD=VALUE instead")
+
+
+def settle_spec(
+    paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing, remember: Remember = lambda key, value: None
+) -> None:
+    """Store the resolved spec, which ``check_spec`` accepts, and have the ledger remember it.
+
+    A driver that is killed in between leaves a file that the ledger knows.
+
+    Args:
+        paths: the study's files.
+        spec: the study.
+        recall: the ledger's.
+        remember: the ledger's.
+
+    Raises:
+        StudyError: as ``check_spec``, or the stored spec was edited.
+    """
+    refuse_edit(paths, recall)
+    check_spec(paths, spec, recall)
+    own = _is_own(paths, recall)
+    new = spec.model_dump(mode="json", by_alias=True)
+    if own and recall(_COPIES) != [new]:
+        old = [load_stored_spec(paths).model_dump(mode="json", by_alias=True)] if paths.spec.exists() else []
+        remember(_COPIES, [*old, new])
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
     paths.publish(paths.spec)
+    if own and recall(_COPIES) != [new]:
+        remember(_COPIES, [new])
 
 
 def is_settled(paths: StudyPaths, spec: StudySpec) -> bool:
@@ -139,7 +226,8 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
     elif known != fingerprint:
         raise StudyError(
             f"study '{paths.name}' in {paths.place} was started with the data set {known}, but its files now give "
-            f"{fingerprint}; put back the files as they were, or start anew: {_FORK}"
+            f"{fingerprint}; put back the files as they were (data.path may name another folder with the same files), "
+            f"or start anew: {_FORK}"
         )
 
 
@@ -157,7 +245,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     Raises:
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
     """
-    here = (paths.identity.read_text(errors="replace").strip() or None) if paths.identity.exists() else None
+    here = _read_identity(paths)
     there = recall("identity")
     if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
         raise StudyError(
@@ -183,6 +271,23 @@ def determining(spec: StudySpec) -> dict[str, Any]:
     return _without_changeable(spec.model_dump(mode="json", by_alias=True, exclude={"ledger"}))
 
 
+def _copies(paths: StudyPaths, recall: Recall) -> list[StudySpec]:
+    """Return the specs that the study's own ledger remembers; none where it is another study's, or of gitdist 0.5."""
+    remembered = recall(_COPIES) if _is_own(paths, recall) else None
+    with suppress(SpecError):  # of an earlier version whose rules were others
+        return [parse_study(_renewed(values), "the ledger") for values in remembered or []]
+    return []
+
+
+def _is_own(paths: StudyPaths, recall: Recall) -> bool:
+    """Tell whether the ledger is this directory's, as far as both say; ``settle_identity`` has the last word."""
+    return recall("identity") in (None, _read_identity(paths))
+
+
+def _read_identity(paths: StudyPaths) -> str | None:
+    return (paths.identity.read_text(errors="replace").strip() or None) if paths.identity.exists() else None
+
+
 def _without_changeable(values: dict[str, Any], field: str = "") -> dict[str, Any]:
     kept = {}
     for name, value in values.items():
@@ -203,16 +308,19 @@ def _read_whole(paths: StudyPaths) -> dict[str, Any]:
 
 
 def _renewed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what gitdist 0.4 stored as it is stored now: of fields that may change, two have moved."""
+    """Return what an earlier gitdist stored as it is stored now: of fields that may change, two have moved."""
     stream, resources = dict(values.get("stream") or {}), dict(values.get("resources") or {})
     if "servers" in stream:
         resources["servers"] = stream.pop("servers")
     if "max_concurrent" in resources and resources["max_concurrent"] is None:
         resources["max_concurrent"] = "auto"
-    return {**values, "stream": stream, "resources": resources}
+    renewed = {**values, "stream": stream, "resources": resources}
+    return dict(absolute_paths(renewed, Path.cwd()))  # gitdist 0.5 stored relative paths
 
 
 def _ledger_is_inside(paths: StudyPaths) -> bool:
+    if not paths.spec.exists():
+        return paths.ledger.exists() or paths.journal.exists()
     return "://" not in load_stored_spec(paths).ledger
 
 

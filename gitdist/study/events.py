@@ -33,6 +33,10 @@ class Observer(Protocol):
         """A trial began (or went on, where an earlier driver had begun it)."""
         return
 
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """A trial that has just started trains the same as another: ``repeat_of`` it or ``replicate_of`` it."""
+        return
+
     def trial_waits(self, trial: TrialId) -> None:
         """A trial waits for its first stage, which another trial trains; told every few seconds."""
         return
@@ -61,6 +65,11 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.trial_started(trial, params)
+
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_linked(trial, links)
 
     def trial_waits(self, trial: TrialId) -> None:
         """Pass it on."""

@@ -46,7 +46,7 @@ def run_trials(
     """Run the trials of ``course`` until it is over.
 
     Args:
-        train: the trainable; its config has ``role``, ``number``, ``params`` and ``noted``; it reports
+        train: the trainable; its config has ``role``, ``number``, ``params``, ``noted`` and ``links``; it reports
             ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` where it ends without a result.
         course: decides.
         resources: says what a trial takes, and whether the cluster adds nodes: then it is asked for room for all
@@ -140,6 +140,7 @@ class CourseSearcher(_Unsaved, Searcher):
             "number": trial.number,
             "params": dict(assignment.params),
             "noted": assignment.noted,
+            "links": dict(assignment.links),
         }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:

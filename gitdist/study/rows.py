@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,20 @@ from gitdist.disk import append_whole, replace_file
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows up to the first line that a killed writer or a damaged disk left unreadable."""
     return parse_rows(path)[0]
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of ``read_rows``; a file is parsed again only when its size or time of change differs."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return _count_rows(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _count_rows(path: Path, size: int, mtime_ns: int) -> int:
+    return len(read_rows(path))
 
 
 def parse_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:

@@ -18,14 +18,16 @@ from rich.console import Console
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.disk import disk_trouble
 from gitdist.errors import SpecError, StudyError
+from gitdist.generator.artefact import pretrained_name
 from gitdist.quiet import quieten
-from gitdist.spec import StudySpec
+from gitdist.spec import PretrainedSpec, StudySpec
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.cluster import check_address
 from gitdist.study.display import Display, open_display
 from gitdist.study.driver import (
-    check_spec,
+    check_started,
     has_current_splits,
+    load_stored_spec,
     outdated_splits,
     settle_data,
     settle_identity,
@@ -36,10 +38,11 @@ from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.mending import mend_trial
 from gitdist.study.mirror import Mirror
 from gitdist.study.paths import StudyPaths, TrialId, open_store
+from gitdist.study.preparation import settle_generator
 from gitdist.study.recall import recall_study
 from gitdist.study.services import check_services
 from gitdist.study.session import StudySession
-from gitdist.study.states import BASELINE_FAILURE, all_ended, trial_states
+from gitdist.study.states import BASELINE_FAILURE, GENERATOR, all_ended, trial_states
 from gitdist.study.summary import read_summary, remove_summary
 from gitdist.study.supply import OwnedStudy
 from gitdist.study.tracking.place import tracking_uri
@@ -89,7 +92,7 @@ def run_study(
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
-        check_spec(paths, spec)
+        check_started(paths, spec)
         dataset = prepare(spec.data, store)
         check_fit(spec, dataset)
         ledger = Ledger.open(paths, spec)
@@ -160,17 +163,30 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger, options: RunOptions) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
     paths.refresh()  # from now on nobody else writes
-    current = has_current_splits(ledger.recall)
+    current, first = has_current_splits(ledger.recall), ledger.recall("data") is None
     if not current and (options.retry_failed or not _is_finished(paths, spec, ledger)):
         raise outdated_splits(paths)
-    settle_spec(paths, spec)
+    if first:
+        settle_spec(paths, spec, ledger.recall, ledger.remember)
     identity = settle_identity(paths, ledger.recall, ledger.remember)
     if current:
         settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
+    if not first:  # paths of other data, or of another generator, are not stored
+        _check_moved_generator(paths, spec, dataset, ledger)
+        settle_spec(paths, spec, ledger.recall, ledger.remember)
     for trial, (_, outcome) in trial_states(paths, spec, ledger).items():
         if outcome is not None:
             mend_trial(paths, trial)
     return identity
+
+
+def _check_moved_generator(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> None:
+    """Accept another file of an imported generator only with the same content."""
+    known, generator = ledger.recall(GENERATOR), spec.generator
+    if known is None or not isinstance(generator, PretrainedSpec) or not paths.spec.exists():
+        return
+    if load_stored_spec(paths).generator != generator:
+        settle_generator(generator, pretrained_name(generator, dataset), known)
 
 
 def carry_over(paths: StudyPaths, ledger: Ledger) -> None:

@@ -32,15 +32,17 @@ from gitdist.study.display import show_training
 from gitdist.study.events import Observers, Outcome, Progress, TrialStates
 from gitdist.study.execution import run_trials
 from gitdist.study.interrupts import interruptible
+from gitdist.study.ledger.ledger import TrialRecord
 from gitdist.study.mounts import check_mounts
+from gitdist.study.notes import study_notes
 from gitdist.study.paths import BASELINE, TrialId
 from gitdist.study.placement import Room, check_alone, find_room, room_beside
 from gitdist.study.preparation import TrainedGenerator, keep_precision, obtain_generator, settle_generator
 from gitdist.study.recall import study_tags
 from gitdist.study.remote import completed
-from gitdist.study.rows import read_rows
-from gitdist.study.space import untried
-from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, epochs_of, trial_states
+from gitdist.study.repeats import Repeats
+from gitdist.study.space import point_plan, untried
+from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, lost_epochs, trial_states
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
 from gitdist.study.tracking.content import Status
@@ -103,6 +105,8 @@ class StudySession:
                 supply.close_account()
         self._study.lease.check()
         self._paths.publish(self._paths.watch)
+        for line in study_notes(self._paths, spec, self._ledger):
+            self._display.say(line)
         return write_summary(self._paths, spec, self._ledger)
 
     def _watch(self) -> Watch:
@@ -205,6 +209,7 @@ class StudySession:
             spec,
             with_baseline=with_baseline,
             check_owner=self._study.lease.check,
+            link=Repeats(spec, self._dataset.class_sizes).link,
         )
 
         def trainable(config: dict[str, Any]) -> None:
@@ -227,15 +232,14 @@ class StudySession:
         """Train again what damage took from finished trials; evaluation and summary read all of their epochs."""
         spec, share = self._spec, self._spec.resources.trial
         complete = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(complete_trial)
-        damaged: dict[TrialId, Mapping[str, Any]] = {}
+        damaged: dict[TrialId, TrialRecord] = {}
         for record in self._ledger.trials():
-            trial = TrialId("trial", record.number)
-            if record.state == "finished" and len(read_rows(self._paths.rows(trial))) < epochs_of(spec, record.params):
-                self._display.say(f"trial {trial} has lost epochs to damaged files; training them again")
-                damaged[trial] = record.params
+            if lost := lost_epochs(self._paths, spec, record):
+                self._display.say(f"trial {record.number} has lost {lost} of its rows; training these epochs again")
+                damaged[TrialId("trial", record.number)] = record
 
         def submit(trial: TrialId) -> Any:
-            return complete.remote(context, trial, damaged[trial])
+            return complete.remote(context, trial, damaged[trial].params, damaged[trial].links)
 
         for trial in completed(submit, damaged, at_once, "train the lost epochs of trial {}", self._study.lease.check):
             self._paths.refresh(trial)
@@ -283,5 +287,11 @@ def _describe(spec: StudySpec, dataset: Dataset) -> str:
         f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
         f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
     )
-    left_out = untried(spec.search)
-    return f"{described}\nsearch.total leaves out {left_out} points of the grid" if left_out else described
+    left_out, plan = untried(spec.search), point_plan(spec.search)
+    if left_out:
+        return f"{described}\nsearch.total leaves out {left_out} points of the grid"
+    if plan is not None and len(plan) < spec.search.total:
+        what = "the grid" if spec.search.algorithm == "grid" else "the search space"
+        points = "1 point" if len(plan) == 1 else f"{len(plan)} points"
+        return f"{described}\nsearch.total is {spec.search.total}, but {what} has {points}: each is tried once"
+    return described

@@ -31,18 +31,34 @@ def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
     """Return the points of the whole grid, each once; a point has only the fields that are searched there."""
     points: list[dict[str, Any]] = [{}]
     for name in dependency_order(space):
-        values = _grid_values(space[name])
-        points = [
-            extended
-            for point in points
-            for extended in ([{**point, name: value} for value in values] if space[name].applies(point) else [point])
-        ]
+        points = _extended(points, name, space[name], _grid_values(space[name]))
     return points
 
 
 def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
     """Return the points of a grid search in the order they are tried: ``try_first``, then the rest in random order."""
-    grid = grid_points(search.space)
+    return _planned(search, grid_points(search.space))
+
+
+def point_plan(search: SearchSpec) -> list[dict[str, Any]] | None:
+    """Return the points that are tried, each once, where they need no proposal; None where the algorithm proposes.
+
+    A grid has such a plan, and so has a space of no more points than ``search.total``, whatever the algorithm: to try
+    one of them twice would leave another one out.
+    """
+    if search.algorithm == "grid":
+        return grid_plan(search)
+    points = _all_points(search.space, search.total)
+    return None if points is None else _planned(search, points)
+
+
+def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what is the same for equal points; of a float the digits that survive a step's rounding."""
+    shown = {name: f"{value:.12g}" if isinstance(value, float) else repr(value) for name, value in point.items()}
+    return tuple(sorted(shown.items()))
+
+
+def _planned(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     grid = [grid[index] for index in numpy_rng(search.seed, "search/grid").permutation(len(grid))]
     plan: list[dict[str, Any]] = []
     for fixed in search.try_first:
@@ -73,6 +89,38 @@ def trial_spec(study: StudySpec, params: Mapping[str, Any]) -> TrialSpec:
 def baseline_spec(base: TrialSpec) -> TrialSpec:
     """Return the study's ``trial`` part without augmentation."""
     return base.model_copy(update={"fraction": 0.0})
+
+
+def _extended(points: list[dict[str, Any]], name: str, dimension: Dimension, values: list[Any]) -> list[dict[str, Any]]:
+    return [
+        extended
+        for point in points
+        for extended in ([{**point, name: value} for value in values] if dimension.applies(point) else [point])
+    ]
+
+
+def _all_points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
+    """Return every point of a space; None where there are more than ``most`` of them."""
+    points: list[dict[str, Any]] = [{}]
+    for name in dependency_order(space):
+        values = _all_values(space[name], most)
+        if values is None:
+            return None
+        points = _extended(points, name, space[name], values)
+        if len(points) > most:
+            return None
+    return points
+
+
+def _all_values(dimension: Dimension, most: int) -> list[Any] | None:
+    """Return every value of a dimension; None where there are more than ``most`` of them."""
+    if dimension.bounds is None:
+        return list(dimension.extremes)
+    (low, high), step = dimension.bounds, dimension.step or (1 if dimension.int_ else None)
+    if step is None or (high - low) / step >= most:
+        return None
+    values = _stepped(low, high, step)
+    return values if dimension.int_ is None else [round(value) for value in values]
 
 
 def _grid_values(dimension: Dimension) -> list[Any]:

@@ -10,11 +10,12 @@ from gitdist.study.effort import Shared, seconds_of
 from gitdist.study.events import Outcome, Row
 from gitdist.study.gap import Gap, find_gaps
 from gitdist.study.ledger.lease import Owner, owners
-from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.ledger import Ledger, TrialRecord
+from gitdist.study.notes import study_notes
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
 from gitdist.study.seen import newest_line
-from gitdist.study.states import all_ended, baseline_is_whole, epochs_of, trial_states
+from gitdist.study.states import all_ended, baseline_is_whole, best_trials, epochs_of, trial_states
 from gitdist.study.summary import last_metrics, read_summary
 
 SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
@@ -25,7 +26,8 @@ class TrialStanding:
     """One trial.
 
     ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the present driver. ``seconds`` are those
-    of an epoch, None before the first. Of its epochs ``shared`` are another trial's, which it took over.
+    of an epoch, None before the first. Of its epochs ``shared`` are another trial's, which it took over. ``repeat_of``
+    and ``replicate_of`` are those of the ledger's record.
     """
 
     trial: str
@@ -37,6 +39,8 @@ class TrialStanding:
     reason: str | None = None
     seconds: float | None = None
     shared: int = 0
+    repeat_of: int | None = None
+    replicate_of: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class Standing:
     """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
 
     ``gaps`` are those of the best trial so far to the baseline. ``time_left_s`` is an estimate, None without any.
-    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any.
+    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any. ``notes`` are those of
+    ``study_notes``.
     """
 
     study: str
@@ -58,6 +63,7 @@ class Standing:
     owner: Owner | None = None
     stream: Mapping[str, Any] | None = None
     trials: Sequence[TrialStanding] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -77,9 +83,10 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
         ledger: its ledger.
     """
     owner = present_owner(ledger)
+    records = {TrialId("trial", record.number): record for record in ledger.trials()}
     trials = [
-        _trial(paths, spec, trial, params, outcome.state if outcome else _open_state(paths, trial, owner), outcome)
-        for trial, (params, outcome) in trial_states(paths, spec, ledger).items()
+        _trial(paths, spec, trial, state_now(paths, trial, outcome, owner), outcome, records.get(trial))
+        for trial, (_, outcome) in trial_states(paths, spec, ledger).items()
     ]
     searched = [trial for trial in trials if trial.trial != "baseline"]
     states = [trial.state for trial in searched]
@@ -91,13 +98,14 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
         objectives=spec.search.objectives,
         best=[
             {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
-            for record in ledger.pareto()
+            for record in best_trials(paths, spec, ledger)
         ],
         gaps=_gaps(paths, spec, ledger),
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
         stream=newest_line(paths.watch) if owner else None,
         trials=trials,
+        notes=study_notes(paths, spec, ledger),
     )
 
 
@@ -151,7 +159,17 @@ def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
     return "interrupted" if read_summary(paths) is None else "finished"
 
 
-def _open_state(paths: StudyPaths, trial: TrialId, owner: Owner | None) -> str:
+def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
+    """Return a trial's state as ``TrialStanding`` has it.
+
+    Args:
+        paths: the study's files.
+        trial: which trial.
+        outcome: how it ended, as ``trial_states`` has it.
+        owner: the study's present driver.
+    """
+    if outcome is not None:
+        return outcome.state
     if owner is None:
         return "interrupted"
     return "running" if last_term(paths.trial(trial)) == owner.term else "waiting"
@@ -161,10 +179,11 @@ def _trial(
     paths: StudyPaths,
     spec: StudySpec,
     trial: TrialId,
-    params: Mapping[str, Any],
     state: str,
     outcome: Outcome | None,
+    record: TrialRecord | None,
 ) -> TrialStanding:
+    params = record.params if record else {}
     rows = read_rows(paths.rows(trial))
     evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
     shared = Shared.of_trial(paths, trial, rows)
@@ -178,6 +197,8 @@ def _trial(
         reason=outcome.reason if outcome else None,
         seconds=seconds_of(rows) / len(rows) if rows else None,
         shared=shared.epochs if shared else 0,
+        repeat_of=record.repeat_of if record else None,
+        replicate_of=record.replicate_of if record else None,
     )
 
 

@@ -10,8 +10,9 @@ from gitdist.spec import StudySpec
 from gitdist.spec.search import METHOD
 from gitdist.study.effort import Shared, own_rows, trainer_name
 from gitdist.study.gap import summary_gaps
-from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.paths import BASELINE, StudyPaths, TrialId
+from gitdist.study.repeats import unaugmented_trials
 from gitdist.study.rows import read_rows
 from gitdist.study.states import baseline_is_whole
 
@@ -22,6 +23,8 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` has all trials
     that no other is better than. ``baseline`` is None where its training failed, and absent where the study has none.
     ``gaps`` are those of the best trial to the baseline, see ``Gap``.
+    ``repeats`` are the trials whose result is an earlier one's, ``replicates`` those that trained the same as another,
+    ``not_augmented`` those whose K or p augments no class.
 
     Args:
         paths: the study's files; rows and test metrics are read from the trial directories.
@@ -38,6 +41,9 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         "objectives": list(spec.search.objectives),
         "ekld_under": spec.ekld_under,
         "trials": {state: states.count(state) for state in sorted(set(states))},
+        "repeats": [_link(record, "repeat_of") for record in records if record.repeat_of is not None],
+        "replicates": [_link(record, "replicate_of") for record in records if record.replicate_of is not None],
+        "not_augmented": list(unaugmented_trials(paths, records)),
         **_costs(paths, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
@@ -49,6 +55,10 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     paths.publish(paths.summary)
     return summary
+
+
+def _link(record: TrialRecord, name: str) -> dict[str, int]:
+    return {"trial": record.number, name: record.links[name]}
 
 
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,10 @@ from gitdist.study.context import TrialContext
 from gitdist.study.effort import TakenPrefix, trainer_name
 from gitdist.study.failure import describe_failure
 from gitdist.study.paths import TrialId, open_store
+from gitdist.study.repeats import read_links
 from gitdist.study.rows import RowsFile
 from gitdist.study.space import baseline_spec, trial_spec
+from gitdist.trial.checkpoint import completed_rows, copy_newest
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.stages import train_in_stages
 from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
@@ -38,19 +41,24 @@ def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
 
     Args:
         context: what the study's trials share.
-        config: ``role``, ``number`` and ``params`` of this trial, and ``noted`` as in ``trial_reports``.
+        config: ``role``, ``number`` and ``params`` of this trial, ``noted`` and ``links`` as in ``trial_reports``.
     """
     from ray import tune
 
     tune.report({"begun": True})
     trial = TrialId(config["role"], config["number"])
-    with closing(trial_reports(context, trial, config["params"], config.get("noted", 0))) as reports:
+    links = config.get("links", {})
+    with closing(trial_reports(context, trial, config["params"], config.get("noted", 0), links)) as reports:
         for report in reports:
             tune.report(report)
 
 
 def trial_reports(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], noted: int = 0
+    context: TrialContext,
+    trial: TrialId,
+    params: Mapping[str, Any],
+    noted: int = 0,
+    links: Mapping[str, int] = MappingProxyType({}),
 ) -> Generator[dict[str, Any], None, None]:
     """Train one classifier and yield what the driver is told; no exception leaves this function.
 
@@ -63,6 +71,7 @@ def trial_reports(
         trial: which trial.
         params: its searched parameters.
         noted: last epoch that the ledger knows; completed rows come again from there on, at least the last one.
+        links: ``repeat_of`` of a trial that takes over the result of that one, ``replicate_of`` of one that does not.
     """
     keep_to_share(context.share.cpu, context.share.gpu)
     attempt = None
@@ -71,7 +80,7 @@ def trial_reports(
         with disk_trouble(directory):
             directory.mkdir(parents=True, exist_ok=True)
         attempt = _begin(context, trial)
-        with closing(_rows(context, trial, params, attempt, noted)) as rows:
+        with closing(_rows(context, trial, params, attempt, noted, links)) as rows:
             for some in rows:
                 yield {"rows": some}
     except Superseded:
@@ -83,15 +92,23 @@ def trial_reports(
         context.forget(trial)
 
 
-def complete_trial(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
+def complete_trial(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], links: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """Train a trial that had ended from its newest whole checkpoint on, where damage took what came after.
+
+    Args:
+        context: what the study's trials share.
+        trial: which trial.
+        params: its searched parameters.
+        links: as in ``trial_reports``.
 
     Raises:
         GitdistError: the trial's files cannot be read or written.
     """
     keep_to_share(context.share.cpu, context.share.gpu)
     try:
-        _train_on(context, trial, params)
+        _train_on(context, trial, params, links)
     finally:
         context.forget(trial)
 
@@ -158,9 +175,11 @@ def _evaluate_on_test(
     return result
 
 
-def _train_on(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> None:
+def _train_on(
+    context: TrialContext, trial: TrialId, params: Mapping[str, Any], links: Mapping[str, int] = MappingProxyType({})
+) -> None:
     attempt = _begin(context, trial)
-    with closing(_rows(context, trial, params, attempt, noted=0)) as rows:
+    with closing(_rows(context, trial, params, attempt, 0, links)) as rows:
         deque(rows, maxlen=0)
 
 
@@ -189,10 +208,28 @@ def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict
 
 
 def _rows(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], attempt: Attempt, noted: int
+    context: TrialContext,
+    trial: TrialId,
+    params: Mapping[str, Any],
+    attempt: Attempt,
+    noted: int,
+    links: Mapping[str, int] = MappingProxyType({}),
 ) -> Generator[list[EpochRow], None, None]:
-    """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file."""
+    """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file.
+
+    A trial that repeats another one trains what that one's files lack.
+    """
     spec, dataset, compute = _open(context, trial, params)
+    links = links or read_links(read_object(attempt.directory / "trial.json") or {})
+    describe = partial(_describe, context, trial, spec, dataset, attempt.directory, links)
+    if "repeat_of" in links:
+        completed = _reused_rows(context, TrialId("trial", links["repeat_of"]), attempt)
+        if len(completed) == spec.epochs:
+            describe(None)
+            RowsFile(attempt.directory / "rows.jsonl", completed).close()
+            attempt.publish()
+            yield [row for row in completed if row["epoch"] >= noted] or completed[-1:]
+            return
     stream = _open_stream(context, spec, dataset) if spec.fraction > 0 else None
     try:
         setting = TrialSetting(
@@ -204,7 +241,6 @@ def _rows(
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, trial),
         )
-        describe = partial(_describe, context, trial, spec, dataset, attempt.directory)
         describe(TakenPrefix.read(attempt.directory))
         with closing(_training(context, spec, dataset, setting, describe)) as training:
             completed = next(training)
@@ -222,6 +258,17 @@ def _rows(
     finally:
         if stream is not None:
             stream.close()
+
+
+def _reused_rows(context: TrialContext, original: TrialId, attempt: Attempt) -> list[EpochRow]:
+    """Copy another trial's newest checkpoint, unless there is one as new, and return the rows of the newest one."""
+    source = context.paths.trial(original)
+    if context.mirror is not None:
+        context.mirror.pull(source, checkpoints=True)
+    copy_newest(source, attempt.directory)
+    context.forget(original)
+    attempt.check()
+    return completed_rows(attempt.directory)
 
 
 def _training(
@@ -259,14 +306,16 @@ def _describe(
     spec: TrialSpec,
     dataset: Dataset,
     directory: Path,
+    links: Mapping[str, int],
     prefix: TakenPrefix | None,
 ) -> None:
-    """Write trial.json: what is trained here, which prefix it took, and the classes of its per-class figures."""
+    """Write trial.json: what is trained here, which prefix or result it took, and the classes of its figures."""
     described = {
         "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
         "role": trial.role,
         "number": trial.number,
         "spec": spec.model_dump(mode="json"),
+        **links,
         "prefix": prefix.key if prefix else None,
         "prefix_epochs": prefix.epochs if prefix else None,
         "classes": {

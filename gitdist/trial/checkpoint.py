@@ -4,6 +4,7 @@ The rows of all epochs so far stand inside: whatever a crash took from the reade
 together.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from gitdist.checkpoint import CheckpointFolder
+from gitdist.disk import disk_trouble, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +51,22 @@ def load_checkpoint(directory: Path) -> Checkpoint | None:
 def checkpoints_of(directory: Path) -> CheckpointFolder:
     """Return the checkpoint files of the trial in ``directory``."""
     return CheckpointFolder(directory, "epoch")
+
+
+def copy_newest(source: Path, target: Path) -> None:
+    """Copy the newest checkpoint file, unless ``target`` has one as new, or it is removed just now.
+
+    Args:
+        source: a directory with checkpoints, or without any.
+        target: a directory that exists.
+
+    Raises:
+        DiskTrouble: the disk does not take it.
+    """
+    newest = checkpoints_of(source).files()[:1]
+    if newest and checkpoints_of(target).newest() < checkpoints_of(source).newest():
+        with suppress(FileNotFoundError), disk_trouble(newest[0]):
+            write_atomic(target / newest[0].name, newest[0].read_bytes())
 
 
 def completed_rows(directory: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ on from a shorter one that is finished, but not from one that is being trained.
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from typing import Any
 import torch
 
 from gitdist.data.dataset import Dataset
-from gitdist.disk import disk_trouble, write_atomic
 from gitdist.spec import TrialSpec
 from gitdist.store import Claim, Store
-from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, load_checkpoint
+from gitdist.trial.canonical import unread_fields
+from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.plan import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume
 
@@ -78,17 +77,9 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     if epochs < 1:
         return None
     milestones = tuple(milestone for milestone in spec.lr_milestones if milestone < epochs)
-    immaterial = ["sampler", "threshold", "threshold_kind"]
-    weights = "none" if spec.weights_deferred else spec.class_weights
-    immaterial += ["class_weights", "weights_deferred"] if weights == "none" else []
-    immaterial += [] if weights == "effective-number" else ["effective_beta"]
-    immaterial += [] if milestones else ["lr_decay"]
-    immaterial += [] if spec.loss == "ldam" else ["ldam_margin", "ldam_scale"]
-    immaterial += [] if spec.loss == "focal" else ["focal_gamma"]
-    immaterial += [] if spec.loss == "logit-adjustment" else ["logit_tau"]
-    immaterial += [] if spec.randaugment_ops else ["randaugment_magnitude"]
-    defaults = {name: TrialSpec.model_fields[name].default for name in immaterial}
     length = {"epochs": epochs + 1, "switch_epoch": epochs, "lr_milestones": milestones, "fraction": 0.0}
+    unread = unread_fields(spec.model_copy(update=length), switched=False, augmented=False)
+    defaults = {name: TrialSpec.model_fields[name].default for name in unread}
     return Prefix(TrialSpec.model_validate({**spec.model_dump(), **defaults, **length}), epochs)
 
 
@@ -144,7 +135,9 @@ def _take_prefix(
             found = claim.found if claim else None
         if found:
             on_prefix(found.name, prefix.epochs)
-        checkpoint = _copy(found, setting.directory) if found else None
+        if found:
+            copy_newest(found, setting.directory)
+        checkpoint = load_checkpoint(setting.directory) if found else None  # None where it was removed just now
         # A builder's first miss is no wait: another trial looks whether the builder is still there.
         if has_worked or checkpoint or pause_s > _FIRST_PAUSE_S:
             rows = checkpoint.rows if checkpoint else builder.rows
@@ -186,7 +179,7 @@ class _Builder:
             self._training = None
             return False
         if len(self.rows) == self._prefix.epochs:
-            claim.put(lambda target: _bring(claim.scratch, target))
+            claim.put(lambda target: copy_newest(claim.scratch, target))
         return True
 
     def _is_abandoned(self, newest: int) -> bool:
@@ -199,7 +192,7 @@ class _Builder:
 
     def _load(self, scratch: Path, newest: int) -> None:
         if shorter := _find_shorter(self._prefix, newest, self._dataset, self._setting, self._store):
-            _bring(shorter, scratch)
+            copy_newest(shorter, scratch)
         inner = replace(self._setting, directory=scratch, stream=None, stop_after=self._prefix.epochs)
         self.rows, self._training = resume(self._prefix.spec, self._dataset, inner)
 
@@ -215,18 +208,3 @@ def _find_shorter(prefix: Prefix, newest: int, dataset: Dataset, setting: TrialS
         if found := store.find(KIND, shorter.determined_by(dataset, setting)):
             return found
     return None
-
-
-def _copy(artefact: Path, directory: Path) -> Checkpoint | None:
-    """Copy a prefix's checkpoint into a trial's directory and return it; None where it was removed just now."""
-    with suppress(FileNotFoundError):
-        _bring(artefact, directory)
-    return load_checkpoint(directory)
-
-
-def _bring(source: Path, target: Path) -> None:
-    """Copy the newest checkpoint, unless ``target`` has one as new."""
-    there = checkpoints_of(source).files()[:1]
-    if there and checkpoints_of(target).newest() < checkpoints_of(source).newest():
-        with disk_trouble(there[0]):
-            write_atomic(target / there[0].name, there[0].read_bytes())

@@ -51,7 +51,11 @@ def train(config: dict, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    spec = StudySpec(name="study", trial={"epochs": 3}, search={"total": 3, "algorithm": "random"})
+    spec = StudySpec(
+        name="study",
+        trial={"epochs": 3},
+        search={"total": 3, "algorithm": "random", "space": {"fraction": {"float": [0, 1]}}},
+    )
     paths = StudyPaths(Path(sys.argv[1]), "study")
     paths.create()
     ledger = Ledger.open(paths, spec)

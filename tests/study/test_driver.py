@@ -7,6 +7,8 @@ from gitdist.data.build import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.driver import (
+    describe_edit,
+    determining,
     fork,
     has_current_splits,
     is_settled,
@@ -326,3 +328,70 @@ def test_a_new_ledger_does_not_take_the_trials_of_a_lost_one_for_its_own(paths, 
     with pytest.raises(StudyError, match="ledger of study 'study' does not know.*put the ledger back"):
         settle(memory)
     assert memory == {}
+
+
+# The ledger's copy of the stored spec.
+
+
+class Killed(Exception):
+    pass
+
+
+def settle_with(memory: dict, paths: StudyPaths, spec: StudySpec, survives: int = 9) -> None:
+    """Settle a spec with a ledger that is killed after so many writes."""
+    writes = []
+
+    def remember(key, value):
+        if len(writes) == survives:
+            raise Killed
+        writes.append(key)
+        memory[key] = value
+
+    settle_spec(paths, spec, memory.get, remember)
+
+
+@pytest.mark.parametrize("survives", [0, 1])
+def test_a_kill_while_the_spec_is_replaced_is_no_edit(paths, survives):
+    memory: dict = {}
+    settle_with(memory, paths, spec_with())
+    longer = spec_with(search={"total": 30})
+    with pytest.raises(Killed):
+        settle_with(memory, paths, longer, survives)
+    assert describe_edit(paths, memory.get) is None
+    settle_with(memory, paths, longer)
+    assert load_stored_spec(paths) == longer and describe_edit(paths, memory.get) is None
+
+
+def test_an_edit_is_named_with_old_and_new_values_and_refused(paths):
+    memory: dict = {}
+    settle_with(memory, paths, spec_with())
+    edited = paths.spec.read_text().replace("batch_size: 128", "batch_size: 64")
+    paths.spec.write_text(edited)
+    with pytest.raises(StudyError, match="trial.batch_size is 64 and was 128; put the old value back") as caught:
+        settle_with(memory, paths, spec_with())
+    assert str(paths.spec) in str(caught.value) and paths.spec.read_text() == edited
+
+
+def test_an_edit_that_changes_no_field_is_none(paths):
+    memory: dict = {}
+    settle_with(memory, paths, spec_with())
+    paths.spec.write_text("# mine\n" + paths.spec.read_text())
+    assert describe_edit(paths, memory.get) is None
+    settle_with(memory, paths, spec_with())
+
+
+def test_a_study_whose_ledger_remembers_no_spec_is_taken_as_it_stands(paths):
+    settle_spec(paths, spec_with(trial={"epochs": 3}))
+    memory: dict = {}
+    settle_with(memory, paths, spec_with(trial={"epochs": 3}))
+    paths.spec.write_text(paths.spec.read_text().replace("epochs: 3", "epochs: 4"))
+    assert "trial.epochs is 4 and was 3" in describe_edit(paths, memory.get)
+
+
+def test_paths_may_change_and_the_data_and_the_generator_decide(paths):
+    generator = {"kind": "pretrained", "path": "/old/munit.safetensors"}
+    settle_spec(paths, spec_with(data={"source": "npz", "path": "/old"}, generator=generator))
+    moved = spec_with(data={"source": "npz", "path": "/new"}, generator={**generator, "path": "/new/m.safetensors"})
+    settle_spec(paths, moved)
+    assert load_stored_spec(paths) == moved
+    assert determining(moved) == determining(spec_with(data={"source": "npz"}, generator=generator))

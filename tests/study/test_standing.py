@@ -147,6 +147,7 @@ def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_
     RowsFile(paths.rows(BASELINE), [{"epoch": EPOCHS, "train_s": 1.5, "evaluating_s": 0.5}]).close()
     assert take_stock(paths, spec, ledger).state == "interrupted"
     ledger.finish(last, {"val/balanced_accuracy": 0.4})
+    write_rows(paths, TrialId("trial", last), EPOCHS)
     assert take_stock(paths, spec, ledger).state == "interrupted"
     paths.summary.write_text("{}")
     assert take_stock(paths, spec, ledger).state == "finished"
@@ -181,7 +182,7 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
     assert "failed: KeyError: '[/tmp/x]' in layer[conv1]" in shown
     assert "2 of 4 trials: 1 failed, 1 interrupted" in shown
     assert f"go on with it by: gitdist resume study --results {paths.results}" in shown
-    assert "about 22 s of training left" in shown  # 3 epochs of trial 1 and 2 trials of 4, at 2 s
+    assert "about 30 s of training left" in shown  # 3 epochs of trial 1, 2 trials of 4 and the baseline, at 2 s
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)
     assert f"driven by pid {os.getpid()} on " in capsys.readouterr().out

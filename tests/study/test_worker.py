@@ -276,3 +276,47 @@ def test_trials_of_one_seed_read_the_same_draws_and_of_others_different_ones(
     for place in common:
         np.testing.assert_array_equal(one[place], same[place])
         assert np.array_equal(one[place], other[place]) != per_seed
+
+
+REPEAT = TrialId("trial", 9)
+
+
+def repeat(context, noted=0):
+    return list(trial_reports(context, REPEAT, {}, noted, {"repeat_of": TRIAL.number}))
+
+
+@pytest.mark.parametrize("switch", [0, 2])
+def test_a_repeat_takes_the_result_of_its_original_without_training(context_in, tmp_path, switch):
+    context = context_in(tmp_path, switch_epoch=switch, fraction=0.5)  # there is no such stream
+    original = context_in(tmp_path, switch_epoch=switch)
+    run(original)
+    rows, directory = read_rows(context.paths.rows(TRIAL)), context.paths.trial(REPEAT)
+    killed = trial_reports(context, REPEAT, {}, 0, {"repeat_of": TRIAL.number})
+    next(killed)
+    killed.close()
+    for noted, expected in ((0, rows), (2, rows[1:])):
+        assert rows_of(repeat(context, noted)) == expected
+        assert read_rows(context.paths.rows(REPEAT)) == completed_rows(directory) == rows
+    assert json.loads((directory / "trial.json").read_text())["repeat_of"] == TRIAL.number
+
+
+def test_a_repeat_trains_what_the_files_of_its_original_lack(context):
+    whole = timeless(rows_of(run(context)))
+    newest = max(context.paths.trial(TRIAL).glob("epoch-000003-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert timeless(rows_of(repeat(context))) == whole
+    for file in context.paths.trial(TRIAL).glob("*.pt"):
+        file.unlink()
+    other = list(trial_reports(context, TrialId("trial", 10), {}, 0, {"repeat_of": TRIAL.number}))
+    assert timeless(rows_of(other)) == whole
+
+
+def test_a_repeat_that_is_trained_on_for_its_test_stays_a_repeat(context, pairs):
+    run(context)
+    repeat(context)
+    for file in context.paths.trial(REPEAT).glob("*.pt"):
+        file.unlink()
+    found = evaluate_on_test(context, REPEAT, {}, pairs["test"])
+    assert found["metrics"] == evaluate_on_test(context, TRIAL, {}, pairs["test"])["metrics"]
+    assert json.loads((context.paths.trial(REPEAT) / "trial.json").read_text())["repeat_of"] == TRIAL.number
+    assert read_rows(context.paths.rows(REPEAT)) == read_rows(context.paths.rows(TRIAL))

@@ -10,7 +10,7 @@ new one, and the last epoch noted anew ends in the same decision.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import optuna
@@ -19,14 +19,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.errors import StudyError
 from gitdist.spec import SearchSpec, StudySpec
-from gitdist.study.ledger.proposal import RETRY_OF, propose
+from gitdist.study.ledger.proposal import REPEAT_OF, REPLICATE_OF, RETRY_OF, num_proposals, propose
 from gitdist.study.ledger.pruning import DECISION, judge
 from gitdist.study.ledger.records import REASON, TrialRecord, best_of, pareto_of, read_record
 from gitdist.study.ledger.storage import close_storage, describe_place, open_storage, read_storage, storage_trouble
 from gitdist.study.paths import StudyPaths
-from gitdist.study.space import grid_plan
 
-__all__ = ["Ledger", "TrialRecord"]
+__all__ = ["Ledger", "Link", "TrialRecord"]
+
+Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
+"""``link(params, records)`` returns a new trial's ``repeat_of`` or ``replicate_of`` (as in ``TrialRecord``), or {}."""
+
+_LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
 
 class Ledger:
@@ -59,9 +63,6 @@ class Ledger:
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._place = search, switch_epoch, epochs, place
-        self._num_proposed = search.total
-        if search.algorithm == "grid":
-            self._num_proposed = min(search.total, len(grid_plan(search)))
         self._handed_out: set[int] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with storage_trouble(place):
@@ -111,6 +112,12 @@ class Ledger:
             close_storage(storage)
             raise
 
+    @staticmethod
+    def exists(paths: StudyPaths, spec: StudySpec) -> bool:
+        """Whether a study has begun its ledger; one in a database is taken to be there."""
+        local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
+        return local is None or local.exists()
+
     def close(self) -> None:
         """Release the storage's connections."""
         close_storage(self.storage)
@@ -147,8 +154,12 @@ class Ledger:
         """Return the finished trials by number that no other is better than; for one objective the best alone."""
         return pareto_of(self.trials(), self._search.directions)
 
-    def next_trial(self) -> TrialRecord | None:
-        """Hand out a trial: one that nobody works on any more, else a new one; None where there is none now."""
+    def next_trial(self, link: Link | None = None) -> TrialRecord | None:
+        """Hand out a trial: one that nobody works on any more, else a new one; None where there is none now.
+
+        Args:
+            link: which trial a new one repeats or replicates; None = that is not looked at.
+        """
         trials = self._trials()
         if waiting := self._waiting(trials):
             return self._hand_out(waiting[0])
@@ -159,7 +170,11 @@ class Ledger:
         if number >= self._total(trials) or too_early:
             return None
         params, distributions = propose(self._search, trials, number)
-        self._create(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
+        links = link(params, [read_record(trial, self._switch) for trial in trials]) if link else {}
+        attrs = {_LINKS[name]: other for name, other in links.items()}
+        self._create(
+            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
+        )
         return self._hand_out(self._trials()[number])
 
     def requeue(self, number: int) -> None:
@@ -169,7 +184,8 @@ class Ledger:
     def note_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Note the first objective after an epoch and return whether the pruner ends the trial now.
 
-        It is PRUNED in the ledger then. A second note of an epoch changes nothing and returns the same.
+        It is PRUNED in the ledger then. A second note of an epoch changes nothing and returns the same. A trial that
+        repeats a finished one is not pruned: its result is known.
 
         Args:
             number: the trial.
@@ -185,7 +201,9 @@ class Ledger:
         if step not in trial.intermediate_values:
             with storage_trouble(self._place):
                 self._storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
-        if not self._is_judged(epoch) or trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
+        if REPEAT_OF in trial.user_attrs or not self._is_judged(epoch):
+            return False
+        if trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
             return False
         prune, attrs = judge(self._search, self.name, self._trials(), number, (self._epochs or 0) - self._switch)
         self._set_attr(trial, DECISION, {"step": step, "prune": prune, "attrs": attrs})
@@ -233,7 +251,7 @@ class Ledger:
             return self._study.get_trials(deepcopy=False)
 
     def _total(self, trials: list[FrozenTrial]) -> int:
-        return self._num_proposed + sum(RETRY_OF in trial.user_attrs for trial in trials)
+        return num_proposals(self._search, trials) + sum(RETRY_OF in trial.user_attrs for trial in trials)
 
     def _waiting(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         return [trial for trial in trials if not trial.state.is_finished() and trial.number not in self._handed_out]

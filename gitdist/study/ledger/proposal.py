@@ -15,9 +15,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.seeds import derive_seed
 from gitdist.spec import SearchSpec
 from gitdist.spec.dimension import dependency_order
-from gitdist.study.space import distribution, grid_plan
+from gitdist.study.space import distribution, point_key, point_plan
 
 RETRY_OF = "gitdist.retry_of"  # user attribute of a trial that repeats a failed one: the failed one's number
+REPEAT_OF = "gitdist.repeat_of"  # of one that takes over the result of a finished one, which trained the same
+REPLICATE_OF = "gitdist.replicate_of"  # of one that is trained although another one trained, or trains, the same
 
 Point = dict[str, Any]
 
@@ -31,10 +33,11 @@ def propose(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tup
         number: the trial's number, which seeds its proposal.
     """
     place = number - sum(RETRY_OF in trial.user_attrs for trial in past)
-    if search.algorithm == "grid":
-        fixed = grid_plan(search)[place]
-    else:
+    plan = point_plan(search)
+    if plan is None:
         fixed = search.try_first[place] if place < len(search.try_first) else {}
+    else:
+        fixed = plan[place] if search.algorithm == "grid" else _remaining(plan, past)[0]
     params: Point = {}
     distributions: dict[str, BaseDistribution] = {}
     trial = _study_of(search, past, number).ask()
@@ -46,6 +49,25 @@ def propose(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tup
             else:
                 params[name] = trial._suggest(name, asked)  # what Study.ask itself does where nothing is conditional
     return params, distributions
+
+
+def num_proposals(search: SearchSpec, past: Sequence[FrozenTrial]) -> int:
+    """Return how many trials a search proposes, those of the past among them; retries count on top.
+
+    Args:
+        search: what is searched.
+        past: all trials so far.
+    """
+    plan = point_plan(search)
+    if plan is None or search.algorithm == "grid":
+        return search.total if plan is None else min(search.total, len(plan))
+    proposed = sum(RETRY_OF not in trial.user_attrs for trial in past)
+    return min(search.total, proposed + len(_remaining(plan, past)))
+
+
+def _remaining(plan: Sequence[Point], past: Sequence[FrozenTrial]) -> list[Point]:
+    tried = {point_key(trial.params) for trial in past}
+    return [point for point in plan if point_key(point) not in tried]
 
 
 def build_sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.study.ledger.proposal import RETRY_OF
+from gitdist.study.ledger.proposal import REPEAT_OF, REPLICATE_OF, RETRY_OF
 
 REASON = "gitdist.reason"  # user attribute: why a trial failed
 
@@ -22,7 +22,11 @@ _STATES: dict[TrialState, State] = {
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A search trial as the ledger has it."""
+    """A search trial as the ledger has it.
+
+    ``repeat_of`` is the finished trial that trained the same and whose result this one takes over; ``replicate_of`` one
+    that trained, or was training, the same when this one began, which is trained all the same.
+    """
 
     number: int
     params: Mapping[str, Any]
@@ -32,6 +36,14 @@ class TrialRecord:
     curve: Mapping[int, float] = field(default_factory=dict)  # the first objective by epoch
     retry_of: int | None = None  # the failed trial that this one repeats
     pruned_at: int | None = None  # epoch
+    repeat_of: int | None = None
+    replicate_of: int | None = None
+
+    @property
+    def links(self) -> dict[str, int]:
+        """``repeat_of`` or ``replicate_of``, where the trial has one of them."""
+        links = {"repeat_of": self.repeat_of, "replicate_of": self.replicate_of}
+        return {name: number for name, number in links.items() if number is not None}
 
     @property
     def value(self) -> float | None:
@@ -52,6 +64,8 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
         curve=curve,
         retry_of=trial.user_attrs.get(RETRY_OF),
         pruned_at=max(curve, default=None) if state == "pruned" else None,
+        repeat_of=trial.user_attrs.get(REPEAT_OF),
+        replicate_of=trial.user_attrs.get(REPLICATE_OF),
     )
 
 
@@ -62,11 +76,17 @@ def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialR
 
 
 def pareto_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """Return the finished trials by number that no other is better than; for one objective the best alone."""
+    """Return the finished trials by number that no other is better than; for one objective the best alone.
+
+    A trial that repeats one of ``records`` is left out for that one.
+    """
     if len(directions) == 1:
         best = best_of(records, directions)
         return [best] if best else []
-    costs = {record.number: _costs(record, directions) for record in records if record.state == "finished"}
+    finished = {record.number: record for record in records if record.state == "finished"}
+    costs = {
+        number: _costs(record, directions) for number, record in finished.items() if record.repeat_of not in finished
+    }
     return [
         record
         for record in records

@@ -16,6 +16,7 @@ from gitdist.generator.training import TrainingStep
 from gitdist.study.effort import Shared, TakenPrefix, trainer_name
 from gitdist.study.events import Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.repeats import read_links
 from gitdist.study.rows import read_rows
 from gitdist.study.tracking.figures import write_per_class
 
@@ -159,7 +160,8 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
     if outcome.state == "pruned":
         row = outcome.row or next(reversed(rows), {})
         tags[_PRUNED] = str(row.get("epoch", 0))
-    return tags | _shared_tags(paths, trial, rows)
+    links = read_links(read_object(paths.trial(trial) / "trial.json") or {})
+    return tags | {f"gitdist.{name}": str(number) for name, number in links.items()} | _shared_tags(paths, trial, rows)
 
 
 def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict[str, str]:

@@ -538,3 +538,95 @@ def test_a_decision_once_made_stands_whatever_other_trials_do_meanwhile():
     end_others(0.1, 2)  # from here on it is above
     assert again.note_epoch(dropped, 2, {ACCURACY: 0.4})
     assert [(record.state, record.pruned_at) for record in again.trials()[:2]] == [("running", None), ("pruned", 2)]
+
+
+def in_memory(search: dict, storage=None) -> Ledger:
+    storage = storage or optuna.storages.InMemoryStorage()
+    return Ledger(storage, "study", StudySpec(name="study", search=search).search)
+
+
+def finish_all(ledger: Ledger) -> list[dict]:
+    params = []
+    while (record := ledger.next_trial()) is not None:
+        params.append(dict(record.params))
+        ledger.finish(record.number, {ACCURACY: random.Random(record.number).random()})
+    assert ledger.num_open() == 0 and ledger.total == len(ledger.trials())
+    return params
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
+def test_an_empty_space_has_one_trial(algorithm):
+    assert finish_all(in_memory({"algorithm": algorithm, "total": 8})) == [{}]
+
+
+FEW = {
+    "threshold": {"int": [10, 20], "step": 5},
+    "loss": {"choice": ["cross-entropy", "ldam"]},
+    "ldam_margin": {"float": [0.1, 0.3], "step": 0.1, "when": {"loss": "ldam"}},
+}  # 3 + 3 * 3 points
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+@pytest.mark.parametrize("total", [12, 20])
+def test_a_space_of_fewer_points_than_total_is_tried_whole_each_point_once(algorithm, total):
+    first = {"threshold": 15, "loss": "ldam", "ldam_margin": 0.3}
+    params = finish_all(in_memory({"algorithm": algorithm, "total": total, "space": FEW, "try_first": [first]}))
+    assert params[0] == first and len(params) == 12
+    assert len({tuple(sorted(point.items())) for point in params}) == 12
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_study_that_becomes_longer_than_its_space_ends_with_every_point(algorithm):
+    storage = optuna.storages.InMemoryStorage()
+    proposed = finish_all(in_memory({"algorithm": algorithm, "total": 9, "space": FEW}, storage))
+    longer = in_memory({"algorithm": algorithm, "total": 40, "space": FEW}, storage)
+    later = finish_all(longer)
+    points = {tuple(sorted(point.items())) for point in (*proposed, *later)}
+    assert len(points) == 12
+    assert len(later) == 12 - len({tuple(sorted(point.items())) for point in proposed})
+
+
+def test_with_a_lag_what_is_reused_changes_no_proposal():
+    space = {"threshold": {"int": [1, 40]}}  # 40 points; rounded to tens, below, there are 4 settings
+    search = {"total": 16, "space": space, "lag": 3, "startup": 3}
+
+    def link(params, records):
+        same = [record for record in records if record.params["threshold"] // 10 == params["threshold"] // 10]
+        finished = [record for record in same if record.state == "finished"]
+        if finished:
+            return {"repeat_of": finished[0].number}
+        return {"replicate_of": same[0].number} if same else {}
+
+    def run(seed: int, link) -> tuple[list[dict], list[dict]]:
+        ledger, draw, running = in_memory(search), random.Random(seed), []
+        while True:
+            while len(running) < 3 and (record := ledger.next_trial(link)) is not None:
+                running.append(record)
+            if not running:
+                return [dict(r.params) for r in ledger.trials()], [r.links for r in ledger.trials()]
+            ended = running.pop(draw.randrange(len(running)))
+            ledger.finish(ended.number, {ACCURACY: ended.params["threshold"] // 10})
+
+    expected, none = run(0, None)
+    runs = [run(seed, link) for seed in range(8)]
+    assert not any(none) and all(proposed == expected for proposed, _ in runs)
+    assert any("repeat_of" in links for _, every in runs for links in every)
+    assert len({str(links) for _, links in runs}) > 1  # which of them are reused is a matter of time
+
+
+def test_a_repeat_of_a_finished_trial_is_not_pruned():
+    pruner = {"kind": "successive-halving", "min_epochs": 1, "reduction_factor": 2}
+    spec = StudySpec(name="study", search={"space": SPACE, "total": 6, "pruner": pruner})
+    ledger = Ledger(optuna.storages.InMemoryStorage(), "study", spec.search, 0, 4)
+
+    def worst_is_pruned(link) -> bool:
+        number = ledger.next_trial(link).number
+        return any(ledger.note_epoch(number, epoch, {ACCURACY: 0.01 * epoch}) for epoch in (1, 2, 3))
+
+    for value in (0.9, 0.8, 0.7):
+        number = ledger.next_trial().number
+        for epoch in (1, 2, 3, 4):
+            ledger.note_epoch(number, epoch, {ACCURACY: value})
+        ledger.finish(number, {ACCURACY: value})
+    assert worst_is_pruned(None)
+    assert not worst_is_pruned(lambda params, records: {"repeat_of": 0})

@@ -1,0 +1,55 @@
+"""Relative paths in a study file, made absolute: the study can then be resumed from any directory."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_FILE_FIELDS = ("data.path", "generator.path", "store.uri")
+_DATABASE_FIELD = "tracking.uri"
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
+_SQLITE = "sqlite:///"
+
+
+def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
+    """Return values of a study file with every relative path made absolute; ``~`` is the home directory.
+
+    A URI with a scheme stays as it is, except for a relative ``sqlite:///file`` of MLflow. The changes of scales and of
+    a matrix's labels are included. Values that a matrix lists become labels, so that studies keep their names.
+
+    Args:
+        values: a whole study file, or the value of one field; not changed.
+        base: what relative paths are relative to, absolute.
+        field: the field's path, such as ``data.path``; "" for a whole file.
+    """
+    if isinstance(values, str):
+        return _absolute(values, base, field)
+    if isinstance(values, list) and field.startswith("matrix.") and all(isinstance(value, str) for value in values):
+        axis = field.removeprefix("matrix.")
+        found = {value: _absolute(value, base, axis) for value in values}
+        return values if values == list(found.values()) else {name: {axis: path} for name, path in found.items()}
+    if not isinstance(values, dict):
+        return values
+    return {name: absolute_paths(value, base, _inner(field, str(name))) for name, value in values.items()}
+
+
+def _inner(field: str, name: str) -> str:
+    """Return the path of a field inside ``field``; changes that a scale or a label names begin anew at the top."""
+    if field == "scale" or field.startswith("matrix."):
+        return ""
+    return f"{field}.{name}" if field else name
+
+
+def _absolute(text: str, base: Path, field: str) -> str:
+    if field in _FILE_FIELDS and text and not _SCHEME.match(text):
+        return str(_joined(base, text))
+    if field == _DATABASE_FIELD and text.startswith(_SQLITE):
+        file, mark, options = text.removeprefix(_SQLITE).partition("?")
+        if file and file != ":memory:":
+            return f"{_SQLITE}{_joined(base, file)}{mark}{options}"
+    return text
+
+
+def _joined(base: Path, text: str) -> Path:
+    path = base / os.path.expanduser(text)  # Path's own raises where there is no such user
+    return path.resolve() if ".." in path.parts else path
