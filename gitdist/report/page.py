@@ -20,7 +20,8 @@ _TERMS = {
     "balanced accuracy": "mean over classes of the accuracy on each",
     "many-, medium-, few-shot": "classes with many, some and few training images",
     "consistency": "share of transformed images that get the answer of the untransformed image",
-    "replicate": "a training of the same setting with another seed, or on another version of the long tail",
+    "replicate": "a training of the same setting with another seed (its own, the generator's or the stream's), or on "
+    "another version of the data",
     "±": "half of the 95 % interval of the mean over replicates (Student's t); without it there is one replicate",
     "[low, high]": "the ends of such an interval of a rank correlation, cut off at −1 and 1",
     "baseline": "the same training without augmentation",

@@ -48,12 +48,16 @@ class Measures:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrialRecord:
-    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's."""
+    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's.
+
+    ``augmented`` says whether it took draws: without any it depends neither on the generator nor on the stream.
+    """
 
     trial: TrialId
     state: str
     params: Mapping[str, Any]
     seed: int
+    augmented: bool = True
     epoch: int = 0
     reason: str | None = None
     classes: Classes | None = None
@@ -177,6 +181,7 @@ def _read_trial(
         state=outcome.state if outcome else "open",
         params=dict(params),
         seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
+        augmented=any(row.get("draws") for row in rows),
         epoch=rows[-1]["epoch"] if rows else 0,
         reason=outcome.reason if outcome else None,
         classes=classes,
