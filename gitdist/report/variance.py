@@ -15,11 +15,11 @@ _SOURCES = {  # by the field of a replicate's key
 def variance_sources(panel: Panel) -> str:
     """Return a line that says which sources of variance a panel's intervals contain, and which they do not."""
     most = max(len(line.replicates) for line in panel.lines)
-    if most == 1:
-        return "One replicate per setting, so no interval."
     replicates = [each for line in panel.lines for each in line.replicates]
     counts = {name: _num_values(replicates, field) for field, name in _SOURCES.items()}
     varied = {name: count for name, count in counts.items() if count > 1}
+    if most == 1 or not varied:
+        return "One replicate per setting, so no interval."
     fixed = [name for name, count in counts.items() if count == 1]
     told = f"Intervals contain the variance of {listed([f'{name} ({count})' for name, count in varied.items()])}"
     told += f", not of {' or '.join(fixed)}." if fixed else "."
