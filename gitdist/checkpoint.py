@@ -3,12 +3,11 @@
     DIRECTORY/<stem>-<number>-<checksum>.pt
 
 The name carries the checksum of the content, so a truncated or altered file is seen, removed, and the one before it
-taken. Loading runs no code (``weights_only``).
+taken. Loading runs no code.
 """
 
 import hashlib
 import io
-import pickle
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 import torch
 
 from gitdist.disk import disk_trouble, write_atomic
-from gitdist.errors import StoreError, first_line
+from gitdist.errors import StoreError
+from gitdist.torch_file import TorchFileError, read_torch_file
 
 _KEPT = 2
 
@@ -92,10 +92,10 @@ class CheckpointFolder:
 
 def _unpack(file: Path, content: bytes) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+        state: dict[str, Any] = read_torch_file(content)
+    except TorchFileError as error:
         raise StoreError(
-            f"a checkpoint holds tensors and plain values, but {file} is whole and does not ({first_line(error)}); "
+            f"a checkpoint holds tensors and plain values, but {file} has the right checksum and does not ({error}); "
             "remove it and run the same command again"
         ) from error
     return state

@@ -1,9 +1,24 @@
 """The errors a user can meet: each is one line with the rule, the value received, its place and the remedy."""
 
+import re
+
 
 def first_line(error: BaseException) -> str:
-    """Return what ``error`` says in one line; its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return what ``error`` says in one line; its type where it says nothing.
+
+    Of a file that torch refuses to load it says what the file holds: torch's own first line advises to switch
+    ``weights_only`` off, which would run the program in the file.
+    """
+    text = str(error)
+    if "weights_only" in text:
+        return _refused_by_torch(text)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def _refused_by_torch(text: str) -> str:
+    if found := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
+        return f"the file holds {found[1]}, which is neither a tensor nor a plain value"
+    return "the file is not a pickle of tensors and plain values"
 
 
 class GitdistError(Exception):

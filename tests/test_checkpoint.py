@@ -115,3 +115,5 @@ def test_loading_runs_no_code(folder, files, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=name) as caught:
         folder.load()
     assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
+    assert "which is neither a tensor nor a plain value" in str(caught.value)
+    assert not any(advice in str(caught.value) for advice in ("weights_only", "trust", "option"))

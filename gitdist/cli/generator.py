@@ -110,7 +110,8 @@ def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generato
         artefact = find_generator(spec.generator, dataset, store, compute)
         if artefact is None:
             raise StudyError(
-                f"this study's generator is not in {store.root} yet; train it with `gitdist generator train`"
+                f"the generator of study '{spec.name}' is not in {store.root} yet; run the study, or train the "
+                "generator alone with `gitdist generator train`"
             )
     else:
         artefact = generator_artefact(spec.generator, dataset, store, lambda step: None, compute)

@@ -61,12 +61,14 @@ def quality(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Measure the study's generator: whether draws keep their class, and how much they vary beside the true ones."""
+    """Measure the generators of a study or campaign: whether draws keep their class, how much they vary."""
     from gitdist.cli.quality import show_quality
-    from gitdist.spec.file import load_study
+    from gitdist.spec.campaign import Campaign
+    from gitdist.spec.file import load_plan
 
-    spec = load_study(study, set_ or (), scale)
-    show_quality(spec, results, Console(), images=images, draws=draws, epochs=epochs, as_json=json)
+    plan = load_plan(study, set_ or (), scale)
+    specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
+    show_quality(specs, results, Console(), images=images, draws=draws, epochs=epochs, as_json=json)
 
 
 @generator_app.command("import")

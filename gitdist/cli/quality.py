@@ -1,8 +1,10 @@
-"""``gitdist generator quality``: how well a study's generator keeps classes and varies the rest, as tables or JSON."""
+"""``gitdist generator quality``: how well generators keep classes and vary the rest, as tables or JSON."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -11,33 +13,82 @@ from rich.table import Table
 
 from gitdist.cli.generator import ready_generator
 from gitdist.compute import Compute, set_threads
-from gitdist.data.dataset import prepare
+from gitdist.data.dataset import Dataset, prepare
 from gitdist.generator.quality import STATISTICS
 from gitdist.spec import StudySpec
 from gitdist.study.display import open_display
 from gitdist.study.paths import StudyPaths, open_store
 from gitdist.study.quality import Quality, measure_quality
-from gitdist.trial.reference import reference_classifier
+from gitdist.trial.reference import Reference, reference_classifier
 from gitdist.trial.training import EpochRow
 
 
 def show_quality(
-    spec: StudySpec, results: Path, console: Console, *, images: int, draws: int, epochs: int | None, as_json: bool
+    specs: Sequence[StudySpec],
+    results: Path,
+    console: Console,
+    *,
+    images: int,
+    draws: int,
+    epochs: int | None,
+    as_json: bool,
 ) -> None:
-    """Measure a study's generator and print the figures.
+    """Measure the generators of studies and print the figures, of several studies a table of all at the end.
 
     Args:
-        spec: the study.
+        specs: the studies, at least one.
         results: the results directory with the store.
         console: where to print.
         images: validation images a class.
         draws: draws an image.
         epochs: of the classifier that judges; None = as many as see 60,000 images.
-        as_json: one JSON object instead of tables.
+        as_json: one JSON object instead of tables, of several studies a list.
 
     Raises:
-        StudyError: the generator is not trained yet, or training the classifier diverged.
+        StudyError: a generator is not trained yet, or training the classifier diverged.
     """
+    measured = []
+    for spec in specs:
+        found = _measure(spec, results, images, draws, epochs)
+        measured.append(found)
+        if not as_json:
+            if len(specs) > 1:
+                console.rule(escape(spec.name), align="left")
+            _print_tables(found, console)
+    if as_json:
+        figures = [each.as_json() for each in measured]
+        console.print_json(json.dumps(figures if len(figures) > 1 else figures[0]), indent=2)
+    elif len(measured) > 1:
+        console.rule("all studies", align="left")
+        console.print(_comparison_table(measured))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Measured:
+    """A study's generator with its figures, and what judged them."""
+
+    spec: StudySpec
+    dataset: Dataset
+    reference: Reference
+    quality: Quality
+
+    def as_json(self) -> dict[str, Any]:
+        spec, reference = self.spec, self.reference
+        judge = {
+            "network": spec.trial.network,
+            "epochs": reference.epochs,
+            "images": len(reference.dataset.train.labels),
+        }
+        figures = {
+            "study": spec.name,
+            "generator": spec.generator.kind,
+            "nuisance": self.dataset.nuisance,
+            "judge": judge,
+        }
+        return figures | self.quality.as_json(self.dataset.class_names)
+
+
+def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: int | None) -> _Measured:
     set_threads(spec.resources.training.cpu)
     store = open_store(StudyPaths(results.resolve(), spec.name), spec)
     dataset = prepare(spec.data, store)
@@ -51,18 +102,39 @@ def show_quality(
 
         reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
     quality = measure_quality(generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed)
-    judge = {"network": spec.trial.network, "epochs": reference.epochs, "images": len(reference.dataset.train.labels)}
-    if as_json:
-        figures = {"study": spec.name, "generator": spec.generator.kind, "nuisance": dataset.nuisance, "judge": judge}
-        console.print_json(json.dumps(figures | quality.as_json(dataset.class_names)), indent=2)
-        return
-    console.print(_variation_table(quality, dataset.nuisance))
-    console.print(_kept_table(quality, dataset.class_names))
+    return _Measured(spec=spec, dataset=dataset, reference=reference, quality=quality)
+
+
+def _print_tables(found: _Measured, console: Console) -> None:
+    quality, reference = found.quality, found.reference
+    console.print(_variation_table(quality, found.dataset.nuisance))
+    console.print(_kept_table(quality, found.dataset.class_names))
     told = (
-        f"{quality.images} validation images, {quality.draws} draws of each; judged by {judge['network']}, trained "
-        f"{judge['epochs']} epochs on {judge['images']:,} images of all classes, the same nuisance among them"
+        f"{quality.images} validation images, {quality.draws} draws of each; judged by {found.spec.trial.network}, "
+        f"trained {reference.epochs} epochs on {len(reference.dataset.train.labels):,} images of all classes, the same "
+        "nuisance among them"
     )
     console.print(told, highlight=False, soft_wrap=True)
+
+
+def _comparison_table(measured: Sequence[_Measured]) -> Table:
+    """Return the main figures of each study: the share answered as the image's class, and the variation of draws."""
+    table = Table(title="generators compared (shares; std over the draws of an image, levels 0..255)")
+    table.add_column("study")
+    for header in ("class kept", "true draws", "nuisance std", "true draws", "object std", "pixel std"):
+        table.add_column(header, justify="right")
+    for each in measured:
+        quality, own, true = each.quality, each.quality.generator, each.quality.true
+        table.add_row(
+            escape(each.spec.name),
+            _cell(float(np.nanmean(quality.kept_draws)), ".3f"),
+            _cell(None if quality.kept_true is None else float(np.nanmean(quality.kept_true)), ".3f"),
+            _cell(own.nuisance_std, ".2f"),
+            _cell(true.nuisance_std if true else None, ".2f"),
+            _cell(own.object_std, ".2f"),
+            _cell(own.pixel_std, ".2f"),
+        )
+    return table
 
 
 def _variation_table(quality: Quality, nuisance: str) -> Table:

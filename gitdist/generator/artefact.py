@@ -18,11 +18,12 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StoreError
 from gitdist.generator.base import Generator
+from gitdist.generator.finite import non_finite
 from gitdist.generator.munit import AutoEncoder, check_geometry
 from gitdist.generator.munit_generator import MunitGenerator
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
-from gitdist.generator.pretrained import check_pretrained, load_pretrained
+from gitdist.generator.pretrained import load_pretrained, read_pretrained
 from gitdist.generator.randaugment import RandAugmentGenerator
 from gitdist.generator.training import WEIGHTS_FILE, TrainingStep, train_munit
 from gitdist.spec import (
@@ -129,7 +130,7 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset) -> _Recipe:
             f"generator.path must name a file that `gitdist generator import` wrote, but {path} cannot be read "
             f"({error.strerror}); give its whole path"
         ) from None
-    check_pretrained(path, dataset.image_shape)
+    read_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
         write_atomic(target / WEIGHTS_FILE, path.read_bytes())
@@ -267,12 +268,15 @@ def load_auto_encoder(spec: MunitSpec, image_channels: int, artefact: Path) -> A
         artefact: what ``generator_artefact`` returned.
 
     Raises:
-        StoreError: the artefact is missing or not of these settings.
+        StoreError: the artefact is missing, not of these settings, or has weights that are not finite.
     """
     auto_encoder = AutoEncoder(spec, image_channels)
     try:
-        auto_encoder.load_state_dict(load_file(artefact / WEIGHTS_FILE))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        weights = load_file(artefact / WEIGHTS_FILE)
+        if broken := non_finite(weights):
+            raise ValueError(f"{broken} holds NaN or infinite values")
+        auto_encoder.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(
             f"a trained generator must hold the weights its settings name, but {artefact / WEIGHTS_FILE} does not "

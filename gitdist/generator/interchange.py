@@ -1,6 +1,7 @@
 """Reads the checkpoints that the authors of GIT published into the names and shapes of our own networks.
 
-    {"a": state, "b": state}, pickled by torch; "a" is the auto-encoder that is used
+    {"a": state, "b": state, ...}, saved by torch; "a" is the auto-encoder that is used, other entries are not read.
+    A state alone is read too, and the prefix "module." of DataParallel is taken off.
 
     theirs                                                   ours
     enc_style.model.{0..4}.conv, enc_style.model.6           style_encoder.convolutions.{0..4}, style_encoder.output
@@ -16,15 +17,19 @@ The running statistics in the decoder's adaptive norms are never read, neither t
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gitdist.errors import DataError, first_line
+from gitdist.errors import DataError
 from gitdist.generator.munit import STYLE_DOWNSAMPLINGS
 from gitdist.generator.pretrained import Architecture
+from gitdist.torch_file import TorchFileError, read_torch_file
 
-_UNUSED = re.compile(r"dec\.model\.0\.model\.\d+\.model\.[01]\.norm\.running_(mean|var)")
+_UNUSED = re.compile(r"dec\.model\.0\.model\.\d+\.model\.[01]\.norm\.(running_(mean|var)|num_batches_tracked)")
+_DATA_PARALLEL = "module."
+_FIRST = "enc_content.model.0.conv.weight"  # every auto-encoder's state has it
 
 
 def read_checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
@@ -33,8 +38,8 @@ def read_checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     Nothing in the file is executed.
 
     Raises:
-        DataError: the file cannot be read, or is not of the published form; the message names the first weight that is
-            missing, unknown or of another shape.
+        DataError: the file cannot be read or is damaged, or is not of the published form; the message names the first
+            weight that is missing, unknown, of another shape or not finite.
     """
     state = _read_state(path)
     architecture = _infer(state, path)
@@ -52,27 +57,50 @@ def read_checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
                 path, f"{names[own]} has the shape {list(weight.shape)}, not {list(expected)} of {architecture.told()}"
             )
         weights[own] = weight.float().reshape(expected)
+        if not weights[own].isfinite().all():  # float64 can leave the range of float32 too
+            raise _refusal(path, f"{names[own]} holds NaN or infinite values")
     return architecture, weights
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
-        raise _refusal(path, f"it cannot be read as one ({type(error).__name__}: {first_line(error)})") from error
-    state = found.get("a") if isinstance(found, dict) and set(found) <= {"a", "b"} else None
-    if not isinstance(state, dict):
+        found = read_torch_file(path.read_bytes())
+    except OSError as error:
+        raise _refusal(path, f"the file cannot be opened ({error.strerror})") from error
+    except TorchFileError as error:
+        raise _refusal(path, str(error)) from error
+    state = _find_state(found)
+    if state is None:
         held = ", ".join(map(str, list(found)[:5])) if isinstance(found, dict) else type(found).__name__
         raise _refusal(path, f"it holds {held or 'nothing'}")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _refusal(path, f"{name!r} is of type {type(value).__name__}, not a named tensor")
+        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+            raise _refusal(path, f"{name} is not a plain tensor of real numbers but of {_described(value)}")
     return state
+
+
+def _find_state(found: Any) -> dict[Any, Any] | None:
+    """Return the auto-encoder's entries in what a file holds, by their published names; None if there are none."""
+    if not isinstance(found, dict):
+        return None
+    state = found.get("a", found)
+    if not isinstance(state, dict):
+        return None
+    if all(isinstance(name, str) and name.startswith(_DATA_PARALLEL) for name in state):
+        state = {name.removeprefix(_DATA_PARALLEL): value for name, value in state.items()}
+    return state if "a" in found or _FIRST in state else None
+
+
+def _described(value: Tensor) -> str:
+    parts = (value.dtype, value.layout, value.device.type)
+    return ", ".join(str(part).removeprefix("torch.") for part in parts)
 
 
 def _infer(state: dict[str, Tensor], path: Path) -> Architecture:
     """Return the architecture that the first layers' shapes and the numbers of layers tell."""
-    first, narrow = _shape(state, "enc_content.model.0.conv.weight", 4, path), "mlp.model.0.fc.weight"
+    first, narrow = _shape(state, _FIRST, 4, path), "mlp.model.0.fc.weight"
     mlp_dim, style_dim = _shape(state, narrow, 2, path)
     num_convolutions = _count(state, r"enc_content\.model\.(\d+)\.conv\.weight")
     num_res = _count(state, rf"enc_content\.model\.{num_convolutions}\.model\.(\d+)\.model\.0\.conv\.weight")
@@ -126,6 +154,6 @@ def _names(architecture: Architecture) -> dict[str, str]:
 def _refusal(path: Path, found: str) -> DataError:
     in_one_line = " ".join(found.split())
     return DataError(
-        f"a checkpoint to import must be a torch file of the published form, {{'a': state, 'b': state}}, but in {path} "
-        f"{in_one_line}; take a generator's file as the authors published it"
+        "a checkpoint to import must be a torch file with the weights of an auto-encoder, {'a': state, ...} or a state "
+        f"alone, but in {path} {in_one_line}; take a generator's file as the authors published it"
     )

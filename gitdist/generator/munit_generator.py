@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gitdist.compute import Compute
+from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
 from gitdist.generator.batches import draw_styles, to_signed, to_uint8
 from gitdist.generator.compilation import compile_decoder
@@ -42,6 +43,18 @@ class MunitGenerator(Generator):
 
     @torch.inference_mode()
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return one draw for each content code, each in its own style: uint8 ``[N, C, H, W]``."""
+        """Return one draw for each content code, each in its own style: uint8 ``[N, C, H, W]``.
+
+        Raises:
+            StreamError: the network's output is not finite, which as uint8 would be black pixels.
+        """
         styles = draw_styles(len(codes), self._style_dim, rng, self.device)
-        return to_uint8(self._decode(codes.contiguous(memory_format=torch.channels_last), styles))
+        images = self._decode(codes.contiguous(memory_format=torch.channels_last), styles)
+        finite = images.sum().isfinite()  # each value is in -1..1, so only NaN spoils the sum
+        drawn = to_uint8(images)
+        if not finite:
+            raise StreamError(
+                "a generator must draw finite values, but its network's output is NaN: its weights are finite, but too "
+                "large to compute with; train or import another one"
+            )
+        return drawn

@@ -1,27 +1,32 @@
 """MUNIT weights in a file of their own, with the settings that shape the networks in the file's header.
 
-FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ...}}
+FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ..., "checksum"}}
+
+The format itself has no checksums, so the header has one of all weights; files of earlier versions lack it.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from gitdist.compute import Compute
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, first_line
+from gitdist.generator.finite import non_finite
 from gitdist.generator.munit import AutoEncoder
 from gitdist.generator.munit_generator import MunitGenerator
 from gitdist.spec import MunitSpec
 from gitdist.spec.base import Positive, Spec
 
-_HEADER = "gitdist"
+_HEADER, _CHECKSUM = "gitdist", "checksum"
 
 
 class Architecture(Spec):
@@ -58,33 +63,41 @@ def save_pretrained(path: Path, architecture: Architecture, weights: dict[str, T
         OSError: the place cannot be written to.
     """
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}
-    write_atomic(path, save(contiguous, {_HEADER: architecture.model_dump_json()}))
+    header = architecture.model_dump() | {_CHECKSUM: _checksum(contiguous)}
+    write_atomic(path, save(contiguous, {_HEADER: json.dumps(header, separators=(",", ":"))}))
 
 
-def check_pretrained(path: Path, image_shape: tuple[int, int, int]) -> Architecture:
-    """Return the architecture of the generator in a file, of which the header alone is read.
+def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Architecture, dict[str, Tensor]]:
+    """Return architecture and weights of the generator in a file, the weights by the names of ``AutoEncoder``.
 
     Args:
         path: what ``save_pretrained`` wrote.
         image_shape: ``(C, H, W)`` of the images it shall draw.
 
     Raises:
-        SpecError: the file cannot be read or is another one, or it was trained on images of another form.
+        SpecError: the file cannot be read, is damaged or is another one, a weight is not finite, or it was trained on
+            images of another form.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            architecture = Architecture(**json.loads((file.metadata() or {})[_HEADER]))
-            found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        expected = architecture.shapes()
-        if strange := {name for name, _ in found.items() ^ expected.items()}:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            checksum = header.pop(_CHECKSUM, None)
+            architecture = Architecture(**header)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        if strange := {name for name, _ in shapes.items() ^ architecture.shapes().items()}:
             raise ValueError(f"{min(strange)} is not as in an auto-encoder of {architecture.told()}")
+        if checksum not in (None, _checksum(weights)):
+            raise ValueError("it is damaged: the checksum of its weights is wrong")
+        if broken := non_finite(weights):
+            raise ValueError(f"{broken} holds NaN or infinite values")
     except Exception as error:  # a file of another make raises whatever its bytes happen to ask for
         raise SpecError(
             f"generator.path must name a file that `gitdist generator import` wrote, but {path} is not one "
             f"({type(error).__name__}: {first_line(error)}); import the checkpoint anew"
         ) from error
     _check_fit(architecture, image_shape)
-    return architecture
+    return architecture, weights
 
 
 def load_pretrained(
@@ -99,12 +112,21 @@ def load_pretrained(
         compiled_batch: as of ``MunitGenerator``.
 
     Raises:
-        SpecError: as ``check_pretrained``.
+        SpecError: as ``read_pretrained``.
     """
-    architecture = check_pretrained(path, image_shape)
+    architecture, weights = read_pretrained(path, image_shape)
     auto_encoder = architecture.auto_encoder()
-    auto_encoder.load_state_dict(load_file(path))
+    auto_encoder.load_state_dict(weights)
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> str:
+    """Return the hash of names, types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+        digest.update(weight.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_fit(architecture: Architecture, image_shape: tuple[int, int, int]) -> None:

@@ -21,7 +21,7 @@ class MunitTrainer:
     """The networks and optimisers of one MUNIT training, and what one step does to them."""
 
     def __init__(self, spec: MunitSpec, batches: BalancedBatches, image_channels: int, compute: Compute) -> None:
-        """Make the networks with their seeded first weights.
+        """Make the networks with their seeded first weights; the published method has ``auto_encoders: two``.
 
         Args:
             spec: settings of networks and training.

@@ -6,7 +6,7 @@ from gitdist.report.grouping import MAX_SETTINGS, Line, Panel
 from gitdist.report.metrics import METRICS, SEVERAL
 from gitdist.report.records import StudyRecord
 from gitdist.report.size_curves import size_correlation
-from gitdist.report.statistics import Interval, paired
+from gitdist.report.statistics import Interval
 
 _CLEAR = 0.3  # a rank correlation that is nearer to zero is called no dependence
 
@@ -51,7 +51,7 @@ def _invariance(panel: Panel) -> list[str]:
             under.setdefault(_way(correlation), []).append(told)
     if not under:
         return []
-    ways = "; it ".join(f"{way} under {_listed(lines)}" for way, lines in under.items())
+    ways = "; it ".join(f"{way} under {listed(lines)}" for way, lines in under.items())
     return [f"{panel.title}: with growing class size, per-class {METRICS['ekld'].told(panel.ekld_under)} {ways}."]
 
 
@@ -65,7 +65,8 @@ def _signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as an enumeration: ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
@@ -79,7 +80,7 @@ def _best(panel: Panel) -> list[str]:
     (mean, best), (_, second) = ranked[:2]
     where = f"{panel.split} split" + (", which it was chosen on" if panel.searched and panel.split != "test" else "")
     first = f"{panel.title}: {best.label} has the highest balanced accuracy ({mean:.3f}, {where})"
-    difference = paired(best.values(name, panel.split), second.values(name, panel.split))
+    difference = best.minus(second, name, panel.split)
     return [f"{first}, {_compared(difference, second)}."]
 
 

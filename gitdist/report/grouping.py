@@ -1,6 +1,6 @@
 """Which trials are replicates of one setting, and which settings are shown beside each other.
 
-studies --one data set, whatever its version--> panel --one setting, whatever its seed and version--> line
+studies --one data set, whatever its version--> panel --one setting, whatever its seeds and version--> line
 """
 
 import json
@@ -8,10 +8,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from gitdist.report.metrics import METRICS, OBJECTIVES, SEVERAL
 from gitdist.report.records import Classes, Split, StudyRecord, TrialRecord
+from gitdist.report.statistics import Interval, paired
+from gitdist.spec import MunitSpec
 from gitdist.spec.campaign import short_names
 from gitdist.spec.search import METHOD
 from gitdist.study.display import format_value
@@ -21,7 +23,26 @@ MAX_SETTINGS = 7
 
 _SHORT = {"threshold": "K", "fraction": "p"}
 _FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
-_REPLICATED, _OF_DATA = ("data.version", "trial.seed", "seed"), ("data.nuisance", "data.source")
+_REPLICATE = "replicate"  # an axis of labels that change several of the following together
+_REPLICATED = ("data.version", "trial.seed", "seed", "generator.seed", "stream.seed", _REPLICATE)
+_OF_DATA = ("data.nuisance", "data.source")
+
+
+class ReplicateKey(NamedTuple):
+    """What replicates of a setting differ in; None where the value has no influence.
+
+    A trial without draws depends neither on the generator's seed nor on the stream's, and only a learned generator has
+    a seed.
+    """
+
+    trial_seed: int
+    data_version: int
+    generator_seed: int | None = None
+    stream_seed: int | None = None
+
+    def matches(self, other: "ReplicateKey") -> bool:
+        """Tell whether two trainings agree in everything that has an influence on both."""
+        return all(None in values or values[0] == values[1] for values in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +53,17 @@ class Replicate:
     trial: TrialRecord
 
     @property
-    def key(self) -> tuple[int, int]:
-        """Seed and data version: what replicates of a setting differ in."""
-        return self.trial.seed, self.study.spec.data.version
+    def key(self) -> ReplicateKey:
+        """Seeds and data version: what replicates of a setting differ in."""
+        spec, augmented = self.study.spec, self.trial.augmented
+        # Under a learned T the measures of invariance depend on the generator even without draws.
+        generated = augmented or spec.data.nuisance == "none"
+        return ReplicateKey(
+            trial_seed=self.trial.seed,
+            data_version=spec.data.version,
+            generator_seed=generator_seed(self.study) if generated else None,
+            stream_seed=spec.stream.seed if augmented else None,
+        )
 
     @property
     def classes(self) -> Classes:
@@ -51,10 +80,14 @@ class Line:
     replicates: tuple[Replicate, ...]
     index: int = 0
 
-    def values(self, metric: str, split: Split) -> dict[tuple[int, int], float]:
+    def values(self, metric: str, split: Split) -> dict[ReplicateKey, float]:
         """Return a metric by replicate, of those that have it."""
         found = {each.key: each.trial.value(split, metric) for each in self.replicates}
         return {key: value for key, value in found.items() if value is not None}
+
+    def minus(self, other: "Line", metric: str, split: Split) -> Interval | None:
+        """Return the mean difference to another setting over pairs of matching replicates; None without any."""
+        return paired(self.values(metric, split), other.values(metric, split), ReplicateKey.matches)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,10 +116,10 @@ class Panel:
 
     @property
     def ekld_under(self) -> str:
-        """The T of eKLD, as ``StudySpec`` has it; ``SEVERAL`` where studies of one data version differ in it."""
+        """The T of eKLD, as ``StudySpec`` has it; ``SEVERAL`` where studies of one replicate differ in it."""
         first, *others = {study.spec.ekld_under for study in self.studies}
-        drawn = {(study.spec.data.version, study.generator) for study in self.studies}
-        differ = first != "nuisance" and len(drawn) > len({version for version, _ in drawn})
+        drawn = {((study.spec.data.version, generator_seed(study)), study.generator) for study in self.studies}
+        differ = first != "nuisance" and len(drawn) > len({replicate for replicate, _ in drawn})
         return SEVERAL if others or differ else first
 
     @property
@@ -152,6 +185,12 @@ def common_split(replicates: Sequence[Replicate]) -> Split:
     return "test" if all("test" in replicate.trial.measures for replicate in replicates) else "validation"
 
 
+def generator_seed(study: StudyRecord) -> int | None:
+    """Return the seed of a study's learned generator; None for a generator without one."""
+    generator = study.spec.generator
+    return generator.seed if isinstance(generator, MunitSpec) else None
+
+
 def extra_labels(study: StudyRecord) -> tuple[str, ...]:
     """Return the labels that tell a study from others on the same data, versions and seeds aside."""
     left_out = (*_REPLICATED, *_OF_DATA)
@@ -212,7 +251,7 @@ class _Shown:
 
 def _lines(shown: Sequence[_Shown]) -> tuple[Line, ...]:
     """Return a line for each setting; equal labels get the labels of their studies. A replicate counts once."""
-    groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[int, int], Replicate]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[ReplicateKey, Replicate]] = {}
     for each in shown:
         group = groups.setdefault((each.label, each.identity, extra_labels(each.replicate.study)), {})
         group.setdefault(each.replicate.key, each.replicate)

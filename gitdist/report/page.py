@@ -20,7 +20,10 @@ _TERMS = {
     "balanced accuracy": "mean over classes of the accuracy on each",
     "many-, medium-, few-shot": "classes with many, some and few training images",
     "consistency": "share of transformed images that get the answer of the untransformed image",
-    "replicate": "a training of the same setting with another seed, or on another version of the long tail",
+    "replicate": (
+        "a training of the same setting with another seed (its own, the generator's or the stream's), or on another "
+        "version of the data"
+    ),
     "±": (
         "half of the 95 % interval of the mean over replicates (Student's t), unless the sentence says standard error; "
         "without it there is one replicate"

@@ -59,12 +59,14 @@ class TrialRecord:
     """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's.
 
     ``links`` has ``repeat_of`` or ``replicate_of``, the number of a trial that trains the same.
+    ``augmented`` says whether it took draws: without any it depends neither on the generator nor on the stream.
     """
 
     trial: TrialId
     state: str
     params: Mapping[str, Any]
     seed: int
+    augmented: bool = True
     epoch: int = 0
     reason: str | None = None
     links: Mapping[str, int] = field(default_factory=dict)
@@ -229,6 +231,7 @@ def _read_trial(
         state=outcome.state if outcome else "open",
         params=dict(params),
         seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
+        augmented=any(row.get("draws") for row in rows),
         epoch=rows[-1]["epoch"] if rows else 0,
         reason=outcome.reason if outcome else None,
         classes=classes,

@@ -28,6 +28,7 @@ from gitdist.report.tables import (
     total_costs,
     trials_table,
 )
+from gitdist.report.variance import variance_sources
 from gitdist.spec.search import METHOD
 
 
@@ -166,12 +167,12 @@ def _costs(studies: Sequence[StudyRecord]) -> list[Picture | Table]:
 
 
 def _seen(panel: Panel) -> str:
-    """Say on which split and over how many replicates a figure is."""
+    """Say on which split and over how many replicates a figure is, and what its intervals contain."""
     counts = {len(line.replicates) for line in panel.lines}
     most = max(counts)
     of_each = counted(most, "replicate") if len(counts) == 1 else f"up to {counted(most, 'replicate')}"
-    band = "no interval is known" if most == 1 else "shaded or barred: 95 % interval of the mean"
-    return f"{panel.split.capitalize()} split, {of_each} a line (seeds and data versions); {band}."
+    band = "" if most == 1 else "; shaded or barred: 95 % interval of the mean"
+    return f"{panel.split.capitalize()} split, {of_each} per line{band}. {variance_sources(panel)}"
 
 
 def _some(table: Table | None) -> list[Table]:

@@ -1,7 +1,8 @@
 """Means over replicates with their 95 % interval, paired differences, and rank correlation."""
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -53,14 +54,17 @@ def interval(values: Sequence[float] | NDArray[np.float64], limits: tuple[float,
     return Interval(float(array.mean()), half, n, limits)
 
 
-def paired(one: Mapping[K, float], other: Mapping[K, float]) -> Interval | None:
-    """Return the mean of ``one - other`` over the replicates that both have, with its interval; None without any.
+def paired(
+    one: Mapping[K, float], other: Mapping[K, float], matches: Callable[[K, K], bool] = operator.eq
+) -> Interval | None:
+    """Return the mean of ``one - other`` over pairs of replicates, with its interval; None without any.
 
     Args:
         one: values by replicate.
         other: values by replicate.
+        matches: whether two replicates are a pair.
     """
-    differences = [one[key] - other[key] for key in one if key in other]
+    differences = [one[key] - other[match] for key in one for match in other if matches(key, match)]
     return interval(differences) if differences else None
 
 

@@ -8,8 +8,9 @@ from gitdist.report.metrics import METRICS
 from gitdist.report.published import Published, published_figures
 from gitdist.report.records import Split, StudyRecord, TrialRecord
 from gitdist.report.size_curves import size_correlation
-from gitdist.report.statistics import Interval, interval, paired
+from gitdist.report.statistics import Interval, interval
 from gitdist.report.table import Cell, Table
+from gitdist.report.variance import variance_sources
 from gitdist.study.display import format_value
 from gitdist.trial.evaluation import standard_error_name
 
@@ -38,7 +39,8 @@ def method_table(panel: Panel) -> Table:
             rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
     return Table(
         name=f"methods-{panel.slug}",
-        caption=f"{panel.title}: mean over replicates ± half of the 95 % interval, {panel.split} split",
+        caption=f"{panel.title}: mean over replicates ± half of the 95 % interval, {panel.split} split. "
+        + variance_sources(panel),
         columns=["setting", "replicates", *(METRICS[metric].axis(panel.ekld_under) for metric in measured)],
         rows=rows,
     )
@@ -48,9 +50,7 @@ def difference_table(panel: Panel) -> Table | None:
     """Return the differences between every two settings over the replicates that both have; None for one setting."""
     rows: list[list[Cell]] = []
     for one, other in itertools.combinations(panel.lines, 2):
-        found = [
-            paired(other.values(metric, panel.split), one.values(metric, panel.split)) for metric in panel.compared
-        ]
+        found = [other.minus(one, metric, panel.split) for metric in panel.compared]
         counts = [each.n for each in found if each]
         if counts:
             rows.append([f"{other.label} − {one.label}", max(counts), *found])
@@ -58,7 +58,8 @@ def difference_table(panel: Panel) -> Table | None:
         return None
     return Table(
         name=f"differences-{panel.slug}",
-        caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split",
+        caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split. "
+        + variance_sources(panel),
         columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in panel.compared)],
         rows=rows,
     )
@@ -78,7 +79,7 @@ def correlation_table(panels: Sequence[Panel]) -> Table | None:
     return Table(
         name="rank-correlations",
         caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger. "
-        "Mean over replicates [95 % interval]",
+        "Mean over replicates [95 % interval]. " + " ".join(dict.fromkeys(variance_sources(panel) for panel in panels)),
         columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
         rows=rows,
     )

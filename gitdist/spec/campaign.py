@@ -5,6 +5,9 @@ matrix:
   draws:                                           # or a name, and what each label changes
     learned: {}
     oracle: {generator: {kind: oracle}}
+
+Studies that differ in seeds (trial, generator, stream) or the data's version alone are replicates to a report. An axis
+named ``replicate`` changes several of them together: {r0: {}, r1: {trial.seed: 1, generator.seed: 1, stream.seed: 1}}.
 """
 
 import itertools

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from gitdist.cli.generator import import_generator, preview_generator
 from gitdist.cli.quality import show_quality
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
+from gitdist.spec.file import load_plan
 from tests.cli.test_errors import assert_refused, gitdist
 from tests.generator import published
 
@@ -64,7 +66,7 @@ def test_there_is_no_truth_to_show_without_a_nuisance(tmp_path, console):
 
 def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     done = gitdist("generator", "import", tmp_path / "none.pt", "--out", tmp_path / "x.safetensors")
-    assert_refused(done, "none.pt", "published form")
+    assert_refused(done, "none.pt", "cannot be opened (No such file or directory)", "as the authors published it")
 
 
 def test_quality_is_told_in_tables_and_json(tmp_path, console):
@@ -73,14 +75,30 @@ def test_quality_is_told_in_tables_and_json(tmp_path, console):
     for name in ("train.npz", "test.npz"):
         np.savez(tmp_path / name, images=images.astype(np.uint8), labels=labels, classes=["even [/few]", "odd [all]"])
     spec = study({"kind": "oracle"}, source="npz", path=str(tmp_path))
-    show_quality(spec, tmp_path, console, images=3, draws=4, epochs=1, as_json=False)
+    show_quality([spec], tmp_path, console, images=3, draws=4, epochs=1, as_json=False)
     told = console.file.getvalue()
     assert all(
         word in told
         for word in ("background level", "true nuisance", "even [/few]", "odd [all]", "6 validation images")
     )
     as_json = Console(file=StringIO())
-    show_quality(spec, tmp_path, as_json, images=3, draws=4, epochs=1, as_json=True)
+    show_quality([spec], tmp_path, as_json, images=3, draws=4, epochs=1, as_json=True)
     figures = json.loads(as_json.file.getvalue())
     assert (figures["images"], figures["draws_per_image"], figures["judge"]["epochs"]) == (6, 4, 1)
     assert figures["variation"]["ratio"]["nuisance_std"] == pytest.approx(1, abs=0.6)
+
+
+def test_the_generators_of_a_campaign_are_measured_each_and_compared(tmp_path, console):
+    file = tmp_path / "two.yaml"
+    data = {"nuisance": "background", "profile": {"kind": "exponential", "largest": 20, "factor": 0.5}}
+    matrix = {"draws": {"none": {"generator.kind": "identity"}, "true": {"generator.kind": "oracle"}}}
+    file.write_text(yaml.safe_dump({"name": "two", "data": data, "generator": {}, "matrix": matrix}))
+    done = gitdist("generator", "quality", file, "--results", tmp_path, "--images", 2, "--draws", 3, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("two.none") == done.stdout.count("two.true") == 2 and "generators compared" in done.stdout
+    specs = [member.spec for member in load_plan(file).members]
+    show_quality(specs, tmp_path, console, images=2, draws=3, epochs=1, as_json=True)
+    first, second = json.loads(console.file.getvalue())
+    assert (first["study"], second["study"]) == ("two.none", "two.true")
+    assert first["variation"]["generator"]["pixel_std"] == 0 < second["variation"]["generator"]["pixel_std"]
+    assert first["judge"] == second["judge"]

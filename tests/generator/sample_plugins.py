@@ -1,5 +1,7 @@
 """Generators as another package would offer them: good ones, and each mistake that one can make."""
 
+import io
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +45,21 @@ class Fails(Shade):
     """Fails where it is told to, or returns what it must not."""
 
     def __init__(self, context: GeneratorContext, where: str) -> None:
+        if where == "weights":
+            torch.load(self._pickled(), weights_only=True)
         if where == "init":
             raise ValueError("no such table\nand more")
         super().__init__(context)
         self.where = where
         if where == "device":
             del self.device
+
+    @staticmethod
+    def _pickled() -> io.BytesIO:
+        buffer = io.BytesIO()
+        torch.save(Namespace(), buffer)
+        buffer.seek(0)
+        return buffer
 
     def encode(self, images: Tensor, clean: Tensor) -> Tensor:
         return images[:-1] if self.where == "rows" else super().encode(images, clean)

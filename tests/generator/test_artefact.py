@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gitdist.compute import Compute
 from gitdist.errors import SpecError, StoreError
@@ -78,6 +79,11 @@ def test_missing_foreign_and_damaged_weights_are_store_errors(tiny, digits, tmp_
     artefact = generator_artefact(tiny, digits, Store(tmp_path), lambda row: None, CPU)
     with pytest.raises(StoreError, match="must hold the weights its settings name"):
         load(tiny.model_copy(update={"dim": 8}), artefact)
+    weights = load_file(artefact / WEIGHTS_FILE)
+    weights["mlp.layers.0.bias"][0] = torch.inf
+    save_file(weights, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(StoreError, match="mlp.layers.0.bias holds NaN or infinite values.*train it again"):
+        load(tiny, tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes((artefact / WEIGHTS_FILE).read_bytes()[:100])
     with pytest.raises(StoreError, match="train it again"):
         load(tiny, tmp_path)

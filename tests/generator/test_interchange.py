@@ -1,14 +1,18 @@
+import pickle
+import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from gitdist.compute import Compute
 from gitdist.errors import DataError, SpecError
 from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
 from gitdist.generator.interchange import read_checkpoint
-from gitdist.generator.pretrained import load_pretrained, save_pretrained
+from gitdist.generator.pretrained import load_pretrained, read_pretrained, save_pretrained
 from gitdist.spec import PretrainedSpec
 from gitdist.store import Store
 from tests.generator import published
@@ -111,6 +115,106 @@ def test_another_layout_is_refused_in_one_line(tmp_path, content, words):
     assert all(word in message for word in words), message
 
 
+def damaged(path: Path, weight: torch.Tensor) -> Path:
+    """Change one byte of a weight in a file, as a disk or a download does."""
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes()) + 1] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def optimiser() -> dict[str, object]:
+    network = torch.nn.Linear(2, 2)
+    network(torch.ones(1, 2)).sum().backward()
+    adam = torch.optim.Adam(network.parameters())
+    adam.step()
+    return adam.state_dict()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": state(), "b": state(), "ha": state(), "sa": torch.ones(3), "iterations": 7, "gen": optimiser()},
+        {"a": state(), "dis": {"cnns.0.weight": torch.full((2,), torch.nan)}},
+        state(),
+        {f"module.{name}": weight for name, weight in state().items()},
+        {"a": {f"module.{name}": weight for name, weight in state().items()}, "b": {}},
+        {"a": {**state(), "dec.model.0.model.0.model.0.norm.num_batches_tracked": torch.tensor(3.0)}},
+    ],
+    ids=[
+        "more entries",
+        "a broken entry that is not read",
+        "a state alone",
+        "DataParallel",
+        "DataParallel in a",
+        "count",
+    ],
+)
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_the_same_weights_are_read_from_every_layout(tmp_path, checkpoint, content, as_archive):
+    expected = read_checkpoint(checkpoint)
+    torch.save(content, tmp_path / "other.pt", _use_new_zipfile_serialization=as_archive)
+    architecture, weights = read_checkpoint(tmp_path / "other.pt")
+    assert architecture == expected[0] and weights.keys() == expected[1].keys()
+    assert all(torch.equal(weight, expected[1][name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e300])
+@pytest.mark.parametrize("name", ["dec.model.2.norm.gamma", "enc_style.model.6.bias"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name, value):
+    weights = state()
+    weights[name] = weights[name].double()
+    weights[name][0] = value
+    with pytest.raises(DataError, match=f"{name} holds NaN or infinite values; take") as caught:
+        read_checkpoint(write(tmp_path / "gen.pt", {"a": weights}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.ones(2, dtype=torch.int64), torch.ones(2).to_sparse(), torch.ones(2, dtype=torch.complex64)]
+)
+def test_a_weight_that_is_no_plain_tensor_of_real_numbers_is_refused(tmp_path, weight):
+    with pytest.raises(DataError, match="mlp.model.0.fc.bias is not a plain tensor of real numbers"):
+        read_checkpoint(write(tmp_path / "gen.pt", {"a": {**state(), "mlp.model.0.fc.bias": weight}}))
+
+
+def test_an_archive_with_a_wrong_checksum_is_refused(checkpoint):
+    with pytest.raises(DataError, match="the checksum of gen/data/[0-9]+ in its zip archive is wrong"):
+        read_checkpoint(damaged(checkpoint, state()["dec.model.5.conv.weight"]))
+
+
+def test_an_archive_that_is_cut_short_is_refused(checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-200])
+    with pytest.raises(DataError, match="its zip archive is damaged or cut short") as caught:
+        read_checkpoint(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+def script(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        (lambda path: torch.save({"a": Namespace(x=1)}, path), "holds argparse.Namespace, which is neither"),
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), "holds torch.nn.modules.linear.Linear, which"),
+        (lambda path: torch.save([Namespace()], path, _use_new_zipfile_serialization=False), "holds argparse"),
+        (script, "it is a TorchScript program"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": {"b": 1}})), "not a pickle of tensors and plain values"),
+        (lambda path: path.write_bytes(b"no pickle at all"), "not a pickle of tensors and plain values"),
+    ],
+)
+def test_what_torch_refuses_is_said_in_our_words_and_without_its_advice(tmp_path, save, words):
+    save(tmp_path / "gen.pt")
+    with pytest.raises(DataError, match=words) as caught:
+        read_checkpoint(tmp_path / "gen.pt")
+    message = str(caught.value)
+    assert not any(advice in message for advice in ("weights_only", "trust", "option", "github", "\n")), message
+
+
 class Trap:
     def __reduce__(self):
         return Path.write_text, (Path("trapped"), "x")
@@ -118,7 +222,7 @@ class Trap:
 
 def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="cannot be read as one"):
+    with pytest.raises(DataError, match="neither a tensor nor a plain value"):
         read_checkpoint(write(tmp_path / "gen.pt", {"a": Trap()}))
     assert not Path("trapped").exists()
 
@@ -161,6 +265,32 @@ def test_a_file_of_another_make_is_named_and_leaves_nothing_in_the_store(checkpo
         with pytest.raises(SpecError, match=words):
             generator_artefact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
     assert not list(store.root.rglob("*.safetensors"))
+
+
+def test_a_kept_or_imported_file_is_refused_if_it_is_damaged(checkpoint, digits, tmp_path):
+    file = damaged(imported(checkpoint), state()["dec.model.5.conv.weight"])
+    for load in (read_pretrained, lambda path, shape: load_pretrained(path, shape, CPU)):
+        with pytest.raises(SpecError, match="the checksum of its weights is wrong.; import the checkpoint anew"):
+            load(file, digits.image_shape)
+    with pytest.raises(SpecError, match="the checksum of its weights is wrong"):
+        generator_artefact(PretrainedSpec(path=str(file)), digits, Store(tmp_path / "store"), lambda step: None, CPU)
+
+
+def test_an_imported_file_without_a_checksum_is_read_but_not_if_a_weight_is_not_finite(checkpoint, digits):
+    architecture, weights = read_checkpoint(checkpoint)
+    file = checkpoint.with_name("old.safetensors")
+    safetensors.torch.save_file(weights, file, {"gitdist": architecture.model_dump_json()})
+    assert all(
+        torch.equal(weight, weights[name]) for name, weight in read_pretrained(file, digits.image_shape)[1].items()
+    )
+    weights["mlp.layers.1.bias"][2] = torch.nan
+    save_pretrained(file, architecture, weights)
+    with pytest.raises(SpecError, match="mlp.layers.1.bias holds NaN or infinite values"):
+        read_pretrained(file, digits.image_shape)
+
+
+def test_the_written_file_is_the_same_each_time(checkpoint):
+    assert len({imported(checkpoint).read_bytes() for _ in range(5)}) == 1
 
 
 def test_a_file_that_changes_before_it_is_copied_is_refused(checkpoint, digits, tmp_path):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gitdist.compute import Compute
+from gitdist.errors import StreamError
 from gitdist.generator.munit import AutoEncoder, initialise
 from gitdist.generator.munit_generator import MunitGenerator
 
@@ -38,3 +39,15 @@ def test_one_call_gives_every_code_its_own_style(generator, images):
 def test_content_comes_from_the_image_not_from_the_clean_one(generator, images):
     assert torch.equal(generator.encode(images, images), generator.encode(images, torch.zeros_like(images)))
     assert not torch.equal(generator.encode(images, images), generator.encode(images.flip(0), images))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_finite_weights_that_compute_nan_are_an_error_and_no_black_images(tiny, images, precision):
+    network = AutoEncoder(tiny, 1)
+    initialise(network, None, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.mlp.layers[0].weight.fill_(1e30)
+        network.mlp.layers[1].weight.fill_(1e30)
+    generator = MunitGenerator(network, tiny.style_dim, Compute.resolve(precision, "cpu"))
+    with pytest.raises(StreamError, match="must draw finite values"):
+        generator.draw(generator.encode(images, images), np.random.default_rng(0))

@@ -121,6 +121,13 @@ def test_a_loss_that_is_not_finite_ends_training_with_its_name_and_step(tiny, di
     assert not list(folders[1].iterdir())
 
 
+def test_a_last_step_that_spoils_the_weights_ends_training_with_the_weights_name(tiny, digits, folders):
+    diverging = tiny.model_copy(update={"image_weight": 1e39, "steps": 1})  # the losses of the only step are finite
+    with pytest.raises(TrialFailure, match=r"[a-z_.0-9]+ is not finite after step 1$"):
+        train_munit(diverging, digits, *folders, lambda row: None, CPU)
+    assert not list(folders[0].iterdir())
+
+
 def test_images_that_do_not_go_with_the_settings_are_refused(tiny, digits, folders):
     with pytest.raises(SpecError, match="discriminator_layers"):
         spec = tiny.model_copy(update={"discriminator_layers": 6})

@@ -3,13 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gitdist.report.grouping import make_panels
+from gitdist.report.grouping import ReplicateKey, make_panels
+from gitdist.report.metrics import SEVERAL
 from gitdist.report.size_curves import size_correlation, size_curve
 from gitdist.report.statistics import interval
-from gitdist.report.tables import method_table
+from gitdist.report.tables import correlation_table, method_table
+from gitdist.report.variance import variance_sources
 from tests.report.studies import SIZES, study, trial
 
 SAMPLERS = {"sampler": {"choice": ["instance", "class-balanced"]}, "seed": {"choice": [0, 1]}}
+
+
+def key(seed, version, stream=0):
+    return ReplicateKey(seed, version, 0, stream)
 
 
 def grid(**more):
@@ -32,7 +38,7 @@ def test_trials_that_differ_in_their_seed_are_replicates_and_settings_stand_in_t
     (panel,) = make_panels([study(space=SAMPLERS, trials=grid(), baseline=trial(None))])
     assert [line.label for line in panel.lines] == ["baseline", "sampler instance", "sampler class-balanced"]
     assert [len(line.replicates) for line in panel.lines] == [1, 2, 2]
-    assert panel.lines[2].values("balanced_accuracy", "test") == {(1, 0): 0.6, (0, 0): 0.5}
+    assert panel.lines[2].values("balanced_accuracy", "test") == {key(1, 0): 0.6, key(0, 0): 0.5}
     assert [line.index for line in panel.lines] == [0, 1, 2] and not panel.searched
 
 
@@ -40,7 +46,8 @@ def test_versions_are_replicates_and_nuisances_are_panels():
     panels = make_panels([member(0), member(1), member(0, "rotation")])
     assert [panel.title for panel in panels] == ["digits, background", "digits, rotation"]
     assert [[len(line.replicates) for line in panel.lines] for panel in panels] == [[4, 4], [2, 2]]
-    assert set(panels[0].lines[0].values("ekld", "test")) == {(seed, version) for seed in (0, 1) for version in (0, 1)}
+    expected = {key(seed, version) for seed in (0, 1) for version in (0, 1)}
+    assert set(panels[0].lines[0].values("ekld", "test")) == expected
 
 
 def test_other_studies_are_no_replicates_and_their_labels_tell_them_apart():
@@ -54,23 +61,139 @@ def test_other_studies_are_no_replicates_and_their_labels_tell_them_apart():
     assert {len(line.replicates) for line in panel.lines} == {2}
 
 
-@pytest.mark.parametrize(
-    ("axis", "shown"),
-    [("generator.seed", "generator.seed 1"), ("stream.seed", "stream.seed 1"), ("generator.dim", "dim 1")],
-)
-def test_a_seed_of_something_else_makes_no_replicates(axis, shown):
-    (panel,) = make_panels([study(f"s{n}", trials=[trial(0, accuracy=n / 2)], labels={axis: n}) for n in (0, 1)])
-    assert [line.values("balanced_accuracy", "test") for line in panel.lines] == [{(0, 0): 0.0}, {(0, 0): 0.5}]
-    assert panel.lines[1].label == f"the study's setting ({shown})"
+def test_studies_that_differ_in_anything_but_seeds_and_version_are_no_replicates():
+    (panel,) = make_panels(
+        [study(f"s{n}", trials=[trial(0, accuracy=n / 2)], labels={"generator.dim": n}) for n in (0, 1)]
+    )
+    assert [set(line.values("balanced_accuracy", "test").values()) for line in panel.lines] == [{0.0}, {0.5}]
+    assert panel.lines[1].label == "the study's setting (dim 1)"
+
+
+def campaign(axis, part, **augmented):
+    """Two seeds of a generator or stream, each with a trial that takes draws and one that takes none."""
+    space = {"fraction": {"choice": [0.0, 0.5]}, "seed": {"choice": [0, 1]}}
+    points = [{"fraction": fraction, "seed": seed} for fraction in (0.0, 0.5) for seed in (0, 1)]
+    return [
+        study(
+            f"s{n}",
+            space,
+            [
+                trial(
+                    at,
+                    point,
+                    accuracy=0.5 + 0.1 * point["seed"] + point["fraction"] * (0.1 + 0.2 * n),
+                    augmented=point["fraction"] > 0,
+                )
+                for at, point in enumerate(points)
+            ],
+            {axis: n},
+            **{part: {"kind": "munit", "seed": n} if part == "generator" else {"seed": n}},
+        )
+        for n in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("part", ["generator", "stream"])
+@pytest.mark.parametrize("named", ["itself", "replicate"])
+def test_seeds_of_generator_and_stream_make_replicates_of_trials_with_draws_only(part, named):
+    (panel,) = make_panels(campaign(f"{part}.seed" if named == "itself" else named, part))
+    without, augmented = panel.lines
+    assert (without.label, augmented.label) == ("p 0", "p 0.5")
+    assert set(without.values("balanced_accuracy", "test")) == {ReplicateKey(seed, 0) for seed in (0, 1)}
+    seeds = [(seed, n) for seed in (0, 1) for n in (0, 1)]
+    keys = {ReplicateKey(seed, 0, *((n, 0) if part == "generator" else (0, n))) for seed, n in seeds}
+    assert set(augmented.values("balanced_accuracy", "test")) == keys
+    difference = augmented.minus(without, "balanced_accuracy", "test")
+    expected = interval([0.05, 0.15, 0.05, 0.15])
+    assert (difference.n, difference.mean, difference.half) == (
+        4,
+        pytest.approx(expected.mean),
+        pytest.approx(expected.half),
+    )
+    assert without.minus(augmented, "balanced_accuracy", "test").mean == pytest.approx(-expected.mean)
+
+
+def test_invariance_under_generators_of_several_seeds_is_compared():
+    records = [
+        replace(
+            study(
+                f"{draws}{n}",
+                trials=[trial(0)],
+                labels={"draws": draws, "generator.seed": n},
+                data={"source": "digits", "nuisance": "none"},
+                generator={"kind": "munit", "seed": n},
+            ),
+            generator=f"generator-{n}{draws if differ else ''}",
+        )
+        for differ in (False, True)
+        for draws in ("a", "b")
+        for n in (0, 1)
+    ]
+    assert [make_panels(part)[0].ekld_under for part in (records[:4], records[4:])] == ["munit", SEVERAL]
+
+
+def test_the_sources_of_variance_are_those_that_the_replicates_differ_in():
+    def told(*studies):
+        return variance_sources(make_panels(studies)[0])
+
+    assert told(study(trials=[trial(0)])) == "One replicate per setting, so no interval."
+    seeds = [trial(n, {"seed": n}) for n in (0, 1, 2)]
+    space = {"seed": {"choice": [0, 1, 2]}}
+    fixed = "Intervals contain the variance of training seed (3), not of data version or generator seed or stream seed."
+    assert told(study(space=space, trials=seeds)) == fixed
+    own = study(space=space, trials=seeds, stream={"per_seed": True})
+    assert told(own) == f"{fixed} Each training seed has its own stream."
+    plain = [replace(each, augmented=False) for each in seeds]
+    assert (
+        told(study(space=space, trials=plain))
+        == "Intervals contain the variance of training seed (3), not of data version."
+    )
+    oracle = study(space=space, trials=seeds, generator={"kind": "oracle"})
+    assert "generator seed" not in told(oracle) and "stream seed" in told(oracle)
+    assert told(member(0), member(1)) == (
+        "Intervals contain the variance of training seed (2) and data version (2), not of generator seed or stream "
+        "seed. Each data version has its own generator. Replicates that share one of these values count as independent."
+    )
+    assert told(*campaign("generator.seed", "generator")) == (
+        "Intervals contain the variance of training seed (2) and generator seed (2), not of data version or stream "
+        "seed. Replicates that share one of these values count as independent."
+    )
+    together = [
+        study(
+            f"s{n}",
+            None,
+            [trial(0, {"seed": n})],
+            {"replicate": f"r{n}"},
+            generator={"kind": "munit", "seed": n},
+            stream={"seed": n},
+        )
+        for n in (0, 1)
+    ]
+    assert told(*together) == (
+        "Intervals contain the variance of training seed (2), generator seed (2) and stream seed (2), "
+        "not of data version."
+    )
+    (panel,) = make_panels(together)
+    for table in (method_table(panel), correlation_table([panel])):
+        assert variance_sources(panel) in table.caption
 
 
 @pytest.mark.parametrize("axis", ["seed", "trial.seed"])
 def test_the_seed_of_a_study_or_of_its_trials_makes_replicates(axis):
     records = [
-        study(f"s{n}", trials=[replace(trial(0, accuracy=n / 2), seed=n)], labels={axis: n}, seed=n) for n in (0, 1)
+        study(
+            f"s{n}",
+            trials=[replace(trial(0, accuracy=n / 2), seed=n)],
+            labels={axis: n},
+            **{"seed": n} if axis == "seed" else {"trial": {"seed": n}},
+        )
+        for n in (0, 1)
     ]
     (panel,) = make_panels(records)
-    assert [line.values("balanced_accuracy", "test") for line in panel.lines] == [{(0, 0): 0.0, (1, 0): 0.5}]
+    streams = (0, 1) if axis == "seed" else (0, 0)
+    assert [line.values("balanced_accuracy", "test") for line in panel.lines] == [
+        {key(0, 0, streams[0]): 0.0, key(1, 0, streams[1]): 0.5}
+    ]
 
 
 def test_a_repeated_trial_is_one_replicate():
@@ -95,8 +218,8 @@ def test_of_many_settings_the_best_of_each_method_is_shown_with_all_its_replicat
     trials = [trial(n, point, accuracy=x) for n, (point, x) in enumerate(zip(points, accuracies, strict=True))]
     (panel,) = make_panels([study(space=space, trials=trials)])
     assert {line.label: line.values("balanced_accuracy", "test") for line in panel.lines} == {
-        "GIT, best setting": {(0, 0): 0.6, (1, 0): 0.7},
-        "plain": {(0, 0): 0.5, (1, 0): 0.5},
+        "GIT, best setting": {key(0, 0): 0.6, key(1, 0): 0.7},
+        "plain": {key(0, 0): 0.5, key(1, 0): 0.5},
     }
 
 

@@ -5,7 +5,7 @@ import yaml
 
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, TrialSpec
-from gitdist.spec.campaign import Campaign
+from gitdist.spec.campaign import Campaign, Member
 from gitdist.spec.file import dump_study, load_plan, load_study, parse_study
 from gitdist.spec.trial import vary
 from gitdist.study.space import untried
@@ -27,6 +27,19 @@ def test_every_shipped_study_is_valid_at_every_scale_and_its_resolved_copy_means
         for spec in specs:
             assert parse_study(yaml.safe_load(dump_study(spec)), "copy") == spec
             assert untried(spec.search) == 0
+
+
+PAPER = [path for path in STUDIES if "paper" in (yaml.safe_load(path.read_text()).get("scale") or {})]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_at_the_papers_scale_a_generator_is_the_published_one(path):
+    plan = load_plan(path, (), "paper")
+    members = plan.members if isinstance(plan, Campaign) else [Member(labels={}, spec=plan)]
+    generators = [(member.labels, member.spec.generator) for member in members]
+    learned = [(labels, generator.auto_encoders) for labels, generator in generators if generator.kind == "munit"]
+    assert all(number == labels.get("auto_encoders", "two") for labels, number in learned)
+    assert learned or path.stem == "figure1_invariance"
 
 
 def test_the_resolved_copy_shows_every_default(tmp_path):

@@ -17,7 +17,15 @@ from gitdist.report.figures.style import (
     set_ticks,
     style_of,
 )
-from gitdist.report.grouping import MAX_SETTINGS, Panel, Replicate, describe_setting, extra_labels, field_title
+from gitdist.report.grouping import (
+    MAX_SETTINGS,
+    Panel,
+    Replicate,
+    ReplicateKey,
+    describe_setting,
+    extra_labels,
+    field_title,
+)
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import Split
 from gitdist.report.statistics import Interval, interval
@@ -72,7 +80,7 @@ def parameter_figure(panel: Panel, field: str, metric: str) -> Figure | None:
 
 
 def _series(having: Sequence[Replicate], field: str, metric: str, split: Split) -> list[Series]:
-    groups: dict[tuple[str, tuple[str, ...]], dict[Position, dict[tuple[int, int], float]]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], dict[Position, dict[ReplicateKey, float]]] = {}
     for each in having:
         rest = {name: value for name, value in each.trial.setting.items() if name != field}
         label = describe_setting(rest) if rest else "trials"
