@@ -27,11 +27,16 @@ def ensure_database(place: Path, artefacts: Path) -> None:
     """
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        with locked(place.with_name(f".{place.name}.lock")):
+        with locked(lock_of(place)):
             if not place.exists():  # another process made it meanwhile
                 _make(place, artefacts)
     with closing(sqlite3.connect(f"file:{quote(str(place))}?mode=rw", uri=True, timeout=60)) as connection:
         connection.execute("PRAGMA schema_version")
+
+
+def lock_of(place: Path) -> Path:
+    """Return the file whose lock is held while the database at ``place`` is made or its locations are changed."""
+    return place.with_name(f".{place.name}.lock")
 
 
 def _make(place: Path, artefacts: Path) -> None:

@@ -26,10 +26,13 @@ def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Pat
     if not paths.identity.exists():
         return False
     try:
-        client, experiment = open_experiment(paths, uri)
-        run = StudyRuns(client, experiment, paths.name, paths.identity.read_text().strip()).find_run(STUDY)
+        identity = paths.identity.read_text().strip()
+        client, experiment = open_experiment(paths, uri, identity)
+        runs = StudyRuns(client, experiment, paths.name, identity)
+        run = runs.find_run(STUDY)
         if run is None:
             return False
+        runs.check_location(run)
         for file in files:
             place = (Path(_PLACE) / file.relative_to(directory)).parent
             client.log_artifact(run, str(file), place.as_posix())

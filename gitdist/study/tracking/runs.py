@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
+from gitdist.errors import StudyError
 from gitdist.study.tracking.content import PASSING_TAGS, STUDY, Point, RunKey, Status, Wanted
+from gitdist.study.tracking.relocation import local_path
 
 _LAST_STEP = "gitdist.last_step"  # spares a driver reading the curves of runs that are complete
 _FILES = "gitdist.files"  # digest of the files that arrived last
@@ -59,13 +61,14 @@ class StudyRuns:
     def __init__(
         self,
         client: MlflowClient,
-        experiment_id: str,
+        experiment: Experiment,
         name: str,
         identity: str,
         revoked: threading.Event | None = None,
     ) -> None:
         """Look after the study's runs in one experiment until ``revoked``, after which no call is made any more."""
-        self._store, self._revoked, self._experiment = client, revoked, experiment_id
+        self._store, self._revoked, self._experiment = client, revoked, str(experiment.experiment_id)
+        self._root = local_path(experiment.artifact_location)
         self._study = {"gitdist.study": name, "gitdist.identity": identity}
         self._records: dict[RunKey, _Record] = {}
 
@@ -93,6 +96,18 @@ class StudyRuns:
         """Return the id of a run; None where there is none."""
         found = self._find(key)
         return None if found is None else found.run_id
+
+    def check_location(self, run_id: str) -> None:
+        """Return if files of a run belong where those of the experiment did when it was opened.
+
+        A driver that sees the same results directory under another path may have changed the locations since.
+
+        Raises:
+            StudyError: they belong elsewhere now; opening the experiment again changes that back.
+        """
+        location = local_path(self._client.get_run(run_id).info.artifact_uri)
+        if self._root is not None and location is not None and not location.is_relative_to(self._root):
+            raise StudyError(f"another process has moved the MLflow artifacts from {self._root} to {location}")
 
     def bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], *, thorough: bool = False) -> Changes:
         """Make a run hold what is wanted.
@@ -216,6 +231,7 @@ class StudyRuns:
         digest = _digest(files)
         if not files or (record.tags.get(_FILES) == digest and not (thorough and self._lacks(record, files))):
             return
+        self.check_location(record.run_id)
         with tempfile.TemporaryDirectory(prefix="gitdist-mlflow-") as directory:
             for name, content in files.items():
                 (Path(directory) / name).write_bytes(content)

@@ -5,11 +5,9 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from mlflow.entities import Experiment, LifecycleStage
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
@@ -19,7 +17,9 @@ from gitdist.errors import StudyError, first_line
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import kind_of_store
 from gitdist.study.tracking.database import ensure_database
-from gitdist.study.tracking.place import database_file
+from gitdist.study.tracking.experiment import StudyExperiment
+from gitdist.study.tracking.place import database_file, is_own_database
+from gitdist.study.tracking.relocation import keep_inside, local_path
 
 # MLflow's own patience with a server that does not answer is minutes a call
 _SWITCHES = {
@@ -30,22 +30,50 @@ _SWITCHES = {
 _SERVERS = ("postgresql", "mysql", "mssql")  # of databases
 
 
-def open_experiment(paths: StudyPaths, uri: str) -> tuple[MlflowClient, str]:
-    """Return a client of the store at ``uri``, and the id of the study's experiment there, found or created.
+def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowClient, Experiment]:
+    """Return a client of the store at ``uri``, and the study's experiment there, found or created.
+
+    In a database, locations that a moved or copied results directory brought along are changed to this directory first.
+
+    Args:
+        paths: the study's files.
+        uri: the MLflow tracking URI.
+        identity: the study's own, see ``settle_identity``.
 
     Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
     """
     _settle_mlflow()
     file, on_server = database_file(uri), kind_of_store(uri) in _SERVERS
+    database = file is not None or on_server
     if file is not None:
-        ensure_database(file, paths.artefacts.resolve())
+        ensure_database(file, paths.artefacts)
+        if is_own_database(paths, uri):
+            keep_inside(file, paths.artefacts)
     elif on_server:
         _connect(uri)
-    client, own_place = MlflowClient(tracking_uri=uri), file is not None or on_server
-    experiment = _find_experiment(client, paths, own_place)
-    if own_place:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = StudyExperiment(client, uri, paths, identity, database=database).open()
+    if database:
         _probe(experiment.artifact_location)
-    return client, str(experiment.experiment_id)
+    return client, experiment
+
+
+def settle_locations(paths: StudyPaths, uri: str) -> None:
+    """Change the artifact locations of a database as ``open_experiment`` does, for readers; nothing is created.
+
+    Args:
+        paths: a study's files, or those of a results directory without a study's name.
+        uri: the MLflow tracking URI.
+
+    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    """
+    _settle_mlflow()
+    file = database_file(uri)
+    if file is not None and is_own_database(paths, uri):
+        keep_inside(file, paths.artefacts)
+    elif (file is not None or kind_of_store(uri) in _SERVERS) and paths.name and paths.identity.exists():
+        identity = paths.identity.read_text().strip()
+        StudyExperiment(MlflowClient(tracking_uri=uri), uri, paths, identity, database=True).find()
 
 
 def ask_server(uri: str) -> None:
@@ -100,28 +128,10 @@ def _connect(uri: str) -> None:
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def _find_experiment(client: MlflowClient, paths: StudyPaths, own_place: bool) -> Experiment:
-    experiment = client.get_experiment_by_name(paths.name)
-    if experiment is not None:
-        if experiment.lifecycle_stage == LifecycleStage.DELETED:
-            client.restore_experiment(experiment.experiment_id)  # its name cannot be given again
-        return experiment
-    place = (paths.artefacts / paths.name).resolve().as_uri() if own_place else None
-    tags = {"mlflow.experimentKind": "custom_model_development"}  # opens as model training, not as GenAI
-    try:
-        return client.get_experiment(client.create_experiment(paths.name, artifact_location=place, tags=tags))
-    except MlflowException:  # another process was faster, or the answer to a first try was lost
-        experiment = client.get_experiment_by_name(paths.name)
-        if experiment is None:
-            raise
-        return experiment
-
-
 def _probe(location: str) -> None:
     """Raise OSError where files cannot be written to ``location``, if it is on this machine."""
-    parts = urlsplit(location)
-    if parts.scheme in ("", "file"):
-        place = Path(unquote(parts.path))
+    place = local_path(location)
+    if place is not None:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass

@@ -87,7 +87,7 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 
 def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
-    runs = StudyRuns(*open_experiment(paths, uri), paths.name, record.identity)
+    runs = StudyRuns(*open_experiment(paths, uri, record.identity), paths.name, record.identity)
     runs.load()
     contents = _contents(paths, record)
     tags = {**record.tags, **({"gitdist.generator": record.generator.name} if record.generator else {})}

@@ -196,7 +196,7 @@ class Tracker(Observer):
 
     def _bring(self, key: RunKey) -> None:
         if self._runs is None:
-            experiment = open_experiment(self._paths, self._uri)
+            experiment = open_experiment(self._paths, self._uri, self._identity)
             self._runs = StudyRuns(*experiment, self._paths.name, self._identity, self._abandoned)
         if key == _ALL:
             self._runs.load()
