@@ -171,7 +171,7 @@ def write_refusal(directory: Path) -> str | None:
     """Return why no file can be created in an existing directory: a read-only file system, or no permission.
 
     Returns:
-        The system's error message; None if a file can be created, or if another error, such as a full disk, prevents it.
+        The system's error message; None if a file can be created, or if another error (a full disk) prevents it.
     """
     try:
         with tempfile.TemporaryFile(dir=directory):

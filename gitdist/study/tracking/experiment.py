@@ -1,8 +1,8 @@
-"""The MLflow experiment of a study: found by the study's identity whatever its name is now, else by name, else created.
+"""The MLflow experiment of a study: found by the study's identity under any name, else by name, else created.
 
-A tag ``gitdist.identity.IDENTITY`` marks the experiment of each study that uses it. On a server, studies of one name from
-several results directories share an experiment, as their runs differ by identity. In a database the artifacts of an
-experiment are files of one results directory, so there a second directory gets an experiment with another name.
+A tag ``gitdist.identity.IDENTITY`` marks the experiment of each study that uses it. On a server, studies of one name
+from several results directories share an experiment, as their runs differ by identity. In a database the artifacts of
+an experiment are files of one results directory, so a second directory gets an experiment with another name.
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ class StudyExperiment:
         return self._client.get_experiment(number)
 
     def find(self) -> Experiment | None:
-        """Return the experiment, deleted or not, with its locations in this results directory; None if it is missing."""
+        """Return the experiment, deleted or not, its locations in this results directory; None if missing."""
         found = self._by_identity() or self._by_name()
         former = None if found is None else self._former_location(found)
         if found is None or former is None:
@@ -87,7 +87,7 @@ class StudyExperiment:
     def _former_location(self, experiment: Experiment) -> Path | None:
         """Return the location that a database elsewhere has of a results directory other than this one; else None.
 
-        Only ROOT/mlartifacts/NAME with a name that ``_create`` gives is such a location; others were chosen by somebody.
+        Only ROOT/mlartifacts/NAME with a name that ``_create`` gives is one; others were chosen by somebody.
         """
         path, root = local_path(experiment.artifact_location), self._paths.artefacts
         if path is None or not self._database or is_own_database(self._paths, self._uri):
@@ -96,7 +96,7 @@ class StudyExperiment:
         return path if path.parent.name == root.name and path.parent != root and path.name in names else None
 
     def _is_anothers(self, experiment: Experiment) -> bool:
-        """Tell whether the files of an experiment of this study's name are those of another results directory's study."""
+        """Tell whether an experiment of this study's name has its files in another study's results directory."""
         if self._former_location(experiment) is None:
             return False
         marked = {name for name in experiment.tags if name.startswith(f"{_IDENTITY}.")}

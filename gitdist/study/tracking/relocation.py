@@ -3,8 +3,8 @@
 MLflow stores every artifact location as an absolute path, of experiments and of each run. A client creates a missing
 directory, so a database that came with its results directory to another path would lead writers to the old one.
 
-    the results directory's own database   every location below a former mlartifacts/ --> the same below mlartifacts/ here
-    a database elsewhere                    the location of one study's experiment     --> the same, see ``experiment``
+    the results directory's own database    all locations below a former mlartifacts/ --> below mlartifacts/ here
+    a database elsewhere                     those of one study's experiment, see ``experiment``
 
 A former root is recognised by what gitdist itself has recorded there: the default experiment's location, which is
 written with the database, and ROOT/mlartifacts/STUDY of an experiment with runs of that study. Every other location was

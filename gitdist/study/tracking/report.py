@@ -6,7 +6,7 @@ from pathlib import Path
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.content import STUDY
 from gitdist.study.tracking.runs import StudyRuns
-from gitdist.study.tracking.store import open_experiment, unusable
+from gitdist.study.tracking.store import open_experiment, takes_files, unusable
 
 _PLACE = "report"
 
@@ -22,9 +22,12 @@ def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Pat
 
     Raises:
         StudyError: the store cannot be used.
+        StoreError: the store's files belong in the results directory, which is read-only.
     """
     if not paths.identity.exists():
         return False
+    if takes_files(uri):
+        paths.check_writable()
     try:
         identity = paths.identity.read_text().strip()
         client, experiment = open_experiment(paths, uri, identity)

@@ -5,6 +5,8 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow.entities import Experiment
@@ -16,7 +18,7 @@ from gitdist.address import without_secrets
 from gitdist.errors import StudyError, first_line
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import kind_of_store
-from gitdist.study.tracking.database import ensure_database
+from gitdist.study.tracking.database import copy_database, ensure_database, is_read_only
 from gitdist.study.tracking.experiment import StudyExperiment
 from gitdist.study.tracking.place import database_file, is_own_database
 from gitdist.study.tracking.relocation import keep_inside, local_path
@@ -43,37 +45,57 @@ def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowC
     Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
     """
     _settle_mlflow()
-    file, on_server = database_file(uri), kind_of_store(uri) in _SERVERS
-    database = file is not None or on_server
+    file = database_file(uri)
     if file is not None:
         ensure_database(file, paths.artefacts)
         if is_own_database(paths, uri):
             keep_inside(file, paths.artefacts)
-    elif on_server:
+    elif takes_files(uri):
         _connect(uri)
     client = MlflowClient(tracking_uri=uri)
-    experiment = StudyExperiment(client, uri, paths, identity, database=database).open()
-    if database:
+    experiment = StudyExperiment(client, uri, paths, identity, database=takes_files(uri)).open()
+    if takes_files(uri):
         _probe(experiment.artifact_location)
     return client, experiment
 
 
-def settle_locations(paths: StudyPaths, uri: str) -> None:
-    """Change the artifact locations of a database as ``open_experiment`` does, for readers; nothing is created.
+@contextmanager
+def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]]:
+    """Yield the address of a store for a reader, and whether that is a copy, which is removed afterwards.
+
+    In a database, locations are changed as ``open_experiment`` does. A database in a file that cannot be written is
+    copied, since MLflow's server writes to its store.
 
     Args:
         paths: a study's files, or those of a results directory without a study's name.
         uri: the MLflow tracking URI.
 
-    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    Raises:
+        StudyError: the store cannot be used.
     """
     _settle_mlflow()
-    file = database_file(uri)
-    if file is not None and is_own_database(paths, uri):
-        keep_inside(file, paths.artefacts)
-    elif (file is not None or kind_of_store(uri) in _SERVERS) and paths.name and paths.identity.exists():
-        identity = paths.identity.read_text().strip()
-        StudyExperiment(MlflowClient(tracking_uri=uri), uri, paths, identity, database=True).find()
+    with ExitStack() as stack:
+        shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
+        try:
+            if file is not None and is_read_only(file):
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gitdist-mlflow-"))
+                file = copy_database(file, Path(directory))
+                shown = f"sqlite:///{file}"
+            if file is not None and own:
+                keep_inside(file, paths.artefacts)
+            elif takes_files(uri) and paths.name and paths.identity.exists():
+                if file is None:
+                    _connect(uri)
+                identity = paths.identity.read_text().strip()
+                StudyExperiment(MlflowClient(tracking_uri=shown), shown, paths, identity, database=True).find()
+        except Exception as error:  # MLflow passes on whatever its store raises
+            raise unusable(uri, error) from error
+        yield shown, shown != uri
+
+
+def takes_files(uri: str) -> bool:
+    """Tell whether a store is a database, whose artifacts are files in the results directory."""
+    return database_file(uri) is not None or kind_of_store(uri) in _SERVERS
 
 
 def ask_server(uri: str) -> None:
