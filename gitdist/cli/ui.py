@@ -72,6 +72,6 @@ def _serve(uri: str, artefacts: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--registry-store-uri", uri, "--uvicorn-opts", "--log-level warning"]
     command += ["--artifacts-destination", str(artefacts)]  # else mlartifacts/ of the working directory
-    # The workers of MLflow's jobs (GenAI evaluation), which take memory and answer Ctrl-C with tracebacks, are not needed.
+    # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, env=environment, check=False).returncode

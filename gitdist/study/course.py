@@ -126,7 +126,8 @@ class Course:
     def started(self, trial: TrialId) -> None:
         """Hear that a trial's worker was started."""
         self._running[trial].started = True
-        self._observer.trial_started(trial, self._running[trial].assignment.params)
+        with self._noting_trouble():
+            self._observer.trial_started(trial, self._running[trial].assignment.params)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         """Hear a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial goes on."""

@@ -128,6 +128,11 @@ class StudyPaths:
         return self.study / "watch.jsonl"
 
     @property
+    def times(self) -> Path:
+        """When the study, its generator and its trials started and ended, a line per event."""
+        return self.study / "times.jsonl"
+
+    @property
     def samples(self) -> Path:
         """A picture of the generator's draws."""
         return self.study / "samples.png"
