@@ -111,9 +111,8 @@ def _summary_figures(paths: StudyPaths, summary: Mapping[str, Any]) -> Point:
         chosen = summary.get(role) or {"val": {}, "test": {}}
         metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-    return Point(
-        sum(summary.get("trials", {}).values()), finite, to_ms(summary.get(_ENDED) or written_at(paths.summary))
-    )
+    at = summary.get(_ENDED) or written_at(paths.summary)
+    return Point(sum(summary.get("trials", {}).values()), finite, to_ms(at))
 
 
 def _study_files(paths: StudyPaths) -> dict[str, bytes]:
