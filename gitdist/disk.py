@@ -155,11 +155,6 @@ def disk_trouble(place: Path, num_bytes: int | None = None) -> Iterator[None]:
     except OSError as error:
         if not is_disk_trouble(error):
             raise
-        if error.errno == errno.EROFS:
-            raise DiskTrouble(
-                f"{place} must be written, but its file system is read-only; mount it for writing or choose another "
-                "directory with --results DIR"
-            ) from error
         size = "" if num_bytes is None else f" ({num_bytes:,} bytes)"
         raise DiskTrouble(
             f"the disk must hold {place}{size}, but says: {os.strerror(error.errno or errno.ENOSPC)}; free "

@@ -213,3 +213,14 @@ def test_what_lies_inside_already_is_not_written(results):
     before = (results / "mlflow.db").read_bytes()
     assert sync_study(paths, tracking_uri(paths, None), record) == NOTHING
     assert (results / "mlflow.db").read_bytes() == before
+
+
+def test_a_database_on_a_server_has_the_files_of_a_moved_study_where_they_are_now(results, tmp_path, database):
+    uri = database.replace("postgresql:", "postgresql+psycopg:", 1)
+    drive(results, TRIAL, uri=uri)
+    new = results.rename(tmp_path / "new")
+    drive(new, SECOND, uri=uri)
+    assert not results.exists()
+    runs = Runs(uri)
+    assert runs.files("7") == runs.files("8") == FILES
+    assert {run.info.artifact_uri.partition("/study/")[0] for run in runs.all()} == {f"file://{new}/mlartifacts"}
