@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any
 from gitdist.errors import DiskTrouble
 
 _TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_REFUSAL = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -158,6 +160,19 @@ def disk_trouble(place: Path, num_bytes: int | None = None) -> Iterator[None]:
             f"the disk must hold {place}{size}, but says: {os.strerror(error.errno or errno.ENOSPC)}; free "
             "space there or move the results to another disk (--results DIR), then run the same command again"
         ) from error
+
+
+def write_refusal(directory: Path) -> str | None:
+    """Return why no file can be created in an existing directory: a read-only file system, or no permission.
+
+    Returns:
+        The system's error message; None if a file can be created, or if another error (a full disk) prevents it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return os.strerror(error.errno or errno.EACCES) if error.errno in _REFUSAL else None
 
 
 def is_disk_trouble(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_plan, stored_study
-from gitdist.errors import SpecError, StudyError
+from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
@@ -92,7 +92,7 @@ def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence
             if uri in unusable:
                 continue
             logged += log_report(paths, uri, place, files[:1] if logged else files)
-        except (StudyError, SpecError) as error:
+        except (StoreError, StudyError, SpecError) as error:
             unusable.add(uri)
             _say(console, f"the report is not in MLflow: {error}")
     if logged:

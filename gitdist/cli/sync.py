@@ -25,8 +25,10 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
 
     Raises:
         StudyError: there is no such study, a driver runs it, or the store does not answer.
+        StoreError: the results directory is read-only.
     """
     paths, spec = stored_study(study, results)
+    paths.check_writable()
     with opened_ledger(paths, spec) as ledger:
         owner = present_owner(ledger)
         if owner is not None:

@@ -15,6 +15,7 @@ from gitdist.study.driver import describe_edit
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.place import database_file, tracking_uri
+from gitdist.study.tracking.store import opened_for_reading
 
 _HOST = "127.0.0.1"
 
@@ -48,12 +49,17 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
         raise StudyError(f"no MLflow store at {file}; run a study first, or name its place with --results")
     _check_port(port)
     place = f"http://{_HOST}:{port}"
-    console.print(f"MLflow UI on {place} for {shown} (Ctrl-C ends it)", highlight=False, markup=False, soft_wrap=True)
-    try:
-        exit_code = _serve(uri, port)
-    except KeyboardInterrupt:
-        console.print("MLflow UI ended")
-        return
+    with opened_for_reading(paths, uri) as (served, is_copy):
+        if is_copy:
+            told = f"{file} is read-only, so this is a copy of it: what is changed in the UI is lost when it ends"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
+        told = f"MLflow UI on {place} for {shown} (Ctrl-C ends it)"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+        try:
+            exit_code = _serve(served, paths.artefacts, port)
+        except KeyboardInterrupt:
+            console.print("MLflow UI ended")
+            return
     if exit_code:
         raise StudyError(f"the MLflow server ended with exit code {exit_code}; its own message stands above")
 
@@ -69,8 +75,10 @@ def _check_port(port: int) -> None:
             ) from None
 
 
-def _serve(uri: str, port: int) -> int:
+def _serve(uri: str, artefacts: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--registry-store-uri", uri, "--uvicorn-opts", "--log-level warning"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command += ["--artifacts-destination", str(artefacts)]  # else mlartifacts/ of the working directory
+    # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, env=environment, check=False).returncode

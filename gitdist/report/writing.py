@@ -1,10 +1,11 @@
 """A report written: the page, every figure as PNG and SVG, every table as CSV and LaTeX."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
 from gitdist.disk import disk_trouble, write_atomic
-from gitdist.errors import StoreError, StudyError
+from gitdist.errors import DiskTrouble, StoreError, StudyError
 from gitdist.report.figures.style import png_bytes, svg_text
 from gitdist.report.findings import counted, findings
 from gitdist.report.grouping import make_panels
@@ -58,10 +59,19 @@ def _write(out: Path, contents: dict[str, bytes]) -> None:
             for name, content in contents.items():
                 write_atomic(out / name, content)
     except OSError as error:
-        raise StoreError(
-            f"the report's directory must be writable, but {error.filename} is not ({error.strerror}); "
-            "choose another with --out DIR"
-        ) from None
+        raise StoreError(_unwritable(error)) from None
+    except DiskTrouble as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+            raise StoreError(_unwritable(cause)) from None
+        raise
+
+
+def _unwritable(error: OSError) -> str:
+    return (
+        f"the report's directory must be writable, but {error.filename} is not ({error.strerror}); choose another with "
+        "--out DIR"
+    )
 
 
 def _nothing(studies: Sequence[StudyRecord]) -> str:

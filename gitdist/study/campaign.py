@@ -30,6 +30,7 @@ def settle_campaign(results: Path | Mirror, campaign: Campaign) -> None:
     paths.refresh()
     if paths.spec.exists():
         raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
+    paths.check_writable()
     for member in campaign.members:
         check_services(member.spec, results)
         _check_started(StudyPaths.at(results, member.spec.name), member.spec)

@@ -131,9 +131,10 @@ class Course:
         """Hear that a trial's worker was started."""
         self._running[trial].started = True
         assignment = self._running[trial].assignment
-        self._observer.trial_started(trial, assignment.params)
-        if assignment.links:
-            self._observer.trial_linked(trial, assignment.links)
+        with self._noting_trouble():
+            self._observer.trial_started(trial, assignment.params)
+            if assignment.links:
+                self._observer.trial_linked(trial, assignment.links)
 
     def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         """Hear a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial goes on."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gitdist.disk import disk_trouble
+from gitdist.disk import disk_trouble, write_refusal
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
@@ -81,8 +81,11 @@ class StudyPaths:
 
     @property
     def artefacts(self) -> Path:
-        """MLflow's artefact files, where the default store is used."""
-        return self.results / "mlartifacts"
+        """The root of MLflow's artifact locations, if the store is a database: always below this results directory.
+
+        A symbolic link in its place is not followed, so a copy that has a directory instead writes there.
+        """
+        return self.results.resolve() / "mlartifacts"
 
     @property
     def study(self) -> Path:
@@ -125,6 +128,11 @@ class StudyPaths:
         return self.study / "watch.jsonl"
 
     @property
+    def times(self) -> Path:
+        """When the study, its generator and its trials started and ended, a line per event."""
+        return self.study / "times.jsonl"
+
+    @property
     def samples(self) -> Path:
         """A picture of the generator's draws."""
         return self.study / "samples.png"
@@ -148,6 +156,17 @@ class StudyPaths:
         """The test metrics of one trial, once it was chosen."""
         return self.trial(trial) / "test.json"
 
+    def check_writable(self) -> None:
+        """Return if the study may be written, as far as its directories exist; nothing is created.
+
+        Raises:
+            StoreError: the results directory is read-only.
+        """
+        for directory in (self.results, self.study):
+            refusal = write_refusal(directory) if directory.is_dir() else None
+            if refusal is not None:
+                raise StoreError(_unwritable(directory, refusal))
+
     def create(self) -> None:
         """Make the study's directory.
 
@@ -160,10 +179,11 @@ class StudyPaths:
                 self.study.mkdir(parents=True, exist_ok=True)
                 self.lock.touch()
         except OSError as error:
-            raise StoreError(
-                f"the results directory must be writable, but {error.filename} is not ({error.strerror}); "
-                "choose another with --results DIR"
-            ) from None
+            raise StoreError(_unwritable(error.filename, error.strerror)) from None
+
+
+def _unwritable(path: Path | str, reason: str | None) -> str:
+    return f"the results directory must be writable, but {path} is not ({reason}); choose another with --results DIR"
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:

@@ -89,6 +89,7 @@ def run_study(
     options = options or RunOptions()
     check_address(options.address)
     paths = _find_paths(spec, results)
+    paths.check_writable()
     store = open_store(paths, spec)
     paths.create()
     with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:

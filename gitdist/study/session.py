@@ -45,6 +45,7 @@ from gitdist.study.space import point_plan, untried
 from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, lost_epochs, trial_states
 from gitdist.study.summary import write_summary
 from gitdist.study.supply import OwnedStudy, Supply, supplied
+from gitdist.study.times import STUDY, Times
 from gitdist.study.tracking.content import Status
 from gitdist.study.tracking.machine import Machine
 from gitdist.study.tracking.parent import study_status
@@ -71,16 +72,19 @@ class StudySession:
         """Do what is left and return the study's summary."""
         for line in (_describe(self._spec, self._dataset), *self._dataset.notes):
             self._display.say(line)
-        with interruptible():
+        with interruptible(), Times.open(self._paths) as self._times:
+            self._times.started(STUDY)
             states = trial_states(self._paths, self._spec, self._ledger)
             self._tracker = self._open_tracker(states)
             self._waiting = Waiting(self._paths, states)
             try:
                 summary = self._work(address)
+                self._times.ended(STUDY)
                 self._tracker.study_ended(summary)
                 return summary
             finally:
                 if self._is_owner():
+                    self._note_end()
                     self._tracker.close(self._unfinished())
                 else:
                     self._tracker.abandon()  # what is true is the new owner's to tell
@@ -116,7 +120,7 @@ class StudySession:
         study = self._study
         tags = study_tags(study.spec, study.dataset.fingerprint)
         uri = tracking_uri(study.paths, study.spec.tracking.uri)
-        tracker = Tracker(study.paths, uri, study.identity, tags, study.display.say, study.lease.check)
+        tracker = Tracker(study.paths, uri, study.identity, tags, study.display.say, study.lease.check, self._times)
         tracker.reconcile(states)
         return tracker
 
@@ -126,6 +130,11 @@ class StudySession:
             states = trial_states(self._paths, self._spec, self._ledger)
             return study_status(states, self._ledger.num_open(), finished=False)
         return "KILLED"  # the ledger is gone
+
+    def _note_end(self) -> None:
+        if self._times.span(STUDY).ended_at is None:
+            with suppress(GitdistError):  # whatever ended the session may be a full disk
+                self._times.ended(STUDY)
 
     def _is_owner(self) -> bool:
         with suppress(StudyError):
@@ -139,6 +148,7 @@ class StudySession:
         )
         self._display.say(f"{what} (killed, or out of memory); what ran goes on from its checkpoints")
         self._display.__exit__(None, None, None)
+        self._note_end()
         self._tracker.close("KILLED", patience_s=_LAST_WORDS_S)
         self._study.lease.release()
         if self._on_ray_death:
@@ -166,7 +176,9 @@ class StudySession:
         return room
 
     def _obtain_generator(self) -> TrainedGenerator:
-        spec = self._spec.generator
+        spec, known = self._spec.generator, self._ledger.recall(GENERATOR)
+        if known is None:  # else its run ended with an earlier driver
+            self._times.started(GENERATOR)
         self._tracker.generator_started(spec.model_dump())
 
         def on_step(step: TrainingStep) -> None:
@@ -175,7 +187,6 @@ class StudySession:
             self._tracker.generator_stepped([step])
 
         try:
-            known = self._ledger.recall(GENERATOR)
             spec = keep_precision(spec, self._dataset.fingerprint, known)
             on_wait = partial(self._study.tell_of_wait, "the generator's training")
             generator = obtain_generator(spec, self._dataset, self._store, self._spec.resources, on_step, on_wait)
@@ -185,8 +196,12 @@ class StudySession:
         except DiskTrouble:
             raise
         except (GitdistError, RayTaskError):
+            if known is None:
+                self._times.ended(GENERATOR)
             self._tracker.generator_failed()
             raise
+        if known is None:
+            self._times.ended(GENERATOR)
         self._ledger.remember(GENERATOR, name)
         self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
         return generator
@@ -203,9 +218,10 @@ class StudySession:
         with_baseline = not baseline_is_settled(self._paths, spec, ledger)
         if not (with_baseline or ledger.num_open()):
             return
+        copies, watchers = Copies(self._paths), (self._display, self._tracker, self._progress, self._waiting, supply)
         course = Course(
             ledger,
-            Observers([Copies(self._paths), self._display, self._tracker, self._progress, self._waiting, supply]),
+            Observers([copies, self._times, *watchers]),
             spec,
             with_baseline=with_baseline,
             check_owner=self._study.lease.check,

@@ -1,6 +1,7 @@
 """The summary of a finished study: times, counts, and the best trials beside the baseline."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -47,6 +48,7 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         **_costs(paths, rows),
         "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
+        "ended_at": time.time(),
     }
     if spec.baseline:
         whole = baseline_is_whole(paths, spec)

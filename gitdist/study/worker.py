@@ -127,7 +127,8 @@ def evaluate_on_test(
         test_ekld: directory of the eKLD images of the test split.
 
     Returns:
-        ``metrics`` (``test/...``), what ``Evaluation.per_class`` returns, and ``evaluating_s``.
+        ``metrics`` (``test/...``), what ``Evaluation.per_class`` returns, ``evaluated_at`` (unix time in seconds) and
+        ``evaluating_s``.
 
     Raises:
         GitdistError: the trial's files cannot be read or written.
@@ -168,6 +169,7 @@ def _evaluate_on_test(
     result = {
         "metrics": outcome.metrics("test"),
         **outcome.per_class(),
+        "evaluated_at": time.time(),
         "evaluating_s": time.perf_counter() - started,
     }
     write_atomic(place, json.dumps(result, indent=2).encode())

@@ -13,11 +13,12 @@ from typing import Any, Literal, Self
 
 from gitdist.disk import read_object
 from gitdist.generator.training import TrainingStep
-from gitdist.study.effort import Shared, TakenPrefix, trainer_name
+from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
 from gitdist.study.events import Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.repeats import read_links
 from gitdist.study.rows import read_rows
+from gitdist.study.times import Span, Times
 from gitdist.study.tracking.figures import write_per_class
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -75,7 +76,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What one run shall hold. The three callables read it when it is written, so it is never older than the files.
+    """What one run shall hold. The callables read it when it is written, so it is never older than the files.
 
     Args:
         name: the run's name.
@@ -83,9 +84,8 @@ class Wanted:
         params: the run's parameters.
         tags: tags beside those of all runs of the study.
         points: the curves, by rising step.
-        timed: whether the run began with its first point and ends with its last; else its figures tell, if anything.
+        span: when the run started and ended.
         figures: single values, None where there are none.
-        lasted_s: seconds that the run had lasted by its first point or figures.
         files: contents by name; asked for once the run has ended.
     """
 
@@ -94,13 +94,14 @@ class Wanted:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     points: Callable[[], Sequence[Point]] = tuple
-    timed: bool = True
+    span: Callable[[], Span] = Span
     figures: Callable[[], Point | None] = lambda: None
-    lasted_s: float = 0.0
     files: Callable[[], Mapping[str, bytes]] = dict
 
 
-def trial_content(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None) -> Wanted:
+def trial_content(
+    paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None, times: Times | None = None
+) -> Wanted:
     """Return what the run of a trial, or of the baseline, shall hold.
 
     Args:
@@ -108,6 +109,7 @@ def trial_content(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], 
         trial: which one.
         params: its searched parameters.
         outcome: how it ended; None = it is running. A pruned trial's row tells the epoch (else its last row).
+        times: the study's; None = they are read now.
     """
     return Wanted(
         name="baseline" if trial.number is None else f"trial {trial.number:04d}",
@@ -115,21 +117,26 @@ def trial_content(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], 
         params=params,
         tags=_outcome_tags(paths, trial, outcome) if outcome else {},
         points=partial(_epochs, paths.rows(trial)),
+        span=partial(trial_span, paths, trial, times or Times(paths)),
         figures=partial(_test_figures, paths.test(trial)),
         files=partial(_trial_files, paths.trial(trial)),
     )
 
 
-def trial_contents(paths: StudyPaths, states: TrialStates) -> dict[RunKey, Wanted]:
+def trial_contents(paths: StudyPaths, states: TrialStates, times: Times) -> dict[RunKey, Wanted]:
     """Return what the runs of all trials shall hold while nobody works on them: one that has not ended is killed."""
     return {
-        RunKey.of_trial(trial): trial_content(paths, trial, params, outcome or Outcome("interrupted"))
+        RunKey.of_trial(trial): trial_content(paths, trial, params, outcome or Outcome("interrupted"), times)
         for trial, (params, outcome) in states.items()
     }
 
 
 def generator_content(
-    params: Mapping[str, Any], steps: Mapping[int, Point], status: Status, samples: Path | None = None
+    params: Mapping[str, Any],
+    steps: Mapping[int, Point],
+    status: Status,
+    span: Callable[[], Span],
+    samples: Path | None = None,
 ) -> Wanted:
     """Return what the generator's run shall hold.
 
@@ -137,6 +144,7 @@ def generator_content(
         params: its settings.
         steps: the losses by training step; may grow later.
         status: MLflow's status.
+        span: when the study began to train it or to look for it in the store, and when it had it.
         samples: picture of its draws.
     """
     return Wanted(
@@ -144,14 +152,42 @@ def generator_content(
         status=status,
         params=params,
         points=lambda: [steps[step] for step in sorted(steps)],
+        span=span,
         files=partial(file_contents, [samples] if samples else []),
     )
 
 
-def loss_points(steps: Sequence[TrainingStep]) -> dict[int, Point]:
-    """Return the losses of a generator's training steps by step, as of now."""
-    now_ms = int(1000 * time.time())
-    return {step.step: Point(step.step, step.losses, now_ms) for step in steps}
+def loss_points(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, Point]:
+    """Return the losses of a generator's training steps by step.
+
+    Args:
+        steps: training steps.
+        at: their time in seconds since 1970; None = now.
+    """
+    time_ms = to_ms(time.time() if at is None else at)
+    return {step.step: Point(step.step, step.losses, time_ms) for step in steps}
+
+
+def trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
+    """Return when a trial itself started and ended; what it took from a shared prefix happened at another time.
+
+    Where no end was noted (its driver was killed), it is that of its last own epoch. A trial of gitdist 0.5 starts with
+    its first own epoch, or with ``trial.json`` if it has none.
+    """
+    noted, described = times.span(str(trial)), paths.trial(trial) / "trial.json"
+    own = [row for row in own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial)) if "ended_at" in row]
+    starts = [] if noted.started_at is None else [noted.started_at]
+    if own:
+        starts.append(own[0]["ended_at"] - own[0].get("train_s", 0.0) - own[0].get("evaluating_s", 0.0))
+    elif not starts and described.exists():
+        starts.append(written_at(described))
+    start = min(starts, default=None)
+    return Span(start, noted.ended_at or (own[-1]["ended_at"] if own else start))
+
+
+def to_ms(seconds: float) -> int:
+    """Return MLflow's form of a time in seconds since 1970."""
+    return int(1000 * seconds)
 
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
@@ -183,12 +219,12 @@ def _epochs(rows: Path) -> list[Point]:
 def _epoch(row: Mapping[str, Any]) -> Point:
     names = [name for name in row if name in _LOGGED or name.startswith("val/")]
     metrics = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
-    return Point(row["epoch"], metrics, int(1000 * row.get("ended_at", time.time())))
+    return Point(row["epoch"], metrics, to_ms(row.get("ended_at", time.time())))
 
 
 def _test_figures(place: Path) -> Point | None:
     found = read_object(place)  # a damaged one is measured again, if at all
-    return Point(0, found["metrics"], written_ms(place)) if found else None
+    return Point(0, found["metrics"], to_ms(found.get("evaluated_at") or written_at(place))) if found else None
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
@@ -200,6 +236,9 @@ def file_contents(places: Sequence[Path]) -> dict[str, bytes]:
     return {place.name: place.read_bytes() for place in places if place.exists()}
 
 
-def written_ms(place: Path) -> int:
-    """Return when a file was last written, in milliseconds since 1970; now where it does not exist."""
-    return int(1000 * (place.stat().st_mtime if place.exists() else time.time()))
+def written_at(place: Path) -> float:
+    """Return when a file was last written, in seconds since 1970; now where it does not exist.
+
+    A copy of the file has another time, so this is only for files of gitdist 0.5, which do not hold it themselves.
+    """
+    return place.stat().st_mtime if place.exists() else time.time()

@@ -1,6 +1,7 @@
 """A new SQLite file for MLflow, made beside its place and renamed into it: a killed process leaves none half-made."""
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from gitdist.disk import locked
+from gitdist.disk import locked, write_refusal
 
 _LEFTOVERS = ("", "-journal", "-wal", "-shm")
 
@@ -27,11 +28,43 @@ def ensure_database(place: Path, artefacts: Path) -> None:
     """
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        with locked(place.with_name(f".{place.name}.lock")):
+        with locked(lock_of(place)):
             if not place.exists():  # another process made it meanwhile
                 _make(place, artefacts)
     with closing(sqlite3.connect(f"file:{quote(str(place))}?mode=rw", uri=True, timeout=60)) as connection:
         connection.execute("PRAGMA schema_version")
+
+
+def is_read_only(place: Path) -> bool:
+    """Tell whether the database at ``place`` cannot be written here: its file, or the directory of its journal."""
+    return write_refusal(place.parent) is not None or not os.access(place, os.W_OK)
+
+
+def copy_database(place: Path, directory: Path) -> Path:
+    """Copy the database at ``place`` into a directory and return the copy; nothing is written beside the original.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        sqlite3.Error: the file is no SQLite database.
+    """
+    copy = directory / place.name
+    source = f"file:{quote(str(place))}?mode=ro"
+    with closing(sqlite3.connect(source, uri=True, timeout=60)) as old, closing(sqlite3.connect(copy)) as new:
+        try:
+            old.backup(new)
+            return copy
+        except sqlite3.OperationalError:  # a killed writer's journal, which SQLite rolls back by writing
+            new.close()
+    for suffix in _LEFTOVERS:
+        file = place.with_name(place.name + suffix)
+        if file.exists():
+            shutil.copyfile(file, directory / file.name)
+    return copy
+
+
+def lock_of(place: Path) -> Path:
+    """Return the file whose lock is held while the database at ``place`` is made or its locations are changed."""
+    return place.with_name(f".{place.name}.lock")
 
 
 def _make(place: Path, artefacts: Path) -> None:

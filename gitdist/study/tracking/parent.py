@@ -6,33 +6,38 @@ from functools import partial
 from typing import Any
 
 from gitdist.address import without_secrets
+from gitdist.disk import read_object
 from gitdist.study.events import TrialStates
 from gitdist.study.gap import SPLITS, Gap, estimate, summary_gaps
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import BASELINE, StudyPaths, TrialId
 from gitdist.study.rows import read_rows
-from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, written_ms
+from gitdist.study.times import GENERATOR, STUDY, Span, Times
+from gitdist.study.tracking.content import Point, Status, Wanted, file_contents, to_ms, trial_span, written_at
 from gitdist.study.tracking.machine import PREFIX
 from gitdist.trial.evaluation import standard_error_name
 
 _SEEN = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
+_ENDED = "ended_at"  # of the summary; a time, no figure
 
 
-def study_content(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None = None) -> Wanted:
+def study_content(
+    paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None = None, times: Times | None = None
+) -> Wanted:
     """Return what the parent run shall hold.
 
     Args:
         paths: the study's files.
         status: MLflow's status.
         summary: the study's summary, once there is one.
+        times: the study's; None = they are read now.
     """
     return Wanted(
         name=paths.name,
         status=status,
         tags={"mlflow.note.content": _note(summary)} if summary else {},
         points=partial(_seen, paths),
-        timed=False,  # drivers come and go
-        figures=partial(_summary_figures, summary, written_ms(paths.summary)) if summary else lambda: None,
-        lasted_s=summary.get("wall_s", 0.0) if summary else 0.0,
+        span=partial(study_span, paths, times or Times(paths), summary),
+        figures=partial(_summary_figures, paths, summary) if summary else lambda: None,
         files=partial(_study_files, paths),
     )
 
@@ -54,6 +59,42 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
     return "FINISHED" if finished else "KILLED"
 
 
+def study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | None) -> Span:
+    """Return when the study's first driver started and its last one ended.
+
+    Where no end was noted (the driver was killed), it is that of the summary, else the latest time in any file. A study
+    of gitdist 0.5 starts with its first trial, or as long before its end as its drivers took if that is earlier.
+    """
+    noted, trials = times.span(STUDY), [trial_span(paths, trial, times) for trial in _trials(paths)]
+    starts = [span.started_at for span in (noted, *trials) if span.started_at is not None]
+    end = noted.ended_at or (summary or {}).get(_ENDED)
+    if end is None:
+        seen = [line["at"] for line in read_rows(paths.watch)[-1:]]
+        end = max([*seen, *starts, *(span.ended_at for span in trials if span.ended_at is not None)], default=None)
+    if noted.started_at is None and summary and end is not None:
+        starts.append(end - summary.get("wall_s", 0.0))
+    return Span(min(starts, default=None), end)
+
+
+def generator_span(paths: StudyPaths, times: Times) -> Span:
+    """Return when the study began to train its generator, or to look for it in the store, and when it had it.
+
+    A study of gitdist 0.5 had it before its first trial, after as many seconds as its drivers' accounts say.
+    """
+    noted = times.span(GENERATOR)
+    if noted.started_at is not None:
+        return noted
+    starts = [trial_span(paths, trial, times).started_at for trial in _trials(paths)]
+    end = min((start for start in starts if start is not None), default=None)
+    accounts = [read_object(file) or {} for file in sorted(paths.accounts.glob("*.json"))]
+    return Span(end and end - sum(account.get("generator_training_s", 0.0) for account in accounts), end)
+
+
+def _trials(paths: StudyPaths) -> list[TrialId]:
+    numbers = [int(place.name) for place in (paths.study / "trials").glob("*") if place.name.isdigit()]
+    return [BASELINE, *(TrialId("trial", number) for number in sorted(numbers))]
+
+
 def _seen(paths: StudyPaths) -> list[Point]:
     """Return what was seen while drivers worked, a point for each line of ``watch.jsonl``."""
     points = []
@@ -65,16 +106,17 @@ def _seen(paths: StudyPaths) -> list[Point]:
     return points
 
 
-def _summary_figures(summary: Mapping[str, Any], time_ms: int) -> Point:
+def _summary_figures(paths: StudyPaths, summary: Mapping[str, Any]) -> Point:
     """Return the summary's numbers; the step is the number of trials, so a study that grew has one value a size."""
-    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float) and name != _ENDED}
     for role in ("best", "baseline"):
         chosen = summary.get(role) or {"val": {}, "test": {}}
         metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
     for gap in summary_gaps(summary):
         metrics |= _gap_figures(gap)
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-    return Point(sum(summary.get("trials", {}).values()), finite, time_ms)
+    at = summary.get(_ENDED) or written_at(paths.summary)
+    return Point(sum(summary.get("trials", {}).values()), finite, to_ms(at))
 
 
 def _gap_figures(gap: Gap) -> dict[str, float]:

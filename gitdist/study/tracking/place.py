@@ -27,6 +27,12 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     return uri
 
 
+def is_own_database(paths: StudyPaths, uri: str) -> bool:
+    """Tell whether an MLflow store is the results directory's own SQLite file."""
+    file = database_file(uri)
+    return file is not None and file.resolve() == paths.tracking_db.resolve()
+
+
 def database_file(uri: str) -> Path | None:
     """Return the file of an MLflow store in SQLite; None for any other store."""
     if not uri.startswith(_SQLITE) or uri.removeprefix(_SQLITE) in ("", ":memory:"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from gitdist.study.paths import StudyPaths
 from gitdist.study.tracking.content import STUDY
 from gitdist.study.tracking.runs import StudyRuns
-from gitdist.study.tracking.store import open_experiment, unusable
+from gitdist.study.tracking.store import open_experiment, takes_files, unusable
 
 _PLACE = "report"
 
@@ -22,14 +22,20 @@ def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Pat
 
     Raises:
         StudyError: the store cannot be used.
+        StoreError: the store's files belong in the results directory, which is read-only.
     """
     if not paths.identity.exists():
         return False
+    if takes_files(uri):
+        paths.check_writable()
     try:
-        client, experiment = open_experiment(paths, uri)
-        run = StudyRuns(client, experiment, paths.name, paths.identity.read_text().strip()).find_run(STUDY)
+        identity = paths.identity.read_text().strip()
+        client, experiment = open_experiment(paths, uri, identity)
+        runs = StudyRuns(client, experiment, paths.name, identity)
+        run = runs.find_run(STUDY)
         if run is None:
             return False
+        runs.check_location(run)
         for file in files:
             place = (Path(_PLACE) / file.relative_to(directory)).parent
             client.log_artifact(run, str(file), place.as_posix())

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from gitdist.study.tracking.content import PASSING_TAGS, STUDY, Point, RunKey, Status, Wanted
+from gitdist.errors import StudyError
+from gitdist.study.tracking.content import PASSING_TAGS, STUDY, Point, RunKey, Status, Wanted, to_ms
+from gitdist.study.tracking.relocation import local_path
 
 _LAST_STEP = "gitdist.last_step"  # spares a driver reading the curves of runs that are complete
 _FILES = "gitdist.files"  # digest of the files that arrived last
@@ -59,13 +61,14 @@ class StudyRuns:
     def __init__(
         self,
         client: MlflowClient,
-        experiment_id: str,
+        experiment: Experiment,
         name: str,
         identity: str,
         revoked: threading.Event | None = None,
     ) -> None:
         """Look after the study's runs in one experiment until ``revoked``, after which no call is made any more."""
-        self._store, self._revoked, self._experiment = client, revoked, experiment_id
+        self._store, self._revoked, self._experiment = client, revoked, str(experiment.experiment_id)
+        self._root = local_path(experiment.artifact_location)
         self._study = {"gitdist.study": name, "gitdist.identity": identity}
         self._records: dict[RunKey, _Record] = {}
 
@@ -86,13 +89,25 @@ class StudyRuns:
 
     def parent_id(self) -> str:
         """Return the id of the parent run, which is made where it is missing."""
-        found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, ())
+        found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, None)
         return found.run_id
 
     def find_run(self, key: RunKey) -> str | None:
         """Return the id of a run; None where there is none."""
         found = self._find(key)
         return None if found is None else found.run_id
+
+    def check_location(self, run_id: str) -> None:
+        """Return if files of a run belong where those of the experiment did when it was opened.
+
+        A driver that sees the same results directory under another path may have changed the locations since.
+
+        Raises:
+            StudyError: they belong elsewhere now; opening the experiment again changes that back.
+        """
+        location = local_path(self._client.get_run(run_id).info.artifact_uri)
+        if self._root is not None and location is not None and not location.is_relative_to(self._root):
+            raise StudyError(f"another process has moved the MLflow artifacts from {self._root} to {location}")
 
     def bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], *, thorough: bool = False) -> Changes:
         """Make a run hold what is wanted.
@@ -118,13 +133,11 @@ class StudyRuns:
 
     def _bring(self, key: RunKey, wanted: Wanted, tags: Mapping[str, str], thorough: bool) -> Changes:
         points, figures = wanted.points(), wanted.figures()
-        moments = [point.time_ms for point in points if wanted.timed] or ([figures.time_ms] if figures else [])
         parent = {} if key == STUDY else {"mlflow.parentRunId": self.parent_id()}
         record = self._find(key)
         created = record is None
         if record is None:
-            began = [moment - int(1000 * wanted.lasted_s) for moment in moments[:1]]
-            record = self._create(key, wanted.name, parent, began)
+            record = self._create(key, wanted.name, parent, wanted.span().started_at)
         missing = self._missing(record, points, thorough)
         self._write(record, missing, figures, wanted.params, {**tags, **wanted.tags, **parent})
         self._remove(record, [tag for tag in PASSING_TAGS if tag in record.tags and tag not in wanted.tags])
@@ -134,7 +147,7 @@ class StudyRuns:
                 self._complete_files(record, wanted.files(), thorough)
         finally:  # the status is true also where only the artefact place fails
             if changed:
-                self._set_status(record, wanted.status, moments[-1:])
+                self._set_status(record, wanted.status, wanted.span().ended_at)
         return Changes(created=created, steps=len(missing), status=changed and not created)
 
     def _find(self, key: RunKey) -> _Record | None:
@@ -142,10 +155,10 @@ class StudyRuns:
             self._adopt(key.tags)
         return self._records.get(key)
 
-    def _create(self, key: RunKey, name: str, parent: Mapping[str, str], began_ms: Sequence[int]) -> _Record:
+    def _create(self, key: RunKey, name: str, parent: Mapping[str, str], started_at: float | None) -> _Record:
         tags = {**self._study, **key.tags, **parent}
-        start = min(began_ms, default=None)
-        run = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=name)
+        start_ms = None if started_at is None else to_ms(started_at)
+        run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=name)
         try:
             self._adopt(key.tags)  # not the answer: a second driver, or a request sent twice, may have made another
         except Revoked:  # just now: the new owner has a run of its own and does not look for this one any more
@@ -216,6 +229,7 @@ class StudyRuns:
         digest = _digest(files)
         if not files or (record.tags.get(_FILES) == digest and not (thorough and self._lacks(record, files))):
             return
+        self.check_location(record.run_id)
         with tempfile.TemporaryDirectory(prefix="gitdist-mlflow-") as directory:
             for name, content in files.items():
                 (Path(directory) / name).write_bytes(content)
@@ -227,11 +241,11 @@ class StudyRuns:
         there = {file.path: file.file_size for file in self._client.list_artifacts(record.run_id)}
         return any(there.get(name) != len(content) for name, content in files.items())
 
-    def _set_status(self, record: _Record, status: Status, ended_ms: Sequence[int] = ()) -> None:
+    def _set_status(self, record: _Record, status: Status, ended_at: float | None = None) -> None:
         if status == "RUNNING":
             self._client.update_run(record.run_id, status=status)
         else:
-            self._client.set_terminated(record.run_id, status, end_time=max(ended_ms, default=None))
+            self._client.set_terminated(record.run_id, status, end_time=None if ended_at is None else to_ms(ended_at))
         record.status = status
 
 

@@ -5,11 +5,11 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from mlflow.entities import Experiment, LifecycleStage
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
@@ -18,8 +18,10 @@ from gitdist.address import without_secrets
 from gitdist.errors import StudyError, first_line
 from gitdist.study.paths import StudyPaths
 from gitdist.study.services import kind_of_store
-from gitdist.study.tracking.database import ensure_database
-from gitdist.study.tracking.place import database_file
+from gitdist.study.tracking.database import copy_database, ensure_database, is_read_only
+from gitdist.study.tracking.experiment import StudyExperiment
+from gitdist.study.tracking.place import database_file, is_own_database
+from gitdist.study.tracking.relocation import keep_inside, local_path
 
 # MLflow's own patience with a server that does not answer is minutes a call
 _SWITCHES = {
@@ -30,22 +32,70 @@ _SWITCHES = {
 _SERVERS = ("postgresql", "mysql", "mssql")  # of databases
 
 
-def open_experiment(paths: StudyPaths, uri: str) -> tuple[MlflowClient, str]:
-    """Return a client of the store at ``uri``, and the id of the study's experiment there, found or created.
+def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowClient, Experiment]:
+    """Return a client of the store at ``uri``, and the study's experiment there, found or created.
+
+    In a database, locations that a moved or copied results directory brought along are changed to this directory first.
+
+    Args:
+        paths: the study's files.
+        uri: the MLflow tracking URI.
+        identity: the study's own, see ``settle_identity``.
 
     Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
     """
     _settle_mlflow()
-    file, on_server = database_file(uri), kind_of_store(uri) in _SERVERS
+    file = database_file(uri)
     if file is not None:
-        ensure_database(file, paths.artefacts.resolve())
-    elif on_server:
+        ensure_database(file, paths.artefacts)
+        if is_own_database(paths, uri):
+            keep_inside(file, paths.artefacts)
+    elif takes_files(uri):
         _connect(uri)
-    client, own_place = MlflowClient(tracking_uri=uri), file is not None or on_server
-    experiment = _find_experiment(client, paths, own_place)
-    if own_place:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = StudyExperiment(client, uri, paths, identity, database=takes_files(uri)).open()
+    if takes_files(uri):
         _probe(experiment.artifact_location)
-    return client, str(experiment.experiment_id)
+    return client, experiment
+
+
+@contextmanager
+def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]]:
+    """Yield the address of a store for a reader, and whether that is a copy, which is removed afterwards.
+
+    In a database, locations are changed as ``open_experiment`` does. A database in a file that cannot be written is
+    copied, since MLflow's server writes to its store.
+
+    Args:
+        paths: a study's files, or those of a results directory without a study's name.
+        uri: the MLflow tracking URI.
+
+    Raises:
+        StudyError: the store cannot be used.
+    """
+    _settle_mlflow()
+    with ExitStack() as stack:
+        shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
+        try:
+            if file is not None and is_read_only(file):
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gitdist-mlflow-"))
+                file = copy_database(file, Path(directory))
+                shown = f"sqlite:///{file}"
+            if file is not None and own:
+                keep_inside(file, paths.artefacts)
+            elif takes_files(uri) and paths.name and paths.identity.exists():
+                if file is None:
+                    _connect(uri)
+                identity = paths.identity.read_text().strip()
+                StudyExperiment(MlflowClient(tracking_uri=shown), shown, paths, identity, database=True).find()
+        except Exception as error:  # MLflow passes on whatever its store raises
+            raise unusable(uri, error) from error
+        yield shown, shown != uri
+
+
+def takes_files(uri: str) -> bool:
+    """Tell whether a store is a database, whose artifacts are files in the results directory."""
+    return database_file(uri) is not None or kind_of_store(uri) in _SERVERS
 
 
 def ask_server(uri: str) -> None:
@@ -100,28 +150,10 @@ def _connect(uri: str) -> None:
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def _find_experiment(client: MlflowClient, paths: StudyPaths, own_place: bool) -> Experiment:
-    experiment = client.get_experiment_by_name(paths.name)
-    if experiment is not None:
-        if experiment.lifecycle_stage == LifecycleStage.DELETED:
-            client.restore_experiment(experiment.experiment_id)  # its name cannot be given again
-        return experiment
-    place = (paths.artefacts / paths.name).resolve().as_uri() if own_place else None
-    tags = {"mlflow.experimentKind": "custom_model_development"}  # opens as model training, not as GenAI
-    try:
-        return client.get_experiment(client.create_experiment(paths.name, artifact_location=place, tags=tags))
-    except MlflowException:  # another process was faster, or the answer to a first try was lost
-        experiment = client.get_experiment_by_name(paths.name)
-        if experiment is None:
-            raise
-        return experiment
-
-
 def _probe(location: str) -> None:
     """Raise OSError where files cannot be written to ``location``, if it is on this machine."""
-    parts = urlsplit(location)
-    if parts.scheme in ("", "file"):
-        place = Path(unquote(parts.path))
+    place = local_path(location)
+    if place is not None:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass

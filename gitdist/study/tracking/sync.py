@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from gitdist.address import without_secrets
@@ -10,6 +11,7 @@ from gitdist.generator.training import TrainingStep
 from gitdist.study.events import TrialStates
 from gitdist.study.paths import StudyPaths
 from gitdist.study.summary import read_summary
+from gitdist.study.times import Times
 from gitdist.study.tracking.content import (
     GENERATOR,
     STUDY,
@@ -19,7 +21,7 @@ from gitdist.study.tracking.content import (
     loss_points,
     trial_contents,
 )
-from gitdist.study.tracking.parent import study_content, study_status
+from gitdist.study.tracking.parent import generator_span, study_content, study_status
 from gitdist.study.tracking.runs import Changes, StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
 
@@ -87,7 +89,7 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 
 def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
-    runs = StudyRuns(*open_experiment(paths, uri), paths.name, record.identity)
+    runs = StudyRuns(*open_experiment(paths, uri, record.identity), paths.name, record.identity)
     runs.load()
     contents = _contents(paths, record)
     tags = {**record.tags, **({"gitdist.generator": record.generator.name} if record.generator else {})}
@@ -106,13 +108,14 @@ def _sync(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 
 def _contents(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, Wanted]:
-    summary = read_summary(paths)
+    summary, times = read_summary(paths), Times(paths)
     status = study_status(record.states, record.num_open, finished=summary is not None)
-    contents = {STUDY: study_content(paths, status, summary)}
+    contents = {STUDY: study_content(paths, status, summary, times)}
     if record.generator is not None:
-        losses = loss_points(record.generator.steps)
-        contents[GENERATOR] = generator_content(record.generator.params, losses, "FINISHED", paths.samples)
-    return contents | trial_contents(paths, record.states)
+        span = partial(generator_span, paths, times)
+        losses = loss_points(record.generator.steps, span().ended_at)  # the artefact does not have their times
+        contents[GENERATOR] = generator_content(record.generator.params, losses, "FINISHED", span, paths.samples)
+    return contents | trial_contents(paths, record.states, times)
 
 
 def _count(changes: Mapping[RunKey, Changes], num_strays: int) -> SyncCounts:

@@ -17,6 +17,7 @@ from gitdist.errors import StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.events import Observer, Outcome, Row, TrialStates
 from gitdist.study.paths import StudyPaths, TrialId
+from gitdist.study.times import Span, Times
 from gitdist.study.tracking.content import (
     GENERATOR,
     STUDY,
@@ -30,7 +31,7 @@ from gitdist.study.tracking.content import (
     trial_contents,
 )
 from gitdist.study.tracking.deliveries import Deliveries
-from gitdist.study.tracking.parent import study_content
+from gitdist.study.tracking.parent import generator_span, study_content
 from gitdist.study.tracking.runs import StudyRuns
 from gitdist.study.tracking.store import explain, is_outage, open_experiment, unusable
 
@@ -54,6 +55,7 @@ class Tracker(Observer):
         tags: Mapping[str, str],
         warn: Callable[[str], None],
         check_owner: Callable[[], None] = lambda: None,
+        times: Times | None = None,
     ) -> None:
         """Open the store and find or create the study's experiment and parent run; a server may be down meanwhile.
 
@@ -64,6 +66,7 @@ class Tracker(Observer):
             tags: tags of the parent run and of every child (spec hash, fingerprints).
             warn: told in one line, on a thread of its own, when the store fails and when it is back.
             check_owner: called before every write; raises StudyError once another driver owns the study.
+            times: the study's, as they are being noted; None = those of its file.
 
         Raises:
             StudyError: the store cannot be used, now or later.
@@ -75,7 +78,8 @@ class Tracker(Observer):
         self._abandoned = threading.Event()
         self._check_owner = check_owner
         self._losses: dict[int, Point] = {}
-        self._wanted = {STUDY: study_content(paths, "RUNNING")}
+        self._times = times or Times(paths)
+        self._wanted = {STUDY: study_content(paths, "RUNNING", times=self._times)}
         try:
             self._deliver(STUDY)
         except Exception as error:  # MLflow passes on whatever its store raises
@@ -90,12 +94,12 @@ class Tracker(Observer):
         Trials that have not ended are shown as killed until they start again, as are runs of unknown trials that an
         earlier driver left running. Call it before any other event.
         """
-        self._wanted = trial_contents(self._paths, states) | self._wanted
+        self._wanted = trial_contents(self._paths, states, self._times) | self._wanted
         self._deliveries.mark(_ALL)
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """The trial's run is running."""
-        self._want(RunKey.of_trial(trial), trial_content(self._paths, trial, params, None))
+        self._want(RunKey.of_trial(trial), self._trial_content(trial, params, None))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """The trial's run has the epochs of its rows file."""
@@ -104,7 +108,7 @@ class Tracker(Observer):
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """The trial's run has its files and its true status."""
         params = self._content_of(trial).params
-        self._want(RunKey.of_trial(trial), trial_content(self._paths, trial, params, outcome))
+        self._want(RunKey.of_trial(trial), self._trial_content(trial, params, outcome))
 
     def test_evaluated(self, trial: TrialId) -> None:
         """The run of a chosen trial has the metrics of its test.json; it may have ended under an earlier driver."""
@@ -112,7 +116,7 @@ class Tracker(Observer):
 
     def generator_started(self, params: Mapping[str, Any]) -> None:
         """The generator's run is running."""
-        self._want(GENERATOR, generator_content(params, self._losses, "RUNNING"))
+        self._want(GENERATOR, generator_content(params, self._losses, "RUNNING", self._generator_span))
 
     def generator_stepped(self, steps: Sequence[TrainingStep]) -> None:
         """The generator's run has the losses of training steps."""
@@ -131,10 +135,11 @@ class Tracker(Observer):
             past: steps of its training; those that were not reported here are added where the run lacks them.
             samples: picture of the generator's draws.
         """
-        self._losses |= {step: point for step, point in loss_points(past).items() if step not in self._losses}
+        points = loss_points(past, self._generator_span().ended_at)
+        self._losses |= {step: point for step, point in points.items() if step not in self._losses}
         self._tags = {**self._tags, "gitdist.generator": name}
         params = self._wanted[GENERATOR].params if GENERATOR in self._wanted else {}
-        self._wanted[GENERATOR] = generator_content(params, self._losses, "FINISHED", samples)
+        self._wanted[GENERATOR] = generator_content(params, self._losses, "FINISHED", self._generator_span, samples)
         self._deliveries.mark(*self._wanted)
 
     def watched(self) -> None:
@@ -143,7 +148,7 @@ class Tracker(Observer):
 
     def study_ended(self, summary: Mapping[str, Any]) -> None:
         """The parent run has the summary and the resolved spec, and is finished."""
-        self._want(STUDY, study_content(self._paths, "FINISHED", summary))
+        self._want(STUDY, study_content(self._paths, "FINISHED", summary, self._times))
 
     def close(self, status: Status = "KILLED", patience_s: float = PATIENCE_S) -> None:
         """End the driver's part: what is still running gets its last status, and MLflow ``patience_s`` to take it all.
@@ -177,7 +182,13 @@ class Tracker(Observer):
         return not self._deliveries.flush(patience_s)
 
     def _content_of(self, trial: TrialId) -> Wanted:
-        return self._wanted.get(RunKey.of_trial(trial)) or trial_content(self._paths, trial, {}, None)
+        return self._wanted.get(RunKey.of_trial(trial)) or self._trial_content(trial, {}, None)
+
+    def _trial_content(self, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None) -> Wanted:
+        return trial_content(self._paths, trial, params, outcome, self._times)
+
+    def _generator_span(self) -> Span:
+        return generator_span(self._paths, self._times)
 
     def _want(self, key: RunKey, content: Wanted) -> None:
         self._wanted[key] = content
@@ -196,7 +207,7 @@ class Tracker(Observer):
 
     def _bring(self, key: RunKey) -> None:
         if self._runs is None:
-            experiment = open_experiment(self._paths, self._uri)
+            experiment = open_experiment(self._paths, self._uri, self._identity)
             self._runs = StudyRuns(*experiment, self._paths.name, self._identity, self._abandoned)
         if key == _ALL:
             self._runs.load()
