@@ -59,19 +59,16 @@ def _write(out: Path, contents: dict[str, bytes]) -> None:
             for name, content in contents.items():
                 write_atomic(out / name, content)
     except OSError as error:
-        raise StoreError(_unwritable(error)) from None
+        raise StoreError(_unwritable(error.filename, error.strerror)) from None
     except DiskTrouble as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EROFS:
-            raise StoreError(_unwritable(cause)) from None
+            raise StoreError(_unwritable(out, cause.strerror)) from None
         raise
 
 
-def _unwritable(error: OSError) -> str:
-    return (
-        f"the report's directory must be writable, but {error.filename} is not ({error.strerror}); choose another with "
-        "--out DIR"
-    )
+def _unwritable(path: Path | str, reason: str | None) -> str:
+    return f"the report's directory must be writable, but {path} is not ({reason}); choose another with --out DIR"
 
 
 def _nothing(studies: Sequence[StudyRecord]) -> str:
