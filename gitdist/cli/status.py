@@ -119,7 +119,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         seen = "" if owner.state == "live" else f", last heard of {owner.last_beat.astimezone():%H:%M:%S}"
         lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
-    elif standing.state == "interrupted":
+    elif standing.state == "interrupted" and standing.resumable:
         lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")
     elif standing.state == "failed":
         retry = f"mend the cause, then: gitdist retry {standing.study} --failed --results {results}"
@@ -127,7 +127,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
         lines.append(f"no trial finished; {retry if standing.counts.get('failed') else pruned}")
     if standing.stream and (told := describe_stream(standing.stream)):
         lines.append(f"stream, {duration(time.time() - standing.stream['at'])} ago: {told}")
-    if standing.time_left_s and standing.state != "finished":
+    if standing.time_left_s and standing.resumable and standing.state != "finished":
         lines.append(f"about {duration(standing.time_left_s)} of training left")
     return [*lines, *standing.notes]
 

@@ -1,13 +1,13 @@
 """What status and report say of a study beside its numbers: edited files, lost rows, repeated points."""
 
 from gitdist.spec import StudySpec
-from gitdist.study.driver import describe_edit
+from gitdist.study.driver import describe_edit, has_current_splits, outdated_splits
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.records import TrialRecord
 from gitdist.study.paths import StudyPaths, TrialId
 from gitdist.study.repeats import describe_links, describe_unaugmented, unaugmented_trials
 from gitdist.study.rows import read_rows
-from gitdist.study.states import lost_epochs
+from gitdist.study.states import all_ended, lost_epochs
 
 
 def study_notes(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[str]:
@@ -21,6 +21,8 @@ def study_notes(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[str]
     records = ledger.trials()
     edit = describe_edit(paths, ledger.recall)
     lines = [edit] if edit else []
+    if not has_current_splits(ledger.recall) and not all_ended(paths, spec, ledger):
+        lines.append(str(outdated_splits(paths)))
     lines += [line for record in records if (line := _lost(paths, spec, record))]
     lines += [line for record in records if (line := _differing(paths, spec, record))]
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(paths, records))

@@ -6,6 +6,7 @@ from typing import Any
 
 from gitdist.spec import StudySpec
 from gitdist.study.attempt import last_term
+from gitdist.study.driver import has_current_splits
 from gitdist.study.effort import Shared, seconds_of
 from gitdist.study.events import Outcome, Row
 from gitdist.study.gap import Gap, find_gaps
@@ -48,8 +49,8 @@ class Standing:
     """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
 
     ``gaps`` are those of the best trial so far to the baseline. ``time_left_s`` is an estimate, None without any.
-    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any. ``notes`` are those of
-    ``study_notes``.
+    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any. ``resumable`` is false
+    if a version of gitdist with other splits began it. ``notes`` are those of ``study_notes``.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Standing:
     gaps: Sequence[Gap] = ()
     owner: Owner | None = None
     stream: Mapping[str, Any] | None = None
+    resumable: bool = True
     trials: Sequence[TrialStanding] = field(default_factory=tuple)
     notes: Sequence[str] = ()
 
@@ -104,6 +106,7 @@ def take_stock(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Standing:
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
         stream=newest_line(paths.watch) if owner else None,
+        resumable=has_current_splits(ledger.recall),
         trials=trials,
         notes=study_notes(paths, spec, ledger),
     )
