@@ -1,17 +1,20 @@
 """What was seen of a running study, in the parent run: real MLflow stores, fed from ``watch.jsonl`` alone."""
 
 import json
+import shutil
 from collections.abc import Sequence
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gitdist.study.paths import StudyPaths
+from gitdist.study.paths import BASELINE, StudyPaths
+from gitdist.study.times import STUDY, Times
 from gitdist.study.tracking.machine import Machine
 from gitdist.study.tracking.place import tracking_uri
 from gitdist.study.tracking.sync import StudyRecord, SyncCounts, sync_study
 from tests.study.sightings import STREAM
+from tests.study.tracking.conftest import TRIAL
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
 AT = 1_700_000_000.0
@@ -71,11 +74,17 @@ def test_sync_brings_the_lines_to_an_empty_store_and_a_second_time_changes_nothi
 
 def test_the_parents_times_are_those_of_the_study_not_of_the_lines(paths, runs):
     write_lines(paths, [1, 2, 3])
+    with Times.open(paths) as times:
+        times.started(STUDY)
+        times.ended(STUDY)
+    for trial in (TRIAL, BASELINE):  # whose rows are of long ago
+        shutil.rmtree(paths.trial(trial))
     summary = {"wall_s": 4.0, "trials": {}, "best": None, "baseline": None}
     paths.summary.write_text(json.dumps(summary))
     sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states={}))
     info = runs.by_key()["study"].info
-    assert info.end_time - info.start_time == 4000 and info.end_time == int(1000 * paths.summary.stat().st_mtime)
+    noted = Times(paths).span(STUDY)
+    assert (info.start_time, info.end_time) == (int(1000 * noted.started_at), int(1000 * noted.ended_at))
 
 
 def test_lines_of_an_outage_follow_when_the_store_is_back(open_tracker, runs, paths, monkeypatch):
