@@ -83,8 +83,11 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generi
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: _array(archive[name], name) for name in names if name in archive}
     except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
+        reason = first_line(error)
+        if "pickle" in reason:  # numpy's advice is to allow it, which runs code in the file
+            reason = "it holds pickled objects"
         raise DataError(
-            f"a source file must be a whole npz of plain arrays, but {file} is not ({first_line(error)}); replace it"
+            f"a source file must be a whole npz of plain arrays, but {file} is not ({reason}); replace it"
         ) from error
 
 
