@@ -141,15 +141,18 @@ def test_a_record_knows_the_seed_that_its_method_sets_and_the_generator(results)
 
 
 def test_a_record_knows_the_distinct_images_per_class_where_they_were_recorded(results):
+    spec, found = parse_study(study_file("s"), "test"), []
     paths = leave_study(results, "s", 0, finished=2)
-    described = paths.trial(TrialId("trial", 1)) / "trial.json"
-    values = json.loads(described.read_text())
-    described.write_text(json.dumps({**values, "classes": {**values["classes"], "distinct": [20, 10, 3]}}))
-    spec = parse_study(study_file("s"), "test")
-    with closing(Ledger.open(paths, spec)) as ledger:
-        old, new = read_study(paths, spec, ledger, {"study": "s"}).trials
-    assert old.classes.distinct is None
-    assert (new.classes.sizes.tolist(), new.classes.distinct.tolist()) == (SIZES, [20, 10, 3])
+    for recorded in ({}, {"distinct": [20, 10, 3]}):
+        for number in (0, 1):
+            described = paths.trial(TrialId("trial", number)) / "trial.json"
+            values = json.loads(described.read_text())
+            described.write_text(json.dumps({**values, "classes": {**values["classes"], **recorded}}))
+        with closing(Ledger.open(paths, spec)) as ledger:
+            found.append(read_study(paths, spec, ledger, {"study": "s"}).trials)
+    assert {trial.classes.distinct for trial in found[0]} == {None}
+    for trial in found[1]:
+        assert (trial.classes.sizes.tolist(), trial.classes.distinct.tolist()) == (SIZES, [20, 10, 3])
 
 
 def test_what_is_not_there_or_damaged_is_one_line(results, console):
