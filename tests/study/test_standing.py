@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.cli.status import duration, show_status
+from gitdist.data.build import DATASET_FORMAT
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study
@@ -70,6 +72,22 @@ def write_rows(paths: StudyPaths, trial: TrialId, num: int) -> None:
         for epoch in range(1, num + 1)
     ]
     RowsFile(paths.rows(trial), rows).close()
+
+
+def test_an_unfinished_study_with_older_splits_names_the_fork_instead_of_resume(study):
+    paths, spec, ledger = study
+    paths.spec.write_text(dump_study(spec))
+    ledger.next_trial()
+    ledger.remember("data", "aaaa")  # without a data format, as gitdist 0.5 left it
+    found = take_stock(paths, spec, ledger)
+    assert (found.state, found.resumable) == ("interrupted", False)
+    assert any("--fork NAME" in note for note in found.notes)
+    console = Console(file=io.StringIO(), width=200)
+    show_status("study", paths.results, console, as_json=False)
+    assert "--fork NAME" in console.file.getvalue() and "gitdist resume" not in console.file.getvalue()
+    ledger.remember("data_format", DATASET_FORMAT)
+    found = take_stock(paths, spec, ledger)
+    assert found.resumable and not found.notes
 
 
 def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
