@@ -119,9 +119,10 @@ def _print_tables(found: _Measured, console: Console) -> None:
 
 def _comparison_table(measured: Sequence[_Measured]) -> Table:
     """Return the main figures of each study: the share answered as the image's class, and the variation of draws."""
-    table = Table(title="generators compared (shares; std over the draws of an image, levels 0..255)")
-    table.add_column("study")
-    for header in ("class kept", "true draws", "nuisance std", "true draws", "object std", "pixel std"):
+    title = "generators compared (shares; std over the draws of an image, levels 0..255)"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("study", overflow="fold")
+    for header in ("class\nkept", "true\ndraws", "nuisance\nstd", "true\ndraws", "object\nstd", "pixel\nstd"):
         table.add_column(header, justify="right")
     for each in measured:
         quality, own, true = each.quality, each.quality.generator, each.quality.true

@@ -52,7 +52,7 @@ def make_source(rng: np.random.Generator) -> Source:
     for label, num_tracks in enumerate(TRACKS):
         objects = rng.permutation(np.flatnonzero(labels == label))[: num_tracks + TEST_OBJECTS]
         for position, index in enumerate(objects):
-            colours = rng.uniform(0, 1, (2, 3))
+            colours = rng.uniform([[0.5], [0.0]], [[1.0], [0.3]], (2, 3))  # bright ink on dark paper
             if position < num_tracks:
                 train.append(_frames(images[index], colours, np.linspace(0.55, 1.0, FRAMES), rng))
                 tracks.append(f"{label}/{position}")
