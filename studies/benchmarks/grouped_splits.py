@@ -11,6 +11,12 @@ other objects. Class sizes follow a power law. The split is
 and in each way the same 8 settings are trained, and the one with the best balanced accuracy on validation is chosen.
 
     python studies/benchmarks/grouped_splits.py [--versions 2] [--epochs 20]
+
+Seen with version 0 (two cores, 8 minutes): by group no track in two splits, the chosen setting has 0.972 on validation
+and 0.905 on test, validation is 0.023 above test on average, rank correlation 0.90; by frame 235 tracks lie in both
+splits, 0.989 and 0.930, 0.078 above, 0.76; by file order five classes train on one track, 0.417 and 0.357 (the best
+setting of the other ways has 0.93), and validation on two tracks per class ranks other settings first than the other
+ways do.
 """
 
 import argparse
