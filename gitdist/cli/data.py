@@ -15,6 +15,7 @@ from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
 from gitdist.data.sources import list_sources as find_sources
 from gitdist.data.sources import row_names
+from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
 from gitdist.generator.grid import save_grid
 from gitdist.generator.munit import fitting_downsamplings
@@ -126,10 +127,9 @@ def _validation_warnings(dataset: Dataset) -> Iterator[str]:
         f"{name} {count}" for name, count in zip(dataset.class_names, counts, strict=True) if count < _FEW_VALIDATION
     ]
     if few:
-        more = f" and {len(few) - _CLASSES_NAMED} more" if len(few) > _CLASSES_NAMED else ""
         yield (
             f"classes with fewer than {_FEW_VALIDATION} validation images, which tell little about their accuracy: "
-            f"{len(few)} of {dataset.num_classes} ({', '.join(few[:_CLASSES_NAMED])}{more})"
+            f"{len(few)} of {dataset.num_classes} ({name_first(few, _CLASSES_NAMED)})"
         )
 
 

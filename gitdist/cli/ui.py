@@ -51,10 +51,10 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     place = f"http://{_HOST}:{port}"
     with opened_for_reading(paths, uri) as (served, is_copy):
         if is_copy:
-            told = f"{file} is read-only, so this is a copy of it: what is changed in the UI is lost when it ends"
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
-        told = f"MLflow UI on {place} for {shown} (Ctrl-C ends it)"
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
+            line = f"{file} is read-only, so this is a copy of it: what is changed in the UI is lost when it ends"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        line = f"MLflow UI on {place} for {shown} (Ctrl-C ends it)"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
         try:
             exit_code = _serve(served, paths.artefacts, port)
         except KeyboardInterrupt:

@@ -142,12 +142,15 @@ def _notes(
     unvalidated = [name for name, count in zip(class_names, num_validation, strict=True) if not count]
     notes = []
     if short:
-        notes.append(f"classes with fewer training images than data.profile asks for: {_listed(short)}")
+        notes.append(f"classes with fewer training images than data.profile asks for: {name_first(short, _NAMED)}")
     if unvalidated:
-        notes.append(f"classes without validation images (not measured in selection): {_listed(unvalidated)}")
+        notes.append(
+            f"classes without validation images (not measured in selection): {name_first(unvalidated, _NAMED)}"
+        )
     return notes
 
 
-def _listed(entries: Sequence[str]) -> str:
-    others = f" and {len(entries) - _NAMED} more" if len(entries) > _NAMED else ""
-    return f"{', '.join(entries[:_NAMED])}{others}"
+def name_first(entries: Sequence[str], limit: int) -> str:
+    """Return the first ``limit`` entries as one text, and how many more there are."""
+    others = f" and {len(entries) - limit} more" if len(entries) > limit else ""
+    return f"{', '.join(entries[:limit])}{others}"

@@ -21,15 +21,15 @@ def variance_sources(panel: Panel) -> str:
     if most == 1 or not varied:
         return "One replicate per setting, so no interval."
     fixed = [name for name, count in counts.items() if count == 1]
-    told = f"Intervals contain the variance of {listed([f'{name} ({count})' for name, count in varied.items()])}"
-    told += f", not of {' or '.join(fixed)}." if fixed else "."
+    sentence = f"Intervals contain the variance of {listed([f'{name} ({count})' for name, count in varied.items()])}"
+    sentence += f", not of {' or '.join(fixed)}." if fixed else "."
     if any(each.trial.augmented and each.study.spec.stream.per_seed for each in replicates):
-        told += " Each training seed has its own stream."
+        sentence += " Each training seed has its own stream."
     if _DATA_VERSION in varied and counts[_GENERATOR_SEED]:
-        told += " Each data version has its own generator."
+        sentence += " Each data version has its own generator."
     if most > min(varied.values()):
-        told += " Replicates that share one of these values count as independent."
-    return told
+        sentence += " Replicates that share one of these values count as independent."
+    return sentence
 
 
 def _num_values(replicates: list[Replicate], field: str) -> int:

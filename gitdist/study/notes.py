@@ -42,8 +42,8 @@ def _differing(paths: StudyPaths, spec: StudySpec, record: TrialRecord) -> str |
     if record.state != "finished" or not rows or lost_epochs(paths, spec, record):
         return None
     wrong = {name: value for name, value in _objectives(spec, record).items() if rows[-1].get(name) != value}
-    told = ", ".join(f"{name} {rows[-1].get(name)} (ledger: {value})" for name, value in wrong.items())
-    return f"rows of trial {record.number} changed since it finished: {told}" if wrong else None
+    values = ", ".join(f"{name} {rows[-1].get(name)} (ledger: {value})" for name, value in wrong.items())
+    return f"rows of trial {record.number} changed since it finished: {values}" if wrong else None
 
 
 def _objectives(spec: StudySpec, record: TrialRecord) -> dict[str, float]:

@@ -109,7 +109,7 @@ def test_a_rank_correlation_lies_between_its_limits():
 
 
 def with_errors(record, error, **metrics):
-    """Return a trial with metrics on both splits, all with one standard error; 0 stands for an old record's none."""
+    """Return a trial with metrics on both splits, all with one standard error; 0 = an old record without one."""
     errors = {f"{name}_se": error for name in metrics} if error else {}
     measures = {
         split: replace(found, metrics={**found.metrics, **metrics, **errors})

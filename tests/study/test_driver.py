@@ -338,7 +338,7 @@ class Killed(Exception):
 
 
 def settle_with(memory: dict, paths: StudyPaths, spec: StudySpec, survives: int = 9) -> None:
-    """Settle a spec with a ledger that is killed after so many writes."""
+    """Settle a spec with a ledger whose driver is killed after a number of writes."""
     writes = []
 
     def remember(key, value):
