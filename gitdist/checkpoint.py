@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gitdist.disk import disk_trouble, write_atomic
+from gitdist.disk import disk_errors, write_atomic
 from gitdist.errors import StoreError
 from gitdist.torch_file import TorchFileError, read_torch_file
 
@@ -41,12 +41,12 @@ class CheckpointFolder:
             state: tensors, numbers, strings and containers of these.
 
         Raises:
-            DiskTrouble: the disk does not take it; the older ones are all there then.
+            DiskError: the disk does not take it; the older ones are all there then.
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        with disk_trouble(self._directory):
+        with disk_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         file = self._directory / f"{self._stem}-{number:06d}-{_checksum(content)}.pt"
         write_atomic(file, content)
@@ -63,12 +63,12 @@ class CheckpointFolder:
         Raises:
             StoreError: a file cannot be read, or is whole but none of ours.
         """
-        with disk_trouble(self._directory):
+        with disk_errors(self._directory):
             for leftover in self._directory.glob(f".{self._stem}-*.tmp"):
                 leftover.unlink(missing_ok=True)
         for file in self.files():
             number, checksum = self._parts(file)
-            with suppress(FileNotFoundError), disk_trouble(file):  # a newer one's writer may remove it meanwhile
+            with suppress(FileNotFoundError), disk_errors(file):  # a newer one's writer may remove it meanwhile
                 content = file.read_bytes()
                 if _checksum(content) == checksum:
                     return number, _unpack(file, content)

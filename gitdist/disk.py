@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gitdist.errors import DiskTrouble
+from gitdist.errors import DiskError
 
 _TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _REFUSAL = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -25,7 +25,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees either the old content or all of the new one.
 
     Raises:
-        DiskTrouble: the disk does not take it; the old content stands, and nothing else is left.
+        DiskError: the disk does not take it; the old content stands, and nothing else is left.
     """
     os.close(replace_file(path, content))
 
@@ -36,11 +36,11 @@ def replace_file(path: Path, content: bytes) -> int:
     What is appended through it goes into this very file, even after another writer has replaced it in turn.
 
     Raises:
-        DiskTrouble: the disk does not take it; the old content stands, and nothing else is left.
+        DiskError: the disk does not take it; the old content stands, and nothing else is left.
     """
     # Process ids are no names on a shared disk: containers of several hosts have the same ones.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with disk_trouble(path, len(content)):
+    with disk_errors(path, len(content)):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             _write_through(descriptor, content)
@@ -75,10 +75,10 @@ def append_whole(descriptor: int, content: bytes, path: Path) -> None:
         path: what to call the file in a message.
 
     Raises:
-        DiskTrouble: the disk does not take it; the file has its old length.
+        DiskError: the disk does not take it; the file has its old length.
     """
     before = os.fstat(descriptor).st_size
-    with disk_trouble(path, len(content)):
+    with disk_errors(path, len(content)):
         try:
             _write_through(descriptor, content)
         except OSError:
@@ -140,7 +140,7 @@ def _kernel_run() -> str:
 
 
 @contextmanager
-def disk_trouble(place: Path, num_bytes: int | None = None) -> Iterator[None]:
+def disk_errors(place: Path, num_bytes: int | None = None) -> Iterator[None]:
     """Turn what the disk under ``place`` refuses into one line.
 
     Args:
@@ -148,15 +148,15 @@ def disk_trouble(place: Path, num_bytes: int | None = None) -> Iterator[None]:
         num_bytes: its size, where it is known.
 
     Raises:
-        DiskTrouble: the disk is full, over its quota, read-only or failing; any other error passes.
+        DiskError: the disk is full, over its quota, read-only or failing; any other error passes.
     """
     try:
         yield
     except OSError as error:
-        if not is_disk_trouble(error):
+        if not is_disk_error(error):
             raise
         size = "" if num_bytes is None else f" ({num_bytes:,} bytes)"
-        raise DiskTrouble(
+        raise DiskError(
             f"the disk must hold {place}{size}, but says: {os.strerror(error.errno or errno.ENOSPC)}; free "
             "space there or move the results to another disk (--results DIR), then run the same command again"
         ) from error
@@ -175,7 +175,7 @@ def write_refusal(directory: Path) -> str | None:
         return os.strerror(error.errno or errno.EACCES) if error.errno in _REFUSAL else None
 
 
-def is_disk_trouble(error: BaseException) -> bool:
+def is_disk_error(error: BaseException) -> bool:
     """Tell whether an error says that a disk is full, over its quota, read-only or failing."""
     # NumPy gives no number for a full disk: "100 requested and 10 written".
     return isinstance(error, OSError) and (

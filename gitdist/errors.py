@@ -37,7 +37,7 @@ class StoreError(GitdistError):
     """The results directory or an artefact in it cannot be read or written."""
 
 
-class DiskTrouble(StoreError):
+class DiskError(StoreError):
     """The disk is full, over its quota, read-only or failing; no trial is to blame for that."""
 
 
@@ -49,13 +49,13 @@ class StudyError(GitdistError):
     """A study cannot be started, joined or read."""
 
 
-class StudyOwned(StudyError):
+class StudyLockedError(StudyError):
     """Another driver owns the study, or has taken it."""
 
 
-class RayTrouble(StudyError):
+class RayUnavailableError(StudyError):
     """Ray cannot be started, or its cluster cannot be reached; no study is to blame for that."""
 
 
-class TrialFailure(Exception):
+class TrialFailedError(Exception):
     """A trial ended without a result (a NaN loss, say); the study records the reason and goes on."""

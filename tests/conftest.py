@@ -24,7 +24,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """Return an MLflow database without runs; making one takes seconds."""
-    from gitdist.study.tracking.database import ensure_database
+    from gitdist.study.monitoring.mlflow.database import ensure_database
 
     place = tmp_path_factory.mktemp("mlflow") / "empty.db"
     ensure_database(place, place.parent / "artefacts")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.disk import append_whole, disk_trouble, replace_file, write_atomic
-from gitdist.errors import DiskTrouble
+from gitdist.disk import append_whole, disk_errors, replace_file, write_atomic
+from gitdist.errors import DiskError
 from tests.disks import fill, small_disk
 
 
@@ -34,7 +34,7 @@ def test_a_full_disk_keeps_the_old_file_and_is_told_in_one_line_with_name_size_a
     with small_disk(tmp_path / "disk", "256k") as disk:
         path = disk / "file"
         write_atomic(path, b"old")
-        with pytest.raises(DiskTrouble) as caught:
+        with pytest.raises(DiskError) as caught:
             write_atomic(path, bytes(300_000))
         assert path.read_bytes() == b"old" and [file.name for file in disk.iterdir()] == ["file"]
         assert str(caught.value) == (
@@ -48,7 +48,7 @@ def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -
         path = disk / "rows"
         descriptor = replace_file(path, b"whole\n")
         full = fill(disk, leave=8192)
-        with pytest.raises(DiskTrouble, match="rows"):
+        with pytest.raises(DiskError, match="rows"):
             append_whole(descriptor, bytes(50_000), path)
         assert path.read_bytes() == b"whole\n"
         full.unlink()
@@ -59,10 +59,10 @@ def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_other_refusals_of_a_disk_are_told_alike(number: int) -> None:
-    with pytest.raises(DiskTrouble, match=f"/x, but says: {os.strerror(number)}"), disk_trouble(Path("/x")):
+    with pytest.raises(DiskError, match=f"/x, but says: {os.strerror(number)}"), disk_errors(Path("/x")):
         raise OSError(number, os.strerror(number))
 
 
 def test_an_error_that_is_not_the_disks_passes_unchanged() -> None:
-    with pytest.raises(FileNotFoundError), disk_trouble(Path("/x")):
+    with pytest.raises(FileNotFoundError), disk_errors(Path("/x")):
         raise FileNotFoundError(errno.ENOENT, "gone")

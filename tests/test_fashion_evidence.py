@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.data.nuisance import transform
+from gitdist.device import Compute
 from gitdist.generator.artefact import generator_artefact, load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec, TrialSpec

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gitdist.errors import DiskTrouble, StoreError
+from gitdist.errors import DiskError, StoreError
 from gitdist.store import Store, canonical_json, content_key
 from tests.disks import small_disk
 
@@ -233,7 +233,7 @@ def test_a_full_disk_while_building_names_the_artefact_and_leaves_nothing_half_m
     with small_disk(tmp_path / "disk", "512k") as disk:
         store = Store(disk)
         place = disk / "thing" / content_key("thing", SPEC)
-        with pytest.raises(DiskTrouble) as caught:
+        with pytest.raises(DiskError) as caught:
             store.get_or_build("thing", SPEC, build)
         assert str(caught.value).startswith(f"the disk must hold {place}, but says: No space left on device; free")
         assert not place.exists() and not list((disk / "tmp").iterdir())

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gitdist.bench.report import Figure, Measurement
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Side, alternate, quotients, rate, spread
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.generator.artefact import load_auto_encoder
 from gitdist.generator.compilation import compile_decoder
 from gitdist.generator.munit_generator import MunitGenerator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gitdist.bench import ekld, generator, scale, stream, study, trial
 from gitdist.bench.report import Measurement
 from gitdist.bench.setting import Setting
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, unknown_name
 

@@ -14,11 +14,11 @@ from gitdist.bench.loop import augmenting, own_trainer
 from gitdist.bench.report import Figure, Measurement
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, rate, spread
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, set_threads
 from gitdist.spec import ResourcesSpec, Share, TrialSpec
-from gitdist.study.cluster import cluster_nodes, connected
-from gitdist.study.placement import find_room
+from gitdist.study.cluster.connect import cluster_nodes, connected
+from gitdist.study.scheduling.packing import find_capacity
 
 AT_ONCE = (1, 2, 4, 8)
 _EPOCHS = 2  # of each process in a turn
@@ -49,7 +49,7 @@ def crowd_measurement(setting: Setting) -> Measurement:
     each = Share(cpu=share.cpu, gpu=1 / max(AT_ONCE))
     resources = ResourcesSpec(trial=each)
     with connected("local", resources, 0):
-        find_room(cluster_nodes(), resources, 0)
+        find_capacity(cluster_nodes(), resources, 0)
         setting.say(f"starting {max(AT_ONCE)} trials on one GPU")
         actor: Any = ray.remote(num_cpus=0, num_gpus=each.gpu)(CrowdTrial)
         arguments = (augmenting(spec.trial), setting.dataset.directory, spec.stream.block_size, each.cpu)

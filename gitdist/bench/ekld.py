@@ -7,7 +7,7 @@ from gitdist.bench.original_loop import loader_processes
 from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.trial.classifier import move
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
 from gitdist.trial.training import fresh_classifier

@@ -13,14 +13,14 @@ from gitdist.bench.readers import Readership, Round, reading
 from gitdist.bench.report import Figure, Measurement, Verdict, counted
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.errors import StudyError
 from gitdist.generator.artefact import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, Share
 from gitdist.stream.launch import launch_stream
-from gitdist.study.cluster import cluster_nodes, connected
-from gitdist.study.placement import Node, find_room
+from gitdist.study.cluster.connect import cluster_nodes, connected
+from gitdist.study.scheduling.packing import Node, find_capacity
 
 NUM_READERS = (1, 2, 4, 8)
 _ROUND_S = 6.0  # a side's turn takes about so long, within so many blocks of each class:
@@ -151,10 +151,10 @@ def numbers_with_room(nodes: Sequence[Node], share: Share) -> tuple[int, ...]:
     Raises:
         StudyError: not even one fits.
     """
-    find_room(nodes, ResourcesSpec(server=share), 1)
+    find_capacity(nodes, ResourcesSpec(server=share), 1)
     if share.gpu:
         with suppress(StudyError):
-            find_room(nodes, ResourcesSpec(server=share), 2)
+            find_capacity(nodes, ResourcesSpec(server=share), 2)
             return 1, 2
         return (1,)
     return (1, 2) if 2 * max(1.0, share.cpu) <= len(os.sched_getaffinity(0)) else (1,)

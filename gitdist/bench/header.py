@@ -11,7 +11,7 @@ import ray
 import torch
 
 from gitdist import __version__
-from gitdist.compute import Compute, has_bf16_units
+from gitdist.device import Compute, has_bf16_units
 from gitdist.spec import StudySpec
 
 

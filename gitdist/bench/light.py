@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.keys import BlockKey
 

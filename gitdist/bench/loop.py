@@ -1,8 +1,8 @@
 """gitdist's own training loop, set up for measuring: augmenting from its first epoch, out of blocks that are there."""
 
 from gitdist.bench.ready import ready_stream
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute
 from gitdist.spec import TrialSpec
 from gitdist.trial.epoch import EpochTrainer
 from gitdist.trial.training import fresh_classifier

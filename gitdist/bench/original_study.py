@@ -17,10 +17,10 @@ from typing import Any
 from gitdist.bench.original import load_plain
 from gitdist.bench.original_evaluation import evaluate_originally
 from gitdist.bench.original_loop import OriginalTrainer, loader_processes
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, set_threads
 from gitdist.disk import write_atomic
-from gitdist.quiet import quieten
+from gitdist.logging import silence_libraries
 from gitdist.spec import EvaluationSpec, MunitSpec, Share, TrialSpec
 
 
@@ -96,7 +96,7 @@ def run_study(job: Job, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run the job of the file named on the command line."""
-    quieten()
+    silence_libraries()
     place = Path(sys.argv[1])
     outcome = run_study(Job(**json.loads(place.read_bytes())), place.parent)
     write_atomic(place, json.dumps(outcome).encode())

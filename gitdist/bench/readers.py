@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.spec import StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from gitdist.bench.timing import Spread
-from gitdist.disk import disk_trouble, write_atomic
+from gitdist.disk import disk_errors, write_atomic
 
 _RULES = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
@@ -76,9 +76,9 @@ def write_result(place: Path, result: Mapping[str, Any]) -> None:
     """Write a result to ``place``.
 
     Raises:
-        DiskTrouble: the disk does not take it.
+        DiskError: the disk does not take it.
     """
-    with disk_trouble(place):
+    with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, (json.dumps(result, indent=2) + "\n").encode())
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.device import Compute, set_threads
 from gitdist.errors import SpecError
 from gitdist.generator.artefact import find_generator, generator_artefact
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.store import Store
 from gitdist.stream.server import ServerConfig
-from gitdist.study.paths import StudyPaths, open_store
+from gitdist.study.files.layout import StudyPaths, open_store
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

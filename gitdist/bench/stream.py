@@ -19,7 +19,7 @@ from gitdist.bench.ready import ReadyBlocks
 from gitdist.bench.report import Figure, Measurement, Verdict, counted
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Spread, alternate, spread
-from gitdist.compute import set_threads
+from gitdist.device import set_threads
 from gitdist.spec import IdentitySpec, ResourcesSpec, StreamSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import BlockSource, DrawStream
@@ -27,7 +27,7 @@ from gitdist.stream.keys import Block, BlockKey, Layout
 from gitdist.stream.launch import launch_stream
 from gitdist.stream.routing import Found
 from gitdist.stream.server import ServerConfig
-from gitdist.study.cluster import connected
+from gitdist.study.cluster.connect import connected
 
 NUM_READERS = (1, 4)
 HOPS = ("router call", "object store get", "DrawStream.take", "all together")

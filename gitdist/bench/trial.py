@@ -11,8 +11,8 @@ from gitdist.bench.original_loop import OriginalTrainer
 from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Side, alternate, quotients, rate, spread
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, set_threads
 from gitdist.spec import TrialSpec
 from gitdist.trial.classifier import compiled, move
 from gitdist.trial.losses import build_loss

@@ -20,9 +20,9 @@ from gitdist.disk import locked, locked_if_free, read_object
 from gitdist.errors import SpecError, StudyError
 from gitdist.spec import StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.file import dump_study
-from gitdist.study.paths import BASELINE, StudyPaths
-from gitdist.study.rows import read_rows
-from gitdist.study.space import grid_plan
+from gitdist.study.files.layout import BASELINE, StudyPaths
+from gitdist.study.files.rows import read_rows
+from gitdist.study.ledger.space import grid_plan
 from gitdist.study.summary import read_summary
 
 _PREFIX, _LOCK = "whole-", "lock"

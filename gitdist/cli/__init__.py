@@ -6,14 +6,14 @@ import sys
 
 from gitdist.cli.app import app, console_for_errors
 from gitdist.errors import GitdistError
-from gitdist.quiet import quieten
+from gitdist.logging import silence_libraries
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line; the user's own errors are one line on standard error and exit code 2."""
-    quieten()
+    silence_libraries()
     # What is imported stays. Looking through all of it for garbage takes a fifth of the start (3.9 s, without 3.1 s)
     # and most of the end (1.4 s, without 0.2 s).
     gc.set_threshold(10_000, 20, 20)

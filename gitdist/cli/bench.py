@@ -11,10 +11,10 @@ from gitdist.bench.header import describe_machine
 from gitdist.bench.report import Verdict, as_json, figure_table, verdict_table, write_result
 from gitdist.bench.setting import Setting
 from gitdist.errors import SpecError, StudyError
-from gitdist.quiet import quieten
+from gitdist.logging import silence_libraries
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_study
-from gitdist.study.interrupts import interruptible
+from gitdist.study.cluster.signals import interruptible
 
 DEFAULT_STUDY = Path("studies/benchmarks/fashion.yaml")
 
@@ -43,7 +43,7 @@ def run_benchmarks(
     Raises:
         GitdistError: there is no such benchmark or study, or it cannot be measured.
     """
-    quieten()
+    silence_libraries()
     chosen = chosen_benchmarks(name)
     spec = _load(study, overrides)
     try:

@@ -12,8 +12,8 @@ from gitdist.report.metrics import METRICS
 from gitdist.report.table import readable
 from gitdist.report.tables import method_table
 from gitdist.spec.campaign import Member
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 
 _SHOWN = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")
 

@@ -20,7 +20,7 @@ from gitdist.errors import StudyError
 from gitdist.generator.grid import save_grid
 from gitdist.generator.munit import fitting_downsamplings
 from gitdist.spec import DataSpec, StudySpec
-from gitdist.study.paths import StudyPaths, open_store
+from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.trial.classifier import fitting_networks
 
 _BAR = 24  # characters of the longest bar

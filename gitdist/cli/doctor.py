@@ -18,7 +18,7 @@ from gitdist.doctor.patience import OutOfPatience, any_left, within
 from gitdist.doctor.study_file import check_secrets
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_plan
-from gitdist.study.mirror import Mirror
+from gitdist.study.files.results import Mirror
 
 _DISK_S = 10.0
 _PLACE_WIDTH = 16  # an address of IPv4

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.device import Compute
 from gitdist.errors import StudyError
 from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
 from gitdist.generator.base import Generator
@@ -16,10 +16,10 @@ from gitdist.generator.oracle import OracleGenerator
 from gitdist.generator.pretrained import save_pretrained
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.study.cluster import connected
-from gitdist.study.display import open_display, show_training
-from gitdist.study.paths import StudyPaths, open_store
-from gitdist.study.preparation import obtain_generator
+from gitdist.study.cluster.connect import connected
+from gitdist.study.files.layout import StudyPaths, open_store
+from gitdist.study.monitoring.display import open_display, show_training
+from gitdist.study.resources.generator import obtain_generator
 
 
 def train_generator(spec: StudySpec, results: Path, console: Console, address: str | None) -> None:

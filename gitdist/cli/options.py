@@ -11,7 +11,7 @@ import typer
 from gitdist.errors import SpecError
 
 if TYPE_CHECKING:  # what it imports takes its time
-    from gitdist.study.mirror import Mirror
+    from gitdist.study.files.results import Mirror
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
 Results = Annotated[
@@ -60,7 +60,7 @@ def opened(results: str) -> "Iterator[Path | Mirror]":
     if "://" not in results:
         yield Path(results)
         return
-    from gitdist.study.mirror import Mirror
+    from gitdist.study.files.results import Mirror
 
     mirror = Mirror(results)
     mirror.connect()

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.generator import ready_generator
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.device import Compute, set_threads
 from gitdist.generator.quality import STATISTICS
 from gitdist.spec import StudySpec
-from gitdist.study.display import open_display
-from gitdist.study.paths import StudyPaths, open_store
-from gitdist.study.quality import Quality, measure_quality
+from gitdist.study.files.layout import StudyPaths, open_store
+from gitdist.study.monitoring.display import open_display
+from gitdist.study.resources.quality import Quality, measure_quality
 from gitdist.trial.reference import Reference, reference_classifier
 from gitdist.trial.training import EpochRow
 

@@ -13,10 +13,10 @@ from gitdist.report.records import StudyRecord, read_study
 from gitdist.report.writing import write_report
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.place import tracking_uri
-from gitdist.study.tracking.report import log_report
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
+from gitdist.study.monitoring.mlflow.report import log_report
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
 
 _MOST_NAMED = 3  # studies in the name of a directory
 _DIGITS = 6  # there, of the hash of all names

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 
 from gitdist.cli.tables import summary_tables
-from gitdist.errors import DiskTrouble, GitdistError, RayTrouble, SpecError, StudyError, StudyOwned
+from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
@@ -84,10 +84,10 @@ def _run_campaign(campaign: Campaign, results: Path | Mirror, console: Console, 
         console.rule(f"{number} of {len(campaign.members)}: {name}", align="left")
         try:
             _run_study(member.spec, results, console, how, campaign.name)
-        except StudyOwned as refusal:
+        except StudyLockedError as refusal:
             elsewhere.append(name)
             _say(console, f"left to its driver: {refusal}")
-        except (DiskTrouble, RayTrouble):  # every other study would meet the same
+        except (DiskError, RayUnavailableError):  # every other study would meet the same
             raise
         except GitdistError as error:
             failures[name] = str(error)
@@ -123,8 +123,8 @@ def _compare(members: Sequence[Member], results: Path | Mirror, console: Console
 def _run_study(
     spec: StudySpec, results: Path | Mirror, console: Console, how: HowToRun, resumed_as: str
 ) -> dict[str, Any]:
-    from gitdist.study.driver import fork, is_settled  # takes seconds; a mistake in the file is told at once
-    from gitdist.study.runner import RunOptions, run_study
+    from gitdist.study.compatibility import fork, is_settled  # takes seconds; a mistake in the file is told at once
+    from gitdist.study.run import RunOptions, run_study
 
     if how.fork_name is not None:
         spec = fork(spec, how.fork_name)

@@ -14,13 +14,13 @@ from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
-from gitdist.study.display import format_value
-from gitdist.study.driver import load_stored_spec
+from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
-from gitdist.study.seen import describe_stream
-from gitdist.study.standing import SHOWN, Standing, take_stock
+from gitdist.study.monitoring.display import format_value
+from gitdist.study.monitoring.latest import describe_stream
+from gitdist.study.status import SHOWN, StudyStatus, read_status
 
 
 def show_status(study: str, results: Path | Mirror, console: Console, as_json: bool) -> None:
@@ -41,7 +41,7 @@ def show_status(study: str, results: Path | Mirror, console: Console, as_json: b
         return
     paths, spec = stored_study(study, results)
     with opened_ledger(paths, spec) as ledger:
-        standing = take_stock(paths, spec, ledger)
+        standing = read_status(paths, spec, ledger)
     if as_json:
         console.print_json(json.dumps(standing.as_json()), indent=2)
         return
@@ -90,7 +90,7 @@ def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, 
         console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _standing_of(spec: StudySpec, results: Path | Mirror) -> Standing | None:
+def _standing_of(spec: StudySpec, results: Path | Mirror) -> StudyStatus | None:
     """Return how a member stands; None where it has not started."""
     paths = StudyPaths.at(results, spec.name)
     paths.refresh()
@@ -100,10 +100,10 @@ def _standing_of(spec: StudySpec, results: Path | Mirror) -> Standing | None:
     if not Ledger.exists(paths, stored):
         return None
     with opened_ledger(paths, stored) as ledger:
-        return take_stock(paths, stored, ledger)
+        return read_status(paths, stored, ledger)
 
 
-def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
+def _lines(standing: StudyStatus, results: Path | Mirror) -> list[str]:
     num_trials = sum(standing.counts.values())
     counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "none started"
     lines = [f"{num_trials} of {standing.total} trials: {counts}"]
@@ -132,7 +132,7 @@ def _lines(standing: Standing, results: Path | Mirror) -> list[str]:
     return [*lines, *standing.notes]
 
 
-def _table(standing: Standing, fields: list[str]) -> Table:
+def _table(standing: StudyStatus, fields: list[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state"):
         table.add_column(header)

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from gitdist.disk import disk_trouble
+from gitdist.disk import disk_errors
 from gitdist.errors import StoreError
 from gitdist.store.cleaning import DAY_S, clean
 from gitdist.store.holds import server_time
 from gitdist.store.inventory import Entry, spec_of, take_inventory
 from gitdist.store.layout import Layout
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 
 _GB = 1e9
 _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -57,13 +57,13 @@ def collect_garbage(
 
     Raises:
         StoreError: there is no store, or a bound is no number.
-        DiskTrouble: the disk is read-only or failing.
+        DiskError: the disk is read-only or failing.
     """
     for option, value in (("--max-gb", max_gb), ("--unused-days", unused_days)):
         if value is not None and not math.isfinite(value):
             raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no bound")
     layout = _layout(results)
-    with disk_trouble(layout.root):
+    with disk_errors(layout.root):
         removals = clean(
             layout,
             max_bytes=None if max_gb is None else int(max_gb * _GB),

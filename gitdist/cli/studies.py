@@ -10,10 +10,10 @@ from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan
 from gitdist.spec.study import check_name
 from gitdist.study.campaign import load_campaign
-from gitdist.study.driver import load_stored_spec
+from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
 
 
 def stored_study(study: str, results: Path | Mirror) -> tuple[StudyPaths, StudySpec]:

@@ -7,12 +7,12 @@ from rich.console import Console
 from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
-from gitdist.study.driver import describe_edit
-from gitdist.study.mirror import Mirror
-from gitdist.study.recall import recall_study
-from gitdist.study.standing import present_owner
-from gitdist.study.tracking.place import tracking_uri
-from gitdist.study.tracking.sync import sync_study
+from gitdist.study.compatibility import describe_edit
+from gitdist.study.files.results import Mirror
+from gitdist.study.monitoring.mlflow.sync import sync_study
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.study.status import present_owner
+from gitdist.study.study_record import read_study_record
 
 
 def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> None:
@@ -37,7 +37,7 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
                 "itself; sync it when that driver has ended"
             )
         edit = describe_edit(paths, ledger.recall)
-        record = recall_study(paths, spec, ledger)
+        record = read_study_record(paths, spec, ledger)
     if edit:
         console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri)

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gitdist.report.metrics import METRICS
-from gitdist.study.display import format_value
 from gitdist.study.gap import Gap, summary_gaps
+from gitdist.study.monitoring.display import format_value
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:

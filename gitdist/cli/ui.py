@@ -11,11 +11,11 @@ from rich.console import Console
 from gitdist.address import without_secrets
 from gitdist.cli.studies import opened_ledger, stored_study
 from gitdist.errors import StudyError
-from gitdist.study.driver import describe_edit
+from gitdist.study.compatibility import describe_edit
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths
-from gitdist.study.tracking.place import database_file, tracking_uri
-from gitdist.study.tracking.store import opened_for_reading
+from gitdist.study.monitoring.mlflow.store import opened_for_reading
+from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
 
 _HOST = "127.0.0.1"
 

@@ -38,7 +38,7 @@ from gitdist.doctor.room import check_room
 from gitdist.doctor.versions import compare_versions
 from gitdist.errors import StudyError, first_line
 from gitdist.spec import ResourcesSpec, StudySpec
-from gitdist.study.cluster import LivingNode, check_address, connected, living_nodes
+from gitdist.study.cluster.connect import LivingNode, check_address, connected, living_nodes
 
 _JOIN_S = 40.0
 _DESCRIBE_S = 90.0  # a worker starts, torch is imported from a cold disk

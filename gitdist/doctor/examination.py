@@ -24,11 +24,11 @@ from gitdist.doctor.services import check_ledger, check_store, check_tracking, c
 from gitdist.doctor.versions import check_own_versions
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths, shared_place
-from gitdist.study.placement import Node
-from gitdist.study.services import check_services
-from gitdist.study.tracking.place import database_file, tracking_uri
+from gitdist.study.checks import check_services
+from gitdist.study.files.layout import StudyPaths, shared_place
+from gitdist.study.files.results import Mirror
+from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
+from gitdist.study.scheduling.packing import Node
 
 _DESCRIBE_S = 60.0
 _DISK_S = 20.0
@@ -128,7 +128,7 @@ def _examine_room(specs: tuple[StudySpec, ...], here: MachineReport | None) -> I
     """Judge the Ray that a study would start here."""
     if here is None or not specs:
         return
-    from gitdist.study.cluster import local_cpus  # and Ray with it
+    from gitdist.study.cluster.connect import local_cpus  # and Ray with it
 
     for spec in specs:
         num_servers = spec.resources.servers if spec.sharing.stream else 0

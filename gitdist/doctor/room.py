@@ -6,7 +6,7 @@ from gitdist.doctor.finding import Finding
 from gitdist.errors import GitdistError
 from gitdist.generator.artefact import trains
 from gitdist.spec import StudySpec
-from gitdist.study.placement import Node, check_alone, find_room
+from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity
 
 
 def check_room(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
@@ -19,11 +19,13 @@ def check_room(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
     """
     num_servers = spec.resources.servers if spec.sharing.stream else 0
     try:
-        told = find_room(nodes, spec.resources, num_servers).note if spec.search.total else "no trials, so no servers"
+        told = (
+            find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials, so no servers"
+        )
         if trains(spec.generator):
-            check_alone(nodes, spec.resources, "training", "train the generator")
+            check_fits_alone(nodes, spec.resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
-            check_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
+            check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
     except GitdistError as error:
         return Finding.of_error("room", place, error)
     return Finding("room", place, "ok", told)

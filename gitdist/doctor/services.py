@@ -11,9 +11,9 @@ from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.patience import OutOfPatience, within
 from gitdist.errors import GitdistError, first_line
 from gitdist.store.place import SHARED, Place
+from gitdist.study.checks import kind_of_store
+from gitdist.study.files.results import RESULTS
 from gitdist.study.ledger.storage import check_server
-from gitdist.study.mirror import RESULTS
-from gitdist.study.services import kind_of_store
 
 _LIMIT_S = 15.0
 _LOST = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (a study goes on without it meanwhile)"
@@ -44,7 +44,7 @@ def check_tracking(uri: str) -> Finding:
     shown = without_secrets(uri)
     if kind_of_store(uri) == "sqlite":
         return Finding("MLflow", HERE, "ok", f"{shown}, without a server")
-    from gitdist.study.tracking.store import ask_server, explain, is_outage  # and MLflow, which takes its time
+    from gitdist.study.monitoring.mlflow.store import ask_server, explain, is_outage  # and MLflow, which takes its time
 
     try:
         within(_LIMIT_S, lambda: ask_server(uri))

@@ -13,8 +13,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StoreError
 from gitdist.generator.base import Generator
@@ -77,7 +77,7 @@ def generator_artefact(
 
     Raises:
         SpecError: the images' form does not go with the settings, or an imported file or a plugin cannot be read.
-        TrialFailure: training diverged.
+        TrialFailedError: training diverged.
     """
     recipe = _recipe(spec, dataset, compute)
     if recipe is None:

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gitdist.compute import Compute
 from gitdist.data.randaugment import RandAugment, draw_operations
+from gitdist.device import Compute
 from gitdist.seeds import numpy_rng
 from gitdist.spec import MunitSpec
 

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from gitdist.errors import TrialFailure
+from gitdist.errors import TrialFailedError
 from gitdist.generator.objective import LOSS_NAMES
 
 
@@ -27,14 +27,14 @@ class LossRows:
         """Fetch what was added up to and including ``step`` (from 1).
 
         Raises:
-            TrialFailure: a loss is not finite.
+            TrialFailedError: a loss is not finite.
         """
         values = torch.stack(self._unread).tolist() if self._unread else []
         self._unread.clear()
         for number, row in enumerate(values, start=step - len(values) + 1):
             for name, value in zip(LOSS_NAMES, row, strict=True):
                 if not math.isfinite(value):
-                    raise TrialFailure(f"generator training: the {name} loss became {value} in step {number}")
+                    raise TrialFailedError(f"generator training: the {name} loss became {value} in step {number}")
         self.pending += values
 
     def close_row(self, step: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
 from gitdist.generator.batches import draw_styles, to_signed, to_uint8

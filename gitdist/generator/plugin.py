@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute
 from gitdist.errors import GitdistError, SpecError, StreamError
 from gitdist.generator.base import Generator
 from gitdist.plugins import load_attribute, raised

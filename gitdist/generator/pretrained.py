@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, first_line
 from gitdist.generator.finite import non_finite
@@ -59,7 +59,7 @@ def save_pretrained(path: Path, architecture: Architecture, weights: dict[str, T
     """Write weights, by the names of ``AutoEncoder``, and their architecture.
 
     Raises:
-        DiskTrouble: the disk does not take the file.
+        DiskError: the disk does not take the file.
         OSError: the place cannot be written to.
     """
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.generator.batches import BalancedBatches
 from gitdist.generator.munit import AutoEncoder, Discriminator, initialise
 from gitdist.generator.objective import discriminator_loss, generator_losses, translate, weighted

@@ -8,10 +8,10 @@ from pathlib import Path
 from safetensors.torch import save
 
 from gitdist.checkpoint import CheckpointFolder
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute
 from gitdist.disk import write_atomic
-from gitdist.errors import TrialFailure
+from gitdist.errors import TrialFailedError
 from gitdist.generator.batches import BalancedBatches
 from gitdist.generator.finite import non_finite
 from gitdist.generator.loss_rows import LossRows
@@ -54,8 +54,8 @@ def train_munit(
 
     Raises:
         SpecError: the images' size does not go with the settings.
-        TrialFailure: a loss or a weight became infinite or not a number.
-        DiskTrouble: the disk does not take a checkpoint or the result; the next call goes on from the last checkpoint.
+        TrialFailedError: a loss or a weight became infinite or not a number.
+        DiskError: the disk does not take a checkpoint or the result; the next call goes on from the last checkpoint.
     """
     check_geometry(spec, dataset.image_shape)
     batches = BalancedBatches(dataset.train.images, dataset.train.labels, spec, compute)
@@ -88,6 +88,6 @@ def _resume(trainer: MunitTrainer, losses: LossRows, checkpoints: CheckpointFold
 def _write(trainer: MunitTrainer, losses: LossRows, target: Path) -> None:
     weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.auto_encoders[0].state_dict().items()}
     if broken := non_finite(weights):  # the last step's losses are those of the weights before it
-        raise TrialFailure(f"generator training: {broken} is not finite after step {trainer.spec.steps}")
+        raise TrialFailedError(f"generator training: {broken} is not finite after step {trainer.spec.steps}")
     write_atomic(target / WEIGHTS_FILE, save(weights))
     write_atomic(target / LOSSES_FILE, losses.json_lines().encode())

@@ -16,7 +16,7 @@ from gitdist.report.statistics import Interval, paired
 from gitdist.spec import MunitSpec
 from gitdist.spec.campaign import short_names
 from gitdist.spec.search import METHOD
-from gitdist.study.display import format_value
+from gitdist.study.monitoring.display import format_value
 
 MAX_SETTINGS = 7
 """Settings that are shown beside each other; of more, the best of each method is."""

@@ -5,7 +5,7 @@ from optuna.trial import create_trial
 
 from gitdist.report.coordinates import varied_fields
 from gitdist.report.records import StudyRecord
-from gitdist.study.space import distribution
+from gitdist.study.ledger.space import distribution
 
 MIN_TRIALS = 8
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.disk import read_object
 from gitdist.spec import StudySpec
-from gitdist.study.events import Outcome
+from gitdist.study.files.events import Outcome
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.trial_states import GENERATOR, best_trials, trial_states
 from gitdist.study.notes import study_notes
-from gitdist.study.paths import BASELINE, StudyPaths, TrialId
-from gitdist.study.rows import read_rows
-from gitdist.study.standing import present_owner, state_now
-from gitdist.study.states import GENERATOR, best_trials, trial_states
+from gitdist.study.status import present_owner, state_now
 from gitdist.study.summary import read_summary
 from gitdist.trial.metrics import group_accuracies
 

@@ -11,7 +11,7 @@ from gitdist.report.size_curves import size_correlation
 from gitdist.report.statistics import Interval, interval
 from gitdist.report.table import Cell, Table
 from gitdist.report.variance import variance_sources
-from gitdist.study.display import format_value
+from gitdist.study.monitoring.display import format_value
 from gitdist.trial.evaluation import standard_error_name
 
 COSTS = {

@@ -4,8 +4,8 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitdist.disk import disk_trouble, write_atomic
-from gitdist.errors import DiskTrouble, StoreError, StudyError
+from gitdist.disk import disk_errors, write_atomic
+from gitdist.errors import DiskError, StoreError, StudyError
 from gitdist.report.figures.style import png_bytes, svg_text
 from gitdist.report.findings import counted, findings
 from gitdist.report.grouping import make_panels
@@ -53,14 +53,14 @@ def write_report(title: str, studies: Sequence[StudyRecord], out: Path) -> list[
 
 def _write(out: Path, contents: dict[str, bytes]) -> None:
     try:
-        with disk_trouble(out):
+        with disk_errors(out):
             for name in ("figures", "tables"):
                 (out / name).mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
                 write_atomic(out / name, content)
     except OSError as error:
         raise StoreError(_unwritable(error.filename, error.strerror)) from None
-    except DiskTrouble as error:
+    except DiskError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EROFS:
             raise StoreError(_unwritable(out, cause.strerror)) from None

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, JsonValue, field_validator
 
-from gitdist.compute import Precision
+from gitdist.device import Precision
 from gitdist.spec.base import Positive, Spec
 
 

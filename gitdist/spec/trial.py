@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gitdist.compute import Precision
+from gitdist.device import Precision
 from gitdist.spec.base import Fraction, Positive, Spec
 
 # progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch

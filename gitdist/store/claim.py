@@ -30,7 +30,7 @@ class Claim:
             build: ``build(target)`` writes the artefact's files into the empty directory ``target``.
 
         Raises:
-            DiskTrouble: the disk does not take it; the scratch is kept, and nothing half-made is in place.
+            DiskError: the disk does not take it; the scratch is kept, and nothing half-made is in place.
             StoreError: the shared place does not take it; the artefact is in place in this store.
         """
         assert self.found is None, f"{self.found} is in place"

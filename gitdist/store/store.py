@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gitdist.address import without_secrets
-from gitdist.disk import disk_trouble, lock_name, locked, locked_if_free
+from gitdist.disk import disk_errors, lock_name, locked, locked_if_free
 from gitdist.errors import StoreError
 from gitdist.store.claim import Claim
 from gitdist.store.claims import Board
@@ -100,7 +100,7 @@ class Store:
                 ``scratch`` outlives a killed build, so that a long one can go on from its own checkpoints.
 
         Raises:
-            DiskTrouble: the disk does not take it; ``scratch`` is kept, and nothing half-made is in place.
+            DiskError: the disk does not take it; ``scratch`` is kept, and nothing half-made is in place.
             StoreError: the shared place cannot be reached.
         """
         with self.claim(kind, spec) as claim:
@@ -134,7 +134,7 @@ class Store:
             spec: everything that determines it, as JSON values.
 
         Raises:
-            DiskTrouble: the disk does not take the claim or the scratch.
+            DiskError: the disk does not take the claim or the scratch.
             StoreError: the shared place cannot be reached.
         """
         with self._claimed(kind, spec, self._await_turn) as claim:
@@ -165,7 +165,7 @@ class Store:
 
             found, has_right = self.find(kind, spec), False
             if found is None:
-                with disk_trouble(self._layout.place(artefact)):
+                with disk_errors(self._layout.place(artefact)):
                     if take_turn(artefact, turn):
                         found = self.find(kind, spec)
                         has_right = found is None
@@ -221,7 +221,7 @@ class Store:
     def _is_fetched(self, artefact: ArtefactId) -> bool:
         if self._shared is None or not self._shared.has(artefact):
             return False
-        with disk_trouble(self._layout.place(artefact)):
+        with disk_errors(self._layout.place(artefact)):
             target = self._layout.new_target(artefact, "fetched-")
             try:
                 if not self._shared.fetch(artefact, target):
@@ -251,7 +251,7 @@ class Store:
 
     def _put(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         place = self._layout.place(artefact)
-        with disk_trouble(place):
+        with disk_errors(place):
             target, is_shared = self._layout.new_target(artefact), False
             try:
                 build(target)
@@ -282,7 +282,7 @@ class Store:
                     shutil.rmtree(scratch, ignore_errors=True)
         if self._shared is not None and artefact not in self._uploaded:
             if not self._shared.has(artefact):
-                with ExitStack() as turn, disk_trouble(self._layout.place(artefact)):
+                with ExitStack() as turn, disk_errors(self._layout.place(artefact)):
                     self._await_turn(artefact, turn)
                     if not self._shared.has(artefact):
                         self._shared.upload(artefact, self._layout.place(artefact))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from gitdist.disk import disk_trouble, locked
+from gitdist.disk import disk_errors, locked
 from gitdist.store.holds import Hold
 from gitdist.store.keys import ArtefactId
 from gitdist.store.layout import Layout
@@ -25,7 +25,7 @@ class Usage:
         """Note the use of an artefact in the holds, then in its mark; tell whether it is still there."""
         missing = [hold for hold in self._holds if not hold.holds(artefact)]
         if missing:
-            with disk_trouble(self._layout.holds), locked(self._layout.holds_lock):
+            with disk_errors(self._layout.holds), locked(self._layout.holds_lock):
                 for hold in missing:
                     hold.note([artefact])
         if not self._layout.place(artefact).exists():
@@ -39,7 +39,7 @@ class Usage:
         hold = Hold(self._layout.holds, name)
         self._holds.append(hold)
         try:
-            with disk_trouble(self._layout.holds), locked(self._layout.holds_lock):
+            with disk_errors(self._layout.holds), locked(self._layout.holds_lock):
                 hold.note(list(self._marked))
             yield
         finally:

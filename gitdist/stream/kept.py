@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gitdist.disk import disk_trouble, write_atomic
+from gitdist.disk import disk_errors, write_atomic
 from gitdist.generator.artefact import draw_settings, weights_digest
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
@@ -84,17 +84,17 @@ class BlockFolder:
         """Return a block, read-only; None where it is not there, or was damaged and has been removed.
 
         Raises:
-            DiskTrouble: the disk does not give it.
+            DiskError: the disk does not give it.
             StoreError: the shared place cannot be reached.
         """
         file = self._file(key)
         try:
-            with disk_trouble(file):
+            with disk_errors(file):
                 block = self._unpack(key, file.read_bytes())
         except FileNotFoundError:
             return self._fetch(key)
         if block is None:
-            with disk_trouble(file):
+            with disk_errors(file):
                 file.unlink(missing_ok=True)
         return block
 
@@ -102,7 +102,7 @@ class BlockFolder:
         """Write a block where there is room, and tell whether there was; once there was none, there is none any more.
 
         Raises:
-            DiskTrouble: the disk does not take it; nothing of it is left there.
+            DiskError: the disk does not take it; nothing of it is left there.
             StoreError: the shared place cannot be reached.
         """
         if not self._take(self._layout.block_bytes + _CHECKSUM_BYTES):
@@ -122,7 +122,7 @@ class BlockFolder:
         return block
 
     def _write(self, key: BlockKey, content: bytes) -> None:
-        with disk_trouble(self._directory):
+        with disk_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         write_atomic(self._file(key), content)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.compute import Compute, keep_to_share
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StreamError
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
@@ -113,7 +113,7 @@ class GeneratorServer:
     def __init__(self, config: ServerConfig, share: Share, name: str | None = None) -> None:
         """Keep to the server's share of its node; with the actor's ``name``, its work is counted in Ray's metrics."""
         self._began = time.monotonic()
-        keep_to_share(share.cpu, share.gpu)
+        limit_to_share(share.cpu, share.gpu)
         self._given = config
         self._done = MakerStats()
         self._metrics = ServerMetrics(name) if name else None
@@ -155,7 +155,7 @@ class GeneratorServer:
             block_key: that of the stream's product.
 
         Raises:
-            DiskTrouble: the block is to be kept, and the disk does not take it.
+            DiskError: the block is to be kept, and the disk does not take it.
             StreamError: here another block would be made.
         """
         self._check(block_key)

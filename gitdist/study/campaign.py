@@ -10,10 +10,10 @@ from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan
 from gitdist.spec.paths import absolute_paths
-from gitdist.study.driver import check_started, load_stored_spec
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
-from gitdist.study.services import check_services
+from gitdist.study.checks import check_services
+from gitdist.study.compatibility import check_started, load_stored_spec
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 
 _FILE = "campaign.yaml"
 

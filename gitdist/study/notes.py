@@ -1,13 +1,13 @@
 """What status and report say of a study beside its numbers: edited files, lost rows, repeated points."""
 
 from gitdist.spec import StudySpec
-from gitdist.study.driver import describe_edit, has_current_splits, outdated_splits
+from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits
+from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.records import TrialRecord
-from gitdist.study.paths import StudyPaths, TrialId
-from gitdist.study.repeats import describe_links, describe_unaugmented, unaugmented_trials
-from gitdist.study.rows import read_rows
-from gitdist.study.states import all_ended, lost_epochs
+from gitdist.study.ledger.repeats import describe_links, describe_unaugmented, unaugmented_trials
+from gitdist.study.ledger.trial_states import all_ended, lost_epochs
 
 
 def study_notes(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[str]:

@@ -17,42 +17,48 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import DiskTrouble, GitdistError, StudyError
+from gitdist.device import Compute
+from gitdist.errors import DiskError, GitdistError, StudyError
 from gitdist.generator.artefact import generator_name, load_generator
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import TrainingStep
 from gitdist.spec import StudySpec
-from gitdist.study.cluster import cluster_nodes, connected, living_nodes
-from gitdist.study.context import TrialContext
-from gitdist.study.copies import Copies
-from gitdist.study.course import Course
-from gitdist.study.display import show_training
-from gitdist.study.events import Observers, Outcome, Progress, TrialStates
-from gitdist.study.execution import run_trials
-from gitdist.study.interrupts import interruptible
+from gitdist.study.cluster.connect import cluster_nodes, connected, living_nodes
+from gitdist.study.cluster.shared_fs import check_mounts
+from gitdist.study.cluster.signals import interruptible
+from gitdist.study.files.events import Observers, Outcome, Progress, TrialStates
+from gitdist.study.files.layout import BASELINE, TrialId
+from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.ledger import TrialRecord
-from gitdist.study.mounts import check_mounts
+from gitdist.study.ledger.repeats import Repeats
+from gitdist.study.ledger.space import point_plan, untried
+from gitdist.study.ledger.trial_states import (
+    GENERATOR,
+    baseline_is_settled,
+    baseline_is_whole,
+    lost_epochs,
+    trial_states,
+)
+from gitdist.study.monitoring.display import show_training
+from gitdist.study.monitoring.mlflow.content import Status
+from gitdist.study.monitoring.mlflow.parent_run import study_status
+from gitdist.study.monitoring.mlflow.system_metrics import Machine
+from gitdist.study.monitoring.mlflow.tracker import Tracker
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.study.monitoring.monitor import Waiting, Watch
+from gitdist.study.monitoring.result_copies import Copies
 from gitdist.study.notes import study_notes
-from gitdist.study.paths import BASELINE, TrialId
-from gitdist.study.placement import Room, check_alone, find_room, room_beside
-from gitdist.study.preparation import TrainedGenerator, keep_precision, obtain_generator, settle_generator
-from gitdist.study.recall import study_tags
-from gitdist.study.remote import completed
-from gitdist.study.repeats import Repeats
-from gitdist.study.space import point_plan, untried
-from gitdist.study.states import GENERATOR, baseline_is_settled, baseline_is_whole, lost_epochs, trial_states
+from gitdist.study.resources.generator import TrainedGenerator, keep_precision, obtain_generator, settle_generator
+from gitdist.study.resources.stream import OwnedStudy, StreamResources, supplied
+from gitdist.study.scheduling.packing import Room, capacity_beside, check_fits_alone, find_capacity
+from gitdist.study.scheduling.tasks import completed
+from gitdist.study.scheduling.trial_manager import TrialManager
+from gitdist.study.scheduling.tune_adapter import run_trials
+from gitdist.study.study_record import study_tags
 from gitdist.study.summary import write_summary
-from gitdist.study.supply import OwnedStudy, Supply, supplied
-from gitdist.study.times import STUDY, Times
-from gitdist.study.tracking.content import Status
-from gitdist.study.tracking.machine import Machine
-from gitdist.study.tracking.parent import study_status
-from gitdist.study.tracking.place import tracking_uri
-from gitdist.study.tracking.tracker import Tracker
-from gitdist.study.watch import Waiting, Watch
-from gitdist.study.worker import complete_trial, evaluate_on_test, run_trial
+from gitdist.study.worker.context import TrialContext
+from gitdist.study.worker.trial_task import complete_trial, evaluate_on_test, run_trial
 
 _SAMPLE_DRAWS = 8  # draws an image in the picture of the generator's samples
 _LAST_WORDS_S = 5.0  # for the tracking store, where Ray has died
@@ -158,19 +164,19 @@ class StudySession:
     def _expect_room(self, num_servers: int) -> Room:
         """Say what the study gets of the cluster, or refuse it, before anything runs."""
         nodes, resources = cluster_nodes(), self._spec.resources
-        room = find_room(nodes, resources, num_servers)
+        room = find_capacity(nodes, resources, num_servers)
         if not num_servers and self._dataset.nuisance == "none":
-            check_alone(nodes, resources, "server", "transform the images that eKLD is measured on")
+            check_fits_alone(nodes, resources, "server", "transform the images that eKLD is measured on")
         self._display.say(room.note)
         return room
 
-    def _settle_room(self, supply: Supply, expected: Room) -> Room:
+    def _settle_room(self, supply: StreamResources, expected: Room) -> Room:
         """Count the room again now that the servers have their nodes, and say it where it is other than expected."""
         nodes, servers = living_nodes(), supply.server_nodes()
         if not servers:
             return expected
         names = [node.offers.name for server in servers for node in nodes if node.id == server]
-        room = room_beside([node.offers for node in nodes], self._spec.resources, names)
+        room = capacity_beside([node.offers for node in nodes], self._spec.resources, names)
         if room != expected:
             self._display.say(room.note)
         return room
@@ -193,7 +199,7 @@ class StudySession:
             name = generator_name(spec, generator.artefact)
             settle_generator(spec, name, known)
             self._draw_samples(generator)
-        except DiskTrouble:
+        except DiskError:
             raise
         except (GitdistError, RayTaskError):
             if known is None:
@@ -213,13 +219,13 @@ class StudySession:
         save_grid(sample_grid(loaded, dataset, 1, _SAMPLE_DRAWS, spec.stream.seed), self._paths.samples)
         self._paths.publish(self._paths.samples)
 
-    def _search(self, context: TrialContext, supply: Supply, max_concurrent: int) -> None:
+    def _search(self, context: TrialContext, supply: StreamResources, max_concurrent: int) -> None:
         spec, ledger = self._spec, self._ledger
         with_baseline = not baseline_is_settled(self._paths, spec, ledger)
         if not (with_baseline or ledger.num_open()):
             return
         copies, watchers = Copies(self._paths), (self._display, self._tracker, self._progress, self._waiting, supply)
-        course = Course(
+        course = TrialManager(
             ledger,
             Observers([copies, self._times, *watchers]),
             spec,

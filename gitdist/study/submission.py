@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from gitdist.errors import RayTrouble, StudyError, first_line
+from gitdist.errors import RayUnavailableError, StudyError, first_line
 
 _LEFT_OUT = [".git", ".venv", "venv", "results", "**/__pycache__", "**/*.npz"]  # beside what .gitignore names
 _STUDY, _RESULTS = "gitdist.study", "gitdist.results"
@@ -43,7 +43,7 @@ def follow_job(
     Raises:
         StudyError: the Jobs API is not installed here, another command runs the study as a job, or the job cannot be
             submitted or followed.
-        RayTrouble: nothing answers there, or it wants a token.
+        RayUnavailableError: nothing answers there, or it wants a token.
     """
     client = _connect(address)
     place, entrypoint = client.get_address(), shlex.join(command)
@@ -91,13 +91,13 @@ def _connect(address: str | None) -> Any:
         with _without_addresses() if address else nullcontext():
             return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise RayTrouble(
+        raise RayUnavailableError(
             f"the Ray cluster asks for its token ({first_line(error)}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
             "RAY_AUTH_TOKEN_PATH to a file with it"
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         named = address or next(filter(None, map(os.environ.get, _ADDRESSES)), "this machine")
-        raise RayTrouble(
+        raise RayUnavailableError(
             f"no Jobs API of Ray answers at '{named}' ({first_line(error)}); give the dashboard's "
             "address by --address http://HOST:8265, and have ray[default] installed here and there"
         ) from None

@@ -9,13 +9,13 @@ from typing import Any
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
 from gitdist.spec.search import METHOD
-from gitdist.study.effort import Shared, own_rows, trainer_name
+from gitdist.study.files.attribution import Shared, own_rows, trainer_name
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import summary_gaps
 from gitdist.study.ledger.ledger import Ledger, TrialRecord
-from gitdist.study.paths import BASELINE, StudyPaths, TrialId
-from gitdist.study.repeats import unaugmented_trials
-from gitdist.study.rows import read_rows
-from gitdist.study.states import baseline_is_whole
+from gitdist.study.ledger.repeats import unaugmented_trials
+from gitdist.study.ledger.trial_states import baseline_is_whole
 
 
 def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gitdist.checkpoint import CheckpointFolder
-from gitdist.disk import disk_trouble, write_atomic
+from gitdist.disk import disk_errors, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +36,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into ``directory`` and return its file.
 
     Raises:
-        DiskTrouble: the disk does not take it; the older ones are all there then.
+        DiskError: the disk does not take it; the older ones are all there then.
     """
     state = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
     return checkpoints_of(directory).save(checkpoint.epoch, state)
@@ -61,11 +61,11 @@ def copy_newest(source: Path, target: Path) -> None:
         target: a directory that exists.
 
     Raises:
-        DiskTrouble: the disk does not take it.
+        DiskError: the disk does not take it.
     """
     newest = checkpoints_of(source).files()[:1]
     if newest and checkpoints_of(target).newest() < checkpoints_of(source).newest():
-        with suppress(FileNotFoundError), disk_trouble(newest[0]):
+        with suppress(FileNotFoundError), disk_errors(newest[0]):
             write_atomic(target / newest[0].name, newest[0].read_bytes())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gitdist.errors import SpecError, TrialFailure, first_line
+from gitdist.errors import SpecError, TrialFailedError, first_line
 
 Network = Literal["resnet20", "resnet32", "resnet18"]
 LARGEST_SMALL_SIDE = 64  # pixels; the small networks end with features of a quarter of the image's sides
@@ -199,7 +199,7 @@ def compiled(model: Classifier, batch_size: int) -> Callable[[Tensor], Tensor]:
         batch_size: images in nearly all batches.
 
     Returns:
-        A function of normalised images that returns logits; it raises TrialFailure where compilation fails.
+        A function of normalised images that returns logits; it raises TrialFailedError where compilation fails.
     """
     from torch._dynamo.exc import TorchDynamoException  # slow to import, and needed by few
 
@@ -212,7 +212,7 @@ def compiled(model: Classifier, batch_size: int) -> Callable[[Tensor], Tensor]:
             return fast(images)  # type: ignore[no-any-return]
         except TorchDynamoException as error:
             reason = first_line(getattr(error, "inner_exception", error))
-            raise TrialFailure(
+            raise TrialFailedError(
                 f"trial.compile needs a network that torch.compile can compile here, but it says: {reason}; "
                 "install a C++ compiler, or set trial.compile to false"
             ) from error

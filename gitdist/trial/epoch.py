@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StreamError, TrialFailure
+from gitdist.device import Compute
+from gitdist.errors import StreamError, TrialFailedError
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
 from gitdist.trial.average import WeightAverage
@@ -101,7 +101,7 @@ class EpochTrainer:
         """Train one epoch, counted from 1; all its randomness is named by the trial's seed and the epoch.
 
         Raises:
-            TrialFailure: a loss is not finite (the message has epoch and step, both counted from 1), or the network
+            TrialFailedError: a loss is not finite (the message has epoch and step, both counted from 1), or the network
                 cannot be compiled here.
             StreamError: the stream cannot deliver.
         """
@@ -172,7 +172,7 @@ class EpochTrainer:
         wrong = (~values.isfinite()).nonzero()
         if len(wrong):
             step = int(wrong[0])
-            raise TrialFailure(f"loss became {float(values[step])} in epoch {epoch}, step {step + 1}")
+            raise TrialFailedError(f"loss became {float(values[step])} in epoch {epoch}, step {step + 1}")
         sizes = torch.full_like(values, self._spec.batch_size)
         sizes[-1] = count - self._spec.batch_size * (len(values) - 1)
         return float((values * sizes).sum() / count)

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, Split
 from gitdist.data.longtail import Groups
 from gitdist.data.nuisance import transform as true_transform
-from gitdist.errors import SpecError, StoreError, TrialFailure, first_line
+from gitdist.device import Compute
+from gitdist.errors import SpecError, StoreError, TrialFailedError, first_line
 from gitdist.seeds import numpy_rng
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser
@@ -183,7 +183,7 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
         compute: device and precision of the forward passes; everything after the logits is float64.
 
     Raises:
-        TrialFailure: the classifier's output is NaN.
+        TrialFailedError: the classifier's output is NaN.
     """
     predictor = Predictor(model, dataset, compute)
     was_training = model.training
@@ -222,12 +222,12 @@ class Predictor:
         """Return log P(y|x), float64 ``[N, C]``, of uint8 ``[N, C, H, W]``; call it in inference mode.
 
         Raises:
-            TrialFailure: the classifier's output is not a number.
+            TrialFailedError: the classifier's output is not a number.
         """
         parts = [self._predict(images[low : low + self._batch]) for low in range(0, len(images), self._batch)]
         result = torch.cat(parts)
         if result.isnan().any():
-            raise TrialFailure("the classifier's output became nan")
+            raise TrialFailedError("the classifier's output became nan")
         return result
 
     def _predict(self, images: NDArray[np.uint8]) -> Tensor:

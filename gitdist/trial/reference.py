@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
-from gitdist.errors import StudyError, TrialFailure
+from gitdist.device import Compute
+from gitdist.errors import StudyError, TrialFailedError
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_checkpoint, save_checkpoint
@@ -64,7 +64,7 @@ def reference_classifier(
         try:
             for row in train(spec, dataset, setting):
                 report(row, epochs)
-        except TrialFailure as failure:
+        except TrialFailedError as failure:
             raise StudyError(
                 f"training the classifier that judges draws failed: {failure}; take other --epochs"
             ) from None

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.errors import StoreError, TrialFailure
+from gitdist.device import Compute
+from gitdist.errors import StoreError, TrialFailedError
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
@@ -77,8 +77,8 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
     Raises:
         SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
-        TrialFailure: a loss or the classifier's output is not finite.
-        DiskTrouble: the disk does not take a checkpoint; the older ones are all there then.
+        TrialFailedError: a loss or the classifier's output is not finite.
+        DiskError: the disk does not take a checkpoint; the older ones are all there then.
     """
     yield from resume(spec, dataset, setting)[1]
 
@@ -184,8 +184,8 @@ def _state(trainer: EpochTrainer, num_classes: int, rows: list[EpochRow]) -> Che
 def _validate(model: Classifier, dataset: Dataset, setting: TrialSetting, epoch: int) -> Evaluation:
     try:
         return evaluate(model, dataset.validation, setting.ekld, dataset, setting.compute)
-    except TrialFailure as failure:
-        raise TrialFailure(f"{failure} after epoch {epoch}") from failure
+    except TrialFailedError as failure:
+        raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
 
 
 def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | None, evaluating_s: float) -> EpochRow:

@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch.nn.functional import affine_grid, grid_sample
 
-from gitdist.compute import Compute
 from gitdist.data.build import build_dataset
 from gitdist.data.dataset import Dataset
 from gitdist.data.longtail import class_sizes
 from gitdist.data.sources import load_source
 from gitdist.data.sources.base import Source
+from gitdist.device import Compute
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.trial.checkpoint import checkpoints_of
 from gitdist.trial.evaluation import evaluate

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from gitdist.bench.card import Variant, card_figures, decode_operations, decoding, matrix_products
-from gitdist.compute import Compute
+from gitdist.device import Compute
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ import pytest
 from gitdist.bench.generator import loaded_share, numbers_with_room, own_cards
 from gitdist.errors import StudyError
 from gitdist.spec import Share
-from gitdist.study.placement import Node
+from gitdist.study.scheduling.packing import Node
 
 
 @pytest.mark.parametrize(

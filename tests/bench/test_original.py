@@ -7,8 +7,8 @@ import torch
 from gitdist.bench.original import PlainMunit
 from gitdist.bench.original_evaluation import evaluate_originally
 from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, pil_image, to_tensor
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.device import Compute
 from gitdist.generator.munit import AutoEncoder, initialise
 from gitdist.spec import DataSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store

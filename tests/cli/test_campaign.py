@@ -10,13 +10,13 @@ import yaml
 from rich.console import Console
 
 from gitdist.cli.run import HowToRun, run_to_the_end
-from gitdist.errors import DiskTrouble, StudyError
+from gitdist.errors import DiskError, StudyError
 from gitdist.spec.file import load_plan
 from gitdist.study.campaign import load_campaign
+from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths, TrialId
-from gitdist.study.rows import read_rows
 from tests.disks import fill, small_disk
 from tests.study.small_study import SPEC, call, gitdist
 
@@ -123,7 +123,7 @@ def test_a_full_disk_ends_it_at_the_first_study(tmp_path):
     (tmp_path / "camp.yaml").write_text(yaml.safe_dump(FILE, sort_keys=False))
     with small_disk(tmp_path / "results", "256k") as disk:
         fill(disk, leave=1 << 16)  # room for what is noted, but not for the data set
-        with pytest.raises(DiskTrouble):
+        with pytest.raises(DiskError):
             run(tmp_path)
         assert sorted(place.name for place in disk.glob("camp*")) == ["camp", NAMES[0]]
 

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from gitdist.spec.file import load_study
-from gitdist.study.services import kind_of_store
+from gitdist.study.checks import kind_of_store
 from tests.cluster.templates import CLUSTER, document
 
 README = (CLUSTER / "README.md").read_text().replace("\\\n", " ")

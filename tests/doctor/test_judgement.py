@@ -19,7 +19,7 @@ from gitdist.doctor.study_file import check_secrets
 from gitdist.doctor.versions import check_own_versions, compare_versions
 from gitdist.errors import StudyError
 from gitdist.spec.file import parse_study
-from gitdist.study.placement import Node
+from gitdist.study.scheduling.packing import Node
 from tests.doctor.reports import VERSIONS, directory, machine, versions
 
 RESULTS = Path("/shared/results")

@@ -50,7 +50,7 @@ def test_a_ledger_in_a_file_needs_no_server(line):
 
 
 def test_an_mlflow_server_that_is_not_there():
-    """One that is there: tests/study/tracking/test_outage.py, which has started one."""
+    """One that is there: tests/study/monitoring/mlflow/test_outage.py, which has started one."""
     found = check_tracking("http://ann:hunter2@127.0.0.1:1")
     assert found.state == "problem" and "Connection refused" in found.seen and "hunter2" not in found.seen
     assert "tracking.uri" in found.remedy

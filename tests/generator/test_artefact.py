@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import SpecError, StoreError
 from gitdist.generator.artefact import artefact_spec, generator_artefact, load_generator, trains
 from gitdist.generator.munit_generator import MunitGenerator

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
 from gitdist.data.randaugment import RandAugment, draw_operations
+from gitdist.device import Compute
 from gitdist.generator.batches import BalancedBatches, draw_styles, to_signed, to_uint8
 from gitdist.seeds import numpy_rng
 

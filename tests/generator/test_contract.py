@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.generator.artefact import generator_artefact, load_generator
 from gitdist.generator.base import Generator
 from gitdist.generator.munit import AutoEncoder, initialise

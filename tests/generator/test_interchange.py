@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import DataError, SpecError
 from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
 from gitdist.generator.interchange import read_checkpoint

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import SpecError
 from gitdist.generator.batches import BalancedBatches
 from gitdist.generator.munit import AutoEncoder, Discriminator, check_geometry, fitting_downsamplings, initialise

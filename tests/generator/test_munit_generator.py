@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import StreamError
 from gitdist.generator.munit import AutoEncoder, initialise
 from gitdist.generator.munit_generator import MunitGenerator

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.errors import SpecError, StreamError
 from gitdist.generator.artefact import draw_settings, find_generator, generator_artefact, load_generator, trains
 from gitdist.spec import PluginSpec

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gitdist.compute import Compute
-from gitdist.errors import SpecError, TrialFailure
+from gitdist.device import Compute
+from gitdist.errors import SpecError, TrialFailedError
 from gitdist.generator.training import LOSSES_FILE, WEIGHTS_FILE, train_munit
 
 CPU = Compute.resolve("auto", "cpu")
@@ -19,7 +19,7 @@ CPU = Compute.resolve("auto", "cpu")
 KILLED_AT_STEP_30 = """
 import os, signal, sys, torch
 from pathlib import Path
-from gitdist.compute import Compute
+from gitdist.device import Compute
 from gitdist.data.dataset import Dataset
 from gitdist.generator.training import train_munit
 from gitdist.spec import MunitSpec
@@ -114,7 +114,7 @@ def test_every_setting_of_the_training_has_an_effect(tiny, digits, tmp_path, cha
 def test_a_loss_that_is_not_finite_ends_training_with_its_name_and_step(tiny, digits, folders):
     diverging = tiny.model_copy(update={"lr": 1e30})
     with pytest.raises(
-        TrialFailure, match=r"the (discriminator|gan|image|style|content) loss became (nan|inf) in step"
+        TrialFailedError, match=r"the (discriminator|gan|image|style|content) loss became (nan|inf) in step"
     ):
         train_munit(diverging, digits, *folders, lambda row: None, CPU)
     assert not list(folders[0].iterdir())
@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_its_name_and_step(tiny, di
 
 def test_a_last_step_that_spoils_the_weights_ends_training_with_the_weights_name(tiny, digits, folders):
     diverging = tiny.model_copy(update={"image_weight": 1e39, "steps": 1})  # the losses of the only step are finite
-    with pytest.raises(TrialFailure, match=r"[a-z_.0-9]+ is not finite after step 1$"):
+    with pytest.raises(TrialFailedError, match=r"[a-z_.0-9]+ is not finite after step 1$"):
         train_munit(diverging, digits, *folders, lambda row: None, CPU)
     assert not list(folders[0].iterdir())
 

@@ -5,7 +5,7 @@ import numpy as np
 from gitdist.data.longtail import size_groups
 from gitdist.report.records import PER_CLASS, Classes, StudyRecord, TrialRecord, make_measures
 from gitdist.spec.file import parse_study
-from gitdist.study.paths import BASELINE, TrialId
+from gitdist.study.files.layout import BASELINE, TrialId
 
 SIZES = (200, 100, 50, 20, 5)
 

@@ -17,14 +17,14 @@ from gitdist.report.records import read_study
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan, parse_study
 from gitdist.study.campaign import settle_campaign
-from gitdist.study.driver import settle_spec
+from gitdist.study.compatibility import settle_spec
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.rows import RowsFile
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import BASELINE, StudyPaths, TrialId
-from gitdist.study.rows import RowsFile
-from gitdist.study.states import GENERATOR
-from gitdist.study.tracking.place import tracking_uri
-from gitdist.study.tracking.sync import StudyRecord, sync_study
-from tests.study.tracking.conftest import Runs
+from gitdist.study.ledger.trial_states import GENERATOR
+from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from tests.study.monitoring.mlflow.conftest import Runs
 
 SIZES = [30, 10, 3]
 

@@ -8,7 +8,7 @@ from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.spec.file import dump_study, load_plan, load_study, parse_study
 from gitdist.spec.trial import vary
-from gitdist.study.space import untried
+from gitdist.study.ledger.space import untried
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import ray
 
-from gitdist.compute import Compute, set_threads
 from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, set_threads
 from gitdist.errors import StreamError
 from gitdist.generator.artefact import generator_artefact
 from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, StreamSpec
@@ -174,7 +174,7 @@ def test_full_disk_reaches_whoever_waits_in_one_line(config: Config, tmp_path: P
         keeping = replace(config(), store=Store(disk))
         fill(disk)
         with running(keeping) as handle, connected(handle) as client:
-            with pytest.raises(StreamError, match="make block 0 of class 2, but DiskTrouble: the disk must") as caught:
+            with pytest.raises(StreamError, match="make block 0 of class 2, but DiskError: the disk must") as caught:
                 client.get([BlockKey(2, 0)])
             assert "\n" not in str(caught.value)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
-from gitdist.errors import DiskTrouble, StreamError
+from gitdist.device import Compute
+from gitdist.errors import DiskError, StreamError
 from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, Share, StreamSpec
 from gitdist.store import Store
@@ -101,7 +101,7 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
         folder = BlockFolder(disk / "blocks", maker.layout)
         folder.save(KEY, block)
         fill(disk)
-        with pytest.raises(DiskTrouble, match="No space left on device; free space") as caught:
+        with pytest.raises(DiskError, match="No space left on device; free space") as caught:
             folder.save(BlockKey(3, 2), block)
         assert "\n" not in str(caught.value)
         assert [file.name for file in (disk / "blocks").iterdir()] == ["0-3-1.block"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from gitdist.study.paths import StudyPaths
+from gitdist.study.files.layout import StudyPaths
 from tests.postgresql import postgresql_programs
 from tests.study.small_study import SmallStudy, check_whole
 

@@ -14,9 +14,9 @@ import optuna
 import yaml
 from mlflow.tracking import MlflowClient
 
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.storage import close_storage, open_storage
-from gitdist.study.paths import StudyPaths
-from gitdist.study.rows import read_rows
 
 SPEC: dict[str, Any] = {
     "name": "small",

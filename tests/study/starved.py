@@ -16,18 +16,18 @@ memory = psutil.virtual_memory()
 os.environ["RAY_memory_usage_threshold"] = f"{(memory.total - memory.available + 2**31) / memory.total:.3f}"
 os.environ["RAY_memory_monitor_refresh_ms"] = "100"
 
-from gitdist.quiet import quieten  # noqa: E402
+from gitdist.logging import silence_libraries  # noqa: E402
 
-quieten()
+silence_libraries()
 
 import ray  # noqa: E402
 
 from gitdist.spec import ResourcesSpec, StudySpec  # noqa: E402
-from gitdist.study.course import Course  # noqa: E402
-from gitdist.study.events import Observers  # noqa: E402
-from gitdist.study.execution import run_trials  # noqa: E402
+from gitdist.study.files.events import Observers  # noqa: E402
+from gitdist.study.files.layout import StudyPaths  # noqa: E402
 from gitdist.study.ledger.ledger import Ledger  # noqa: E402
-from gitdist.study.paths import StudyPaths  # noqa: E402
+from gitdist.study.scheduling.trial_manager import TrialManager  # noqa: E402
+from gitdist.study.scheduling.tune_adapter import run_trials  # noqa: E402
 
 
 def train(config: dict, place: Path) -> None:
@@ -61,7 +61,9 @@ if __name__ == "__main__":
     ledger = Ledger.open(paths, spec)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     trainable = partial(train, place=Path(sys.argv[1]))
-    run_trials(trainable, Course(ledger, Observers([]), spec, with_baseline=False), ResourcesSpec(), max_concurrent=2)
+    run_trials(
+        trainable, TrialManager(ledger, Observers([]), spec, with_baseline=False), ResourcesSpec(), max_concurrent=2
+    )
     print(json.dumps([[record.state, record.reason] for record in ledger.trials()]))
     ledger.close()
     ray.shutdown()

@@ -5,9 +5,9 @@ from gitdist.errors import StoreError, StudyError
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan
 from gitdist.study.campaign import load_campaign, settle_campaign
-from gitdist.study.driver import settle_spec
-from gitdist.study.paths import StudyPaths
-from gitdist.study.runner import run_study
+from gitdist.study.compatibility import settle_spec
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.run import run_study
 
 
 def campaign(epochs: int = 14) -> Campaign:

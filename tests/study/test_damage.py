@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.study.rows import read_rows
+from gitdist.study.files.rows import read_rows
 from tests.disks import small_disk
 from tests.study.small_study import check_whole, stocked, wait_for_rows
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gitdist.study.rows import read_rows
+from gitdist.study.files.rows import read_rows
 from tests.study.small_study import SmallStudy, call, check_whole, gitdist, stocked, wait_for_rows
 from tests.waiting import until
 

@@ -10,13 +10,13 @@ import optuna
 import pytest
 
 from gitdist.store.place import Place
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import Mirror
 from gitdist.study.ledger.storage import close_storage, open_storage
-from gitdist.study.mirror import Mirror
-from gitdist.study.paths import StudyPaths
 from tests.object_store import ObjectStore
+from tests.study.monitoring.mlflow.conftest import Runs
+from tests.study.monitoring.mlflow.server import Server
 from tests.study.small_study import SmallStudy, call, environment, gitdist
-from tests.study.tracking.conftest import Runs
-from tests.study.tracking.server import Server
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gitdist.study.driver import load_stored_spec
+from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import StudyPaths
 from tests.study.small_study import SmallStudy, call, gitdist
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

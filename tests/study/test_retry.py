@@ -4,13 +4,13 @@ import pytest
 
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.study.context import TrialContext
-from gitdist.study.effort import Shared, TakenPrefix, own_rows, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, trainer_name
+from gitdist.study.files.layout import TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.paths import TrialId
-from gitdist.study.rows import read_rows
-from gitdist.study.runner import carry_over
-from gitdist.study.worker import trial_reports
+from gitdist.study.run import carry_over
+from gitdist.study.worker.context import TrialContext
+from gitdist.study.worker.trial_task import trial_reports
 from gitdist.trial.checkpoint import checkpoints_of
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.trial.toys import short_spec, small_digits, timeless
@@ -50,7 +50,7 @@ def test_the_first_epochs_are_not_trained_again(context):
     after = read_rows(paths.rows(AGAIN))
     assert after[:2] == before  # times and all
     assert [row["epoch"] for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
-    assert Shared.of(after, trainer_name(paths, AGAIN), TakenPrefix.read(paths.trial(AGAIN))) is None
+    assert Shared.of(after, trainer_name(paths, AGAIN), ReusedPrefix.read(paths.trial(AGAIN))) is None
     list(trial_reports(context, WHOLE, {}))
     assert timeless(after) == timeless(read_rows(paths.rows(WHOLE)))
     left = checkpoints_of(paths.trial(FAILED)).files()

@@ -1,7 +1,7 @@
 import time
 
-from gitdist.study.events import Progress
-from gitdist.study.paths import TrialId
+from gitdist.study.files.events import Progress
+from gitdist.study.files.layout import TrialId
 
 TRIAL = TrialId("trial", 0)
 

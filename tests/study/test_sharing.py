@@ -5,9 +5,9 @@ import json
 from gitdist.bench.accounting import work_ratio
 from gitdist.bench.study import differing_rows
 from gitdist.bench.whole import WholeStudy
-from gitdist.study.effort import Shared, TakenPrefix, trainer_name
-from gitdist.study.paths import StudyPaths, TrialId
-from gitdist.study.rows import read_rows
+from gitdist.study.files.attribution import ReusedPrefix, Shared, trainer_name
+from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.study.files.rows import read_rows
 from tests.study.small_study import SmallStudy, check_whole, stocked
 
 OFF = ("sharing.stream=false", "sharing.prefix=false")
@@ -54,7 +54,7 @@ def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
         number, tags = run.data.tags.get("gitdist.trial"), run.data.tags
         if number is not None:
             trial = TrialId("trial", int(number))
-            prefix = TakenPrefix.read(paths.trial(trial))
+            prefix = ReusedPrefix.read(paths.trial(trial))
             taken = Shared.of(read_rows(paths.rows(trial)), trainer_name(paths, trial), prefix)
             told = {"epochs": 1, "trained_by": baseline, "saved_s": taken.saved_s}
             assert taken == Shared(**told) and {tags["gitdist.prefix"]} == prefixes

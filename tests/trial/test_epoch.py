@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gitdist.data.randaugment import RandAugment, draw_operations
-from gitdist.errors import TrialFailure
+from gitdist.errors import TrialFailedError
 from gitdist.seeds import numpy_rng, torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.augment import Normaliser, draw_placement, place
@@ -112,7 +112,7 @@ def test_a_missing_compiler_ends_a_compiled_trial_with_one_line(digits, tmp_path
 
     with (
         config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
-        pytest.raises(TrialFailure, match="/nowhere/c.*set trial.compile to false") as raised,
+        pytest.raises(TrialFailedError, match="/nowhere/c.*set trial.compile to false") as raised,
     ):
         trainer_of(short_spec(compile=True), digits).run(1)
 

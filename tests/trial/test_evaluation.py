@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from gitdist.errors import DiskTrouble, SpecError, StoreError, TrialFailure
+from gitdist.errors import DiskError, SpecError, StoreError, TrialFailedError
 from gitdist.store import Store
 from gitdist.trial.classifier import build_classifier
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
@@ -251,7 +251,7 @@ def test_evaluation_leaves_mode_and_running_statistics_alone(digits, model):
 def test_nan_in_the_classifiers_output_is_a_failure(digits, model):
     torch.nn.init.constant_(model.head.weight, float("nan"))
 
-    with pytest.raises(TrialFailure, match="output became nan"):
+    with pytest.raises(TrialFailedError, match="output became nan"):
         evaluate(model, digits.validation, None, digits, compute())
 
 
@@ -277,5 +277,5 @@ def test_a_truncated_set_is_refused_with_its_directory_and_built_anew(digits, st
 
 def test_a_full_disk_while_building_a_set_is_an_error_and_no_death(digits, tmp_path):
     request = EkldRequest(split="validation", images_per_class=4, transformations=500, seed=0)
-    with small_disk(tmp_path / "disk", "512k") as disk, pytest.raises(DiskTrouble, match="No space left"):
+    with small_disk(tmp_path / "disk", "512k") as disk, pytest.raises(DiskError, match="No space left"):
         ekld_set(digits, request, Store(disk))

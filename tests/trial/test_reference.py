@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import prepare
+from gitdist.device import Compute
 from gitdist.spec import DataSpec, ProfileSpec
 from gitdist.store import Store
 from gitdist.trial.reference import reference_classifier

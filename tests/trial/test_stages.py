@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from gitdist.errors import TrialFailure
+from gitdist.errors import TrialFailedError
 from gitdist.spec import TrialSpec
 from gitdist.store import Store, content_key
 from gitdist.stream.draws import DrawStream
@@ -208,19 +208,19 @@ def test_who_waits_yields_nothing_and_takes_over_from_a_builder_that_stays_away(
 
 
 def test_who_waits_is_asked_each_time_whether_it_may_go_on(digits, tmp_path, store):
-    class Superseded(Exception):
+    class StaleAttempt(Exception):
         pass
 
     def check():
         if superseded:
-            raise Superseded
+            raise StaleAttempt
 
     superseded = []
     waiting = begin(spec_of(), digits, tmp_path / "0", store, check=check)
     with store.claim("prefix", shared_prefix(spec_of()).determined_by(digits, setting_of(digits))):
         assert next(waiting) == [] and next(waiting) == []
         superseded.append(True)
-        with pytest.raises(Superseded):
+        with pytest.raises(StaleAttempt):
             next(waiting)
 
 
@@ -268,7 +268,7 @@ def test_a_prefix_that_diverges_fails_every_trial_with_the_same_reason(digits, t
     spec = spec_of(lr=1e30, lr_warmup_epochs=0)
     reasons = set()
     for number in (0, 1):
-        with pytest.raises(TrialFailure) as failure:
+        with pytest.raises(TrialFailedError) as failure:
             staged(spec, digits, tmp_path / f"{number}", store)
         reasons.add(str(failure.value))
     assert len(reasons) == 1 and not (store.root / "prefix").exists()

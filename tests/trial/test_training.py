@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gitdist.data.dataset import prepare
-from gitdist.errors import SpecError, StoreError, StreamError, TrialFailure
+from gitdist.errors import SpecError, StoreError, StreamError, TrialFailedError
 from gitdist.generator.oracle import IdentityGenerator
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
@@ -186,7 +186,7 @@ def test_draws_take_the_places_of_the_samples_they_replace(tmp_path):
 def test_a_loss_that_is_not_finite_fails_the_trial_with_epoch_and_step(digits):
     spec = short_spec(lr=1e30, lr_warmup_epochs=0, switch_epoch=4)
 
-    with pytest.raises(TrialFailure, match=r"^loss became (nan|inf) in epoch 1, step [2-7]$"):
+    with pytest.raises(TrialFailedError, match=r"^loss became (nan|inf) in epoch 1, step [2-7]$"):
         list(train(spec, digits, setting_of(digits)))
 
 

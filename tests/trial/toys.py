@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from gitdist.compute import Compute
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.device import Compute
 from gitdist.generator.base import Generator
 from gitdist.generator.oracle import OracleGenerator
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec

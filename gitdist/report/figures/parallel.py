@@ -14,7 +14,7 @@ from gitdist.report.grouping import field_title
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import StudyRecord
 from gitdist.spec import Dimension
-from gitdist.study.display import format_value
+from gitdist.study.monitoring.display import format_value
 
 _MIN_TRIALS = 4
 _LABELS = 51  # characters that fit beside each other

@@ -24,9 +24,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.errors import StudyOwned
+from gitdist.errors import StudyLockedError
 from gitdist.study.ledger.process import ProcessIdentity
-from gitdist.study.ledger.storage import storage_trouble
+from gitdist.study.ledger.storage import storage_errors
 from gitdist.study.ledger.terms import (
     BEAT,
     HOLDS,
@@ -81,10 +81,10 @@ class Lease:
             lease_s: seconds without one after which others take this driver for dead.
 
         Raises:
-            StudyOwned: another driver owns the study.
+            StudyLockedError: another driver owns the study.
             StudyError: the storage cannot be used.
         """
-        with storage_trouble(f"of study '{study_name}'"):
+        with storage_errors(f"of study '{study_name}'"):
             terms = obtain_terms(storage, study_name)
             lease = cls(storage, study_name, add_term(storage, terms, beat_s, lease_s), beat_s, lease_s)
             try:
@@ -107,7 +107,7 @@ class Lease:
             thorough: ask the storage now, not with the next beat.
 
         Raises:
-            StudyOwned: another driver has taken the study.
+            StudyLockedError: another driver has taken the study.
         """
         overdue = time.time() - self._last_beat > _OVERDUE * self._beat_s  # this process was stopped, say
         if not self.lost and (thorough or overdue):
@@ -115,7 +115,9 @@ class Lease:
         if self._ended is not None:
             taker = self._ended.user_attrs.get(TAKER)
             by = f"by pid {taker['pid']} on {taker['host']} at {_clock(taker['at'])}" if taker else "by another program"
-            raise StudyOwned(f"study '{self._name}' was taken over {by}; this driver leaves it, and it goes on there")
+            raise StudyLockedError(
+                f"study '{self._name}' was taken over {by}; this driver leaves it, and it goes on there"
+            )
 
     def release(self) -> None:
         """End the term. Doing so twice, or after a loss, changes nothing."""
@@ -142,7 +144,7 @@ class Lease:
                 break
             holders = [term for term in in_the_way if HOLDS in term.user_attrs]
             if holders or time.monotonic() > patience:
-                raise StudyOwned(_refusal(self._name, owner_of((holders or in_the_way)[0])))
+                raise StudyLockedError(_refusal(self._name, owner_of((holders or in_the_way)[0])))
             time.sleep(_POLL_S)
         for term in lower:
             self._take_from(term)
@@ -189,7 +191,7 @@ def owners(storage: BaseStorage, study_name: str) -> list[Owner]:
     Raises:
         StudyError: the storage cannot be used.
     """
-    with storage_trouble(f"of study '{study_name}'"):
+    with storage_errors(f"of study '{study_name}'"):
         terms = find_terms(storage, study_name)
         return [] if terms is None else [owner_of(term) for term in storage.get_all_trials(terms, deepcopy=False)]
 

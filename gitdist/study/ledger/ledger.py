@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.errors import StudyError
 from gitdist.spec import SearchSpec, StudySpec
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.proposal import REPEAT_OF, REPLICATE_OF, RETRY_OF, num_proposals, propose
 from gitdist.study.ledger.pruning import DECISION, judge
 from gitdist.study.ledger.records import REASON, TrialRecord, best_of, pareto_of, read_record
-from gitdist.study.ledger.storage import close_storage, describe_place, open_storage, read_storage, storage_trouble
-from gitdist.study.paths import StudyPaths
+from gitdist.study.ledger.storage import close_storage, describe_place, open_storage, read_storage, storage_errors
 
 __all__ = ["Ledger", "Link", "TrialRecord"]
 
@@ -65,7 +65,7 @@ class Ledger:
         self._search, self._switch, self._epochs, self._place = search, switch_epoch, epochs, place
         self._handed_out: set[int] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with storage_trouble(place):
+        with storage_errors(place):
             if create:
                 optuna.create_study(
                     storage=storage, study_name=study_name, directions=search.directions, load_if_exists=True
@@ -129,12 +129,12 @@ class Ledger:
 
     def recall(self, key: str) -> Any:
         """Return what was remembered of the study under ``key``; None if nothing was."""
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             return self._study.user_attrs.get(f"gitdist.{key}")
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a fact about the study (anything that JSON can hold) under ``key``, instead of an earlier one."""
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             self._study.set_user_attr(f"gitdist.{key}", value)
 
     def trials(self) -> list[TrialRecord]:
@@ -199,7 +199,7 @@ class Ledger:
         if len(self._search.objectives) > 1 or step < 1 or value is None or not math.isfinite(value):
             return False
         if step not in trial.intermediate_values:
-            with storage_trouble(self._place):
+            with storage_errors(self._place):
                 self._storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
         if REPEAT_OF in trial.user_attrs or not self._is_judged(epoch):
             return False
@@ -216,7 +216,7 @@ class Ledger:
             if value is None or not math.isfinite(value):
                 self.fail(number, f"the objective {name} is {'missing' if value is None else value}")
                 return
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             self._study.tell(number, [float(metrics[name]) for name in self._search.objectives], skip_if_finished=True)
 
     def fail(self, number: int, reason: str) -> None:
@@ -224,7 +224,7 @@ class Ledger:
         trial = self._trials()[number]
         if not trial.state.is_finished():
             self._set_attr(trial, REASON, reason)
-            with storage_trouble(self._place):
+            with storage_errors(self._place):
                 self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def retry_failed(self) -> list[tuple[int, int]]:
@@ -247,7 +247,7 @@ class Ledger:
         return self._study._storage  # keeps ended trials in memory, where ``self.storage`` reads all anew
 
     def _trials(self) -> list[FrozenTrial]:
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             return self._study.get_trials(deepcopy=False)
 
     def _total(self, trials: list[FrozenTrial]) -> int:
@@ -261,11 +261,11 @@ class Ledger:
         return read_record(trial, self._switch)
 
     def _create(self, trial: FrozenTrial) -> None:
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             self._study.add_trial(trial)
 
     def _set_attr(self, trial: FrozenTrial, key: str, value: Any) -> None:
-        with storage_trouble(self._place):
+        with storage_errors(self._place):
             self._storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def _is_judged(self, epoch: int) -> bool:
@@ -275,7 +275,7 @@ class Ledger:
 
     def _prune_if_decided(self, trial: FrozenTrial) -> bool:
         if not trial.state.is_finished() and trial.user_attrs.get(DECISION, {}).get("prune"):
-            with storage_trouble(self._place):
+            with storage_errors(self._place):
                 self._study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
             return True
         return trial.state == TrialState.PRUNED

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.seeds import derive_seed
 from gitdist.spec import SearchSpec
 from gitdist.spec.dimension import dependency_order
-from gitdist.study.space import distribution, point_key, point_plan
+from gitdist.study.ledger.space import distribution, point_key, point_plan
 
 RETRY_OF = "gitdist.retry_of"  # user attribute of a trial that repeats a failed one: the failed one's number
 REPEAT_OF = "gitdist.repeat_of"  # of one that takes over the result of a finished one, which trained the same

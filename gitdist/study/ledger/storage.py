@@ -20,8 +20,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from gitdist.disk import locked
 from gitdist.errors import StudyError, first_line
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.journal import HostLock
-from gitdist.study.paths import StudyPaths
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
@@ -94,7 +94,7 @@ def describe_place(line: str, paths: StudyPaths) -> str:
 
 
 @contextmanager
-def storage_trouble(place: str) -> Iterator[None]:
+def storage_errors(place: str) -> Iterator[None]:
     """Turn what a storage raises when it is gone or full into one line for the user.
 
     Raises:

@@ -15,10 +15,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from gitdist.errors import StudyError
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import lease as lease_module
 from gitdist.study.ledger.lease import Lease, owners
 from gitdist.study.ledger.storage import close_storage, open_storage
-from gitdist.study.paths import StudyPaths
 from tests.processes import forkserver
 from tests.waiting import until
 

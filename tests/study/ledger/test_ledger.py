@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from gitdist.errors import StudyError
 from gitdist.spec import Dimension, StudySpec
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.storage import close_storage, open_storage
-from gitdist.study.paths import StudyPaths
 from tests.processes import forkserver
 from tests.study.ledger.ledger_campaign import CAMPAIGN, objective, open_and_look, run_campaign, work
 from tests.waiting import until

@@ -5,7 +5,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.spec import Dimension, SearchSpec
 from gitdist.study.ledger.proposal import RETRY_OF, build_sampler, propose
-from gitdist.study.space import grid_points
+from gitdist.study.ledger.space import grid_points
 
 SPACE = {
     "threshold": Dimension(int=(10, 1000), log=True),

@@ -10,11 +10,11 @@ import pytest
 
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import storage as storages
 from gitdist.study.ledger.journal import HostLock
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.storage import close_storage, describe_place, open_storage
-from gitdist.study.paths import StudyPaths
 from tests.processes import forkserver
 from tests.study.ledger.ledger_campaign import hold_journal, open_and_add
 

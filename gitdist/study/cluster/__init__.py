@@ -1,0 +1,1 @@
+"""The Ray cluster: joining it, watching it, what its nodes share."""

@@ -1,0 +1,260 @@
+"""Results on an object store: the truth lies there, and every process works on a copy of its own.
+
+    driver  -- study.yaml, identity, campaign.yaml, accounts, samples, watch, summary --> PREFIX/STUDY/...
+    worker  -- attempt; after an epoch its checkpoint, then its row --------------------> PREFIX/STUDY/trials/0007/...
+    worker <-- its trial's files, when an attempt begins -------------------------------
+    driver, status, sync, report <-- what is newer or missing, no checkpoints ----------
+    all     <-- artefacts by kind and key: a store of this machine --------------------> PREFIX/store/...
+
+A copy is one process's alone, so what one has not pushed yet is never taken away by another's pull; only the store of
+artefacts, which never change, is shared on a machine. What is pushed is whole: a kill leaves the old file or the new
+one, and a trial whose rows are behind its checkpoint goes on from that. Copies of killed processes are removed by the
+next one that makes a copy there.
+
+    HOME/store/                artefacts of this machine's processes
+    HOME/copies/<token>/       one process's copy: STUDY/..., as in a results directory
+    HOME/copies/<token>.lock   locked while that process lives
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from gitdist.disk import disk_errors, locked
+from gitdist.errors import GitdistError, StoreError
+from gitdist.store.home import home_of, refuse_credentials, store_home
+from gitdist.store.place import Place, Purpose, Stamp
+from gitdist.store.shared import PATIENCE_S
+
+RESULTS = Purpose("the results on", "--results", "correct --results")
+_AT_ONCE = 8  # files that are fetched
+_CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
+_ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
+
+
+class Mirror:
+    """This process's copy of results on an object store.
+
+    Pickled, it is another copy where it arrives. Files and directories are named as in the copy. Every method that has
+    to do with the object store raises StoreError where that cannot be reached for a minute.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Take the results at ``uri``; the copy is made at the first use.
+
+        Raises:
+            SpecError: the URI holds credentials.
+        """
+        refuse_credentials(uri)
+        self.uri = uri.rstrip("/")
+        self._fetched: dict[str, Stamp] = {}  # files of the copy, as they were there when they were fetched
+        self._pushed: dict[str, Stamp] = {}  # as they were here when they were fetched or pushed
+        self._checkpoints: set[str] = set()  # there, as far as this process has seen or pushed them
+
+    def __reduce__(self) -> tuple[Callable[[str], "Mirror"], tuple[str]]:
+        return Mirror, (self.uri,)
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @cached_property
+    def directory(self) -> Path:
+        """The copy, laid out as a results directory; removed when this process ends."""
+        copies = home_of(self.uri) / "copies"
+        try:
+            with disk_errors(copies):
+                copies.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with locked(copies / ".sweep"):
+                    _sweep(copies)
+                    directory = copies / secrets.token_hex(8)
+                    lock = _hold(directory)
+                    directory.mkdir()
+        except OSError as error:
+            raise StoreError(
+                f"this machine must keep copies of {self.uri} in {copies}, but cannot write {error.filename} "
+                f"({error.strerror}); name another directory by GITDIST_MIRROR"
+            ) from None
+        weakref.finalize(self, _discard, directory, lock)
+        return directory
+
+    @property
+    def store(self) -> Path:
+        """The directory of this machine's store of artefacts."""
+        return store_home(self.uri)
+
+    def connect(self) -> None:
+        """Return if the object store can be written, read and deleted from, else raise at once."""
+        _ = self._place
+
+    def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
+        """Bring a directory of the copy, and all below it, up to what is there: newer, missing and removed files.
+
+        Args:
+            directory: a study's or a trial's.
+            checkpoints: whether these are wanted too.
+        """
+        root = self._name(directory)
+        there = {f"{root}/{name}": stamp for name, stamp in self._place.files(root).items() if _counts(name)}
+        self._checkpoints = {name for name in self._checkpoints if not name.startswith(f"{root}/")}
+        self._checkpoints |= {name for name in there if _epoch(name) is not None}
+        changed = {
+            name: stamp
+            for name, stamp in there.items()
+            if (checkpoints or name not in self._checkpoints) and self._fetched.get(name) != stamp
+        }
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(self._fetch, changed, changed.values()):
+                pass
+        known = list(self._fetched)  # another thread may push meanwhile
+        for name in [name for name in known if name.startswith(f"{root}/") and name not in there]:
+            self._drop(name)
+            (self.directory / name).unlink(missing_ok=True)
+
+    def pull_file(self, file: Path) -> None:
+        """Bring one file of the copy up to date, if it is there."""
+        content = self.read(file)
+        if content is not None:
+            _write(file, content)
+
+    def newest_checkpoint(self, directory: Path) -> int:
+        """Return the epoch of a trial's newest checkpoint, as of the last pull; 0 without any."""
+        return max((_epoch(name) or 0 for name in self._checkpoints_in(directory)), default=0)
+
+    def read(self, file: Path) -> bytes | None:
+        """Return a file's content as it is there now; None where there is no such file."""
+        return self._place.read(self._name(file))
+
+    def push(self, *files: Path) -> None:
+        """Bring those of the files there that have changed since they were last pushed, in this order."""
+        for file in files:
+            name, stamp = self._name(file), _stamp(file)
+            if self._pushed.get(name) != stamp:
+                self._place.write(name, file.read_bytes())
+                self._pushed[name] = stamp
+                self._fetched.pop(name, None)
+
+    def push_trial(self, directory: Path) -> None:
+        """Bring a trial's files there: new checkpoints, then the rest, the rows last; then older checkpoints go.
+
+        Only those checkpoints go which this process has seen there and which its copy has no more.
+        """
+        files = [file for file in directory.iterdir() if _counts(file.name) and file.name != _ATTEMPT]
+        here = {self._name(file): file for file in files if _epoch(file.name) is not None}
+        there = self._checkpoints_in(directory)
+        rest = sorted((file for file in files if self._name(file) not in here), key=lambda file: file.name == _ROWS)
+        self.push(*(here[name] for name in sorted(here.keys() - there)), *rest)
+        self._checkpoints |= here.keys()
+        for name in there - here.keys() if here else ():
+            self._place.delete(name)
+            self._checkpoints.discard(name)
+
+    def remove(self, file: Path) -> None:
+        """Remove a file from there and from the copy."""
+        self._place.delete(self._name(file))
+        self._drop(self._name(file))
+        file.unlink(missing_ok=True)
+
+    def forget(self, directory: Path) -> None:
+        """Remove a trial's directory from the copy alone: this process has done its work there."""
+        root = self._name(directory)
+        for name in [name for name in self._pushed if name.startswith(f"{root}/")]:
+            self._drop(name)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def told(self, text: str) -> str:
+        """Return a text for the user with the place of the results instead of the copy's."""
+        return text.replace(str(self.directory), self.uri)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Have the errors that leave the block name the place of the results instead of the copy's."""
+        try:
+            yield
+        except GitdistError as error:
+            raise type(error)(self.told(str(error))) from error
+
+    @cached_property
+    def _place(self) -> Place:
+        return Place.of_uri(self.uri, RESULTS, patience_s=PATIENCE_S)
+
+    def _fetch(self, name: str, stamp: Stamp) -> None:
+        content = self._place.read(name)
+        if content is not None:
+            file = self.directory / name
+            _write(file, content, stamp)
+            self._fetched[name], self._pushed[name] = stamp, _stamp(file)
+
+    def _drop(self, name: str) -> None:
+        self._fetched.pop(name, None)
+        self._pushed.pop(name, None)
+
+    def _checkpoints_in(self, directory: Path) -> set[str]:
+        return {name for name in self._checkpoints if name.startswith(f"{self._name(directory)}/")}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.directory).as_posix()
+
+
+def _counts(name: str) -> bool:
+    """Whether a file is part of what is pulled and pushed; ``name`` is relative to a study's or a trial's directory."""
+    return not name.startswith(f"{_REPORT}/") and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _epoch(name: str) -> int | None:
+    found = _CHECKPOINT.fullmatch(name.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def _stamp(file: Path) -> Stamp:
+    status = file.stat()
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def _write(file: Path, content: bytes, stamp: Stamp | None = None) -> None:
+    """Replace a file of a copy, as old as the one there; another thread reads the old content or the new one."""
+    with disk_errors(file, len(content)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.fetched")
+        temporary.write_bytes(content)
+        if stamp is not None:
+            os.utime(temporary, ns=(stamp.mtime_ns, stamp.mtime_ns))
+        temporary.replace(file)
+
+
+def _hold(directory: Path) -> IO[str]:
+    lock = open(_lock_of(directory), "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
+def _discard(directory: Path, lock: IO[str]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    _lock_of(directory).unlink(missing_ok=True)
+    lock.close()
+
+
+def _sweep(copies: Path) -> None:
+    """Remove the copies whose processes were killed."""
+    for directory in [path for path in copies.iterdir() if path.is_dir()]:
+        try:
+            lock = _hold(directory)
+        except BlockingIOError:
+            continue
+        _discard(directory, lock)
+
+
+def _lock_of(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.lock")

@@ -1,0 +1,153 @@
+"""The search space: trial fields as Optuna distributions, the grid over them, and parameters back as a trial spec."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
+
+from gitdist.errors import TrialFailedError
+from gitdist.seeds import numpy_rng
+from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
+from gitdist.spec.base import broken_rule
+from gitdist.spec.dimension import dependency_order
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return a searched field's Optuna distribution."""
+    if dimension.bounds is None:
+        return CategoricalDistribution(dimension.choice or ())
+    low, high = dimension.bounds
+    if dimension.step is not None:
+        high = _stepped(low, high, dimension.step)[-1]
+    if dimension.int_ is not None:
+        return IntDistribution(int(low), int(high), log=dimension.log, step=int(dimension.step or 1))
+    return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
+
+
+def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
+    """Return the points of the whole grid, each once; a point has only the fields that are searched there."""
+    points: list[dict[str, Any]] = [{}]
+    for name in dependency_order(space):
+        points = _extended(points, name, space[name], _grid_values(space[name]))
+    return points
+
+
+def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
+    """Return the points of a grid search in the order they are tried: ``try_first``, then the rest in random order."""
+    return _planned(search, grid_points(search.space))
+
+
+def point_plan(search: SearchSpec) -> list[dict[str, Any]] | None:
+    """Return the points that are tried, each once, where they need no proposal; None where the algorithm proposes.
+
+    A grid has such a plan, and so has a space of no more points than ``search.total``, whatever the algorithm: to try
+    one of them twice would leave another one out.
+    """
+    if search.algorithm == "grid":
+        return grid_plan(search)
+    points = _all_points(search.space, search.total)
+    return None if points is None else _planned(search, points)
+
+
+def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what is the same for equal points; of a float the digits that survive a step's rounding."""
+    shown = {name: f"{value:.12g}" if isinstance(value, float) else repr(value) for name, value in point.items()}
+    return tuple(sorted(shown.items()))
+
+
+def _planned(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    grid = [grid[index] for index in numpy_rng(search.seed, "search/grid").permutation(len(grid))]
+    plan: list[dict[str, Any]] = []
+    for fixed in search.try_first:
+        merged = (_merge(point, fixed, search.space) for point in grid)
+        plan += next(([point] for point in merged if point is not None and point not in plan), [])
+    return plan + [point for point in grid if point not in plan[: len(search.try_first)]]
+
+
+def untried(search: SearchSpec) -> int:
+    """Return how many points of a grid ``search.total`` leaves out."""
+    return max(0, len(grid_points(search.space)) - search.total) if search.algorithm == "grid" else 0
+
+
+def trial_spec(study: StudySpec, params: Mapping[str, Any]) -> TrialSpec:
+    """Return the trial that searched parameters make of a study's ``trial`` part.
+
+    Raises:
+        TrialFailedError: the combination breaks a rule that no single value breaks.
+    """
+    try:
+        return study.trial_of(params)
+    except ValidationError as error:
+        field, rule = broken_rule(error)
+        values = ", ".join(f"{name} {value!r}" for name, value in params.items())
+        raise TrialFailedError(f"trial{f'.{field}' if field else ':'} {rule}, but the trial has {values}") from None
+
+
+def baseline_spec(base: TrialSpec) -> TrialSpec:
+    """Return the study's ``trial`` part without augmentation."""
+    return base.model_copy(update={"fraction": 0.0})
+
+
+def _extended(points: list[dict[str, Any]], name: str, dimension: Dimension, values: list[Any]) -> list[dict[str, Any]]:
+    return [
+        extended
+        for point in points
+        for extended in ([{**point, name: value} for value in values] if dimension.applies(point) else [point])
+    ]
+
+
+def _all_points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
+    """Return every point of a space; None where there are more than ``most`` of them."""
+    points: list[dict[str, Any]] = [{}]
+    for name in dependency_order(space):
+        values = _all_values(space[name], most)
+        if values is None:
+            return None
+        points = _extended(points, name, space[name], values)
+        if len(points) > most:
+            return None
+    return points
+
+
+def _all_values(dimension: Dimension, most: int) -> list[Any] | None:
+    """Return every value of a dimension; None where there are more than ``most`` of them."""
+    if dimension.bounds is None:
+        return list(dimension.extremes)
+    (low, high), step = dimension.bounds, dimension.step or (1 if dimension.int_ else None)
+    if step is None or (high - low) / step >= most:
+        return None
+    values = _stepped(low, high, step)
+    return values if dimension.int_ is None else [round(value) for value in values]
+
+
+def _grid_values(dimension: Dimension) -> list[Any]:
+    """Return all choices, or ``points`` values spread over a range."""
+    if dimension.bounds is None:
+        return list(dimension.extremes)
+    low, high = dimension.bounds
+    if dimension.step is not None:
+        values = _stepped(low, high, dimension.step)
+    else:
+        spread = np.geomspace if dimension.log else np.linspace
+        values = [float(value) for value in spread(float(low), float(high), dimension.points)]
+    return values if dimension.int_ is None else sorted({round(value) for value in values})
+
+
+def _stepped(low: float, high: float, step: float) -> list[float]:
+    """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 and 0.2 make 0.3."""
+    first, width = Decimal(str(low)), Decimal(str(step))
+    return [float(first + index * width) for index in range(int((Decimal(str(high)) - first) // width) + 1)]
+
+
+def _merge(point: Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any] | None:
+    """Return a grid point with fixed values instead of its own; None where these open a field that it lacks."""
+    merged: dict[str, Any] = {}
+    for name in dependency_order(space):
+        if space[name].applies(merged):
+            if name not in fixed and name not in point:
+                return None
+            merged[name] = fixed[name] if name in fixed else point[name]
+    return merged

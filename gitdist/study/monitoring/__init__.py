@@ -1,0 +1,1 @@
+"""What watches a running study and changes nothing: display, figures of the stream, MLflow."""

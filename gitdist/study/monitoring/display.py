@@ -1,0 +1,247 @@
+"""What a person sees while a study runs: a live table on a terminal, one line an event in a log."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gitdist.generator.training import TrainingStep
+from gitdist.study.files.events import Observer, Outcome, Row
+from gitdist.study.files.layout import TrialId
+
+_COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
+_COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
+_MAX_ROWS = 40
+_STREAM_S = 60.0  # between two lines of a log about the stream
+_NO_ROOM = "waiting for room for trials, since {:.0f} s"
+_WAITS = "waits for its first stage, which another trial trains"
+
+
+class Display(Observer, Protocol):
+    """Shows a study's progress; use it as a context manager."""
+
+    def __enter__(self) -> Self:
+        """Start showing."""
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave what was shown last."""
+
+    def say(self, text: str) -> None:
+        """Show one line that stays."""
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Show how far a long step is."""
+
+    def stream(self, text: str) -> None:
+        """Show how the stream stands; any thread may call this."""
+
+
+def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> Display:
+    """Return the live table where ``console`` is a terminal, else the log."""
+    if console.is_terminal:
+        return LiveDisplay(console, num_epochs, search_fields)
+    return LogDisplay(console, num_epochs)
+
+
+def show_training(display: Display, step: TrainingStep) -> None:
+    """Show how far the generator's training is."""
+    name = "image" if "image" in step.losses else next(iter(step.losses), None)
+    detail = f"{name} {step.losses[name]:.3f}" if name else ""
+    display.progress("training the generator", step.step, step.total, detail)
+
+
+def format_value(value: Any) -> str:
+    """Return a parameter or metric for reading: four significant digits, 'all' for no threshold."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "all" if value is None else str(value)
+
+
+class LogDisplay:
+    """One line an event, each with the time of day."""
+
+    def __init__(self, console: Console, num_epochs: int) -> None:
+        """Write to ``console``; ``num_epochs`` is a trial's length."""
+        self._console = console
+        self._num_epochs = num_epochs
+        self._searched_epochs: dict[TrialId, int] = {}
+        self._waiting: set[TrialId] = set()
+        self._shown_at = 0.0
+        self._streamed_at = -_STREAM_S
+
+    def __enter__(self) -> Self:
+        """Nothing to start."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Nothing to end."""
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Write a line every ten seconds and at the end."""
+        if done == total or time.monotonic() - self._shown_at >= 10:
+            self._shown_at = time.monotonic()
+            self.say(f"{what}: {done} of {total} {detail}".rstrip())
+
+    def stream(self, text: str) -> None:
+        """Write a line every minute."""
+        now = time.monotonic()
+        if now - self._streamed_at >= _STREAM_S:
+            self._streamed_at = now
+            self.say(f"stream: {text}")
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Write the trial's parameters."""
+        if "epochs" in params:
+            self._searched_epochs[trial] = params["epochs"]
+        self._waiting.discard(trial)
+        self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
+
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Say what the trial has in common with another one."""
+        self.say(_linked(trial, links))
+
+    def trial_waits(self, trial: TrialId) -> None:
+        """Write it once."""
+        if trial not in self._waiting:
+            self._waiting.add(trial)
+            self.say(f"{_name(trial)} {_WAITS}")
+
+    def no_room(self, waited_s: float) -> None:
+        """Write it."""
+        self.say(_NO_ROOM.format(waited_s))
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Write the epoch's metrics."""
+        total = self._searched_epochs.get(trial, self._num_epochs)
+        self.say(f"{_name(trial)} epoch {row['epoch']} of {total} {_metrics(row)}".rstrip())
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Write how the trial ended."""
+        self.say(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
+
+
+class LiveDisplay:
+    """A table of all trials, redrawn in place: the present step's progress above it, the stream below."""
+
+    def __init__(self, console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> None:
+        """Draw on ``console``; ``num_epochs`` is a trial's length, ``search_fields`` are the searched fields."""
+        self._num_epochs = num_epochs
+        self._fields = search_fields
+        self._rows: dict[TrialId, dict[str, Any]] = {}
+        self._step: RenderableType | None = None
+        self._stream = ""
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Draw the last state and stop."""
+        self._step = None
+        self._live.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
+        self._step = None
+        self._live.console.print(text, highlight=False, markup=False)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Draw a bar."""
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(what, ProgressBar(total=total, completed=done, width=30), f"{done}/{total}", Text(detail, "dim"))
+        self._step = grid if done < total else None
+
+    def stream(self, text: str) -> None:
+        """Draw it below the table."""
+        self._stream = text
+
+    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
+        """Add the trial's line."""
+        self._step = None
+        self._rows[trial] = _fresh_line(params)
+
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Say what the trial has in common with another one."""
+        self.say(_linked(trial, links))
+
+    def trial_waits(self, trial: TrialId) -> None:
+        """Say so in place of the state."""
+        self._rows[trial]["reason"] = _WAITS
+
+    def no_room(self, waited_s: float) -> None:
+        """Say so above the table."""
+        self.say(_NO_ROOM.format(waited_s))
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Update the trial's metrics."""
+        line = self._rows[trial]
+        line.update(row={**line["row"], **row}, reason=None)
+        line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption an epoch comes again
+
+    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
+        """Update the trial's state."""
+        line = self._rows.setdefault(trial, _fresh_line({}))  # some end before they started
+        line.update(state=outcome.state, reason=outcome.reason)
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = [self._step] if self._step else []
+        if self._rows:
+            parts.append(self._table())
+        if self._stream:
+            parts.append(Text(f"stream: {self._stream}", "dim"))
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        headers = ["trial", *self._fields, "epoch", *_COLUMNS.values(), "waited", "state"]
+        for header in headers:
+            table.add_column(header, justify="left" if header in ("trial", "state", *self._fields) else "right")
+        for trial, line in list(self._rows.items())[-_MAX_ROWS:]:
+            row, params = line["row"], line["params"]
+            table.add_row(
+                str(trial),
+                *(escape(format_value(params[name])) if name in params else "-" for name in self._fields),
+                f"{row.get('epoch', 0)}/{params.get('epochs', self._num_epochs)}",
+                *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
+                f"{sum(line['waited'].values()):.1f} s",
+                Text(line["reason"] or line["state"], _COLOURS[line["state"]]),
+            )
+        return table
+
+
+def _fresh_line(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"params": params, "state": "running", "row": {}, "reason": None, "waited": {}}
+
+
+def _name(trial: TrialId) -> str:
+    return "baseline" if trial.number is None else f"trial {trial.number}"
+
+
+def _linked(trial: TrialId, links: Mapping[str, int]) -> str:
+    if "repeat_of" in links:
+        return f"{_name(trial)} trains the same as trial {links['repeat_of']}, whose result is reused"
+    return f"{_name(trial)} trains the same as trial {links['replicate_of']} and is a replicate of it"
+
+
+def _pairs(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={format_value(value)}" for name, value in params.items())
+
+
+def _metrics(row: Row) -> str:
+    shown = {"loss": row.get("train/loss"), **{name.split("/")[1]: row.get(name) for name in _COLUMNS}}
+    return " ".join(f"{name}={value:.4f}" for name, value in shown.items() if value is not None)

@@ -1,0 +1,40 @@
+"""Which MLflow store a study writes to."""
+
+import os
+from pathlib import Path
+
+from gitdist.address import check_address
+from gitdist.errors import SpecError
+from gitdist.study.checks import check_tracking
+from gitdist.study.files.layout import StudyPaths
+
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
+    """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
+
+    Raises:
+        SpecError: it is no address, or no server of MLflow's where the results are on an object store.
+    """
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
+    try:
+        check_address(uri)
+    except ValueError as error:
+        raise SpecError(f"{'tracking.uri' if configured else 'MLFLOW_TRACKING_URI'} {error}; correct it") from None
+    if paths.mirror is not None:
+        check_tracking(configured, paths.mirror)
+    return uri
+
+
+def is_own_database(paths: StudyPaths, uri: str) -> bool:
+    """Tell whether an MLflow store is the results directory's own SQLite file."""
+    file = database_file(uri)
+    return file is not None and file.resolve() == paths.tracking_db.resolve()
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an MLflow store in SQLite; None for any other store."""
+    if not uri.startswith(_SQLITE) or uri.removeprefix(_SQLITE) in ("", ":memory:"):
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0])

@@ -1,0 +1,1 @@
+"""What trials are given: the trained generator and the running stream."""

@@ -1,0 +1,1 @@
+"""Which trial runs when and where: decisions without Ray, and their execution by Ray Tune."""

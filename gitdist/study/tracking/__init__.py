@@ -1,1 +1,0 @@
-"""MLflow brought to what the study's files and ledger say."""

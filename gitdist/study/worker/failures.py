@@ -1,0 +1,63 @@
+"""What a trial reports when training ends by an exception, by cause.
+
+failed   the trial itself is to blame: a loss that is not finite, memory, a bug
+halt     files are damaged, or the stream cannot deliver; every other trial would meet the same
+disk     the disk is full, over its quota, read-only or failing; every other study would meet the same
+"""
+
+import errno
+import re
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from gitdist.disk import is_disk_error
+from gitdist.errors import DataError, DiskError, StoreError, StreamError, TrialFailedError, first_line
+
+_ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_MEMORY_REMEDY = (
+    "lower trial.batch_size, give trials more by resources.trial, or run fewer at once by resources.max_concurrent"
+)
+_SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of them by resources.servers"
+
+
+def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
+    """Return the last report of a trial: ``failed``, ``halt`` or ``disk``, with the reason in one line.
+
+    The traceback of a bug, or of a place that memory did not suffice for, is written to error.txt, as far as the disk
+    takes it.
+
+    Args:
+        error: what ended training.
+        directory: the trial's.
+    """
+    if isinstance(error, StreamError):
+        lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)
+        return {"halt": f"{error}; {_SERVER_MEMORY_REMEDY}" if lacking else str(error)}
+    if isinstance(error, DiskError) or is_disk_error(error):
+        return {"disk": first_line(error)}
+    if isinstance(error, StoreError | DataError):
+        return {"halt": first_line(error)}
+    if isinstance(error, TrialFailedError):
+        return {"failed": str(error)}
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if _lacks_memory(error):
+        reason = f"out of memory: {first_line(error)}; {_MEMORY_REMEDY}"
+    return {"failed": reason + _keep_traceback(error, directory / "error.txt")}
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _ALLOCATORS.search(str(error)) is not None
+
+
+def _keep_traceback(error: Exception, place: Path) -> str:
+    with suppress(OSError):
+        place.write_text("".join(traceback.format_exception(error)))
+        return f" (see {place})"
+    return ""

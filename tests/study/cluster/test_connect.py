@@ -1,0 +1,44 @@
+import socket
+import threading
+
+import pytest
+
+from gitdist.errors import RayUnavailableError
+from gitdist.study.cluster.connect import check_address, watchdog
+from gitdist.study.cluster.watchdog import watched
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_ray_client_is_refused_with_what_to_do_instead(monkeypatch, given):
+    address = "ray://127.0.0.1:10001"
+    monkeypatch.setenv("RAY_ADDRESS", "" if given else address)
+    with pytest.raises(RayUnavailableError, match=f"'{address}'; give HOST:6379 on such a node, .*--submit"):
+        check_address(address if given else None)
+
+
+def listening(port: int = 0) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), backlog=100)
+
+
+def test_a_head_that_comes_back_lives_and_one_that_stays_silent_is_dead(monkeypatch):
+    monkeypatch.setattr(watchdog, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watchdog, "_SILENCE_S", 1.0)
+    dead = threading.Event()
+    head = listening()
+    port = head.getsockname()[1]
+    with watched(dead.set, f"127.0.0.1:{port}"):
+        assert not dead.wait(1.5)
+        head.close()
+        assert not dead.wait(0.4)
+        with listening(port):
+            assert not dead.wait(1.5)
+        assert dead.wait(20)
+
+
+def test_a_head_that_is_left_is_not_missed(monkeypatch):
+    monkeypatch.setattr(watchdog, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watchdog, "_SILENCE_S", 0.2)
+    dead = threading.Event()
+    with listening() as head, watched(dead.set, f"127.0.0.1:{head.getsockname()[1]}"):
+        pass
+    assert not dead.wait(1.0)

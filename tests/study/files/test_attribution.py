@@ -1,0 +1,51 @@
+"""Whose the epochs of a trial are: names, rows and the driver's hold on what was shared."""
+
+import json
+from types import SimpleNamespace
+
+from gitdist.store import Store
+from gitdist.store.holds import holders
+from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, seconds_of, trainer_name
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.resources.stream import StreamResources
+
+THIRD = TrialId("trial", 3)
+
+
+def rows_by(*trainers):
+    return [
+        {"epoch": epoch, "trained_by": trainer, "train_s": 2.0, "evaluating_s": 0.5}
+        for epoch, trainer in enumerate(trainers, 1)
+    ]
+
+
+def test_trials_of_studies_that_have_the_same_name_have_different_ones(tmp_path):
+    paths = StudyPaths(tmp_path, "study")
+    paths.create()
+    assert trainer_name(paths, BASELINE) == "study/baseline"
+    for identity in ("0123456789abcdef", "fedcba9876543210"):
+        paths.identity.write_text(identity)
+        assert trainer_name(paths, THIRD) == f"study-{identity[:8]}/3"
+
+
+def test_only_epochs_of_the_prefix_are_shared():
+    rows = rows_by("s/0", "s/1", "s/2", "s/3")
+    assert Shared.of(rows, "s/3", ReusedPrefix("key", 2)) == Shared(2, "s/0, s/1", 5.0)
+    assert Shared.of(rows, "s/3", None) is None
+    assert Shared.of(rows_by("s/3", "s/2"), "s/3", ReusedPrefix("key", 1)) is None
+    assert seconds_of(own_rows(rows, "s/3")) == 2.5
+
+
+def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tmp_path):
+    paths, store = StudyPaths(tmp_path, "study"), Store(tmp_path / "store")
+    artefact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
+    store = Store(tmp_path / "store")
+    directory = paths.trial(THIRD)
+    directory.mkdir(parents=True)
+    supply = StreamResources(SimpleNamespace(paths=paths, store=store), None, None)
+    with store.holding("study"):
+        supply.epoch_ended(THIRD, {"epoch": 1})
+        assert not holders(tmp_path / "store" / "holds")
+        (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
+        supply.epoch_ended(THIRD, {"epoch": 2})
+        assert holders(tmp_path / "store" / "holds") == {f"prefix-{artefact.name}": {"study"}}

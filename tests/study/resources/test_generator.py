@@ -1,0 +1,84 @@
+import pytest
+import ray
+
+from gitdist.data.dataset import prepare
+from gitdist.device import Compute, Precision
+from gitdist.errors import StudyError
+from gitdist.generator.artefact import artefact_spec, generator_name
+from gitdist.spec import (
+    DataSpec,
+    IdentitySpec,
+    MunitSpec,
+    OracleSpec,
+    PluginSpec,
+    ProfileSpec,
+    RandAugmentSpec,
+    ResourcesSpec,
+)
+from gitdist.store import Store, content_key
+from gitdist.study.resources.generator import keep_precision, obtain_generator, settle_generator
+from tests.stream.holder import Holder
+
+SHADE = PluginSpec(target="tests.generator.sample_plugins:Shade")
+
+
+def test_a_generator_without_weights_is_named_by_what_determines_its_draws(tmp_path):
+    names = {
+        generator_name(spec, None)
+        for spec in (SHADE, SHADE.model_copy(update={"options": {"strongest": 1}}), RandAugmentSpec(ops=1))
+    }
+    assert len(names) == 3
+    assert [generator_name(spec, None) for spec in (OracleSpec(), IdentitySpec())] == ["oracle", "identity"]
+    assert generator_name(SHADE, tmp_path / "abc") == "abc"
+
+
+def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
+    settle_generator(SHADE, "one", None)
+    settle_generator(SHADE, "one", "one")
+    with pytest.raises(
+        StudyError, match="another generator.kind 'plugin' .one. .* .two.; put that one back, or .*--fork"
+    ):
+        settle_generator(SHADE, "two", "one")
+    with pytest.raises(StudyError, match="'oracle' .one. than its settings .* .two.; put that one back, or .*--fork"):
+        settle_generator(OracleSpec(), "two", "one")
+
+
+def named(spec: MunitSpec, precision: Precision) -> str:
+    return content_key("generator", artefact_spec(spec, "data", Compute.resolve(precision, "cpu")))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_a_study_keeps_to_the_precision_that_its_generator_was_trained_in_whatever_this_machine_has(precision):
+    kept = keep_precision(MunitSpec(), "data", named(MunitSpec(), precision))
+    assert kept == MunitSpec(precision=precision)
+    assert keep_precision(MunitSpec(), "data", None) == MunitSpec()  # the first run, or one from before it was noted
+    assert keep_precision(SHADE, "data", "one") == SHADE
+
+
+def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
+    for spec in (MunitSpec(steps=1), MunitSpec(precision="bf16")):
+        with pytest.raises(StudyError, match="another generator.kind 'munit' .* --fork NAME") as caught:
+            keep_precision(spec, "data", named(MunitSpec(), "float32"))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
+    store, told = Store(tmp_path / "store"), []
+    digits = prepare(DataSpec(profile=ProfileSpec(kind="exponential", largest=60, factor=0.2)), store)
+    holder = ray.remote(num_cpus=3)(Holder).remote()
+    ray.get(holder.ready.remote())
+
+    def on_wait(waited_s: float) -> None:
+        assert waited_s >= 5
+        told.append("no room")
+        ray.kill(holder)
+
+    small = MunitSpec(dim=8, num_res=1, discriminator_dim=8, discriminator_layers=2, steps=2, batch_size=4)
+    needs = ResourcesSpec.model_validate({"training": {"cpu": 2}})
+    trained = obtain_generator(small, digits, store, needs, lambda step: told.append(step.step), on_wait)
+    assert trained.artefact is not None and trained.past_steps[-1].step == 2
+    assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert states == {"REMOVED"}
