@@ -4,7 +4,8 @@ import threading
 import pytest
 
 from gitdist.errors import RayUnavailableError
-from gitdist.study.cluster.connect import check_address, watchdog
+from gitdist.study.cluster import watchdog
+from gitdist.study.cluster.connect import check_address
 from gitdist.study.cluster.watchdog import watched
 
 

@@ -18,7 +18,7 @@ def test_results_that_a_node_does_not_see_are_refused_in_one_line(tmp_path):
     study = SmallStudy(disk / "results", overrides=("generator={kind: identity}",))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        with node_apart(cluster, disk, Path(__file__).parents[2], "--num-cpus", "1"):
+        with node_apart(cluster, disk, Path(__file__).parents[3], "--num-cpus", "1"):
             refused = study.run("--address", cluster.address)
         alone = study.run("--address", cluster.address)
     finally:
