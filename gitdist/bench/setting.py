@@ -49,7 +49,7 @@ class Setting:
             GitdistError: the data or the results directory cannot be used.
         """
         results = results.resolve()
-        store = open_store(StudyPaths(results, spec.name), spec)
+        store = open_store(StudyPaths.at(results, spec.name), spec)
         dataset = prepare(spec.data, store)
         return cls(spec=spec, results=results, store=store, dataset=dataset, repeats=repeats, trials=trials, say=say)
 

@@ -195,7 +195,7 @@ def run_whole(results: Path, spec: StudySpec) -> WholeStudy:
     file = results / f"{spec.name}.yaml"
     file.write_text(dump_study(spec.model_copy(update=alone)))
     window, peak_bytes = call("gitdist", "run", str(file), "--results", str(results))
-    return WholeStudy.read(StudyPaths(results, spec.name), window, peak_bytes)
+    return WholeStudy.read(StudyPaths.at(results, spec.name), window, peak_bytes)
 
 
 def call(module: str, *arguments: str) -> tuple[Interval, int | None]:

@@ -13,8 +13,8 @@ from gitdist.cli.options import (
     RESULTS_DIRECTORY,
     Address,
     Overrides,
-    Results,
     ResultsDirectory,
+    ResultsOption,
     Scale,
     StudyFile,
     opened,
@@ -54,7 +54,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 @app.command()
 def run(
     study: StudyFile,
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     set_: Overrides = None,
     address: Address = None,
     scale: Scale = None,
@@ -82,7 +82,7 @@ def run(
 @app.command()
 def resume(
     study: Study,
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     set_: Overrides = None,
     address: Address = None,
     take_over: TakeOver = False,
@@ -101,7 +101,7 @@ def resume(
 def retry(
     study: Study,
     failed: Annotated[bool, typer.Option("--failed", help="Try the failed trials again (required).")] = False,
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     address: Address = None,
     take_over: TakeOver = False,
 ) -> None:
@@ -118,7 +118,7 @@ def retry(
 
 
 @app.command()
-def sync(study: Study, results: Results = RESULTS) -> None:
+def sync(study: Study, results: ResultsOption = RESULTS) -> None:
     """Bring MLflow up to what the study's files say."""
     from gitdist.cli.sync import sync_stored_study
 
@@ -129,7 +129,7 @@ def sync(study: Study, results: Results = RESULTS) -> None:
 @app.command()
 def status(
     study: Study,
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Show what is done, running and failed, the best so far and the time left, from any terminal."""
@@ -142,7 +142,7 @@ def status(
 @app.command()
 def report(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names of studies, or of campaigns.")],
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).")
     ] = None,
@@ -169,7 +169,7 @@ def ui(
 @app.command()
 def doctor(
     study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="A study that should run here.")] = None,
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     set_: Overrides = None,
     address: Address = None,
     scale: Scale = None,
@@ -229,7 +229,7 @@ def data_stats(
 
 
 @store_app.command("ls")
-def store_ls(results: Results = RESULTS) -> None:
+def store_ls(results: ResultsOption = RESULTS) -> None:
     """List the artefacts, the least recently used first."""
     from gitdist.cli.store import list_artefacts
 
@@ -239,7 +239,7 @@ def store_ls(results: Results = RESULTS) -> None:
 
 @store_app.command("gc")
 def store_gc(
-    results: Results = RESULTS,
+    results: ResultsOption = RESULTS,
     max_gb: Annotated[
         float | None,
         typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artefacts."),

@@ -1,7 +1,6 @@
 """The methods of a study or campaign beside each other, on the terminal: what its report shows in full."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,12 +12,12 @@ from gitdist.report.table import readable
 from gitdist.report.tables import method_table
 from gitdist.spec.campaign import Member
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _SHOWN = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")
 
 
-def comparison_tables(members: Sequence[Member], results: Path | Mirror) -> Iterator[Table]:
+def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[Table]:
     """Return a table for each data set: the settings with mean and half of the 95 % interval over replicates.
 
     Args:

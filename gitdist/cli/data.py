@@ -52,7 +52,7 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
         DataError: the data set cannot be prepared.
         StudyError: the sheet cannot be written.
     """
-    dataset = prepare(spec.data, open_store(StudyPaths(results.resolve(), spec.name), spec))
+    dataset = prepare(spec.data, open_store(StudyPaths.at(results, spec.name), spec))
     console.print(_classes(dataset))
     for name, value in {**_facts(dataset), **_advice(dataset)}.items():
         console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from gitdist.doctor.patience import OutOfPatience, any_left, within
 from gitdist.doctor.study_file import check_secrets
 from gitdist.spec import StudySpec
 from gitdist.spec.file import load_plan
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import ObjectStoreResults
 
 _DISK_S = 10.0
 _PLACE_WIDTH = 16  # an address of IPv4
@@ -62,7 +62,7 @@ def show_findings(study: Path | None, results: str, console: Console, asked: How
         specs = (plan,) if isinstance(plan, StudySpec) else tuple(member.spec for member in plan.members)
         findings += check_secrets(study, study.read_text(), asked.overrides)
     address = asked.address or os.environ.get("RAY_ADDRESS")
-    place = Mirror(results) if "://" in results else _resolved(Path(results))
+    place = ObjectStoreResults(results) if "://" in results else _resolved(Path(results))
     request = Request(results=place, address=None if address == "local" else address, specs=specs)
     findings += examine(request)
     if asked.as_json:

@@ -30,7 +30,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     """
     if not trains(spec.generator):
         raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
-    store = open_store(StudyPaths(results.resolve(), spec.name), spec)
+    store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
         show = partial(show_training, display)
@@ -60,7 +60,7 @@ def preview_generator(
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
-    store = open_store(StudyPaths(results.resolve(), spec.name), spec)
+    store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
     generator = ready_generator(spec, dataset, store)
     if truth and dataset.nuisance == "none":

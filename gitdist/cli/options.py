@@ -11,10 +11,10 @@ import typer
 from gitdist.errors import SpecError
 
 if TYPE_CHECKING:  # what it imports takes its time
-    from gitdist.study.files.results import Mirror
+    from gitdist.study.files.results import Results
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
-Results = Annotated[
+ResultsOption = Annotated[
     str, typer.Option("--results", metavar="DIR", help="Results directory, or a URI such as s3://bucket/prefix.")
 ]
 
@@ -50,19 +50,16 @@ RESULTS_DIRECTORY = Path(RESULTS)
 
 
 @contextmanager
-def opened(results: str) -> "Iterator[Path | Mirror]":
-    """Lend the results directory, or the results on an object store, of which errors then name the URI.
+def opened(results: str) -> "Iterator[Results]":
+    """Open the results directory, or the results on an object store, whose URI errors then name.
 
     Raises:
         SpecError: the URI holds credentials.
         StoreError: the object store cannot be reached, written, read or deleted from.
     """
-    if "://" not in results:
-        yield Path(results)
-        return
-    from gitdist.study.files.results import Mirror
+    from gitdist.study.files.results import open_results
 
-    mirror = Mirror(results)
-    mirror.connect()
-    with mirror.telling():
-        yield mirror
+    opened_results = open_results(results)
+    opened_results.connect()
+    with opened_results.describing_errors():
+        yield opened_results

@@ -90,7 +90,7 @@ class _Measured:
 
 def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: int | None) -> _Measured:
     set_threads(spec.resources.training.cpu)
-    store = open_store(StudyPaths(results.resolve(), spec.name), spec)
+    store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
     generator = ready_generator(spec, dataset, store)
     compute = Compute.resolve(spec.trial.precision)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.address import without_secrets
-from gitdist.cli.studies import opened_ledger, stored_plan, stored_study
+from gitdist.cli.studies import stored_plan, stored_study
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.report.findings import counted
 from gitdist.report.records import StudyRecord, read_study
@@ -14,15 +14,16 @@ from gitdist.report.writing import write_report
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 from gitdist.study.monitoring.mlflow.report import log_report
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.study.study import Study
 
 _MOST_NAMED = 3  # studies in the name of a directory
 _DIGITS = 6  # there, of the hash of all names
 
 
-def report_studies(names: Sequence[str], results: Path | Mirror, out: Path | None, console: Console) -> None:
+def report_studies(names: Sequence[str], results: Results, out: Path | None, console: Console) -> None:
     """Write the report of studies, say where it is, and log it to the studies' MLflow runs.
 
     Args:
@@ -48,13 +49,12 @@ def report_studies(names: Sequence[str], results: Path | Mirror, out: Path | Non
             else:
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
-    root = results.directory if isinstance(results, Mirror) else results
-    place = out or root / _directory([plan.name for plan in plans])
+    place = out or results.directory / _directory([plan.name for plan in plans])
     files = write_report("; ".join(titles), list(records.values()), place)
     page = str(files[0])
-    if isinstance(results, Mirror) and out is None:
+    if out is None:
         results.push(*files)
-        page = results.told(page)
+        page = results.describe(page)
     for record in records.values():
         for note in record.notes:
             _say(console, f"{record.spec.name}: {note}")
@@ -62,15 +62,15 @@ def report_studies(names: Sequence[str], results: Path | Mirror, out: Path | Non
     _log(records, place, files, console)
 
 
-def read_stored(member: Member, results: Path | Mirror) -> tuple[StudyPaths, StudyRecord]:
+def read_stored(member: Member, results: Results) -> tuple[StudyPaths, StudyRecord]:
     """Return the files of a study that has started, and what they and its ledger say of it.
 
     Raises:
         StudyError: it has not started, or its ledger cannot be read.
     """
     paths, spec = stored_study(member.spec.name, results)
-    with opened_ledger(paths, spec) as ledger:
-        return paths, read_study(paths, spec, ledger, member.labels)
+    with Study.open(paths, spec) as study:
+        return paths, read_study(study, member.labels)
 
 
 def _directory(names: Sequence[str]) -> str:

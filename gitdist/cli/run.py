@@ -4,10 +4,8 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -18,7 +16,7 @@ from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecErr
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
@@ -42,7 +40,7 @@ class HowToRun:
     fork_name: str | None = None
 
 
-def run_to_the_end(plan: StudySpec | Campaign, results: Path | Mirror, console: Console, how: HowToRun) -> None:
+def run_to_the_end(plan: StudySpec | Campaign, results: Results, console: Console, how: HowToRun) -> None:
     """Run a study, or the studies of a campaign one by one, and print what was found.
 
     Where it is interrupted, the command that goes on is printed (exit code 130). Of a campaign several drivers may run
@@ -66,11 +64,11 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Path | Mirror, console: 
             console.print(table)
         if plan.methods:
             _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
-        look = f"report {summary['study']}" if isinstance(results, Mirror) else "ui"
+        look = f"report {summary['study']}" if results.uri else "ui"
         _say(console, f"look at it: gitdist {look} --results {results}", style="dim")
 
 
-def _run_campaign(campaign: Campaign, results: Path | Mirror, console: Console, how: HowToRun) -> None:
+def _run_campaign(campaign: Campaign, results: Results, console: Console, how: HowToRun) -> None:
     from gitdist.study.campaign import settle_campaign
 
     if how.fork_name is not None:
@@ -105,7 +103,7 @@ def _run_campaign(campaign: Campaign, results: Path | Mirror, console: Console, 
         raise typer.Exit(_LEFT_TO_OTHERS)
 
 
-def _told_of(failures: Collection[str], campaign: Campaign, results: Path | Mirror, how: HowToRun) -> str:
+def _told_of(failures: Collection[str], campaign: Campaign, results: Results, how: HowToRun) -> str:
     again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
     return (
         f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; mend "
@@ -113,16 +111,14 @@ def _told_of(failures: Collection[str], campaign: Campaign, results: Path | Mirr
     )
 
 
-def _compare(members: Sequence[Member], results: Path | Mirror, console: Console) -> None:
+def _compare(members: Sequence[Member], results: Results, console: Console) -> None:
     from gitdist.cli.comparison import comparison_tables  # and matplotlib with it, which no study needs to start
 
     for table in comparison_tables(members, results):
         console.print(table)
 
 
-def _run_study(
-    spec: StudySpec, results: Path | Mirror, console: Console, how: HowToRun, resumed_as: str
-) -> dict[str, Any]:
+def _run_study(spec: StudySpec, results: Results, console: Console, how: HowToRun, resumed_as: str) -> dict[str, Any]:
     from gitdist.study.compatibility import fork, is_settled  # takes seconds; a mistake in the file is told at once
     from gitdist.study.run import RunOptions, run_study
 
@@ -137,7 +133,7 @@ def _run_study(
         on_ray_death=partial(_after_ray, resume),
     )
     try:
-        with results.telling() if isinstance(results, Mirror) else nullcontext():
+        with results.describing_errors():
             summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
         settled = is_settled(StudyPaths.at(results, spec.name), spec)
@@ -150,9 +146,9 @@ def _run_study(
     return summary
 
 
-def _is_finished(results: Path | Mirror, name: str) -> bool:
+def _is_finished(results: Results, name: str) -> bool:
     paths = StudyPaths.at(results, name)
-    paths.refresh()
+    paths.pull()
     return paths.summary.exists()
 
 
@@ -160,7 +156,7 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _resume_command(study: str, results: Path | Mirror, address: str | None) -> list[str]:
+def _resume_command(study: str, results: Results, address: str | None) -> list[str]:
     return ["resume", study, "--results", str(results), *(["--address", address] if address else [])]
 
 

@@ -2,28 +2,28 @@
 
 import json
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.studies import opened_ledger, stored_name, stored_study
+from gitdist.cli.studies import stored_name, stored_study
 from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
 from gitdist.study.status import SHOWN, StudyStatus, read_status
+from gitdist.study.study import Study
 
 
-def show_status(study: str, results: Path | Mirror, console: Console, as_json: bool) -> None:
+def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
     """Print how a study stands, or the studies of a campaign.
 
     Args:
@@ -40,8 +40,8 @@ def show_status(study: str, results: Path | Mirror, console: Console, as_json: b
         _show_members(campaign, results, console, as_json)
         return
     paths, spec = stored_study(study, results)
-    with opened_ledger(paths, spec) as ledger:
-        standing = read_status(paths, spec, ledger)
+    with Study.open(paths, spec) as opened:
+        standing = read_status(opened)
     if as_json:
         console.print_json(json.dumps(standing.as_json()), indent=2)
         return
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, as_json: bool) -> None:
+def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
     standings = {member.spec.name: _standing_of(member.spec, results) for member in campaign.members}
     if as_json:
         values = [
@@ -90,20 +90,20 @@ def _show_members(campaign: Campaign, results: Path | Mirror, console: Console, 
         console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _standing_of(spec: StudySpec, results: Path | Mirror) -> StudyStatus | None:
+def _standing_of(spec: StudySpec, results: Results) -> StudyStatus | None:
     """Return how a member stands; None where it has not started."""
     paths = StudyPaths.at(results, spec.name)
-    paths.refresh()
+    paths.pull()
     if not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
     if not Ledger.exists(paths, stored):
         return None
-    with opened_ledger(paths, stored) as ledger:
-        return read_status(paths, stored, ledger)
+    with Study.open(paths, stored) as study:
+        return read_status(study)
 
 
-def _lines(standing: StudyStatus, results: Path | Mirror) -> list[str]:
+def _lines(standing: StudyStatus, results: Results) -> list[str]:
     num_trials = sum(standing.counts.values())
     counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "none started"
     lines = [f"{num_trials} of {standing.total} trials: {counts}"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,14 +15,14 @@ from gitdist.store.holds import server_time
 from gitdist.store.inventory import Entry, spec_of, take_inventory
 from gitdist.store.layout import Layout
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _GB = 1e9
 _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _TELLING = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
-def list_artefacts(results: Path | Mirror, console: Console) -> None:
+def list_artefacts(results: Results, console: Console) -> None:
     """Print the artefacts of a store, the least recently used first, and the size of all.
 
     Raises:
@@ -44,7 +43,7 @@ def list_artefacts(results: Path | Mirror, console: Console) -> None:
 
 
 def collect_garbage(
-    results: Path | Mirror, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
+    results: Results, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
 ) -> None:
     """Remove rubbish and, where a bound is given, artefacts that nobody holds; print what and how many bytes.
 
@@ -76,8 +75,8 @@ def collect_garbage(
     _say(console, f"{'would remove' if dry_run else 'removed'} {_count(len(removals), 'item')}, {total}")
 
 
-def _layout(results: Path | Mirror) -> Layout:
-    layout = Layout(StudyPaths.at(results, "").store)
+def _layout(results: Results) -> Layout:
+    layout = Layout(StudyPaths.at(results, "").results.store)
     if not layout.tmp.is_dir():
         raise StoreError(f"no store in {layout.root.parent}; `gitdist run` makes one, --results names another place")
     return layout

@@ -1,7 +1,5 @@
 """Finding a study that was started before, by its name or its file."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gitdist.errors import SpecError, StudyError
@@ -12,11 +10,10 @@ from gitdist.spec.study import check_name
 from gitdist.study.campaign import load_campaign
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
-from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.files.results import Results
 
 
-def stored_study(study: str, results: Path | Mirror) -> tuple[StudyPaths, StudySpec]:
+def stored_study(study: str, results: Results) -> tuple[StudyPaths, StudySpec]:
     """Return the files and the stored spec of a study.
 
     Args:
@@ -33,11 +30,11 @@ def stored_study(study: str, results: Path | Mirror) -> tuple[StudyPaths, StudyS
         names = ", ".join(member.spec.name for member in campaign.members)
         raise StudyError(f"'{name}' is a campaign, and this command takes one study; name one of {names}")
     paths = StudyPaths.at(results, name)
-    paths.refresh()
+    paths.pull()
     return paths, load_stored_spec(paths)
 
 
-def stored_plan(study: str, results: Path | Mirror) -> StudySpec | Campaign:
+def stored_plan(study: str, results: Results) -> StudySpec | Campaign:
     """Return the stored spec of a study, or the campaign of that name or file.
 
     Raises:
@@ -60,21 +57,3 @@ def stored_name(study: str) -> str:
     except ValueError as error:
         raise SpecError(f"{error}, but it is '{study}'; give the name, or the path of its .yaml file") from None
     return study
-
-
-@contextmanager
-def opened_ledger(paths: StudyPaths, spec: StudySpec) -> Iterator[Ledger]:
-    """Open the ledger of a study that has one, to read it.
-
-    Raises:
-        StudyError: the study has no ledger yet, or it cannot be opened.
-    """
-    if not Ledger.exists(paths, spec):
-        raise StudyError(
-            f"study '{paths.name}' in {paths.place} has not started any trial yet; `gitdist run` goes on with it"
-        )
-    ledger = Ledger.open(paths, spec, read_only=True)
-    try:
-        yield ledger
-    finally:
-        ledger.close()

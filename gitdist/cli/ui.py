@@ -9,13 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.address import without_secrets
-from gitdist.cli.studies import opened_ledger, stored_study
+from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.compatibility import describe_edit
 from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.results import LocalResults
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.store import opened_for_reading
 from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
+from gitdist.study.study import Study
 
 _HOST = "127.0.0.1"
 
@@ -32,10 +34,10 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     Raises:
         StudyError: there is nothing to show, or the port is in use.
     """
-    paths, spec = stored_study(study, results) if study else (StudyPaths(results, ""), None)
+    paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
-        with opened_ledger(paths, spec) as ledger:
-            edit = describe_edit(paths, ledger.recall)
+        with Study.open(paths, spec) as opened:
+            edit = describe_edit(paths, opened.ledger.recall)
         if edit:
             console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)

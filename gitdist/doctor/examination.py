@@ -25,8 +25,8 @@ from gitdist.doctor.versions import check_own_versions
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
 from gitdist.study.checks import check_services
-from gitdist.study.files.layout import StudyPaths, shared_place
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.layout import StudyPaths, shared_store
+from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
 from gitdist.study.scheduling.packing import Node
 
@@ -44,7 +44,7 @@ class Request:
         specs: the study, or the studies of a campaign.
     """
 
-    results: Path | Mirror
+    results: Path | ObjectStoreResults
     address: str | None = None
     specs: tuple[StudySpec, ...] = ()
 
@@ -81,7 +81,7 @@ def examine(request: Request) -> list[Finding]:
 
 def _tracking_uris(request: Request) -> list[str]:
     results = request.results
-    paths = StudyPaths(results, "study") if isinstance(results, Path) else StudyPaths(Path(), "study", results)
+    paths = StudyPaths.at(results, "study")
     uris = []
     for configured in [spec.tracking.uri for spec in request.specs] or [None]:
         with suppress(SpecError):  # told by ``_examine_ledger``
@@ -97,9 +97,9 @@ def _examine_tracking(uri: str) -> Iterator[Finding]:
         yield from check_sqlite("MLflow", file.parent, _disk(file.parent))
 
 
-def _examine_ledger(spec: StudySpec, results: Path | Mirror) -> Iterator[Finding]:
+def _examine_ledger(spec: StudySpec, results: Path | ObjectStoreResults) -> Iterator[Finding]:
     try:
-        check_services(spec, results)
+        check_services(spec, StudyPaths.at(results, spec.name).results)
     except SpecError as error:
         yield Finding.of_error("services", HERE, error)
         return
@@ -171,7 +171,7 @@ def _tokens_in_stores(request: Request) -> Iterator[_Stores]:
     """Leave a token in the results on an object store and in each shared place of the store for the time being."""
     stores, cleaners = _Stores(), []
     results = None if isinstance(request.results, Path) else request.results.uri
-    uris = (results, *map(shared_place, request.specs))
+    uris = (results, *map(shared_store, request.specs))
     for uri in dict.fromkeys(uri for uri in uris if uri is not None):
         token = f"doctor.{secrets.token_hex(8)}"
         found, clean = check_store(uri, token, results=uri == results)

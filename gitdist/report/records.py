@@ -15,10 +15,8 @@ from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import SPLITS, Gap, find_gaps
-from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.trial_states import GENERATOR, best_trials, trial_states
-from gitdist.study.notes import study_notes
-from gitdist.study.status import present_owner, state_now
+from gitdist.study.status import state_now, study_notes
+from gitdist.study.study import GENERATOR, Study
 from gitdist.study.summary import read_summary
 from gitdist.trial.metrics import group_accuracies
 
@@ -144,16 +142,15 @@ class StudyRecord:
         return self.spec.search.objectives[0].removeprefix("val/")
 
 
-def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mapping[str, Any]) -> StudyRecord:
+def read_study(study: Study, labels: Mapping[str, Any]) -> StudyRecord:
     """Return the record of a study.
 
     Args:
-        paths: its files.
-        spec: the study.
-        ledger: its trials.
+        study: its files, spec and ledger.
         labels: which study of its campaign it is; of a single study, its name.
     """
-    states, owner = trial_states(paths, spec, ledger), present_owner(ledger)
+    paths, spec, ledger = study.paths, study.spec, study.ledger
+    states, owner = study.trial_states(), study.owner()
     links = {TrialId("trial", record.number): record.links for record in ledger.trials()}
     found = (read_object(paths.trial(trial) / "trial.json") for trial in states)
     classes = _classes(next((each["classes"] for each in found if each and each.get("classes")), None), spec)
@@ -171,12 +168,12 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         labels=dict(labels),
         trials=tuple(records.values()),
         baseline=baseline,
-        best=tuple(record.number for record in best_trials(paths, spec, ledger)),
+        best=tuple(record.number for record in study.best_trials()),
         summary=read_summary(paths),
         samples=_read_bytes(paths.samples),
         generator=ledger.recall(GENERATOR),
         fingerprint=ledger.recall("data"),
-        notes=tuple(study_notes(paths, spec, ledger)),
+        notes=tuple(study_notes(study)),
     )
 
 

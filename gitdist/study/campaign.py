@@ -13,12 +13,12 @@ from gitdist.spec.paths import absolute_paths
 from gitdist.study.checks import check_services
 from gitdist.study.compatibility import check_started, load_stored_spec
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _FILE = "campaign.yaml"
 
 
-def settle_campaign(results: Path | Mirror, campaign: Campaign) -> None:
+def settle_campaign(results: Results, campaign: Campaign) -> None:
     """Note a campaign and the studies that it has, for later commands and other programs.
 
     Raises:
@@ -27,7 +27,7 @@ def settle_campaign(results: Path | Mirror, campaign: Campaign) -> None:
         StoreError: the results directory cannot be written, or the disk does not take it.
     """
     paths = StudyPaths.at(results, campaign.name)
-    paths.refresh()
+    paths.pull()
     if paths.spec.exists():
         raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
     paths.check_writable()
@@ -42,7 +42,7 @@ def settle_campaign(results: Path | Mirror, campaign: Campaign) -> None:
     }
     paths.create()
     write_atomic(paths.study / _FILE, yaml.safe_dump(noted, sort_keys=False, width=120).encode())
-    paths.publish(paths.study / _FILE)
+    paths.push(paths.study / _FILE)
 
 
 def refuse_campaign(paths: StudyPaths) -> None:
@@ -53,12 +53,12 @@ def refuse_campaign(paths: StudyPaths) -> None:
     """
     if (paths.study / _FILE).exists():
         raise StudyError(
-            f"'{paths.name}' in {paths.place} is a campaign, so a single study needs another name; give it one by "
+            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; give it one by "
             "--set name=NAME"
         )
 
 
-def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
+def load_campaign(results: Results, name: str) -> Campaign | None:
     """Return the campaign of that name; None where there is none.
 
     Raises:
@@ -66,7 +66,7 @@ def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
         StudyError: what is noted of it is damaged.
     """
     paths = StudyPaths.at(results, name)
-    paths.refresh()
+    paths.pull()
     file = paths.study / _FILE
     if not file.exists():
         return None
@@ -84,7 +84,7 @@ def load_campaign(results: Path | Mirror, name: str) -> Campaign | None:
 
 
 def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
-    paths.refresh()
+    paths.pull()
     try:
         load_stored_spec(paths)
     except StudyError:  # not started, or damaged, which concerns that study alone: its own run tells it

@@ -1,4 +1,4 @@
-"""What a study needs beside its results where these are on an object store, which no other process can lock."""
+"""Checks of the services that a study needs if its results are on an object store, where files cannot be locked."""
 
 import os
 import re
@@ -6,22 +6,22 @@ import re
 from gitdist.address import without_secrets
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
 
 
-def check_services(spec: StudySpec, results: object) -> None:
-    """Refuse a study whose results go to an object store, but whose ledger or MLflow store would lie in a copy of them.
+def check_services(spec: StudySpec, results: Results) -> None:
+    """Refuse a study on an object store whose ledger or MLflow store is a file: it would lie in one process's copy.
 
     Args:
         spec: the study.
-        results: a directory, of which nothing is asked, or a ``Mirror``.
+        results: where the study's results are; a directory needs no services.
 
     Raises:
         SpecError: the ledger is a file, or MLflow is no server.
     """
-    if not isinstance(results, Mirror):
+    if results.uri is None:
         return
     if "://" not in spec.ledger:
         raise SpecError(
@@ -31,16 +31,18 @@ def check_services(spec: StudySpec, results: object) -> None:
     check_tracking(spec.tracking.uri, results)
 
 
-def check_tracking(configured: str | None, results: Mirror) -> None:
-    """Refuse an MLflow store without a server: its file, or the artefacts of its database, would lie in a copy.
+def check_tracking(configured: str | None, results: Results) -> None:
+    """Refuse an MLflow store that is no server, if the results are on an object store.
 
     Args:
-        configured: the study's ``tracking.uri``; None = ``$MLFLOW_TRACKING_URI`` counts.
+        configured: the study's ``tracking.uri``; None = ``$MLFLOW_TRACKING_URI``.
         results: where the study's results are.
 
     Raises:
-        SpecError: it is no server of MLflow's, or none is named.
+        SpecError: it is no MLflow server, or none is configured.
     """
+    if results.uri is None:
+        return
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri or kind_of_store(uri) not in ("http", "https"):
         name = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"

@@ -14,6 +14,7 @@ from gitdist.errors import SpecError, StudyError, first_line
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
 from gitdist.spec.paths import absolute_paths
+from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 
@@ -144,7 +145,7 @@ def settle_spec(
         old = [load_stored_spec(paths).model_dump(mode="json", by_alias=True)] if paths.spec.exists() else []
         remember(_COPIES, [*old, new])
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
-    paths.publish(paths.spec)
+    paths.push(paths.spec)
     if own and recall(_COPIES) != [new]:
         remember(_COPIES, [new])
 
@@ -164,7 +165,7 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
     """
     if not paths.spec.exists():
         raise StudyError(
-            f"no study '{paths.name}' in {paths.place}; `gitdist run` starts one, --results names another place"
+            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place"
         )
     try:
         spec = parse_study(_read_whole(paths), str(paths.spec))
@@ -201,9 +202,9 @@ def has_current_splits(recall: Recall) -> bool:
 def outdated_splits(paths: StudyPaths) -> StudyError:
     """Return the error for a study of which this version cannot train more."""
     return StudyError(
-        f"study '{paths.name}' in {paths.place} was begun by an earlier version of gitdist, which split data sets "
+        f"study '{paths.name}' in {paths.results} was begun by an earlier version of gitdist, which split data sets "
         "differently, so this version cannot train the rest of it; to start a new study from it: gitdist run "
-        f"{paths.spec} --fork NAME --results {paths.place} (status, report and ui still show the old one)"
+        f"{paths.spec} --fork NAME --results {paths.results} (status, report and ui still show the old one)"
     )
 
 
@@ -225,7 +226,7 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
         remember("data", fingerprint)
     elif known != fingerprint:
         raise StudyError(
-            f"study '{paths.name}' in {paths.place} was started with the data set {known}, but its files now give "
+            f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now give "
             f"{fingerprint}; put back the files as they were (data.path may name another folder with the same files), "
             f"or start anew: {_FORK}"
         )
@@ -250,7 +251,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
         raise StudyError(
             f"the ledger already has a study '{paths.name}', which belongs to another results directory than "
-            f"{paths.place}; name the right one with --results, or give this study another name with --fork NAME"
+            f"{paths.results}; name the right one with --results, or give this study another name with --fork NAME"
         )
     if there is None and here is not None and (paths.study / "trials").exists():
         raise StudyError(
@@ -260,7 +261,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
     identity: str = there or here or uuid.uuid4().hex
     if here is None:
         write_atomic(paths.identity, identity.encode())
-        paths.publish(paths.identity)
+        paths.push(paths.identity)
     if there is None:
         remember("identity", identity)
     return identity
@@ -269,6 +270,11 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
 def determining(spec: StudySpec) -> dict[str, Any]:
     """Return, as JSON values, the fields of a study that determine its results: those that must not change."""
     return _without_changeable(spec.model_dump(mode="json", by_alias=True, exclude={"ledger"}))
+
+
+def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
+    """Return the tags of all MLflow runs of a study: hashes of its spec and of its data."""
+    return {"gitdist.spec": content_key("study", determining(spec)), "gitdist.data": fingerprint}
 
 
 def _copies(paths: StudyPaths, recall: Recall) -> list[StudySpec]:

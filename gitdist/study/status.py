@@ -1,22 +1,22 @@
-"""How a study stands, for anyone who asks: read from ledger, lease and rows files, of which it changes nothing."""
+"""The status of a study, running or not: read from ledger, lease and rows files; nothing is changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitdist.spec import StudySpec
-from gitdist.study.compatibility import has_current_splits
+from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits
 from gitdist.study.files.attribution import Shared, seconds_of
 from gitdist.study.files.events import Outcome, Row
-from gitdist.study.files.fencing import last_term
+from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import Gap, find_gaps
-from gitdist.study.ledger.lease import Owner, owners
-from gitdist.study.ledger.ledger import Ledger, TrialRecord
-from gitdist.study.ledger.trial_states import all_ended, baseline_is_whole, best_trials, epochs_of, trial_states
+from gitdist.study.ledger.lease import Owner
+from gitdist.study.ledger.ledger import TrialRecord
+from gitdist.study.ledger.repeats import describe_links, describe_unaugmented, unaugmented_trials
 from gitdist.study.monitoring.latest import newest_line
-from gitdist.study.notes import study_notes
+from gitdist.study.study import Study
 from gitdist.study.summary import last_metrics, read_summary
 
 SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
@@ -27,8 +27,8 @@ class TrialStatus:
     """One trial.
 
     ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the present driver. ``seconds`` are those
-    of an epoch, None before the first. Of its epochs ``shared`` are another trial's, which it took over. ``repeat_of``
-    and ``replicate_of`` are those of the ledger's record.
+    of an epoch, None before the first. ``shared`` counts the epochs that another trial trained. ``repeat_of`` and
+    ``replicate_of`` are those of the ledger's record.
     """
 
     trial: str
@@ -46,11 +46,11 @@ class TrialStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyStatus:
-    """A study: ``state`` is running, interrupted, finished, or failed where all trials have ended and none finished.
+    """A study: ``state`` is running, interrupted, finished, or failed (all trials have ended and none finished).
 
-    ``gaps`` are those of the best trial so far to the baseline. ``time_left_s`` is an estimate, None without any.
-    ``stream`` is the newest line of figures of a running study, see ``seen``; None without any. ``resumable`` is false
-    if a version of gitdist with other splits began it. ``notes`` are those of ``study_notes``.
+    ``gaps`` compare the best trial so far with the baseline. ``time_left_s`` is an estimate, None if there is none.
+    ``stream`` is the newest line of figures of a running study, or None. ``resumable`` is false if a version of gitdist
+    with other splits began the study. ``notes`` are those of ``study_notes``.
     """
 
     study: str
@@ -76,60 +76,81 @@ class StudyStatus:
         return values
 
 
-def read_status(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyStatus:
-    """Return how the study stands now.
-
-    Args:
-        paths: the study's files.
-        spec: the study.
-        ledger: its ledger.
-    """
-    owner = present_owner(ledger)
+def read_status(study: Study) -> StudyStatus:
+    """Return the status of a study now."""
+    spec, ledger, owner = study.spec, study.ledger, study.owner()
     records = {TrialId("trial", record.number): record for record in ledger.trials()}
     trials = [
-        _trial(paths, spec, trial, state_now(paths, trial, outcome, owner), outcome, records.get(trial))
-        for trial, (_, outcome) in trial_states(paths, spec, ledger).items()
+        _trial_status(study, trial, outcome, owner, records.get(trial))
+        for trial, (_, outcome) in study.trial_states().items()
     ]
     searched = [trial for trial in trials if trial.trial != "baseline"]
     states = [trial.state for trial in searched]
     return StudyStatus(
         study=spec.name,
-        state="running" if owner else _state_at_rest(paths, spec, ledger),
+        state="running" if owner else _state_at_rest(study),
         total=ledger.total,
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         objectives=spec.search.objectives,
         best=[
             {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
-            for record in best_trials(paths, spec, ledger)
+            for record in study.best_trials()
         ],
-        gaps=_gaps(paths, spec, ledger),
-        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
+        gaps=_gaps(study),
+        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
         owner=owner,
-        stream=newest_line(paths.watch) if owner else None,
+        stream=newest_line(study.paths.figures) if owner else None,
         resumable=has_current_splits(ledger.recall),
         trials=trials,
-        notes=study_notes(paths, spec, ledger),
+        notes=study_notes(study),
     )
 
 
-def present_owner(ledger: Ledger) -> Owner | None:
-    """Return the driver that owns the study now, as far as can be seen."""
-    alive = [owner for owner in owners(ledger.storage, ledger.name) if owner.state in ("live", "unknown")]
-    return alive[0] if alive else None
+def study_notes(study: Study) -> list[str]:
+    """Return one line per thing to know beside the numbers: edited files, lost rows, repeated points."""
+    records = study.ledger.trials()
+    edit = describe_edit(study.paths, study.ledger.recall)
+    lines = [edit] if edit else []
+    if not has_current_splits(study.ledger.recall) and not study.all_ended():
+        lines.append(str(outdated_splits(study.paths)))
+    lines += [line for record in records if (line := _lost_rows(study, record))]
+    lines += [line for record in records if (line := _changed_rows(study, record))]
+    return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
+
+
+def _lost_rows(study: Study, record: TrialRecord) -> str | None:
+    lost = study.num_lost_epochs(record)
+    if not lost:
+        return None
+    values = ", ".join(f"{name} {value:.4f}" for name, value in _objectives(study.spec, record).items())
+    return f"trial {record.number} finished with {values}, but {lost} of its rows are lost; resume trains them again"
+
+
+def _changed_rows(study: Study, record: TrialRecord) -> str | None:
+    """Report that a trial's last row differs from the ledger's objectives; one driver writes both."""
+    rows = read_rows(study.paths.rows(TrialId("trial", record.number)))
+    if record.state != "finished" or not rows or study.num_lost_epochs(record):
+        return None
+    wrong = {name: value for name, value in _objectives(study.spec, record).items() if rows[-1].get(name) != value}
+    values = ", ".join(f"{name} {rows[-1].get(name)} (ledger: {value})" for name, value in wrong.items())
+    return f"rows of trial {record.number} changed since it finished: {values}" if wrong else None
+
+
+def _objectives(spec: StudySpec, record: TrialRecord) -> dict[str, float]:
+    return dict(zip(spec.search.objectives, record.objectives, strict=True))
 
 
 def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_concurrent: int) -> float | None:
-    """Estimate the seconds until all trials have ended; None before the first epoch of any.
+    """Estimate the seconds until all trials have ended; None before the first epoch.
 
-    Epochs still to do, at the mean seconds of the epochs done, shared by as many trials as run now. A trial to come is
-    taken to last as long as those that ended: with a pruner, less than a whole one. What some trial took over from
-    another, all of them are taken to find as well.
+    The estimate is epochs left x mean seconds of the epochs done / trials that run now. Future trials are assumed to
+    last as long as those that ended (with a pruner, less than a complete one) and to find the same shared prefix.
 
     Args:
-        trials: those that exist, the baseline among them.
-        num_to_come: how many do not exist yet.
-        epochs: of a whole trial.
-        max_concurrent: trials at once where none runs.
+        trials: the existing trials and the baseline.
+        num_to_come: how many trials do not exist yet.
+        epochs: of a complete trial.
+        max_concurrent: trials at once if none runs now.
     """
     timed = [trial for trial in trials if trial.seconds is not None]
     done = sum(trial.epoch for trial in timed)
@@ -146,55 +167,50 @@ def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_
     return epoch_s * to_do / max(1, running or max_concurrent)
 
 
-def _gaps(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[Gap]:
-    best = ledger.best()
-    if best is None:
-        return []
-    baseline = last_metrics(paths, BASELINE) if baseline_is_whole(paths, spec) else None
-    return find_gaps(spec.search.objectives, last_metrics(paths, TrialId("trial", best.number)), baseline)
-
-
-def _state_at_rest(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> str:
-    if not all_ended(paths, spec, ledger):
-        return "interrupted"
-    if spec.search.total and ledger.best() is None:
-        return "failed"
-    return "interrupted" if read_summary(paths) is None else "finished"
-
-
 def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
     """Return a trial's state as ``TrialStatus`` has it.
 
     Args:
         paths: the study's files.
         trial: which trial.
-        outcome: how it ended, as ``trial_states`` has it.
+        outcome: how it ended, as in ``Study.trial_states``.
         owner: the study's present driver.
     """
     if outcome is not None:
         return outcome.state
     if owner is None:
         return "interrupted"
-    return "running" if last_term(paths.trial(trial)) == owner.term else "waiting"
+    return "running" if last_lease_epoch(paths.trial(trial)) == owner.term else "waiting"
 
 
-def _trial(
-    paths: StudyPaths,
-    spec: StudySpec,
-    trial: TrialId,
-    state: str,
-    outcome: Outcome | None,
-    record: TrialRecord | None,
+def _gaps(study: Study) -> list[Gap]:
+    best = study.ledger.best()
+    if best is None:
+        return []
+    baseline = last_metrics(study.paths, BASELINE) if study.is_baseline_trained() else None
+    return find_gaps(study.spec.search.objectives, last_metrics(study.paths, TrialId("trial", best.number)), baseline)
+
+
+def _state_at_rest(study: Study) -> str:
+    if not study.all_ended():
+        return "interrupted"
+    if study.spec.search.total and study.ledger.best() is None:
+        return "failed"
+    return "interrupted" if read_summary(study.paths) is None else "finished"
+
+
+def _trial_status(
+    study: Study, trial: TrialId, outcome: Outcome | None, owner: Owner | None, record: TrialRecord | None
 ) -> TrialStatus:
     params = record.params if record else {}
-    rows = read_rows(paths.rows(trial))
+    rows = read_rows(study.paths.rows(trial))
     evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
-    shared = Shared.of_trial(paths, trial, rows)
+    shared = Shared.of_trial(study.paths, trial, rows)
     return TrialStatus(
         trial=str(trial),
-        state=state,
+        state=state_now(study.paths, trial, outcome, owner),
         epoch=rows[-1]["epoch"] if rows else 0,
-        epochs=epochs_of(spec, params),
+        epochs=study.num_epochs(params),
         params=dict(params),
         metrics={name: evaluated[name] for name in SHOWN if name in evaluated},
         reason=outcome.reason if outcome else None,
@@ -205,6 +221,6 @@ def _trial(
     )
 
 
-def _at_once(spec: StudySpec) -> int:
+def _max_concurrent(spec: StudySpec) -> int:
     bound = spec.resources.max_concurrent
     return 1 if bound == "auto" else bound

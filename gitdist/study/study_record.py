@@ -1,28 +1,30 @@
-"""What a study's ledger and files say of all of it, without its data or a driver."""
+"""What MLflow must hold of a whole study: read from its ledger and files, without its data or a driver."""
 
 from contextlib import suppress
 from pathlib import Path
 
 from gitdist.errors import StoreError, StudyError
 from gitdist.spec import StudySpec
-from gitdist.store import content_key
-from gitdist.study.compatibility import determining
+from gitdist.study.compatibility import study_tags
 from gitdist.study.files.layout import StudyPaths, open_store
-from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.trial_states import GENERATOR, trial_states
-from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord
+from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.resources.generator import past_steps
+from gitdist.study.study import GENERATOR, Study
 
 
-def read_study_record(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyRecord:
-    """Return all that MLflow should have of a study.
+def read_study_record(study: Study) -> StudyRecord:
+    """Return the record of a study.
 
     Raises:
-        StudyError: its driver was killed before the study had any record.
+        StudyError: its driver was killed before it recorded anything.
     """
+    paths, spec, ledger = study.paths, study.spec, study.ledger
     identity, fingerprint = ledger.recall("identity"), ledger.recall("data")
     if identity is None or fingerprint is None:
-        raise StudyError(f"study '{spec.name}' in {paths.place} has not started any trial yet; `gitdist run` does")
+        raise StudyError(
+            f"study '{spec.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"
+        )
     name = ledger.recall(GENERATOR)
     generator = None
     if name is not None:
@@ -32,19 +34,24 @@ def read_study_record(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Stu
         num_open=ledger.num_open(),
         identity=identity,
         tags=study_tags(spec, fingerprint),
-        states=trial_states(paths, spec, ledger),
+        states=study.trial_states(),
         generator=generator,
     )
 
 
+def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
+    """Make MLflow agree with a study's files and ledger; return its URI and what it lacked.
+
+    Raises:
+        StudyError: the MLflow store cannot be used, or the study has no record yet.
+    """
+    uri = tracking_uri(study.paths, study.spec.tracking.uri)
+    return uri, sync_study(study.paths, uri, read_study_record(study))
+
+
 def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
-    directory = paths.store / "generator" / name
-    if paths.mirror is not None and not directory.exists():
-        with suppress(StoreError):  # it has no weights, or is kept there no more
+    directory = paths.results.store / "generator" / name
+    if paths.results.uri is not None and not directory.exists():
+        with suppress(StoreError):  # it has no weights, or is no longer stored there
             return open_store(paths, spec).here(directory)
     return directory
-
-
-def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
-    """Return the tags of all runs of a study: what determines its results, and its data."""
-    return {"gitdist.spec": content_key("study", determining(spec)), "gitdist.data": fingerprint}

@@ -13,25 +13,20 @@ from gitdist.study.files.attribution import Shared, own_rows, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import summary_gaps
-from gitdist.study.ledger.ledger import Ledger, TrialRecord
+from gitdist.study.ledger.ledger import TrialRecord
 from gitdist.study.ledger.repeats import unaugmented_trials
-from gitdist.study.ledger.trial_states import baseline_is_whole
+from gitdist.study.study import Study
 
 
-def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[str, Any]:
+def write_summary(study: Study) -> dict[str, Any]:
     """Write and return ``summary.json``.
 
-    ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` has all trials
-    that no other is better than. ``baseline`` is None where its training failed, and absent where the study has none.
-    ``gaps`` are those of the best trial to the baseline, see ``Gap``.
-    ``repeats`` are the trials whose result is an earlier one's, ``replicates`` those that trained the same as another,
-    ``not_augmented`` those whose K or p augments no class.
-
-    Args:
-        paths: the study's files; rows and test metrics are read from the trial directories.
-        spec: the study.
-        ledger: its trials.
+    ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` is the Pareto
+    front. ``baseline`` is None if its training failed, and missing if the study has none. ``gaps`` compare the best
+    trial with the baseline, see ``Gap``. ``repeats`` are the trials that reuse the result of an earlier one,
+    ``replicates`` those that trained the same as another, ``not_augmented`` those whose K or p augments no class.
     """
+    paths, spec, ledger = study.paths, study.spec, study.ledger
     records, best = ledger.trials(), ledger.best()
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = {trial: read_rows(paths.rows(trial)) for trial in trials}
@@ -51,11 +46,11 @@ def write_summary(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> dict[st
         "ended_at": time.time(),
     }
     if spec.baseline:
-        whole = baseline_is_whole(paths, spec)
-        summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if whole else None
+        trained = study.is_baseline_trained()
+        summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if trained else None
     summary["gaps"] = [asdict(gap) for gap in summary_gaps(summary)]
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
-    paths.publish(paths.summary)
+    paths.push(paths.summary)
     return summary
 
 
@@ -64,7 +59,7 @@ def _link(record: TrialRecord, name: str) -> dict[str, int]:
 
 
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
-    """Return the summary; None where there is none, or a damaged one, which is made anew from the rest."""
+    """Return the summary; None if it is missing or damaged (it is then written again)."""
     return read_object(paths.summary)
 
 
@@ -80,18 +75,16 @@ def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
 
 
 def remove_summary(paths: StudyPaths) -> None:
-    """Remove the summary, if there is one.
+    """Remove the summary if it exists.
 
     Raises:
         StoreError: the object store cannot be reached.
     """
-    if paths.mirror is not None:
-        paths.mirror.remove(paths.summary)
-    paths.summary.unlink(missing_ok=True)
+    paths.results.remove(paths.summary)
 
 
 def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return what the study took: times and counts of its drivers and trials, and what sharing saved."""
+    """Return times and counts of the study's drivers and trials, and what sharing saved."""
     own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(paths, trial))]
     shared = [found for trial, some in rows.items() if (found := Shared.of_trial(paths, trial, some))]
     tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
@@ -110,8 +103,8 @@ def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> d
 
 
 def _total(paths: StudyPaths) -> dict[str, Any]:
-    """Add up the accounts of all drivers; an interrupted study has several."""
-    places = sorted(paths.accounts.glob("*.json")) if paths.accounts.is_dir() else []
+    """Add up the usage of all drivers; an interrupted study has several."""
+    places = sorted(paths.usage.glob("*.json")) if paths.usage.is_dir() else []
     drivers = [json.loads(place.read_bytes()) for place in places]
     return {name: sum(driver[name] for driver in drivers) for name in drivers[0]} if drivers else {}
 
@@ -135,4 +128,4 @@ def _baseline_params(spec: StudySpec) -> dict[str, Any]:
 
 
 def _test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:
-    return read_object(paths.test(trial)) or {}  # a damaged one is measured again where the trial is chosen
+    return read_object(paths.test(trial)) or {}  # a damaged file is measured again if the trial is chosen

@@ -61,7 +61,7 @@ def rows_of(place: Path) -> dict[str, bytes]:
 
 def test_a_study_that_another_driver_has_is_left_to_it_and_the_next_one_is_run(place):
     plan = load_plan(place / "camp.yaml")
-    paths = StudyPaths((place / "results").resolve(), NAMES[0])
+    paths = StudyPaths.at((place / "results").resolve(), NAMES[0])
     paths.create()
     ledger = Ledger.open(paths, plan.members[0].spec)
     with Lease.claim(ledger.storage, NAMES[0]), pytest.raises(typer.Exit) as ended:
@@ -79,7 +79,7 @@ def test_the_same_command_runs_what_is_left_and_all_trials_are_tested(place):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"study '{NAMES[1]}' is finished; nothing to do" in done.stdout
     for name in NAMES:
-        paths = StudyPaths(place / "results", name)
+        paths = StudyPaths.at(place / "results", name)
         assert not (paths.study / "baseline").exists()
         assert "baseline" not in json.loads(paths.summary.read_text())
         for number in (0, 1):
@@ -99,7 +99,7 @@ def test_a_finished_campaign_is_left_as_it_is(place):
 
 
 def test_a_study_that_cannot_be_run_does_not_keep_the_next_from_it_and_is_named_at_the_end(place):
-    ledger = StudyPaths(place / "results", NAMES[0]).ledger
+    ledger = StudyPaths.at(place / "results", NAMES[0]).ledger
     whole = ledger.read_bytes()
     ledger.write_bytes(b"no ledger")
     try:

@@ -21,9 +21,9 @@ from gitdist.study.compatibility import settle_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import RowsFile
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.trial_states import GENERATOR
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.study.study import GENERATOR, Study
 from tests.study.monitoring.mlflow.conftest import Runs
 
 SIZES = [30, 10, 3]
@@ -54,7 +54,7 @@ def study_file(name: str, version: int = 0) -> dict[str, Any]:
 
 def leave_study(results: Path, name: str, version: int, finished: int = 2) -> StudyPaths:
     """Leave a study as a driver does after ``finished`` of its three trials."""
-    paths = StudyPaths(results, name)
+    paths = StudyPaths.at(results, name)
     spec = parse_study(study_file(name, version), "test")
     paths.create()
     settle_spec(paths, spec)
@@ -96,7 +96,7 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     lines = (out / "tables" / "methods-digits-background.csv").read_text().splitlines()
     # baseline, then three fractions: the grid is tried in one order, so the third is of version 0 alone
     assert sorted(int(line.split(",")[1]) for line in lines[1:]) == [1, 2, 2, 2]
-    run = Runs(tracking_uri(StudyPaths(results, "c.version0"), None), "c.version0")
+    run = Runs(tracking_uri(StudyPaths.at(results, "c.version0"), None), "c.version0")
     parent = run.by_key()["study"].info.run_id
     assert {file.path for file in run.client.list_artifacts(parent, "report")} == {
         "report/index.html",
@@ -126,7 +126,7 @@ def test_reports_of_other_studies_lie_elsewhere(results, console):
 
 
 def test_a_record_knows_the_seed_that_its_method_sets_and_the_generator(results):
-    paths = StudyPaths(results, "m")
+    paths = StudyPaths.at(results, "m")
     values = study_file("m")
     values["search"] |= {"total": 2, "space": {}}
     spec = parse_study({**values, "methods": {"A": {"seed": 3}, "B": {}}, "trial": {"epochs": 1, "seed": 5}}, "test")
@@ -135,7 +135,7 @@ def test_a_record_knows_the_seed_that_its_method_sets_and_the_generator(results)
         for _ in range(2):
             leave_trial(paths, TrialId("trial", ledger.next_trial().number), 0.5)
         ledger.remember(GENERATOR, "munit-of-m")
-        record = read_study(paths, spec, ledger, {"study": "m"})
+        record = read_study(Study(paths, spec, ledger), {"study": "m"})
     assert {trial.params["method"]: trial.seed for trial in record.trials} == {"A": 3, "B": 5}
     assert record.generator == "munit-of-m"
 
@@ -148,7 +148,7 @@ def test_a_record_knows_the_distinct_images_per_class_where_they_were_recorded(r
             values = json.loads(described.read_text())
             described.write_text(json.dumps({**values, "classes": {**values["classes"], **recorded}}))
         with closing(Ledger.open(paths, spec)) as ledger:
-            found.append(read_study(paths, spec, ledger, {"study": "s"}).trials)
+            found.append(read_study(Study(paths, spec, ledger), {"study": "s"}).trials)
     assert {trial.classes.distinct for trial in found[0]} == {None}
     for trial in found[1]:
         assert (trial.classes.sizes.tolist(), trial.classes.distinct.tolist()) == (SIZES, [20, 10, 3])

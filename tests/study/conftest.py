@@ -35,6 +35,6 @@ def teams_ledger(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def ledger_paths(tmp_path: Path) -> StudyPaths:
     """The files of a new study named ``study``."""
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     return paths

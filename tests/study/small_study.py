@@ -100,7 +100,7 @@ class SmallStudy:
 
     def trials(self, study: str | None = None) -> list[optuna.trial.FrozenTrial]:
         """What any Optuna program reads in the ledger."""
-        storage = open_storage(self.ledger, StudyPaths(self.results, self.name))
+        storage = open_storage(self.ledger, StudyPaths.at(self.results, self.name))
         try:
             return optuna.load_study(study_name=study or self.name, storage=storage).trials
         finally:

@@ -27,7 +27,7 @@ def campaign(epochs: int = 14) -> Campaign:
 def start(results, plan: Campaign) -> list[StudyPaths]:
     """Settle the campaign and its first two studies."""
     settle_campaign(results, plan)
-    started = [StudyPaths(results, member.spec.name) for member in plan.members[:2]]
+    started = [StudyPaths.at(results, member.spec.name) for member in plan.members[:2]]
     for paths, member in zip(started, plan.members, strict=False):
         paths.create()
         settle_spec(paths, member.spec)
@@ -56,7 +56,7 @@ def test_a_study_may_not_have_a_campaigns_name_nor_a_campaign_a_studys(tmp_path)
     with pytest.raises(StudyError, match=f"'camp' in {tmp_path} is a campaign, .* --set name=NAME"):
         run_study(single, tmp_path, Console(quiet=True))
     assert sorted(tmp_path.rglob("*")) == before
-    settle_spec(StudyPaths(tmp_path, "camp"), single)
+    settle_spec(StudyPaths.at(tmp_path, "camp"), single)
     with pytest.raises(StudyError, match="'camp' .* is a single study; .* --set name=NAME"):
         settle_campaign(tmp_path, campaign())
 

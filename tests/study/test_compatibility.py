@@ -22,7 +22,7 @@ from gitdist.study.files.layout import StudyPaths
 
 @pytest.fixture
 def paths(tmp_path) -> StudyPaths:
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     return paths
 
@@ -186,7 +186,7 @@ def test_a_stored_spec_torn_at_any_line_is_damaged_and_never_taken_for_a_shorter
 
 def test_a_copied_study_directory_is_not_taken_for_the_original(paths):
     settle_spec(paths, spec_with())
-    copy = StudyPaths(paths.results, "copy")
+    copy = StudyPaths.at(paths.results, "copy")
     copy.create()
     copy.spec.write_bytes(paths.spec.read_bytes())
     with pytest.raises(StudyError, match="of study 'copy', but it is of 'study'"):
@@ -200,7 +200,7 @@ def test_a_study_that_was_never_run_is_told_from_a_damaged_one(paths):
 
 def test_an_unwritable_place_is_named():
     with pytest.raises(StoreError, match="results directory"):
-        StudyPaths(Path("/proc/nowhere"), "study").create()
+        StudyPaths.at(Path("/proc/nowhere"), "study").create()
 
 
 # Forks.
@@ -278,7 +278,7 @@ def test_an_identity_is_made_once_and_stays(paths, settle):
 
 
 def test_two_studies_have_two_identities(tmp_path, settle):
-    other = StudyPaths(tmp_path / "elsewhere", "study")
+    other = StudyPaths.at(tmp_path / "elsewhere", "study")
     other.create()
     settle_spec(other, spec_with())
     assert settle({}) != settle({}, other)

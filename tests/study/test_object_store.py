@@ -11,7 +11,7 @@ import pytest
 
 from gitdist.store.place import Place
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.ledger.storage import close_storage, open_storage
 from tests.object_store import ObjectStore
 from tests.study.monitoring.mlflow.conftest import Runs
@@ -56,12 +56,12 @@ class RemoteStudy:
         return done
 
     def rows(self) -> dict:
-        paths = StudyPaths.at(Mirror(self.uri), "small")
-        paths.refresh()
+        paths = StudyPaths.at(ObjectStoreResults(self.uri), "small")
+        paths.pull()
         return SmallStudy(paths.results).rows()
 
     def states(self, tmp_path: Path) -> list[str]:
-        paths = StudyPaths(tmp_path, "small")
+        paths = StudyPaths.at(tmp_path, "small")
         paths.create()
         storage = open_storage(self.ledger, paths)
         try:

@@ -17,7 +17,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     """A finished study without trials whose ledger does not know a data format, as those of gitdist 0.5 do not."""
     study = SmallStudy(tmp_path_factory.mktemp("older"), overrides=EMPTY)
     assert study.run().returncode == 0
-    paths = StudyPaths(study.results, study.name)
+    paths = StudyPaths.at(study.results, study.name)
     ledger = Ledger.open(paths, load_stored_spec(paths))
     assert ledger.recall("data_format") is not None
     ledger.remember("data_format", None)

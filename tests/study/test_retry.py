@@ -6,13 +6,15 @@ from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, trainer_name
 from gitdist.study.files.layout import TrialId
+from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.run import carry_over
-from gitdist.study.worker.context import TrialContext
-from gitdist.study.worker.trial_task import trial_reports
+from gitdist.study.prepare import copy_checkpoints
+from gitdist.study.study import Study
+from gitdist.study.worker.job import TrialContext
 from gitdist.trial.checkpoint import checkpoints_of
 from gitdist.trial.evaluation import EkldRequest, ekld_set
+from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, small_digits, timeless
 
 FAILED, AGAIN, WHOLE = (TrialId("trial", number) for number in (0, 1, 7))
@@ -25,8 +27,8 @@ def context(tmp_path):
     spec = StudySpec(name="study", trial=short_spec(epochs=3, fraction=0.0, lr_milestones=(2,)))
     return TrialContext(
         spec=spec,
-        term=0,
-        results=tmp_path,
+        lease_epoch=0,
+        results=LocalResults(tmp_path),
         dataset=digits.directory,
         validation_ekld=ekld_set(digits, request, Store(tmp_path / "pairs")).directory,
         router="none",
@@ -38,20 +40,20 @@ def test_the_first_epochs_are_not_trained_again(context):
     paths.create()
     ledger = Ledger.open(paths, context.spec)
     ledger.next_trial()
-    reports = trial_reports(context, FAILED, {})
+    reports = TrialThread(context, FAILED)
     next(reports), next(reports)
     reports.close()
     ledger.fail(0, "its worker was lost 3 times")
     assert ledger.retry_failed() == [(0, 1)]
-    carry_over(paths, ledger)
+    copy_checkpoints(Study(paths, context.spec, ledger))
     ledger.close()
     before = read_rows(paths.rows(FAILED))
-    list(trial_reports(context, AGAIN, {}))
+    list(TrialThread(context, AGAIN))
     after = read_rows(paths.rows(AGAIN))
     assert after[:2] == before  # times and all
     assert [row["epoch"] for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
     assert Shared.of(after, trainer_name(paths, AGAIN), ReusedPrefix.read(paths.trial(AGAIN))) is None
-    list(trial_reports(context, WHOLE, {}))
+    list(TrialThread(context, WHOLE))
     assert timeless(after) == timeless(read_rows(paths.rows(WHOLE)))
     left = checkpoints_of(paths.trial(FAILED)).files()
     assert len(left) == 2  # the failed trial keeps its own

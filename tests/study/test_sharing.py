@@ -33,7 +33,9 @@ def test_sharing_on_and_off_give_the_same_rows_and_count_what_it_saved(undisturb
 
 def check_benchmark(on: SmallStudy, off: SmallStudy) -> None:
     """What `gitdist bench study` reads of the two."""
-    with_sharing, without = (WholeStudy.read(StudyPaths(study.results, study.name), (0.0, 1.0)) for study in (on, off))
+    with_sharing, without = (
+        WholeStudy.read(StudyPaths.at(study.results, study.name), (0.0, 1.0)) for study in (on, off)
+    )
     assert differing_rows(with_sharing.results, without.results) == 0
     times = [{kind: each.times for kind, each in study.work.items()} for study in (with_sharing, without)]
     tests = 2
@@ -48,7 +50,7 @@ def check_benchmark(on: SmallStudy, off: SmallStudy) -> None:
 def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
     prefixes = {json.loads(place.read_text())["prefix"] for place in undisturbed.directory.glob("**/trial.json")}
     assert prefixes == {place.name for place in (undisturbed.results / "store" / "prefix").iterdir()}
-    paths = StudyPaths(undisturbed.results, "small")
+    paths = StudyPaths.at(undisturbed.results, "small")
     baseline = f"small-{paths.identity.read_text()[:8]}/baseline"
     for run in undisturbed.runs():
         number, tags = run.data.tags.get("gitdist.trial"), run.data.tags

@@ -20,8 +20,8 @@ from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import RowsFile
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.trial_states import BASELINE_FAILURE
 from gitdist.study.status import TrialStatus, read_status, time_left
+from gitdist.study.study import BASELINE_FAILURE, Study
 from tests.disks import read_only
 from tests.study.sightings import STREAM
 
@@ -58,7 +58,7 @@ def study(tmp_path):
             "search": {"total": 4, "algorithm": "random", "space": {"fraction": {"float": [0, 1]}}},
         }
     )
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     ledger = Ledger.open(paths, spec)
     yield paths, spec, ledger
@@ -79,14 +79,14 @@ def test_an_unfinished_study_with_older_splits_names_the_fork_instead_of_resume(
     paths.spec.write_text(dump_study(spec))
     ledger.next_trial()
     ledger.remember("data", "aaaa")  # without a data format, as gitdist 0.5 left it
-    found = read_status(paths, spec, ledger)
+    found = read_status(Study(paths, spec, ledger))
     assert (found.state, found.resumable) == ("interrupted", False)
     assert any("--fork NAME" in note for note in found.notes)
     console = Console(file=io.StringIO(), width=200)
     show_status("study", paths.results, console, as_json=False)
     assert "--fork NAME" in console.file.getvalue() and "gitdist resume" not in console.file.getvalue()
     ledger.remember("data_format", DATASET_FORMAT)
-    found = read_status(paths, spec, ledger)
+    found = read_status(Study(paths, spec, ledger))
     assert found.resumable and not found.notes
 
 
@@ -100,15 +100,15 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     write_rows(paths, TrialId("trial", 2), 1)
     place = paths.trial(TrialId("trial", 2))
     with Lease.claim(ledger.storage, "study") as former:
-        Attempt.begin(place, former.term)
+        Attempt.begin(place, former.term, paths.results)
     with Lease.claim(ledger.storage, "study") as lease:
-        assert [trial.state for trial in read_status(paths, spec, ledger).trials][3] == "waiting"
-        Attempt.begin(place, lease.term)
-        end_attempt(place, lease.term)  # its worker is lost, and there is no room for another
-        assert [trial.state for trial in read_status(paths, spec, ledger).trials][3] == "waiting"
-        Attempt.begin(place, lease.term)
+        assert [trial.state for trial in read_status(Study(paths, spec, ledger)).trials][3] == "waiting"
+        Attempt.begin(place, lease.term, paths.results)
+        end_attempt(place, lease.term, paths.results)  # its worker is lost, and there is no room for another
+        assert [trial.state for trial in read_status(Study(paths, spec, ledger)).trials][3] == "waiting"
+        Attempt.begin(place, lease.term, paths.results)
         os.utime(place / "attempt", (0, 0))  # by a clock that is late
-        now = read_status(paths, spec, ledger)
+        now = read_status(Study(paths, spec, ledger))
     assert (now.state, now.total, now.counts) == ("running", 4, {"finished": 1, "failed": 1, "running": 1})
     assert now.owner.state == "live"
     assert [(trial.trial, trial.state, trial.epoch) for trial in now.trials] == [
@@ -121,7 +121,7 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     assert now.trials[2].reason == "the loss is nan"
     assert now.time_left_s == pytest.approx(2.0 * (3 + 4))
     assert now.best == [{"trial": 0, "params": dict(ledger.trials()[0].params), "objectives": [0.4]}]
-    later = read_status(paths, spec, ledger)
+    later = read_status(Study(paths, spec, ledger))
     assert (later.state, later.counts, later.owner) == (
         "interrupted",
         {"finished": 1, "failed": 1, "interrupted": 1},
@@ -141,10 +141,10 @@ def test_the_best_so_far_is_set_beside_the_baseline_with_standard_errors(study, 
         paths.trial(trial).mkdir(parents=True)
         rows = [{"epoch": epoch, **row, **changes} for epoch in range(1, epochs + 1)]
         RowsFile(paths.rows(trial), rows).close()
-    (gap,) = read_status(paths, spec, ledger).gaps
+    (gap,) = read_status(Study(paths, spec, ledger)).gaps
     assert (gap.best.standard_error, gap.baseline) == (0.03, None)  # of a baseline that still trains
     RowsFile(paths.rows(BASELINE), [*rows, {"epoch": EPOCHS, **row, **lower}]).close()
-    values = read_status(paths, spec, ledger).as_json()["gaps"]
+    values = read_status(Study(paths, spec, ledger)).as_json()["gaps"]
     assert values[0]["difference"] == {"value": pytest.approx(0.1), "standard_error": pytest.approx(0.05)}
     show_status("study", paths.results, Console(width=80), as_json=False)
     shown = capsys.readouterr().out
@@ -161,14 +161,14 @@ def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_
     last = ledger.next_trial().number
     write_rows(paths, BASELINE, EPOCHS - 1)
     ledger.requeue(last)
-    assert read_status(paths, spec, ledger).state == "interrupted"
+    assert read_status(Study(paths, spec, ledger)).state == "interrupted"
     RowsFile(paths.rows(BASELINE), [{"epoch": EPOCHS, "train_s": 1.5, "evaluating_s": 0.5}]).close()
-    assert read_status(paths, spec, ledger).state == "interrupted"
+    assert read_status(Study(paths, spec, ledger)).state == "interrupted"
     ledger.finish(last, {"val/balanced_accuracy": 0.4})
     write_rows(paths, TrialId("trial", last), EPOCHS)
-    assert read_status(paths, spec, ledger).state == "interrupted"
+    assert read_status(Study(paths, spec, ledger)).state == "interrupted"
     paths.summary.write_text("{}")
-    assert read_status(paths, spec, ledger).state == "finished"
+    assert read_status(Study(paths, spec, ledger)).state == "finished"
 
 
 def test_where_every_trial_failed_the_study_has(study):
@@ -177,13 +177,13 @@ def test_where_every_trial_failed_the_study_has(study):
         ledger.fail(record.number, "the loss is nan")
     ledger.remember(BASELINE_FAILURE, "the loss is nan")
     paths.trial(BASELINE).mkdir()
-    assert read_status(paths, spec, ledger).state == "failed"
+    assert read_status(Study(paths, spec, ledger)).state == "failed"
 
 
 def test_as_json_the_owner_has_numbers_and_times(study):
     paths, spec, ledger = study
     with Lease.claim(ledger.storage, "study"):
-        values = read_status(paths, spec, ledger).as_json()
+        values = read_status(Study(paths, spec, ledger)).as_json()
     assert values["owner"]["pid"] == os.getpid() and values["owner"]["lease_s"] == 60.0
     assert datetime.fromisoformat(values["owner"]["since"]) <= datetime.fromisoformat(values["owner"]["last_beat"])
     assert json.loads(json.dumps(values)) == {**values, "objectives": list(values["objectives"])}
@@ -209,7 +209,7 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
 def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, capsys):
     paths, spec, ledger = study
     paths.spec.write_text(dump_study(spec))
-    paths.watch.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
+    paths.figures.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
     told = (
         "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in all"
     )
@@ -218,11 +218,11 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
         assert told in (shown := capsys.readouterr().out) and "stream, 2" in shown
         show_status("study", paths.results, Console(width=200), as_json=True)
         assert json.loads(capsys.readouterr().out)["stream"]["stream/waiting_s"] == 1.5
-        paths.watch.write_text(json.dumps({"step": 2, "at": time.time(), "system/cpu_utilization_percentage": 3.0}))
+        paths.figures.write_text(json.dumps({"step": 2, "at": time.time(), "system/cpu_utilization_percentage": 3.0}))
         show_status("study", paths.results, Console(width=200), as_json=False)
         assert "stream" not in capsys.readouterr().out
     show_status("study", paths.results, Console(width=200), as_json=False)
-    assert read_status(paths, spec, ledger).stream is None and told not in capsys.readouterr().out
+    assert read_status(Study(paths, spec, ledger)).stream is None and told not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def left_alone(study, request):
     """A study of one trial that no process has open, as on a disk of another machine."""
     paths, spec, _ = study
     spec = spec.model_copy(update={"name": "alone", "ledger": request.param})
-    paths = StudyPaths(paths.results, "alone")
+    paths = StudyPaths.at(paths.results, "alone")
     paths.create()
     ledger = Ledger.open(paths, spec)
     ledger.next_trial()

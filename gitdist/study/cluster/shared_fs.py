@@ -1,6 +1,5 @@
-"""Whether the nodes of a cluster see the study's directory, which workers read and write at the same path."""
+"""Checks that the nodes of a cluster share the study's directory, which workers read and write at the same path."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,29 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gitdist.errors import StudyError
 from gitdist.spec import ResourcesSpec
-from gitdist.study.cluster.connect import LivingNode
+from gitdist.study.cluster.connect import LivingNode, living_nodes
 from gitdist.study.files.layout import StudyPaths
 
 _LIMIT_S = 60.0  # a node that is slower than this is not waited for
 
 
-def check_mounts(nodes: Sequence[LivingNode], resources: ResourcesSpec, paths: StudyPaths) -> None:
-    """Refuse a results directory that a node does not share; only nodes with room for the study's work are asked.
+def check_shared(resources: ResourcesSpec, paths: StudyPaths) -> None:
+    """Refuse a results directory that a node of the connected cluster does not share.
+
+    Only nodes that are large enough for the study's processes are asked.
 
     Args:
-        nodes: of the cluster.
         resources: what the study's processes take.
-        paths: the study's files, its identity among them; on an object store nothing is asked.
+        paths: the study's files, with its identity; an object store needs no check.
 
     Raises:
         StudyError: a node does not see it, or another one in its place.
     """
-    if len(nodes) < 2 or paths.mirror is not None:
+    nodes = living_nodes()
+    if len(nodes) < 2 or paths.results.uri is not None:
         return
     shares = (resources.server, resources.trial, resources.training)
-    asked = [node for node in nodes if any(node.offers.room_for(share) for share in shares)]
+    asked = [node for node in nodes if any(node.offers.num_fitting(share) for share in shares)]
     identity = paths.identity.resolve()
     here = identity.read_bytes()
     task: Any = ray.remote(num_cpus=0, max_retries=0)(_content)
@@ -39,7 +40,7 @@ def check_mounts(nodes: Sequence[LivingNode], resources: ResourcesSpec, paths: S
     for node, answer in zip(asked, answers, strict=True):
         if answer in there and not _is_same(answer, here):
             raise StudyError(
-                f"--results must be a directory that all nodes see, but {paths.results.resolve()} is another one on "
+                f"--results must be a directory that all nodes see, but {paths.root} is another one on "
                 f"{node.offers.name}; choose one on a file system that every node mounts at this path (NFS, Lustre, a "
                 "FUSE mount of a bucket), or a URI on an object store"
             )

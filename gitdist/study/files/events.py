@@ -1,7 +1,6 @@
-"""What happens in a study, for those who watch: the live display and MLflow. Watchers decide nothing."""
+"""Events of a study's trials, for observers such as the live display and MLflow. Observers do not change the study."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,7 +11,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial stands: running, ended, or left for the next driver (interrupted); with its last row, if any."""
+    """State of a trial: running, ended, or interrupted (the next driver resumes it); with its last row, if any."""
 
     state: Literal["running", "finished", "pruned", "failed", "interrupted"]
     row: Row | None = None
@@ -20,17 +19,17 @@ class Outcome:
 
 
 TrialStates = Mapping[TrialId, tuple[Mapping[str, Any], Outcome | None]]
-"""Parameters and outcome of each trial that was ever started; no outcome where it has not ended."""
+"""Parameters and outcome of each trial that was ever started; the outcome is None until the trial has ended."""
 
 
 class Observer(Protocol):
-    """Whoever wants to know of the trials of a study; called by the driver, one call at a time.
+    """Receives the events of a study's trials; the driver calls one method at a time.
 
-    A class that derives from it need only have what it wants to know of.
+    Subclasses implement only the events that they need.
     """
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
-        """A trial began (or went on, where an earlier driver had begun it)."""
+        """A trial started, or was resumed."""
         return
 
     def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
@@ -38,68 +37,17 @@ class Observer(Protocol):
         return
 
     def trial_waits(self, trial: TrialId) -> None:
-        """A trial waits for its first stage, which another trial trains; told every few seconds."""
+        """A trial waits for its first stage, which another trial trains; called every few seconds."""
         return
 
-    def no_room(self, waited_s: float) -> None:
-        """No trial has found room on the cluster for so many seconds; told now and then."""
+    def no_capacity(self, waited_s: float) -> None:
+        """No trial has found free capacity on the cluster for ``waited_s`` seconds; called repeatedly."""
         return
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """A trial finished an epoch."""
+        """A trial completed an epoch."""
         return
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """A trial ended, or stopped for now."""
+        """A trial ended, or was interrupted."""
         return
-
-
-class Observers:
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        """Tell each of ``observers``, in order."""
-        self._observers = tuple(observers)
-
-    def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_started(trial, params)
-
-    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_linked(trial, links)
-
-    def trial_waits(self, trial: TrialId) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_waits(trial)
-
-    def no_room(self, waited_s: float) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.no_room(waited_s)
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.epoch_ended(trial, row)
-
-    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_ended(trial, outcome)
-
-
-class Progress(Observer):
-    """An observer that keeps whether any epoch was trained since it began, on this machine."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self._began = time.time()
-        self.made = False
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Keep that there was one; a resumed trial's old rows come again."""
-        self.made = self.made or row.get("ended_at", 0.0) > self._began

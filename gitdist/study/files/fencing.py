@@ -1,14 +1,13 @@
-"""One process's try at a trial, so that a process thought dead cannot write into a trial that another trains by now.
+"""Fencing of trial directories: a worker thought dead cannot write into a trial that another worker trains.
 
-    worker of a killed driver: begin -> token A ......... check: token B stands there -> StaleAttempt, writes no more
-    worker of the next driver:             begin -> token B, loads the checkpoint, goes on
+    worker of a killed driver: begin -> token A ......... check: the file has token B -> StaleAttempt, writes no more
+    worker of the next driver:             begin -> token B, loads the checkpoint, resumes
 
 A checkpoint that passed the check just before ``begin`` is a whole one of the same computation, so it does no harm.
+The file also holds the lease epoch of the worker's driver, which says which trials run now.
 
-Beside the token stands the term of the driver whose worker it is, see ``lease``, for those who ask which trials run.
-
-On an object store the token stands there. Rows that passed the check may come over the next attempt's rows there; its
-next row brings them back, and what is lost of a trial that has ended is made anew from its checkpoint.
+On an object store the token lies there. Rows of a stale attempt may overwrite the next attempt's rows there; its next
+row writes them again, and lost rows of an ended trial are repaired from its checkpoint.
 """
 
 import secrets
@@ -18,13 +17,13 @@ from pathlib import Path
 
 from gitdist.disk import disk_errors, sweep, write_atomic
 from gitdist.errors import StoreError
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import Results
 
 _FILE = "attempt"
 
 
 class StaleAttempt(Exception):
-    """Another process has begun the trial anew; this one must write nothing more."""
+    """Another process has begun the trial anew; this one must not write any more."""
 
 
 @dataclass(frozen=True)
@@ -33,89 +32,80 @@ class Attempt:
 
     directory: Path
     content: bytes  # of the file
-    mirror: Mirror | None = None
+    results: Results
 
     @classmethod
-    def begin(cls, directory: Path, term: int, mirror: Mirror | None = None) -> "Attempt":
-        """Take the trial in ``directory`` over from whoever had it; what killed writers left unfinished goes.
+    def begin(cls, directory: Path, lease_epoch: int, results: Results) -> "Attempt":
+        """Take over the trial in ``directory``, remove temporary files of killed writers, and fetch the trial's files.
 
         Args:
-            directory: the trial's.
-            term: of the driver.
-            mirror: the results that it is a copy of, if any; then all of its files are fetched.
+            directory: of the trial.
+            lease_epoch: of the driver.
+            results: which contain the trial.
 
         Raises:
-            DiskError: the disk does not take the token.
+            DiskError: the disk is full or failing.
             StoreError: the object store cannot be reached.
         """
-        attempt = cls(directory, f"{secrets.token_hex(16)} {term}".encode(), mirror)
+        attempt = cls(directory, f"{secrets.token_hex(16)} {lease_epoch}".encode(), results)
         file = directory / _FILE
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         write_atomic(file, attempt.content)
-        sweep(directory, spare=file)  # yet another attempt may be beginning at this moment
-        if mirror is not None:
-            mirror.push(file)
-            mirror.pull(directory, checkpoints=True)
+        sweep(directory, spare=file)  # another attempt may be beginning at this moment
+        results.push(file)
+        results.pull(directory, checkpoints=True)
         return attempt
 
-    def publish(self) -> None:
-        """Bring what has been written to the object store, where the directory is a copy.
+    def push(self) -> None:
+        """Write the trial's files to the object store if the results are there.
 
         Raises:
             StaleAttempt: another attempt has begun.
             StoreError: the object store cannot be reached.
         """
-        if self.mirror is not None:
-            self.check()
-            self.mirror.push_trial(self.directory)
+        self.check()
+        self.results.push_trial(self.directory)
 
     @property
-    def superseded(self) -> bool:
-        """Whether another attempt has begun."""
+    def is_stale(self) -> bool:
+        """Whether another attempt has begun, as far as can be seen."""
         with suppress(StoreError):
             return self._is_superseded()
         return False
 
     def check(self) -> None:
-        """Return if this is still the trial's last attempt.
+        """Check that no other attempt has begun.
 
         Raises:
             StaleAttempt: another one has begun.
-            StoreError: the object store that says so cannot be reached.
+            StoreError: the object store cannot be reached.
         """
         if self._is_superseded():
             raise StaleAttempt(f"another process trains the trial in {self.directory}")
 
     def _is_superseded(self) -> bool:
-        file, found = self.directory / _FILE, None
-        if self.mirror is not None:
-            found = self.mirror.read(file)
-        else:
-            with suppress(OSError):
-                found = file.read_bytes()
+        found = self.results.read(self.directory / _FILE)
         return found is not None and found != self.content  # without the file nobody else claims the trial
 
 
-def last_term(directory: Path) -> int | None:
-    """Return the term of the driver whose worker had a trial last; None where there was none, or it is not known."""
+def last_lease_epoch(directory: Path) -> int | None:
+    """Return the lease epoch of the driver whose worker trained a trial last; None if there was none or it ended."""
     with suppress(OSError):
-        _, _, term = (directory / _FILE).read_bytes().partition(b" ")
-        return int(term) if term.isdigit() else None
+        _, _, lease_epoch = (directory / _FILE).read_bytes().partition(b" ")
+        return int(lease_epoch) if lease_epoch.isdigit() else None
     return None
 
 
-def end_attempt(directory: Path, term: int, mirror: Mirror | None = None) -> None:
-    """Keep the worker of a term's driver out of its trial, and note that none has it; another driver's worker goes on.
+def end_attempt(directory: Path, lease_epoch: int, results: Results) -> None:
+    """Fence off the worker of this driver from its trial; another driver's worker is left alone.
 
     Raises:
-        DiskError: the disk does not take the note.
+        DiskError: the disk is full or failing.
         StoreError: the object store cannot be reached.
     """
     file = directory / _FILE
-    if mirror is not None:
-        mirror.pull_file(file)
-    if last_term(directory) == term:
+    results.pull_file(file)
+    if last_lease_epoch(directory) == lease_epoch:
         write_atomic(file, secrets.token_hex(16).encode())
-        if mirror is not None:
-            mirror.push(file)
+        results.push(file)

@@ -1,4 +1,4 @@
-"""Where a study's files lie in the results directory."""
+"""Paths of a study's files in the results directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.store.home import below
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import LocalResults, Results
 
 Role = Literal["trial", "baseline"]
 
@@ -30,67 +30,54 @@ BASELINE = TrialId("baseline")
 
 @dataclass(frozen=True)
 class StudyPaths:
-    """The files of study ``name`` under ``results`` (the layout that other programs may read).
+    """The files of study ``name`` in ``results`` (a layout that other programs may read)."""
 
-    Where the results are on an object store, ``results`` is the copy of ``mirror``.
-    """
-
-    results: Path
+    results: Results
     name: str
-    mirror: Mirror | None = None
 
     @classmethod
-    def at(cls, results: Path | Mirror, name: str) -> "StudyPaths":
+    def at(cls, results: Path | Results, name: str) -> "StudyPaths":
         """Return the files of a study in a results directory or on an object store."""
-        if isinstance(results, Mirror):
-            return cls(results.directory, name, results)
-        return cls(results.resolve(), name)
+        return cls(results if isinstance(results, Results) else LocalResults(results), name)
 
-    @property
-    def place(self) -> str:
-        """What to give as ``--results``: the directory, or the URI."""
-        return str(self.mirror or self.results)
-
-    def refresh(self, trial: "TrialId | None" = None) -> None:
-        """Where these are copies, bring those of the study or of one trial up to date, except for checkpoints.
+    def pull(self, trial: TrialId | None = None) -> None:
+        """Update the copy of the study or of one trial, without checkpoints, if the results are on an object store.
 
         Raises:
             StoreError: the object store cannot be reached.
         """
-        if self.mirror is not None:
-            self.mirror.pull(self.study if trial is None else self.trial(trial))
+        self.results.pull(self.study if trial is None else self.trial(trial))
 
-    def publish(self, *files: Path) -> None:
-        """Where these are copies, bring ``files`` to the object store; of the study's own files each when written.
+    def push(self, *files: Path) -> None:
+        """Write ``files`` to the object store if the results are there.
 
         Raises:
             StoreError: the object store cannot be reached.
         """
-        if self.mirror is not None:
-            self.mirror.push(*files)
+        self.results.push(*files)
 
     @property
-    def store(self) -> Path:
-        """Artefacts by hash, shared by all studies."""
-        return self.mirror.store if self.mirror else self.results / "store"
+    def root(self) -> Path:
+        """The results directory, or this process's copy of it."""
+        return self.results.directory
 
     @property
     def tracking_db(self) -> Path:
         """The default MLflow store."""
-        return self.results / "mlflow.db"
+        return self.root / "mlflow.db"
 
     @property
     def artefacts(self) -> Path:
-        """The root of MLflow's artifact locations, if the store is a database: always below this results directory.
+        """The root of MLflow's artifact locations, if its store is a database.
 
-        A symbolic link in its place is not followed, so a copy that has a directory instead writes there.
+        A symbolic link with this name is not followed, so copied results write their own artifacts.
         """
-        return self.results.resolve() / "mlartifacts"
+        return self.root.resolve() / "mlartifacts"
 
     @property
     def study(self) -> Path:
         """The study's own directory."""
-        return self.results / self.name
+        return self.root / self.name
 
     @property
     def spec(self) -> Path:
@@ -99,17 +86,17 @@ class StudyPaths:
 
     @property
     def identity(self) -> Path:
-        """The name that no other study has, see ``settle_identity``."""
+        """The unique name of the study, see ``settle_identity``."""
         return self.study / "identity"
 
     @property
     def ledger(self) -> Path:
-        """The Optuna storage, where it is SQLite."""
+        """The Optuna storage if it is SQLite."""
         return self.study / "ledger.db"
 
     @property
     def journal(self) -> Path:
-        """The Optuna storage, where it is a journal."""
+        """The Optuna storage if it is a journal."""
         return self.study / "ledger.journal"
 
     @property
@@ -118,13 +105,13 @@ class StudyPaths:
         return self.study / "summary.json"
 
     @property
-    def accounts(self) -> Path:
-        """Times and counts of every driver that ran the study, a JSON file each."""
+    def usage(self) -> Path:
+        """Times and counts of each driver that ran the study, one JSON file per driver."""
         return self.study / "drivers"
 
     @property
-    def watch(self) -> Path:
-        """Figures of the stream and of the driver's machine over time, a line every so often."""
+    def figures(self) -> Path:
+        """Figures of the stream and of the driver's machine over time."""
         return self.study / "watch.jsonl"
 
     @property
@@ -139,7 +126,7 @@ class StudyPaths:
 
     @property
     def lock(self) -> Path:
-        """Held while a process of this host opens the Optuna storage, so that two do not create it at once."""
+        """Locked while a process of this host opens the Optuna storage, so that only one creates it."""
         return self.study / "driver.lock"
 
     def trial(self, trial: TrialId) -> Path:
@@ -157,21 +144,21 @@ class StudyPaths:
         return self.trial(trial) / "test.json"
 
     def check_writable(self) -> None:
-        """Return if the study may be written, as far as its directories exist; nothing is created.
+        """Check that the existing directories of the study can be written; create nothing.
 
         Raises:
             StoreError: the results directory is read-only.
         """
-        for directory in (self.results, self.study):
+        for directory in (self.root, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
                 raise StoreError(_unwritable(directory, refusal))
 
     def create(self) -> None:
-        """Make the study's directory.
+        """Create the study's directory.
 
         Raises:
-            DiskError: the disk does not take it.
+            DiskError: the disk is full or failing.
             StoreError: the results directory cannot be written.
         """
         try:
@@ -187,21 +174,21 @@ def _unwritable(path: Path | str, reason: str | None) -> str:
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
-    """Return the store of a study's artefacts, with the bound and the shared place that its spec names.
+    """Return the store of a study's artifacts, with the bound and the shared store that its spec names.
 
     Raises:
-        StoreError: the results directory cannot be written, or the shared place cannot be reached.
+        StoreError: the results directory cannot be written, or the shared store cannot be reached.
     """
-    bound, shared, uri = spec.store.max_gb, shared_place(spec), paths.mirror.uri if paths.mirror else None
+    bound, shared, uri = spec.store.max_gb, shared_store(spec), paths.results.uri
     if shared is None and uri is not None:
         shared = below(uri, "store")
     max_bytes = None if bound is None else int(bound * 1e9)
-    return Store(paths.store, max_bytes=max_bytes, shared=shared, results=uri)
+    return Store(paths.results.store, max_bytes=max_bytes, shared=shared, results=uri)
 
 
-def shared_place(spec: StudySpec) -> str | None:
-    """Return the URI or the absolute path of the store's shared place; None where a study has none."""
+def shared_store(spec: StudySpec) -> str | None:
+    """Return the URI or the absolute path of the shared store; None if the study has none."""
     uri = spec.store.uri
-    if uri is not None and "://" not in uri:  # workers have working directories of their own
+    if uri is not None and "://" not in uri:  # workers have other working directories
         return str(Path(uri).expanduser().absolute())
     return uri

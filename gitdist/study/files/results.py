@@ -1,17 +1,19 @@
-"""Results on an object store: the truth lies there, and every process works on a copy of its own.
+"""Where studies keep their files: a directory, or a prefix on an object store.
 
-    driver  -- study.yaml, identity, campaign.yaml, accounts, samples, watch, summary --> PREFIX/STUDY/...
-    worker  -- attempt; after an epoch its checkpoint, then its row --------------------> PREFIX/STUDY/trials/0007/...
-    worker <-- its trial's files, when an attempt begins -------------------------------
-    driver, status, sync, report <-- what is newer or missing, no checkpoints ----------
-    all     <-- artefacts by kind and key: a store of this machine --------------------> PREFIX/store/...
+On an object store the truth lies there, and every process works on a copy of its own:
 
-A copy is one process's alone, so what one has not pushed yet is never taken away by another's pull; only the store of
-artefacts, which never change, is shared on a machine. What is pushed is whole: a kill leaves the old file or the new
-one, and a trial whose rows are behind its checkpoint goes on from that. Copies of killed processes are removed by the
-next one that makes a copy there.
+    driver  -- study.yaml, identity, campaign.yaml, usage, samples, figures, summary --> PREFIX/STUDY/...
+    worker  -- attempt; after an epoch its checkpoint, then its row -------------------> PREFIX/STUDY/trials/0007/...
+    worker <-- its trial's files, when an attempt begins ------------------------------
+    driver, status, sync, report <-- what is newer or missing, no checkpoints ---------
+    all     <-- artifacts by kind and key: a store of this machine -------------------> PREFIX/store/...
 
-    HOME/store/                artefacts of this machine's processes
+Each copy belongs to one process, so a pull never removes what another process has not pushed yet. Only the store of
+artifacts, which never change, is shared on a machine. Pushes are atomic: a kill leaves the old file or the new one. A
+trial whose rows are behind its checkpoint resumes from the checkpoint. The next process that makes a copy removes the
+copies of killed processes.
+
+    HOME/store/                artifacts of this machine's processes
     HOME/copies/<token>/       one process's copy: STUDY/..., as in a results directory
     HOME/copies/<token>.lock   locked while that process lives
 """
@@ -22,9 +24,10 @@ import re
 import secrets
 import shutil
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -41,11 +44,115 @@ _CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
 _ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
 
 
-class Mirror:
+class Results(ABC):
+    """The results of studies, as one process sees them: ``directory`` has a directory for each study.
+
+    Of a directory that all processes share, every method that copies files does nothing.
+    """
+
+    @property
+    @abstractmethod
+    def directory(self) -> Path:
+        """Where this process reads and writes the files."""
+
+    @property
+    @abstractmethod
+    def store(self) -> Path:
+        """The store of artifacts that this machine's processes share."""
+
+    @property
+    def uri(self) -> str | None:
+        """The object store's URI; None if the results are a directory."""
+        return None
+
+    def connect(self) -> None:
+        """Check that the object store can be written, read and deleted from."""
+        return
+
+    def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
+        """Update a directory of the copy: fetch newer and missing files, delete removed ones.
+
+        Args:
+            directory: of a study or a trial.
+            checkpoints: fetch checkpoints too.
+        """
+        return
+
+    def pull_file(self, file: Path) -> None:
+        """Update one file of the copy if it exists on the object store."""
+        return
+
+    def newest_remote_checkpoint(self, directory: Path) -> int:
+        """Return the epoch of a trial's newest checkpoint on the object store at the last pull; 0 without any."""
+        return 0
+
+    def read(self, file: Path) -> bytes | None:
+        """Return the true content of a file now; None if there is no such file."""
+        with suppress(OSError):
+            return file.read_bytes()
+        return None
+
+    def push(self, *files: Path) -> None:
+        """Write those of the files that have changed since they were last pushed, in this order."""
+        return
+
+    def push_trial(self, directory: Path) -> None:
+        """Write a trial's files: new checkpoints, then the others, the rows last; then delete older checkpoints."""
+        return
+
+    def remove(self, file: Path) -> None:
+        """Remove a file if it exists."""
+        file.unlink(missing_ok=True)
+
+    def forget(self, directory: Path) -> None:
+        """Remove a trial's directory from the copy alone, when this process has finished its work there."""
+        return
+
+    def describe(self, text: str) -> str:
+        """Return a text for users that names the results instead of the copy."""
+        return text
+
+    @contextmanager
+    def describing_errors(self) -> Iterator[None]:
+        """Let the errors that leave the block name the results instead of the copy."""
+        yield
+
+
+class LocalResults(Results):
+    """A results directory, which all nodes of a cluster see."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the directory at ``path``, which need not exist yet."""
+        self._given, self._directory = path, path.resolve()
+
+    def __str__(self) -> str:
+        return str(self._given)
+
+    @property
+    def directory(self) -> Path:
+        """The absolute path."""
+        return self._directory
+
+    @property
+    def store(self) -> Path:
+        """The store in the results directory."""
+        return self._directory / "store"
+
+
+def open_results(results: str) -> Results:
+    """Return the results at a path, or at the URI of an object store.
+
+    Raises:
+        SpecError: the URI holds credentials.
+    """
+    return ObjectStoreResults(results) if "://" in results else LocalResults(Path(results))
+
+
+class ObjectStoreResults(Results):
     """This process's copy of results on an object store.
 
-    Pickled, it is another copy where it arrives. Files and directories are named as in the copy. Every method that has
-    to do with the object store raises StoreError where that cannot be reached for a minute.
+    Unpickled in another process, it makes another copy. Paths are those of the copy. Methods that use the object store
+    raise StoreError if it cannot be reached for a minute.
     """
 
     def __init__(self, uri: str) -> None:
@@ -55,16 +162,21 @@ class Mirror:
             SpecError: the URI holds credentials.
         """
         refuse_credentials(uri)
-        self.uri = uri.rstrip("/")
-        self._fetched: dict[str, Stamp] = {}  # files of the copy, as they were there when they were fetched
-        self._pushed: dict[str, Stamp] = {}  # as they were here when they were fetched or pushed
-        self._checkpoints: set[str] = set()  # there, as far as this process has seen or pushed them
+        self._uri = uri.rstrip("/")
+        self._fetched: dict[str, Stamp] = {}  # remote stamps of the copy's files when they were fetched
+        self._pushed: dict[str, Stamp] = {}  # local stamps when they were fetched or pushed
+        self._checkpoints: set[str] = set()  # on the object store, as far as this process has seen or pushed them
 
-    def __reduce__(self) -> tuple[Callable[[str], "Mirror"], tuple[str]]:
-        return Mirror, (self.uri,)
+    def __reduce__(self) -> tuple[Callable[[str], "ObjectStoreResults"], tuple[str]]:
+        return ObjectStoreResults, (self._uri,)
 
     def __str__(self) -> str:
-        return self.uri
+        return self._uri
+
+    @property
+    def uri(self) -> str:
+        """The object store's URI, without a slash at its end."""
+        return self._uri
 
     @cached_property
     def directory(self) -> Path:
@@ -92,18 +204,13 @@ class Mirror:
         return store_home(self.uri)
 
     def connect(self) -> None:
-        """Return if the object store can be written, read and deleted from, else raise at once."""
+        """Check that the object store can be written, read and deleted from; raise at once if not."""
         _ = self._place
 
     def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
-        """Bring a directory of the copy, and all below it, up to what is there: newer, missing and removed files.
-
-        Args:
-            directory: a study's or a trial's.
-            checkpoints: whether these are wanted too.
-        """
+        """Update a directory of the copy."""
         root = self._name(directory)
-        there = {f"{root}/{name}": stamp for name, stamp in self._place.files(root).items() if _counts(name)}
+        there = {f"{root}/{name}": stamp for name, stamp in self._place.files(root).items() if _is_synced(name)}
         self._checkpoints = {name for name in self._checkpoints if not name.startswith(f"{root}/")}
         self._checkpoints |= {name for name in there if _epoch(name) is not None}
         changed = {
@@ -120,21 +227,21 @@ class Mirror:
             (self.directory / name).unlink(missing_ok=True)
 
     def pull_file(self, file: Path) -> None:
-        """Bring one file of the copy up to date, if it is there."""
+        """Update one file of the copy."""
         content = self.read(file)
         if content is not None:
             _write(file, content)
 
-    def newest_checkpoint(self, directory: Path) -> int:
-        """Return the epoch of a trial's newest checkpoint, as of the last pull; 0 without any."""
+    def newest_remote_checkpoint(self, directory: Path) -> int:
+        """Return the epoch of a trial's newest checkpoint at the last pull."""
         return max((_epoch(name) or 0 for name in self._checkpoints_in(directory)), default=0)
 
     def read(self, file: Path) -> bytes | None:
-        """Return a file's content as it is there now; None where there is no such file."""
+        """Return a file's content on the object store now."""
         return self._place.read(self._name(file))
 
     def push(self, *files: Path) -> None:
-        """Bring those of the files there that have changed since they were last pushed, in this order."""
+        """Write the files that have changed since they were last pushed."""
         for file in files:
             name, stamp = self._name(file), _stamp(file)
             if self._pushed.get(name) != stamp:
@@ -143,11 +250,8 @@ class Mirror:
                 self._fetched.pop(name, None)
 
     def push_trial(self, directory: Path) -> None:
-        """Bring a trial's files there: new checkpoints, then the rest, the rows last; then older checkpoints go.
-
-        Only those checkpoints go which this process has seen there and which its copy has no more.
-        """
-        files = [file for file in directory.iterdir() if _counts(file.name) and file.name != _ATTEMPT]
+        """Write a trial's files; delete only checkpoints that this process has seen and its copy no longer has."""
+        files = [file for file in directory.iterdir() if _is_synced(file.name) and file.name != _ATTEMPT]
         here = {self._name(file): file for file in files if _epoch(file.name) is not None}
         there = self._checkpoints_in(directory)
         rest = sorted((file for file in files if self._name(file) not in here), key=lambda file: file.name == _ROWS)
@@ -158,29 +262,29 @@ class Mirror:
             self._checkpoints.discard(name)
 
     def remove(self, file: Path) -> None:
-        """Remove a file from there and from the copy."""
+        """Remove a file from the object store and from the copy."""
         self._place.delete(self._name(file))
         self._drop(self._name(file))
         file.unlink(missing_ok=True)
 
     def forget(self, directory: Path) -> None:
-        """Remove a trial's directory from the copy alone: this process has done its work there."""
+        """Remove a trial's directory from the copy."""
         root = self._name(directory)
         for name in [name for name in self._pushed if name.startswith(f"{root}/")]:
             self._drop(name)
         shutil.rmtree(directory, ignore_errors=True)
 
-    def told(self, text: str) -> str:
-        """Return a text for the user with the place of the results instead of the copy's."""
+    def describe(self, text: str) -> str:
+        """Return a text with the URI of the results instead of the copy's path."""
         return text.replace(str(self.directory), self.uri)
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """Have the errors that leave the block name the place of the results instead of the copy's."""
+    def describing_errors(self) -> Iterator[None]:
+        """Let the errors that leave the block name the URI of the results."""
         try:
             yield
         except GitdistError as error:
-            raise type(error)(self.told(str(error))) from error
+            raise type(error)(self.describe(str(error))) from error
 
     @cached_property
     def _place(self) -> Place:
@@ -204,8 +308,8 @@ class Mirror:
         return path.relative_to(self.directory).as_posix()
 
 
-def _counts(name: str) -> bool:
-    """Whether a file is part of what is pulled and pushed; ``name`` is relative to a study's or a trial's directory."""
+def _is_synced(name: str) -> bool:
+    """Whether a file is pulled and pushed; ``name`` is relative to the directory of a study or trial."""
     return not name.startswith(f"{_REPORT}/") and not any(part.startswith(".") for part in name.split("/"))
 
 
@@ -220,7 +324,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 def _write(file: Path, content: bytes, stamp: Stamp | None = None) -> None:
-    """Replace a file of a copy, as old as the one there; another thread reads the old content or the new one."""
+    """Replace a file of a copy atomically and give it the remote modification time."""
     with disk_errors(file, len(content)):
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.fetched")

@@ -1,4 +1,7 @@
-"""A trial's rows file: one JSON object a line, one line an epoch; the truth that MLflow and reports are made from."""
+"""A trial's rows file: one JSON line per epoch, from which MLflow and reports are made.
+
+Rows of ended trials are repaired from their checkpoints, which hold all rows up to their epoch.
+"""
 
 import json
 import os
@@ -9,15 +12,17 @@ from types import TracebackType
 from typing import Any
 
 from gitdist.disk import append_whole, replace_file
+from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.trial.checkpoint import checkpoints_of, completed_rows
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows up to the first line that a killed writer or a damaged disk left unreadable."""
+    """Return the rows up to the first unreadable line."""
     return parse_rows(path)[0]
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of ``read_rows``; a file is parsed again only when its size or time of change differs."""
+    """Return the number of rows; a file is parsed again only when its size or modification time has changed."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -47,16 +52,16 @@ def parse_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
 
 
 class RowsFile:
-    """A rows file being written: it starts with the rows of the checkpoint that training goes on from.
+    """A rows file being written; it starts with the rows of the checkpoint from which training resumes.
 
-    It is opened once: after another writer has replaced it, what is appended here goes into the file that was replaced.
+    It is opened once: if another writer replaces the file, rows appended here go to the replaced file.
     """
 
     def __init__(self, path: Path, completed: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the file at ``path`` by the ``completed`` rows, to append after them.
+        """Replace the file at ``path`` by the ``completed`` rows.
 
         Raises:
-            DiskError: the disk does not take it; the file is as it was.
+            DiskError: the disk is full or failing; the file is unchanged.
         """
         self._path = path
         self._descriptor = replace_file(path, "".join(_line(row) for row in completed).encode())
@@ -70,16 +75,60 @@ class RowsFile:
         self.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch's row; it is on the disk when this returns.
+        """Append one epoch's row and flush it to the disk.
 
         Raises:
-            DiskError: the disk does not take it; the file is as it was.
+            DiskError: the disk is full or failing; the file is unchanged.
         """
         append_whole(self._descriptor, _line(row).encode(), self._path)
 
     def close(self) -> None:
-        """End writing."""
+        """Close the file."""
         os.close(self._descriptor)
+
+
+def repair_rows(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of a trial that is not running; rewrite its rows file if it is damaged or too short.
+
+    Args:
+        directory: of the trial. Its rows are those of the newest whole checkpoint, or those of the file up to the
+            damage, whichever are more.
+
+    Raises:
+        DiskError: the disk is full or failing; the old file is unchanged.
+    """
+    path = directory / "rows.jsonl"
+    found, whole = parse_rows(path)
+    rows = _consecutive(found)
+    whole = whole and len(rows) == len(found)
+    if whole and len(rows) >= checkpoints_of(directory).newest():
+        return rows
+    repaired = max(rows, completed_rows(directory), key=len)
+    if not whole or len(repaired) > len(rows):
+        RowsFile(path, repaired).close()
+    return repaired
+
+
+def repair_trial(paths: StudyPaths, trial: TrialId) -> None:
+    """Apply ``repair_rows`` to a trial; fetch its checkpoints first if the rows on the object store are behind them.
+
+    Raises:
+        DiskError: as ``repair_rows``.
+        StoreError: the object store cannot be reached.
+    """
+    directory, results = paths.trial(trial), paths.results
+    if len(read_rows(paths.rows(trial))) < results.newest_remote_checkpoint(directory):
+        results.pull(directory, checkpoints=True)
+    if repair_rows(directory):
+        paths.push(paths.rows(trial))
+
+
+def _consecutive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows up to the first whose epoch is not its index + 1."""
+    for index, row in enumerate(rows):
+        if row.get("epoch") != index + 1:
+            return rows[:index]
+    return rows
 
 
 def _line(row: Mapping[str, Any]) -> str:

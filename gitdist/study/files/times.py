@@ -94,7 +94,7 @@ class Times(Observer):
         with self._writing:
             self._file.append(line)
             self._note(line)
-            self._paths.publish(self._paths.times)
+            self._paths.push(self._paths.times)
 
     def _note(self, line: Mapping[str, Any]) -> None:
         known = self.span(str(line.get("of")))

@@ -20,7 +20,7 @@ _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-s
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_ROWS = 40
 _STREAM_S = 60.0  # between two lines of a log about the stream
-_NO_ROOM = "waiting for room for trials, since {:.0f} s"
+_NO_CAPACITY = "waiting for capacity for trials, since {:.0f} s"
 _WAITS = "waits for its first stage, which another trial trains"
 
 
@@ -117,9 +117,9 @@ class LogDisplay:
             self._waiting.add(trial)
             self.say(f"{_name(trial)} {_WAITS}")
 
-    def no_room(self, waited_s: float) -> None:
+    def no_capacity(self, waited_s: float) -> None:
         """Write it."""
-        self.say(_NO_ROOM.format(waited_s))
+        self.say(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
@@ -183,9 +183,9 @@ class LiveDisplay:
         """Say so in place of the state."""
         self._rows[trial]["reason"] = _WAITS
 
-    def no_room(self, waited_s: float) -> None:
+    def no_capacity(self, waited_s: float) -> None:
         """Say so above the table."""
-        self.say(_NO_ROOM.format(waited_s))
+        self.say(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""

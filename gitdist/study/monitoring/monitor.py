@@ -116,8 +116,8 @@ class Watch:
         Raises:
             DiskError: the disk does not take it.
         """
-        lines = read_rows(self._paths.watch)
-        self._file = RowsFile(self._paths.watch, lines)
+        lines = read_rows(self._paths.figures)
+        self._file = RowsFile(self._paths.figures, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
         self._began, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()
@@ -182,5 +182,5 @@ class Watch:
     def _write(self, figures: Mapping[str, Any]) -> None:
         self._file.append({"step": self._step + 1, "at": time.time(), **figures})
         self._step += 1
-        self._paths.publish(self._paths.watch)
+        self._paths.push(self._paths.figures)
         self._written()

@@ -1,8 +1,8 @@
-"""The generator of a study, trained as a Ray task that can be killed and goes on from its last checkpoint.
+"""The generator of a study, trained as a Ray task that can be killed and resumes from its last checkpoint.
 
-driver <--a stream of training steps-- task: thread that trains --queue--> the task's generator function
+driver <--training steps (a streaming task)-- generator function <--queue-- training thread
 
-The driver waits for room first, and says so.
+The driver first waits for free capacity, and says so.
 """
 
 import json
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,38 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, Precision, limit_to_share
-from gitdist.errors import StudyError, first_line
-from gitdist.generator.artefact import artefact_spec, find_generator, generator_artefact, trains
+from gitdist.errors import DiskError, GitdistError, StudyError, first_line
+from gitdist.generator.artefact import (
+    artefact_spec,
+    find_generator,
+    generator_artefact,
+    generator_name,
+    load_generator,
+    trains,
+)
+from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
 from gitdist.store import Store, content_key
 from gitdist.stream.room import reserve
 from gitdist.study.cluster.connect import cluster_nodes
+from gitdist.study.files.times import GENERATOR as GENERATOR_TIMES
+from gitdist.study.monitoring.display import show_training
+from gitdist.study.running_study import RunningStudy
 from gitdist.study.scheduling.packing import check_fits_alone
 from gitdist.study.scheduling.tasks import to_user_error
+from gitdist.study.study import GENERATOR
 
+_DRAWS_PER_IMAGE = 8  # in the picture of samples
 _PAST_STEPS = 200  # of a generator found in the store
 _MAX_DEATHS = 3  # of the training's workers without a step between them
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """The generator's artefact (None where it has no weights) and the seconds spent on getting it.
+    """The generator's artifact (None if it has no weights) and the seconds that training it took now.
 
-    ``past_steps`` are some of all its steps, those of earlier drivers among them.
+    ``past_steps`` samples all of its training steps, also those of earlier drivers.
     """
 
     artefact: Path | None
@@ -55,18 +69,18 @@ def obtain_generator(
     on_step: Callable[[TrainingStep], None],
     on_wait: Callable[[float], None],
 ) -> TrainedGenerator:
-    """Return the generator: out of the store, trained on the cluster, or at hand already.
+    """Return the generator from the store, or train it on the cluster.
 
     Args:
         spec: the generator.
         dataset: what it is trained on.
-        store: where trained generators are kept.
-        resources: its ``training`` says what the training task takes.
-        on_step: told of training steps, here on the driver.
-        on_wait: told now and then for how many seconds there has been no room for the training; what it raises ends it.
+        store: where trained generators are stored.
+        resources: ``training`` is the share of the training task.
+        on_step: receives training steps on the driver.
+        on_wait: receives the seconds that training has waited for free capacity; may raise to end the wait.
 
     Raises:
-        StudyError: the cluster has no room for training, or it diverged.
+        StudyError: no node is large enough for training, or it diverged.
         SpecError: an imported file or a plugin cannot be read.
     """
     if not trains(spec):
@@ -77,8 +91,54 @@ def obtain_generator(
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
     artefact = store.here(trained)
-    store.use("generator", trained.name)  # from now on it is this process that holds it
+    store.use("generator", trained.name)  # this process uses it from now on
     return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
+
+
+def train_study_generator(running: RunningStudy) -> TrainedGenerator:
+    """Obtain the generator of a study, record it in the ledger and MLflow, and draw samples of it.
+
+    Raises:
+        GitdistError: it cannot be obtained, or differs from the one that the study was started with.
+    """
+    study, spec, tracker = running.study, running.spec.generator, running.tracker
+    known = study.ledger.recall(GENERATOR)
+    if known is None:  # else an earlier driver obtained it
+        running.times.started(GENERATOR_TIMES)
+    tracker.generator_started(spec.model_dump())
+
+    def on_step(step: TrainingStep) -> None:
+        running.lease.check()
+        show_training(running.display, step)
+        tracker.generator_stepped([step])
+
+    try:
+        spec = keep_precision(spec, running.dataset.fingerprint, known)
+        on_wait = partial(running.report_wait, "training the generator")
+        generator = obtain_generator(spec, running.dataset, running.store, running.spec.resources, on_step, on_wait)
+        name = generator_name(spec, generator.artefact)
+        settle_generator(spec, name, known)
+        _draw_samples(running, generator)
+    except DiskError:
+        raise
+    except (GitdistError, RayTaskError):
+        if known is None:
+            running.times.ended(GENERATOR_TIMES)
+        tracker.generator_failed()
+        raise
+    if known is None:
+        running.times.ended(GENERATOR_TIMES)
+    study.ledger.remember(GENERATOR, name)
+    tracker.generator_ended(name, generator.past_steps, study.paths.samples)
+    return generator
+
+
+def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
+    dataset, spec, samples = running.dataset, running.spec, running.study.paths.samples
+    compute = Compute.resolve(spec.stream.precision, "cpu")
+    loaded = load_generator(spec.generator, dataset, generator.artefact, compute)
+    save_grid(sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed), samples)
+    running.study.paths.push(samples)
 
 
 def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:

@@ -1,139 +1,109 @@
-"""What the trials of a study are supplied with: the running stream, the eKLD images, and the books of it all."""
+"""Owns the running stream and the eKLD image sets of a study, and records what they used."""
 
 import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.spec import Share, StreamSpec, StudySpec
+from gitdist.spec import Share, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.kept import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.attribution import ReusedPrefix
-from gitdist.study.files.events import Observer, Outcome, Row
-from gitdist.study.files.fencing import end_attempt
-from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.ledger.lease import Lease
-from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.monitoring.display import Display
+from gitdist.study.files.layout import TrialId
 from gitdist.study.resources.generator import TrainedGenerator
-from gitdist.study.worker.context import TrialContext
+from gitdist.study.running_study import RunningStudy
+from gitdist.study.worker.job import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.stages import KIND as PREFIX
 
-_LAST_ACCOUNT_S = 10.0  # for servers to say at the end what they have done
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnedStudy:
-    """A study that this process owns since ``began`` (of ``time.perf_counter``), and all that belongs to it."""
-
-    spec: StudySpec
-    paths: StudyPaths
-    store: Store
-    dataset: Dataset
-    ledger: Ledger
-    lease: Lease
-    identity: str
-    display: Display
-    began: float
-
-    def tell_of_wait(self, what: str, waited_s: float) -> None:
-        """Say that there has been no room for something for so long.
-
-        Raises:
-            StudyLockedError: the study is no longer this process's.
-        """
-        self.lease.check()
-        self.display.say(f"waiting for room for {what}, since {waited_s:.0f} s")
+_FINAL_WAIT_S = 10.0  # for the servers' last statistics
 
 
 @contextmanager
-def supplied(study: OwnedStudy, generator: TrainedGenerator) -> Iterator["StreamResources"]:
-    """Launch the study's stream, where trials share one, and end it."""
-    if not study.spec.sharing.stream:
-        yield StreamResources(study, generator, None)
+def launch_resources(running: RunningStudy, generator: TrainedGenerator) -> Iterator["StreamResources"]:
+    """Launch the study's stream, unless each trial generates for itself, and stop it at the end of the block."""
+    if not running.spec.sharing.stream:
+        yield StreamResources(running, generator, None)
         return
-    with _launched(study, generator, study.spec.stream, study.spec.resources.servers) as stream:
-        yield StreamResources(study, generator, stream)
+    with _launched(running, generator, running.spec.stream, running.spec.resources.servers) as stream:
+        yield StreamResources(running, generator, stream)
 
 
 @contextmanager
 def _launched(
-    study: OwnedStudy, generator: TrainedGenerator, spec: StreamSpec, num_servers: int
+    running: RunningStudy, generator: TrainedGenerator, spec: StreamSpec, num_servers: int
 ) -> Iterator[StreamHandle]:
-    share = study.spec.resources.server
-    # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
-    name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
-    store = study.store
+    share, store = running.spec.resources.server, running.store
+    # The actors of a killed driver live on for a while on a cluster, so each lease epoch has its own names.
+    identity = running.study.ledger.recall("identity")
+    name = f"{running.spec.name}-{identity[:8]}-{running.lease.term}"
     shared = store.shared if store.results is not None else None
     kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
-    config = replace(_server_config(study, generator, share), stream=spec, store=kept)
-
-    on_wait = partial(study.tell_of_wait, f"{num_servers} generator server(s)")
+    config = replace(_server_config(running, generator, share), stream=spec, store=kept)
+    on_wait = partial(running.report_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
-            study.store.use(BLOCKS, stream.block_key)
+            running.store.use(BLOCKS, stream.block_key)
         if stream.note:
-            study.display.say(stream.note)
+            running.display.say(stream.note)
         yield stream
 
 
-def _server_config(study: OwnedStudy, generator: TrainedGenerator, share: Share) -> ServerConfig:
+def _server_config(running: RunningStudy, generator: TrainedGenerator, share: Share) -> ServerConfig:
     return ServerConfig(
-        dataset=study.dataset.directory,
-        generator=study.spec.generator,
+        dataset=running.dataset.directory,
+        generator=running.spec.generator,
         artefact=generator.artefact,
-        stream=study.spec.stream,
+        stream=running.spec.stream,
         device=share.device,
-        origin=study.store if study.paths.mirror else None,
+        origin=running.store if running.study.paths.results.uri is not None else None,
     )
 
 
-class StreamResources(Observer):
-    """A study's generator and stream, and what is made with them; an observer that keeps the books of it."""
+class StreamResources:
+    """The generator, the stream and the eKLD images of a study."""
 
-    def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
-        """Hold a stream that runs; None = each trial generates for itself."""
-        self._study, self._generator, self._stream = study, generator, stream
-        self._books = self.lookout()
-        self._held: set[TrialId] = set()  # those whose prefix this process holds
-        self._told_full = False
+    def __init__(self, running: RunningStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
+        """Take a running stream; None if each trial generates for itself."""
+        self._running, self._generator, self._stream = running, generator, stream
+        self._poller = self.stats_poller()
+        self._pinned: set[TrialId] = set()  # trials whose prefix this process has pinned
+        self._reported_full_store = False
 
     def server_nodes(self) -> list[str]:
-        """Return Ray's name of the node of each server of the shared stream."""
+        """Return Ray's ID of the node of each server of the shared stream."""
         return self._stream.server_nodes() if self._stream else []
 
-    def lookout(self) -> Lookout | None:
-        """Return an observer of the stream that trials share; None where they share none."""
+    def stats_poller(self) -> Lookout | None:
+        """Return a new poller of the shared stream's statistics; None if trials share no stream."""
         return self._stream.lookout() if self._stream else None
 
     def context(self) -> TrialContext:
-        """Return what all trials share, the eKLD images of the validation split among it."""
-        study = self._study
-        share = study.spec.resources.trial
+        """Return what all trials share; build the eKLD images of the validation split if they are missing."""
+        running = self._running
         return TrialContext(
-            spec=study.spec,
-            term=study.lease.term,
-            results=study.paths.results,
-            dataset=study.dataset.directory,
-            validation_ekld=self.ekld_place("validation"),
+            spec=running.spec,
+            lease_epoch=running.lease.term,
+            results=running.study.paths.results,
+            dataset=running.dataset.directory,
+            validation_ekld=self.ekld_images("validation"),
             router=self._stream.router_name if self._stream else None,
-            generator=None if self._stream else _server_config(study, self._generator, share),
-            mirror=study.paths.mirror,
+            generator=(
+                None if self._stream else _server_config(running, self._generator, running.spec.resources.trial)
+            ),
         )
 
-    def ekld_place(self, split: Literal["validation", "test"]) -> Path:
-        """Return the directory of a split's eKLD images, made if they are not in the store."""
-        study, evaluation = self._study, self._study.spec.evaluation
+    def ekld_images(self, split: Literal["validation", "test"]) -> Path:
+        """Return the directory of a split's eKLD images; build them if they are not in the store."""
+        running, evaluation = self._running, self._running.spec.evaluation
         final = split == "test"
         request = EkldRequest(
             split=split,
@@ -141,56 +111,47 @@ class StreamResources(Observer):
             transformations=evaluation.final_transformations if final else evaluation.epoch_transformations,
             seed=evaluation.seed,
         )
-        if study.dataset.nuisance != "none":
-            return ekld_set(study.dataset, request, study.store).directory
+        if running.dataset.nuisance != "none":
+            return ekld_set(running.dataset, request, running.store).directory
         with self._any_stream() as stream:
             request = replace(request, under="generator", key=stream.draws)
-            return ekld_set(study.dataset, request, study.store, stream.transform).directory
+            return ekld_set(running.dataset, request, running.store, stream.transform).directory
 
-    def _any_stream(self) -> AbstractContextManager[StreamHandle]:
-        """Lend the shared stream, else one of a single server that is launched for this."""
-        if self._stream:
-            return nullcontext(self._stream)
-        alone = self._study.spec.stream.model_copy(update={"keep": False})
-        return _launched(self._study, self._generator, alone, 1)
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Hold the prefix that a trial took, for those that come later; its worker holds it no longer than it runs."""
-        if trial not in self._held:
-            prefix = ReusedPrefix.read(self._study.paths.trial(trial))
+    def pin_prefix(self, trial: TrialId) -> None:
+        """Pin the prefix that a trial reused, for later trials; the trial's worker pins it only while it runs."""
+        if trial not in self._pinned:
+            prefix = ReusedPrefix.read(self._running.study.paths.trial(trial))
             if prefix:
-                self._study.store.use(PREFIX, prefix.key)
-                self._held.add(trial)
+                self._running.store.use(PREFIX, prefix.key)
+                self._pinned.add(trial)
 
-    def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """Bring the books up to date; a driver that is killed leaves what stands there then."""
-        if outcome.state == "interrupted":
-            end_attempt(self._study.paths.trial(trial), self._study.lease.term, self._study.paths.mirror)
-        self._account(wait_s=0.0)
-
-    def close_account(self) -> None:
-        """Write this driver's last page of the books."""
-        self._account(_LAST_ACCOUNT_S)
-
-    def _account(self, wait_s: float) -> None:
-        """Write what servers have done, as far as they say so within ``wait_s``, else what they said last."""
-        if self._books:
-            self._books.look(wait_s)
-        every = self._books.done() if self._books else []
-        if not self._told_full and any(done.unkept for done in every):
-            self._told_full = True
-            self._study.display.say(
-                "stream.keep: the store is as large as store.max_gb allows, and running studies hold what is in it; "
-                "more blocks are made but not kept: raise store.max_gb to keep them"
+    def record_usage(self, *, final: bool = False) -> None:
+        """Write this driver's times and counts; if ``final``, wait for the servers' last statistics."""
+        running = self._running
+        if self._poller:
+            self._poller.look(_FINAL_WAIT_S if final else 0.0)
+        servers = self._poller.done() if self._poller else []
+        if not self._reported_full_store and any(server.unkept for server in servers):
+            self._reported_full_store = True
+            running.display.say(
+                "stream.keep: the store is as large as store.max_gb allows, and running studies use its contents; new "
+                "blocks are not stored: raise store.max_gb to store them"
             )
-        figures = {
-            "wall_s": time.perf_counter() - self._study.began,
-            "generated_images": sum(done.images for done in every),
-            "generating_s": sum(done.generating_s for done in every),
+        usage = {
+            "wall_s": time.perf_counter() - running.started_s,
+            "generated_images": sum(server.images for server in servers),
+            "generating_s": sum(server.generating_s for server in servers),
             "generator_training_s": self._generator.training_s,
         }
-        page = self._study.paths.accounts / f"{self._study.lease.term:04d}.json"
-        with disk_errors(page):
-            page.parent.mkdir(exist_ok=True)
-        write_atomic(page, json.dumps(figures, indent=2).encode())
-        self._study.paths.publish(page)
+        file = running.study.paths.usage / f"{running.lease.term:04d}.json"
+        with disk_errors(file):
+            file.parent.mkdir(exist_ok=True)
+        write_atomic(file, json.dumps(usage, indent=2).encode())
+        running.study.paths.push(file)
+
+    def _any_stream(self) -> AbstractContextManager[StreamHandle]:
+        """Return the shared stream, else launch one with a single server for the block."""
+        if self._stream:
+            return nullcontext(self._stream)
+        unkept = self._running.spec.stream.model_copy(update={"keep": False})
+        return _launched(self._running, self._generator, unkept, 1)

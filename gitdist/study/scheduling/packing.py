@@ -1,9 +1,8 @@
-"""Where a study's servers and trials find room: arithmetic over the nodes of a cluster, without Ray.
+"""Packs a study's servers and trials onto the nodes of a cluster: arithmetic, without Ray.
 
-Servers come first, each on the node that has the fewest of them, and of those on the one that is the least loss for
-trials; trials then go wherever there is room. That is how they can lie: Ray spreads servers in a way of its own, so the
-room is counted again once they have their nodes. A share of a GPU below 1 lies on one card, a larger one takes whole
-cards, as Ray places them.
+Servers are placed first, each on the node with the fewest servers and, of these, where it costs the fewest trials.
+Trials fill what is left. Ray may spread the servers differently, so the capacity is computed again once they run. A
+share of a GPU below 1 lies on one card, a larger one takes whole cards, as in Ray.
 """
 
 from collections import Counter
@@ -22,13 +21,13 @@ _LISTED = 8  # nodes that a message names
 
 @dataclass
 class Node:
-    """A node's name and what of it is free: CPUs, and of each card its free part."""
+    """A node's name and its free resources: CPUs, and the free part (0..1) of each card."""
 
     name: str
     cpu: float
     cards: list[float] = field(default_factory=list)
 
-    def room_for(self, share: Share) -> int:
+    def num_fitting(self, share: Share) -> int:
         """Return how many processes with that share fit."""
         by_cpu = int((self.cpu + _TINY) / share.cpu)
         if not share.gpu:
@@ -38,7 +37,7 @@ class Node:
         return min(by_cpu, parts // _num_cards(share.gpu))
 
     def take(self, share: Share) -> None:
-        """Give one process its share; there is room."""
+        """Take the share of one process, which fits."""
         self.cpu -= share.cpu
         part = min(share.gpu, 1.0)
         fit = [card for card, free in enumerate(self.cards) if free + _TINY >= part]
@@ -46,19 +45,19 @@ class Node:
             self.cards[card] -= part
 
     def without(self, share: Share) -> "Node":
-        """Return the node as it is when one process has taken its share; there is room."""
+        """Return the node after one process, which fits, has taken its share."""
         rest = Node(self.name, self.cpu, list(self.cards))
         rest.take(share)
         return rest
 
-    def told(self) -> str:
-        """Return what is free, for reading."""
+    def describe(self) -> str:
+        """Return the free resources as text."""
         return f"{self.cpu:g} CPU and {sum(self.cards):g} GPU"
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a study gets of a cluster: how many trials run at once, and a sentence about it."""
+class Capacity:
+    """How many trials of a study run at once, and a sentence about it."""
 
     max_concurrent: int
     note: str
@@ -66,13 +65,13 @@ class Room:
 
 @dataclass(frozen=True)
 class _Packing:
-    """The node of each server and of each trial that fits."""
+    """The node of each server and of each trial that fits, by name."""
 
     servers: list[str]
     trials: list[str]
 
 
-def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> Room:
+def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> Capacity:
     """Return how many trials can run at once beside the servers.
 
     Args:
@@ -86,13 +85,13 @@ def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: 
     """
     packing = _pack(nodes, resources, num_servers)
     if not resources.autoscaling and len(packing.servers) < num_servers:
-        raise _no_room(nodes, resources, num_servers, "server")
+        raise _does_not_fit(nodes, resources, num_servers, "server")
     if not resources.autoscaling and not packing.trials:
-        raise _no_room(nodes, resources, num_servers, "trial")
-    return _room(nodes, resources, num_servers, packing)
+        raise _does_not_fit(nodes, resources, num_servers, "trial")
+    return _capacity(nodes, resources, num_servers, packing)
 
 
-def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Sequence[str]) -> Room:
+def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Sequence[str]) -> Capacity:
     """Return how many trials run at once beside servers that have their nodes.
 
     Args:
@@ -109,11 +108,11 @@ def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Se
     packing = _Packing(list(servers), _place_trials(free, resources))
     if not resources.autoscaling and not packing.trials:
         raise StudyError(
-            f"resources: a trial takes {_told(resources.trial)}, for which no node has room beside the server(s) of "
-            f"{_told(resources.server)} that Ray has put on {', '.join(dict.fromkeys(servers))}; lower what each takes "
-            "until both fit any node that has room for a trial"
+            f"resources: a trial takes {_text(resources.trial)}, which fits no node beside the server(s) of "
+            f"{_text(resources.server)} that Ray has put on {', '.join(dict.fromkeys(servers))}; lower what each takes "
+            "until both fit on one node"
         )
-    return _room(nodes, resources, len(servers), packing)
+    return _capacity(nodes, resources, len(servers), packing)
 
 
 def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task, what: str) -> None:
@@ -129,9 +128,9 @@ def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task
         StudyError: it asks for more than any node has.
     """
     share: Share = getattr(resources, task)
-    if not resources.autoscaling and not any(node.room_for(share) for node in nodes):
+    if not resources.autoscaling and not any(node.num_fitting(share) for node in nodes):
         raise StudyError(
-            f"resources.{task} asks for {_told(share)} to {what}, but {_largest(nodes)}; lower resources.{task}"
+            f"resources.{task} asks for {_text(share)} to {what}, but {_largest(nodes)}; lower resources.{task}"
         )
 
 
@@ -139,52 +138,54 @@ def _pack(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> 
     free = list(nodes)
     servers: list[str] = []
     while len(servers) < num_servers:
-        fit = [place for place, node in enumerate(free) if node.room_for(resources.server)]
+        fit = [place for place, node in enumerate(free) if node.num_fitting(resources.server)]
         if not fit:
             return _Packing(servers, [])
-        chosen = min(fit, key=lambda place: _dearness(free[place], resources, servers))
+        chosen = min(fit, key=lambda place: _placement_cost(free[place], resources, servers))
         free[chosen] = free[chosen].without(resources.server)
         servers.append(free[chosen].name)
     return _Packing(servers, _place_trials(free, resources))
 
 
-def _dearness(node: Node, resources: ResourcesSpec, servers: list[str]) -> tuple[float, ...]:
-    """Return a key that orders nodes for one more server: few servers, little loss of trials, much that is free."""
-    loss = node.room_for(resources.trial) - node.without(resources.server).room_for(resources.trial)
+def _placement_cost(node: Node, resources: ResourcesSpec, servers: list[str]) -> tuple[float, ...]:
+    """Return a sort key of nodes for one more server: few servers, few lost trials, much free capacity."""
+    loss = node.num_fitting(resources.trial) - node.without(resources.server).num_fitting(resources.trial)
     return servers.count(node.name), loss, -sum(node.cards), -node.cpu
 
 
 def _place_trials(free: Sequence[Node], resources: ResourcesSpec) -> list[str]:
-    places = [node.name for node in free for _ in range(node.room_for(resources.trial))]
-    return places if resources.max_concurrent == "auto" else places[: resources.max_concurrent]
+    names = [node.name for node in free for _ in range(node.num_fitting(resources.trial))]
+    return names if resources.max_concurrent == "auto" else names[: resources.max_concurrent]
 
 
-def _room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: _Packing) -> Room:
+def _capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: _Packing) -> Capacity:
     bound, at_once = resources.max_concurrent, len(packing.trials)
     if resources.autoscaling and bound != "auto":
         missing = len(packing.servers) < num_servers or at_once < bound
-        now = f"; now there is room for {len(packing.servers)} and {at_once}, the rest waits for more nodes"
-        return Room(bound, _at_once(bound, num_servers) + (now if missing else ""))
-    return Room(at_once, _at_once(at_once, num_servers) + (_places(nodes, packing) if len(nodes) > 1 else ""))
+        now = f"; now {len(packing.servers)} and {at_once} fit, the others wait for more nodes"
+        return Capacity(bound, _at_once(bound, num_servers) + (now if missing else ""))
+    return Capacity(
+        at_once, _at_once(at_once, num_servers) + (_describe_placement(nodes, packing) if len(nodes) > 1 else "")
+    )
 
 
 def _num_cards(gpu: float) -> int:
     return 0 if gpu == 0 else max(1, round(gpu))
 
 
-def _no_room(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, task: Task) -> StudyError:
+def _does_not_fit(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, task: Task) -> StudyError:
     share: Share = getattr(resources, task)
     grows = "on a cluster that adds nodes, set resources.autoscaling: true and resources.max_concurrent"
-    if not any(node.room_for(share) for node in nodes):
+    if not any(node.num_fitting(share) for node in nodes):
         return StudyError(
-            f"resources.{task} asks for {_told(share)} on one node, but {_largest(nodes)}; lower resources.{task}, "
+            f"resources.{task} asks for {_text(share)} on one node, but {_largest(nodes)}; lower resources.{task}, "
             f"or {grows}"
         )
-    servers = f"{num_servers} server(s) of {_told(resources.server)}"
-    have = ", ".join(f"{node.name} {node.told()}" for node in nodes[:_LISTED])
+    servers = f"{num_servers} server(s) of {_text(resources.server)}"
+    have = ", ".join(f"{node.name} {node.describe()}" for node in nodes[:_LISTED])
     more = f" and {len(nodes) - _LISTED} more" if len(nodes) > _LISTED else ""
     return StudyError(
-        f"resources: {servers} and one trial of {_told(resources.trial)} must fit the cluster together, but its nodes "
+        f"resources: {servers} and one trial of {_text(resources.trial)} must fit the cluster together, but its nodes "
         f"have {have}{more}; lower resources.servers or what each takes, or {grows}"
     )
 
@@ -194,20 +195,20 @@ def _largest(nodes: Sequence[Node]) -> str:
         return "the cluster has no node"
     most_cpu, most_gpu = (max(nodes, key=key) for key in (lambda node: node.cpu, lambda node: sum(node.cards)))
     if sum(most_gpu.cards) == sum(most_cpu.cards):
-        return f"the largest node has {most_cpu.told()}"
-    return f"the nodes with most have {most_cpu.told()}, and {most_gpu.told()}"
+        return f"the largest node has {most_cpu.describe()}"
+    return f"the nodes with most have {most_cpu.describe()}, and {most_gpu.describe()}"
 
 
-def _told(share: Share) -> str:
+def _text(share: Share) -> str:
     return f"{share.cpu:g} CPU" + (f" and {share.gpu:g} GPU" if share.gpu else "")
 
 
 def _at_once(num_trials: int, num_servers: int) -> str:
-    beside = f"beside {num_servers} generator server(s)" if num_servers else "each with a generator of its own"
+    beside = f"beside {num_servers} generator server(s)" if num_servers else "each with its own generator"
     return f"{num_trials} trial(s) at once, {beside}"
 
 
-def _places(nodes: Sequence[Node], packing: _Packing) -> str:
+def _describe_placement(nodes: Sequence[Node], packing: _Packing) -> str:
     servers, trials = Counter(packing.servers), Counter(packing.trials)
     places = [
         f"{node.name} {servers[node.name]} server(s) and {trials[node.name]} trial(s)"

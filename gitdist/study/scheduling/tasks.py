@@ -1,4 +1,4 @@
-"""Tasks of trials on the cluster, so many at once, and their errors as the user should see them."""
+"""Runs Ray tasks for trials, a bounded number at once, and turns their errors into messages for users."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,36 +11,36 @@ from gitdist.stream.room import LOOK_S
 from gitdist.study.files.layout import TrialId
 
 
-def completed(
+def run_tasks(
     submit: Callable[[TrialId], Any],
     trials: Iterable[TrialId],
     max_concurrent: int,
     task: str,
-    on_look: Callable[[], None],
+    on_poll: Callable[[], None],
 ) -> Iterator[TrialId]:
-    """Run a task for each trial and yield the trials whose task has ended well, in the order of their ends.
+    """Run a task per trial and yield each trial when its task has succeeded.
 
     Args:
         submit: submits a trial's task and returns its reference.
-        trials: whose.
-        max_concurrent: tasks submitted at once; more would have a cluster that adds nodes grow for them.
-        task: what it is to do, with the trial in place of ``{}``, for messages: "evaluate trial {} on test".
-        on_look: called every few seconds; what it raises ends the wait.
+        trials: the trials.
+        max_concurrent: tasks submitted at once; a cluster that adds nodes grows for submitted tasks.
+        task: what it does, for messages, with ``{}`` for the trial: "evaluate trial {} on test".
+        on_poll: called every few seconds; may raise to end the wait.
 
     Raises:
         GitdistError: a task's own error.
-        StudyError: a task ran into a value that is not finite, or its worker was lost again and again.
+        StudyError: a task met a value that is not finite, or its worker was lost repeatedly.
     """
-    left = list(trials)
-    under_way: dict[Any, TrialId] = {}
-    while left or under_way:
-        while left and len(under_way) < max_concurrent:
-            trial = left.pop(0)
-            under_way[submit(trial)] = trial
-        ended, _ = ray.wait(list(under_way), timeout=LOOK_S)
-        on_look()
+    remaining = list(trials)
+    running: dict[Any, TrialId] = {}
+    while remaining or running:
+        while remaining and len(running) < max_concurrent:
+            trial = remaining.pop(0)
+            running[submit(trial)] = trial
+        ended, _ = ray.wait(list(running), timeout=LOOK_S)
+        on_poll()
         for reference in ended:
-            trial = under_way.pop(reference)
+            trial = running.pop(reference)
             _check(reference, task.format(trial))
             yield trial
 
@@ -49,15 +49,15 @@ def _check(reference: Any, task: str) -> None:
     try:
         ray.get(reference)
     except RayTaskError as error:
-        raise to_user_error(error, f"to {task} failed: {error.cause}") from None
+        raise to_user_error(error, f"could not {task}: {error.cause}") from None
     except RayError as error:
         raise StudyError(
-            f"to {task} failed, for its worker was lost ({first_line(error)}); run the same command again"
+            f"could not {task}: its worker was lost ({first_line(error)}); run the same command again"
         ) from None
 
 
 def to_user_error(error: RayTaskError, diverged: str) -> Exception:
-    """Return what a task's error is to the user: its own line, ``diverged`` for a value not finite, else a bug."""
+    """Return the error for the user: the task's own line, ``diverged`` for a value that is not finite, else a bug."""
     if isinstance(error.cause, GitdistError):
         return error.cause
     return StudyError(diverged) if isinstance(error.cause, TrialFailedError) else error

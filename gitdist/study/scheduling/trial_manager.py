@@ -1,56 +1,63 @@
-"""The course of a study's trials: which is next, whether it goes on, how it ended. Knows the ledger, but no Ray.
+"""Decides what the trials of a study do: which runs next, whether it continues, how it ended. Does not know Ray.
 
-    whoever executes                        TrialManager                                     told
-    asks for work         --next_trial-->   left behind first, then the ledger's next
-    finds no room         --no_room-->                                                 observer
-    has started one       --started-->                                                 observer
-    hears from a worker   --heard------->   a row: noted in the ledger, goes on?       ledger, observer
-                                            no row: it waits, goes on?                 observer
-                                            failed, halt or disk: kept until the end
-    sees it end           --ended------->   finished, pruned, failed or interrupted    ledger, observer
-    sees its worker die   --died-------->   handed out again; failed after the third,  ledger, observer
-                                            or at once where memory ran out
+    executor (``tune_adapter``)             TrialManager
+    asks for a trial         --next_job-->          interrupted trials first, then the ledger's next one
+    has no free capacity     --on_no_capacity-->
+    has started a worker     --on_start-->
+    receives a report        --on_report-->         rows: reported to the ledger; continue, or prune?
+                                                    no rows: the trial waits; continue?
+                                                    failed, halt or disk: stored until the trial ends
+    sees a trial end         --on_complete-->       finished, pruned, failed or interrupted
+    loses a worker           --on_worker_lost-->    rescheduled; failed at the third loss without an epoch between,
+                                                    or at once if memory ran out
 
-One caller at a time. Nothing raises into the caller: the first trouble that concerns the whole study (a full disk, a
-stream or ledger that is gone, a lease that was lost) is kept in ``trouble`` and ends the handing out of trials.
+Each decision is written in this order: ledger, the trial's files (``TrialRecorder``), then observers are notified.
+
+Not thread-safe: one caller at a time. Methods do not raise. The first study-wide error (full disk, lost stream, ledger
+or lease) is stored in ``error``; no further trials are assigned.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from gitdist.errors import DiskError, GitdistError, StudyError
+from gitdist.errors import DiskError, GitdistError, StudyError, TrialFailedError
 from gitdist.spec import StudySpec
 from gitdist.study.files.events import Observer, Outcome, Row
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.ledger.ledger import Ledger, Link
-from gitdist.study.ledger.trial_states import BASELINE_FAILURE, epochs_of
+from gitdist.study.study import BASELINE_FAILURE
+from gitdist.study.worker.job import TrialJob
 
-MAX_DEATHS = 3  # of a trial's workers without an epoch between them
-ENDINGS = ("failed", "halt", "disk")  # what a trial reports that ends without a result, see ``failure``
-LossCause = Literal["worker", "memory", "none"]  # whose a worker's death is; a lost node is nobody's
+MAX_LOSSES = 3  # of a trial's workers without an epoch between them
+ENDINGS = ("failed", "halt", "disk")  # keys of a trial's last report without a result, see ``worker.failures``
+LossCause = Literal["worker", "memory", "node"]  # the loss of a node is not counted against the trial
 _OUT_OF_MEMORY = (
     "its worker ran out of memory; lower trial.batch_size, or run fewer trials at once by resources.max_concurrent"
 )
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run: its parameters, the last epoch the ledger knows of it, and ``repeat_of`` or ``replicate_of``."""
+class TrialRecorder(Protocol):
+    """Writes the driver's records of its trials."""
 
-    trial: TrialId
-    params: Mapping[str, Any]
-    noted: int = 0
-    links: Mapping[str, int] = field(default_factory=dict)
+    def record_start(self, trial: TrialId) -> None:
+        """Record that a trial started or was resumed."""
+
+    def record_epoch(self, trial: TrialId, row: Row) -> None:
+        """Record that a trial completed an epoch."""
+
+    def record_end(self, trial: TrialId, outcome: Outcome) -> None:
+        """Record that a trial ended or was interrupted."""
 
 
 @dataclass
 class _Running:
-    assignment: Assignment
+    job: TrialJob
+    params: Mapping[str, Any]
     started: bool = False
     row: Row | None = None
-    said: dict[str, str] = field(default_factory=dict)
+    ending: dict[str, str] = field(default_factory=dict)  # what it reported under a key of ENDINGS
     pruned: bool = False
 
 
@@ -60,43 +67,44 @@ class TrialManager:
     def __init__(
         self,
         ledger: Ledger,
-        observer: Observer,
         spec: StudySpec,
         *,
         with_baseline: bool,
+        recorder: TrialRecorder,
+        observers: Sequence[Observer],
         check_owner: Callable[[bool], None] = lambda thorough: None,
         link: Link | None = None,
     ) -> None:
-        """Start the course.
+        """Start with no trial running.
 
         Args:
-            ledger: hands out search trials and is told how they end.
-            observer: told of every event.
+            ledger: assigns search trials and stores how they end.
             spec: the study.
             with_baseline: whether the baseline is still to be trained.
-            check_owner: raises StudyError once another driver has taken the study over; where ``thorough``, the ledger
-                is asked.
-            link: tells which trial a new one repeats, see ``Ledger.next_trial``.
+            recorder: called before the observers.
+            observers: notified of every event, in order.
+            check_owner: raises StudyError once another driver has taken over the study; asks the ledger if the
+                argument is true.
+            link: says which trial a new one repeats, see ``Ledger.next_trial``.
         """
-        self._link = link
-        self._ledger, self._observer, self._spec = ledger, observer, spec
-        self._check_owner = check_owner
+        self._ledger, self._spec, self._link = ledger, spec, link
+        self._recorder, self._observers, self._check_owner = recorder, tuple(observers), check_owner
         self._baseline_due = with_baseline
         self._ask_ledger = True
         self._running: dict[TrialId, _Running] = {}
-        self._reached: dict[TrialId, int] = {}  # the last epoch of each trial, over all its workers
-        self._deaths: dict[TrialId, int] = {}  # of its workers since then
+        self._last_epoch: dict[TrialId, int] = {}  # of each trial, over all its workers
+        self._losses: dict[TrialId, int] = {}  # of its workers since then
         self._stopping = False
-        self.trouble: GitdistError | None = None
+        self.error: GitdistError | None = None
 
     @property
     def running(self) -> list[TrialId]:
-        """The trials that were handed out and have not ended."""
+        """The trials that were assigned and have not ended."""
         return list(self._running)
 
     @property
     def idle(self) -> bool:
-        """Whether no trial has a worker that was started."""
+        """Whether no assigned trial has a started worker."""
         return not any(running.started for running in self._running.values())
 
     @property
@@ -105,164 +113,197 @@ class TrialManager:
         return self._stopping
 
     @property
-    def over(self) -> bool:
-        """Whether nothing will be handed out any more."""
-        if self._stopping or self.trouble:
+    def done(self) -> bool:
+        """Whether no trial will be assigned any more."""
+        if self._stopping or self.error:
             return True
         return not (self._baseline_due or self._running or self._ask_ledger)
 
     def stop(self) -> None:
-        """Hand out nothing more and stop every trial after its present epoch; the next driver goes on with them."""
+        """Assign no more trials and stop each running one after its present epoch; the next driver resumes them."""
         self._stopping = True
 
-    def next_trial(self) -> Assignment | None:
-        """Return a trial to run; None where there is none now (``over`` tells whether there ever will be)."""
-        with self._noting_trouble():
-            return self._next()
+    def next_job(self) -> TrialJob | None:
+        """Return a trial to run; None if there is none now (``done`` says whether there will be another)."""
+        with self._storing_error():
+            return self._next_job()
         return None
 
-    def no_room(self, waited_s: float) -> None:
-        """Hear that for so many seconds no trial that was handed out has found room; told now and then."""
-        with self._noting_trouble():
+    def on_no_capacity(self, waited_s: float) -> None:
+        """Handle that no assigned trial has found free capacity for ``waited_s`` seconds."""
+        with self._storing_error():
             self._check_owner(False)
-            self._observer.no_room(waited_s)
+            self._notify(lambda observer: observer.no_capacity(waited_s))
 
-    def started(self, trial: TrialId) -> None:
-        """Hear that a trial's worker was started."""
-        self._running[trial].started = True
-        assignment = self._running[trial].assignment
-        with self._noting_trouble():
-            self._observer.trial_started(trial, assignment.params)
-            if assignment.links:
-                self._observer.trial_linked(trial, assignment.links)
+    def on_start(self, trial: TrialId) -> None:
+        """Handle that a trial's worker has started."""
+        with self._storing_error():
+            self._start(self._running[trial])
 
-    def heard(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        """Hear a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial goes on."""
-        with self._noting_trouble():
-            return self._hear(trial, report)
+    def on_report(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
+        """Handle a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial continues."""
+        with self._storing_error():
+            return self._handle_report(trial, report)
         return False
 
-    def ended(self, trial: TrialId) -> None:
-        """Hear that a trial ended by itself, or after ``heard`` said no."""
-        with self._noting_trouble():
-            self._end(trial)
+    def on_complete(self, trial: TrialId) -> None:
+        """Handle that a trial returned, or was stopped after ``on_report`` returned False."""
+        with self._storing_error():
+            self._complete(trial)
 
-    def died(self, trial: TrialId, cause: str, fault: LossCause = "worker") -> None:
-        """Hear that a trial's worker died; it is tried again, unless it ran out of memory or keeps dying."""
-        with self._noting_trouble():
-            self._bury(trial, cause, fault)
+    def on_worker_lost(self, trial: TrialId, reason: str, cause: LossCause = "worker") -> None:
+        """Handle a worker's death: reschedule the trial, or fail it if it ran out of memory or keeps losing workers."""
+        with self._storing_error():
+            self._lose_worker(trial, reason, cause)
 
     def close(self) -> None:
-        """Tell of the trials that still run that they were interrupted."""
+        """Mark the trials that still run as interrupted."""
         for trial in list(self._running):
-            with self._noting_trouble():
-                self._leave(trial)
+            with self._storing_error():
+                self._interrupt(trial)
 
-    def _next(self) -> Assignment | None:
+    def _next_job(self) -> TrialJob | None:
         self._check_owner(False)
-        if self._stopping or self.trouble:
-            return None
-        assignment = Assignment(BASELINE, {}) if self._baseline_due else self._ask()
-        self._baseline_due = False
-        if assignment is not None:
-            self._running[assignment.trial] = _Running(assignment)
-        return assignment
+        while not (self._stopping or self.error):
+            if self._baseline_due:
+                self._baseline_due = False
+                return self._assign(TrialJob.create(self._spec, BASELINE, {}), {})
+            record = self._ledger.next_trial(self._link) if self._ask_ledger else None
+            self._ask_ledger = record is not None  # if None, there is none until another trial has ended
+            if record is None:
+                return None
+            trial = TrialId("trial", record.number)
+            reported_epoch = max(record.curve, default=0)
+            try:
+                job = TrialJob.create(
+                    self._spec, trial, record.params, links=record.links, reported_epoch=reported_epoch
+                )
+            except TrialFailedError as error:  # the combination of parameters breaks a rule
+                self._fail_unstarted(trial, record.params, str(error))
+            else:
+                return self._assign(job, record.params)
+        return None
 
-    def _ask(self) -> Assignment | None:
-        record = self._ledger.next_trial(self._link) if self._ask_ledger else None
-        self._ask_ledger = record is not None  # else there is none until another trial has ended
-        if record is None:
-            return None
-        return Assignment(TrialId("trial", record.number), record.params, max(record.curve, default=0), record.links)
+    def _assign(self, job: TrialJob, params: Mapping[str, Any]) -> TrialJob:
+        self._running[job.trial] = _Running(job, params)
+        return job
 
-    def _hear(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
+    def _start(self, running: _Running) -> None:
+        running.started = True
+        trial, links = running.job.trial, running.job.links
+        self._recorder.record_start(trial)
+        self._notify(lambda observer: observer.trial_started(trial, running.params))
+        if links:
+            self._notify(lambda observer: observer.trial_linked(trial, links))
+
+    def _handle_report(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
         self._check_owner(False)
         running = self._running[trial]
         if "rows" not in report:
-            running.said = {key: str(report[key]) for key in ENDINGS if key in report}
+            running.ending = {key: str(report[key]) for key in ENDINGS if key in report}
             return True
         if not report["rows"]:
-            self._observer.trial_waits(trial)
+            self._notify(lambda observer: observer.trial_waits(trial))
         for row in report["rows"]:
-            running.row = row
-            self._observer.epoch_ended(trial, row)
-            if row["epoch"] > self._reached.get(trial, running.assignment.noted):
-                self._reached[trial] = row["epoch"]
-                self._deaths.pop(trial, None)
-            if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
-                running.pruned = True
+            if not self._handle_row(running, row):
                 return False
-        return not self._stopping or self._is_whole(running)
+        return not self._stopping or self._is_complete(running)
 
-    def _end(self, trial: TrialId) -> None:
+    def _handle_row(self, running: _Running, row: Row) -> bool:
+        """Handle an epoch's row; return whether the trial continues."""
+        trial = running.job.trial
+        running.row = row
+        self._recorder.record_epoch(trial, row)
+        self._notify(lambda observer: observer.epoch_ended(trial, row))
+        if row["epoch"] > self._last_epoch.get(trial, running.job.reported_epoch):
+            self._last_epoch[trial] = row["epoch"]
+            self._losses.pop(trial, None)
+        if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
+            running.pruned = True
+        return not running.pruned
+
+    def _complete(self, trial: TrialId) -> None:
         self._check_owner(False)
         running = self._running[trial]
-        if "disk" in running.said:
-            raise DiskError(running.said["disk"])
-        if "halt" in running.said:
-            raise StudyError(running.said["halt"])
-        if "failed" in running.said:
-            self._fail(trial, running.said["failed"])
+        if "disk" in running.ending:
+            raise DiskError(running.ending["disk"])
+        if "halt" in running.ending:
+            raise StudyError(running.ending["halt"])
+        if "failed" in running.ending:
+            self._fail(trial, running.ending["failed"])
         elif running.pruned:
-            self._tell(trial, Outcome("pruned", running.row))
-        elif self._is_whole(running):
+            self._end(trial, Outcome("pruned", running.row))
+        elif self._is_complete(running):
             self._finish(trial)
-        elif self._stopping or self.trouble:
-            self._leave(trial)
+        elif self._stopping or self.error:
+            self._interrupt(trial)
         else:
-            self._bury(trial, "it ended without a word", "worker")
+            self._lose_worker(trial, "it exited without reporting", "worker")
 
-    def _bury(self, trial: TrialId, cause: str, fault: LossCause) -> None:
-        self._check_owner(True)  # it may have been superseded by a new owner's worker
+    def _lose_worker(self, trial: TrialId, reason: str, cause: LossCause) -> None:
+        self._check_owner(True)  # a new owner's worker may have superseded it
         running = self._running[trial]
-        epoch = self._reached.get(trial, running.assignment.noted) + 1
-        self._deaths[trial] = self._deaths.get(trial, 0) + (fault != "none")
-        if fault == "memory":
+        epoch = self._last_epoch.get(trial, running.job.reported_epoch) + 1
+        self._losses[trial] = self._losses.get(trial, 0) + (cause != "node")
+        if cause == "memory":
             self._fail(trial, f"{_OUT_OF_MEMORY} (epoch {epoch})")
-        elif self._deaths[trial] >= MAX_DEATHS:
-            self._fail(trial, f"its worker was lost {MAX_DEATHS} times in epoch {epoch}, the last time with: {cause}")
+        elif self._losses[trial] >= MAX_LOSSES:
+            self._fail(trial, f"its worker was lost {MAX_LOSSES} times in epoch {epoch}, the last time with: {reason}")
         else:
             if trial.number is None:
                 self._baseline_due = True
             else:
                 self._ledger.requeue(trial.number)
-            self._tell(trial, Outcome("interrupted", running.row, f"its worker was lost and is replaced ({cause})"))
+            self._end(trial, Outcome("interrupted", running.row, f"worker lost, trial rescheduled ({reason})"))
 
     def _finish(self, trial: TrialId) -> None:
         row = self._running[trial].row
-        assert row is not None, "a whole trial has a last row"
+        assert row is not None, "a complete trial has a last row"
         if trial.number is None:
-            self._tell(trial, Outcome("finished", row))
+            self._end(trial, Outcome("finished", row))
             return
         self._ledger.finish(trial.number, row)
         record = self._ledger.trials()[trial.number]
-        self._tell(trial, Outcome("failed" if record.state == "failed" else "finished", row, record.reason))
+        self._end(trial, Outcome("failed" if record.state == "failed" else "finished", row, record.reason))
 
     def _fail(self, trial: TrialId, reason: str) -> None:
         if trial.number is None:
             self._ledger.remember(BASELINE_FAILURE, reason)
         else:
             self._ledger.fail(trial.number, reason)
-        self._tell(trial, Outcome("failed", self._running[trial].row, reason))
+        self._end(trial, Outcome("failed", self._running[trial].row, reason))
 
-    def _leave(self, trial: TrialId) -> None:
+    def _fail_unstarted(self, trial: TrialId, params: Mapping[str, Any], reason: str) -> None:
+        assert trial.number is not None, "the baseline's setting is the study's own"
+        self._ledger.fail(trial.number, reason)
+        self._recorder.record_start(trial)
+        self._notify(lambda observer: observer.trial_started(trial, params))
+        outcome = Outcome("failed", None, reason)
+        self._recorder.record_end(trial, outcome)
+        self._notify(lambda observer: observer.trial_ended(trial, outcome))
+
+    def _interrupt(self, trial: TrialId) -> None:
         if self._running[trial].started:
-            self._tell(trial, Outcome("interrupted", self._running[trial].row))
+            self._end(trial, Outcome("interrupted", self._running[trial].row))
         else:
             del self._running[trial]
 
-    def _tell(self, trial: TrialId, outcome: Outcome) -> None:
+    def _end(self, trial: TrialId, outcome: Outcome) -> None:
         del self._running[trial]
         self._ask_ledger = True
-        self._observer.trial_ended(trial, outcome)
+        self._recorder.record_end(trial, outcome)
+        self._notify(lambda observer: observer.trial_ended(trial, outcome))
 
-    def _is_whole(self, running: _Running) -> bool:
-        epochs = epochs_of(self._spec, running.assignment.params)
-        return running.row is not None and running.row["epoch"] >= epochs
+    def _is_complete(self, running: _Running) -> bool:
+        return running.row is not None and running.row["epoch"] >= running.job.spec.epochs
+
+    def _notify(self, event: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            event(observer)
 
     @contextmanager
-    def _noting_trouble(self) -> Iterator[None]:
+    def _storing_error(self) -> Iterator[None]:
         try:
             yield
         except GitdistError as error:
-            self.trouble = self.trouble or error
+            self.error = self.error or error

@@ -1,14 +1,14 @@
-"""Ray Tune executes the course of a study's trials; everything here only translates.
+"""Ray Tune executes the trials of a study; ``TrialManager`` decides. This module translates between the two.
 
-    TrialManager.next_trial --> LedgerSearcher.suggest       --> Tune starts a worker (an actor, reused between trials)
-    TrialManager.no_room    <-- LedgerCallback.on_step_end   <-- every few seconds while no trial has free capacity
-    TrialManager.started    <-- LedgerCallback.on_trial_start <--
-    TrialManager.heard      <-- LedgerScheduler.on_trial_result   <-- tune.report(...) of the worker, once an epoch
-    TrialManager.ended      <-- LedgerScheduler.on_trial_complete <-- the worker's function returned, or was stopped
-    TrialManager.died       <-- LedgerScheduler.on_trial_error    <-- the worker's process died
+    TrialManager.next_job       --> LedgerSearcher.suggest          --> Tune starts a worker (an actor, reused)
+    TrialManager.on_no_capacity <-- LedgerCallback.on_step_end      <-- every few seconds while no trial has a worker
+    TrialManager.on_start       <-- LedgerCallback.on_trial_start   <--
+    TrialManager.on_report      <-- LedgerScheduler.on_trial_result <-- tune.report(...) of the worker, once per epoch
+    TrialManager.on_complete    <-- LedgerScheduler.on_trial_complete <-- the worker's function returned, or was stopped
+    TrialManager.on_worker_lost <-- LedgerScheduler.on_trial_error  <-- the worker's process died
 
-All of it runs in Tune's one loop on the driver. A trial that is tried again is a new trial for Tune and the same one
-for the ledger. Nothing of Tune's own state outlives the run: it lies in a directory that is removed.
+All of it runs in Tune's loop on the driver. A trial that is retried is a new trial for Tune and the same one for the
+ledger. Tune's own state lies in a temporary directory and is never restored.
 """
 
 import os
@@ -31,120 +31,118 @@ from gitdist.spec import ResourcesSpec
 from gitdist.stream.room import Rhythm
 from gitdist.study.files.layout import TrialId
 from gitdist.study.scheduling.trial_manager import ENDINGS, LossCause, TrialManager
+from gitdist.study.worker.job import TrialJob
 
 _SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
 _NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is sure of it
-_NODE = re.compile(r"\(IP: ([^,)]+)")  # in the account of Ray's memory monitor, as the next
-_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([\d.]+)GB")  # beside others it names
+_NODE = re.compile(r"\(IP: ([^,)]+)")  # in the report of Ray's memory monitor, as the next
+_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([\d.]+)GB")
 
 _Process = tuple[str, int]  # address of its node, and pid
 
 
 def run_trials(
-    train: Callable[[dict[str, Any]], None], course: TrialManager, resources: ResourcesSpec, max_concurrent: int
+    train: Callable[[TrialJob], None], manager: TrialManager, resources: ResourcesSpec, max_concurrent: int
 ) -> None:
-    """Run the trials of ``course`` until it is over.
+    """Run the trials of ``manager`` until it is done.
 
     Args:
-        train: the trainable; its config has ``role``, ``number``, ``params``, ``noted`` and ``links``; it reports
-            ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` where it ends without a result.
-        course: decides.
-        resources: says what a trial takes, and whether the cluster adds nodes: then it is asked for room for all
-            trials at once, else for one after the other.
+        train: runs in the worker; reports ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` if it ends without
+            a result.
+        manager: decides.
+        resources: what a trial takes, and whether the cluster adds nodes: then capacity for all trials is requested at
+            once, else for one after the other.
         max_concurrent: trials at once.
     """
     try:
-        while not course.over:
+        while not manager.done:
             workers: dict[TrialId, _Process] = {}
             try:
-                _fit(train, course, resources, max_concurrent, workers)
+                _fit(train, manager, resources, max_concurrent, workers)
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
-                _attribute_oom(course, error.__cause__, workers)  # Tune knows no such end of a worker, and gives up
-            if not course.over:  # Tune ended by itself: at a SIGUSR1, say
-                for trial in course.running:
-                    course.died(trial, "Tune has stopped", "none")
+                _attribute_oom(manager, error.__cause__, workers)  # Tune does not handle this, and stops
+            if not manager.done:  # Tune stopped by itself, for example at a SIGUSR1
+                for trial in manager.running:
+                    manager.on_worker_lost(trial, "Tune has stopped", "node")
     finally:
-        course.close()
+        manager.close()
 
 
 def _fit(
-    train: Callable[[dict[str, Any]], None],
-    course: TrialManager,
+    train: Callable[[TrialJob], None],
+    manager: TrialManager,
     resources: ResourcesSpec,
     max_concurrent: int,
     workers: dict[TrialId, _Process],
 ) -> None:
     share = resources.trial
+
+    def trainable(config: dict[str, Any]) -> None:
+        train(config["job"])
+
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent if resources.autoscaling else 1)
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:
         tune.Tuner(
-            tune.with_resources(train, {"cpu": share.cpu, "gpu": share.gpu}),
+            tune.with_resources(trainable, {"cpu": share.cpu, "gpu": share.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(course, max_concurrent),
-                scheduler=LedgerScheduler(course, workers),
-                num_samples=sys.maxsize,  # the course says when it is over
+                search_alg=LedgerSearcher(manager, max_concurrent),
+                scheduler=LedgerScheduler(manager, workers),
+                num_samples=sys.maxsize,  # the manager says when it is done
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=directory,
                 verbose=0,
-                callbacks=[LedgerCallback(course)],
-                stop=LedgerStopper(course),
+                callbacks=[LedgerCallback(manager)],
+                stop=LedgerStopper(manager),
             ),
         ).fit()
 
 
-def _attribute_oom(course: TrialManager, error: OutOfMemoryError, workers: Mapping[TrialId, _Process]) -> None:
-    """Tell of the trial whose worker took most of those that the memory monitor killed; the others are not to blame."""
-    told = str(error)
-    killed = sorted((float(gigabytes), int(pid)) for pid, gigabytes in _VICTIM.findall(told))
-    greediest = {(node, pid) for node in _NODE.findall(told) for _, pid in killed[-1:]}
-    known = any(workers.get(trial) in greediest for trial in course.running)
-    for trial in course.running:
-        unharmed: LossCause = "none" if known else "worker"
-        course.died(trial, first_line(error), "memory" if workers.get(trial) in greediest else unharmed)
+def _attribute_oom(manager: TrialManager, error: OutOfMemoryError, workers: Mapping[TrialId, _Process]) -> None:
+    """Fail the trial of the largest process that the memory monitor killed; reschedule the others."""
+    report = str(error)
+    killed = sorted((float(gigabytes), int(pid)) for pid, gigabytes in _VICTIM.findall(report))
+    largest = {(node, pid) for node in _NODE.findall(report) for _, pid in killed[-1:]}
+    known = any(workers.get(trial) in largest for trial in manager.running)
+    for trial in manager.running:
+        other: LossCause = "node" if known else "worker"
+        manager.on_worker_lost(trial, first_line(error), "memory" if workers.get(trial) in largest else other)
 
 
 class _Unsaved:
-    """Tune writes its tuner to disk for a restore that never happens here; this part of it is left out."""
+    """Leaves the manager out of the state that Tune writes to disk for a restore that never happens here."""
 
-    def __init__(self, course: TrialManager) -> None:
+    def __init__(self, manager: TrialManager) -> None:
         super().__init__()
-        self._course = course
+        self._manager = manager
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class LedgerSearcher(_Unsaved, Searcher):
-    """Hands out what the course hands out, so many at once."""
+    """Suggests the manager's next jobs, at most ``max_concurrent`` at once."""
 
-    def __init__(self, course: TrialManager, max_concurrent: int) -> None:
-        """Hand out trials of ``course`` while fewer than ``max_concurrent`` run."""
-        super().__init__(course)
+    def __init__(self, manager: TrialManager, max_concurrent: int) -> None:
+        """Suggest jobs while fewer than ``max_concurrent`` trials run."""
+        super().__init__(manager)
         self._max_concurrent = max_concurrent
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next trial, None where there is none yet, or FINISHED."""
-        if len(self._course.running) >= self._max_concurrent:
+        """Return the config of the next trial, None if there is none now, or FINISHED."""
+        if len(self._manager.running) >= self._max_concurrent:
             return None
-        assignment = self._course.next_trial()
-        if assignment is None:
-            return str(Searcher.FINISHED) if self._course.over else None
-        trial = assignment.trial
-        return {
-            "role": trial.role,
-            "number": trial.number,
-            "params": dict(assignment.params),
-            "noted": assignment.noted,
-            "links": dict(assignment.links),
-        }
+        job = self._manager.next_job()
+        if job is None:
+            return str(Searcher.FINISHED) if self._manager.done else None
+        return {"job": job}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: the scheduler has told the course."""
+        """Do nothing: the scheduler notifies the manager."""
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the ledger is the only record."""
@@ -154,78 +152,78 @@ class LedgerSearcher(_Unsaved, Searcher):
 
 
 class LedgerScheduler(_Unsaved, FIFOScheduler):
-    """Passes on what workers report and how they end; stops what the course does not let go on."""
+    """Passes reports and ends of workers to the manager; stops the trials that the manager does not let continue."""
 
-    def __init__(self, course: TrialManager, workers: dict[TrialId, _Process]) -> None:
-        """Tell ``course``, and keep in ``workers`` the process of each trial's worker since its first report."""
-        super().__init__(course)
+    def __init__(self, manager: TrialManager, workers: dict[TrialId, _Process]) -> None:
+        """Keep in ``workers`` the process of each trial's worker since its first report."""
+        super().__init__(manager)
         self._workers = workers
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
-        """Tell of a report."""
-        if result.get("done"):  # the last report once more, when the worker's function has returned
+        """Pass on a report."""
+        if result.get("done"):  # the last report again, when the worker's function has returned
             return str(TrialScheduler.CONTINUE)
         self._workers[_identify(trial)] = (result["node_ip"], result["pid"])
         report = {key: result[key] for key in ("rows", *ENDINGS) if key in result}
-        goes_on = self._course.heard(_identify(trial), report)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        continues = self._manager.on_report(_identify(trial), report)
+        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
-        """Tell of a trial that ended by itself or was stopped."""
+        """Pass on that a trial returned or was stopped."""
         self._workers.pop(_identify(trial), None)
-        self._course.ended(_identify(trial))
+        self._manager.on_complete(_identify(trial))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Tell of a worker that died."""
-        told = Path(trial.error_file).read_text() if trial.error_file else ""
-        sentence = _SENTENCE.search(told)
-        node_lost = any(sign in (sentence[1] if sentence else told) for sign in _NODE_LOST)
-        cause = sentence[1] if sentence else "its node does not answer" if node_lost else "no reason known"
+        """Pass on that a worker died."""
+        message = Path(trial.error_file).read_text() if trial.error_file else ""
+        sentence = _SENTENCE.search(message)
+        node_lost = any(sign in (sentence[1] if sentence else message) for sign in _NODE_LOST)
+        reason = sentence[1] if sentence else "its node does not answer" if node_lost else "no reason known"
         self._workers.pop(_identify(trial), None)
-        self._course.died(_identify(trial), cause, "none" if node_lost else "worker")
+        self._manager.on_worker_lost(_identify(trial), reason, "node" if node_lost else "worker")
 
 
 class LedgerCallback(_Unsaved, tune.Callback):
-    """Tells the course of a worker's start, of a lack of room, and of ends that Tune tells no scheduler of."""
+    """Passes on starts of workers, missing capacity, and failures that Tune does not report to schedulers."""
 
-    def __init__(self, course: TrialManager) -> None:
-        """Tell ``course``."""
-        super().__init__(course)
+    def __init__(self, manager: TrialManager) -> None:
+        """Start without waiting."""
+        super().__init__(manager)
         self._rhythm: Rhythm | None = None  # while no trial has a worker
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tell of the start."""
-        self._course.started(_identify(trial))
+        """Pass on the start."""
+        self._manager.on_start(_identify(trial))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Tell of a lack of room, and of trials whose worker could not be made ready for them, after another trial."""
-        if self._course.running and self._course.idle:
-            self._rhythm = self._rhythm or Rhythm(self._no_room)
+        """Report missing capacity, and trials whose reused worker could not be reset."""
+        if self._manager.running and self._manager.idle:
+            self._rhythm = self._rhythm or Rhythm(self._report_wait)
             self._rhythm.beat()
         else:
             self._rhythm = None
         newest = {_identify(trial): trial for trial in trials}
-        for identity in self._course.running:
+        for identity in self._manager.running:
             if identity in newest and newest[identity].status == Trial.ERROR:
-                self._course.died(identity, "its worker could not be used again")
+                self._manager.on_worker_lost(identity, "its worker could not be reused")
 
-    def _no_room(self, waited_s: float) -> None:
-        if any(group["state"] == "PENDING" for group in placement_group_table().values()):  # else a worker comes up
-            self._course.no_room(waited_s)
+    def _report_wait(self, waited_s: float) -> None:
+        if any(group["state"] == "PENDING" for group in placement_group_table().values()):  # else a worker is starting
+            self._manager.on_no_capacity(waited_s)
 
 
 class LedgerStopper(_Unsaved, tune.Stopper):
-    """Stops everything where the course met a trouble of the whole study, or stops and has nothing to wait for."""
+    """Stops Tune after a study-wide error, or when the manager is stopping and no worker is left."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Leave single trials to the scheduler."""
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether it is time."""
-        course = self._course
-        return course.trouble is not None or (course.stopping and course.idle)
+        """Return whether Tune must stop."""
+        return self._manager.error is not None or (self._manager.stopping and self._manager.idle)
 
 
 def _identify(trial: Trial) -> TrialId:
-    return TrialId(trial.config["role"], trial.config["number"])
+    job: TrialJob = trial.config["job"]
+    return job.trial

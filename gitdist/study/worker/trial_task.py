@@ -1,16 +1,14 @@
 """What runs on the cluster's workers: one classifier training, and the final evaluation of one.
 
-trial directory: trial.json (what it is), rows.jsonl (one row an epoch), checkpoints, test.json, error.txt, attempt
+trial directory: trial.json (what it is), rows.jsonl (one row per epoch), checkpoints, test.json, error.txt, attempt
 """
 
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, suppress
-from functools import partial
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,111 +17,75 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.disk import disk_errors, read_object, write_atomic
 from gitdist.errors import StoreError
-from gitdist.spec import StudySpec, TrialSpec
 from gitdist.stream.client import RayBlocks
 from gitdist.stream.draws import DrawStream, LocalBlocks
 from gitdist.study.files.attribution import ReusedPrefix, trainer_name
 from gitdist.study.files.fencing import Attempt, StaleAttempt
-from gitdist.study.files.layout import TrialId, open_store
+from gitdist.study.files.layout import TrialId
 from gitdist.study.files.rows import RowsFile
-from gitdist.study.ledger.repeats import read_links
-from gitdist.study.ledger.space import baseline_spec, trial_spec
-from gitdist.study.worker.context import TrialContext
 from gitdist.study.worker.failures import describe_failure
+from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.trial.checkpoint import completed_rows, copy_newest
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.stages import train_in_stages
 from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
 
-
-def run_trial(context: TrialContext, config: Mapping[str, Any]) -> None:
-    """Train one classifier, passing what ``trial_reports`` yields on to Tune, after a word that says who trains it.
-
-    Args:
-        context: what the study's trials share.
-        config: ``role``, ``number`` and ``params`` of this trial, ``noted`` and ``links`` as in ``trial_reports``.
-    """
-    from ray import tune
-
-    tune.report({"begun": True})
-    trial = TrialId(config["role"], config["number"])
-    links = config.get("links", {})
-    with closing(trial_reports(context, trial, config["params"], config.get("noted", 0), links)) as reports:
-        for report in reports:
-            tune.report(report)
+Report = Callable[[dict[str, Any]], None]
 
 
-def trial_reports(
-    context: TrialContext,
-    trial: TrialId,
-    params: Mapping[str, Any],
-    noted: int = 0,
-    links: Mapping[str, int] = MappingProxyType({}),
-) -> Generator[dict[str, Any], None, None]:
-    """Train one classifier and yield what the driver is told; no exception leaves this function.
+def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
+    """Train one classifier and report its epochs; training errors are reported, not raised.
 
-    Epochs come as ``{"rows": [...]}``: one at a time as they are trained, and all together those that were trained
-    before. After an interruption completed epochs come again. Training that ends by an exception gives one report more,
-    see ``failure``; one that another attempt has superseded gives none.
+    Reports are ``{"begun": True}`` at the start, then ``{"rows": [...]}``: the completed epochs of an earlier attempt
+    or of a shared prefix together, then each epoch as it is trained. If training ends by an exception, the last report
+    is that of ``describe_failure``. An attempt that another one has superseded reports nothing more.
 
     Args:
         context: what the study's trials share.
-        trial: which trial.
-        params: its searched parameters.
-        noted: last epoch that the ledger knows; completed rows come again from there on, at least the last one.
-        links: ``repeat_of`` of a trial that takes over the result of that one, ``replicate_of`` of one that does not.
+        job: which trial, and what it trains.
+        report: receives the reports; ``ray.tune.report``.
     """
-    limit_to_share(context.share.cpu, context.share.gpu)
+    report({"begun": True})
+    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
     attempt = None
-    directory = context.paths.trial(trial)
+    directory = context.paths.trial(job.trial)
     try:
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        attempt = _begin(context, trial)
-        with closing(_rows(context, trial, params, attempt, noted, links)) as rows:
-            for some in rows:
-                yield {"rows": some}
+        attempt = _begin(context, job.trial)
+        with closing(_train(context, job, attempt)) as training:
+            for rows in training:
+                report({"rows": rows})
     except StaleAttempt:
         return
     except Exception as error:
-        if attempt is None or not attempt.superseded:
-            yield _failure(error, directory, attempt)
+        if attempt is None or not attempt.is_stale:
+            report(_failure_report(error, directory, attempt))
     finally:
-        context.forget(trial)
+        context.results.forget(directory)
 
 
-def complete_trial(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], links: Mapping[str, int] = MappingProxyType({})
-) -> None:
-    """Train a trial that had ended from its newest whole checkpoint on, where damage took what came after.
-
-    Args:
-        context: what the study's trials share.
-        trial: which trial.
-        params: its searched parameters.
-        links: as in ``trial_reports``.
+def restore_epochs(context: TrialContext, job: TrialJob) -> None:
+    """Train a trial that had ended again from its newest whole checkpoint, because later epochs were lost.
 
     Raises:
         GitdistError: the trial's files cannot be read or written.
     """
-    limit_to_share(context.share.cpu, context.share.gpu)
+    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
     try:
-        _train_on(context, trial, params, links)
+        _train_silently(context, job)
     finally:
-        context.forget(trial)
+        context.results.forget(context.paths.trial(job.trial))
 
 
-def evaluate_on_test(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
-) -> dict[str, Any]:
-    """Return the test metrics of a trained trial; the test data is read the first time only, then test.json is.
+def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> dict[str, Any]:
+    """Return the test metrics of a trained trial; test data is read the first time only, later test.json is.
 
-    Where the last epoch's checkpoint is not whole any more, the trial is trained on from the one before.
+    If the last epoch's checkpoint is damaged, the trial is trained again from the one before.
 
     Args:
         context: what the study's trials share.
-        trial: which trial; it has been trained.
-        params: its searched parameters.
+        job: the trial.
         test_ekld: directory of the eKLD images of the test split.
 
     Returns:
@@ -133,197 +95,159 @@ def evaluate_on_test(
     Raises:
         GitdistError: the trial's files cannot be read or written.
     """
+    directory, file = context.paths.trial(job.trial), context.paths.test(job.trial)
     try:
-        if context.mirror is not None:
-            context.mirror.pull(context.paths.trial(trial), checkpoints=True)
-        return read_object(context.paths.test(trial)) or _evaluate_on_test(context, trial, params, test_ekld)
+        context.results.pull(directory, checkpoints=True)
+        found = read_object(file)
+        if found:
+            return found
+        started = time.perf_counter()
+        limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
+        dataset, compute = _open_data(context, job)
+        try:
+            model = load_classifier(job.spec, dataset, directory, compute)
+        except StoreError:
+            _train_silently(context, job)
+            model = load_classifier(job.spec, dataset, directory, compute)
+        images = EkldSet.open(context.resolve_locally(test_ekld))
+        evaluation = evaluate(model, dataset.test, images, dataset, compute)
+        result = {
+            "metrics": evaluation.metrics("test"),
+            **evaluation.per_class(),
+            "evaluated_at": time.time(),
+            "evaluating_s": time.perf_counter() - started,
+        }
+        write_atomic(file, json.dumps(result, indent=2).encode())
+        context.results.push(file)
+        return result
     finally:
-        context.forget(trial)
+        context.results.forget(directory)
 
 
-def resolve_trial(study: StudySpec, trial: TrialId, params: Mapping[str, Any]) -> TrialSpec:
-    """Return what a trial of a study trains: the baseline, or what the searched parameters make of its setting."""
-    return baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
-
-
-def distinct_sizes(dataset: Dataset) -> list[int]:
-    """Return the number of training images of each class without repetitions of an image of the source."""
+def count_distinct_images(dataset: Dataset) -> list[int]:
+    """Return the number of training images of each class, each image of the source counted once."""
     _, first = np.unique(dataset.train.source, return_index=True)
-    sizes: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
-    return sizes
-
-
-def _evaluate_on_test(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], test_ekld: Path
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    place = context.paths.test(trial)
-    limit_to_share(context.share.cpu, context.share.gpu)
-    spec, dataset, compute = _open(context, trial, params)
-    try:
-        model = load_classifier(spec, dataset, place.parent, compute)
-    except StoreError:
-        _train_on(context, trial, params)
-        model = load_classifier(spec, dataset, place.parent, compute)
-    outcome = evaluate(model, dataset.test, EkldSet.open(context.here(test_ekld)), dataset, compute)
-    result = {
-        "metrics": outcome.metrics("test"),
-        **outcome.per_class(),
-        "evaluated_at": time.time(),
-        "evaluating_s": time.perf_counter() - started,
-    }
-    write_atomic(place, json.dumps(result, indent=2).encode())
-    context.paths.publish(place)
-    return result
-
-
-def _train_on(
-    context: TrialContext, trial: TrialId, params: Mapping[str, Any], links: Mapping[str, int] = MappingProxyType({})
-) -> None:
-    attempt = _begin(context, trial)
-    with closing(_rows(context, trial, params, attempt, 0, links)) as rows:
-        deque(rows, maxlen=0)
-
-
-def _open(context: TrialContext, trial: TrialId, params: Mapping[str, Any]) -> tuple[TrialSpec, Dataset, Compute]:
-    spec = resolve_trial(context.spec, trial, params)
-    compute = Compute.resolve(spec.precision, context.spec.resources.trial.device)
-    return spec, Dataset.open(context.here(context.dataset)), compute
+    counts: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
+    return counts
 
 
 def _begin(context: TrialContext, trial: TrialId) -> Attempt:
-    paths = context.paths
-    if context.mirror is not None:
-        context.mirror.pull_file(paths.identity)  # the name of the trial's trainer begins with it
-    return Attempt.begin(paths.trial(trial), context.term, context.mirror)
+    context.results.pull_file(context.paths.identity)  # the name of the trial's trainer contains it
+    return Attempt.begin(context.paths.trial(trial), context.lease_epoch, context.results)
 
 
-def _failure(error: Exception, directory: Path, attempt: Attempt | None) -> dict[str, str]:
-    """Return what ``describe_failure`` says, with the object store's place of the files where there is one."""
-    told = describe_failure(error, directory)
-    if attempt is None or attempt.mirror is None:
-        return told
-    if "failed" in told:
-        with suppress(StoreError, StaleAttempt):  # the reason is told, with its file or without
-            attempt.publish()
-    return {kind: attempt.mirror.told(reason) for kind, reason in told.items()}
+def _open_data(context: TrialContext, job: TrialJob) -> tuple[Dataset, Compute]:
+    compute = Compute.resolve(job.spec.precision, context.spec.resources.trial.device)
+    return Dataset.open(context.resolve_locally(context.dataset)), compute
 
 
-def _rows(
-    context: TrialContext,
-    trial: TrialId,
-    params: Mapping[str, Any],
-    attempt: Attempt,
-    noted: int,
-    links: Mapping[str, int] = MappingProxyType({}),
-) -> Generator[list[EpochRow], None, None]:
-    """Train, yielding completed epochs' rows from ``noted`` on, then each epoch's once it is in the rows file.
+def _train_silently(context: TrialContext, job: TrialJob) -> None:
+    with closing(_train(context, job, _begin(context, job.trial))) as training:
+        deque(training, maxlen=0)
 
-    A trial that repeats another one trains what that one's files lack.
+
+def _failure_report(error: Exception, directory: Path, attempt: Attempt | None) -> dict[str, str]:
+    report = describe_failure(error, directory)
+    if attempt is None:
+        return report
+    if "failed" in report:
+        with suppress(StoreError, StaleAttempt):  # the reason is reported with or without its file
+            attempt.push()
+    return {kind: attempt.results.describe(reason) for kind, reason in report.items()}
+
+
+def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[list[EpochRow], None, None]:
+    """Train; yield the completed rows from ``job.reported_epoch`` on, then each epoch's once it is in the rows file.
+
+    A trial that repeats another one takes its result, and trains only what that one's files lack.
     """
-    spec, dataset, compute = _open(context, trial, params)
-    links = links or read_links(read_object(attempt.directory / "trial.json") or {})
-    describe = partial(_describe, context, trial, spec, dataset, attempt.directory, links)
-    if "repeat_of" in links:
-        completed = _reused_rows(context, TrialId("trial", links["repeat_of"]), attempt)
-        if len(completed) == spec.epochs:
-            describe(None)
+    dataset, compute = _open_data(context, job)
+    if "repeat_of" in job.links:
+        completed = _copy_result(context, TrialId("trial", job.links["repeat_of"]), attempt)
+        if len(completed) == job.spec.epochs:
+            _describe(context, job, dataset, attempt.directory, None)
             RowsFile(attempt.directory / "rows.jsonl", completed).close()
-            attempt.publish()
-            yield [row for row in completed if row["epoch"] >= noted] or completed[-1:]
+            attempt.push()
+            yield _unreported(completed, job)
             return
-    stream = _open_stream(context, spec, dataset) if spec.fraction > 0 else None
-    try:
+    with ExitStack() as stack:
+        stream = stack.enter_context(closing(_open_stream(context, job, dataset))) if job.spec.fraction > 0 else None
         setting = TrialSetting(
             compute=compute,
             stream=stream,
-            ekld=EkldSet.open(context.here(context.validation_ekld)),
+            ekld=EkldSet.open(context.resolve_locally(context.validation_ekld)),
             directory=attempt.directory,
             check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
-            trained_by=trainer_name(context.paths, trial),
+            trained_by=trainer_name(context.paths, job.trial),
         )
-        describe(ReusedPrefix.read(attempt.directory))
-        with closing(_training(context, spec, dataset, setting, describe)) as training:
-            completed = next(training)
+        _describe(context, job, dataset, attempt.directory, ReusedPrefix.read(attempt.directory))
+        store = context.store if context.spec.sharing.prefix else None
+        if store is not None:
+            stack.enter_context(store.holding(context.spec.name))
+
+        def on_prefix(key: str, epochs: int) -> None:
+            _describe(context, job, dataset, attempt.directory, ReusedPrefix(key, epochs))
+
+        training = stack.enter_context(closing(train_in_stages(job.spec, dataset, setting, store, on_prefix)))
+        completed = next(training)
+        attempt.check()
+        file = stack.enter_context(RowsFile(attempt.directory / "rows.jsonl", completed))
+        attempt.push()
+        if completed:
+            yield _unreported(completed, job)
+        for rows in training:
             attempt.check()
-            with RowsFile(attempt.directory / "rows.jsonl", completed) as file:
-                attempt.publish()
-                if completed:
-                    yield [row for row in completed if row["epoch"] >= noted] or completed[-1:]
-                for rows in training:
-                    attempt.check()
-                    for row in rows:
-                        file.append(row)
-                    attempt.publish()
-                    yield rows
-    finally:
-        if stream is not None:
-            stream.close()
+            for row in rows:
+                file.append(row)
+            attempt.push()
+            yield rows
 
 
-def _reused_rows(context: TrialContext, original: TrialId, attempt: Attempt) -> list[EpochRow]:
-    """Copy another trial's newest checkpoint, unless there is one as new, and return the rows of the newest one."""
+def _unreported(completed: list[EpochRow], job: TrialJob) -> list[EpochRow]:
+    """Return the completed rows from the last reported one on, at least the last row."""
+    return [row for row in completed if row["epoch"] >= job.reported_epoch] or completed[-1:]
+
+
+def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> list[EpochRow]:
+    """Copy another trial's newest checkpoint, unless this trial has one as new, and return the rows of the newest."""
     source = context.paths.trial(original)
-    if context.mirror is not None:
-        context.mirror.pull(source, checkpoints=True)
+    context.results.pull(source, checkpoints=True)
     copy_newest(source, attempt.directory)
-    context.forget(original)
+    context.results.forget(source)
     attempt.check()
     return completed_rows(attempt.directory)
 
 
-def _training(
-    context: TrialContext,
-    spec: TrialSpec,
-    dataset: Dataset,
-    setting: TrialSetting,
-    describe: Callable[[ReusedPrefix], None],
-) -> Generator[list[EpochRow], None, None]:
-    """Yield the rows of completed epochs, then those of each epoch."""
-    if not context.spec.sharing.prefix:
-        yield from train_in_stages(spec, dataset, setting, None)
-        return
-    store = open_store(context.paths, context.spec)  # here, where its being out of reach is a report
-    with store.holding(context.spec.name):
-        yield from train_in_stages(
-            spec, dataset, setting, store, lambda key, epochs: describe(ReusedPrefix(key, epochs))
-        )
-
-
-def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> DrawStream:
+def _open_stream(context: TrialContext, job: TrialJob, dataset: Dataset) -> DrawStream:
     settings = context.spec.stream
-    if context.router is None:
-        assert context.generator is not None, "draws come from one or the other"
-        source: RayBlocks | LocalBlocks = LocalBlocks(context.generator.build_maker())
-    else:
+    source: RayBlocks | LocalBlocks
+    if context.router is not None:
         source = RayBlocks(context.router, autoscaling=context.spec.resources.autoscaling)
-    replicate = spec.seed if settings.per_seed else 0
+    else:
+        assert context.generator is not None, "without a router each trial has a generator"
+        source = LocalBlocks(context.generator.build_maker())
+    replicate = job.spec.seed if settings.per_seed else 0
     return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 
 
 def _describe(
-    context: TrialContext,
-    trial: TrialId,
-    spec: TrialSpec,
-    dataset: Dataset,
-    directory: Path,
-    links: Mapping[str, int],
-    prefix: ReusedPrefix | None,
+    context: TrialContext, job: TrialJob, dataset: Dataset, directory: Path, prefix: ReusedPrefix | None
 ) -> None:
-    """Write trial.json: what is trained here, which prefix or result it took, and the classes of its figures."""
+    """Write trial.json: what is trained here, which prefix or result it reuses, and the classes."""
+    trial = job.trial
     described = {
         "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
         "role": trial.role,
         "number": trial.number,
-        "spec": spec.model_dump(mode="json"),
-        **links,
+        "spec": job.spec.model_dump(mode="json"),
+        **job.links,
         "prefix": prefix.key if prefix else None,
         "prefix_epochs": prefix.epochs if prefix else None,
         "classes": {
             "names": list(dataset.class_names),
             "sizes": dataset.class_sizes.tolist(),
-            "distinct": distinct_sizes(dataset),
+            "distinct": count_distinct_images(dataset),
         },
     }
     write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())

@@ -20,7 +20,7 @@ def rows_by(*trainers):
 
 
 def test_trials_of_studies_that_have_the_same_name_have_different_ones(tmp_path):
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     assert trainer_name(paths, BASELINE) == "study/baseline"
     for identity in ("0123456789abcdef", "fedcba9876543210"):
@@ -37,7 +37,7 @@ def test_only_epochs_of_the_prefix_are_shared():
 
 
 def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tmp_path):
-    paths, store = StudyPaths(tmp_path, "study"), Store(tmp_path / "store")
+    paths, store = StudyPaths.at(tmp_path, "study"), Store(tmp_path / "store")
     artefact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
     store = Store(tmp_path / "store")
     directory = paths.trial(THIRD)

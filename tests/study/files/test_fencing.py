@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from gitdist.disk import write_atomic
-from gitdist.study.files.fencing import Attempt, StaleAttempt, end_attempt, last_term
+from gitdist.study.files.fencing import Attempt, StaleAttempt, end_attempt, last_lease_epoch
+from gitdist.study.files.results import LocalResults
 
 KILLED_WRITER = """
 import os, signal, sys
@@ -17,10 +18,10 @@ write_atomic(Path(sys.argv[1]), b"torn")
 
 
 def test_an_attempt_holds_until_another_begins(tmp_path):
-    first = Attempt.begin(tmp_path, 0)
+    first = Attempt.begin(tmp_path, 0, LocalResults(tmp_path))
     first.check()
-    assert not first.superseded
-    second = Attempt.begin(tmp_path, 0)
+    assert not first.is_stale
+    second = Attempt.begin(tmp_path, 0, LocalResults(tmp_path))
     with pytest.raises(StaleAttempt, match=str(tmp_path)):
         first.check()
     second.check()
@@ -28,23 +29,23 @@ def test_an_attempt_holds_until_another_begins(tmp_path):
 
 
 def test_an_ended_attempt_is_nobodys_and_another_drivers_goes_on(tmp_path):
-    assert last_term(tmp_path) is None
-    lost = Attempt.begin(tmp_path, 3)
-    assert last_term(tmp_path) == 3
-    end_attempt(tmp_path, 3)
-    assert last_term(tmp_path) is None and lost.superseded
-    taken = Attempt.begin(tmp_path, 4)
-    end_attempt(tmp_path, 3)
-    assert last_term(tmp_path) == 4 and not taken.superseded
+    assert last_lease_epoch(tmp_path) is None
+    lost = Attempt.begin(tmp_path, 3, LocalResults(tmp_path))
+    assert last_lease_epoch(tmp_path) == 3
+    end_attempt(tmp_path, 3, LocalResults(tmp_path))
+    assert last_lease_epoch(tmp_path) is None and lost.is_stale
+    taken = Attempt.begin(tmp_path, 4, LocalResults(tmp_path))
+    end_attempt(tmp_path, 3, LocalResults(tmp_path))
+    assert last_lease_epoch(tmp_path) == 4 and not taken.is_stale
 
 
 def test_the_attempt_of_an_earlier_version_has_no_term(tmp_path):
     (tmp_path / "attempt").write_text("0123456789abcdef0123456789abcdef")
-    assert last_term(tmp_path) is None
+    assert last_lease_epoch(tmp_path) is None
 
 
 def test_without_its_file_nobody_else_claims_the_trial(tmp_path):
-    attempt = Attempt.begin(tmp_path, 0)
+    attempt = Attempt.begin(tmp_path, 0, LocalResults(tmp_path))
     (tmp_path / "attempt").unlink()
     attempt.check()
 
@@ -59,6 +60,6 @@ def test_what_killed_writers_left_unfinished_is_gone_and_nothing_else(tmp_path):
     beginning = tmp_path / ".attempt.0123456789abcdef.tmp"  # another process's, at this moment
     beginning.touch()
     assert len(list(tmp_path.iterdir())) == len(finished) + 3
-    Attempt.begin(tmp_path, 0)
+    Attempt.begin(tmp_path, 0, LocalResults(tmp_path))
     assert {file.name for file in tmp_path.iterdir()} == finished | {"attempt", beginning.name}
     assert (tmp_path / "rows.jsonl").read_bytes() == b"whole"

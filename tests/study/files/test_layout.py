@@ -9,11 +9,11 @@ from gitdist.spec import StoreSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths, open_store
 
 
-def test_a_relative_shared_place_is_the_same_one_in_every_working_directory(tmp_path, monkeypatch):
+def test_a_relative_shared_store_is_the_same_one_in_every_working_directory(tmp_path, monkeypatch):
     (tmp_path / "worker").mkdir()
     monkeypatch.chdir(tmp_path)
     spec = StudySpec(name="study", store=StoreSpec(uri="shared", max_gb=0.5))
-    store = open_store(StudyPaths(tmp_path / "results", "study"), spec)
+    store = open_store(StudyPaths.at(tmp_path / "results", "study"), spec)
     built = store.get_or_build("thing", {"a": 1}, lambda target, scratch: (target / "file").write_text("content"))
     monkeypatch.chdir(tmp_path / "worker")
     arrived = pickle.loads(pickle.dumps(store))

@@ -19,7 +19,7 @@ from gitdist.store.place import Place
 from gitdist.study.files import results as mirrors
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.files.rows import RowsFile, read_rows
 from gitdist.trial.checkpoint import checkpoints_of
 from tests.waiting import until
@@ -29,7 +29,7 @@ SPEC = {"data": "digits"}
 
 
 def copy_of(uri: str) -> StudyPaths:
-    return StudyPaths.at(Mirror(uri), "study")
+    return StudyPaths.at(ObjectStoreResults(uri), "study")
 
 
 def write(file: Path, text: str) -> Path:
@@ -49,7 +49,7 @@ def train(attempt: Attempt, epochs: range) -> None:
             attempt.check()
             checkpoints_of(attempt.directory).save(epoch, {"epoch": epoch})
             file.append({"epoch": epoch})
-            attempt.publish()
+            attempt.push()
 
 
 def test_a_copy_gets_what_is_newer_missing_and_removed(object_store):
@@ -57,20 +57,20 @@ def test_a_copy_gets_what_is_newer_missing_and_removed(object_store):
     assert here.results != there.results
     spec, page = write(here.spec, "one"), write(here.accounts / "0001.json", "{}")
     write(here.study / "driver.lock", "")
-    here.publish(spec, page, write(here.summary, "{}"))
-    there.refresh()
+    here.push(spec, page, write(here.summary, "{}"))
+    there.pull()
     assert (there.spec.read_text(), there.accounts.joinpath("0001.json").read_text()) == ("one", "{}")
-    here.publish(write(spec, "another"))
-    assert here.mirror
-    here.mirror.remove(here.summary)
-    there.refresh()
+    here.push(write(spec, "another"))
+    assert here.results
+    here.results.remove(here.summary)
+    there.pull()
     assert there.spec.read_text() == "another" and not there.summary.exists()
     assert object_store.names("study") == ["drivers/0001.json", "study.yaml"]
 
 
 def test_a_signal_in_the_middle_of_a_push_leaves_a_whole_file(object_store, monkeypatch):
     paths = copy_of(object_store.uri)
-    paths.publish(write(paths.spec, "whole"))
+    paths.push(write(paths.spec, "whole"))
     open_stream = Place._opened_for_writing
 
     class Interrupting:
@@ -93,25 +93,25 @@ def test_a_signal_in_the_middle_of_a_push_leaves_a_whole_file(object_store, monk
 
     monkeypatch.setattr(Place, "_opened_for_writing", lambda *asked: Interrupting(open_stream(*asked)))
     with pytest.raises(KeyboardInterrupt):
-        paths.publish(write(paths.spec, "another"))
+        paths.push(write(paths.spec, "another"))
     assert Place.of_uri(object_store.uri).read("study/study.yaml") == b"another"
 
 
 def test_a_file_of_ours_that_is_not_there_yet_stays(object_store):
     here, there = copy_of(object_store.uri), copy_of(object_store.uri)
-    there.publish(write(there.spec, "there"))
+    there.push(write(there.spec, "there"))
     write(here.identity, "mine")
-    here.refresh()
+    here.pull()
     assert here.identity.read_text() == "mine" and here.spec.read_text() == "there"
 
 
 def test_checkpoints_and_reports_are_fetched_by_those_alone_who_need_them(object_store):
     worker, driver = copy_of(object_store.uri), copy_of(object_store.uri)
-    train(Attempt.begin(worker.trial(TRIAL), 0, worker.mirror), range(1, 4))
-    worker.publish(write(worker.study / "report" / "index.html", "page"))
-    driver.refresh()
+    train(Attempt.begin(worker.trial(TRIAL), 0, worker.results), range(1, 4))
+    worker.push(write(worker.study / "report" / "index.html", "page"))
+    driver.pull()
     assert sorted(file.name for file in driver.trial(TRIAL).iterdir()) == ["attempt", "rows.jsonl"]
-    assert driver.mirror and driver.mirror.newest_checkpoint(driver.trial(TRIAL)) == 3
+    assert driver.results and driver.results.newest_checkpoint(driver.trial(TRIAL)) == 3
     assert not (driver.study / "report").exists()
     told = [name.partition("-")[0] for name in object_store.names("study/trials/0003")]
     assert told == ["attempt", "epoch", "epoch", "rows.jsonl"]  # as on a disk, the newest two
@@ -119,15 +119,15 @@ def test_checkpoints_and_reports_are_fetched_by_those_alone_who_need_them(object
 
 def test_another_machine_goes_on_from_the_checkpoint_and_the_first_one_stops(object_store):
     first, second, driver = (copy_of(object_store.uri) for _ in range(3))
-    old = Attempt.begin(first.trial(TRIAL), 0, first.mirror)
+    old = Attempt.begin(first.trial(TRIAL), 0, first.results)
     train(old, range(1, 3))
-    new = Attempt.begin(second.trial(TRIAL), 0, second.mirror)
+    new = Attempt.begin(second.trial(TRIAL), 0, second.results)
     assert checkpoints_of(new.directory).load() == (2, {"epoch": 2})
     assert read_rows(second.rows(TRIAL)) == rows(2)
     with pytest.raises(StaleAttempt):
         train(old, range(3, 4))
     train(new, range(3, 5))
-    driver.refresh(TRIAL)
+    driver.pull(TRIAL)
     assert read_rows(driver.rows(TRIAL)) == rows(4)
 
 
@@ -137,41 +137,41 @@ def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkey
     monkeypatch.setattr(mirrors, "PATIENCE_S", 0.0)
     worker = copy_of(f"file://{tmp_path}/there")
     with pytest.raises(StoreError, match="must be reachable and writable"):
-        train(Attempt.begin(worker.trial(TRIAL), 0, worker.mirror), range(1, 2))
+        train(Attempt.begin(worker.trial(TRIAL), 0, worker.results), range(1, 2))
     assert checkpoints_of(tmp_path / "there" / "study" / "trials" / "0003").load() == (1, {"epoch": 1})
 
 
 def test_an_outage_is_waited_for(object_store):
     uri = object_store.uri
     paths, store = copy_of(uri), Store(home_of(uri) / "store", shared=f"{uri}/store", results=uri)
-    assert paths.mirror and paths.mirror.read(paths.spec) is None and store.find("thing", SPEC) is None
+    assert paths.results and paths.results.read(paths.spec) is None and store.find("thing", SPEC) is None
     object_store.stop()
     back = threading.Timer(9.0, object_store.start)  # pyarrow itself tries for 6 s
     back.start()
     with ThreadPoolExecutor() as pool:
         pool.submit(store.get_or_build, "thing", SPEC, lambda target, scratch: write(target / "value", "whole"))
-        paths.publish(write(paths.spec, "kept"))
+        paths.push(write(paths.spec, "kept"))
     back.join()
-    assert paths.mirror.read(paths.spec) == b"kept"
+    assert paths.results.read(paths.spec) == b"kept"
     assert f"thing/{content_key('thing', SPEC)}/value" in object_store.names("store")
 
 
 def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypatch):
     monkeypatch.setattr(mirrors, "PATIENCE_S", 0.1)
     paths = copy_of(object_store.uri)
-    assert paths.mirror
-    paths.mirror.connect()
+    assert paths.results
+    paths.results.connect()
     object_store.stop()
     with pytest.raises(StoreError, match=f"the results on {object_store.uri} must be reachable") as caught:
-        paths.publish(write(paths.spec, "kept"))
+        paths.push(write(paths.spec, "kept"))
     assert "\n" not in str(caught.value) and "hidden-word" not in str(caught.value)
     with pytest.raises(StoreError, match="must be reachable"):  # a new command does not wait
-        Mirror(object_store.uri).connect()
+        ObjectStoreResults(object_store.uri).connect()
 
 
 def test_a_bucket_that_is_not_there_is_told_in_one_line(object_store):
     with pytest.raises(StoreError, match="correct --results") as caught:
-        Mirror("s3://no-bucket/results").connect()
+        ObjectStoreResults("s3://no-bucket/results").connect()
     assert "\n" not in str(caught.value)
 
 
@@ -180,36 +180,36 @@ def test_a_bucket_that_is_not_there_is_told_in_one_line(object_store):
 )
 def test_credentials_in_the_uri_are_refused_and_not_told(uri):
     with pytest.raises(SpecError, match="--results must hold no credentials") as caught:
-        Mirror(uri)
+        ObjectStoreResults(uri)
     assert "hidden-word" not in str(caught.value)
 
 
 def test_errors_name_the_results_and_not_the_copy(object_store):
     paths = copy_of(object_store.uri)
-    assert paths.mirror
-    with pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"), paths.mirror.telling():
+    assert paths.results
+    with pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"), paths.results.telling():
         raise StoreError(f"{paths.spec} is damaged")
 
 
 KILLED = """
 import time
-from gitdist.study.files.results import Mirror
-mirror = Mirror("s3://bucket/results")
+from gitdist.study.files.results import ObjectStoreResults
+mirror = ObjectStoreResults("s3://bucket/results")
 print(mirror.directory, flush=True)
 time.sleep(60)
 """
 
 
 def test_the_copy_of_a_killed_process_goes_and_that_of_one_that_lives_stays(object_store):
-    alive = Mirror(object_store.uri)
+    alive = ObjectStoreResults(object_store.uri)
     assert alive.directory.is_dir()
     with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         left = Path(process.stdout.readline().strip())
-        other = Mirror(object_store.uri)
+        other = ObjectStoreResults(object_store.uri)
         seen = other.directory.parent == left.parent and left.is_dir()
         process.kill()
-    assert seen and Mirror(object_store.uri).directory.is_dir()
+    assert seen and ObjectStoreResults(object_store.uri).directory.is_dir()
     assert not left.exists() and alive.directory.is_dir()
 
 
@@ -229,7 +229,7 @@ def test_an_artefact_is_found_by_kind_and_key_on_another_machine(object_store, m
 
 
 def test_a_mirror_is_another_copy_where_it_arrives(object_store):
-    mirror = Mirror(object_store.uri)
+    mirror = ObjectStoreResults(object_store.uri)
     arrived = pickle.loads(pickle.dumps(mirror))
     assert (arrived.uri, os.fspath(arrived.directory)) != (mirror.uri, os.fspath(mirror.directory))
     until(arrived.directory.is_dir)

@@ -322,7 +322,7 @@ class TestLedger:
 
 
 def test_the_sqlite_file_appears_whole_however_soon_its_driver_is_killed(paths):
-    whole = StudyPaths(paths.results, "other")
+    whole = StudyPaths.at(paths.results, "other")
     whole.create()
     close_storage(open_storage("sqlite", whole))
     draft, num_soon = paths.ledger.with_suffix(".new"), 0

@@ -53,7 +53,7 @@ def repeats_of(study: SmallStudy) -> dict[int, int]:
 def test_every_point_of_a_small_space_is_tried_once_and_equal_ones_are_trained_once(finished):
     check_whole(finished, 4, epochs=2)
     expected = repeats_of(finished)
-    trials, paths = finished.trials(), StudyPaths(finished.results, finished.name)
+    trials, paths = finished.trials(), StudyPaths.at(finished.results, finished.name)
     assert sorted(trial.params["threshold"] for trial in trials) == [5, 12, 30, 35]
     assert {
         t.number: t.user_attrs["gitdist.repeat_of"] for t in trials if t.user_attrs.get("gitdist.repeat_of") is not None

@@ -7,7 +7,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from gitdist.errors import TrialFailedError
 from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
 from gitdist.study.ledger.space import baseline_spec, distribution, grid_plan, grid_points, trial_spec, untried
-from gitdist.study.ledger.trial_states import epochs_of
 
 CONDITIONAL = {
     "ldam_scale": Dimension(int=(10, 30), points=3, when={"loss": "ldam"}),
@@ -100,7 +99,6 @@ def test_a_methods_fields_come_before_those_that_are_searched_beside_it():
     long = trial_spec(study, {"method": "long", "seed": 2})
     assert (long.epochs, long.lr_milestones, long.seed) == (20, (12, 16), 2)
     assert trial_spec(study, {"method": "long"}).seed == 3
-    assert epochs_of(study, {"method": "long"}) == 20
 
 
 def test_a_grid_says_how_many_of_its_points_total_leaves_out():

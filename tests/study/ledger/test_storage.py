@@ -53,7 +53,7 @@ def test_processes_that_open_a_new_storage_at_once_all_succeed(ledger_line, path
 
 
 def test_hosts_that_open_a_new_database_at_once_all_succeed(database, tmp_path):
-    hosts = [StudyPaths(tmp_path / str(host), "study") for host in range(4)]  # they share no lock file
+    hosts = [StudyPaths.at(tmp_path / str(host), "study") for host in range(4)]  # they share no lock file
     for paths in hosts:
         paths.create()
     open_at_once(database, hosts)

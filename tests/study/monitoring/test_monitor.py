@@ -20,7 +20,7 @@ from gitdist.store.place import Place
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
-from gitdist.study.files.results import Mirror
+from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.files.rows import RowsFile, read_rows
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.monitoring.latest import describe_stream, newest_line
@@ -46,7 +46,7 @@ TOLD = (
 
 @pytest.fixture
 def paths(tmp_path: Path) -> StudyPaths:
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     return paths
 
@@ -85,18 +85,18 @@ def test_the_file_grows_by_every_look_at_first_and_by_one_a_minute_later() -> No
 
 def test_lines_go_on_where_an_earlier_driver_was_killed(paths: StudyPaths) -> None:
     whole = json.dumps({"step": 3, "at": 1.0, "system/x": 1.0})
-    paths.watch.write_text(f'{whole}\n{{"step": 4, "at"')
+    paths.figures.write_text(f'{whole}\n{{"step": 4, "at"')
     told: list[str] = []
     with open_watch(paths, told):
-        until(lambda: len(read_rows(paths.watch)) >= 3)
-    lines = read_rows(paths.watch)
+        until(lambda: len(read_rows(paths.figures)) >= 3)
+    lines = read_rows(paths.figures)
     assert [line["step"] for line in lines] == list(range(3, 3 + len(lines)))
     assert told == ["written"] * (len(lines) - 1)  # nothing is said of a stream that is not there
 
 
 def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_goes_on(object_store) -> None:
     there = Place.of_uri(object_store.uri)
-    first, second = (StudyPaths.at(Mirror(object_store.uri), "study") for _ in range(2))
+    first, second = (StudyPaths.at(ObjectStoreResults(object_store.uri), "study") for _ in range(2))
     first.create()
     seen: list[int] = []
 
@@ -107,7 +107,7 @@ def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_
     with Watch(first, Waiting(first), lambda: machine, lambda line: None, written, period_s=0.05):
         until(lambda: len(seen) >= 2)
     assert seen == list(range(1, len(seen) + 1))
-    second.refresh()  # the first one may have been killed
+    second.pull()  # the first one may have been killed
     with open_watch(second, []):
         until(lambda: len(read_rows(second.watch)) >= len(seen) + 2)
     steps = [line["step"] for line in read_rows(second.watch)]
@@ -116,10 +116,10 @@ def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_
 
 def test_a_superseded_driver_writes_into_no_file_of_its_successor(paths: StudyPaths) -> None:
     with open_watch(paths, []):
-        until(lambda: read_rows(paths.watch))
+        until(lambda: read_rows(paths.figures))
         with open_watch(paths, []):
-            until(lambda: len(read_rows(paths.watch)) >= 4)
-        steps = [line["step"] for line in read_rows(paths.watch)]
+            until(lambda: len(read_rows(paths.figures)) >= 4)
+        steps = [line["step"] for line in read_rows(paths.figures)]
     assert steps == list(range(1, len(steps) + 1))
 
 
@@ -133,7 +133,7 @@ def test_what_keeps_it_from_seeing_is_told_and_ends_nothing(paths: StudyPaths) -
         return {"system/x": 1.0}
 
     with open_watch(paths, told, machine):
-        until(lambda: read_rows(paths.watch))
+        until(lambda: read_rows(paths.figures))
     assert told[:2] == ["cannot be watched now (no /proc here)"] * 2 and told[2] == "written"
 
 
@@ -153,14 +153,14 @@ def test_a_look_that_hangs_keeps_no_study_from_ending(paths: StudyPaths, monkeyp
 
 
 def test_only_a_fresh_and_whole_line_is_shown_as_the_newest(paths: StudyPaths) -> None:
-    assert newest_line(paths.watch) is None
+    assert newest_line(paths.figures) is None
     now = time.time()
     lines = [json.dumps({"step": step, "at": now - age_s, **LINE}) for step, age_s in ((1, 30), (2, 20))]
-    write_atomic(paths.watch, ("x" * 10_000 + "\n" + "\n".join([*lines, '{"step": 3']) + "\n").encode())
-    newest = newest_line(paths.watch)
+    write_atomic(paths.figures, ("x" * 10_000 + "\n" + "\n".join([*lines, '{"step": 3']) + "\n").encode())
+    newest = newest_line(paths.figures)
     assert newest is not None and newest["step"] == 2 and describe_stream(newest) == TOLD
-    write_atomic(paths.watch, json.dumps({"step": 1, "at": now - 3600}).encode())
-    assert newest_line(paths.watch) is None
+    write_atomic(paths.figures, json.dumps({"step": 1, "at": now - 3600}).encode())
+    assert newest_line(paths.figures) is None
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -192,8 +192,8 @@ def test_a_stream_is_watched_through_the_death_of_a_server(paths: StudyPaths, tm
             until(lambda: [server.pid for server in handle.stats()[1]] != pids)
             seen = len(told)
             until(lambda: len(told) > seen + 5)
-        _check_last(read_rows(paths.watch)[-1], handle)
-        until(lambda: "stream/images_per_s" not in read_rows(paths.watch)[-1])  # it is not followed any more
+        _check_last(read_rows(paths.figures)[-1], handle)
+        until(lambda: "stream/images_per_s" not in read_rows(paths.figures)[-1])  # it is not followed any more
     assert not any("cannot be watched" in line for line in told)
     assert not [thread for thread in threading.enumerate() if thread.name == "gitdist-watch"]
 

@@ -1,6 +1,6 @@
-"""A course on a Ray whose memory monitor kills early; the first trial asks for too much, beside another that does not.
+"""Trials on a Ray whose memory monitor kills early; the first trial asks for too much, beside another that does not.
 
-Run by test_execution.
+Run by test_tune_adapter.
 """
 
 import json
@@ -23,30 +23,31 @@ silence_libraries()
 import ray  # noqa: E402
 
 from gitdist.spec import ResourcesSpec, StudySpec  # noqa: E402
-from gitdist.study.files.events import Observers  # noqa: E402
 from gitdist.study.files.layout import StudyPaths  # noqa: E402
 from gitdist.study.ledger.ledger import Ledger  # noqa: E402
 from gitdist.study.scheduling.trial_manager import TrialManager  # noqa: E402
 from gitdist.study.scheduling.tune_adapter import run_trials  # noqa: E402
+from gitdist.study.worker.job import TrialJob  # noqa: E402
+from tests.study.scheduling.recorder import Recorder  # noqa: E402
 
 
-def train(config: dict, place: Path) -> None:
+def train(job: TrialJob, place: Path) -> None:
     from ray import tune
 
     tune.report({"begun": True})
     held, hungry, beside = [], place / "hungry", place / "beside"
-    if config["number"] == 0:
+    if job.trial.number == 0:
         hungry.write_text(str(os.getpid()))
-    if config["number"] == 1:
+    if job.trial.number == 1:
         beside.touch()
-    while config["number"] == 0 and not beside.exists():
+    while job.trial.number == 0 and not beside.exists():
         time.sleep(0.02)
     for epoch in range(1, 4):
         tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": 0.5}]})
-        while config["number"] == 0:
+        while job.trial.number == 0:
             held.append(b"x" * 2**27)
             time.sleep(0.02)
-        while config["number"] == 1 and (not hungry.exists() or psutil.pid_exists(int(hungry.read_text()))):
+        while job.trial.number == 1 and (not hungry.exists() or psutil.pid_exists(int(hungry.read_text()))):
             time.sleep(0.02)
 
 
@@ -56,14 +57,13 @@ if __name__ == "__main__":
         trial={"epochs": 3},
         search={"total": 3, "algorithm": "random", "space": {"fraction": {"float": [0, 1]}}},
     )
-    paths = StudyPaths(Path(sys.argv[1]), "study")
+    paths = StudyPaths.at(Path(sys.argv[1]), "study")
     paths.create()
     ledger = Ledger.open(paths, spec)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    manager = TrialManager(ledger, spec, with_baseline=False, recorder=Recorder(), observers=[])
     trainable = partial(train, place=Path(sys.argv[1]))
-    run_trials(
-        trainable, TrialManager(ledger, Observers([]), spec, with_baseline=False), ResourcesSpec(), max_concurrent=2
-    )
+    run_trials(trainable, manager, ResourcesSpec(), max_concurrent=2)
     print(json.dumps([[record.state, record.reason] for record in ledger.trials()]))
     ledger.close()
     ray.shutdown()

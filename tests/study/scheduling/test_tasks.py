@@ -7,7 +7,7 @@ import ray
 
 from gitdist.errors import StudyError, TrialFailedError
 from gitdist.study.files.layout import TrialId
-from gitdist.study.scheduling.tasks import completed
+from gitdist.study.scheduling.tasks import run_tasks
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -23,7 +23,7 @@ def test_no_more_tasks_are_submitted_than_may_run_at_once():
         most = max(most, len(submitted) - len(ended))
         return task.remote()
 
-    for trial in completed(submit, TRIALS, 2, "look at trial {}", lambda: None):
+    for trial in run_tasks(submit, TRIALS, 2, "look at trial {}", lambda: None):
         ended.append(trial)
     assert (submitted, sorted(ended, key=str), most) == (TRIALS, TRIALS, 2)
 
@@ -33,16 +33,16 @@ def test_a_task_that_fails_is_named():
     def fails():
         raise TrialFailedError("the loss is nan")
 
-    with pytest.raises(StudyError, match="to look at trial 0 failed: the loss is nan"):
-        list(completed(lambda trial: fails.remote(), TRIALS, 1, "look at trial {}", lambda: None))
+    with pytest.raises(StudyError, match="look at trial 0: the loss is nan"):
+        list(run_tasks(lambda trial: fails.remote(), TRIALS, 1, "look at trial {}", lambda: None))
 
 
 def test_a_study_that_was_taken_over_meanwhile_waits_no_longer():
-    def on_look():
+    def on_poll():
         raise StudyError("taken over")
 
     sleeps = ray.remote(num_cpus=0)(lambda seconds: time.sleep(seconds))
     started = time.monotonic()
     with pytest.raises(StudyError, match="taken over"):
-        list(completed(lambda trial: sleeps.remote(100), TRIALS, 1, "look at trial {}", on_look))
+        list(run_tasks(lambda trial: sleeps.remote(100), TRIALS, 1, "look at trial {}", on_poll))
     assert time.monotonic() - started < 60

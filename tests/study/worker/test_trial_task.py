@@ -15,12 +15,14 @@ from gitdist.stream.server import ServerConfig
 from gitdist.study.files.attribution import ReusedPrefix
 from gitdist.study.files.fencing import Attempt
 from gitdist.study.files.layout import TrialId
+from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
-from gitdist.study.worker.context import TrialContext
-from gitdist.study.worker.trial_task import distinct_sizes, evaluate_on_test, trial_reports
+from gitdist.study.worker.job import TrialContext, TrialJob
+from gitdist.study.worker.trial_task import count_distinct_images, evaluate_on_test
 from gitdist.trial.checkpoint import completed_rows
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from tests.disks import fill, small_disk
+from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, small_digits, timeless
 
 TRIAL = TrialId("trial", 3)
@@ -56,8 +58,8 @@ def context_in(digits, pairs):
         trial = short_spec(**{"epochs": 3, "fraction": 0.0, "lr_milestones": (2,), **fields})
         return TrialContext(
             spec=StudySpec(name="study", trial=trial, sharing=SharingSpec(prefix=prefix), store=StoreSpec(uri=uri)),
-            term=0,
-            results=results,
+            lease_epoch=0,
+            results=LocalResults(results),
             dataset=dataset or digits.directory,
             validation_ekld=pairs["validation"],
             router="gitdist-none-router",
@@ -71,8 +73,12 @@ def context(context_in, tmp_path):
     return context_in(tmp_path)
 
 
+def job(context, trial, **fields):
+    return TrialJob.create(context.spec, trial, {}, **fields)
+
+
 def run(context, noted=0):
-    return list(trial_reports(context, TRIAL, {}, noted))
+    return list(TrialThread(context, TRIAL, reported_epoch=noted))
 
 
 def rows_of(reports):
@@ -80,7 +86,7 @@ def rows_of(reports):
 
 
 def interrupted(context, num_rows):
-    reports = trial_reports(context, TRIAL, {})
+    reports = TrialThread(context, TRIAL)
     found = [next(reports) for _ in range(num_rows)]
     reports.close()
     return found
@@ -93,7 +99,7 @@ def epochs(reports):
 def test_every_row_is_reported_once_it_is_in_the_file(context):
     path = context.paths.rows(TRIAL)
     reported = []
-    for report in trial_reports(context, TRIAL, {}):
+    for report in TrialThread(context, TRIAL):
         reported += report["rows"]
         assert read_rows(path) == reported
     assert [row["epoch"] for row in reported] == [1, 2, 3]
@@ -116,7 +122,7 @@ def files_of(context):
 @pytest.mark.parametrize("switch", [1, 2])  # after the prefix, and in the middle of it
 def test_a_superseded_worker_writes_and_reports_nothing_more(context_in, tmp_path, switch):
     context = context_in(tmp_path, switch_epoch=switch)
-    old = trial_reports(context, TRIAL, {})
+    old = TrialThread(context, TRIAL)
     next(old)
     new = run(context)
     left = files_of(context)
@@ -127,12 +133,12 @@ def test_a_superseded_worker_writes_and_reports_nothing_more(context_in, tmp_pat
 
 def test_a_superseded_worker_that_fails_is_as_quiet(context):
     directory = context.paths.trial(TRIAL)
-    mine, old = trial_reports(context, TRIAL, {}), trial_reports(context, TRIAL, {})
+    mine, old = TrialThread(context, TRIAL), TrialThread(context, TRIAL)
     next(mine)
     assert mine.throw(RuntimeError("a bug"))["failed"].startswith("RuntimeError: a bug")
     (directory / "error.txt").unlink()
     next(old)
-    Attempt.begin(directory, 1)
+    Attempt.begin(directory, 1, context.results)
     with pytest.raises(StopIteration):
         old.throw(RuntimeError("a bug"))
     assert not (directory / "error.txt").exists()
@@ -143,7 +149,7 @@ def test_a_full_disk_ends_it_and_with_room_the_trial_goes_on_to_the_same_end(con
     size = sum(len(content) for content in files_of(context_in(tmp_path)).values())
     with small_disk(tmp_path / "disk", str(4 * size)) as disk:
         context = context_in(disk)
-        reports = trial_reports(context, TRIAL, {})
+        reports = TrialThread(context, TRIAL)
         assert epochs([next(reports), next(reports)]) == [1, 2]
         full = fill(disk, leave=size // 4)
         (report,) = reports
@@ -160,14 +166,14 @@ def test_a_disk_that_is_full_from_the_start_ends_it(context_in, tmp_path):
         assert set(report) == {"disk"} and str(disk) in report["disk"]
 
 
-def test_a_shared_place_out_of_reach_halts(context_in, tmp_path):
+def test_a_shared_store_out_of_reach_halts(context_in, tmp_path):
     context = pickle.loads(pickle.dumps(context_in(tmp_path, uri=str(tmp_path / "gone" / "place"))))
     (report,) = run(context)
     assert set(report) == {"halt"} and "gone/place" in report["halt"]
 
 
 def test_what_a_trial_says_of_its_prefix_stays_whatever_it_goes_on_with(context_in, tmp_path):
-    reports = trial_reports(context_in(tmp_path), TRIAL, {})
+    reports = TrialThread(context_in(tmp_path), TRIAL)
     directory = context_in(tmp_path).paths.trial(TRIAL)
     next(reports), next(reports)
     reports.close()
@@ -184,14 +190,14 @@ def test_a_trial_that_never_took_a_prefix_says_so(context_in, tmp_path):
 
 def test_trial_json_says_how_many_images_of_each_class_are_distinct(context, digits):
     """A class that repeats its images has fewer; published figures are of distinct ones."""
-    next(trial_reports(context, TRIAL, {}))
+    next(TrialThread(context, TRIAL))
     described = json.loads((context.paths.trial(TRIAL) / "trial.json").read_text())["classes"]
     assert described["distinct"] == described["sizes"] == digits.class_sizes.tolist()
     train = digits.train
     rows = np.concatenate([np.flatnonzero(train.labels == 0), *3 * [np.flatnonzero(train.labels == 9)]])
     repeated = replace(digits)
     repeated.__dict__["train"] = replace(train, labels=train.labels[rows], source=train.source[rows])
-    assert distinct_sizes(repeated) == [60, 0, 0, 0, 0, 0, 0, 0, 0, 6]
+    assert count_distinct_images(repeated) == [60, 0, 0, 0, 0, 0, 0, 0, 0, 6]
 
 
 def test_a_truncated_data_set_halts_with_the_name_of_its_file(context_in, tmp_path):
@@ -211,7 +217,7 @@ def test_a_bug_fails_the_trial_and_its_traceback_is_kept(context):
     (directory / "trial.json").mkdir(parents=True)
     (report,) = run(context)
     assert report["failed"].startswith("IsADirectoryError: ") and report["failed"].endswith(f"{directory}/error.txt)")
-    assert "in trial_reports" in (directory / "error.txt").read_text()
+    assert "in run_trial" in (directory / "error.txt").read_text()
 
 
 @pytest.mark.ray
@@ -228,7 +234,7 @@ def test_a_damaged_last_checkpoint_is_trained_again_before_the_test(context_in, 
         if name == "damaged":
             newest = max(context.paths.trial(TRIAL).glob("epoch-*"))
             newest.write_bytes(newest.read_bytes()[:-1])
-        results.append(evaluate_on_test(context, TRIAL, {}, pairs["test"]))
+        results.append(evaluate_on_test(context, job(context, TRIAL), pairs["test"]))
         assert len(read_rows(context.paths.rows(TRIAL))) == 3
     for result in results:
         del result["evaluating_s"], result["evaluated_at"]
@@ -237,11 +243,11 @@ def test_a_damaged_last_checkpoint_is_trained_again_before_the_test(context_in, 
 
 def test_test_metrics_are_measured_once_and_again_where_their_file_is_damaged(context, pairs):
     run(context)
-    first = evaluate_on_test(context, TRIAL, {}, pairs["test"])
-    assert evaluate_on_test(context, TRIAL, {}, pairs["test"]) == first
+    first = evaluate_on_test(context, job(context, TRIAL), pairs["test"])
+    assert evaluate_on_test(context, job(context, TRIAL), pairs["test"]) == first
     place = context.paths.trial(TRIAL) / "test.json"
     place.write_bytes(place.read_bytes()[:40])
-    again = evaluate_on_test(context, TRIAL, {}, pairs["test"])
+    again = evaluate_on_test(context, job(context, TRIAL), pairs["test"])
     assert again["metrics"] == first["metrics"]
     assert json.loads(place.read_text()) == again
 
@@ -282,7 +288,7 @@ REPEAT = TrialId("trial", 9)
 
 
 def repeat(context, noted=0):
-    return list(trial_reports(context, REPEAT, {}, noted, {"repeat_of": TRIAL.number}))
+    return list(TrialThread(context, REPEAT, reported_epoch=noted, links={"repeat_of": TRIAL.number}))
 
 
 @pytest.mark.parametrize("switch", [0, 2])
@@ -291,7 +297,7 @@ def test_a_repeat_takes_the_result_of_its_original_without_training(context_in, 
     original = context_in(tmp_path, switch_epoch=switch)
     run(original)
     rows, directory = read_rows(context.paths.rows(TRIAL)), context.paths.trial(REPEAT)
-    killed = trial_reports(context, REPEAT, {}, 0, {"repeat_of": TRIAL.number})
+    killed = TrialThread(context, REPEAT, reported_epoch=0, links={"repeat_of": TRIAL.number})
     next(killed)
     killed.close()
     for noted, expected in ((0, rows), (2, rows[1:])):
@@ -307,7 +313,7 @@ def test_a_repeat_trains_what_the_files_of_its_original_lack(context):
     assert timeless(rows_of(repeat(context))) == whole
     for file in context.paths.trial(TRIAL).glob("*.pt"):
         file.unlink()
-    other = list(trial_reports(context, TrialId("trial", 10), {}, 0, {"repeat_of": TRIAL.number}))
+    other = list(TrialThread(context, TrialId("trial", 10), reported_epoch=0, links={"repeat_of": TRIAL.number}))
     assert timeless(rows_of(other)) == whole
 
 
@@ -316,7 +322,7 @@ def test_a_repeat_that_is_trained_on_for_its_test_stays_a_repeat(context, pairs)
     repeat(context)
     for file in context.paths.trial(REPEAT).glob("*.pt"):
         file.unlink()
-    found = evaluate_on_test(context, REPEAT, {}, pairs["test"])
-    assert found["metrics"] == evaluate_on_test(context, TRIAL, {}, pairs["test"])["metrics"]
+    found = evaluate_on_test(context, job(context, REPEAT, links={"repeat_of": TRIAL.number}), pairs["test"])
+    assert found["metrics"] == evaluate_on_test(context, job(context, TRIAL), pairs["test"])["metrics"]
     assert json.loads((context.paths.trial(REPEAT) / "trial.json").read_text())["repeat_of"] == TRIAL.number
     assert read_rows(context.paths.rows(REPEAT)) == read_rows(context.paths.rows(TRIAL))

@@ -77,7 +77,7 @@ def study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | Non
     starts = [span.started_at for span in (noted, *trials) if span.started_at is not None]
     end = noted.ended_at or (summary or {}).get(_ENDED)
     if end is None:
-        seen = [line["at"] for line in read_rows(paths.watch)[-1:]]
+        seen = [line["at"] for line in read_rows(paths.figures)[-1:]]
         end = max([*seen, *starts, *(span.ended_at for span in trials if span.ended_at is not None)], default=None)
     if noted.started_at is None and summary and end is not None:
         starts.append(end - summary.get("wall_s", 0.0))
@@ -94,7 +94,7 @@ def generator_span(paths: StudyPaths, times: Times) -> Span:
         return noted
     starts = [trial_span(paths, trial, times).started_at for trial in _trials(paths)]
     end = min((start for start in starts if start is not None), default=None)
-    accounts = [read_object(file) or {} for file in sorted(paths.accounts.glob("*.json"))]
+    accounts = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
     return Span(end and end - sum(account.get("generator_training_s", 0.0) for account in accounts), end)
 
 
@@ -106,7 +106,7 @@ def _trials(paths: StudyPaths) -> list[TrialId]:
 def _seen(paths: StudyPaths) -> list[Point]:
     """Return what was seen while drivers worked, a point for each line of ``watch.jsonl``."""
     points = []
-    for line in read_rows(paths.watch):
+    for line in read_rows(paths.figures):
         names = [name for name in line if name in _SEEN or name.startswith(PREFIX)]
         metrics = {name: float(line[name]) for name in names}
         if metrics:

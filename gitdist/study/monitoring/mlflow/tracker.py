@@ -166,7 +166,7 @@ class Tracker(Observer):
             whose = "1 run's" if lacking == 1 else f"{lacking} runs'"
             self._tell(
                 f"MLflow at {without_secrets(self._uri)} lacks {whose} newest figures; "
-                f"`gitdist sync {self._paths.name} --results {self._paths.place}` fills them in when it is back"
+                f"`gitdist sync {self._paths.name} --results {self._paths.results}` fills them in when it is back"
             )
 
     def abandon(self) -> None:

@@ -22,8 +22,7 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
         check_address(uri)
     except ValueError as error:
         raise SpecError(f"{'tracking.uri' if configured else 'MLFLOW_TRACKING_URI'} {error}; correct it") from None
-    if paths.mirror is not None:
-        check_tracking(configured, paths.mirror)
+    check_tracking(configured, paths.results)
     return uri
 
 

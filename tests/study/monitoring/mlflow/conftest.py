@@ -84,7 +84,7 @@ class Runs:
 def paths(tmp_path, empty_store, monkeypatch) -> StudyPaths:
     """Return a study with one epoch of a trial and of the baseline, in a results directory with an empty store."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    paths = StudyPaths(tmp_path, "study")
+    paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     shutil.copy(empty_store, paths.tracking_db)
     for trial in (TRIAL, BASELINE):

@@ -31,7 +31,7 @@ class Told:
 
     @classmethod
     def open(cls, results: Path, name: str, uri: str) -> "Told":
-        paths = StudyPaths(results, name)
+        paths = StudyPaths.at(results, name)
         paths.create()
         warnings: list[str] = []
         return cls(paths, warnings, Tracker(paths, uri, name, {}, warnings.append))

@@ -133,9 +133,9 @@ def test_a_generator_lasts_as_long_as_the_study_took_to_have_it_and_a_later_driv
 def test_of_a_study_of_gitdist_0_5_trials_and_accounts_tell(paths, runs):
     write_shared_rows(paths, TRIAL)
     shutil.rmtree(paths.study / "baseline")
-    paths.accounts.mkdir()
-    (paths.accounts / "0000.json").write_text(json.dumps({"generator_training_s": 3.0}))
-    paths.watch.write_text(json.dumps({"step": 1, "at": NOW + 25}) + "\n")
+    paths.usage.mkdir()
+    (paths.usage / "0000.json").write_text(json.dumps({"generator_training_s": 3.0}))
+    paths.figures.write_text(json.dumps({"step": 1, "at": NOW + 25}) + "\n")
     paths.summary.write_text(json.dumps({"trials": {"finished": 1}, "best": None, "wall_s": 40.0}))
     sync(paths, GeneratorRecord(name="munit-abc", params={}, steps=STEPS))
     assert times_of(runs)["generator"] == ms(NOW + 1, NOW + 4)

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from gitdist.study.files.repair import repair_rows
-from gitdist.study.files.rows import RowsFile, read_rows
+from gitdist.study.files.rows import RowsFile, read_rows, repair_rows
 from gitdist.trial.checkpoint import Checkpoint, save_checkpoint
 
 

@@ -1,17 +1,17 @@
 import time
 
-from gitdist.study.files.events import Progress
 from gitdist.study.files.layout import TrialId
+from gitdist.study.running_study import TrainingProgress
 
 TRIAL = TrialId("trial", 0)
 
 
 def test_only_an_epoch_that_was_trained_since_is_progress():
     before = time.time() - 1
-    progress = Progress()
+    progress = TrainingProgress()
     progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})  # a resumed trial's old row comes again
     progress.epoch_ended(TRIAL, {"epoch": 2})  # of a study that gitdist 0.1 began
-    assert not progress.made
+    assert not progress.any_epoch
     progress.epoch_ended(TRIAL, {"epoch": 3, "ended_at": time.time() + 1})
     progress.epoch_ended(TRIAL, {"epoch": 2, "ended_at": before})
-    assert progress.made
+    assert progress.any_epoch

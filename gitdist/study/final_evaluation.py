@@ -1,0 +1,66 @@
+"""The final evaluation of a study: the trials chosen on validation are measured on test, which is read only here."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gitdist.errors import StudyError
+from gitdist.study.files.layout import BASELINE, TrialId
+from gitdist.study.running_study import RunningStudy
+from gitdist.study.scheduling.tasks import run_tasks
+from gitdist.study.study import Study
+from gitdist.study.worker.job import TrialContext, TrialJob
+from gitdist.study.worker.trial_task import evaluate_on_test
+
+
+def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Path, max_concurrent: int) -> None:
+    """Measure the Pareto front on validation, or all finished trials, and the baseline on test.
+
+    Args:
+        running: the study.
+        context: what its trials share.
+        test_ekld: directory of the eKLD images of the test split.
+        max_concurrent: evaluations at once.
+
+    Raises:
+        StudyError: no trial finished.
+        GitdistError: the files of a trial cannot be read or written.
+    """
+    study, spec = running.study, running.spec
+    best = study.ledger.pareto()
+    if not best:
+        raise StudyError(_no_trial_finished(study))
+    finished = [record for record in study.ledger.trials() if record.state == "finished"]
+    every = spec.evaluation.test == "all"
+    numbers = ", ".join(str(record.number) for record in best)
+    found = (
+        f"best on validation: trial {numbers}" if len(best) == 1 else f"Pareto front on validation: trials {numbers}"
+    )
+    running.display.say(f"{found}; evaluating {'all' if every else 'chosen'} trials on test")
+    jobs: dict[TrialId, TrialJob] = {}
+    for record in finished if every else best:
+        trial = TrialId("trial", record.number)
+        jobs[trial] = TrialJob.create(spec, trial, record.params, links=record.links)
+    if study.is_baseline_trained():
+        jobs[BASELINE] = TrialJob.create(spec, BASELINE, {})
+    share = spec.resources.trial
+    evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
+
+    def submit(trial: TrialId) -> Any:
+        return evaluate.remote(context, jobs[trial], test_ekld)
+
+    for trial in run_tasks(submit, jobs, max_concurrent, "evaluate trial {} on test", running.lease.check):
+        study.paths.pull(trial)
+        running.tracker.test_evaluated(trial)
+
+
+def _no_trial_finished(study: Study) -> str:
+    name, results = study.spec.name, study.paths.results
+    reason = next((record.reason for record in study.ledger.trials() if record.reason), None)
+    if reason is None:
+        return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in another study (--fork)"
+    return (
+        f"no trial of study '{name}' finished; the first failed with: {reason}; fix the cause, then: "
+        f"gitdist retry {name} --failed --results {results}"
+    )

@@ -1,0 +1,154 @@
+"""A study while this process runs it, and how it is left: with true times, and true statuses in MLflow."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gitdist.data.dataset import Dataset
+from gitdist.errors import GitdistError, StudyError
+from gitdist.spec import StudySpec
+from gitdist.store import Store
+from gitdist.study.compatibility import study_tags
+from gitdist.study.files.events import Observer, Row
+from gitdist.study.files.layout import TrialId
+from gitdist.study.files.times import STUDY, Times
+from gitdist.study.ledger.lease import Lease
+from gitdist.study.monitoring.display import Display
+from gitdist.study.monitoring.mlflow.content import Status
+from gitdist.study.monitoring.mlflow.parent_run import study_status
+from gitdist.study.monitoring.mlflow.system_metrics import Machine
+from gitdist.study.monitoring.mlflow.tracker import PATIENCE_S, Tracker
+from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.study.monitoring.monitor import Waiting, Watch
+from gitdist.study.study import Study
+
+
+class TrainingProgress(Observer):
+    """Whether any epoch was trained since this process began to run the study."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._started_at = time.time()
+        self.any_epoch = False
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Count an epoch; the old rows of a resumed trial are reported again and do not count."""
+        self.any_epoch = self.any_epoch or row.get("ended_at", 0.0) > self._started_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningStudy:
+    """A study that this process owns and runs.
+
+    Attributes:
+        study: files, spec and ledger.
+        store: the store of artifacts.
+        dataset: the prepared data.
+        lease: this process's ownership.
+        display: shows progress.
+        times: records starts and ends.
+        tracker: writes MLflow.
+        stream_wait: seconds that trials waited for the stream.
+        progress: whether any epoch was trained.
+        started_s: ``time.perf_counter()`` when this process began.
+    """
+
+    study: Study
+    store: Store
+    dataset: Dataset
+    lease: Lease
+    display: Display
+    times: Times
+    tracker: Tracker
+    stream_wait: Waiting
+    progress: TrainingProgress
+    started_s: float
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study's spec."""
+        return self.study.spec
+
+    def report_wait(self, what: str, waited_s: float) -> None:
+        """Show that something waits for free capacity on the cluster.
+
+        Raises:
+            StudyLockedError: another driver owns the study now.
+        """
+        self.lease.check()
+        self.display.say(f"waiting for capacity for {what}, since {waited_s:.0f} s")
+
+    def close(self, status: Status, patience_s: float = PATIENCE_S) -> None:
+        """Record the end; set runs that are still open to ``status`` in MLflow, which has ``patience_s`` to take it."""
+        if self.times.span(STUDY).ended_at is None:
+            with suppress(GitdistError):  # what ended the study may be a full disk
+                self.times.ended(STUDY)
+        self.tracker.close(status, patience_s)
+
+
+@contextmanager
+def start_study(
+    study: Study, store: Store, dataset: Dataset, lease: Lease, identity: str, display: Display
+) -> Iterator[RunningStudy]:
+    """Record that this process starts to run the study; at the end of the block, leave files and MLflow true.
+
+    If another driver has taken over the study, nothing is written at the end.
+
+    Raises:
+        StudyError: the MLflow store cannot be used.
+        DiskError: the disk is full or failing.
+    """
+    started_s = time.perf_counter()
+    with Times.open(study.paths) as times:
+        times.started(STUDY)
+        states = study.trial_states()
+        tags = study_tags(study.spec, dataset.fingerprint)
+        uri = tracking_uri(study.paths, study.spec.tracking.uri)
+        tracker = Tracker(study.paths, uri, identity, tags, display.say, lease.check, times)
+        tracker.reconcile(states)
+        running = RunningStudy(
+            study=study,
+            store=store,
+            dataset=dataset,
+            lease=lease,
+            display=display,
+            times=times,
+            tracker=tracker,
+            stream_wait=Waiting(study.paths, states),
+            progress=TrainingProgress(),
+            started_s=started_s,
+        )
+        try:
+            yield running
+        finally:
+            if _is_owner(lease):
+                running.close(_unfinished_status(study))
+            else:
+                tracker.abandon()  # the new owner writes what is true
+
+
+def open_monitor(running: RunningStudy) -> Watch:
+    """Return the monitor of a study, which samples the stream and this machine while its block runs."""
+    show, written = running.display.stream, running.tracker.watched
+    return Watch(running.study.paths, running.stream_wait, Machine().figures, show, written)
+
+
+def finish_study(running: RunningStudy, summary: Mapping[str, Any]) -> None:
+    """Record that the study is finished."""
+    running.times.ended(STUDY)
+    running.tracker.study_ended(summary)
+
+
+def _is_owner(lease: Lease) -> bool:
+    with suppress(StudyError):
+        lease.check()
+    return not lease.lost
+
+
+def _unfinished_status(study: Study) -> Status:
+    """Return the parent run's status if the study has not finished."""
+    with suppress(Exception):  # no error here may hide the one that ended the study
+        return study_status(study.trial_states(), study.ledger.num_open(), finished=False)
+    return "KILLED"  # the ledger is gone

@@ -1,0 +1,126 @@
+"""A study that has been started: its files, spec and ledger, and the state of its trials.
+
+The ledger says how a search trial ended. A trial that finished but has lost rows (its directory was deleted, a file was
+damaged) is interrupted: the next driver trains the lost epochs again.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gitdist.errors import StudyError
+from gitdist.spec import StudySpec
+from gitdist.study.files.events import Outcome, TrialStates
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.rows import count_rows, read_rows
+from gitdist.study.ledger.lease import Owner, owners
+from gitdist.study.ledger.ledger import Ledger, TrialRecord
+from gitdist.study.ledger.records import pareto_of
+
+BASELINE_FAILURE = "baseline_failure"  # ledger attribute: why the baseline failed
+GENERATOR = "generator"  # ledger attribute: name of the trained generator, see ``generator_name``
+
+
+@dataclass(frozen=True)
+class Study:
+    """The files, the spec and the open ledger of a study."""
+
+    paths: StudyPaths
+    spec: StudySpec
+    ledger: Ledger
+
+    @classmethod
+    @contextmanager
+    def create(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
+        """Open the ledger, or create it, to run the study; close it at the end of the block.
+
+        Raises:
+            StudyError: the ledger cannot be opened.
+        """
+        ledger = Ledger.open(paths, spec)
+        try:
+            yield cls(paths, spec, ledger)
+        finally:
+            ledger.close()
+
+    @classmethod
+    @contextmanager
+    def open(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
+        """Open the ledger of a study that was started, for reading; close it at the end of the block.
+
+        Raises:
+            StudyError: the study has no ledger yet, or it cannot be opened.
+        """
+        if not Ledger.exists(paths, spec):
+            raise StudyError(
+                f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"
+            )
+        ledger = Ledger.open(paths, spec, read_only=True)
+        try:
+            yield cls(paths, spec, ledger)
+        finally:
+            ledger.close()
+
+    def trial_states(self) -> TrialStates:
+        """Return the state of every trial that was ever started; the baseline starts before the other trials."""
+        states: dict[TrialId, tuple[Mapping[str, Any], Outcome | None]] = {}
+        records = self.ledger.trials()
+        if self.paths.trial(BASELINE).exists() or (self.spec.baseline and records):
+            states[BASELINE] = ({}, self._baseline_outcome())
+        for record in records:
+            states[TrialId("trial", record.number)] = (record.params, self._outcome(record))
+        return states
+
+    def num_epochs(self, params: Mapping[str, Any]) -> int:
+        """Return the epochs of a complete trial, which may be a searched parameter."""
+        return int(self.spec.changes(params).get("epochs", self.spec.trial.epochs))
+
+    def num_lost_epochs(self, record: TrialRecord) -> int:
+        """Return how many epochs of a finished trial have no readable row; 0 for a trial that has not finished."""
+        if record.state != "finished":
+            return 0
+        num_rows = count_rows(self.paths.rows(TrialId("trial", record.number)))
+        return max(0, self.num_epochs(record.params) - num_rows)
+
+    def best_trials(self) -> list[TrialRecord]:
+        """Return the Pareto front of the finished trials that have all of their rows."""
+        complete = [record for record in self.ledger.trials() if not self.num_lost_epochs(record)]
+        return pareto_of(complete, self.spec.search.directions)
+
+    def is_baseline_trained(self) -> bool:
+        """Return whether the study has a baseline that was trained to its last epoch."""
+        if not self.spec.baseline:
+            return False
+        rows = read_rows(self.paths.rows(BASELINE))
+        return bool(rows) and rows[-1]["epoch"] == self.spec.trial.epochs
+
+    def is_baseline_ended(self) -> bool:
+        """Return whether the baseline has finished or failed, or the study has none."""
+        return not self.spec.baseline or self._baseline_outcome() is not None
+
+    def all_ended(self) -> bool:
+        """Return whether all trials and the baseline have ended, and no finished trial has lost rows."""
+        lost = any(self.num_lost_epochs(record) for record in self.ledger.trials())
+        return not lost and not self.ledger.num_open() and self.is_baseline_ended()
+
+    def owner(self) -> Owner | None:
+        """Return the driver that owns the study now, as far as can be seen."""
+        alive = [owner for owner in owners(self.ledger.storage, self.ledger.name) if owner.state in ("live", "unknown")]
+        return alive[0] if alive else None
+
+    def _outcome(self, record: TrialRecord) -> Outcome | None:
+        if record.state == "running":
+            return None
+        if lost := self.num_lost_epochs(record):
+            epochs = self.num_epochs(record.params)
+            return Outcome(
+                "interrupted", reason=f"it finished, but {lost} of its {epochs} rows are lost; resume trains them again"
+            )
+        return Outcome(record.state, {"epoch": record.pruned_at} if record.pruned_at else None, record.reason)
+
+    def _baseline_outcome(self) -> Outcome | None:
+        if self.is_baseline_trained():
+            return Outcome("finished")
+        failure = self.ledger.recall(BASELINE_FAILURE)
+        return None if failure is None else Outcome("failed", reason=failure)
