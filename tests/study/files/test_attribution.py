@@ -42,10 +42,13 @@ def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tm
     store = Store(tmp_path / "store")
     directory = paths.trial(THIRD)
     directory.mkdir(parents=True)
-    supply = StreamResources(SimpleNamespace(paths=paths, store=store), None, None)
+    running = SimpleNamespace(
+        study=SimpleNamespace(paths=paths), store=store, spec=SimpleNamespace(sharing=SimpleNamespace(stream=False))
+    )
+    resources = StreamResources(running, None, None)
     with store.holding("study"):
-        supply.epoch_ended(THIRD, {"epoch": 1})
+        resources.pin_prefix(THIRD)
         assert not holders(tmp_path / "store" / "holds")
         (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
-        supply.epoch_ended(THIRD, {"epoch": 2})
+        resources.pin_prefix(THIRD)
         assert holders(tmp_path / "store" / "holds") == {f"prefix-{artefact.name}": {"study"}}

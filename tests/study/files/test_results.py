@@ -55,13 +55,12 @@ def train(attempt: Attempt, epochs: range) -> None:
 def test_a_copy_gets_what_is_newer_missing_and_removed(object_store):
     here, there = copy_of(object_store.uri), copy_of(object_store.uri)
     assert here.results != there.results
-    spec, page = write(here.spec, "one"), write(here.accounts / "0001.json", "{}")
+    spec, page = write(here.spec, "one"), write(here.usage / "0001.json", "{}")
     write(here.study / "driver.lock", "")
     here.push(spec, page, write(here.summary, "{}"))
     there.pull()
-    assert (there.spec.read_text(), there.accounts.joinpath("0001.json").read_text()) == ("one", "{}")
+    assert (there.spec.read_text(), there.usage.joinpath("0001.json").read_text()) == ("one", "{}")
     here.push(write(spec, "another"))
-    assert here.results
     here.results.remove(here.summary)
     there.pull()
     assert there.spec.read_text() == "another" and not there.summary.exists()
@@ -111,7 +110,7 @@ def test_checkpoints_and_reports_are_fetched_by_those_alone_who_need_them(object
     worker.push(write(worker.study / "report" / "index.html", "page"))
     driver.pull()
     assert sorted(file.name for file in driver.trial(TRIAL).iterdir()) == ["attempt", "rows.jsonl"]
-    assert driver.results and driver.results.newest_checkpoint(driver.trial(TRIAL)) == 3
+    assert driver.results.newest_remote_checkpoint(driver.trial(TRIAL)) == 3
     assert not (driver.study / "report").exists()
     told = [name.partition("-")[0] for name in object_store.names("study/trials/0003")]
     assert told == ["attempt", "epoch", "epoch", "rows.jsonl"]  # as on a disk, the newest two
@@ -187,7 +186,7 @@ def test_credentials_in_the_uri_are_refused_and_not_told(uri):
 def test_errors_name_the_results_and_not_the_copy(object_store):
     paths = copy_of(object_store.uri)
     assert paths.results
-    with pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"), paths.results.telling():
+    with pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"), paths.results.describing_errors():
         raise StoreError(f"{paths.spec} is damaged")
 
 

@@ -52,11 +52,11 @@ def test_room_beside_servers_is_counted_where_they_are():
     with pytest.raises(StudyError) as refused:
         capacity_beside(nodes, large, ["a"])
     assert str(refused.value) == (
-        "resources: a trial takes 16 CPU and 1 GPU, for which no node has room beside the server(s) of 1 CPU that Ray "
-        "has put on a; lower what each takes until both fit any node that has room for a trial"
+        "resources: a trial takes 16 CPU and 1 GPU, which fits no node beside the server(s) of 1 CPU that Ray "
+        "has put on a; lower what each takes until both fit on one node"
     )
     grown = resources(trial={"cpu": 16, "gpu": 1}, max_concurrent=2, autoscaling=True)
-    assert "now there is room for 1 and 0" in capacity_beside(nodes, grown, ["a"]).note
+    assert "now 1 and 0 fit" in capacity_beside(nodes, grown, ["a"]).note
     assert nodes == [gpus("b", 2), gpus("a", 1, cpu=16)]
 
 
@@ -92,7 +92,7 @@ def test_a_cluster_that_adds_nodes_is_waited_for():
     room = find_capacity([Node("head", 2)], grown, num_servers=1)
     assert room.max_concurrent == 6
     assert room.note == (
-        "6 trial(s) at once, beside 1 generator server(s); now there is room for 1 and 0, the rest waits for more nodes"
+        "6 trial(s) at once, beside 1 generator server(s); now 1 and 0 fit, the others wait for more nodes"
     )
     assert "now" not in find_capacity([gpus("a", 8)], grown, num_servers=1).note
     check_fits_alone([], grown, "trial", "train")

@@ -62,6 +62,8 @@ class TrialThread:
         end: Any = _END
         try:
             run_trial(self._context, self._job, self._report)
+        except SystemExit:
+            pass
         except Exception as error:
             end = error
         finally:
