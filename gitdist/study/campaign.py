@@ -1,4 +1,4 @@
-"""Campaigns in a results directory: which studies are run and reported together."""
+"""Campaigns in a results directory: studies that are run and reported together."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ _FILE = "campaign.yaml"
 
 
 def settle_campaign(results: Results, campaign: Campaign) -> None:
-    """Note a campaign and the studies that it has, for later commands and other programs.
+    """Store a campaign and the names of its studies, for later commands and other programs.
 
     Raises:
-        StudyError: there is a study of the campaign's name, or one of its studies was started otherwise; then nothing
-            is written.
-        StoreError: the results directory cannot be written, or the disk does not take it.
+        StudyError: a study has the campaign's name, or one of its studies was started with other settings; nothing is
+            written.
+        StoreError: the results directory cannot be written.
     """
     paths = StudyPaths.at(results, campaign.name)
     paths.pull()
@@ -34,22 +34,22 @@ def settle_campaign(results: Results, campaign: Campaign) -> None:
     for member in campaign.members:
         check_services(member.spec, results)
         _check_started(StudyPaths.at(results, member.spec.name), member.spec)
-    noted = {
+    stored = {
         "name": campaign.name,
         "title": campaign.title,
         "members": [{"study": member.spec.name, "labels": dict(member.labels)} for member in campaign.members],
         "file": dict(campaign.values),
     }
     paths.create()
-    write_atomic(paths.study / _FILE, yaml.safe_dump(noted, sort_keys=False, width=120).encode())
+    write_atomic(paths.study / _FILE, yaml.safe_dump(stored, sort_keys=False, width=120).encode())
     paths.push(paths.study / _FILE)
 
 
 def refuse_campaign(paths: StudyPaths) -> None:
-    """Refuse a study that has the name of a campaign, whose directory is not a study's.
+    """Refuse a study that has the name of a campaign.
 
     Raises:
-        StudyError: there is a campaign of that name.
+        StudyError: a campaign has that name.
     """
     if (paths.study / _FILE).exists():
         raise StudyError(
@@ -59,11 +59,11 @@ def refuse_campaign(paths: StudyPaths) -> None:
 
 
 def load_campaign(results: Results, name: str) -> Campaign | None:
-    """Return the campaign of that name; None where there is none.
+    """Return the campaign of that name; None if there is none.
 
     Raises:
         SpecError: a field of its file breaks its rule.
-        StudyError: what is noted of it is damaged.
+        StudyError: its file is damaged.
     """
     paths = StudyPaths.at(results, name)
     paths.pull()
@@ -87,6 +87,6 @@ def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
     paths.pull()
     try:
         load_stored_spec(paths)
-    except StudyError:  # not started, or damaged, which concerns that study alone: its own run tells it
+    except StudyError:  # not started, or damaged, which its own run reports
         return
     check_started(paths, spec)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits
-from gitdist.study.files.attribution import Shared, seconds_of
+from gitdist.study.files.attribution import SharedEpochs, seconds_of
 from gitdist.study.files.events import Outcome, Row
 from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
@@ -205,7 +205,7 @@ def _trial_status(
     params = record.params if record else {}
     rows = read_rows(study.paths.rows(trial))
     evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
-    shared = Shared.of_trial(study.paths, trial, rows)
+    shared = SharedEpochs.of_trial(study.paths, trial, rows)
     return TrialStatus(
         trial=str(trial),
         state=state_now(study.paths, trial, outcome, owner),

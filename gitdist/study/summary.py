@@ -9,7 +9,7 @@ from typing import Any
 from gitdist.disk import read_object, write_atomic
 from gitdist.spec import StudySpec
 from gitdist.spec.search import METHOD
-from gitdist.study.files.attribution import Shared, own_rows, trainer_name
+from gitdist.study.files.attribution import SharedEpochs, own_rows, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import summary_gaps
@@ -86,7 +86,7 @@ def remove_summary(paths: StudyPaths) -> None:
 def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return times and counts of the study's drivers and trials, and what sharing saved."""
     own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(paths, trial))]
-    shared = [found for trial, some in rows.items() if (found := Shared.of_trial(paths, trial, some))]
+    shared = [found for trial, some in rows.items() if (found := SharedEpochs.of_trial(paths, trial, some))]
     tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
     drivers = _total(paths)
     made = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)

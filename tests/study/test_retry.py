@@ -4,7 +4,7 @@ import pytest
 
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, trainer_name
 from gitdist.study.files.layout import TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
@@ -52,7 +52,7 @@ def test_the_first_epochs_are_not_trained_again(context):
     after = read_rows(paths.rows(AGAIN))
     assert after[:2] == before  # times and all
     assert [row["epoch"] for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
-    assert Shared.of(after, trainer_name(paths, AGAIN), ReusedPrefix.read(paths.trial(AGAIN))) is None
+    assert SharedEpochs.of(after, trainer_name(paths, AGAIN), ReusedPrefix.read(paths.trial(AGAIN))) is None
     list(TrialThread(context, WHOLE))
     assert timeless(after) == timeless(read_rows(paths.rows(WHOLE)))
     left = checkpoints_of(paths.trial(FAILED)).files()

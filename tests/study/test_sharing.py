@@ -5,7 +5,7 @@ import json
 from gitdist.bench.accounting import work_ratio
 from gitdist.bench.study import differing_rows
 from gitdist.bench.whole import WholeStudy
-from gitdist.study.files.attribution import ReusedPrefix, Shared, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, trainer_name
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from tests.study.small_study import SmallStudy, check_whole, stocked
@@ -57,8 +57,8 @@ def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
         if number is not None:
             trial = TrialId("trial", int(number))
             prefix = ReusedPrefix.read(paths.trial(trial))
-            taken = Shared.of(read_rows(paths.rows(trial)), trainer_name(paths, trial), prefix)
+            taken = SharedEpochs.of(read_rows(paths.rows(trial)), trainer_name(paths, trial), prefix)
             told = {"epochs": 1, "trained_by": baseline, "saved_s": taken.saved_s}
-            assert taken == Shared(**told) and {tags["gitdist.prefix"]} == prefixes
+            assert taken == SharedEpochs(**told) and {tags["gitdist.prefix"]} == prefixes
             assert tags["gitdist.prefix_trained_by"] == baseline and tags["gitdist.prefix_epochs"] == "1"
             assert tags["gitdist.prefix_saved_s"] == f"{taken.saved_s:.1f}"

@@ -1,4 +1,4 @@
-"""Starting or joining Ray, and what its nodes offer."""
+"""Starts or joins Ray, and lists the resources of its nodes."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from ray.exceptions import AuthenticationError
 
 from gitdist.errors import RayUnavailableError, first_line
 from gitdist.spec import ResourcesSpec
-from gitdist.study.cluster.signals import handlers_kept
-from gitdist.study.cluster.watchdog import answers, watched
+from gitdist.study.cluster.signals import restoring_handlers
+from gitdist.study.cluster.watchdog import check_port, watched
 from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
@@ -26,9 +26,9 @@ class LivingNode:
     """A node of the connected cluster.
 
     Attributes:
-        id: Ray's name of it.
+        id: Ray's node ID.
         address: where other nodes reach it.
-        offers: its name for people, and all that it offers, whoever uses it now.
+        offers: its name for people, and all of its resources, used or free.
         object_store_bytes: size of its object store.
         is_head: whether the cluster's head runs there.
     """
@@ -41,10 +41,10 @@ class LivingNode:
 
 
 def check_address(address: str | None) -> None:
-    """Refuse a cluster address at which nobody listens, for which Ray itself would try for minutes, and Ray Client's.
+    """Refuse Ray Client addresses, and addresses without a listener, which Ray itself would retry for minutes.
 
     Raises:
-        RayUnavailableError: no connection within a few seconds, or one that a study cannot be driven through.
+        RayUnavailableError: no connection within a few seconds, or an address of Ray Client.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
@@ -56,7 +56,7 @@ def check_address(address: str | None) -> None:
     if not (colon and port.isdigit()):
         return
     try:
-        answers(address)
+        check_port(address)
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from None
 
@@ -65,16 +65,16 @@ def check_address(address: str | None) -> None:
 def connected(
     address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
 ) -> Iterator[str]:
-    """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
+    """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start Ray on this machine; leave it at the end.
 
     Args:
-        address: where the cluster is; None = the environment's, else this machine.
-        resources: what the study takes, which a Ray of this machine must offer.
+        address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
+        resources: shares of the study's processes, which a Ray of this machine must offer.
         num_servers: generator servers of the study.
-        on_death: called on a thread when that Ray has died, with whether it was started here; see ``watchdog``.
+        on_death: called on a thread when Ray has died, with whether it was started here; see ``watchdog``.
 
     Yields:
-        Where the cluster's dashboard would be, ``HOST:PORT``; empty where it has none.
+        ``HOST:PORT`` of the cluster's dashboard; empty if it has none.
 
     Raises:
         RayUnavailableError: no cluster answers there, or Ray cannot be started on this machine.
@@ -88,28 +88,28 @@ def connected(
             "_node_ip_address": "127.0.0.1",
         }
     try:
-        with handlers_kept():
+        with restoring_handlers():
             joined = ray.init(address=address, **options)
     except AuthenticationError:
         raise RayUnavailableError(
-            f"the cluster at '{address}' needs its token, and there is none that fits here; copy ~/.ray/auth_token "
+            f"the cluster at '{address}' needs a token, and this machine has none that fits; copy ~/.ray/auth_token "
             "of its head to the same place here, or name it in RAY_AUTH_TOKEN_PATH"
         ) from None
-    except Exception as error:  # Ray raises plain ones too, where its start takes too long
+    except Exception as error:  # Ray also raises plain exceptions if its start takes too long
         if address == "local":
             raise RayUnavailableError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None
     try:
-        started = address == "local"
-        there = None if started else ray.get_runtime_context().gcs_address
-        with watched(partial(on_death, started), there) if on_death else nullcontext():
+        started_here = address == "local"
+        cluster = None if started_here else ray.get_runtime_context().gcs_address
+        with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
             yield str(joined.dashboard_url or "")
     finally:
         ray.shutdown()
 
 
 def cluster_nodes() -> list[Node]:
-    """Return what the living nodes of the connected cluster offer, whoever uses it now."""
+    """Return the resources of the living nodes of the connected cluster, used or free."""
     return [node.offers for node in living_nodes()]
 
 
@@ -118,14 +118,14 @@ def living_nodes() -> list[LivingNode]:
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     addresses = [node["NodeManagerAddress"] for node in alive]
     nodes = []
-    for place, node in enumerate(alive):
-        same_before = addresses[:place].count(addresses[place])
-        name = addresses[place] + (f" ({same_before + 1})" if same_before else "")
+    for index, node in enumerate(alive):
+        same_before = addresses[:index].count(addresses[index])
+        name = addresses[index] + (f" ({same_before + 1})" if same_before else "")
         resources = node["Resources"]
         nodes.append(
             LivingNode(
                 id=node["NodeID"],
-                address=addresses[place],
+                address=addresses[index],
                 offers=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
                 object_store_bytes=resources.get("object_store_memory", 0.0),
                 is_head="node:__internal_head__" in resources,
@@ -135,26 +135,26 @@ def living_nodes() -> list[LivingNode]:
 
 
 def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
-    """Return the CPUs to declare: those of the machine, or more where even one trial needs more (they then share)."""
+    """Return the CPUs to declare to Ray: those of the machine, or more if even one trial needs more."""
     together = num_servers * resources.server.cpu + resources.trial.cpu
     needed = max(together, resources.training.cpu, resources.server.cpu)
     return max(os.cpu_count() or 1, int(-(-needed // 1)))
 
 
 def _other_versions(address: str, error: BaseException) -> RayUnavailableError | None:
-    """Return Ray's refusal of a cluster of other versions in one line; None where it says something else."""
+    """Return an error in one line if Ray refused the cluster because of its versions, else None."""
     found = _VERSIONS.findall(str(error))
     if len(found) != 2:
         return None
     (there_ray, there_python), (here_ray, here_python) = found
     return RayUnavailableError(
-        f"the cluster at '{address}' runs Ray {there_ray} on Python {there_python}, but here is Ray {here_ray} on "
-        f"Python {here_python}; install the same versions of both on every node and here"
+        f"the cluster at '{address}' runs Ray {there_ray} on Python {there_python}, but this machine has Ray "
+        f"{here_ray} on Python {here_python}; install the same versions of both on every node and here"
     )
 
 
 def _unreachable(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
         f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
-        "or leave --address and RAY_ADDRESS out to use this machine alone"
+        "or leave --address and RAY_ADDRESS out to use this machine"
     )

@@ -12,7 +12,7 @@ from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster.connect import LivingNode, living_nodes
 from gitdist.study.files.layout import StudyPaths
 
-_LIMIT_S = 60.0  # a node that is slower than this is not waited for
+_LIMIT_S = 60.0  # for each node to answer
 
 
 def check_shared(resources: ResourcesSpec, paths: StudyPaths) -> None:
@@ -51,7 +51,7 @@ def _on(node: LivingNode) -> NodeAffinitySchedulingStrategy:
 
 
 def _content(file: Path) -> bytes | None:
-    """Return what this node sees there; None where there is no such file."""
+    """Return what this node reads there; None if there is no such file."""
     try:
         return file.read_bytes()
     except OSError:
@@ -61,5 +61,5 @@ def _content(file: Path) -> bytes | None:
 def _is_same(answer: Any, here: bytes) -> bool:
     try:
         return bool(ray.get(answer) == here)
-    except RayError:  # the node is lost: nothing is known of it
+    except RayError:  # the node is lost, so nothing is known
         return True

@@ -1,4 +1,4 @@
-"""Ctrl-C once: the trials stop after their present epoch; twice: at once.
+"""Signals: Ctrl-C once stops the trials after their present epoch, twice stops them now.
 
 SIGTERM, which announces the end of a preempted machine, counts as Ctrl-C.
 """
@@ -14,9 +14,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
-    """Turn the user's first signal into ``on_first``, if there is one, and every other into KeyboardInterrupt.
+    """Call ``on_first`` at the first signal, if it is given; raise KeyboardInterrupt at every other.
 
-    Off the main thread, where Python allows no handlers, signals stay what they were.
+    Outside the main thread, where Python allows no handlers, signals are handled as before.
     """
     waiting = [on_first] if on_first else []
 
@@ -25,7 +25,7 @@ def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
             raise KeyboardInterrupt
         waiting.pop()()
 
-    with handlers_kept():
+    with restoring_handlers():
         if _is_main_thread():
             for number in _SIGNALS:
                 signal.signal(number, handle)
@@ -33,8 +33,8 @@ def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Give the signals in the end the handlers that they have now; Ray, for one, takes SIGTERM's when it starts."""
+def restoring_handlers() -> Iterator[None]:
+    """Restore the present signal handlers at the end of the block; Ray replaces that of SIGTERM when it starts."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield

@@ -1,8 +1,8 @@
-"""Notices that the Ray under the driver has died: the one of this machine, or the head of a cluster that was joined.
+"""Detects that the driver's Ray has died: the Ray started on this machine, or the head of the joined cluster.
 
-Without its control process Ray blocks every call of the driver for a minute and then ends the process without a word.
-So a thread looks once a second: at the central processes of a Ray that was started here, which do not come back; at the
-port of a cluster's control process, which whoever keeps the cluster may start again within half of that minute.
+Without its control process Ray blocks every call of the driver for a minute and then exits the process silently. A
+thread checks once a second: the central processes of a Ray started here, which do not come back, or the port of the
+cluster's control process, which may be restarted within 30 seconds.
 """
 
 import socket
@@ -14,31 +14,30 @@ from contextlib import contextmanager, suppress
 import psutil
 
 _CENTRAL = ("gcs_server", "raylet")
-_LOOK_S = 1.0
-_END_S = 5.0  # for the processes that outlived the central ones
+_CHECK_S = 1.0
+_KILL_S = 5.0  # for killed processes to exit
 _CONNECT_S = 5.0
-_SILENCE_S = 30.0  # of a cluster's control process, after which it is taken for dead
+_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
 
 
 @contextmanager
 def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterator[None]:
     """Call ``on_death`` on a thread when the Ray that this process uses has died.
 
-    What is left of a Ray that this process started is ended before.
+    Remaining processes of a Ray that this process started are killed first.
 
     Args:
-        on_death: called once; the main thread may be blocked for good by then, so it should end the process.
-        cluster: where the control process of a cluster listens that was joined, ``HOST:PORT``; None = this process
-            started Ray.
+        on_death: called once; the main thread may be blocked for good, so it should exit the process.
+        cluster: ``HOST:PORT`` of the joined cluster's control process; None = this process started Ray.
     """
     done = threading.Event()
-    lives = _lives_here() if cluster is None else _lives_there(cluster)
+    is_alive = _local_check() if cluster is None else _remote_check(cluster)
 
     def watch() -> None:
-        while not done.wait(_LOOK_S):
-            if not lives() and not done.is_set():
+        while not done.wait(_CHECK_S):
+            if not is_alive() and not done.is_set():
                 if cluster is None:
-                    _end_rest()
+                    _kill_remaining()
                 on_death()
                 return
 
@@ -50,47 +49,47 @@ def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterato
         done.set()
 
 
-def answers(address: str) -> None:
-    """Return if something listens at ``HOST:PORT``.
+def check_port(address: str) -> None:
+    """Check that a process listens at ``HOST:PORT``.
 
     Raises:
-        OSError: nothing does, for a few seconds.
+        OSError: no connection within a few seconds.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
-def _lives_here() -> Callable[[], bool]:
-    central = [process for process in _offspring() if _is_central(process)]
-    return lambda: all(map(_lives, central))
+def _local_check() -> Callable[[], bool]:
+    central = [process for process in _descendants() if _is_central(process)]
+    return lambda: all(map(_is_running, central))
 
 
-def _lives_there(address: str) -> Callable[[], bool]:
-    last_answer = time.monotonic()
+def _remote_check(address: str) -> Callable[[], bool]:
+    last_answer_at = time.monotonic()
 
-    def lives() -> bool:
-        nonlocal last_answer
-        asked = time.monotonic()
+    def is_alive() -> bool:
+        nonlocal last_answer_at
+        asked_at = time.monotonic()
         with suppress(OSError):
-            answers(address)
-            last_answer = time.monotonic()
-        return asked - last_answer < _SILENCE_S
+            check_port(address)
+            last_answer_at = time.monotonic()
+        return asked_at - last_answer_at < _SILENCE_S
 
-    return lives
+    return is_alive
 
 
-def _end_rest() -> None:
-    rest = []
-    for process in _offspring():
+def _kill_remaining() -> None:
+    remaining = []
+    for process in _descendants():
         with suppress(psutil.NoSuchProcess):
             if "ray" in " ".join(process.cmdline()):
                 process.kill()
-                rest.append(process)
-    psutil.wait_procs(rest, timeout=_END_S)
+                remaining.append(process)
+    psutil.wait_procs(remaining, timeout=_KILL_S)
 
 
-def _offspring() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if _lives(child)]
+def _descendants() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if _is_running(child)]
 
 
 def _is_central(process: psutil.Process) -> bool:
@@ -99,7 +98,7 @@ def _is_central(process: psutil.Process) -> bool:
     return False
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

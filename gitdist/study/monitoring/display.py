@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, one line an event in a log."""
+"""Shows a running study: a live table on a terminal, one line per event in a log."""
 
 import time
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from gitdist.study.files.layout import TrialId
 
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
-_MAX_ROWS = 40
+_MAX_LINES = 40
 _STREAM_S = 60.0  # between two lines of a log about the stream
 _NO_CAPACITY = "waiting for capacity for trials, since {:.0f} s"
 _WAITS = "waits for its first stage, which another trial trains"
@@ -37,35 +37,35 @@ class Display(Observer, Protocol):
         """Show one line that stays."""
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Show how far a long step is."""
+        """Show the progress of a long step."""
 
     def stream(self, text: str) -> None:
-        """Show how the stream stands; any thread may call this."""
+        """Show a line about the stream; any thread may call this."""
 
 
 def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> Display:
-    """Return the live table where ``console`` is a terminal, else the log."""
+    """Return the live table if ``console`` is a terminal, else the log."""
     if console.is_terminal:
         return LiveDisplay(console, num_epochs, search_fields)
     return LogDisplay(console, num_epochs)
 
 
 def show_training(display: Display, step: TrainingStep) -> None:
-    """Show how far the generator's training is."""
+    """Show the progress of the generator's training."""
     name = "image" if "image" in step.losses else next(iter(step.losses), None)
     detail = f"{name} {step.losses[name]:.3f}" if name else ""
     display.progress("training the generator", step.step, step.total, detail)
 
 
 def format_value(value: Any) -> str:
-    """Return a parameter or metric for reading: four significant digits, 'all' for no threshold."""
+    """Return a parameter or metric as text: four significant digits, 'all' for no threshold."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "all" if value is None else str(value)
 
 
 class LogDisplay:
-    """One line an event, each with the time of day."""
+    """One line per event, with the time of day."""
 
     def __init__(self, console: Console, num_epochs: int) -> None:
         """Write to ``console``; ``num_epochs`` is a trial's length."""
@@ -173,7 +173,7 @@ class LiveDisplay:
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial's line."""
         self._step = None
-        self._rows[trial] = _fresh_line(params)
+        self._rows[trial] = _new_line(params)
 
     def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
         """Say what the trial has in common with another one."""
@@ -191,11 +191,11 @@ class LiveDisplay:
         """Update the trial's metrics."""
         line = self._rows[trial]
         line.update(row={**line["row"], **row}, reason=None)
-        line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption an epoch comes again
+        line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption epochs are reported again
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Update the trial's state."""
-        line = self._rows.setdefault(trial, _fresh_line({}))  # some end before they started
+        line = self._rows.setdefault(trial, _new_line({}))  # some trials end before they start
         line.update(state=outcome.state, reason=outcome.reason)
 
     def _render(self) -> RenderableType:
@@ -211,7 +211,7 @@ class LiveDisplay:
         headers = ["trial", *self._fields, "epoch", *_COLUMNS.values(), "waited", "state"]
         for header in headers:
             table.add_column(header, justify="left" if header in ("trial", "state", *self._fields) else "right")
-        for trial, line in list(self._rows.items())[-_MAX_ROWS:]:
+        for trial, line in list(self._rows.items())[-_MAX_LINES:]:
             row, params = line["row"], line["params"]
             table.add_row(
                 str(trial),
@@ -224,7 +224,7 @@ class LiveDisplay:
         return table
 
 
-def _fresh_line(params: Mapping[str, Any]) -> dict[str, Any]:
+def _new_line(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": params, "state": "running", "row": {}, "reason": None, "waited": {}}
 
 

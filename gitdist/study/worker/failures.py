@@ -1,8 +1,8 @@
-"""What a trial reports when training ends by an exception, by cause.
+"""The last report of a trial whose training ended by an exception; its key says what the error concerns.
 
-failed   the trial itself is to blame: a loss that is not finite, memory, a bug
-halt     files are damaged, or the stream cannot deliver; every other trial would meet the same
-disk     the disk is full, over its quota, read-only or failing; every other study would meet the same
+failed   this trial: a loss that is not finite, memory, a bug
+halt     every trial of the study: damaged files, a stream that cannot deliver
+disk     every study: the disk is full, over its quota, read-only or failing
 """
 
 import errno
@@ -24,14 +24,13 @@ _SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of 
 
 
 def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
-    """Return the last report of a trial: ``failed``, ``halt`` or ``disk``, with the reason in one line.
+    """Return ``failed``, ``halt`` or ``disk`` with the reason in one line.
 
-    The traceback of a bug, or of a place that memory did not suffice for, is written to error.txt, as far as the disk
-    takes it.
+    The traceback of a bug or of missing memory is written to error.txt if the disk allows it.
 
     Args:
         error: what ended training.
-        directory: the trial's.
+        directory: of the trial.
     """
     if isinstance(error, StreamError):
         lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)
@@ -45,7 +44,7 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     reason = f"{type(error).__name__}: {first_line(error)}"
     if _lacks_memory(error):
         reason = f"out of memory: {first_line(error)}; {_MEMORY_REMEDY}"
-    return {"failed": reason + _keep_traceback(error, directory / "error.txt")}
+    return {"failed": reason + _save_traceback(error, directory / "error.txt")}
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -56,8 +55,8 @@ def _lacks_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _ALLOCATORS.search(str(error)) is not None
 
 
-def _keep_traceback(error: Exception, place: Path) -> str:
+def _save_traceback(error: Exception, file: Path) -> str:
     with suppress(OSError):
-        place.write_text("".join(traceback.format_exception(error)))
-        return f" (see {place})"
+        file.write_text("".join(traceback.format_exception(error)))
+        return f" (see {file})"
     return ""

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gitdist.study.cluster.signals import handlers_kept, interruptible
+from gitdist.study.cluster.signals import restoring_handlers, interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_with_nobody_to_tell_the_first_one_interrupts():
 
 def test_a_handler_that_a_library_took_is_given_back():
     with pytest.raises(KeyboardInterrupt), interruptible():
-        with handlers_kept():
+        with restoring_handlers():
             signal.signal(signal.SIGTERM, lambda number, frame: None)
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -41,7 +41,7 @@ def test_off_the_main_thread_signals_stay_what_they_are(handlers):
     seen = []
 
     def run() -> None:
-        with interruptible(), handlers_kept():
+        with interruptible(), restoring_handlers():
             seen.append({number: signal.getsignal(number) for number in handlers})
 
     thread = threading.Thread(target=run)

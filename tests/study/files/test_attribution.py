@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from gitdist.store import Store
 from gitdist.store.holds import holders
-from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, seconds_of, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, seconds_of, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.resources.stream import StreamResources
 
@@ -30,9 +30,9 @@ def test_trials_of_studies_that_have_the_same_name_have_different_ones(tmp_path)
 
 def test_only_epochs_of_the_prefix_are_shared():
     rows = rows_by("s/0", "s/1", "s/2", "s/3")
-    assert Shared.of(rows, "s/3", ReusedPrefix("key", 2)) == Shared(2, "s/0, s/1", 5.0)
-    assert Shared.of(rows, "s/3", None) is None
-    assert Shared.of(rows_by("s/3", "s/2"), "s/3", ReusedPrefix("key", 1)) is None
+    assert SharedEpochs.of(rows, "s/3", ReusedPrefix("key", 2)) == SharedEpochs(2, "s/0, s/1", 5.0)
+    assert SharedEpochs.of(rows, "s/3", None) is None
+    assert SharedEpochs.of(rows_by("s/3", "s/2"), "s/3", ReusedPrefix("key", 1)) is None
     assert seconds_of(own_rows(rows, "s/3")) == 2.5
 
 

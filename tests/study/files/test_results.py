@@ -186,7 +186,10 @@ def test_credentials_in_the_uri_are_refused_and_not_told(uri):
 def test_errors_name_the_results_and_not_the_copy(object_store):
     paths = copy_of(object_store.uri)
     assert paths.results
-    with pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"), paths.results.describing_errors():
+    with (
+        pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"),
+        paths.results.describing_errors(),
+    ):
         raise StoreError(f"{paths.spec} is damaged")
 
 

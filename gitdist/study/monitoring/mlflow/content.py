@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from gitdist.disk import read_object
 from gitdist.generator.training import TrainingStep
-from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, trainer_name
 from gitdist.study.files.events import Outcome, Row, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
@@ -204,7 +204,7 @@ def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict
     """Say which prefix the trial began with, whose work that was, and what it saved."""
     prefix = ReusedPrefix.read(paths.trial(trial))
     tags = {"gitdist.prefix": prefix.key} if prefix else {}
-    shared = Shared.of(rows, trainer_name(paths, trial), prefix)
+    shared = SharedEpochs.of(rows, trainer_name(paths, trial), prefix)
     if shared is not None:
         tags["gitdist.prefix_trained_by"] = shared.trained_by
         tags["gitdist.prefix_epochs"] = str(shared.epochs)
