@@ -172,7 +172,7 @@ class Report:
 
     @property
     def compared_studies(self) -> list[ReportedStudy]:
-        """The studies with finished trials, unless many share one data set."""
+        """The studies with finished trials, except where many share one data set."""
         return [study for each in self.comparisons if len(each.studies) <= MAX_SETTINGS for study in each.studies]
 
     @property

@@ -38,7 +38,7 @@ def variance_sources(comparison: Comparison) -> str:
     if most == 1 or not varied:
         return "One replicate per setting, so no interval."
     fixed = [name for name, count in counts.items() if count == 1]
-    sentence = f"Intervals contain the variance of {listed([f'{name} ({count})' for name, count in varied.items()])}"
+    sentence = f"Intervals contain the variance of {_listed([f'{name} ({count})' for name, count in varied.items()])}"
     sentence += f", not of {' or '.join(fixed)}." if fixed else "."
     if any(each.trial.augmented and each.study.spec.stream.per_seed for each in replicates):
         sentence += " Each training seed has its own stream."
@@ -52,20 +52,14 @@ def variance_sources(comparison: Comparison) -> str:
 def evidence(comparison: Comparison) -> str:
     """Return the split and replicates that a figure of a comparison shows, and what its intervals contain."""
     counts = {len(setting.replicates) for setting in comparison.settings}
-    most = max(counts)
-    replicates = ("" if len(counts) == 1 else "up to ") + counted(most, "replicate")
-    interval = "" if most == 1 else "; shaded or error bar: 95 % interval of the mean"
-    return f"{comparison.split.capitalize()} split, {replicates} per setting{interval}. {variance_sources(comparison)}"
+    most = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} replicates per setting"
+    replicates = "" if counts == {1} else f", {most}; shaded or error bar: 95 % interval of the mean"
+    return f"{comparison.split.capitalize()} split{replicates}. {variance_sources(comparison)}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: ``1 trial``, ``2 trials``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """Return parts as an enumeration: ``a, b and c``."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _num_values(replicates: Sequence[Replicate], field: str) -> int:
@@ -97,7 +91,7 @@ def _invariance(comparison: Comparison) -> list[str]:
             by_trend.setdefault(_trend(correlation), []).append(found)
     if not by_trend:
         return []
-    trends = "; it ".join(f"{trend} under {listed(settings)}" for trend, settings in by_trend.items())
+    trends = "; it ".join(f"{trend} under {_listed(settings)}" for trend, settings in by_trend.items())
     metric = METRICS["ekld"].title_under(comparison.ekld_under)
     return [f"{comparison.title}: with growing class size, per-class {metric} {trends}."]
 
@@ -151,3 +145,8 @@ def _gaps(comparison: Comparison) -> list[str]:
 
 def _signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -34,10 +34,10 @@ def parameter_figures(report: Report, field: str) -> Iterator[Picture]:
         for metric in comparison.compared:
             figure = _draw(comparison, field, metric)
             if figure is not None:
+                title = METRICS[metric].title_under(comparison.ekld_under)
                 caption = (
-                    f"Dependence of {METRICS[metric].title_under(comparison.ekld_under)} on the "
-                    f"{field_title(field).split(' (')[0]}, {comparison.trials_split} split. Points are trials, or "
-                    "means over replicates with their 95 % interval; horizontal lines are settings without this field."
+                    f"Dependence of {title} on the {field_title(field).split(' (')[0]}, {comparison.trials_split} "
+                    "split: trials, or means with 95 % interval; horizontal lines are settings without this field."
                 )
                 yield Picture(f"{metric.replace('_', '-')}-by-{field}-{comparison.slug}", caption, figure)
 
