@@ -22,7 +22,7 @@ LIBRARY_ROOMS = {
         "cli/",
     },
     "mlflow": {"study/monitoring/mlflow/"},
-    "optuna": {"study/ledger/", "report/importance.py"},
+    "optuna": {"study/ledger/"},
     "psycopg": {"study/ledger/storage.py"},
     "torchvision": {"data/torchvision_cpu.py"},
     "typer": {"cli/"},

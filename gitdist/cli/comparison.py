@@ -6,10 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.report import read_stored
-from gitdist.report.grouping import make_panels
+from gitdist.report.comparison import compare
 from gitdist.report.metrics import METRICS
-from gitdist.report.table import readable
-from gitdist.report.tables import method_table
+from gitdist.report.tables import format_cell, method_table
 from gitdist.spec.campaign import Member
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
@@ -28,13 +27,13 @@ def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[T
         StudyError: a study's ledger cannot be read.
     """
     finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
-    for panel in make_panels([read_stored(member, results)[1] for member in finished]):
-        full = method_table(panel)
-        wanted = [METRICS[name].axis(panel.ekld_under) for name in _SHOWN]
+    for comparison in compare([read_stored(member, results)[1] for member in finished]):
+        full = method_table(comparison)
+        wanted = [METRICS[name].label(comparison.ekld_under) for name in _SHOWN]
         places = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
         table = Table(title=escape(full.caption), title_justify="left", title_style="bold")
         for place in places:
             table.add_column(escape(full.columns[place]), justify="left" if place == 0 else "right")
         for row in full.rows:
-            table.add_row(*(escape(readable(row[place])) for place in places))
+            table.add_row(*(escape(format_cell(row[place])) for place in places))
         yield table

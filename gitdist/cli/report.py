@@ -9,8 +9,8 @@ from gitdist.address import without_secrets
 from gitdist.cli.studies import stored_plan, stored_study
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.report.findings import counted
-from gitdist.report.records import StudyRecord, read_study
-from gitdist.report.writing import write_report
+from gitdist.report.page import write_report
+from gitdist.report.records import ReportedStudy, read_study
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
@@ -36,7 +36,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         GitdistError: a study is not there or has nothing to show yet, or the report cannot be written.
     """
     plans = [stored_plan(name, results) for name in dict.fromkeys(names)]
-    records: dict[StudyPaths, StudyRecord] = {}
+    records: dict[StudyPaths, ReportedStudy] = {}
     for plan in plans:
         members = plan.members if isinstance(plan, Campaign) else (Member(labels={"study": plan.name}, spec=plan),)
         for member in members:
@@ -50,7 +50,10 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
     place = out or results.directory / _directory([plan.name for plan in plans])
-    files = write_report("; ".join(titles), list(records.values()), place)
+    try:
+        files = write_report("; ".join(titles), list(records.values()), place)
+    except StoreError as error:
+        raise type(error)(f"{error}; or choose another directory with --out DIR") from error
     page = str(files[0])
     if out is None:
         results.push(*files)
@@ -62,7 +65,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
     _log(records, place, files, console)
 
 
-def read_stored(member: Member, results: Results) -> tuple[StudyPaths, StudyRecord]:
+def read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
     """Return the files of a study that has started, and what they and its ledger say of it.
 
     Raises:
@@ -81,7 +84,7 @@ def _directory(names: Sequence[str]) -> str:
     return "-".join(["report", *names[:_MOST_NAMED], *more, whole])
 
 
-def _log(records: Mapping[StudyPaths, StudyRecord], place: Path, files: Sequence[Path], console: Console) -> None:
+def _log(records: Mapping[StudyPaths, ReportedStudy], place: Path, files: Sequence[Path], console: Console) -> None:
     """Log the page to each study's run and the other files to the first one; an unusable store is told of once."""
     unusable: set[str] = set()
     logged = 0

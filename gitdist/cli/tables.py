@@ -35,7 +35,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
         values = [chosen[split].get(f"{split}/{name}") if chosen else None for split, chosen in columns]
         if any(value is not None for value in values):
             shown = ("-" if value is None else f"{value:.4f}" for value in values)
-            table.add_row(metric.axis(summary["ekld_under"]), *shown)
+            table.add_row(metric.label(summary["ekld_under"]), *shown)
     return table
 
 
@@ -51,7 +51,7 @@ def _gap_tables(summary: dict[str, Any]) -> list[Table]:
 def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
     meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
     table = Table(
-        title=f"{METRICS[gaps[0].metric].axis(summary['ekld_under'])}{meaning}",
+        title=f"{METRICS[gaps[0].metric].label(summary['ekld_under'])}{meaning}",
         title_justify="left",
         title_style="bold",
         caption="\n".join(_hints(gaps)) or None,

@@ -1,117 +1,152 @@
-"""What the numbers say, in plain words; no more than they say."""
+"""Sentences about the numbers: what a report begins with, and which variance an interval contains."""
 
 from collections.abc import Sequence
 
-from gitdist.report.grouping import MAX_SETTINGS, Line, Panel
+from gitdist.report.comparison import MAX_SETTINGS, Comparison, Replicate, Report, Setting
 from gitdist.report.metrics import METRICS, SEVERAL
-from gitdist.report.records import StudyRecord
-from gitdist.report.size_curves import size_correlation
+from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
 
-_CLEAR = 0.3  # a rank correlation that is nearer to zero is called no dependence
+_CLEAR = 0.3  # a rank correlation closer to zero is not called a dependence
+
+_DATA_VERSION, _GENERATOR_SEED = "data version", "generator seed"
+_SOURCES = {  # by the field of ``ReplicateKey``
+    "trial_seed": "training seed",
+    "data_version": _DATA_VERSION,
+    "generator_seed": _GENERATOR_SEED,
+    "stream_seed": "stream seed",
+}
 
 
-def findings(studies: Sequence[StudyRecord], panels: Sequence[Panel]) -> list[str]:
-    """Return the sentences that a report begins with.
-
-    Args:
-        studies: all of them.
-        panels: what is shown of them.
-    """
-    told = [_counts(studies), *(f"{study.spec.name}: {note}" for study in studies for note in study.notes)]
-    for panel in panels:
-        told += _invariance(panel)
-        told += _best(panel)
-        told += _gaps(panel)
-    return told
+def findings(report: Report) -> list[str]:
+    """Return the sentences that a report begins with."""
+    sentences = [_counts(report.studies)]
+    sentences += [f"{study.spec.name}: {note}" for study in report.studies for note in study.notes]
+    for comparison in report.comparisons:
+        sentences += _invariance(comparison)
+        sentences += _best(comparison)
+        sentences += _gaps(comparison)
+    return sentences
 
 
-def _counts(studies: Sequence[StudyRecord]) -> str:
+def variance_sources(comparison: Comparison) -> str:
+    """Return which sources of variance the intervals of a comparison contain, and which they do not."""
+    most = max(len(setting.replicates) for setting in comparison.settings)
+    replicates = [each for setting in comparison.settings for each in setting.replicates]
+    counts = {name: _num_values(replicates, field) for field, name in _SOURCES.items()}
+    varied = {name: count for name, count in counts.items() if count > 1}
+    if most == 1 or not varied:
+        return "One replicate per setting, so no interval."
+    fixed = [name for name, count in counts.items() if count == 1]
+    sentence = f"Intervals contain the variance of {_listed([f'{name} ({count})' for name, count in varied.items()])}"
+    sentence += f", not of {' or '.join(fixed)}." if fixed else "."
+    if any(each.trial.augmented and each.study.spec.stream.per_seed for each in replicates):
+        sentence += " Each training seed has its own stream."
+    if _DATA_VERSION in varied and counts[_GENERATOR_SEED]:
+        sentence += " Each data version has its own generator."
+    if most > min(varied.values()):
+        sentence += " Replicates that share one of these values count as independent."
+    return sentence
+
+
+def evidence(comparison: Comparison) -> str:
+    """Return the split and replicates that a figure of a comparison shows, and what its intervals contain."""
+    counts = {len(setting.replicates) for setting in comparison.settings}
+    most = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} replicates per setting"
+    replicates = "" if counts == {1} else f", {most}; shaded or error bar: 95 % interval of the mean"
+    return f"{comparison.split.capitalize()} split{replicates}. {variance_sources(comparison)}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 trial``, ``2 trials``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _num_values(replicates: Sequence[Replicate], field: str) -> int:
+    return len({value for each in replicates if (value := getattr(each.key, field)) is not None})
+
+
+def _counts(studies: Sequence[ReportedStudy]) -> str:
     finished = sum(len(study.finished) for study in studies)
     total = sum(len(study.trials) for study in studies)
-    whole = counted(len(studies), "study", "studies")
+    num_studies = counted(len(studies), "study", "studies")
     if not total:
-        return f"{whole} without trials: the generator's draws are shown."
-    unfinished = "" if all(study.summary for study in studies) else "; not all studies have ended yet"
-    return f"{whole}, {finished} of {counted(total, 'trial')} finished{unfinished}."
+        return f"{num_studies} without trials; generator samples are shown."
+    unfinished = "" if all(study.summary for study in studies) else "; not all studies have finished"
+    return f"{num_studies}, {finished} of {counted(total, 'trial')} finished{unfinished}."
 
 
-def _invariance(panel: Panel) -> list[str]:
-    """Say under which settings per-class eKLD depends on class size; where T differs, that nothing is compared."""
-    if panel.ekld_under == SEVERAL:
+def _invariance(comparison: Comparison) -> list[str]:
+    """Say for which settings per-class eKLD depends on class size, if T is the same for all."""
+    if comparison.ekld_under == SEVERAL:
         return [
-            f"{panel.title}: eKLD and consistency were measured under different generators, so settings are not "
+            f"{comparison.title}: eKLD and consistency were measured under different generators, so settings are not "
             "compared in them."
         ]
-    under: dict[str, list[str]] = {}
-    for line in panel.lines:
-        correlation = size_correlation(line, "ekld", panel.split)
+    by_trend: dict[str, list[str]] = {}
+    for setting in comparison.settings:
+        correlation = setting.size_correlation("ekld", comparison.split)
         if correlation is not None:
-            told = f"{line.label} (rank correlation {_signed(correlation.mean, 2)})"
-            under.setdefault(_way(correlation), []).append(told)
-    if not under:
+            found = f"{setting.label} (rank correlation {_signed(correlation.mean, 2)})"
+            by_trend.setdefault(_trend(correlation), []).append(found)
+    if not by_trend:
         return []
-    ways = "; it ".join(f"{way} under {listed(lines)}" for way, lines in under.items())
-    return [f"{panel.title}: with growing class size, per-class {METRICS['ekld'].told(panel.ekld_under)} {ways}."]
+    trends = "; it ".join(f"{trend} under {_listed(settings)}" for trend, settings in by_trend.items())
+    metric = METRICS["ekld"].title_under(comparison.ekld_under)
+    return [f"{comparison.title}: with growing class size, per-class {metric} {trends}."]
 
 
-def _way(correlation: Interval) -> str:
+def _trend(correlation: Interval) -> str:
     if abs(correlation.mean) < _CLEAR:
         return "does not clearly change"
     return "falls" if correlation.mean < 0 else "rises"
+
+
+def _best(comparison: Comparison) -> list[str]:
+    """Name the setting with the highest balanced accuracy, and say whether chance alone could explain its lead."""
+    name, split = "balanced_accuracy", comparison.split
+    means = {setting: mean.mean for setting in comparison.settings if (mean := setting.mean(name, split))}
+    if len(means) < 2:
+        return []
+    best, second = sorted(means, key=lambda setting: -means[setting])[:2]
+    where = f"{split} split" + (", which it was chosen on" if comparison.searched and split != "test" else "")
+    lead = _lead(best.difference(second, name, split), second)
+    return [f"{comparison.title}: {best.label} has the highest balanced accuracy ({means[best]:.3f}, {where}), {lead}."]
+
+
+def _lead(difference: Interval | None, second: Setting) -> str:
+    if difference is None:
+        return f"followed by {second.label}, with which it has no replicate in common"
+    if difference.mean <= 0:
+        return (
+            f"not confirmed by the {counted(difference.n, 'replicate')} in common with {second.label} "
+            f"(mean difference {_signed(difference.mean, 3)})"
+        )
+    lead = f"{difference.mean:.3f} above {second.label}"
+    if difference.half_width is None:
+        return f"{lead}; with one replicate, this may be chance"
+    verdict = "an interval without zero" if difference.mean > difference.half_width else "which may be chance"
+    return f"{lead} ± {difference.half_width:.3f} over {difference.n} pairs, {verdict}"
+
+
+def _gaps(comparison: Comparison) -> list[str]:
+    """State the gap between the best trial and the baseline of each study, if there are few studies."""
+    if len(comparison.studies) > MAX_SETTINGS:
+        return []
+    return [
+        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].title_under(study.spec.ekld_under))}.".replace(
+            "gap -", "gap −"
+        )
+        for study in comparison.studies
+        for gap in study.gaps
+        if gap.difference is not None
+    ]
 
 
 def _signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Return parts as an enumeration: ``a, b and c``."""
+def _listed(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _best(panel: Panel) -> list[str]:
-    """Say which setting has the highest balanced accuracy, and whether that is more than chance would give."""
-    name = "balanced_accuracy"
-    means = [(line, list(line.values(name, panel.split).values())) for line in panel.lines]
-    ranked = sorted(((sum(v) / len(v), line) for line, v in means if v), key=lambda item: -item[0])
-    if len(ranked) < 2:
-        return []
-    (mean, best), (_, second) = ranked[:2]
-    where = f"{panel.split} split" + (", which it was chosen on" if panel.searched and panel.split != "test" else "")
-    first = f"{panel.title}: {best.label} has the highest balanced accuracy ({mean:.3f}, {where})"
-    difference = best.minus(second, name, panel.split)
-    return [f"{first}, {_compared(difference, second)}."]
-
-
-def _gaps(panel: Panel) -> list[str]:
-    """State the gap between the best trial and the baseline of each study; of many studies on one data set nothing."""
-    if len(panel.studies) > MAX_SETTINGS:
-        return []
-    return [
-        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].told(study.spec.ekld_under))}.".replace("gap -", "gap −")
-        for study in panel.studies
-        for gap in study.gaps
-        if gap.difference is not None
-    ]
-
-
-def _compared(difference: Interval | None, second: Line) -> str:
-    if difference is None:
-        return f"followed by {second.label}, which has no replicate in common with it"
-    if difference.mean <= 0:
-        return (
-            f"not confirmed by the {counted(difference.n, 'replicate')} in common with {second.label} "
-            f"(mean difference {_signed(difference.mean, 3)})"
-        )
-    told = f"{difference.mean:.3f} above {second.label}"
-    if difference.half is None:
-        return f"{told}; with one replicate nothing is known of chance"
-    width = f"{told} ± {difference.half:.3f} over {difference.n} pairs"
-    told = "an interval without zero" if difference.excludes_zero else "which may be chance"
-    return f"{width}, {told}"
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun: ``1 trial``, ``2 trials``."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,43 +1,46 @@
-"""The numbers that a report shows: what each is called, its unit, and under which T invariance was measured."""
+"""The metrics that a report shows: title, unit, and the transformation T under which invariance was measured."""
 
 from dataclasses import dataclass
+
+NATS, SHARE = "nats", "0..1"
+SEVERAL = "several"  # the studies measured eKLD under different T
+
+_UNDER = {  # by ``StudySpec.ekld_under``
+    "nuisance": "",
+    "identity": " under the identity",
+    "randaugment": " under RandAugment",
+    "munit": " under the learned generator",
+    "pretrained": " under the learned generator",
+    "plugin": " under the plugin's draws",
+    SEVERAL: " under each study's own generator",
+}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a trial: its name in ``Measures.metrics``, what it is called, and its unit."""
+    """A metric of a trial: its name without the split, its title and its unit."""
 
     name: str
     title: str
     unit: str
 
-    def told(self, ekld_under: str) -> str:
-        """Return the title; of a measure of invariance under anything but the true nuisance with these words.
-
-        Args:
-            ekld_under: as ``marked`` takes it.
-        """
-        return self.title + marked(ekld_under) if self.of_invariance else self.title
-
     @property
     def of_invariance(self) -> bool:
-        """Whether it is taken under a transformation T."""
+        """Whether it is measured under a transformation T."""
         return self.name.endswith(("ekld", "consistency"))
 
-    def axis(self, ekld_under: str) -> str:
-        """Return the title with the unit, for an axis or a column."""
-        return f"{self.told(ekld_under)} ({self.unit})"
+    def title_under(self, ekld_under: str) -> str:
+        """Return the title; for a metric of invariance followed by T, unless that is the true nuisance.
 
+        Args:
+            ekld_under: ``StudySpec.ekld_under``, or ``SEVERAL``.
+        """
+        return self.title + _UNDER[ekld_under] if self.of_invariance else self.title
 
-SEVERAL = "several"  # studies took their eKLD under different T
-_MARKS = {
-    "nuisance": "",
-    "identity": " under the identity",
-    "randaugment": " under RandAugment",
-    "plugin": " under the plugin's draws",
-    SEVERAL: " under each study's own generator",
-}
-NATS, SHARE = "nats", "0..1"
+    def label(self, ekld_under: str) -> str:
+        """Return ``title_under`` with the unit, for an axis or a column."""
+        return f"{self.title_under(ekld_under)} ({self.unit})"
+
 
 METRICS = {
     metric.name: metric
@@ -55,14 +58,5 @@ METRICS = {
     )
 }
 
-OBJECTIVES = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld", "few_right_ekld")
-"""What methods are compared in, pair by pair."""
-
-
-def marked(ekld_under: str) -> str:
-    """Return what is added to the name of a measure of invariance: the T that it is taken under.
-
-    Args:
-        ekld_under: ``StudySpec.ekld_under``, or ``SEVERAL``.
-    """
-    return _MARKS.get(ekld_under, " under the learned generator")
+COMPARED = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld", "few_right_ekld")
+"""The metrics in which settings are compared pair by pair."""

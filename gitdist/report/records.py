@@ -1,8 +1,7 @@
-"""What a report is made of: plain records of studies and their trials, read from ledger and files."""
+"""Studies and their trials as a report shows them, read from ledger and files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.disk import read_object
 from gitdist.spec import StudySpec
-from gitdist.study.files.events import Outcome
-from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.events import Row
+from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.status import state_now, study_notes
@@ -27,11 +26,10 @@ PER_CLASS = ("accuracy", "ekld", "right_ekld", "consistency")
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
-    """The classes of a data set: names, training images of each (int64 ``[C]``) and shot groups.
+class ClassInfo:
+    """The classes of a data set: names, training images (int64 ``[C]``) and shot groups.
 
-    ``distinct`` int64 ``[C]`` are the training images of each class that are not copies of another one; None where this
-    was not recorded, as in studies of version 0.5.0 and before.
+    ``distinct`` counts the training images without copies (int64 ``[C]``); version 0.5.0 did not record it.
     """
 
     names: tuple[str, ...]
@@ -41,11 +39,10 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class Measures:
-    """What a trial reached on one split.
+class SplitMetrics:
+    """The metrics of a trial on one split, by name without the split (``balanced_accuracy``, ``few_ekld``).
 
-    ``metrics`` by name without the split (``balanced_accuracy``, ``few_ekld``); ``per_class`` float64 ``[C]`` of those
-    of ``PER_CLASS`` that were measured, NaN where a class has no images.
+    ``per_class`` has those of ``PER_CLASS`` that were measured, float64 ``[C]``, NaN for a class without images.
     """
 
     metrics: Mapping[str, float]
@@ -53,11 +50,11 @@ class Measures:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrialRecord:
-    """A trial or the baseline; ``params`` are those that were searched, ``seed`` is the training's.
+class ReportedTrial:
+    """A trial or the baseline; ``params`` are the searched ones, ``seed`` is that of the training.
 
-    ``links`` has ``repeat_of`` or ``replicate_of``, the number of a trial that trains the same.
-    ``augmented`` says whether it took draws: without any it depends neither on the generator nor on the stream.
+    ``links`` is ``repeat_of`` or ``replicate_of`` with the number of a trial that trains the same. ``augmented`` says
+    whether the trial used generated images; otherwise it depends neither on the generator nor on the stream.
     """
 
     trial: TrialId
@@ -68,17 +65,17 @@ class TrialRecord:
     epoch: int = 0
     reason: str | None = None
     links: Mapping[str, int] = field(default_factory=dict)
-    classes: Classes | None = None
-    measures: Mapping[Split, Measures] = field(default_factory=dict)
+    classes: ClassInfo | None = None
+    splits: Mapping[Split, SplitMetrics] = field(default_factory=dict)
 
     @property
     def setting(self) -> dict[str, Any]:
-        """The parameters in which replicates agree: all but the seed."""
+        """The parameters without the seed."""
         return {name: value for name, value in self.params.items() if name != SEED}
 
-    def value(self, split: Split, metric: str) -> float | None:
-        """Return a metric on a split; None where it was not measured."""
-        return self.measures[split].metrics.get(metric) if split in self.measures else None
+    def metric(self, split: Split, name: str) -> float | None:
+        """Return a metric; None if it was not measured."""
+        return self.splits[split].metrics.get(name) if split in self.splits else None
 
     @property
     def named_metrics(self) -> dict[str, float]:
@@ -86,30 +83,29 @@ class TrialRecord:
         return {
             f"{prefix}/{name}": value
             for split, prefix in SPLITS.items()
-            if split in self.measures
-            for name, value in self.measures[split].metrics.items()
+            if split in self.splits
+            for name, value in self.splits[split].metrics.items()
         }
 
     @property
     def finished(self) -> bool:
-        """Whether the trial ended well, with measures and classes to show."""
-        return self.state == "finished" and "validation" in self.measures and self.classes is not None
+        """Whether the trial finished and its metrics and classes are known."""
+        return self.state == "finished" and "validation" in self.splits and self.classes is not None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class StudyRecord:
+class ReportedStudy:
     """A study, running or finished.
 
-    ``labels`` say which of a campaign's studies it is, or hold its name; ``best`` are the numbers of the trials that no
-    other is better than on validation; ``samples`` is the PNG picture of its generator's draws; ``generator`` names
-    that generator, by its weights' artefact or all that determines its draws; ``fingerprint`` is the data set's;
-    ``notes`` are those of ``study_notes``.
+    ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
+    is a PNG; ``generator`` is the artefact of its weights or all that determines its draws; ``fingerprint`` is that of
+    the data set.
     """
 
     spec: StudySpec
     labels: Mapping[str, Any]
-    trials: tuple[TrialRecord, ...] = ()
-    baseline: TrialRecord | None = None
+    trials: tuple[ReportedTrial, ...] = ()
+    baseline: ReportedTrial | None = None
     best: tuple[int, ...] = ()
     summary: Mapping[str, Any] | None = None
     samples: bytes | None = None
@@ -118,73 +114,85 @@ class StudyRecord:
     notes: tuple[str, ...] = ()
 
     @property
-    def finished(self) -> tuple[TrialRecord, ...]:
-        """The trials that ended well."""
+    def finished(self) -> tuple[ReportedTrial, ...]:
+        """The finished trials."""
         return tuple(trial for trial in self.trials if trial.finished)
 
     @property
+    def finished_baseline(self) -> ReportedTrial | None:
+        """The baseline, if it finished."""
+        return self.baseline if self.baseline is not None and self.baseline.finished else None
+
+    @property
     def gaps(self) -> list[Gap]:
-        """The gaps of the best trial in the first objective to the baseline; none before a trial has finished."""
-        chosen = [trial for trial in self.finished if trial.trial.number in self.best]
-        values = {trial.trial: trial.value("validation", self.objective) for trial in chosen}
-        known = [trial for trial in chosen if values[trial.trial] is not None]
+        """The gaps between the baseline and the best trial in the first objective; empty if no trial finished."""
+        values = {trial: trial.metric("validation", self.objective) for trial in self.finished}
+        known = {
+            trial: value for trial, value in values.items() if trial.trial.number in self.best and value is not None
+        }
         if not known:
             return []
-        better = max if self.spec.search.directions[0] == "maximize" else min
-        best = better(known, key=lambda trial: values[trial.trial] or 0.0)
-        whole = self.baseline is not None and self.baseline.finished
-        baseline = self.baseline.named_metrics if self.baseline is not None and whole else None
-        return find_gaps(self.spec.search.objectives, best.named_metrics, baseline)
+        best = (max if self.spec.search.directions[0] == "maximize" else min)(known, key=known.__getitem__)
+        baseline = self.finished_baseline
+        return find_gaps(self.spec.search.objectives, best.named_metrics, baseline.named_metrics if baseline else None)
 
     @property
     def objective(self) -> str:
         """The first objective, without its split."""
         return self.spec.search.objectives[0].removeprefix("val/")
 
+    @property
+    def varied_fields(self) -> list[str]:
+        """The searched fields, without the seed, that have several values among the finished trials."""
+        values = {name: {repr(trial.params.get(name)) for trial in self.finished} for name in self.spec.search.space}
+        return [name for name, found in values.items() if len(found) > 1 and name != SEED]
 
-def read_study(study: Study, labels: Mapping[str, Any]) -> StudyRecord:
-    """Return the record of a study.
 
-    Args:
-        study: its files, spec and ledger.
-        labels: which study of its campaign it is; of a single study, its name.
-    """
+def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
+    """Return a study as its ledger and files have it now; ``labels`` identify it within its campaign."""
     paths, spec, ledger = study.paths, study.spec, study.ledger
     states, owner = study.trial_states(), study.owner()
     links = {TrialId("trial", record.number): record.links for record in ledger.trials()}
-    found = (read_object(paths.trial(trial) / "trial.json") for trial in states)
-    classes = _classes(next((each["classes"] for each in found if each and each.get("classes")), None), spec)
-    records = {
-        trial: replace(
-            _read_trial(paths, spec, trial, params, outcome, classes),
+    described = (read_object(paths.trial(trial) / "trial.json") for trial in states)
+    classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
+    trials: dict[TrialId, ReportedTrial] = {}
+    for trial, (params, outcome) in states.items():
+        rows = read_rows(paths.rows(trial))
+        trials[trial] = ReportedTrial(
+            trial=trial,
             state=state_now(paths, trial, outcome, owner),
+            params=dict(params),
+            seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
+            augmented=any(row.get("draws") for row in rows),
+            epoch=rows[-1]["epoch"] if rows else 0,
+            reason=outcome.reason if outcome else None,
             links=links.get(trial, {}),
+            classes=classes,
+            splits=_read_splits(rows, read_object(paths.test(trial)), classes.groups) if classes else {},
         )
-        for trial, (params, outcome) in states.items()
-    }
-    baseline = records.pop(BASELINE, None)
-    return StudyRecord(
+    baseline = trials.pop(BASELINE, None)
+    return ReportedStudy(
         spec=spec,
         labels=dict(labels),
-        trials=tuple(records.values()),
+        trials=tuple(trials.values()),
         baseline=baseline,
         best=tuple(record.number for record in study.best_trials()),
         summary=read_summary(paths),
-        samples=_read_bytes(paths.samples),
+        samples=paths.samples.read_bytes() if paths.samples.exists() else None,
         generator=ledger.recall(GENERATOR),
         fingerprint=ledger.recall("data"),
         notes=tuple(study_notes(study)),
     )
 
 
-def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], prefix: str, groups: Groups) -> Measures:
-    """Return the measures in a trial's row or test file, with the means over shot groups of what needs a T.
-
-    A group of which a class with images has no value, as without right answers, has no mean.
+def split_metrics(
+    metrics: Mapping[str, Any], per_class: Mapping[str, Any], prefix: str, groups: Groups
+) -> SplitMetrics:
+    """Return the metrics in a trial's row or test file, and the means of invariance over shot groups.
 
     Args:
-        metrics: values by name, those of other prefixes among them.
-        per_class: a list of C numbers, or None, by each of ``PER_CLASS`` that is there.
+        metrics: values by name, also of other prefixes.
+        per_class: C numbers, or None, by name as in ``PER_CLASS``.
         prefix: ``val/`` or ``test/``.
         groups: the shot groups.
     """
@@ -195,58 +203,34 @@ def make_measures(metrics: Mapping[str, Any], per_class: Mapping[str, Any], pref
         if name.startswith(prefix) and isinstance(value, int | float)
     }
     for name in arrays.keys() - {"accuracy"}:
-        # A mean over other classes than another trial's is no measure beside it.
-        lacking = np.isnan(arrays[name]) & ~np.isnan(arrays["accuracy"])
+        # A group with a class that has images but no value gets no mean: trials would be compared over other classes.
+        missing = np.isnan(arrays[name]) & ~np.isnan(arrays["accuracy"])
         means = group_accuracies(arrays[name], groups)
         found |= {
-            f"{group}_{name}": mean for group, mean in means.items() if not lacking[groups.as_dict()[group]].any()
+            f"{group}_{name}": mean for group, mean in means.items() if not missing[groups.as_dict()[group]].any()
         }
-    return Measures(found, arrays)
+    return SplitMetrics(found, arrays)
 
 
-def _read_trial(
-    paths: StudyPaths,
-    spec: StudySpec,
-    trial: TrialId,
-    params: Mapping[str, Any],
-    outcome: Outcome | None,
-    classes: Classes | None,
-) -> TrialRecord:
-    rows = read_rows(paths.rows(trial))
-    measures: dict[Split, Measures] = {}
-    if classes is not None:
-        evaluated = next((row for row in reversed(rows) if "val/balanced_accuracy" in row), None)
-        if evaluated is not None:
-            per_class = {name: evaluated.get(f"val/{name}_per_class") for name in PER_CLASS}
-            measures["validation"] = make_measures(evaluated, per_class, "val/", classes.groups)
-        tested = read_object(paths.test(trial))
-        if tested is not None:
-            per_class = {name: tested.get(f"{name}_per_class") for name in PER_CLASS}
-            measures["test"] = make_measures(tested.get("metrics", {}), per_class, "test/", classes.groups)
-    return TrialRecord(
-        trial=trial,
-        state=outcome.state if outcome else "open",
-        params=dict(params),
-        seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
-        augmented=any(row.get("draws") for row in rows),
-        epoch=rows[-1]["epoch"] if rows else 0,
-        reason=outcome.reason if outcome else None,
-        classes=classes,
-        measures=measures,
-    )
+def _read_splits(rows: Sequence[Row], tested: Mapping[str, Any] | None, groups: Groups) -> dict[Split, SplitMetrics]:
+    splits: dict[Split, SplitMetrics] = {}
+    evaluated = next((row for row in reversed(rows) if "val/balanced_accuracy" in row), None)
+    if evaluated is not None:
+        per_class = {name: evaluated.get(f"val/{name}_per_class") for name in PER_CLASS}
+        splits["validation"] = split_metrics(evaluated, per_class, "val/", groups)
+    if tested is not None:
+        per_class = {name: tested.get(f"{name}_per_class") for name in PER_CLASS}
+        splits["test"] = split_metrics(tested.get("metrics", {}), per_class, "test/", groups)
+    return splits
 
 
-def _classes(described: Mapping[str, Any] | None, spec: StudySpec) -> Classes | None:
+def _class_info(described: Mapping[str, Any] | None, spec: StudySpec) -> ClassInfo | None:
     if not described:
         return None
     distinct = described.get("distinct")
-    return Classes(
+    return ClassInfo(
         names=tuple(described["names"]),
         sizes=np.asarray(described["sizes"], dtype=np.int64),
         groups=size_groups(described["sizes"], spec.data.groups),
         distinct=None if distinct is None else np.asarray(distinct, dtype=np.int64),
     )
-
-
-def _read_bytes(place: Path) -> bytes | None:
-    return place.read_bytes() if place.exists() else None

@@ -1,18 +1,29 @@
-"""The report's tables, made from records."""
+"""The report's tables: raw numbers as CSV, rounded ones as LaTeX.
 
+A function takes the report and yields its tables, none if it does not apply.
+"""
+
+import csv
+import io
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from gitdist.report.grouping import Line, Panel
+import numpy as np
+
+from gitdist.data.longtail import profile_sizes
+from gitdist.report.comparison import Comparison, Report
+from gitdist.report.findings import variance_sources
 from gitdist.report.metrics import METRICS
-from gitdist.report.published import Published, published_figures
-from gitdist.report.records import Split, StudyRecord, TrialRecord
-from gitdist.report.size_curves import size_correlation
-from gitdist.report.statistics import Interval, interval
-from gitdist.report.table import Cell, Table
-from gitdist.report.variance import variance_sources
+from gitdist.report.records import ClassInfo, ReportedTrial, Split
+from gitdist.report.statistics import Interval
+from gitdist.spec import DataSpec, ProfileSpec
+from gitdist.spec.search import METHOD
 from gitdist.study.monitoring.display import format_value
 from gitdist.trial.evaluation import standard_error_name
+
+Cell = str | int | float | Interval | None
 
 COSTS = {
     "wall_s": "wall time (s)",
@@ -25,123 +36,197 @@ COSTS = {
     "generated_images": "images generated",
 }
 
+_SPLITS: tuple[Split, ...] = ("validation", "test")
+_DECIMALS = 4
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+}
 
-def method_table(panel: Panel) -> Table:
+# Test accuracy of Zhou et al., ICLR 2022 (arXiv 2203.09739), by data source: official images per class, accuracy.
+_PUBLISHED = {"cifar-10": (10 * [5000], 0.7876), "cifar-100": (100 * [500], 0.4435)}
+_PUBLISHED_PROFILE = ProfileSpec(kind="exponential", factor=0.01)
+_PUBLISHED_LABEL = "CE+DRS+GIT, published (Zhou et al. 2022, one generator, ResNet-32)"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table; ``name`` is that of its files.
+
+    A column that holds intervals holds nothing else but None. In CSV it is three columns: mean and both ends.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def csv(self) -> str:
+        """Return the table with all digits; None is empty."""
+        wide = {index for row in self.rows for index, cell in enumerate(row) if isinstance(cell, Interval)}
+        header = [
+            [name, f"{name} low", f"{name} high"] if index in wide else [name]
+            for index, name in enumerate(self.columns)
+        ]
+        rows = [[_raw(cell, index in wide) for index, cell in enumerate(row)] for row in self.rows]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(itertools.chain(*header))
+        writer.writerows(itertools.chain(*row) for row in rows)
+        return text.getvalue()
+
+    def latex(self) -> str:
+        """Return the table as a plain ``tabular``, which needs no package."""
+        alignment = "".join("l" if self.is_text(index) else "r" for index in range(len(self.columns)))
+        header, *lines = [
+            " & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in row) + r" \\"
+            for row in [self.columns, *([format_cell(cell) for cell in row] for row in self.rows)]
+        ]
+        head = [f"% {' '.join(self.caption.split())}", rf"\begin{{tabular}}{{{alignment}}}", r"\hline", header]
+        return "\n".join([*head, r"\hline", *lines, r"\hline", r"\end{tabular}", ""])
+
+    def is_text(self, index: int) -> bool:
+        """Tell whether any cell of a column is text."""
+        return any(isinstance(row[index], str) for row in self.rows)
+
+
+def format_cell(cell: Cell) -> str:
+    """Return a cell for reading: four decimals, one decimal from 10 on; a dash for None.
+
+    An interval is mean ± half width, or mean [low, high] if it has limits.
+    """
+    if cell is None:
+        return "–"
+    if isinstance(cell, Interval):
+        width = "" if cell.half_width is None else f" ± {cell.half_width:.{_DECIMALS}f}"
+        if cell.ends and cell.limits:
+            width = f" [{cell.ends[0]:.{_DECIMALS}f}, {cell.ends[1]:.{_DECIMALS}f}]"
+        return f"{cell.mean:.{_DECIMALS}f}{width}".replace("-", "−")
+    if isinstance(cell, float):
+        decimals = _DECIMALS if abs(cell) < 10 else 1
+        return f"{cell:,.{decimals}f}".replace("-", "−") if math.isfinite(cell) else "–"
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def method_tables(report: Report) -> Iterator[Table]:
+    """Yield the ``method_table`` of each comparison."""
+    yield from map(method_table, report.comparisons)
+
+
+def method_table(comparison: Comparison) -> Table:
     """Return the settings with mean and interval of every metric, and what is published for the same data."""
-    measured = [metric for metric in METRICS if any(line.values(metric, panel.split) for line in panel.settings)]
+    split, settings = comparison.split, comparison.table_settings
+    measured = [metric for metric in METRICS if any(setting.mean(metric, split) for setting in settings)]
     rows: list[list[Cell]] = [
-        [line.label, len(line.replicates), *(_mean(line, metric, panel.split) for metric in measured)]
-        for line in panel.settings
+        [setting.label, len(setting.replicates), *(setting.mean(metric, split) for metric in measured)]
+        for setting in settings
     ]
-    if panel.split == "test":
-        for figure in _published(panel):
-            values = {"balanced_accuracy": Interval(figure.balanced_accuracy, None, 1)}
-            rows.append([f"{figure.method}, published ({figure.source})", None, *map(values.get, measured)])
-    return Table(
-        name=f"methods-{panel.slug}",
-        caption=f"{panel.title}: mean over replicates ± half of the 95 % interval, {panel.split} split. "
-        + variance_sources(panel),
-        columns=["setting", "replicates", *(METRICS[metric].axis(panel.ekld_under) for metric in measured)],
-        rows=rows,
-    )
+    found = {published_accuracy(each.study.spec.data, each.classes) for one in settings for each in one.replicates}
+    if split == "test" and len(found) == 1 and (accuracy := found.pop()) is not None:
+        published = {"balanced_accuracy": Interval(accuracy, None, 1)}
+        rows.append([_PUBLISHED_LABEL, None, *map(published.get, measured)])
+    caption = f"{comparison.title}: mean over replicates ± half of the 95 % interval, {split} split."
+    columns = ["setting", "replicates", *(METRICS[metric].label(comparison.ekld_under) for metric in measured)]
+    return Table(f"methods-{comparison.slug}", f"{caption} {variance_sources(comparison)}", columns, rows)
 
 
-def difference_table(panel: Panel) -> Table | None:
-    """Return the differences between every two settings over the replicates that both have; None for one setting."""
+def difference_tables(report: Report) -> Iterator[Table]:
+    """Yield the paired differences between every two settings of a comparison."""
+    for comparison in report.comparisons:
+        rows: list[list[Cell]] = []
+        for one, other in itertools.combinations(comparison.settings, 2):
+            found = [other.difference(one, metric, comparison.split) for metric in comparison.compared]
+            counts = [each.n for each in found if each]
+            if counts:
+                rows.append([f"{other.label} − {one.label}", max(counts), *found])
+        if rows:
+            title = (
+                f"{comparison.title}: paired differences over the same seeds and versions, {comparison.split} split."
+            )
+            metrics = [METRICS[metric].label(comparison.ekld_under) for metric in comparison.compared]
+            name, caption = f"differences-{comparison.slug}", f"{title} {variance_sources(comparison)}"
+            yield Table(name, caption, ["difference", "pairs", *metrics], rows)
+
+
+def correlation_table(report: Report) -> Iterator[Table]:
+    """Yield the rank correlations of per-class eKLD with class size."""
     rows: list[list[Cell]] = []
-    for one, other in itertools.combinations(panel.lines, 2):
-        found = [other.minus(one, metric, panel.split) for metric in panel.compared]
-        counts = [each.n for each in found if each]
-        if counts:
-            rows.append([f"{other.label} − {one.label}", max(counts), *found])
-    if not rows:
-        return None
-    return Table(
-        name=f"differences-{panel.slug}",
-        caption=f"{panel.title}: paired differences over the same seeds and versions, {panel.split} split. "
-        + variance_sources(panel),
-        columns=["difference", "pairs", *(METRICS[metric].axis(panel.ekld_under) for metric in panel.compared)],
-        rows=rows,
-    )
-
-
-def correlation_table(panels: Sequence[Panel]) -> Table | None:
-    """Return the rank correlations of per-class eKLD with class size; None where no eKLD was measured."""
-    rows: list[list[Cell]] = []
-    for panel in panels:
-        for line in panel.lines:
-            found = size_correlation(line, "ekld", panel.split)
+    for comparison in report.comparisons:
+        for setting in comparison.settings:
+            found = setting.size_correlation("ekld", comparison.split)
             if found is not None:
-                under = METRICS["ekld"].told(panel.ekld_under)
-                rows.append([panel.title, line.label, found.n, found, under, panel.split])
-    if not rows:
-        return None
-    return Table(
-        name="rank-correlations",
-        caption="Spearman's rank correlation of a class's eKLD with its size: −1 = it falls as classes get larger. "
-        "Mean over replicates [95 % interval]. " + " ".join(dict.fromkeys(variance_sources(panel) for panel in panels)),
-        columns=["data", "setting", "replicates", "rank correlation", "measure", "split"],
-        rows=rows,
-    )
+                metric = METRICS["ekld"].title_under(comparison.ekld_under)
+                rows.append([comparison.title, setting.label, found.n, found, metric, comparison.split])
+    if rows:
+        variance = " ".join(dict.fromkeys(map(variance_sources, report.comparisons)))
+        caption = (
+            "Spearman's rank correlation of per-class eKLD with class size: −1 = eKLD falls as classes grow. "
+            f"Mean over replicates [95 % interval]. {variance}"
+        )
+        columns = ["data", "setting", "replicates", "rank correlation", "measure", "split"]
+        yield Table("rank-correlations", caption, columns, rows)
 
 
-def best_table(study: StudyRecord) -> Table | None:
-    """Return the best trial, or all that no other is better than, beside the baseline; None where nothing finished."""
-    chosen = [trial for trial in study.trials if trial.trial.number in study.best and trial.finished]
-    if not chosen:
-        return None
-    baseline = [study.baseline] if study.baseline and study.baseline.finished else []
-    shown = [*baseline, *chosen]
-    rows: list[list[Cell]] = []
-    for split in ("validation", "test"):
-        for name, metric in METRICS.items():
-            values = [trial.value(split, name) for trial in shown]
-            if any(value is not None for value in values):
-                rows.append([metric.axis(study.spec.ekld_under), split, *values])
-    beside = ", beside the same training without augmentation" if baseline else ""
-    names = ["baseline" if trial.trial.number is None else f"trial {trial.trial}" for trial in shown]
-    return Table(
-        name=f"best-{study.spec.name}",
-        caption=f"{study.spec.name}: chosen on validation{beside}",
-        columns=["metric", "split", *names],
-        rows=rows,
-    )
+def best_tables(report: Report) -> Iterator[Table]:
+    """Yield the best trial, or the Pareto front, and the baseline of each study that does not compare methods."""
+    for study in report.compared_studies:
+        chosen = [trial for trial in study.finished if trial.trial.number in study.best]
+        if chosen and METHOD not in study.spec.search.space:
+            baseline = study.finished_baseline
+            trials = {"baseline": baseline} if baseline else {}
+            trials |= {f"trial {trial.trial}": trial for trial in chosen}
+            rows: list[list[Cell]] = []
+            for split in _SPLITS:
+                for name, metric in METRICS.items():
+                    values = [trial.metric(split, name) for trial in trials.values()]
+                    if any(value is not None for value in values):
+                        rows.append([metric.label(study.spec.ekld_under), split, *values])
+            caption = f"{study.spec.name}: chosen on validation"
+            caption += ", compared with the same training without augmentation" if baseline else ""
+            yield Table(f"best-{study.spec.name}", caption, ["metric", "split", *trials], rows)
 
 
-def gap_table(study: StudyRecord) -> Table | None:
-    """Return best trial, baseline and gap in each objective, with standard errors; None where nothing finished."""
-    rows: list[list[Cell]] = []
-    for gap in study.gaps:
-        estimates = (gap.baseline, gap.best, gap.difference)
-        cells = [cell for each in estimates for cell in ((each.value, each.standard_error) if each else (None, None))]
-        rows.append([METRICS[gap.metric].axis(study.spec.ekld_under), gap.split, *cells, gap.hint])
-    if not rows:
-        return None
-    return Table(
-        name=f"gap-{study.spec.name}",
-        caption=f"{study.spec.name}: gap between the best trial and the baseline, with standard errors",
-        columns=[
-            "objective",
-            "split",
-            *(name for kind in ("baseline", "best trial", "gap") for name in (kind, f"standard error of {kind}")),
-            "",
-        ],
-        rows=rows,
-    )
+def gap_tables(report: Report) -> Iterator[Table]:
+    """Yield baseline, best trial and gap in each objective of a study, with standard errors."""
+    kinds = ("baseline", "best trial", "gap")
+    estimates = [name for kind in kinds for name in (kind, f"standard error of {kind}")]
+    for study in report.compared_studies:
+        rows: list[list[Cell]] = []
+        for gap in study.gaps:
+            cells: list[Cell] = []
+            for estimate in (gap.baseline, gap.best, gap.difference):
+                cells += [estimate.value, estimate.standard_error] if estimate else [None, None]
+            rows.append([METRICS[gap.metric].label(study.spec.ekld_under), gap.split, *cells, gap.hint])
+        if rows:
+            caption = f"{study.spec.name}: gap between the best trial and the baseline, with standard errors"
+            yield Table(f"gap-{study.spec.name}", caption, ["objective", "split", *estimates, ""], rows)
 
 
-def trials_table(studies: Sequence[StudyRecord]) -> Table:
-    """Return every trial of every study, baselines among them, with parameters, state and metrics."""
-    records = [(study, trial) for study in studies for trial in _all_trials(study)]
-    fields = list(dict.fromkeys(name for _, trial in records for name in trial.params))
-    linked = ["same training as"] if any(trial.links for _, trial in records) else []
-    splits: tuple[Split, ...] = ("validation", "test")
+def trials_table(report: Report) -> Iterator[Table]:
+    """Yield all trials and baselines with parameters, state and metrics."""
+    if not any(study.trials for study in report.studies):
+        return
+    trials = [(study, trial) for study in report.studies for trial in (study.baseline, *study.trials) if trial]
+    fields = list(dict.fromkeys(name for _, trial in trials for name in trial.params))
+    linked = ["same training as"] if any(trial.links for _, trial in trials) else []
+    labels = {}
+    for name, metric in METRICS.items():
+        labels[name] = metric.label("nuisance")  # T is in a column
+        labels[standard_error_name(name)] = f"standard error of {metric.title}"
     measured = [
         (split, name)
-        for split in splits
-        for metric in METRICS
-        for name in (metric, standard_error_name(metric))
-        if any(trial.value(split, name) is not None for _, trial in records)
+        for split in _SPLITS
+        for name in labels
+        if any(trial.metric(split, name) is not None for _, trial in trials)
     ]
     rows = [
         [
@@ -152,55 +237,50 @@ def trials_table(studies: Sequence[StudyRecord]) -> Table:
             trial.state,
             trial.epoch,
             *(_link(trial) for _ in linked),
-            *(trial.value(split, name) for split, name in measured),
+            *(trial.metric(split, name) for split, name in measured),
             study.spec.ekld_under,
             trial.reason,
         ]
-        for study, trial in records
+        for study, trial in trials
     ]
-    titles = {name: metric.axis("nuisance") for name, metric in METRICS.items()}
-    titles |= {standard_error_name(name): f"standard error of {metric.title}" for name, metric in METRICS.items()}
-    told = [f"{split} {titles[name]}" for split, name in measured]
-    return Table(
-        name="trials",
-        caption="All trials; validation figures are those of the last evaluated epoch",
-        columns=["study", "trial", *fields, "version", "state", "epochs", *linked, *told, "eKLD under", "reason"],
-        rows=rows,
-    )
+    metrics = [f"{split} {labels[name]}" for split, name in measured]
+    columns = ["study", "trial", *fields, "version", "state", "epochs", *linked, *metrics, "eKLD under", "reason"]
+    yield Table("trials", "All trials; validation metrics are those of the last evaluated epoch", columns, rows)
 
 
-def cost_table(studies: Sequence[StudyRecord]) -> Table | None:
-    """Return what each finished study took and what sharing spared it; None where none has finished."""
-    done = [(study.spec.name, study.summary) for study in studies if study.summary]
-    rows = [[name, *(summary.get(cost) for cost in COSTS)] for name, summary in done]
-    if not rows:
+def cost_table(report: Report) -> Iterator[Table]:
+    """Yield the cost of each finished study, and what sharing saved."""
+    if total_costs(report)["training_s"]:
+        rows = [[study.spec.name, *map(study.summary.get, COSTS)] for study in report.studies if study.summary]
+        yield Table("costs", "Cost of the studies", ["study", *COSTS.values()], rows)
+
+
+def total_costs(report: Report) -> Mapping[str, float]:
+    """Return the sums of the costs of all finished studies, by name as in ``COSTS``."""
+    return {name: sum(study.summary.get(name, 0) for study in report.studies if study.summary) for name in COSTS}
+
+
+def published_accuracy(data: DataSpec, classes: ClassInfo) -> float | None:
+    """Return the published accuracy for the same long tail: as many distinct training images in every class."""
+    official, accuracy = _PUBLISHED.get(data.source, ([], None))
+    if accuracy is None or data.nuisance != "none" or len(classes.sizes) != len(official):
         return None
-    return Table(name="costs", caption="What the studies took", columns=["study", *COSTS.values()], rows=rows)
+    distinct = classes.distinct
+    if distinct is None:
+        # Version 0.5.0 did not record it. It filled a class with copies if the profile asked for more images than were
+        # left after holding out validation.
+        held_out = max(min(int(data.validation * official[0]), data.validation_per_class or official[0]), 1)
+        distinct = np.minimum(classes.sizes, official[0] - held_out)
+    return accuracy if distinct.tolist() == profile_sizes(_PUBLISHED_PROFILE, official) else None
 
 
-def total_costs(studies: Sequence[StudyRecord]) -> Mapping[str, float]:
-    """Return the costs of all finished studies together."""
-    return {name: sum(study.summary.get(name, 0) for study in studies if study.summary) for name in COSTS}
+def _raw(cell: Cell, wide: bool) -> list[str | int | float]:
+    if isinstance(cell, Interval):
+        return [cell.mean, *(cell.ends or ("", ""))]
+    return ["" if cell is None else cell] + (["", ""] if wide else [])
 
 
-def _published(panel: Panel) -> list[Published]:
-    """Return the published figures that belong to the data of every replicate shown."""
-    shown = [replicate for line in panel.settings for replicate in line.replicates]
-    found = [published_figures(each.study.spec.data, each.classes) for each in shown]
-    return [figure for figure in found[0] if all(figure in some for some in found)]
-
-
-def _link(trial: TrialRecord) -> str | None:
-    """Say with which trial another one shares its training: whether it has its result or was trained again."""
+def _link(trial: ReportedTrial) -> str | None:
     if "repeat_of" in trial.links:
         return f"trial {trial.links['repeat_of']} (result reused)"
     return f"trial {trial.links['replicate_of']} (trained again)" if trial.links else None
-
-
-def _mean(line: Line, metric: str, split: Split) -> Interval | None:
-    values = list(line.values(metric, split).values())
-    return interval(values) if values else None
-
-
-def _all_trials(study: StudyRecord) -> list[TrialRecord]:
-    return [*([study.baseline] if study.baseline else []), *study.trials]

@@ -5,16 +5,13 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from gitdist.report.figures.class_size import class_size_figure
-from gitdist.report.figures.cost import cost_figure
-from gitdist.report.figures.importance import importance_figure
-from gitdist.report.figures.parallel import parallel_figure
-from gitdist.report.figures.parameter import parameter_figure
-from gitdist.report.figures.per_class import per_class_figure
-from gitdist.report.figures.style import WIDTH, inline_svg, plain, round_numbers, style_of, svg_text
-from gitdist.report.figures.surface import surface_figure
-from gitdist.report.grouping import make_panels
-from gitdist.report.importance import importances
+from gitdist.report.comparison import Report
+from gitdist.report.figures.class_size import class_size_figures
+from gitdist.report.figures.parameter import parameter_figures
+from gitdist.report.figures.per_class import per_class_figures
+from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
+from gitdist.report.figures.studies import cost_figures, sample_pictures
+from gitdist.report.figures.style import WIDTH, inline_svg, plain, round_numbers, style_of
 from tests.report.studies import study, trial
 
 SPACE = {
@@ -48,8 +45,16 @@ def swept():
     return study(space=space, trials=trials, baseline=trial(None))
 
 
-def panel_of(record):
-    return make_panels([record])[0]
+def only(figures, *studies, **arguments):
+    """Return the one figure that a function of ``SECTIONS`` draws of studies."""
+    (picture,) = figures(Report(studies), **arguments)
+    return picture.figure
+
+
+def by_metric(record, field):
+    """Return the figures of all metrics against a field, by the name of the metric in their file names."""
+    pictures = parameter_figures(Report([record]), field=field)
+    return {picture.name.partition("-by-")[0]: picture.figure for picture in pictures}
 
 
 def drawn(figure):
@@ -58,41 +63,42 @@ def drawn(figure):
     return canvas.get_renderer()
 
 
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_lines_of_a_figure_against_class_size():
-    panel = panel_of(swept())
-    figure = class_size_figure(panel, "ekld")
-    (axis,) = figure.axes
+    (axis,) = only(class_size_figures, swept(), metric="ekld").axes
     assert axis.get_xscale() == "log" and axis.get_ylabel() == "eKLD (nats)"
     assert axis.get_xlabel() == "class size (training images)"
     assert [line.get_label() for line in axis.lines] == ["baseline", "K 20", "K 60", "K all"]
     assert list(axis.lines[0].get_xdata()) == [200, 100, 50, 20, 5]
-    assert class_size_figure(panel, "consistency").axes[0].get_ylabel() == "consistency (0..1)"
+    assert only(class_size_figures, swept(), metric="consistency").axes[0].get_ylabel() == "consistency (0..1)"
 
 
-def test_a_measure_that_is_not_there_makes_no_figure():
+def test_a_metric_that_was_not_measured_makes_no_figure():
     record = swept()
     bare = [
         replace(
             each,
-            measures={
-                split: replace(m, per_class={"accuracy": m.per_class["accuracy"]}) for split, m in each.measures.items()
+            splits={
+                split: replace(m, per_class={"accuracy": m.per_class["accuracy"]}) for split, m in each.splits.items()
             },
         )
         for each in record.trials
     ]
-    assert class_size_figure(panel_of(replace(record, trials=tuple(bare), baseline=None)), "ekld") is None
+    assert not list(class_size_figures(Report([replace(record, trials=tuple(bare), baseline=None)]), "ekld"))
 
 
-def test_a_swept_threshold_is_a_line_and_all_classes_are_its_end():
-    figure = parameter_figure(panel_of(swept()), "threshold", "balanced_accuracy")
+def test_a_swept_threshold_is_a_line_that_ends_with_all_classes():
+    figure = by_metric(swept(), "threshold")["balanced-accuracy"]
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.get_xticklabels()] == ["20", "60", "all"]
     assert axis.get_xscale() == "log" and axis.get_xlabel() == "class-size threshold K (images)"
     (container,) = axis.containers
     assert container.lines[0].get_ydata().tolist() == pytest.approx([0.505, 0.525, 0.545])
-    labels = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
-    assert labels == {"baseline", "trials"}
-    assert parameter_figure(panel_of(swept()), "fraction", "balanced_accuracy") is None
+    assert set(legend(figure)) == {"baseline", "trials"}
+    assert not by_metric(swept(), "fraction")
 
 
 def test_a_legend_has_every_label():
@@ -102,18 +108,14 @@ def test_a_legend_has_every_label():
     record = study(
         space=space, trials=[trial(at, point) for at, point in enumerate(points)], methods={n: {} for n in names}
     )
-    panel = panel_of(record)
-    figures = {
-        class_size_figure(panel, "ekld"): [f"{name}, K {k}" for name in names for k in (20, 60)],
-        per_class_figure(panel): [f"{name}, K {k}" for name in names for k in (20, 60)],
-        parameter_figure(panel, "threshold", "ekld"): names,
-    }
-    for figure, labels in figures.items():
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
+    settings = [f"{name}, K {k}" for name in names for k in (20, 60)]
+    assert legend(only(class_size_figures, record, metric="ekld")) == settings
+    assert legend(only(per_class_figures, record)) == settings
+    assert legend(by_metric(record, "threshold")["ekld"]) == names
 
 
 def test_scattered_trials_are_points():
-    (axis,) = parameter_figure(panel_of(searched()), "fraction", "ekld").axes
+    (axis,) = by_metric(searched(), "fraction")["ekld"].axes
     assert len(axis.lines[0].get_xdata()) == 12 and axis.lines[0].get_linestyle() == "None"
 
 
@@ -121,7 +123,7 @@ def test_scattered_trials_are_points():
 def test_names_of_classes_do_not_overlap(num_classes):
     sizes = [max(5, 4828 // (at + 1) ** 2) for at in range(num_classes)]
     record = study(trials=[trial(0, sizes=sizes)], baseline=trial(None, sizes=sizes))
-    figure = per_class_figure(panel_of(record))
+    figure = only(per_class_figures, record)
     renderer = drawn(figure)
     boxes = [text.get_window_extent(renderer) for text in figure.axes[0].get_yticklabels()]
     assert len(boxes) == {10: 10, 49: 49, 100: 20}[num_classes]
@@ -135,43 +137,61 @@ def test_no_figure_of_classes_whose_sizes_change_between_versions():
         study(f"s{v}", trials=[trial(0, sizes=sizes)], labels={"version": v}, data={**data, "version": v})
         for v, sizes in enumerate(((50, 20, 5), (5, 50, 20)))
     ]
-    assert per_class_figure(make_panels(studies)[0]) is None
+    assert not list(per_class_figures(Report(studies)))
 
 
-def test_what_matters_is_found():
-    shares = importances(searched(40))
-    assert next(iter(shares)) == "fraction" and sum(shares.values()) == pytest.approx(1)
-    assert importances(searched(5)) is None and importances(swept()) is None
-    (axis,) = importance_figure("s", shares).axes
+def test_the_most_important_field_is_the_first_bar():
+    (axis,) = only(importance_figures, searched(40)).axes
     assert axis.get_xlabel() == "share of importance (sum 1)"
+    assert axis.get_yticklabels()[0].get_text() == "fraction"
+    shares = [bar.get_width() for bar in axis.patches]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+    assert not list(importance_figures(Report([searched(5)]))) and not list(importance_figures(Report([swept()])))
 
 
-def test_parallel_coordinates_have_a_line_a_trial():
-    (axis,) = parallel_figure(searched()).axes
+def test_parallel_coordinates_have_one_line_per_trial():
+    (axis,) = only(parallel_figures, searched()).axes
     lines = [line for line in axis.lines if list(line.get_ydata()) == [0, 1, 2, 3]]
     assert len(lines) == 12 and sum(line.get_linewidth() > 2 for line in lines) == 1
-    assert parallel_figure(searched(3)) is None
+    assert not list(parallel_figures(Report([searched(3)])))
 
 
-def test_a_surface_needs_trials_apart():
-    figure = surface_figure(searched())
+def test_contours_need_points_that_are_not_on_one_line():
+    figure = only(surface_figures, searched())
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "augmentation fraction p (share of a batch)",
         "balanced accuracy (0..1)",
     ]
     drawn(figure)
-    assert surface_figure(searched(7)) is None and surface_figure(swept()) is None
     in_line = [trial(n, {"threshold": 10, "fraction": n / 20}, accuracy=n / 20) for n in range(2, 12)]
-    assert surface_figure(study(space=SPACE, trials=in_line)) is None
+    diagonal = [trial(n, {"threshold": 10 + n, "fraction": n / 20}, accuracy=n / 20) for n in range(2, 12)]
+    linear = {**SPACE, "threshold": {"int": [10, 100]}}
+    for record in (searched(7), swept(), study(space=SPACE, trials=in_line), study(space=linear, trials=diagonal)):
+        assert not list(surface_figures(Report([record])))
 
 
 def test_costs_have_units():
-    costs = {"trained_epochs": 10, "shared_epochs": 5, "training_s": 120.0, "evaluating_s": 30.0}
-    assert [axis.get_xlabel() for axis in cost_figure(costs).axes] == ["epochs", "minutes"]
+    summary = {"trained_epochs": 10, "shared_epochs": 5, "training_s": 120.0, "evaluating_s": 30.0}
+    assert [axis.get_xlabel() for axis in only(cost_figures, replace(swept(), summary=summary)).axes] == [
+        "epochs",
+        "minutes",
+    ]
+    assert not list(cost_figures(Report([swept()])))
+
+
+def test_samples_are_shown_once():
+    studies = [
+        replace(study(f"{draws}{version}", labels={"draws": draws, "data.version": version}), samples=samples)
+        for draws, version, samples in (("a", 0, b"1"), ("a", 1, b"2"), ("b", 0, b"1"), ("c", 0, b"3"), ("d", 0, None))
+    ]
+    assert [(each.name, each.figure) for each in sample_pictures(Report(studies))] == [
+        ("samples-a0", b"1"),
+        ("samples-c0", b"3"),
+    ]
 
 
 def test_a_page_gives_a_figure_its_own_ink_and_each_drawing_is_the_same():
-    svgs = [svg_text(class_size_figure(panel_of(swept()), "ekld"), "name") for _ in range(2)]
+    svgs = [picture.svg() for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
     assert svgs[0] == svgs[1]
     inline = inline_svg(svgs[0], "a &amp; b")
     assert inline.startswith('<svg role="img" aria-label="a &amp; b"') and "currentColor" in inline
@@ -182,8 +202,8 @@ def test_a_page_gives_a_figure_its_own_ink_and_each_drawing_is_the_same():
 
 def test_styles_differ_in_grey_print_too():
     styles = [style_of(index) for index in range(35)]
-    assert len(set(styles)) == 35
-    assert all(one.marker != other.marker for one, other in zip(styles, styles[1:], strict=False))
+    assert len({tuple(style.values()) for style in styles}) == 35
+    assert all(one["marker"] != other["marker"] for one, other in zip(styles, styles[1:], strict=False))
 
 
 @pytest.mark.parametrize(
@@ -198,5 +218,5 @@ def test_round_numbers(low, high, found):
     assert round_numbers(low, high) == found
 
 
-def test_text_is_drawn_as_it_stands():
+def test_text_is_drawn_literally():
     assert plain("cost $5, $6") == r"cost \$5, \$6" and plain("あ é") == "? é"

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gitdist.cli.report import report_studies
-from gitdist.errors import StudyError
+from gitdist.errors import StoreError, StudyError
 from gitdist.report.records import read_study
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan, parse_study
@@ -92,7 +92,7 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
     out = results / "c" / "report"
     page = (out / "index.html").read_text()
-    assert "<h1>Both</h1>" in page and "2 studies, 5 of 5 trials finished; not all studies have ended yet." in page
+    assert "<h1>Both</h1>" in page and "2 studies, 5 of 5 trials finished; not all studies have finished." in page
     lines = (out / "tables" / "methods-digits-background.csv").read_text().splitlines()
     # baseline, then three fractions: the grid is tried in one order, so the third is of version 0 alone
     assert sorted(int(line.split(",")[1]) for line in lines[1:]) == [1, 2, 2, 2]
@@ -154,6 +154,13 @@ def test_a_record_knows_the_distinct_images_per_class_where_they_were_recorded(r
         assert (trial.classes.sizes.tolist(), trial.classes.distinct.tolist()) == (SIZES, [20, 10, 3])
 
 
+def test_a_directory_that_cannot_be_written_has_a_remedy(results, console):
+    leave_study(results, "a", 0, finished=1)
+    (results / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/out.*--out DIR"):
+        report_studies(["a"], results, results / "file" / "out", console)
+
+
 def test_what_is_not_there_or_damaged_is_one_line(results, console):
     with pytest.raises(StudyError, match="no study 'nothing'"):
         report_studies(["nothing"], results, None, console)
@@ -162,5 +169,5 @@ def test_what_is_not_there_or_damaged_is_one_line(results, console):
     with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign as it was started"):
         report_studies(["c"], results, None, console)
     leave_study(results, "early", 0, finished=0)
-    with pytest.raises(StudyError, match=r"\(early\) there is: no trials"):
+    with pytest.raises(StudyError, match=r"\(early\): no trials"):
         report_studies(["early"], results, None, console)

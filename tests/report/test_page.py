@@ -4,9 +4,11 @@ from html.parser import HTMLParser
 import pytest
 
 from gitdist.errors import StoreError, StudyError
+from gitdist.report.comparison import Report
+from gitdist.report.figures.style import Picture, new_axes
 from gitdist.report.findings import findings
-from gitdist.report.grouping import make_panels
-from gitdist.report.writing import write_report
+from gitdist.report.page import SECTIONS, write_report
+from gitdist.report.tables import Table
 from tests.report.studies import study, trial
 
 VOID = {"meta", "img", "br", "link"}
@@ -69,8 +71,8 @@ def test_a_report_is_one_page_with_its_files(tmp_path):
 )
 def test_the_first_sentences_say_what_the_numbers_say(accuracies, words):
     record = compared(accuracies)
-    counts, invariance, best = findings([record], make_panels([record]))
-    assert counts == "1 study, 4 of 4 trials finished; not all studies have ended yet."
+    counts, invariance, best = findings(Report([record]))
+    assert counts == "1 study, 4 of 4 trials finished; not all studies have finished."
     assert invariance.endswith(
         "with growing class size, per-class eKLD falls under sampler instance (rank correlation −1.00) and "
         "sampler class-balanced (rank correlation −1.00)."
@@ -82,7 +84,7 @@ def test_a_rank_that_the_common_replicates_do_not_confirm_is_said_to_be_none():
     points = [("instance", 0, 0.6), ("class-balanced", 0, 0.5), ("class-balanced", 1, 0.9)]
     trials = [trial(n, {"sampler": name, "seed": seed}, accuracy=x) for n, (name, seed, x) in enumerate(points)]
     record = study(space=METHODS, trials=trials)
-    assert findings([record], make_panels([record]))[-1] == (
+    assert findings(Report([record]))[-1] == (
         "digits, background: sampler class-balanced has the highest balanced accuracy (0.700, test split), not "
         "confirmed by the 1 replicate in common with sampler instance (mean difference −0.100)."
     )
@@ -92,23 +94,56 @@ def test_a_label_is_shown_as_it_was_given():
     record = study(
         space={"method": {"choice": ["a-0.5"]}}, trials=[trial(0, {"method": "a-0.5"})], methods={"a-0.5": {}}
     )
-    sentence = findings([record], make_panels([record]))[1]
+    sentence = findings(Report([record]))[1]
     assert sentence.endswith("falls under a-0.5 (rank correlation −1.00).")
 
 
 def test_one_replicate_is_no_claim():
     record = study(trials=[trial(0, accuracy=0.6)], baseline=trial(None, accuracy=0.5))
-    assert findings([record], make_panels([record]))[-1].endswith("with one replicate nothing is known of chance.")
+    assert findings(Report([record]))[-1].endswith("with one replicate, this may be chance.")
+
+
+def per_trial_figures(report):
+    """One figure per study with finished trials, as a newcomer would add it."""
+    for study_ in report.studies:
+        values = [trial_.metric("validation", "balanced_accuracy") for trial_ in study_.finished]
+        if values:
+            figure, (axis,) = new_axes(study_.spec.name)
+            axis.plot(values)
+            yield Picture(f"trials-{study_.spec.name}", "Balanced accuracy by trial number.", figure)
+
+
+def count_tables(report):
+    yield Table(
+        "counts", "Number of trials per study", ["study", "n"], [[s.spec.name, len(s.trials)] for s in report.studies]
+    )
+
+
+def no_tables(report):
+    yield from ()
+
+
+def test_a_figure_and_a_table_are_added_by_one_function_and_one_line_each(tmp_path, monkeypatch):
+    monkeypatch.setitem(SECTIONS, "By trial", (per_trial_figures, count_tables))
+    monkeypatch.setitem(SECTIONS, "Empty", (no_tables,))
+    files = write_report("s", [compared([0.5, 0.52, 0.7, 0.71])], tmp_path)
+    names = {str(file.relative_to(tmp_path)) for file in files}
+    assert {"figures/trials-s.png", "figures/trials-s.svg", "tables/counts.csv", "tables/counts.tex"} <= names
+    assert (tmp_path / "tables" / "counts.csv").read_text() == "study,n\ns,4\n"
+    page = files[0].read_text()
+    Outline(page)
+    assert 'href="#by-trial"' in page and "Balanced accuracy by trial number." in page
+    assert page.index('id="all-trials"') < page.index('id="by-trial"') and "Empty" not in page
 
 
 def test_nothing_finished_is_an_error_that_says_what_is_there(tmp_path):
     record = study(trials=[trial(0, state="failed"), trial(1, state="open"), trial(2, state="open")])
-    with pytest.raises(StudyError, match=r"1 study \(s\) there is: 1 failed, 2 open"):
+    with pytest.raises(StudyError, match=r"1 study \(s\): 1 failed, 2 open"):
         write_report("s", [record], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="--out DIR"):
+    with pytest.raises(StoreError, match="file"):
         write_report("s", [study(trials=[trial(0)])], tmp_path / "file" / "out")

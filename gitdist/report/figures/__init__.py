@@ -1,1 +1,1 @@
-"""The report's figures, one a module: pure functions of records."""
+"""Figures of the report: functions that take the report and yield pictures."""

@@ -1,147 +1,117 @@
 """A metric against the class-size threshold K or the augmentation fraction p."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gitdist.report.figures.style import (
-    INK,
-    Drawn,
-    add_legend,
-    keep_within,
-    new_axes,
-    round_numbers,
-    set_ticks,
-    style_of,
-)
-from gitdist.report.grouping import (
+from gitdist.report.comparison import (
     MAX_SETTINGS,
-    Panel,
+    Comparison,
     Replicate,
     ReplicateKey,
-    describe_setting,
+    Report,
     extra_labels,
     field_title,
+    setting_label,
 )
-from gitdist.report.metrics import METRICS
+from gitdist.report.figures.style import INK, Drawn, Picture, add_legend, new_axes, round_numbers, set_ticks, style_of
+from gitdist.report.metrics import METRICS, SHARE
 from gitdist.report.records import Split
 from gitdist.report.statistics import Interval, interval
 
-Position = float | None  # of a threshold, None = all classes
+_LEVEL_STYLES = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 
 
-@dataclass(frozen=True, eq=False)
-class Series:
-    """A metric by the value of one field, all other fields the same; ``values`` are ordered by position."""
+def parameter_figures(report: Report, field: str) -> Iterator[Picture]:
+    """Yield the figures of all metrics against ``threshold`` or ``fraction`` if several values of it were tried.
 
-    label: str
-    values: Mapping[Position, Interval]
-
-
-def parameter_figure(panel: Panel, field: str, metric: str) -> Figure | None:
-    """Return the figure of a metric against a searched field; None where fewer than two values of it were tried.
-
-    Where settings agree in all other fields, they make a line, with the 95 % interval over replicates; else each trial
-    is a point. Settings without the field are level lines.
-
-    Args:
-        panel: whose trials to show.
-        field: ``threshold`` or ``fraction``.
-        metric: one of ``METRICS``.
+    Settings that agree in all other fields are one line, with the 95 % interval over replicates. If that gives too many
+    lines or none, each trial is a point. Settings without the field are horizontal lines.
     """
-    split = panel.trials_split
-    trials = [each for each in panel.trials if metric in each.trial.measures[split].metrics]
-    having = [each for each in trials if field in each.trial.params]
-    positions = {each.trial.params[field] for each in having}
-    if len(positions) < 2:
+    for comparison in report.comparisons:
+        for metric in comparison.compared:
+            figure = _draw(comparison, field, metric)
+            if figure is not None:
+                title = METRICS[metric].title_under(comparison.ekld_under)
+                caption = (
+                    f"Dependence of {title} on the {field_title(field).split(' (')[0]}, {comparison.trials_split} "
+                    "split: trials, or means with 95 % interval; horizontal lines are settings without this field."
+                )
+                yield Picture(f"{metric.replace('_', '-')}-by-{field}-{comparison.slug}", caption, figure)
+
+
+def _draw(comparison: Comparison, field: str, metric: str) -> Figure | None:
+    split = comparison.trials_split
+    measured = [each for each in comparison.trials if metric in each.trial.splits[split].metrics]
+    trials = [each for each in measured if field in each.trial.params]
+    values = {each.trial.params[field] for each in trials}
+    if len(values) < 2:
         return None
-    series = _series(having, field, metric, split)
-    if len(series) > MAX_SETTINGS or all(len(one.values) < 2 for one in series):
-        series = []
-    others = [line for line in panel.lines if field not in line.replicates[0].trial.params]
-    levels = {line.label: interval(list(values.values())) for line in others if (values := line.values(metric, split))}
-    figure, (axis,) = new_axes(panel.title, height=3.2 + 0.2 * (len(series) + len(levels)))
-    whole = max((value for value in positions if value is not None), default=1) * 2
-    drawn = [_draw_series(axis, one, index, whole) for index, one in enumerate(series)]
-    if not series:
-        places = [_place(each.trial.params[field], whole) for each in having]
-        reached = [each.trial.measures[split].metrics[metric] for each in having]
-        drawn += axis.plot(places, reached, color=style_of(0).color, marker="o", linestyle="none", label="a trial each")
+    known = sorted(value for value in values if value is not None)
+    positions = {value: value for value in known} | ({None: 2 * max(known, default=1)} if None in values else {})
+    lines = _lines(trials, positions, field, metric, split)
+    others = [one for one in comparison.settings if field not in one.replicates[0].trial.params]
+    levels = {one.label: level for one in others if (level := one.mean(metric, split))}
+    figure, (axis,) = new_axes(comparison.title, height=3.2 + 0.2 * (len(lines) + len(levels)))
+    drawn = [_draw_line(axis, line, label, index) for index, (label, line) in enumerate(lines.items())]
+    if not lines:
+        x = [positions[each.trial.params[field]] for each in trials]
+        y = [each.trial.splits[split].metrics[metric] for each in trials]
+        drawn += axis.plot(x, y, **style_of(0) | {"linestyle": "none"}, label="trials")
     for index, (label, level) in enumerate(levels.items()):
-        drawn.append(_draw_level(axis, level if len(levels) == 1 else replace(level, half=None), label, index))
-    _finish(axis, field, positions, whole)
-    axis.set_ylabel(METRICS[metric].axis(panel.ekld_under))
-    keep_within(axis, METRICS[metric])
+        drawn.append(axis.axhline(level.mean, color=INK, linestyle=_LEVEL_STYLES[index % 3], label=label))
+        if level.ends is not None and len(levels) == 1:
+            axis.axhspan(*level.ends, color=INK, alpha=0.08, linewidth=0)
+    _set_x_ticks(axis, field, positions)
+    axis.set_xlabel(field_title(field))
+    axis.set_ylabel(METRICS[metric].label(comparison.ekld_under))
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, 0.0), min(high, 1.02) if METRICS[metric].unit == SHARE else high)
     add_legend(figure, drawn)
     return figure
 
 
-def _series(having: Sequence[Replicate], field: str, metric: str, split: Split) -> list[Series]:
-    groups: dict[tuple[str, tuple[str, ...]], dict[Position, dict[ReplicateKey, float]]] = {}
-    for each in having:
+def _lines(
+    trials: Sequence[Replicate], positions: Mapping[float | None, float], field: str, metric: str, split: Split
+) -> dict[str, dict[float, Interval]]:
+    """Return the lines of a figure by label, x rising; empty if they are too many or have one point each."""
+    groups: dict[tuple[str, tuple[str, ...]], dict[float, dict[ReplicateKey, float]]] = {}
+    for each in trials:
         rest = {name: value for name, value in each.trial.setting.items() if name != field}
-        label = describe_setting(rest) if rest else "trials"
-        values = groups.setdefault((label, extra_labels(each.study)), {}).setdefault(each.trial.params[field], {})
-        values.setdefault(each.key, each.trial.measures[split].metrics[metric])
+        label = setting_label(rest) if rest else "trials"
+        line = groups.setdefault((label, extra_labels(each.study)), {})
+        replicates = line.setdefault(positions[each.trial.params[field]], {})
+        replicates.setdefault(each.key, each.trial.splits[split].metrics[metric])
+    if len(groups) > MAX_SETTINGS or all(len(line) < 2 for line in groups.values()):
+        return {}
     labels = [label for label, _ in groups]
-    return [
-        Series(
-            label=f"{label} ({', '.join(extra)})" if labels.count(label) > 1 else label,
-            values={key: interval(list(found[key].values())) for key in sorted(found, key=_order)},
-        )
-        for (label, extra), found in groups.items()
-    ]
+    return {
+        f"{label} ({', '.join(extra)})" if labels.count(label) > 1 and extra else label: {
+            x: interval(list(line[x].values())) for x in sorted(line)
+        }
+        for (label, extra), line in groups.items()
+    }
 
 
-def _order(position: Position) -> float:
-    return float("inf") if position is None else position
+def _draw_line(axis: Axes, line: Mapping[float, Interval], label: str, index: int) -> Drawn:
+    means = [value.mean for value in line.values()]
+    halves = [value.half_width or 0.0 for value in line.values()]
+    error = halves if any(halves) else None
+    return axis.errorbar(list(line), means, yerr=error, **style_of(index), capsize=3, label=label)
 
 
-def _place(position: Position, whole: float) -> float:
-    return whole if position is None else position
-
-
-def _draw_series(axis: Axes, series: Series, index: int, whole: float) -> Drawn:
-    style = style_of(index)
-    halves = [value.half or 0.0 for value in series.values.values()]
-    return axis.errorbar(
-        [_place(position, whole) for position in series.values],
-        [value.mean for value in series.values.values()],
-        yerr=halves if any(halves) else None,
-        color=style.color,
-        marker=style.marker,
-        linestyle=style.linestyle,
-        capsize=3,
-        label=series.label,
-    )
-
-
-def _draw_level(axis: Axes, level: Interval, label: str, index: int) -> Drawn:
-    dashes = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))[index % 3]
-    line = axis.axhline(level.mean, color=INK, linestyle=dashes, label=label)
-    if level.half is not None:
-        axis.axhspan(level.mean - level.half, level.mean + level.half, color=INK, alpha=0.08, linewidth=0)
-    return line
-
-
-def _finish(axis: Axes, field: str, positions: set[Position], whole: float) -> None:
-    axis.set_xlabel(field_title(field))
-    known = sorted(position for position in positions if position is not None)
+def _set_x_ticks(axis: Axes, field: str, positions: Mapping[float | None, float]) -> None:
+    known = sorted(value for value in positions if value is not None)
     if field == "threshold" and known:
         axis.set_xscale("log")
-        ticks = known if len(known) <= 6 and _apart(known) else round_numbers(known[0] / 1.2, known[-1] * 1.2)
+        gaps = np.diff(np.log(known))
+        fit = len(known) <= 6 and bool((gaps > 0.12 * np.log(known[-1] / known[0])).all())
+        ticks = known if fit else round_numbers(known[0] / 1.2, known[-1] * 1.2)
         labels = [f"{tick:,g}" for tick in ticks]
         if None in positions:
-            ticks, labels = [*ticks, whole], [*labels, "all"]
+            ticks, labels = [*ticks, positions[None]], [*labels, "all"]
         set_ticks(axis.xaxis, ticks, labels)
     elif len(known) <= 6:
         set_ticks(axis.xaxis, known)
-
-
-def _apart(values: Sequence[float]) -> bool:
-    """Tell whether neighbours on a log axis leave room for their labels."""
-    gaps = np.diff(np.log(values))
-    return bool((gaps > 0.12 * (np.log(values[-1]) - np.log(values[0]))).all())

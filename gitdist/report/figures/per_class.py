@@ -1,96 +1,80 @@
-"""Accuracy of every class, the settings side by side, the largest class first."""
+"""Accuracy of each class, the settings side by side, the largest class first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from gitdist.report.figures.style import PAPER, SMALL, Drawn, add_legend, can_draw, new_axes, plain, style_of
-from gitdist.report.grouping import Line, Panel
-from gitdist.report.records import Classes, Split
+from gitdist.report.comparison import Comparison, Report, Setting
+from gitdist.report.figures.style import PAPER, SMALL, Drawn, Picture, add_legend, can_draw, new_axes, plain, style_of
+from gitdist.report.findings import evidence
+from gitdist.report.records import ClassInfo
 from gitdist.report.statistics import Interval, interval
 
-_MOST_BARS = 20  # classes; of more, each setting is a point
-_MOST_NAMES = 60  # classes; of more, only some are named
+_MAX_BARS = 20  # classes; for more, each setting is a point
+_MAX_NAMES = 60  # classes; for more, every fifth is named
 _NAME = 18  # characters
+_HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 
 
-def per_class_figure(panel: Panel) -> Figure | None:
-    """Return the figure of per-class accuracy; None where versions give one class several sizes, or there is one class.
+def per_class_figures(report: Report) -> Iterator[Picture]:
+    """Yield per-class accuracy for each comparison, unless a class has another size in another version."""
+    for comparison in report.comparisons:
+        figure = _draw(comparison)
+        if figure is not None:
+            caption = f"Accuracy of each class, the largest class first. {evidence(comparison)}"
+            yield Picture(f"accuracy-per-class-{comparison.slug}", caption, figure)
 
-    Args:
-        panel: the settings to show.
-    """
-    classes = panel.classes
-    same = all(np.array_equal(each.classes.sizes, classes.sizes) for line in panel.lines for each in line.replicates)
+
+def _draw(comparison: Comparison) -> Figure | None:
+    settings = comparison.settings
+    classes, *others = (each.classes for setting in settings for each in setting.replicates)
     num_classes = len(classes.sizes)
-    if not same or num_classes < 2:
+    if num_classes < 2 or not all(np.array_equal(other.sizes, classes.sizes) for other in others):
         return None
     order = np.argsort(-classes.sizes, kind="stable")
-    bars = num_classes <= _MOST_BARS
-    row = 0.09 * len(panel.lines) + 0.12 if bars else 0.17 if num_classes <= _MOST_NAMES else 0.08
-    figure, (axis,) = new_axes(panel.title, height=1.3 + 0.2 * len(panel.lines) + row * num_classes)
+    bars = num_classes <= _MAX_BARS
+    row = 0.09 * len(settings) + 0.12 if bars else 0.17 if num_classes <= _MAX_NAMES else 0.08
+    figure, (axis,) = new_axes(comparison.title, height=1.3 + 0.2 * len(settings) + row * num_classes)
     drawn: list[Drawn] = []
-    for place, line in enumerate(panel.lines):
-        reached = accuracies(line, panel.split)
-        values = [reached[index] for index in order]
+    for index, setting in enumerate(settings):
+        table = np.array([each.trial.splits[comparison.split].per_class["accuracy"] for each in setting.replicates])
+        values = [interval(column) for column in table.T[order]]
         if bars:
-            height = 0.8 / len(panel.lines)
-            drawn.append(_draw_bars(axis, line, values, height, place - (len(panel.lines) - 1) / 2))
+            height = 0.8 / len(settings)
+            drawn.append(_draw_bars(axis, setting, values, height, (index - (len(settings) - 1) / 2) * height))
         else:
-            drawn.append(_draw_points(axis, line, values))
-    step = 1 if num_classes <= _MOST_NAMES else 5
+            style = style_of(setting.index) | {"linestyle": "none", "markersize": 4.5}
+            drawn += axis.plot([value.mean for value in values], range(num_classes), **style, label=setting.label)
+    step = 1 if num_classes <= _MAX_NAMES else 5
     names = [f"{_name(classes, int(index))} ({classes.sizes[index]:,})" for index in order]
     axis.set_yticks(range(0, num_classes, step), names[::step], fontsize=SMALL)
     axis.set_ylim(num_classes - 0.4, -0.6)
     axis.set_xlim(0, 1.02)
-    axis.grid(visible=bars is False, axis="y")
+    axis.grid(visible=not bars, axis="y")
     axis.set_xlabel("accuracy (0..1)")
     axis.set_ylabel("class (training images)")
     add_legend(figure, drawn)
     return figure
 
 
-def accuracies(line: Line, split: Split) -> list[Interval]:
-    """Return the accuracy of every class over the replicates of a setting."""
-    table: NDArray[np.float64] = np.array(
-        [each.trial.measures[split].per_class["accuracy"] for each in line.replicates]
-    )
-    return [interval(column) for column in table.T]
-
-
-def _draw_bars(axis: Axes, line: Line, values: Sequence[Interval], height: float, place: float) -> Drawn:
-    halves = [value.half or 0.0 for value in values]
+def _draw_bars(axis: Axes, setting: Setting, values: Sequence[Interval], height: float, offset: float) -> Drawn:
+    halves = [value.half_width or 0.0 for value in values]
     return axis.barh(
-        np.arange(len(values)) + place * height,
+        np.arange(len(values)) + offset,
         [value.mean for value in values],
         height * 0.92,
         xerr=halves if any(halves) else None,
         error_kw={"linewidth": 0.8},
-        color=style_of(line.index).color,
-        hatch=("", "///", "...", "xx", "\\\\\\", "++", "oo")[line.index % 7],
+        color=style_of(setting.index)["color"],
+        hatch=_HATCHES[setting.index % len(_HATCHES)],
         edgecolor=PAPER,
         linewidth=0,
-        label=line.label,
+        label=setting.label,
     )
 
 
-def _draw_points(axis: Axes, line: Line, values: Sequence[Interval]) -> Drawn:
-    style = style_of(line.index)
-    (points,) = axis.plot(
-        [value.mean for value in values],
-        range(len(values)),
-        color=style.color,
-        marker=style.marker,
-        markersize=4.5,
-        linestyle="none",
-        label=line.label,
-    )
-    return points
-
-
-def _name(classes: Classes, index: int) -> str:
+def _name(classes: ClassInfo, index: int) -> str:
     name = classes.names[index] if can_draw(classes.names[index]) else f"class {index}"
     return plain(name if len(name) <= _NAME else name[: _NAME - 1] + "…")

@@ -1,7 +1,8 @@
-"""How all figures look: colours, markers and line styles that differ in grey print too, and the files they become.
+"""How all figures look, and the files they become.
 
-Text and axes are drawn in one ink, and what lies under them on one paper, so that a page can give both its own colours.
-A figure is about as wide as a phone's page, and its text is read at the size it was set in.
+Colours, markers and line styles differ in grey print too. Text and axes have one colour, and their background another,
+so that the page can replace both by its own. A figure is as wide as a phone's page, where its text has the size set
+here.
 """
 
 import io
@@ -22,54 +23,57 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from gitdist.report.metrics import NATS, Metric
-
 INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
 TEXT, SMALL = 10.5, 9.5  # points
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)  # Okabe and Ito 2008
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+_LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _DPI = 200
 _FONT = "DejaVu Sans"  # comes with matplotlib
-_INKED = {
-    name: INK
-    for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
-}
-_RULES: Any = {**_INKED, "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
+_RULES: Any = {**dict.fromkeys(_INKED, INK), "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
+
 Drawn = Artist | Container
-"""What has a label: a line, or the parts of bars and error bars together."""
-
-_GROUP_ID = re.compile(r'<g id="[^"]*"')
+"""What has a label: a line, or bars with their error bars."""
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """How the line of one setting is drawn."""
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure, or a PNG file's content, with its file name and caption."""
 
-    color: str
-    marker: str
-    linestyle: Any
+    name: str
+    caption: str
+    figure: Figure | bytes
+
+    def png(self) -> bytes:
+        """Return it as PNG on white."""
+        if isinstance(self.figure, bytes):
+            return self.figure
+        content = io.BytesIO()
+        self.figure.savefig(content, format="png", dpi=_DPI, facecolor="white")
+        return content.getvalue()
+
+    def svg(self) -> str | None:
+        """Return it as SVG without background, the same text each time; None for a PNG file's content."""
+        if isinstance(self.figure, bytes):
+            return None
+        content = io.BytesIO()
+        # The name makes the ids in the SVG differ from those of other figures on one page.
+        with matplotlib.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "path"}):
+            self.figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return content.getvalue().decode()
 
 
-def style_of(index: int) -> LineStyle:
-    """Return the style of the setting with this number; the first 35 differ from each other."""
-    return LineStyle(
-        color=_COLOURS[index % len(_COLOURS)],
-        marker=_MARKERS[index % len(_MARKERS)],
-        linestyle=_DASHES[index % len(_DASHES)],
-    )
+def style_of(index: int) -> dict[str, Any]:
+    """Return colour, marker and line style of the setting with this index; the first 35 differ from each other."""
+    values = {"color": _COLOURS, "marker": _MARKERS, "linestyle": _LINE_STYLES}
+    return {name: choices[index % len(choices)] for name, choices in values.items()}
 
 
 def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure of the common width with axes below each other.
-
-    Args:
-        title: above the first axes.
-        height: of the figure, inches.
-        rows: number of axes.
-    """
+    """Return a figure of the common width and a height in inches, with ``rows`` axes below each other."""
     with matplotlib.rc_context(_RULES):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = [axis for (axis,) in figure.subplots(rows, 1, squeeze=False)]
@@ -82,15 +86,27 @@ def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figur
     return figure, axes
 
 
-def scale_of_values() -> ListedColormap:
-    """Return the colours from low (dark) to high (light): cividis without its ends, which no paper shows."""
+def draw_bars(axis: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str]) -> None:
+    """Draw horizontal bars below each other with their names on the left and texts on the right."""
+    rows = range(len(values))
+    axis.barh(rows, values, 0.65, color=_COLOURS[0])
+    for row, value, text in zip(rows, values, texts, strict=True):
+        axis.text(value, row, f" {text}", va="center", color=INK, fontsize=SMALL)
+    axis.set_yticks(rows, list(names))
+    axis.set_ylim(len(values) - 0.4, -0.6)
+    axis.set_xlim(0, max([*values, 1e-9]) * 1.25)
+    axis.grid(visible=False, axis="y")
+
+
+def value_colours() -> ListedColormap:
+    """Return the colours from low (dark) to high (light): cividis without its ends, which are too faint on paper."""
     return ListedColormap(matplotlib.colormaps["cividis"](np.linspace(0.1, 0.9, 256)))
 
 
 def add_legend(figure: Figure, drawn: Sequence[Drawn]) -> None:
-    """Put the labels of what is drawn below the figure, in as many columns as have room; for a single one nothing.
+    """Put a legend below the figure if there are several labels.
 
-    An axis cannot be asked for them: it keeps back labels that begin with an underscore.
+    The handles are passed in because matplotlib skips labels that begin with an underscore when it collects them.
     """
     handles: list[Any] = list(drawn)  # matplotlib takes containers too, though its types do not say so
     labels = [str(each.get_label()) for each in drawn]
@@ -108,42 +124,23 @@ def add_legend(figure: Figure, drawn: Sequence[Drawn]) -> None:
 
 
 def plain(text: str) -> str:
-    """Return text so that it is drawn as it stands: no mathematics, ? for a sign that the font has not."""
-    return "".join(sign if ord(sign) in _font_signs() else "?" for sign in text).replace("$", r"\$")
+    """Return text that matplotlib draws literally: no mathematics, ? for a character that the font lacks."""
+    return "".join(sign if can_draw(sign) else "?" for sign in text).replace("$", r"\$")
 
 
 def can_draw(text: str) -> bool:
-    """Tell whether the font has all of a text's signs."""
-    return all(ord(sign) in _font_signs() for sign in text)
-
-
-def size_axis(axis: Axes, low: float, high: float) -> None:
-    """Make x an axis of class sizes: logarithmic, with round numbers as ticks.
-
-    Args:
-        axis: whose x it is.
-        low: smallest size shown.
-        high: largest size shown.
-    """
-    axis.set_xscale("log")
-    axis.set_xlim(low / 1.25, high * 1.25)
-    set_ticks(axis.xaxis, round_numbers(low / 1.2, high * 1.2))
-
-
-def keep_within(axis: Axes, metric: Metric) -> None:
-    """Cut y off where the metric has no values: a wide interval may reach beyond."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(max(low, 0.0), high if metric.unit == NATS else min(high, 1.02))
+    """Tell whether the font has all characters of a text."""
+    return all(ord(sign) in _font_characters() for sign in text)
 
 
 def set_ticks(axis: Axis, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Give one of x and y these ticks and no others, labelled by their values where no labels are given."""
+    """Give one of x and y these ticks and no others, labelled by their values if no labels are given."""
     axis.set_ticks(list(values), list(labels) if labels else [f"{value:,g}" for value in values])
     axis.set_ticks([], minor=True)
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Return three to six of 1, 2, 5, 10, 20, ... in a range; fewer where it has fewer."""
+    """Return up to six of 1, 2, 5, 10, 20, ... between ``low`` and ``high``, for the ticks of a log axis."""
     powers = [10.0**power for power in range(-3, 9)]
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [step * power for power in powers for step in steps if low <= step * power <= high]
@@ -152,39 +149,15 @@ def round_numbers(low: float, high: float) -> list[float]:
     return found
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """Return the figure as PNG on white."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI, facecolor="white")
-    return content.getvalue()
-
-
-def svg_text(figure: Figure, name: str) -> str:
-    """Return the figure as SVG without background; the same bytes each time.
-
-    Args:
-        figure: what to draw.
-        name: makes the ids inside differ from those of other figures on one page.
-    """
-    content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return content.getvalue().decode()
-
-
 def inline_svg(svg: str, label: str) -> str:
-    """Return an SVG file's text as an element of a page, in the page's own text colour.
-
-    Args:
-        svg: the file's text.
-        label: what the figure shows, escaped for HTML; screen readers say it.
-    """
+    """Return an SVG as an element of a page in the page's own colours, with an escaped label for screen readers."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    element = _GROUP_ID.sub("<g", element).replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    element = re.sub(r'<g id="[^"]*"', "<g", element)
+    element = element.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 @cache
-def _font_signs() -> frozenset[int]:
+def _font_characters() -> frozenset[int]:
     return frozenset(FT2Font(findfont(_FONT)).get_charmap())

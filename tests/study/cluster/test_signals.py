@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gitdist.study.cluster.signals import restoring_handlers, interruptible
+from gitdist.study.cluster.signals import interruptible, restoring_handlers
 
 
 @pytest.fixture(autouse=True)

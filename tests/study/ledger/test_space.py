@@ -6,7 +6,15 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from gitdist.errors import TrialFailedError
 from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
-from gitdist.study.ledger.space import baseline_spec, distribution, grid_plan, grid_points, trial_spec, untried
+from gitdist.study.ledger.space import (
+    baseline_spec,
+    distribution,
+    field_importances,
+    grid_plan,
+    grid_points,
+    trial_spec,
+    untried,
+)
 
 CONDITIONAL = {
     "ldam_scale": Dimension(int=(10, 30), points=3, when={"loss": "ldam"}),
@@ -111,3 +119,15 @@ def test_a_grid_says_how_many_of_its_points_total_leaves_out():
 def test_the_baseline_is_the_base_without_augmentation():
     base = TrialSpec(fraction=0.5, sampler="square-root")
     assert baseline_spec(base) == base.model_copy(update={"fraction": 0.0})
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_field_that_decides_the_objective_is_the_most_important_one(sign):
+    space = {"fraction": {"float": [0.0, 1.0]}, "sampler": {"choice": ["instance", "square-root"]}}
+    objective = "val/balanced_accuracy" if sign == 1 else "val/ekld"
+    search = SearchSpec.model_validate({"space": space, "objective": objective})
+    points = [{"fraction": n / 20, "sampler": space["sampler"]["choice"][n % 2], "seed": n} for n in range(20)]
+    trials = [(point, sign * point["fraction"]) for point in points]
+    shares = field_importances(search, list(space), trials)
+    assert list(shares) == ["fraction", "sampler"]
+    assert sum(shares.values()) == pytest.approx(1) and shares["fraction"] > 0.9
