@@ -46,11 +46,7 @@ def settle_campaign(results: Results, campaign: Campaign) -> None:
 
 
 def refuse_campaign(paths: StudyPaths) -> None:
-    """Refuse a study that has the name of a campaign.
-
-    Raises:
-        StudyError: a campaign has that name.
-    """
+    """Refuse a study that has the name of a campaign."""
     if (paths.study / _FILE).exists():
         raise StudyError(
             f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; give it one by "
@@ -59,12 +55,7 @@ def refuse_campaign(paths: StudyPaths) -> None:
 
 
 def load_campaign(results: Results, name: str) -> Campaign | None:
-    """Return the campaign of that name; None if there is none.
-
-    Raises:
-        SpecError: a field of its file breaks its rule.
-        StudyError: its file is damaged.
-    """
+    """Return the campaign of that name; None if there is none."""
     paths = StudyPaths.at(results, name)
     paths.pull()
     file = paths.study / _FILE

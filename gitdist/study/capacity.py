@@ -7,11 +7,7 @@ from gitdist.study.scheduling.packing import Capacity, capacity_beside, check_fi
 
 
 def expect_capacity(running: RunningStudy, num_servers: int) -> Capacity:
-    """Return and show what fits the cluster, before anything runs.
-
-    Raises:
-        StudyError: the servers and one trial do not fit.
-    """
+    """Return and show what fits the cluster, before anything runs."""
     nodes, resources = cluster_nodes(), running.spec.resources
     capacity = find_capacity(nodes, resources, num_servers)
     if not num_servers and running.dataset.nuisance == "none":
@@ -21,11 +17,7 @@ def expect_capacity(running: RunningStudy, num_servers: int) -> Capacity:
 
 
 def measure_capacity(running: RunningStudy, resources: StreamResources, expected: Capacity) -> int:
-    """Return how many trials run at once beside the running servers; show it if it is not as expected.
-
-    Raises:
-        StudyError: the servers leave no capacity for a trial.
-    """
+    """Return how many trials run at once beside the running servers; show it if it is not as expected."""
     nodes, servers = living_nodes(), resources.server_nodes()
     if not servers:
         return expected.max_concurrent

@@ -14,10 +14,6 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
 def check_services(spec: StudySpec, results: Results) -> None:
     """Refuse a study on an object store whose ledger or MLflow store is a file: it would lie in one process's copy.
 
-    Args:
-        spec: the study.
-        results: where the study's results are; a directory needs no services.
-
     Raises:
         SpecError: the ledger is a file, or MLflow is no server.
     """
@@ -37,9 +33,6 @@ def check_tracking(configured: str | None, results: Results) -> None:
     Args:
         configured: the study's ``tracking.uri``; None = ``$MLFLOW_TRACKING_URI``.
         results: where the study's results are.
-
-    Raises:
-        SpecError: it is no MLflow server, or none is configured.
     """
     if results.uri is None:
         return

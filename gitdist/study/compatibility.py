@@ -70,11 +70,7 @@ def check_spec(paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing) ->
 
 
 def check_started(paths: StudyPaths, spec: StudySpec) -> None:
-    """Do what ``check_spec`` does, and ``refuse_edit`` before, for a study whose ledger is not open; write nothing.
-
-    Raises:
-        StudyError: as these two.
-    """
+    """Apply ``refuse_edit`` and ``check_spec`` to a study whose ledger is not open; write nothing."""
     recall, ledger = _nothing, None
     with suppress(StudyError):  # where it cannot be opened, the run itself says so
         line = load_stored_spec(paths) if paths.spec.exists() else spec
@@ -90,15 +86,7 @@ def check_started(paths: StudyPaths, spec: StudySpec) -> None:
 
 
 def describe_edit(paths: StudyPaths, recall: Recall) -> str | None:
-    """Return in one line how the stored spec differs from what the ledger remembers of it; None if it does not.
-
-    Args:
-        paths: the study's files.
-        recall: the ledger's.
-
-    Raises:
-        StudyError: the stored spec is damaged.
-    """
+    """Return in one line how the stored spec differs from what the ledger remembers of it; None if it does not."""
     copies = _copies(paths, recall)
     if not copies or not paths.spec.exists():
         return None
@@ -111,11 +99,7 @@ def describe_edit(paths: StudyPaths, recall: Recall) -> str | None:
 
 
 def refuse_edit(paths: StudyPaths, recall: Recall) -> None:
-    """Refuse a stored spec that is not the one that the study was run with last.
-
-    Raises:
-        StudyError: it was edited, or is damaged.
-    """
+    """Refuse a stored spec that is not the one that the study was run with last."""
     edit = describe_edit(paths, recall)
     if edit is not None:
         raise StudyError(f"{edit}; put the old value back there, and change fields by --set FIELD=VALUE instead")
@@ -127,12 +111,6 @@ def settle_spec(
     """Store the resolved spec, which ``check_spec`` accepts, and have the ledger remember it.
 
     A driver that is killed in between leaves a file that the ledger knows.
-
-    Args:
-        paths: the study's files.
-        spec: the study.
-        recall: the ledger's.
-        remember: the ledger's.
 
     Raises:
         StudyError: as ``check_spec``, or the stored spec was edited.
@@ -184,11 +162,7 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
 
 
 def fork(spec: StudySpec, name: str) -> StudySpec:
-    """Return the same study under another name: a new one, for which the store has what the two share.
-
-    Raises:
-        SpecError: the name is not one that a study file may give, or is the study's own.
-    """
+    """Return the same study under another name: a new one, for which the store has what the two share."""
     if name == spec.name:
         raise SpecError(f"--fork takes the name of another study, but '{name}' is this study's own")
     return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
@@ -211,12 +185,6 @@ def outdated_splits(paths: StudyPaths) -> StudyError:
 def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerprint: str) -> None:
     """Record the data set's format and fingerprint at the first run; later accept no other fingerprint.
 
-    Args:
-        paths: the study's files.
-        recall: the ledger's.
-        remember: the ledger's.
-        fingerprint: of the data set as it is prepared now.
-
     Raises:
         StudyError: the study was started with other data.
     """
@@ -237,11 +205,6 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
 
     The directory has it first, so a ledger that has one while the directory has none was there before the directory:
     a ledger inside the directory is the study's own all the same, one elsewhere belongs to another directory.
-
-    Args:
-        paths: the study's files, its spec among them.
-        recall: the ledger's.
-        remember: the ledger's.
 
     Raises:
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.

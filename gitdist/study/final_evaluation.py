@@ -17,12 +17,6 @@ from gitdist.study.worker.trial_task import evaluate_on_test
 def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Path, max_concurrent: int) -> None:
     """Measure the Pareto front on validation, or all finished trials, and the baseline on test.
 
-    Args:
-        running: the study.
-        context: what its trials share.
-        test_ekld: directory of the eKLD images of the test split.
-        max_concurrent: evaluations at once.
-
     Raises:
         StudyError: no trial finished.
         GitdistError: the files of a trial cannot be read or written.

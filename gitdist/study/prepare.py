@@ -57,13 +57,7 @@ def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, St
 
 
 def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> Dataset:
-    """Return the data set of a study, after checking that spec and data fit each other and what was run before.
-
-    Raises:
-        SpecError: as ``check_fit``.
-        DataError: the data cannot be read.
-        StudyError: the study was started with another spec.
-    """
+    """Return the data set of a study, after checking that spec and data fit each other and what was run before."""
     check_started(paths, spec)
     dataset = prepare(spec.data, store)
     check_fit(spec, dataset)
@@ -129,11 +123,7 @@ def retry_failed_trials(ledger: Ledger) -> str:
 
 
 def copy_checkpoints(study: Study) -> None:
-    """Copy the checkpoints of failed trials to the trials that retry them.
-
-    Raises:
-        DiskError: the disk is full or failing.
-    """
+    """Copy the checkpoints of failed trials to the trials that retry them."""
     paths = study.paths
     for record in study.ledger.trials():
         directory = paths.trial(TrialId("trial", record.number))

@@ -40,20 +40,7 @@ class TrainingProgress(Observer):
 
 @dataclass(frozen=True, kw_only=True)
 class RunningStudy:
-    """A study that this process owns and runs.
-
-    Attributes:
-        study: files, spec and ledger.
-        store: the store of artifacts.
-        dataset: the prepared data.
-        lease: this process's ownership.
-        display: shows progress.
-        times: records starts and ends.
-        tracker: writes MLflow.
-        stream_wait: seconds that trials waited for the stream.
-        progress: whether any epoch was trained.
-        started_s: ``time.perf_counter()`` when this process began.
-    """
+    """A study that this process owns and runs."""
 
     study: Study
     store: Store
@@ -72,11 +59,7 @@ class RunningStudy:
         return self.study.spec
 
     def report_wait(self, what: str, waited_s: float) -> None:
-        """Show that something waits for free capacity on the cluster.
-
-        Raises:
-            StudyLockedError: another driver owns the study now.
-        """
+        """Show that something waits for free capacity on the cluster."""
         self.lease.check()
         self.display.say(f"waiting for capacity for {what}, since {waited_s:.0f} s")
 
@@ -95,10 +78,6 @@ def start_study(
     """Record that this process starts to run the study; at the end of the block, leave files and MLflow true.
 
     If another driver has taken over the study, nothing is written at the end.
-
-    Raises:
-        StudyError: the MLflow store cannot be used.
-        DiskError: the disk is full or failing.
     """
     started_s = time.perf_counter()
     with Times.open(study.paths) as times:

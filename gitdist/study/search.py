@@ -89,11 +89,7 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
 
 
 def restore_lost_epochs(running: RunningStudy, context: TrialContext, max_concurrent: int) -> None:
-    """Train again the epochs that finished trials have lost; evaluation and summary read all of their epochs.
-
-    Raises:
-        GitdistError: the files of a trial cannot be read or written.
-    """
+    """Train again the epochs that finished trials have lost; evaluation and summary read all of their epochs."""
     study, share = running.study, running.spec.resources.trial
     restore = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(restore_epochs)
     damaged: dict[TrialId, TrialJob] = {}

@@ -145,12 +145,6 @@ def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_
 
     The estimate is epochs left x mean seconds of the epochs done / trials that run now. Future trials are assumed to
     last as long as those that ended (with a pruner, less than a complete one) and to find the same shared prefix.
-
-    Args:
-        trials: the existing trials and the baseline.
-        num_to_come: how many trials do not exist yet.
-        epochs: of a complete trial.
-        max_concurrent: trials at once if none runs now.
     """
     timed = [trial for trial in trials if trial.seconds is not None]
     done = sum(trial.epoch for trial in timed)
@@ -168,14 +162,7 @@ def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_
 
 
 def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
-    """Return a trial's state as ``TrialStatus`` has it.
-
-    Args:
-        paths: the study's files.
-        trial: which trial.
-        outcome: how it ended, as in ``Study.trial_states``.
-        owner: the study's present driver.
-    """
+    """Return a trial's state as ``TrialStatus`` has it."""
     if outcome is not None:
         return outcome.state
     if owner is None:

@@ -33,11 +33,7 @@ class Study:
     @classmethod
     @contextmanager
     def create(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
-        """Open the ledger, or create it, to run the study; close it at the end of the block.
-
-        Raises:
-            StudyError: the ledger cannot be opened.
-        """
+        """Open the ledger, or create it, to run the study; close it at the end of the block."""
         ledger = Ledger.open(paths, spec)
         try:
             yield cls(paths, spec, ledger)
@@ -47,11 +43,7 @@ class Study:
     @classmethod
     @contextmanager
     def open(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
-        """Open the ledger of a study that was started, for reading; close it at the end of the block.
-
-        Raises:
-            StudyError: the study has no ledger yet, or it cannot be opened.
-        """
+        """Open the ledger of a study that was started, for reading; close it at the end of the block."""
         if not Ledger.exists(paths, spec):
             raise StudyError(
                 f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"

@@ -75,11 +75,7 @@ def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
 
 
 def remove_summary(paths: StudyPaths) -> None:
-    """Remove the summary if it exists.
-
-    Raises:
-        StoreError: the object store cannot be reached.
-    """
+    """Remove the summary if it exists."""
     paths.results.remove(paths.summary)
 
 

@@ -75,9 +75,6 @@ def connected(
 
     Yields:
         ``HOST:PORT`` of the cluster's dashboard; empty if it has none.
-
-    Raises:
-        RayUnavailableError: no cluster answers there, or Ray cannot be started on this machine.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}

@@ -20,10 +20,6 @@ def check_shared(resources: ResourcesSpec, paths: StudyPaths) -> None:
 
     Only nodes that are large enough for the study's processes are asked.
 
-    Args:
-        resources: what the study's processes take.
-        paths: the study's files, with its identity; an object store needs no check.
-
     Raises:
         StudyError: a node does not see it, or another one in its place.
     """

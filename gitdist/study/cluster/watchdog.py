@@ -50,11 +50,7 @@ def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterato
 
 
 def check_port(address: str) -> None:
-    """Check that a process listens at ``HOST:PORT``.
-
-    Raises:
-        OSError: no connection within a few seconds.
-    """
+    """Check that a process listens at ``HOST:PORT``."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 

@@ -36,17 +36,7 @@ class Attempt:
 
     @classmethod
     def begin(cls, directory: Path, lease_epoch: int, results: Results) -> "Attempt":
-        """Take over the trial in ``directory``, remove temporary files of killed writers, and fetch the trial's files.
-
-        Args:
-            directory: of the trial.
-            lease_epoch: of the driver.
-            results: which contain the trial.
-
-        Raises:
-            DiskError: the disk is full or failing.
-            StoreError: the object store cannot be reached.
-        """
+        """Take over the trial in ``directory``: remove temporary files of killed writers, and fetch its files."""
         attempt = cls(directory, f"{secrets.token_hex(16)} {lease_epoch}".encode(), results)
         file = directory / _FILE
         with disk_errors(directory):
@@ -58,12 +48,7 @@ class Attempt:
         return attempt
 
     def push(self) -> None:
-        """Write the trial's files to the object store if the results are there.
-
-        Raises:
-            StaleAttempt: another attempt has begun.
-            StoreError: the object store cannot be reached.
-        """
+        """Write the trial's files to the object store if the results are there."""
         self.check()
         self.results.push_trial(self.directory)
 
@@ -75,12 +60,7 @@ class Attempt:
         return False
 
     def check(self) -> None:
-        """Check that no other attempt has begun.
-
-        Raises:
-            StaleAttempt: another one has begun.
-            StoreError: the object store cannot be reached.
-        """
+        """Raise ``StaleAttempt`` if another attempt has begun."""
         if self._is_superseded():
             raise StaleAttempt(f"another process trains the trial in {self.directory}")
 
@@ -98,12 +78,7 @@ def last_lease_epoch(directory: Path) -> int | None:
 
 
 def end_attempt(directory: Path, lease_epoch: int, results: Results) -> None:
-    """Fence off the worker of this driver from its trial; another driver's worker is left alone.
-
-    Raises:
-        DiskError: the disk is full or failing.
-        StoreError: the object store cannot be reached.
-    """
+    """Fence off the worker of this driver from its trial; another driver's worker is left alone."""
     file = directory / _FILE
     results.pull_file(file)
     if last_lease_epoch(directory) == lease_epoch:

@@ -41,19 +41,11 @@ class StudyPaths:
         return cls(results if isinstance(results, Results) else LocalResults(results), name)
 
     def pull(self, trial: TrialId | None = None) -> None:
-        """Update the copy of the study or of one trial, without checkpoints, if the results are on an object store.
-
-        Raises:
-            StoreError: the object store cannot be reached.
-        """
+        """Update the copy of the study or of one trial, without checkpoints, if the results are on an object store."""
         self.results.pull(self.study if trial is None else self.trial(trial))
 
     def push(self, *files: Path) -> None:
-        """Write ``files`` to the object store if the results are there.
-
-        Raises:
-            StoreError: the object store cannot be reached.
-        """
+        """Write ``files`` to the object store if the results are there."""
         self.results.push(*files)
 
     @property
@@ -144,23 +136,14 @@ class StudyPaths:
         return self.trial(trial) / "test.json"
 
     def check_writable(self) -> None:
-        """Check that the existing directories of the study can be written; create nothing.
-
-        Raises:
-            StoreError: the results directory is read-only.
-        """
+        """Check that the existing directories of the study can be written; create nothing."""
         for directory in (self.root, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
                 raise StoreError(_unwritable(directory, refusal))
 
     def create(self) -> None:
-        """Create the study's directory.
-
-        Raises:
-            DiskError: the disk is full or failing.
-            StoreError: the results directory cannot be written.
-        """
+        """Create the study's directory."""
         try:
             with disk_errors(self.study):
                 self.study.mkdir(parents=True, exist_ok=True)
@@ -174,11 +157,7 @@ def _unwritable(path: Path | str, reason: str | None) -> str:
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
-    """Return the store of a study's artifacts, with the bound and the shared store that its spec names.
-
-    Raises:
-        StoreError: the results directory cannot be written, or the shared store cannot be reached.
-    """
+    """Return the store of a study's artifacts, with the bound and the shared store that its spec names."""
     bound, shared, uri = spec.store.max_gb, shared_store(spec), paths.results.uri
     if shared is None and uri is not None:
         shared = below(uri, "store")

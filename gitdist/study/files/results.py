@@ -70,12 +70,7 @@ class Results(ABC):
         return
 
     def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
-        """Update a directory of the copy: fetch newer and missing files, delete removed ones.
-
-        Args:
-            directory: of a study or a trial.
-            checkpoints: fetch checkpoints too.
-        """
+        """Update a directory of the copy: fetch newer and missing files, delete removed ones."""
         return
 
     def pull_file(self, file: Path) -> None:

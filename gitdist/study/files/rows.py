@@ -58,11 +58,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, completed: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the file at ``path`` by the ``completed`` rows.
-
-        Raises:
-            DiskError: the disk is full or failing; the file is unchanged.
-        """
+        """Replace the file at ``path`` by the ``completed`` rows."""
         self._path = path
         self._descriptor = replace_file(path, "".join(_line(row) for row in completed).encode())
 
@@ -75,11 +71,7 @@ class RowsFile:
         self.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Append one epoch's row and flush it to the disk.
-
-        Raises:
-            DiskError: the disk is full or failing; the file is unchanged.
-        """
+        """Append one epoch's row and flush it to the disk."""
         append_whole(self._descriptor, _line(row).encode(), self._path)
 
     def close(self) -> None:
@@ -93,9 +85,6 @@ def repair_rows(directory: Path) -> list[dict[str, Any]]:
     Args:
         directory: of the trial. Its rows are those of the newest whole checkpoint, or those of the file up to the
             damage, whichever are more.
-
-    Raises:
-        DiskError: the disk is full or failing; the old file is unchanged.
     """
     path = directory / "rows.jsonl"
     found, whole = parse_rows(path)
@@ -110,12 +99,7 @@ def repair_rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def repair_trial(paths: StudyPaths, trial: TrialId) -> None:
-    """Apply ``repair_rows`` to a trial; fetch its checkpoints first if the rows on the object store are behind them.
-
-    Raises:
-        DiskError: as ``repair_rows``.
-        StoreError: the object store cannot be reached.
-    """
+    """Apply ``repair_rows`` to a trial; fetch its checkpoints first if the rows on the object store are behind them."""
     directory, results = paths.trial(trial), paths.results
     if len(read_rows(paths.rows(trial))) < results.newest_remote_checkpoint(directory):
         results.pull(directory, checkpoints=True)

@@ -46,11 +46,7 @@ class Times:
     @classmethod
     @contextmanager
     def open(cls, paths: StudyPaths) -> Iterator[Self]:
-        """Read the times and allow appending until the end of the block; for the driver that owns the study.
-
-        Raises:
-            DiskError: the disk is full or failing.
-        """
+        """Read the times and allow appending until the end of the block; for the driver that owns the study."""
         times = cls(paths)
         with RowsFile(paths.times, times._lines) as times._file:
             yield times
@@ -60,21 +56,11 @@ class Times:
         return self._spans.get(of, Span())
 
     def started(self, of: str) -> None:
-        """Record that something starts now.
-
-        Raises:
-            DiskError: the disk is full or failing.
-            StoreError: the object store with the results cannot be reached.
-        """
+        """Record that something starts now."""
         self._append({"of": of, "started_at": time.time()})
 
     def ended(self, of: str) -> None:
-        """Record that something ends now.
-
-        Raises:
-            DiskError: the disk is full or failing.
-            StoreError: the object store with the results cannot be reached.
-        """
+        """Record that something ends now."""
         self._append({"of": of, "ended_at": time.time()})
 
     def _append(self, line: dict[str, Any]) -> None:

@@ -40,12 +40,7 @@ def pause_after(elapsed_s: float) -> float:
 
 
 def stream_figures(sighting: Sighting, waiting_s: float) -> dict[str, float]:
-    """Return the figures of a line that tell of the stream.
-
-    Args:
-        sighting: what was seen.
-        waiting_s: seconds that trials have waited, in all.
-    """
+    """Return the figures of a line that tell of the stream."""
     return {
         "stream/images_per_s": round(sighting.images_per_s, 2),
         "stream/window_blocks": sighting.window_blocks,
@@ -111,11 +106,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="gitdist-watch", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the file and begin.
-
-        Raises:
-            DiskError: the disk does not take it.
-        """
+        """Open the file and begin."""
         lines = read_rows(self._paths.figures)
         self._file = RowsFile(self._paths.figures, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0

@@ -96,11 +96,7 @@ def obtain_generator(
 
 
 def train_study_generator(running: RunningStudy) -> TrainedGenerator:
-    """Obtain the generator of a study, record it in the ledger and MLflow, and draw samples of it.
-
-    Raises:
-        GitdistError: it cannot be obtained, or differs from the one that the study was started with.
-    """
+    """Obtain the generator of a study, record it in the ledger and MLflow, and draw samples of it."""
     study, spec, tracker = running.study, running.spec.generator, running.tracker
     known = study.ledger.recall(GENERATOR)
     if known is None:  # else an earlier driver obtained it
@@ -144,11 +140,6 @@ def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
 def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
     """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
 
-    Args:
-        spec: the generator.
-        fingerprint: of the data set that it is trained on.
-        known: its ``generator_name`` at the first run; None = this is it.
-
     Raises:
         StudyError: it is another one now, in whichever precision it is trained.
     """
@@ -165,11 +156,6 @@ def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> 
 
 def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
     """Accept a generator only as it was at the first run: trials that are compared share one.
-
-    Args:
-        spec: the generator.
-        name: its ``generator_name`` now.
-        known: its name at the first run; None = this is it.
 
     Raises:
         StudyError: it is another one now.

@@ -92,16 +92,7 @@ def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: 
 
 
 def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Sequence[str]) -> Capacity:
-    """Return how many trials run at once beside servers that have their nodes.
-
-    Args:
-        nodes: as for ``find_capacity``.
-        resources: the same.
-        servers: the name of each server's node.
-
-    Raises:
-        StudyError: they leave no room for a trial.
-    """
+    """Return how many trials run at once beside servers that have their nodes."""
     free = list(nodes)
     for name in servers:
         free = [node.without(resources.server) if node.name == name else node for node in free]

@@ -27,10 +27,6 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     """Return ``failed``, ``halt`` or ``disk`` with the reason in one line.
 
     The traceback of a bug or of missing memory is written to error.txt if the disk allows it.
-
-    Args:
-        error: what ended training.
-        directory: of the trial.
     """
     if isinstance(error, StreamError):
         lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)

@@ -41,11 +41,7 @@ class TrialContext:
         return open_store(self.paths, self.spec)
 
     def resolve_locally(self, artifact: Path) -> Path:
-        """Return the directory of an artifact on this machine; fetch it if the results are on an object store.
-
-        Raises:
-            StoreError: it cannot be fetched.
-        """
+        """Return the directory of an artifact on this machine; fetch it if the results are on an object store."""
         return artifact if self.results.uri is None else self.store.here(artifact)
 
 

@@ -66,11 +66,7 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
 
 
 def restore_epochs(context: TrialContext, job: TrialJob) -> None:
-    """Train a trial that had ended again from its newest whole checkpoint, because later epochs were lost.
-
-    Raises:
-        GitdistError: the trial's files cannot be read or written.
-    """
+    """Train a trial that had ended again from its newest whole checkpoint, because later epochs were lost."""
     limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
     try:
         _train_silently(context, job)
@@ -83,17 +79,9 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
 
     If the last epoch's checkpoint is damaged, the trial is trained again from the one before.
 
-    Args:
-        context: what the study's trials share.
-        job: the trial.
-        test_ekld: directory of the eKLD images of the test split.
-
     Returns:
         ``metrics`` (``test/...``), what ``Evaluation.per_class`` returns, ``evaluated_at`` (unix time in seconds) and
         ``evaluating_s``.
-
-    Raises:
-        GitdistError: the trial's files cannot be read or written.
     """
     directory, file = context.paths.trial(job.trial), context.paths.test(job.trial)
     try:
