@@ -1,6 +1,5 @@
 """``gitdist generator train | preview | import``: the generator alone, outside a study's run."""
 
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
 from gitdist.study.files.layout import StudyPaths, open_store
-from gitdist.study.monitoring.display import open_display, show_training
+from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.generator import obtain_generator
 
 
@@ -33,12 +32,11 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
-        show = partial(show_training, display)
 
         def on_wait(waited_s: float) -> None:
-            display.say(f"waiting for room for the generator's training, since {waited_s:.0f} s")
+            display.say(f"waiting for capacity for the generator's training, since {waited_s:.0f} s")
 
-        trained = obtain_generator(spec.generator, dataset, store, spec.resources, show, on_wait)
+        trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
         how = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
         display.say(f"generator {how}: {trained.artefact}")
 

@@ -21,18 +21,15 @@ from gitdist.study.capacity import expect_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
 from gitdist.study.cluster.shared_fs import check_shared
 from gitdist.study.cluster.signals import interruptible
+from gitdist.study.data_fit import describe_study
 from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.prepare import (
-    complete_mlflow,
-    copy_checkpoints,
-    describe_study,
     is_finished,
     open_files,
     prepare_data,
-    retry_failed_trials,
     settle_study,
 )
 from gitdist.study.resources.generator import train_study_generator
@@ -41,6 +38,7 @@ from gitdist.study.running_study import RunningStudy, finish_study, open_monitor
 from gitdist.study.search import restore_lost_epochs, search
 from gitdist.study.status import study_notes
 from gitdist.study.study import Study
+from gitdist.study.study_record import complete_mlflow
 from gitdist.study.summary import read_summary, remove_summary, write_summary
 
 _FINAL_MLFLOW_S = 5.0  # for MLflow to take the last statuses after Ray has died
@@ -89,10 +87,7 @@ def run_study(
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
         ):
-            identity = settle_study(study, dataset, retry_failed=options.retry_failed)
-            if options.retry_failed:
-                display.say(retry_failed_trials(study.ledger))
-            copy_checkpoints(study)
+            identity = settle_study(study, dataset, retry_failed=options.retry_failed, say=display.say)
             if is_finished(study):
                 complete_mlflow(study, display.say)
                 display.say(f"study '{spec.name}' is finished; nothing to do")

@@ -11,8 +11,7 @@ from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.compatibility import study_tags
-from gitdist.study.files.events import Observer, Row
-from gitdist.study.files.layout import TrialId
+from gitdist.study.files.events import TrainingProgress
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import Display
@@ -23,19 +22,6 @@ from gitdist.study.monitoring.mlflow.tracker import PATIENCE_S, Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Waiting, Watch
 from gitdist.study.study import Study
-
-
-class TrainingProgress(Observer):
-    """Whether any epoch was trained since this process began to run the study."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._started_at = time.time()
-        self.any_epoch = False
-
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Count an epoch; the old rows of a resumed trial are reported again and do not count."""
-        self.any_epoch = self.any_epoch or row.get("ended_at", 0.0) > self._started_at
 
 
 @dataclass(frozen=True, kw_only=True)

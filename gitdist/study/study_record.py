@@ -1,5 +1,6 @@
 """What MLflow must hold of a whole study: read from its ledger and files, without its data or a driver."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
     """
     uri = tracking_uri(study.paths, study.spec.tracking.uri)
     return uri, sync_study(study.paths, uri, read_study_record(study))
+
+
+def complete_mlflow(study: Study, say: Callable[[str], None]) -> None:
+    """Write to MLflow what a driver that was killed at its very end left out."""
+    try:
+        sync_mlflow(study)
+    except StudyError as error:
+        say(str(error))
 
 
 def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:

@@ -9,7 +9,7 @@ from gitdist.study.files.layout import TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.prepare import copy_checkpoints
+from gitdist.study.retry import copy_checkpoints
 from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialContext
 from gitdist.trial.checkpoint import checkpoints_of

@@ -1,5 +1,6 @@
 """Events of a study's trials, for observers such as the live display and MLflow. Observers do not change the study."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -51,3 +52,16 @@ class Observer(Protocol):
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """A trial ended, or was interrupted."""
         return
+
+
+class TrainingProgress(Observer):
+    """Whether any epoch was trained since this process began to run the study."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._started_at = time.time()
+        self.any_epoch = False
+
+    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+        """Count an epoch; the old rows of a resumed trial are reported again and do not count."""
+        self.any_epoch = self.any_epoch or row.get("ended_at", 0.0) > self._started_at

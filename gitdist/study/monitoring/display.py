@@ -1,9 +1,9 @@
 """Shows a running study: a live table on a terminal, one line per event in a log."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,23 +24,34 @@ _NO_CAPACITY = "waiting for capacity for trials, since {:.0f} s"
 _WAITS = "waits for its first stage, which another trial trains"
 
 
-class Display(Observer, Protocol):
+class Display(Observer):
     """Shows a study's progress; use it as a context manager."""
 
     def __enter__(self) -> Self:
         """Start showing."""
+        return self
 
+    @abstractmethod
     def __exit__(self, *exception: Any) -> None:
         """Leave what was shown last."""
 
+    @abstractmethod
     def say(self, text: str) -> None:
         """Show one line that stays."""
 
+    @abstractmethod
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show the progress of a long step."""
 
+    @abstractmethod
     def stream(self, text: str) -> None:
         """Show a line about the stream; any thread may call this."""
+
+    def training_step(self, step: TrainingStep) -> None:
+        """Show the progress of the generator's training."""
+        name = "image" if "image" in step.losses else next(iter(step.losses), None)
+        detail = f"{name} {step.losses[name]:.3f}" if name else ""
+        self.progress("training the generator", step.step, step.total, detail)
 
 
 def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> Display:
@@ -50,13 +61,6 @@ def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ..
     return LogDisplay(console, num_epochs)
 
 
-def show_training(display: Display, step: TrainingStep) -> None:
-    """Show the progress of the generator's training."""
-    name = "image" if "image" in step.losses else next(iter(step.losses), None)
-    detail = f"{name} {step.losses[name]:.3f}" if name else ""
-    display.progress("training the generator", step.step, step.total, detail)
-
-
 def format_value(value: Any) -> str:
     """Return a parameter or metric as text: four significant digits, 'all' for no threshold."""
     if isinstance(value, float):
@@ -64,7 +68,7 @@ def format_value(value: Any) -> str:
     return "all" if value is None else str(value)
 
 
-class LogDisplay:
+class LogDisplay(Display):
     """One line per event, with the time of day."""
 
     def __init__(self, console: Console, num_epochs: int) -> None:
@@ -76,12 +80,8 @@ class LogDisplay:
         self._shown_at = 0.0
         self._streamed_at = -_STREAM_S
 
-    def __enter__(self) -> Self:
-        """Nothing to start."""
-        return self
-
     def __exit__(self, *exception: Any) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
         """Write a line."""
@@ -131,7 +131,7 @@ class LogDisplay:
         self.say(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A table of all trials, redrawn in place: the present step's progress above it, the stream below."""
 
     def __init__(self, console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> None:
@@ -145,15 +145,13 @@ class LiveDisplay:
 
     def __enter__(self) -> Self:
         """Start drawing."""
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         """Draw the last state and stop."""
         self._step = None
-        self._live.__exit__(kind, error, trace)
+        self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a line above the table."""

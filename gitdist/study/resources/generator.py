@@ -21,10 +21,9 @@ from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gitdist.data.dataset import Dataset
-from gitdist.device import Compute, Precision, limit_to_share
+from gitdist.device import Compute, limit_to_share
 from gitdist.errors import DiskError, GitdistError, StudyError, first_line
 from gitdist.generator.artefact import (
-    artefact_spec,
     find_generator,
     generator_artefact,
     generator_name,
@@ -33,12 +32,12 @@ from gitdist.generator.artefact import (
 )
 from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
-from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
-from gitdist.store import Store, content_key
+from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
+from gitdist.store import Store
 from gitdist.stream.room import reserve
 from gitdist.study.cluster.connect import cluster_nodes
 from gitdist.study.files.times import GENERATOR as GENERATOR_TIMES
-from gitdist.study.monitoring.display import show_training
+from gitdist.study.resources.generator_identity import keep_precision, settle_generator
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.scheduling.packing import check_fits_alone
 from gitdist.study.scheduling.tasks import to_user_error
@@ -105,7 +104,7 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
 
     def on_step(step: TrainingStep) -> None:
         running.lease.check()
-        show_training(running.display, step)
+        running.display.training_step(step)
         tracker.generator_stepped([step])
 
     try:
@@ -137,33 +136,6 @@ def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     running.study.paths.push(samples)
 
 
-def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
-    """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
-
-    Raises:
-        StudyError: it is another one now, in whichever precision it is trained.
-    """
-    if not isinstance(spec, MunitSpec) or known is None:
-        return spec
-    precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
-    for precision in precisions:
-        settings = artefact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
-        name = content_key("generator", settings)
-        if name == known:
-            return spec.model_copy(update={"precision": precision})
-    raise _another(spec, name, known)
-
-
-def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
-    """Accept a generator only as it was at the first run: trials that are compared share one.
-
-    Raises:
-        StudyError: it is another one now.
-    """
-    if known not in (None, name):
-        raise _another(spec, name, known)
-
-
 def past_steps(artefact: Path) -> list[TrainingStep]:
     """Return some of the training steps of a generator in the store; none where their file is damaged."""
     try:
@@ -173,14 +145,6 @@ def past_steps(artefact: Path) -> list[TrainingStep]:
         return []
     kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
-
-
-def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:
-    now = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
-    return StudyError(
-        f"the study was started with another generator.kind '{spec.kind}' ({known}) than its {now} now give ({name}); "
-        "put that one back, or start another study with --fork NAME"
-    )
 
 
 def _train_on_cluster(

@@ -17,8 +17,6 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.disk import disk_errors, read_object, write_atomic
 from gitdist.errors import StoreError
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream, LocalBlocks
 from gitdist.study.files.attribution import ReusedPrefix, trainer_name
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import TrialId
@@ -159,7 +157,9 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
             yield _unreported(completed, job)
             return
     with ExitStack() as stack:
-        stream = stack.enter_context(closing(_open_stream(context, job, dataset))) if job.spec.fraction > 0 else None
+        stream = None
+        if job.spec.fraction > 0:
+            stream = stack.enter_context(closing(context.open_draws(job.spec, dataset.num_classes)))
         setting = TrialSetting(
             compute=compute,
             stream=stream,
@@ -205,18 +205,6 @@ def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> 
     context.results.forget(source)
     attempt.check()
     return completed_rows(attempt.directory)
-
-
-def _open_stream(context: TrialContext, job: TrialJob, dataset: Dataset) -> DrawStream:
-    settings = context.spec.stream
-    source: RayBlocks | LocalBlocks
-    if context.router is not None:
-        source = RayBlocks(context.router, autoscaling=context.spec.resources.autoscaling)
-    else:
-        assert context.generator is not None, "without a router each trial has a generator"
-        source = LocalBlocks(context.generator.build_maker())
-    replicate = job.spec.seed if settings.per_seed else 0
-    return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
 
 
 def _describe(

@@ -5,7 +5,7 @@ from rich.console import Console
 from gitdist.generator.training import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
-from gitdist.study.monitoring.display import LiveDisplay, LogDisplay, open_display, show_training
+from gitdist.study.monitoring.display import LiveDisplay, LogDisplay, open_display
 
 ROW = {"epoch": 2, "train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 0.125, "waiting_s": 1.5}
 
@@ -28,7 +28,7 @@ def show(terminal: bool) -> str:
 def test_the_training_of_any_generator_is_shown():
     for losses, shown in (({"gan": 1.0, "image": 0.5}, "3 of 9 image 0.500"), ({"x": 2.0}, "x 2.000"), ({}, "3 of 9")):
         display = LogDisplay(Console(file=io.StringIO(), width=140), 5)
-        show_training(display, TrainingStep(step=3, total=9, losses=losses, elapsed_s=0.0))
+        display.training_step(TrainingStep(step=3, total=9, losses=losses, elapsed_s=0.0))
         assert display._console.file.getvalue().strip().endswith(shown)
 
 

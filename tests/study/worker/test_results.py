@@ -16,7 +16,7 @@ from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.files.rows import read_rows, repair_trial
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.prepare import copy_checkpoints
+from gitdist.study.retry import copy_checkpoints
 from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.study.worker.trial_task import evaluate_on_test, restore_epochs

@@ -6,7 +6,7 @@ import pytest
 
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
-from gitdist.study.prepare import check_fit
+from gitdist.study.data_fit import check_fit
 from tests.trial.toys import small_digits
 
 

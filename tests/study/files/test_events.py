@@ -1,7 +1,7 @@
 import time
 
+from gitdist.study.files.events import TrainingProgress
 from gitdist.study.files.layout import TrialId
-from gitdist.study.running_study import TrainingProgress
 
 TRIAL = TrialId("trial", 0)
 

@@ -1,0 +1,60 @@
+"""Whether a study's spec fits its data set: class sizes, image size, few-shot classes, points of the search."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gitdist.data.dataset import Dataset
+from gitdist.errors import SpecError
+from gitdist.spec import StudySpec
+from gitdist.study.ledger.space import point_plan, untried
+from gitdist.trial.classifier import check_network
+from gitdist.trial.mixing import check_threshold
+
+
+def check_fit(spec: StudySpec, dataset: Dataset) -> None:
+    """Refuse a study that needs images or class sizes that the data set does not have.
+
+    Raises:
+        SpecError: the soft threshold is used with a K that is not above the smallest class, an objective is the
+            accuracy of few-shot classes and none of these has a validation image, or a network is for images of another
+            size.
+    """
+    if "val/few_accuracy" in spec.search.objectives:
+        validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
+        if not (dataset.groups.few & validated).any():
+            lacking = "none with a validation image" if dataset.groups.few.any() else "none"
+            raise SpecError(
+                f"search.objective val/few_accuracy needs few-shot classes, but the data set has {lacking} "
+                f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
+            )
+    for fields in spec.methods.values() or [{}]:
+        for network in _values(spec, fields, "network"):
+            check_network(network, dataset.image_shape)
+        for kind in _values(spec, fields, "threshold_kind"):
+            for threshold in _values(spec, fields, "threshold"):
+                check_threshold(threshold, kind, dataset.class_sizes)
+
+
+def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:
+    """Return lines about the data of a study and about points that its search leaves out or lacks."""
+    sizes = dataset.class_sizes
+    lines = [
+        f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
+        f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
+    ]
+    left_out, plan = untried(spec.search), point_plan(spec.search)
+    if left_out:
+        lines.append(f"search.total leaves out {left_out} points of the grid")
+    elif plan is not None and len(plan) < spec.search.total:
+        what = "the grid" if spec.search.algorithm == "grid" else "the search space"
+        points = "1 point" if len(plan) == 1 else f"{len(plan)} points"
+        lines.append(f"search.total is {spec.search.total}, but {what} has {points}: each is tried once")
+    return lines
+
+
+def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Return the values of a trial field that the trials of a method may have: all choices, or both bounds."""
+    searched = spec.search.space.get(name)
+    return searched.extremes if searched else (method.get(name, getattr(spec.trial, name)),)
