@@ -1,5 +1,6 @@
 """The commands and their options; what they do is imported when they run, so that ``--help`` is quick."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from gitdist.cli.options import (
     StudyFile,
     opened,
 )
+from gitdist.errors import SpecError
 
 app = typer.Typer(
     name="gitdist",
@@ -37,6 +39,25 @@ Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
 ]
+
+
+REMOVED = {
+    "run --submit": "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run STUDY.yaml "
+    "--results /shared/results",
+}
+"""What replaces each removed command or option."""
+
+
+def refuse_removed(arguments: Sequence[str]) -> None:
+    """Refuse a command or an option that has been removed.
+
+    Raises:
+        SpecError: ``arguments`` contain one; the message names its replacement.
+    """
+    for removed, replacement in REMOVED.items():
+        command, *options = removed.split()
+        if list(arguments[:1]) == [command] and set(options) <= set(arguments):
+            raise SpecError(f"`gitdist {removed}` has been removed; use: {replacement}")
 
 
 def console_for_errors() -> Console:
@@ -62,19 +83,12 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
     ] = None,
     take_over: TakeOver = False,
-    submit: Annotated[
-        bool, typer.Option("--submit", help="Run it as a job on the cluster whose Jobs API is at --address, follow it.")
-    ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
     from gitdist.cli.run import HowToRun, run_to_the_end
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
-    if submit:
-        from gitdist.cli.submit import submit_run
-
-        submit_run(plan.name, study, results, set_ or (), address, scale=scale, fork=fork, take_over=take_over)
     with opened(results) as place:
         run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
 

@@ -153,6 +153,19 @@ def test_a_cluster_that_does_not_answer(tmp_path):
     assert_refused(done, f"127.0.0.1:{port}", "ray start")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "replacement"),
+    [
+        (
+            ["run", QUICKSTART, "--submit", "--address", "http://127.0.0.1:8265"],
+            "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run",
+        ),
+    ],
+)
+def test_a_removed_command_or_option_names_its_replacement(arguments, replacement):
+    assert_refused(gitdist(*arguments), replacement)
+
+
 def test_the_commands_and_their_options_are_what_they_were():
     def options(command: click.Command) -> set[str]:
         return {name for option in command.params for name in option.opts}
@@ -163,7 +176,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
     assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
-        "run": running | {"--set", "--scale", "--fork", "--submit"},
+        "run": running | {"--set", "--scale", "--fork"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},

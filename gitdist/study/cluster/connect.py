@@ -50,7 +50,8 @@ def check_address(address: str | None) -> None:
     if address.startswith("ray://"):
         raise RayUnavailableError(
             f"a study is driven from a node of the cluster, not through Ray Client, but the address is '{address}'; "
-            "give HOST:6379 on such a node, or submit the study from here: --submit --address http://HOST:8265"
+            "give HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
+            "--working-dir . -- gitdist run ..."
         )
     _, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()):
