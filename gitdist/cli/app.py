@@ -42,6 +42,7 @@ TakeOver = Annotated[
 
 
 REMOVED = {
+    "bench": "python studies/benchmarks/NAME.py in a checkout of gitdist (see studies/benchmarks/README.md)",
     "run --submit": "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run STUDY.yaml "
     "--results /shared/results",
 }
@@ -190,31 +191,11 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Check this machine, the cluster's nodes and a study's services, with a remedy for each finding."""
-    from gitdist.cli.doctor import HowToExamine, show_findings
+    from gitdist.cli.doctor import show_findings
+    from gitdist.spec.file import load_plan
 
-    asked = HowToExamine(address=address, overrides=set_ or (), scale=scale, as_json=json)
-    show_findings(study, results, Console(), asked)
-
-
-@app.command()
-def bench(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="generator, stream, trial, ekld; study or scale run whole studies."),
-    ] = None,
-    study: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The study to measure (default: studies/benchmarks/fashion.yaml)."),
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Figures behind each median.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials of whole studies; of scale, the most.")] = None,
-    results: ResultsDirectory = RESULTS_DIRECTORY,
-    set_: Overrides = None,
-) -> None:
-    """Measure how fast generating, transport, training and evaluation are, beside the original way."""
-    from gitdist.cli.bench import run_benchmarks
-
-    run_benchmarks(name, study, results, set_ or [], Console(), repeats=repeats, trials=trials)
+    plan = load_plan(study, set_ or (), scale) if study else None
+    show_findings(plan, results, address, Console(), json)
 
 
 @data_app.command("ls")

@@ -156,6 +156,7 @@ def test_a_cluster_that_does_not_answer(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "replacement"),
     [
+        (["bench", "generator"], "python studies/benchmarks/"),
         (
             ["run", QUICKSTART, "--submit", "--address", "http://127.0.0.1:8265"],
             "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run",
@@ -185,11 +186,10 @@ def test_the_commands_and_their_options_are_what_they_were():
     }
     assert set(root.commands) == {
         *("run", "resume", "retry", "status", "sync", "report", "ui"),
-        *("doctor", "bench", "generator", "data", "store"),
+        *("doctor", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}
     assert options(root.commands["report"]) == {"studies", "--results", "--out"}
-    assert options(root.commands["bench"]) == {"name", "--study", "--repeats", "--trials", "--results", "--set"}
     assert set(root.commands["generator"].commands) == {"train", "preview", "quality", "import"}
     assert set(root.commands["data"].commands) == {"ls", "stats"}
     store = root.commands["store"].commands

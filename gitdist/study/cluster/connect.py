@@ -27,17 +27,13 @@ class LivingNode:
 
     Attributes:
         id: Ray's name of it.
-        address: where other nodes reach it.
         offers: its name for people, and all that it offers, whoever uses it now.
         object_store_bytes: size of its object store.
-        is_head: whether the cluster's head runs there.
     """
 
     id: str
-    address: str
     offers: Node
     object_store_bytes: float
-    is_head: bool
 
 
 def check_address(address: str | None) -> None:
@@ -65,7 +61,7 @@ def check_address(address: str | None) -> None:
 @contextmanager
 def connected(
     address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
-) -> Iterator[str]:
+) -> Iterator[None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start one on this machine; leave it at the end.
 
     Args:
@@ -73,9 +69,6 @@ def connected(
         resources: what the study takes, which a Ray of this machine must offer.
         num_servers: generator servers of the study.
         on_death: called on a thread when that Ray has died, with whether it was started here; see ``watchdog``.
-
-    Yields:
-        Where the cluster's dashboard would be, ``HOST:PORT``; empty where it has none.
 
     Raises:
         RayUnavailableError: no cluster answers there, or Ray cannot be started on this machine.
@@ -90,7 +83,7 @@ def connected(
         }
     try:
         with handlers_kept():
-            joined = ray.init(address=address, **options)
+            ray.init(address=address, **options)
     except AuthenticationError:
         raise RayUnavailableError(
             f"the cluster at '{address}' needs its token, and there is none that fits here; copy ~/.ray/auth_token "
@@ -104,7 +97,7 @@ def connected(
         started = address == "local"
         there = None if started else ray.get_runtime_context().gcs_address
         with watched(partial(on_death, started), there) if on_death else nullcontext():
-            yield str(joined.dashboard_url or "")
+            yield
     finally:
         ray.shutdown()
 
@@ -126,10 +119,8 @@ def living_nodes() -> list[LivingNode]:
         nodes.append(
             LivingNode(
                 id=node["NodeID"],
-                address=addresses[place],
                 offers=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
                 object_store_bytes=resources.get("object_store_memory", 0.0),
-                is_head="node:__internal_head__" in resources,
             )
         )
     return nodes
