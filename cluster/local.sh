@@ -2,7 +2,7 @@
 # Two Ray nodes on this machine, on loopback, behind a token: a cluster to try things on before paying for one.
 #   eval "$(cluster/local.sh start --cpus 2 --gpus 1)"   # 2 CPUs and a GPU on each node; a GPU need not exist
 #   gitdist run studies/quickstart.yaml                  # here, or with ray[default] as a job:
-#   gitdist run studies/quickstart.yaml --submit --results /tmp/results
+#   ray job submit --working-dir studies -- gitdist run quickstart.yaml --results /tmp/results
 #   cluster/local.sh stop
 # Everything of it lies in the folder GITDIST_LOCAL (default: /tmp/gitdist-local-UID); another folder is another cluster. Its
 # processes are known by that folder in their environment, so that `stop` ends no other Ray. Ray listens on every address of

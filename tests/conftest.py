@@ -16,7 +16,7 @@ def ray_cluster() -> Iterator[None]:
     """One Ray of this machine for a test module."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
 

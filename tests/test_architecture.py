@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "bench", "doctor", "cli"]
+ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "doctor", "cli"]
 LIBRARY_ROOMS = {
     "ray": {
         "stream/connection.py",
@@ -17,7 +17,6 @@ LIBRARY_ROOMS = {
         "stream/room.py",
         "stream/router.py",
         "study/",
-        "bench/",
         "doctor/cluster.py",
         "cli/",
     },

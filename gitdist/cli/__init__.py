@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 
-from gitdist.cli.app import app, console_for_errors
+from gitdist.cli.app import app, console_for_errors, refuse_removed
 from gitdist.errors import GitdistError
 from gitdist.logging import silence_libraries
 
@@ -19,6 +19,7 @@ def main() -> None:
     gc.set_threshold(10_000, 20, 20)
     atexit.register(gc.freeze)
     try:
+        refuse_removed(sys.argv[1:])
         app()
     except GitdistError as error:
         console_for_errors().print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

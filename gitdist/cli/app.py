@@ -1,5 +1,6 @@
 """The commands and their options; what they do is imported when they run, so that ``--help`` is quick."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from gitdist.cli.options import (
     StudyFile,
     opened,
 )
+from gitdist.errors import SpecError
 
 app = typer.Typer(
     name="gitdist",
@@ -37,6 +39,26 @@ Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
 ]
+
+
+REMOVED = {
+    "bench": "python studies/benchmarks/NAME.py in a checkout of gitdist (see studies/benchmarks/README.md)",
+    "run --submit": "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run STUDY.yaml "
+    "--results /shared/results",
+}
+"""What replaces each removed command or option."""
+
+
+def refuse_removed(arguments: Sequence[str]) -> None:
+    """Refuse a command or an option that has been removed.
+
+    Raises:
+        SpecError: ``arguments`` contain one; the message names its replacement.
+    """
+    for removed, replacement in REMOVED.items():
+        command, *options = removed.split()
+        if list(arguments[:1]) == [command] and set(options) <= set(arguments):
+            raise SpecError(f"`gitdist {removed}` has been removed; use: {replacement}")
 
 
 def console_for_errors() -> Console:
@@ -62,19 +84,12 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
     ] = None,
     take_over: TakeOver = False,
-    submit: Annotated[
-        bool, typer.Option("--submit", help="Run it as a job on the cluster whose Jobs API is at --address, follow it.")
-    ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
     from gitdist.cli.run import HowToRun, run_to_the_end
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
-    if submit:
-        from gitdist.cli.submit import submit_run
-
-        submit_run(plan.name, study, results, set_ or (), address, scale=scale, fork=fork, take_over=take_over)
     with opened(results) as place:
         run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
 
@@ -176,31 +191,11 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Check this machine, the cluster's nodes and a study's services, with a remedy for each finding."""
-    from gitdist.cli.doctor import HowToExamine, show_findings
+    from gitdist.cli.doctor import show_findings
+    from gitdist.spec.file import load_plan
 
-    asked = HowToExamine(address=address, overrides=set_ or (), scale=scale, as_json=json)
-    show_findings(study, results, Console(), asked)
-
-
-@app.command()
-def bench(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="generator, stream, trial, ekld; study or scale run whole studies."),
-    ] = None,
-    study: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The study to measure (default: studies/benchmarks/fashion.yaml)."),
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Figures behind each median.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials of whole studies; of scale, the most.")] = None,
-    results: ResultsDirectory = RESULTS_DIRECTORY,
-    set_: Overrides = None,
-) -> None:
-    """Measure how fast generating, transport, training and evaluation are, beside the original way."""
-    from gitdist.cli.bench import run_benchmarks
-
-    run_benchmarks(name, study, results, set_ or [], Console(), repeats=repeats, trials=trials)
+    plan = load_plan(study, set_ or (), scale) if study else None
+    show_findings(plan, results, address, Console(), json)
 
 
 @data_app.command("ls")

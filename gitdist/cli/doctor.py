@@ -1,10 +1,9 @@
-"""``gitdist doctor``: whether this machine, a cluster and a study's services will do, and what to do about the rest."""
+"""``gitdist doctor``: checks this machine, a cluster and a study's services, and says what to do."""
 
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -12,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.doctor.examination import Request, examine
-from gitdist.doctor.finding import HERE, Finding, as_json, has_problem
-from gitdist.doctor.patience import OutOfPatience, any_left, within
-from gitdist.doctor.study_file import check_secrets
+from gitdist.doctor.examination import examine
+from gitdist.doctor.finding import HERE, Finding, as_json, worst_state
+from gitdist.doctor.time_limit import NoAnswerError, answer_within, any_abandoned
 from gitdist.spec import StudySpec
-from gitdist.spec.file import load_plan
+from gitdist.spec.campaign import Campaign
 from gitdist.study.files.results import ObjectStoreResults
 
 _DISK_S = 10.0
@@ -25,95 +23,58 @@ _PLACE_WIDTH = 16  # an address of IPv4
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class HowToExamine:
-    """The options of the command.
-
-    Attributes:
-        address: the cluster; None = ``$RAY_ADDRESS``, else this machine alone.
-        overrides: the ``FIELD=VALUE`` of the command line.
-        scale: the study file's scale.
-        as_json: one JSON object instead of a table.
-    """
-
-    address: str | None = None
-    overrides: Sequence[str] = ()
-    scale: str | None = None
-    as_json: bool = False
-
-
-def show_findings(study: Path | None, results: str, console: Console, asked: HowToExamine) -> None:
-    """Examine, print what was found, and end with exit code 2 where there is a problem.
+def show_findings(
+    plan: StudySpec | Campaign | None, results: str, address: str | None, console: Console, is_json: bool
+) -> None:
+    """Examine, print the findings, and exit with 2 if there is a problem.
 
     Args:
-        study: the study file; None = machine and cluster alone.
+        plan: a study or campaign that should run here; None = machine and cluster only.
         results: the results directory, or the URI of results on an object store.
+        address: the cluster; None = ``$RAY_ADDRESS``, else this machine only.
         console: where to print.
-        asked: in which way.
+        is_json: one JSON object instead of a table.
 
     Raises:
-        SpecError: the study file breaks a rule, or the URI holds credentials.
-        Exit: with 2, there is a problem.
+        SpecError: the URI contains credentials.
+        Exit: there is a problem.
     """
-    findings: list[Finding] = []
-    specs: tuple[StudySpec, ...] = ()
-    if study is not None:
-        plan = load_plan(study, asked.overrides, asked.scale)
-        specs = (plan,) if isinstance(plan, StudySpec) else tuple(member.spec for member in plan.members)
-        findings += check_secrets(study, study.read_text(), asked.overrides)
-    address = asked.address or os.environ.get("RAY_ADDRESS")
-    place = ObjectStoreResults(results) if "://" in results else _resolved(Path(results))
-    request = Request(results=place, address=None if address == "local" else address, specs=specs)
-    findings += examine(request)
-    if asked.as_json:
+    specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan] if plan else []
+    address = address or os.environ.get("RAY_ADDRESS")
+    place = ObjectStoreResults(results) if "://" in results else _resolve(Path(results))
+    findings = examine(place, None if address == "local" else address, specs)
+    if is_json:
         console.print_json(json.dumps(as_json(findings)), indent=2)
     else:
         console.print(_table(findings))
-    _end(2 if has_problem(findings) else 0)
+    code = 2 if worst_state(findings) == "problem" else 0
+    if any_abandoned():  # Ray's own end would wait for it
+        sys.stdout.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     try:
-        return within(_DISK_S, path.resolve)
-    except OutOfPatience:  # its disk hangs, which the examination tells
+        return answer_within(_DISK_S, path.resolve)
+    except NoAnswerError:  # its disk hangs, which is a finding
         return path.absolute()
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Return the findings, each remedy below what it mends: so five columns find room in a terminal of 80."""
+    """Return the findings, each remedy below its finding, in 80 columns; equal ones of several nodes are one row."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for header in ("state", "check", "place"):
         table.add_column(header, no_wrap=header != "place", overflow="fold", max_width=_PLACE_WIDTH)
     table.add_column("seen, and what to do", overflow="fold")
-    for finding in _collapsed(findings):
-        state = Text(finding.state, style=_STYLES[finding.state])
-        table.add_row(state, finding.check, Text(finding.place), Text(finding.seen))
-        if finding.remedy:
-            table.add_row("", "", "", Text(f"-> {finding.remedy}"))
-    return table
-
-
-def _collapsed(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with those that several nodes share in one line."""
     places: dict[tuple[str, str, str, str], list[str]] = {}
     for found in findings:
-        key = (found.check, found.state, found.seen, found.remedy)
-        places.setdefault(key, []).append(found.place)
-    return [
-        Finding(check, at[0] if len(at) == 1 else _told(at), state, seen, remedy)  # type: ignore[arg-type]
-        for (check, state, seen, remedy), at in places.items()
-    ]
-
-
-def _told(places: Sequence[str]) -> str:
-    nodes = [place for place in places if place != HERE]
-    return f"{'here, ' if HERE in places else ''}{len(nodes)} node{'s' if len(nodes) > 1 else ''}"
-
-
-def _end(code: int) -> None:
-    """End the program: at once where a probe still hangs, for which Ray's own end would wait."""
-    if any_left():
-        sys.stdout.flush()
-        os._exit(code)
-    if code:
-        raise typer.Exit(code)
+        places.setdefault((found.state, found.check, found.seen, found.remedy), []).append(found.place)
+    for (state, check, seen, remedy), at in places.items():
+        nodes = [place for place in at if place != HERE]
+        several = f"{'here, ' if HERE in at else ''}{len(nodes)} node{'s' * (len(nodes) > 1)}"
+        place = at[0] if len(at) == 1 else several
+        table.add_row(Text(state, style=_STYLES[state]), check, Text(place), Text(seen))
+        if remedy:
+            table.add_row("", "", "", Text(f"-> {remedy}"))
+    return table

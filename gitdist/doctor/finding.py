@@ -1,13 +1,13 @@
 """What an examination finds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gitdist.errors import first_line
 
 State = Literal["ok", "warning", "problem"]
-HERE = "here"  # the place of findings about the machine that asks
+HERE = "here"  # the place of findings about this machine
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Finding:
     """One check at one place.
 
     Attributes:
-        check: what was looked at.
-        place: where: ``here``, a node's name, or ``cluster``.
-        state: ``problem`` stops a study, or harms it; ``warning`` may.
+        check: what was examined.
+        place: ``here``, a node's name, or ``cluster``.
+        state: ``problem`` stops or harms a study; ``warning`` may.
         seen: what was found there.
-        remedy: what to do about it, one line; empty where all is well.
+        remedy: what to do about it, one line; empty if all is well.
     """
 
     check: str
@@ -29,30 +29,25 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def of_error(cls, check: str, place: str, error: BaseException | str, remedy: str = "") -> "Finding":
-        """Return the problem that an error tells; what gitdist's own errors say after a semicolon is the remedy."""
-        told = error if isinstance(error, str) else first_line(error)
-        seen, semicolon, advice = told.partition("; ")
-        return (
-            cls(check, place, "problem", seen, advice)
-            if semicolon and not remedy
-            else cls(check, place, "problem", told, remedy)
-        )
+    def judge(
+        cls, is_ok: bool, check: str, place: str, seen: str, remedy: str, otherwise: State = "problem"
+    ) -> "Finding":
+        """Return ``seen`` as ok, or else as a problem or warning with its remedy."""
+        return cls(check, place, "ok", seen) if is_ok else cls(check, place, otherwise, seen, remedy)
+
+    @classmethod
+    def of_error(cls, check: str, place: str, error: BaseException) -> "Finding":
+        """Return the problem in one of gitdist's errors; what its message says after a semicolon is the remedy."""
+        seen, _, remedy = first_line(error).partition("; ")
+        return cls(check, place, "problem", seen, remedy)
 
 
-def has_problem(findings: Iterable[Finding]) -> bool:
-    """Tell whether any finding is a problem."""
-    return any(finding.state == "problem" for finding in findings)
+def worst_state(findings: Iterable[Finding]) -> State:
+    """Return the worst state of findings."""
+    states = {finding.state for finding in findings}
+    return "problem" if "problem" in states else "warning" if "warning" in states else "ok"
 
 
-def size(num_bytes: float) -> str:
-    """Return a number of bytes for reading."""
-    return f"{num_bytes / 1e9:.1f} GB"
-
-
-def as_json(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Return findings as plain values, in their order, with the worst state of them."""
-    listed = list(findings)
-    states = [finding.state for finding in listed]
-    worst = next((state for state in ("problem", "warning") if state in states), "ok")
-    return {"state": worst, "findings": [vars(finding) for finding in listed]}
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return findings as JSON values, in their order, with the worst state of them."""
+    return {"state": worst_state(findings), "findings": [vars(finding) for finding in findings]}

@@ -24,6 +24,7 @@ import tempfile
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ FRAMES = 30
 TRACKS = (60, 50, 40, 30, 25, 20, 15, 12, 10, 8)  # of each class
 TEST_OBJECTS = 40  # of each class
 PROFILE = ProfileSpec(kind="power", largest=600, smallest=25)
-SPACE = {"sampler": ["instance", "class-balanced"], "lr": [0.02, 0.1], "randaugment_ops": [0, 2]}
+SPACE: dict[str, list[Any]] = {"sampler": ["instance", "class-balanced"], "lr": [0.02, 0.1], "randaugment_ops": [0, 2]}
 
 
 def make_source(rng: np.random.Generator) -> Source:
@@ -91,7 +92,8 @@ def _frames(
     ink, paper = (colour[:, None, None] for colour in colours)
     light = rng.uniform(0.8, 1.0) + rng.uniform(-0.05, 0.05, (count, 1, 1, 1))
     noise = rng.normal(0, 0.03, (count, 3, 32, 32))
-    return ((light * (shape * ink + (1 - shape) * paper) + noise).clip(0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.float64] = light * (shape * ink + (1 - shape) * paper) + noise
+    return (pixels.clip(0, 1) * 255).astype(np.uint8)
 
 
 def by_file_order(source: Source, spec: DataSpec) -> Source:
@@ -128,7 +130,7 @@ def describe(source: Source, dataset: Dataset) -> str:
         [len(set(found[split.labels == label])) for label in range(len(TRACKS))]
         for found, split in zip(of_split, (dataset.train, dataset.validation), strict=True)
     ]
-    both = len(np.intersect1d(*of_split))
+    both = len(np.intersect1d(of_split[0], of_split[1]))
     return (
         f"training images {dataset.class_sizes.tolist()}, tracks {per_class[0]}; "
         f"validation images {np.bincount(dataset.validation.labels).tolist()}, tracks {per_class[1]}; {both} in both"

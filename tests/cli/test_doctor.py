@@ -12,21 +12,23 @@ import pytest
 import typer
 from rich.console import Console
 
-from gitdist.cli.doctor import HowToExamine, show_findings
+from gitdist.cli.doctor import show_findings
+from gitdist.spec.file import load_plan
 from tests.cli.test_errors import QUICKSTART, assert_refused, gitdist
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict]:
-    """Return what was printed as JSON, by check, without the token of whoever runs the tests."""
-    return {found["check"]: found for found in json.loads(done.stdout)["findings"] if found["check"] != "token"}
+    """Return what was printed as JSON, by check."""
+    return {found["check"]: found for found in json.loads(done.stdout)["findings"]}
 
 
 def test_a_machine_that_will_do(tmp_path):
     done = gitdist("doctor", QUICKSTART, "--results", tmp_path / "new" / "results", "--json")
     found = findings(done)
-    assert {"secrets", "versions", "GPU", "memory", "results", "disk", "MLflow", "ledger", "room"} == set(found)
-    assert {found[check]["state"] for check in ("secrets", "versions", "results", "MLflow", "ledger", "room")} == {"ok"}
-    assert "trial(s) at once" in found["room"]["seen"] and done.returncode == 0, done.stdout
+    limits = {"GPU", "CPU", "open files", "memory", "shared memory", "temporary"}
+    assert {"versions", "results", "disk", "MLflow", "ledger", "capacity"} | limits == set(found)
+    assert {found[check]["state"] for check in ("versions", "results", "MLflow", "ledger", "capacity")} == {"ok"}
+    assert "trial(s) at once" in found["capacity"]["seen"] and done.returncode == 0, done.stdout
     assert not (tmp_path / "new").exists()  # nothing is left
 
 
@@ -63,7 +65,8 @@ def examined(study: Path | None, results: Path) -> tuple[int, str]:
     """Run the command in this process; return the exit code and what was printed."""
     shown = io.StringIO()
     try:
-        show_findings(study, str(results), Console(file=shown, width=200), HowToExamine(as_json=False))
+        plan = load_plan(study) if study else None
+        show_findings(plan, str(results), None, Console(file=shown, width=200), is_json=False)
     except typer.Exit as ended:
         return ended.exit_code, shown.getvalue()
     return 0, shown.getvalue()
@@ -72,10 +75,10 @@ def examined(study: Path | None, results: Path) -> tuple[int, str]:
 def test_a_machine_without_a_study_is_examined_too(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     code, shown = examined(None, tmp_path)
-    assert code == 0 and "versions" in shown and "room" not in shown, shown
+    assert code == 0 and "versions" in shown and "capacity" not in shown, shown
 
 
-def test_the_studies_of_a_campaign_are_told_once(tmp_path, monkeypatch):
+def test_a_finding_of_all_studies_of_a_campaign_is_shown_once(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     study = tmp_path / "campaign.yaml"
     study.write_text("name: a\nmatrix: {data.nuisance: [rotation, background]}\nresources: {trial: {gpu: 99}}\n")

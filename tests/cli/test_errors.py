@@ -153,6 +153,20 @@ def test_a_cluster_that_does_not_answer(tmp_path):
     assert_refused(done, f"127.0.0.1:{port}", "ray start")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "replacement"),
+    [
+        (["bench", "generator"], "python studies/benchmarks/"),
+        (
+            ["run", QUICKSTART, "--submit", "--address", "http://127.0.0.1:8265"],
+            "ray job submit --address http://HOST:8265 --working-dir . -- gitdist run",
+        ),
+    ],
+)
+def test_a_removed_command_or_option_names_its_replacement(arguments, replacement):
+    assert_refused(gitdist(*arguments), replacement)
+
+
 def test_the_commands_and_their_options_are_what_they_were():
     def options(command: click.Command) -> set[str]:
         return {name for option in command.params for name in option.opts}
@@ -163,7 +177,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
     assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
-        "run": running | {"--set", "--scale", "--fork", "--submit"},
+        "run": running | {"--set", "--scale", "--fork"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},
@@ -172,11 +186,10 @@ def test_the_commands_and_their_options_are_what_they_were():
     }
     assert set(root.commands) == {
         *("run", "resume", "retry", "status", "sync", "report", "ui"),
-        *("doctor", "bench", "generator", "data", "store"),
+        *("doctor", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}
     assert options(root.commands["report"]) == {"studies", "--results", "--out"}
-    assert options(root.commands["bench"]) == {"name", "--study", "--repeats", "--trials", "--results", "--set"}
     assert set(root.commands["generator"].commands) == {"train", "preview", "quality", "import"}
     assert set(root.commands["data"].commands) == {"ls", "stats"}
     store = root.commands["store"].commands

@@ -1,13 +1,25 @@
-"""Reports of machines, made from what an ordinary one tells."""
+"""Reports of machines, made from what an ordinary one says."""
 
 from gitdist.doctor.machine import DirectoryReport, MachineReport
 
 VERSIONS = {"python": "3.11.7", "gitdist": "0.5.0", "ray": "2.60.0", "torch": "2.13.0+cpu", "optuna": "5.0.0"}
+ORDINARY = {
+    "versions": VERSIONS,
+    "code": "1234",
+    "gpus": [],
+    "gpu_error": None,
+    "cpus": 8,
+    "allotted_cpus": 8.0,
+    "open_files": 65536,
+    "memory_bytes": int(16e9),
+    "shared_memory_bytes": int(8e9),
+    "temporary": "/tmp",
+    "temporary_free": 0.5,
+}
 
 
 def machine(**changes) -> MachineReport:
-    usual = {"host": "a", "versions": VERSIONS, "code": "1234", "shared_memory_bytes": int(8e9)}
-    return MachineReport(**{**usual, **changes})
+    return MachineReport(**{**ORDINARY, **changes})
 
 
 def versions(**changes) -> MachineReport:
@@ -15,4 +27,4 @@ def versions(**changes) -> MachineReport:
 
 
 def directory(**changes) -> DirectoryReport:
-    return DirectoryReport(**{"free_bytes": int(50e9), "disk": "ext4", "sees_token": True, **changes})
+    return DirectoryReport(**{"free_bytes": int(50e9), "file_system": "ext4", "sees_token": True, **changes})

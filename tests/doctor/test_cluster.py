@@ -6,7 +6,6 @@ offers a GPU that is not there.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +16,7 @@ from pathlib import Path
 import pytest
 
 import gitdist
-from gitdist.doctor.bare import asks_for_token
 from tests.cluster.apart import node_apart
-from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
@@ -53,11 +50,6 @@ def doctor(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comp
         timeout=120,
         check=False,
     )
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +88,7 @@ def examined(cluster, place) -> Examined:
 
 def test_unshared_storage_on_two_nodes(examined, place):
     found = examined.at("sharing", OTHER)
-    assert found["state"] == "problem" and "another directory" in found["seen"] and "NFS" in found["remedy"]
+    assert found["state"] == "problem" and "does not show" in found["seen"] and "NFS" in found["remedy"]
     assert examined.at("sharing", HEAD)["state"] == "ok"
     assert examined.at("results", OTHER)["state"] == "ok"  # it can be written: that alone says nothing
     assert examined.at("disk", OTHER)["state"] == "warning"
@@ -105,28 +97,24 @@ def test_unshared_storage_on_two_nodes(examined, place):
 
 def test_a_node_with_another_gitdist(examined):
     found = examined.at("versions", OTHER)
-    assert found["state"] == "problem" and found["remedy"].endswith(f"gitdist=={gitdist.__version__}")
+    assert found["state"] == "problem"
     assert found["seen"] == f"gitdist 0.3.9 (here {gitdist.__version__})"
     assert examined.at("versions", HEAD)["state"] == "ok"
 
 
-def test_a_node_that_offers_a_card_that_torch_does_not_see(examined):
+def test_a_node_that_offers_a_gpu_that_torch_does_not_see(examined):
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is a card here")
+        pytest.skip("there is a GPU here")
     found = examined.at("GPU", OTHER)
     assert found["state"] == "problem" and "offers 1 to Ray, visible to torch: none" in found["seen"]
     assert examined.at("GPU", HEAD)["state"] == "ok"
 
 
-def test_a_study_that_has_no_room(examined):
-    found = examined.at("room")
+def test_a_study_that_does_not_fit(examined):
+    found = examined.at("capacity")
     assert found["state"] == "problem" and found["place"] == "cluster" and "1 GPU" in found["seen"]
-
-
-def test_clocks_of_one_machine_agree(examined):
-    assert examined.at("clock", HEAD)["state"] == examined.at("clock", OTHER)["state"] == "ok"
 
 
 def test_the_shared_store_is_tried_from_every_node(examined, place):
@@ -143,31 +131,6 @@ def test_results_on_an_object_store_are_tried_from_every_node(cluster, examined,
     found = elsewhere.at("results", OTHER)
     assert found["state"] == "problem" and uri in found["seen"] and "--results" in found["remedy"]
     assert not [found for found in elsewhere.findings if found["check"] in ("sharing", "disk")]
-
-
-def test_a_cluster_without_tokens_listens_on_every_address(examined):
-    found = examined.at("authentication")
-    assert found["state"] == "problem" and "every address" in found["seen"] and "RAY_AUTH_MODE" in found["remedy"]
-
-
-def test_what_a_cluster_enforces_is_asked_of_it_whatever_the_mode_is_here(cluster, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    assert not asks_for_token(cluster.address)
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("127.0.0.1", 0))
-        port, of_clients = one.getsockname()[1], other.getsockname()[1]
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"]
-    start += [f"--port={port}", f"--ray-client-server-port={of_clients}", "--include-dashboard=false"]
-    with open(tmp_path / "head.log", "w") as log:
-        head = subprocess.Popen(start, stdout=log, stderr=log)
-    try:
-        until(lambda: listens(port), pause_s=0.2)
-        assert asks_for_token(f"127.0.0.1:{port}")
-    finally:
-        head.terminate()
-        head.wait(30)
 
 
 def test_problems_end_with_exit_code_2(examined):
@@ -190,11 +153,10 @@ def said_to_run(cluster, version: str) -> Iterator[None]:
 def test_a_cluster_of_another_ray_is_told_with_both_versions(cluster, place):
     import ray
 
-    from gitdist.doctor.cluster import ClusterQuestion, examine_cluster
+    from gitdist.doctor.cluster import examine_cluster
 
-    question = ClusterQuestion(results=place, token="none", here=None, stores={}, specs=())
     with said_to_run(cluster, "2.59.1"):
-        (found,) = examine_cluster(cluster.address, question)
+        (found,) = examine_cluster(cluster.address, (), None, (place, "none"), {})
     ray.shutdown()
     assert (found.check, found.state) == ("cluster", "problem")
     assert "runs Ray 2.59.1" in found.seen and f"here is Ray {ray.__version__}" in found.seen

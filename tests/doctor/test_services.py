@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from gitdist.doctor import results, services
-from gitdist.doctor.examination import _examine_tracking
-from gitdist.doctor.machine import type_of_disk
-from gitdist.doctor.services import check_ledger, check_store, check_tracking, check_tracking_exposure, local_port
+from gitdist.doctor import checks, services
+from gitdist.doctor.examination import examine
+from gitdist.doctor.machine import file_system_of
+from gitdist.doctor.services import check_ledger, check_store, check_tracking
 
 
 @pytest.fixture
@@ -69,31 +69,23 @@ def test_an_mlflow_database_is_connected_to_and_nothing_is_made(database, postgr
 @pytest.mark.parametrize("uri", ["http://localhost:50o0", "http://[localhost", "htp://localhost", "ann@host:5000"])
 def test_what_is_no_address_of_mlflow_is_one_line(uri):
     found = check_tracking(uri)
-    assert (local_port(uri), check_tracking_exposure(uri)) == (None, [])
     assert found.state == "problem" and found.seen.startswith(uri) and "\n" not in found.seen
 
 
 def test_a_store_without_a_server_is_left_alone(tmp_path):
     assert check_tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
-    assert check_tracking_exposure(f"sqlite:///{tmp_path}/mlflow.db") == [] and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_mlflow_in_sqlite_on_a_network_disk_is_a_warning(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert [found.state for found in _examine_tracking(uri)] == ["ok"]
-    monkeypatch.setattr(results, "_NETWORK_DISKS", (type_of_disk(tmp_path),))
-    found = list(_examine_tracking(uri))[-1]
-    assert (found.check, found.state) == ("MLflow", "warning") and f"{tmp_path}: " in found.seen
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
+    def states() -> list[str]:
+        return [found.state for found in examine(tmp_path, None, ()) if found.check == "MLflow"]
 
-def test_an_exposed_server_is_told_by_its_address():
-    assert check_tracking_exposure("http://8.8.8.8:5000")[0].state == "warning"
-    assert check_tracking_exposure("https://8.8.8.8:5000") == check_tracking_exposure("http://127.0.0.1:5000") == []
-
-
-def test_the_port_of_a_server_of_this_machine():
-    assert local_port("http://127.0.0.1:5000") == 5000 and local_port("http://localhost") == 80
-    assert local_port("http://mlflow.example:5000") is None and local_port("sqlite:///a.db") is None
+    assert states() == ["ok"]
+    monkeypatch.setattr(checks, "NETWORK_DISKS", (file_system_of(tmp_path),))
+    assert states() == ["ok", "warning"]
 
 
 def test_a_shared_store_is_written_and_left_as_it_was(tmp_path):

@@ -2,9 +2,8 @@
 
 import json
 
-from gitdist.bench.accounting import work_ratio
-from gitdist.bench.study import differing_rows
-from gitdist.bench.whole import WholeStudy
+from whole_study import WholeStudy, differing_rows, work_ratio
+
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, trainer_name
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
@@ -32,7 +31,7 @@ def test_sharing_on_and_off_give_the_same_rows_and_count_what_it_saved(undisturb
 
 
 def check_benchmark(on: SmallStudy, off: SmallStudy) -> None:
-    """What `gitdist bench study` reads of the two."""
+    """What `studies/benchmarks/whole_study.py` reads of the two."""
     with_sharing, without = (
         WholeStudy.read(StudyPaths.at(study.results, study.name), (0.0, 1.0)) for study in (on, off)
     )

@@ -27,17 +27,13 @@ class LivingNode:
 
     Attributes:
         id: Ray's node ID.
-        address: where other nodes reach it.
         offers: its name for people, and all of its resources, used or free.
         object_store_bytes: size of its object store.
-        is_head: whether the cluster's head runs there.
     """
 
     id: str
-    address: str
     offers: Node
     object_store_bytes: float
-    is_head: bool
 
 
 def check_address(address: str | None) -> None:
@@ -50,7 +46,8 @@ def check_address(address: str | None) -> None:
     if address.startswith("ray://"):
         raise RayUnavailableError(
             f"a study is driven from a node of the cluster, not through Ray Client, but the address is '{address}'; "
-            "give HOST:6379 on such a node, or submit the study from here: --submit --address http://HOST:8265"
+            "give HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
+            "--working-dir . -- gitdist run ..."
         )
     _, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()):
@@ -64,7 +61,7 @@ def check_address(address: str | None) -> None:
 @contextmanager
 def connected(
     address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
-) -> Iterator[str]:
+) -> Iterator[None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start Ray on this machine; leave it at the end.
 
     Args:
@@ -72,9 +69,6 @@ def connected(
         resources: shares of the study's processes, which a Ray of this machine must offer.
         num_servers: generator servers of the study.
         on_death: called on a thread when Ray has died, with whether it was started here; see ``watchdog``.
-
-    Yields:
-        ``HOST:PORT`` of the cluster's dashboard; empty if it has none.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
@@ -86,7 +80,7 @@ def connected(
         }
     try:
         with restoring_handlers():
-            joined = ray.init(address=address, **options)
+            ray.init(address=address, **options)
     except AuthenticationError:
         raise RayUnavailableError(
             f"the cluster at '{address}' needs a token, and this machine has none that fits; copy ~/.ray/auth_token "
@@ -100,7 +94,7 @@ def connected(
         started_here = address == "local"
         cluster = None if started_here else ray.get_runtime_context().gcs_address
         with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
-            yield str(joined.dashboard_url or "")
+            yield
     finally:
         ray.shutdown()
 
@@ -122,10 +116,8 @@ def living_nodes() -> list[LivingNode]:
         nodes.append(
             LivingNode(
                 id=node["NodeID"],
-                address=addresses[index],
                 offers=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
                 object_store_bytes=resources.get("object_store_memory", 0.0),
-                is_head="node:__internal_head__" in resources,
             )
         )
     return nodes

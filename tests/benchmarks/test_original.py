@@ -1,16 +1,14 @@
-"""The stand-ins compute what gitdist computes; else another function would be timed."""
+"""The baseline computes what gitdist computes; else another function would be timed."""
 
 import numpy as np
 import pytest
 import torch
+from original import OriginalTrainer, PilImages, PlainMunit, evaluate_originally, normalisation, pil_image, v1
 
-from gitdist.bench.original import PlainMunit
-from gitdist.bench.original_evaluation import evaluate_originally
-from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, pil_image, to_tensor
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.generator.munit import AutoEncoder, initialise
-from gitdist.spec import DataSpec, MunitSpec, ProfileSpec, TrialSpec
+from gitdist.spec import DataSpec, EvaluationSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser
 from gitdist.trial.evaluation import evaluate
@@ -33,7 +31,7 @@ def test_the_plain_network_is_the_same_function_of_the_same_weights(channels, si
         for upsampling in own.decoder.upsamplings:
             upsampling.gain.normal_(1, 0.2, generator=rng)
             upsampling.bias.normal_(0, 0.2, generator=rng)
-    plain.take_weights(own)
+    plain.copy_weights(own)
     images = torch.rand(3, channels, side, side, generator=rng) * 2 - 1
     styles = torch.randn(3, 8, generator=rng)
     with torch.no_grad():
@@ -47,7 +45,7 @@ def test_the_plain_network_is_the_same_function_of_the_same_weights(channels, si
 
 def test_the_pil_pipeline_gives_the_same_input(digits):
     train = digits.train
-    loaded = PilImages(train.images, train.labels, to_tensor(normalising(digits)))
+    loaded = PilImages(train.images, train.labels, v1.Compose([v1.ToTensor(), normalisation(digits)]))
     expected = Normaliser(digits.mean, digits.std)(torch.tensor(train.images[:5]))
     torch.testing.assert_close(torch.stack([loaded[index][0] for index in range(5)]), expected, rtol=0, atol=1e-5)
     assert [loaded[index][1] for index in range(5)] == train.labels[:5].tolist()
@@ -56,7 +54,8 @@ def test_the_pil_pipeline_gives_the_same_input(digits):
 def test_the_original_evaluation_finds_the_same_accuracy(digits):
     model = fresh_classifier(TrialSpec(), digits)
     own = evaluate(model, digits.validation, None, digits, Compute.resolve("float32", "cpu"))
-    accuracy, ekld = evaluate_originally(model, digits, 2, 3, torch.device("cpu"))
+    spec = EvaluationSpec(epoch_images_per_class=2, epoch_transformations=3)
+    accuracy, ekld = evaluate_originally(model, digits, spec, torch.device("cpu"))
     assert accuracy == own.balanced_accuracy
     assert ekld is not None and np.isfinite(ekld) and ekld > 0
 
@@ -73,15 +72,15 @@ def test_the_original_trainer_generates_whole_batches_after_the_switch_only(digi
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_original_loader_gives_every_epoch_its_own_rows_by_the_same_workers(digits, num_workers):
+def test_the_loader_gives_every_epoch_its_own_images_by_the_same_workers(digits, num_workers):
     spec = TrialSpec(epochs=2, batch_size=32, sampler="instance", randaugment_ops=2, lr_warmup_epochs=0)
     trainer = OriginalTrainer(spec, digits, torch.device("cpu"), num_workers)
     found, workers = [], []
-    for rows in ([3, 1, 2], [50, 0]):
-        trainer._sampler.rows = rows
+    for indices in ([3, 1, 2], [50, 0]):
+        trainer._indices[:] = indices
         found.append([label for _, batch in trainer._loader for label in batch.tolist()])
         workers.append([worker.pid for worker in getattr(trainer._loader._iterator, "_workers", ())])
-    assert found == [digits.train.labels[rows].tolist() for rows in ([3, 1, 2], [50, 0])]
+    assert found == [digits.train.labels[indices].tolist() for indices in ([3, 1, 2], [50, 0])]
     assert workers[0] == workers[1] and len(workers[0]) == num_workers
 
 
@@ -89,6 +88,6 @@ def test_the_original_transforms_have_randaugment_where_the_trial_has_it(digits)
     image = pil_image(digits.train.images[0])
     for ops, num_results in ((0, 1), (2, 2)):
         spec = TrialSpec(randaugment_ops=ops, randaugment_magnitude=30)
-        transform = OriginalTrainer(spec, digits, torch.device("cpu"), 0)._transform()
+        transform = OriginalTrainer(spec, digits, torch.device("cpu"), 0)._transforms()
         results = {transform(image).numpy().tobytes() for _ in range(20)}
         assert min(len(results), 2) == num_results

@@ -1,0 +1,423 @@
+"""Whole studies by the command line: 1 and 8 trials with sharing, 8 without, and the same 8 in the original way.
+
+    on (gitdist run) -> specs of its trials -> original way (plain Ray Tune)        off (gitdist run, nothing shared)
+
+Every command is timed from start to end, Ray's start included. Each runs in a separate results directory, which has the
+data set and the generator already. They take long: there is no warm-up, and one repeat unless ``--repeats`` says more.
+
+    python studies/benchmarks/whole_study.py [--trials N] [--study FILE] [--set FIELD=VALUE] [--repeats N]
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import psutil
+from harness import Figure, Setting, counted, parser, quotients, run, say
+from original import Job
+
+from gitdist.disk import read_object, write_atomic
+from gitdist.errors import SpecError, StudyError
+from gitdist.spec import SharingSpec, StoreSpec, StudySpec, TrackingSpec
+from gitdist.spec.file import dump_study
+from gitdist.study.files.layout import BASELINE, StudyPaths
+from gitdist.study.files.rows import read_rows
+from gitdist.study.ledger.space import grid_plan
+from gitdist.study.summary import read_summary
+
+TIMES = frozenset({"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"})
+"""Fields of a row that say how it was computed; all others are results."""
+
+SAMPLE_S = 1.0  # between two samples of memory
+END_S = (1.0, 20.0)  # wait after each signal that ends a command: after the present epoch, then at once
+
+Interval = tuple[float, float]
+"""Start and end, unix time in seconds."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One kind of a study's work: seconds in all processes together, and how often it was done."""
+
+    seconds: float
+    times: int
+
+
+def work_ratio(alone: Mapping[str, Work], shared: Mapping[str, Work]) -> float:
+    """Return how many times less work sharing leaves: ``sum s_k / sum (s_k n'_k / n_k)`` over the kinds k of work.
+
+    Args:
+        alone: the work of a study without sharing: s_k seconds for n_k times.
+        shared: that of the same study with sharing, n'_k times; its seconds are not used.
+    """
+    left = sum(work.seconds * shared[kind].times / work.times for kind, work in alone.items() if work.times)
+    return sum(work.seconds for work in alone.values()) / left
+
+
+def busy_s(intervals: Iterable[Interval], window: Interval) -> float:
+    """Return the seconds of ``window`` that are in at least one of the intervals."""
+    total, reached = 0.0, window[0]
+    for low, high in sorted(intervals):
+        low, high = max(low, reached), min(high, window[1])
+        if high > low:
+            total += high - low
+            reached = high
+    return total
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WholeStudy:
+    """A finished study.
+
+    Attributes:
+        window: start and end of its command.
+        peak_bytes: most memory of its processes together; 0 = unknown.
+        summary: of the study.
+        trials: trial specs by name, the baseline's included.
+        rows: rows by the same names.
+        tests: when trials were evaluated on test.
+    """
+
+    window: Interval
+    peak_bytes: int
+    summary: dict[str, Any]
+    trials: dict[str, dict[str, Any]]
+    rows: dict[str, list[Row]]
+    tests: list[Interval]
+
+    @classmethod
+    def read(cls, paths: StudyPaths, window: Interval, peak_bytes: int = 0) -> "WholeStudy":
+        """Read the files of a study.
+
+        Raises:
+            StudyError: not all of its trials finished.
+        """
+        summary = read_summary(paths) or {}
+        if set(summary.get("trials", ())) != {"finished"}:
+            raise StudyError(f"all trials of '{paths.name}' must finish, but it has {summary.get('trials')}")
+        folders = {folder.name: folder for folder in sorted((paths.study / "trials").iterdir())}
+        folders["baseline"] = paths.trial(BASELINE)
+        return cls(
+            window=window,
+            peak_bytes=peak_bytes,
+            summary=summary,
+            trials={name: (read_object(folder / "trial.json") or {})["spec"] for name, folder in folders.items()},
+            rows={name: read_rows(folder / "rows.jsonl") for name, folder in folders.items()},
+            tests=[test_interval(file) for file in paths.study.rglob("test.json")],
+        )
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from the command's start to its end."""
+        return self.window[1] - self.window[0]
+
+    @property
+    def generated_images(self) -> int:
+        """Images generated by servers and trials."""
+        return int(self.summary["generated_images"])
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs trained; an epoch that several trials share counts once."""
+        return len(self._trained())
+
+    @property
+    def fixed_s(self) -> float:
+        """Seconds in which no worker trained (which includes waiting for the stream) or evaluated."""
+        rows = [row for rows in self.rows.values() for row in rows]
+        epochs = [(row["ended_at"] - row["train_s"] - row["evaluating_s"], row["ended_at"]) for row in rows]
+        return self.wall_s - busy_s([*epochs, *self.tests], self.window)
+
+    @property
+    def work(self) -> dict[str, Work]:
+        """The work by kind: training before the switch (which trials can share) and after it, and the other two."""
+        prefixes, rests = self._trained(before_switch=True), self._trained(before_switch=False)
+        rows, summary = [*prefixes, *rests], self.summary
+        generated_by_trials_s = sum(row["waiting_s"] for row in rows if row.get("generated"))
+        evaluations = sum("val/balanced_accuracy" in row for row in rows) + len(self.tests)
+        generation_s = summary["generating_s"] + generated_by_trials_s
+        return {
+            "prefixes": Work(seconds=training_s(prefixes), times=len(prefixes)),
+            "rests": Work(seconds=training_s(rests), times=len(rests)),
+            "generation": Work(seconds=generation_s, times=self.generated_images),
+            "evaluation": Work(seconds=summary["evaluating_s"], times=evaluations),
+        }
+
+    @property
+    def results(self) -> dict[str, list[Row]]:
+        """The rows without ``TIMES``."""
+        return {
+            name: [{field: row[field] for field in row if field not in TIMES} for row in rows]
+            for name, rows in self.rows.items()
+        }
+
+    def _trained(self, before_switch: bool | None = None) -> list[Row]:
+        """Return the row of each epoch trained, of all or of those on one side of the switch."""
+        rows = {
+            (row["epoch"], row["ended_at"]): row
+            for name, some in self.rows.items()
+            for row in some
+            if before_switch in (None, row["epoch"] <= self.trials[name]["switch_epoch"])
+        }
+        return list(rows.values())
+
+
+def test_interval(file: Path) -> Interval:
+    """Return when a trial was evaluated on test."""
+    ended = file.stat().st_mtime
+    return ended - (read_object(file) or {}).get("evaluating_s", 0.0), ended
+
+
+def training_s(rows: Iterable[Row]) -> float:
+    """Return the seconds of training without waiting for the stream."""
+    return float(sum(row["train_s"] - row["waiting_s"] for row in rows))
+
+
+def differing_rows(on: dict[str, list[Row]], off: dict[str, list[Row]]) -> int:
+    """Return how many epochs' rows of two studies are not equal, or exist in one of them only."""
+    return sum(
+        left != right
+        for name in on.keys() | off.keys()
+        for left, right in zip_longest(on.get(name, []), off.get(name, []))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """What the original way took and did."""
+
+    wall_s: float
+    generated_images: int
+    epochs_trained: int
+
+
+class Ways:
+    """The ways to run one study."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._trials: list[dict[str, Any]] = []  # specs for the original way
+
+    def gitdist(self, total: int, shared: bool = True) -> WholeStudy:
+        """Run so many trials by ``gitdist run``, with or without sharing."""
+        say(f"{counted(total, 'trial')}, sharing {'on' if shared else 'off'}")
+        spec = self._setting.spec
+        search = {"total": total, "try_first": spec.search.try_first[:total]}
+        changes = {
+            "search": spec.search.model_copy(update=search),
+            "sharing": SharingSpec(stream=shared, prefix=shared),
+            "store": StoreSpec(),
+            "ledger": "sqlite",
+            "tracking": TrackingSpec(),
+        }
+        with stocked(self._setting) as results:
+            file = results / f"{spec.name}.yaml"
+            file.write_text(dump_study(spec.model_copy(update=changes)))
+            window, peak_bytes = call("-m", "gitdist", "run", str(file), "--results", str(results))
+            study = WholeStudy.read(StudyPaths.at(results, spec.name), window, peak_bytes)
+        self._trials = list(study.trials.values())
+        return study
+
+    def original(self, total: int) -> Original:
+        """Run the trials of the last study of so many trials by plain Ray Tune."""
+        say(f"{counted(total, 'trial')}, the original way")
+        setting = self._setting
+        job = Job(
+            dataset=str(setting.dataset.directory),
+            artefact=str(setting.artefact),
+            generator=setting.munit.model_dump(mode="json"),
+            trials=self._trials,
+            evaluation=setting.spec.evaluation.model_dump(mode="json"),
+            share=setting.spec.resources.trial.model_dump(mode="json"),
+        )
+        with stocked(setting) as results:
+            file = results / "job.json"
+            write_atomic(file, json.dumps(asdict(job)).encode())
+            (started, ended), _ = call(str(Path(__file__).parent / "original.py"), str(file))
+            done = read_object(file) or {}
+        return Original(wall_s=ended - started, generated_images=done["generated"], epochs_trained=done["epochs"])
+
+
+@contextmanager
+def stocked(setting: Setting) -> Iterator[Path]:
+    """Make a temporary results directory whose store has the study's data set and generator."""
+    parent = setting.results / "benchmarks"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="study-", dir=parent, ignore_cleanup_errors=True) as directory:
+        for artefact in (setting.dataset.directory, setting.artefact):
+            shutil.copytree(artefact, Path(directory) / "store" / artefact.parent.name / artefact.name)
+        yield Path(directory)
+
+
+def call(*arguments: str) -> tuple[Interval, int]:
+    """Run Python with some arguments; return start and end (unix time) and the peak memory of its processes in bytes.
+
+    Pages that several processes map count once (PSS, Linux); 0 = unknown.
+
+    Raises:
+        StudyError: the command failed; its last words are in the message.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    }
+    started, ended = time.time(), threading.Event()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    peaks = [0]
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_S):
+            with suppress(psutil.Error, AttributeError):  # no such figure except on Linux
+                peaks.append(tree_bytes(process.pid))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        end(process)
+        raise
+    finally:
+        ended.set()
+        thread.join()
+    if process.returncode:
+        last = " ".join(output.split())[-300:]
+        raise StudyError(f"`{' '.join(arguments)}` failed: {last}")
+    return (started, time.time()), max(peaks)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a command."""
+    try:
+        for wait_s in END_S:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(wait_s)
+                return
+    finally:
+        process.kill()
+        process.wait()
+
+
+def tree_bytes(pid: int) -> int:
+    """Return the proportional set size of a process and its descendants, in bytes."""
+    root = psutil.Process(pid)
+    total = 0
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.Error):  # it ended meanwhile
+            total += process.memory_full_info().pss
+    return total
+
+
+def check_repeatable(spec: StudySpec, total: int) -> None:
+    """Refuse a study whose trials depend on the timing of others, or whose grid is too small.
+
+    Raises:
+        SpecError: it prunes, suggests from whichever trials have ended, or has a grid of fewer points.
+    """
+    search = spec.search
+    if search.pruner.kind != "none":
+        raise SpecError(
+            f"search.pruner must be none, but it is '{search.pruner.kind}'; add --set search.pruner.kind=none"
+        )
+    if search.algorithm == "tpe" and search.lag is None:
+        raise SpecError("search.algorithm 'tpe' needs search.lag; add --set search.lag=2, or search.algorithm=random")
+    if search.algorithm == "grid" and (points := len(grid_plan(search))) < total:
+        raise SpecError(f"the grid must have {total} points, but has {points}; add --trials {points}")
+
+
+def measure(total: int, setting: Setting) -> list[Figure]:
+    """Run the study in all ways."""
+    check_repeatable(setting.spec, total)
+    ways = Ways(setting)
+    sides: dict[str, Callable[[], Any]] = {
+        "one": partial(ways.gitdist, 1),
+        "off": partial(ways.gitdist, total, shared=False),
+        "on": partial(ways.gitdist, total),
+        "original": partial(ways.original, total),
+    }
+    # Every repeat in the same order: the original way takes the trials of the study before it.
+    found = [{name: side() for name, side in sides.items()} for _ in range(setting.repeats)]
+    on_cpu = {setting.training.device.type, setting.serving.device.type} == {"cpu"}
+    return figures({name: [each[name] for each in found] for name in sides}, total, on_cpu)
+
+
+def figures(ways: Mapping[str, Sequence[Any]], total: int, on_cpu: bool) -> list[Figure]:
+    """Return all figures.
+
+    Args:
+        ways: the studies ``one`` (one trial), ``on``, ``off`` and ``original``, one per repeat.
+        total: trials of the last three, without the baseline.
+        on_cpu: whether equal rows are promised: if nothing was computed on a GPU.
+    """
+    one, on, off, original = (ways[name] for name in ("one", "on", "off", "original"))
+    trials = counted(total, "trial")
+    names = {"1 trial": one, f"{trials}": on, f"{trials}, sharing off": off, f"{trials}, original way": original}
+    found = []
+    for what, field, unit in (
+        ("wall time", "wall_s", "s"),
+        ("generated", "generated_images", "images"),
+        ("trained", "epochs_trained", "epochs"),
+    ):
+        for name, runs in names.items():
+            found.append(Figure(name=f"{what}, {name}", values=[getattr(run, field) for run in runs], unit=unit))
+    for name, runs in {trials: on, f"{trials}, sharing off": off}.items():
+        for kind in on[0].work:
+            values = [run.work[kind].seconds for run in runs]
+            found.append(Figure(name=f"work, {kind}, {name}", values=values, unit="s of all processes"))
+    speedup = quotients([run.wall_s for run in off], [run.wall_s for run in on])
+    limit = [work_ratio(alone.work, shared.work) for alone, shared in zip(off, on, strict=True)]
+    generated = [[run.generated_images for run in runs] for runs in (on, one)]
+    if all(generated[1]):
+        name = f"generated, {trials} / 1 trial"
+        found.append(Figure(name=name, values=quotients(*generated), rule="<=", target=1.0))
+    found += [
+        Figure(name="off / on", values=speedup),
+        Figure(name="off / on, by arithmetic", values=limit),
+        Figure(name="share of the arithmetic limit", values=quotients(speedup, limit), target=0.85),
+        Figure(
+            name="original way / on",
+            values=quotients([run.wall_s for run in original], [run.wall_s for run in on]),
+        ),
+    ]
+    for name, runs in {"1 trial": one, trials: on}.items():
+        values = [run.fixed_s for run in runs]
+        found.append(Figure(name=f"fixed cost, {name}", values=values, unit="s", rule="<=", target=10.0))
+    tests = [busy_s(run.tests, run.window) / run.wall_s for run in on]
+    found.append(Figure(name="evaluation on test / study", values=tests, rule="<=", target=0.1))
+    peaks = [run.peak_bytes / 2**30 for run in on]
+    if all(peaks):
+        found.append(Figure(name=f"peak memory, {trials}", values=peaks, unit="GiB", rule="<=", target=6.0))
+    differing = [differing_rows(one.results, other.results) for one, other in zip(on, off, strict=True)]
+    target = 0.0 if on_cpu else None
+    found.append(
+        Figure(name="rows that differ, off / on", values=[sum(differing)], rule="==", target=target, required=True)
+    )
+    return found
+
+
+if __name__ == "__main__":
+    command = parser(__doc__, repeats=1)
+    command.add_argument("--trials", type=int, default=8, metavar="N", help="trials of the larger studies")
+    options = command.parse_args()
+    run(options, partial(measure, options.trials))
