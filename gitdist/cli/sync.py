@@ -36,7 +36,7 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
                 f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
                 "itself; sync it when that driver has ended"
             )
-        edit = describe_edit(paths, ledger.recall)
+        edit = describe_edit(paths, ledger.get_attr)
         record = read_study_record(paths, spec, ledger)
     if edit:
         console.print(edit, highlight=False, markup=False, soft_wrap=True)

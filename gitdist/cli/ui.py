@@ -35,7 +35,7 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     paths, spec = stored_study(study, results) if study else (StudyPaths(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with opened_ledger(paths, spec) as ledger:
-            edit = describe_edit(paths, ledger.recall)
+            edit = describe_edit(paths, ledger.get_attr)
         if edit:
             console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)

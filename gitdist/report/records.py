@@ -174,8 +174,8 @@ def read_study(paths: StudyPaths, spec: StudySpec, ledger: Ledger, labels: Mappi
         best=tuple(record.number for record in best_trials(paths, spec, ledger)),
         summary=read_summary(paths),
         samples=_read_bytes(paths.samples),
-        generator=ledger.recall(GENERATOR),
-        fingerprint=ledger.recall("data"),
+        generator=ledger.get_attr(GENERATOR),
+        fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(paths, spec, ledger)),
     )
 

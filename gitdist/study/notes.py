@@ -19,9 +19,9 @@ def study_notes(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> list[str]
         ledger: its ledger.
     """
     records = ledger.trials()
-    edit = describe_edit(paths, ledger.recall)
+    edit = describe_edit(paths, ledger.get_attr)
     lines = [edit] if edit else []
-    if not has_current_splits(ledger.recall) and not all_ended(paths, spec, ledger):
+    if not has_current_splits(ledger.get_attr) and not all_ended(paths, spec, ledger):
         lines.append(str(outdated_splits(paths)))
     lines += [line for record in records if (line := _lost(paths, spec, record))]
     lines += [line for record in records if (line := _differing(paths, spec, record))]

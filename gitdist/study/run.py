@@ -164,17 +164,17 @@ def _values(spec: StudySpec, method: Mapping[str, Any], name: str) -> tuple[Any,
 def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger, options: RunOptions) -> str:
     """Hold the study to what it was started with, mend what a crash left, and return its identity."""
     paths.refresh()  # from now on nobody else writes
-    current, first = has_current_splits(ledger.recall), ledger.recall("data") is None
+    current, first = has_current_splits(ledger.get_attr), ledger.get_attr("data") is None
     if not current and (options.retry_failed or not _is_finished(paths, spec, ledger)):
         raise outdated_splits(paths)
     if first:
-        settle_spec(paths, spec, ledger.recall, ledger.remember)
-    identity = settle_identity(paths, ledger.recall, ledger.remember)
+        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
+    identity = settle_identity(paths, ledger.get_attr, ledger.set_attr)
     if current:
-        settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
+        settle_data(paths, ledger.get_attr, ledger.set_attr, dataset.fingerprint)
     if not first:  # paths of other data, or of another generator, are not stored
         _check_moved_generator(paths, spec, dataset, ledger)
-        settle_spec(paths, spec, ledger.recall, ledger.remember)
+        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
     for trial, (_, outcome) in trial_states(paths, spec, ledger).items():
         if outcome is not None:
             repair_trial(paths, trial)
@@ -183,7 +183,7 @@ def _settle(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger
 
 def _check_moved_generator(paths: StudyPaths, spec: StudySpec, dataset: Dataset, ledger: Ledger) -> None:
     """Accept another file of an imported generator only with the same content."""
-    known, generator = ledger.recall(GENERATOR), spec.generator
+    known, generator = ledger.get_attr(GENERATOR), spec.generator
     if known is None or not isinstance(generator, PretrainedSpec) or not paths.spec.exists():
         return
     if load_stored_spec(paths).generator != generator:
@@ -217,8 +217,8 @@ def _checkpoints(paths: StudyPaths, number: int) -> list[Path]:
 def _retry(ledger: Ledger) -> str:
     """Have the failed trials tried again and return a line about it."""
     told = [f"trial {failed} as trial {new}" for failed, new in ledger.retry_failed()]
-    if ledger.recall(BASELINE_FAILURE) is not None:
-        ledger.remember(BASELINE_FAILURE, None)
+    if ledger.get_attr(BASELINE_FAILURE) is not None:
+        ledger.set_attr(BASELINE_FAILURE, None)
         told.append("the baseline")
     return f"trying again: {', '.join(told)}" if told else "no failed trial is left to try again"
 

@@ -182,7 +182,7 @@ class StudySession:
         return room
 
     def _obtain_generator(self) -> TrainedGenerator:
-        spec, known = self._spec.generator, self._ledger.recall(GENERATOR)
+        spec, known = self._spec.generator, self._ledger.get_attr(GENERATOR)
         if known is None:  # else its run ended with an earlier driver
             self._times.started(GENERATOR)
         self._tracker.generator_started(spec.model_dump())
@@ -208,7 +208,7 @@ class StudySession:
             raise
         if known is None:
             self._times.ended(GENERATOR)
-        self._ledger.remember(GENERATOR, name)
+        self._ledger.set_attr(GENERATOR, name)
         self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
         return generator
 

@@ -71,8 +71,7 @@ class StudyStatus:
         """Return everything as JSON values."""
         values = asdict(self)
         if self.owner is not None:
-            times = {name: str(getattr(self.owner, name)) for name in ("since", "last_beat")}
-            values["owner"] = asdict(self.owner) | times
+            values["owner"] = self.owner.as_json()
         return values
 
 
@@ -106,7 +105,7 @@ def read_status(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> StudyStat
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _at_once(spec)),
         owner=owner,
         stream=newest_line(paths.watch) if owner else None,
-        resumable=has_current_splits(ledger.recall),
+        resumable=has_current_splits(ledger.get_attr),
         trials=trials,
         notes=study_notes(paths, spec, ledger),
     )
@@ -175,7 +174,7 @@ def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner:
         return outcome.state
     if owner is None:
         return "interrupted"
-    return "running" if last_term(paths.trial(trial)) == owner.term else "waiting"
+    return "running" if last_term(paths.trial(trial)) == owner.lease_epoch else "waiting"
 
 
 def _trial(

@@ -20,10 +20,10 @@ def read_study_record(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Stu
     Raises:
         StudyError: its driver was killed before the study had any record.
     """
-    identity, fingerprint = ledger.recall("identity"), ledger.recall("data")
+    identity, fingerprint = ledger.get_attr("identity"), ledger.get_attr("data")
     if identity is None or fingerprint is None:
         raise StudyError(f"study '{spec.name}' in {paths.place} has not started any trial yet; `gitdist run` does")
-    name = ledger.recall(GENERATOR)
+    name = ledger.get_attr(GENERATOR)
     generator = None
     if name is not None:
         steps = past_steps(_artefact(paths, spec, name))

@@ -80,5 +80,5 @@ def _outcome(paths: StudyPaths, spec: StudySpec, record: TrialRecord) -> Outcome
 def _baseline_outcome(paths: StudyPaths, spec: StudySpec, ledger: Ledger) -> Outcome | None:
     if baseline_is_whole(paths, spec):
         return Outcome("finished")
-    failure = ledger.recall(BASELINE_FAILURE)
+    failure = ledger.get_attr(BASELINE_FAILURE)
     return None if failure is None else Outcome("failed", reason=failure)

@@ -72,7 +72,7 @@ def _launched(
 ) -> Iterator[StreamHandle]:
     share = study.spec.resources.server
     # On a cluster the actors of a killed driver live on for a while: every term has names of its own.
-    name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.term}"
+    name = f"{study.spec.name}-{study.identity[:8]}-{study.lease.epoch}"
     store = study.store
     shared = store.shared if store.results is not None else None
     kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
@@ -122,7 +122,7 @@ class StreamResources(Observer):
         share = study.spec.resources.trial
         return TrialContext(
             spec=study.spec,
-            term=study.lease.term,
+            term=study.lease.epoch,
             results=study.paths.results,
             dataset=study.dataset.directory,
             validation_ekld=self.ekld_place("validation"),
@@ -165,7 +165,7 @@ class StreamResources(Observer):
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Bring the books up to date; a driver that is killed leaves what stands there then."""
         if outcome.state == "interrupted":
-            end_attempt(self._study.paths.trial(trial), self._study.lease.term, self._study.paths.mirror)
+            end_attempt(self._study.paths.trial(trial), self._study.lease.epoch, self._study.paths.mirror)
         self._account(wait_s=0.0)
 
     def close_account(self) -> None:
@@ -189,7 +189,7 @@ class StreamResources(Observer):
             "generating_s": sum(done.generating_s for done in every),
             "generator_training_s": self._generator.training_s,
         }
-        page = self._study.paths.accounts / f"{self._study.lease.term:04d}.json"
+        page = self._study.paths.accounts / f"{self._study.lease.epoch:04d}.json"
         with disk_errors(page):
             page.parent.mkdir(exist_ok=True)
         write_atomic(page, json.dumps(figures, indent=2).encode())

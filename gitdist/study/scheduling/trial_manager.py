@@ -189,7 +189,7 @@ class TrialManager:
             if row["epoch"] > self._reached.get(trial, running.assignment.noted):
                 self._reached[trial] = row["epoch"]
                 self._deaths.pop(trial, None)
-            if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
+            if trial.number is not None and self._ledger.report(trial.number, row["epoch"], row):
                 running.pruned = True
                 return False
         return not self._stopping or self._is_whole(running)
@@ -240,7 +240,7 @@ class TrialManager:
 
     def _fail(self, trial: TrialId, reason: str) -> None:
         if trial.number is None:
-            self._ledger.remember(BASELINE_FAILURE, reason)
+            self._ledger.set_attr(BASELINE_FAILURE, reason)
         else:
             self._ledger.fail(trial.number, reason)
         self._tell(trial, Outcome("failed", self._running[trial].row, reason))

@@ -32,7 +32,7 @@ def test_what_a_living_server_made_is_booked_though_another_is_silent(
     )
     paths = StudyPaths(tmp_path, "study")
     paths.create()
-    study = SimpleNamespace(paths=paths, began=time.perf_counter(), lease=SimpleNamespace(term=0))
+    study = SimpleNamespace(paths=paths, began=time.perf_counter(), lease=SimpleNamespace(epoch=0))
     with running(config, 2) as handle, connected(handle) as client:
         books = StreamResources(study, TrainedGenerator(None, 0.0), handle)  # type: ignore[arg-type]
         client.get(keys_of(range(10), range(3)))

@@ -282,7 +282,7 @@ def test_a_failed_baseline_is_remembered_and_does_not_touch_the_trials(begin):
     course.started(BASELINE)
     course.heard(BASELINE, {"failed": "the loss is nan"})
     course.ended(BASELINE)
-    assert ledger.recall("baseline_failure") == "the loss is nan"
+    assert ledger.get_attr("baseline_failure") == "the loss is nan"
     assert log.told[-1] == ("failed", "baseline")
     assert course.next_trial().trial == FIRST
 
