@@ -44,7 +44,7 @@ def sync_stored_study(study: str, results: Path | Mirror, console: Console) -> N
     counts = sync_study(paths, uri, record)
     console.print(
         f"MLflow at {without_secrets(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
-        f"{counts.epochs_added} epochs added, {counts.statuses_mended} statuses mended",
+        f"{counts.epochs_added} epochs added, {counts.statuses_fixed} statuses fixed",
         highlight=False,
         markup=False,
         soft_wrap=True,

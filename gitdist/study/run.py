@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.disk import disk_errors
-from gitdist.errors import SpecError, StudyError
+from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.generator.artefact import pretrained_name
 from gitdist.logging import silence_libraries
 from gitdist.spec import PretrainedSpec, StudySpec
@@ -231,7 +231,7 @@ def _as_it_is(paths: StudyPaths, spec: StudySpec, ledger: Ledger, display: Displ
     """Return a finished study's summary, and let MLflow have what a driver that was killed at its very end left out."""
     try:
         sync_study(paths, tracking_uri(paths, spec.tracking.uri), read_study_record(paths, spec, ledger))
-    except StudyError as error:
+    except (StudyError, StoreError) as error:
         display.say(str(error))
     display.say(f"study '{spec.name}' is finished; nothing to do")
     return read_summary(paths) or {}

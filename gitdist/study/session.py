@@ -41,9 +41,8 @@ from gitdist.study.ledger.trial_states import (
     trial_states,
 )
 from gitdist.study.monitoring.display import show_training
-from gitdist.study.monitoring.mlflow.content import Status
-from gitdist.study.monitoring.mlflow.parent_run import study_status
-from gitdist.study.monitoring.mlflow.system_metrics import Machine
+from gitdist.study.monitoring.mlflow.content import Status, study_status
+from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Waiting, Watch
@@ -120,7 +119,7 @@ class StudySession:
         return write_summary(self._paths, spec, self._ledger)
 
     def _watch(self) -> Watch:
-        return Watch(self._paths, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
+        return Watch(self._paths, self._waiting, SystemMetrics().measure, self._display.stream, self._tracker.watched)
 
     def _open_tracker(self, states: TrialStates) -> Tracker:
         study = self._study
@@ -155,7 +154,7 @@ class StudySession:
         self._display.say(f"{what} (killed, or out of memory); what ran goes on from its checkpoints")
         self._display.__exit__(None, None, None)
         self._note_end()
-        self._tracker.close("KILLED", patience_s=_LAST_WORDS_S)
+        self._tracker.close("KILLED", timeout_s=_LAST_WORDS_S)
         self._study.lease.release()
         if self._on_ray_death:
             self._on_ray_death(started_here, self._progress.made)
@@ -209,7 +208,7 @@ class StudySession:
         if known is None:
             self._times.ended(GENERATOR)
         self._ledger.set_attr(GENERATOR, name)
-        self._tracker.generator_ended(name, generator.past_steps, self._paths.samples)
+        self._tracker.generator_ended(name, generator.past_steps)
         return generator
 
     def _draw_samples(self, generator: TrainedGenerator) -> None:
