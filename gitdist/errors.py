@@ -1,6 +1,7 @@
 """The errors a user can meet: each is one line with the rule, the value received, its place and the remedy."""
 
 import re
+from pathlib import Path
 
 
 def first_line(error: BaseException) -> str:
@@ -51,6 +52,16 @@ class StudyError(GitdistError):
 
 class StudyLockedError(StudyError):
     """Another driver owns the study, or has taken it."""
+
+
+class IncompleteFileError(StudyError):
+    """A file of a study lacks a field, or has a value of the wrong type there."""
+
+    def __init__(self, path: Path, field: str, line: int | None = None) -> None:
+        """Name the file, the field and, in a file of rows, the line, counted from 1."""
+        where = str(path) if line is None else f"{path}, line {line},"
+        super().__init__(f"{where} has no valid field '{field}': it was damaged or edited; restore it from a backup")
+        self.path, self.field, self.line = path, field, line
 
 
 class RayUnavailableError(StudyError):

@@ -15,7 +15,7 @@ from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
-from gitdist.study.monitoring.mlflow.report import log_report
+from gitdist.study.monitoring.mlflow.sync import log_report
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.study import Study
 

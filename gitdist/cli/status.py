@@ -117,7 +117,7 @@ def _lines(standing: StudyStatus, results: Results) -> list[str]:
     owner = standing.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        seen = "" if owner.state == "live" else f", last heard of {owner.last_beat.astimezone():%H:%M:%S}"
+        seen = "" if owner.state == "live" else f", last heard of {owner.last_heartbeat.astimezone():%H:%M:%S}"
         lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
     elif standing.state == "interrupted" and standing.resumable:
         lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")

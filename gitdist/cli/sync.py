@@ -32,13 +32,13 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
                 f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
                 "itself; sync it when that driver has ended"
             )
-        edit = describe_edit(paths, opened.ledger.recall)
+        edit = describe_edit(paths, opened.ledger.get_attr)
         uri, counts = sync_mlflow(opened)
     if edit:
         console.print(edit, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"MLflow at {without_secrets(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
-        f"{counts.epochs_added} epochs added, {counts.statuses_mended} statuses mended",
+        f"{counts.epochs_added} epochs added, {counts.statuses_fixed} statuses fixed",
         highlight=False,
         markup=False,
         soft_wrap=True,

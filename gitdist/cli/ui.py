@@ -37,7 +37,7 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with Study.open(paths, spec) as opened:
-            edit = describe_edit(paths, opened.ledger.recall)
+            edit = describe_edit(paths, opened.ledger.get_attr)
         if edit:
             console.print(edit, highlight=False, markup=False, soft_wrap=True)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)

@@ -179,8 +179,8 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         best=tuple(record.number for record in study.best_trials()),
         summary=read_summary(paths),
         samples=paths.samples.read_bytes() if paths.samples.exists() else None,
-        generator=ledger.recall(GENERATOR),
-        fingerprint=ledger.recall("data"),
+        generator=ledger.get_attr(GENERATOR),
+        fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(study)),
     )
 

@@ -76,7 +76,7 @@ def check_started(paths: StudyPaths, spec: StudySpec) -> None:
         line = load_stored_spec(paths) if paths.spec.exists() else spec
         if Ledger.exists(paths, line):
             ledger = Ledger.open(paths, line, read_only=True)
-            recall = ledger.recall
+            recall = ledger.get_attr
     try:
         refuse_edit(paths, recall)
         check_spec(paths, spec, recall)

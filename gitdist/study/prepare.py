@@ -62,17 +62,17 @@ def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Cal
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
     paths.pull()  # from now on no other process writes
-    current, first = has_current_splits(ledger.recall), ledger.recall("data") is None
+    current, first = has_current_splits(ledger.get_attr), ledger.get_attr("data") is None
     if not current and (retry_failed or not is_finished(study)):
         raise outdated_splits(paths)
     if first:
-        settle_spec(paths, spec, ledger.recall, ledger.remember)
-    identity = settle_identity(paths, ledger.recall, ledger.remember)
+        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
+    identity = settle_identity(paths, ledger.get_attr, ledger.set_attr)
     if current:
-        settle_data(paths, ledger.recall, ledger.remember, dataset.fingerprint)
+        settle_data(paths, ledger.get_attr, ledger.set_attr, dataset.fingerprint)
     if not first:  # the paths of other data or of another generator must not be stored
         check_moved_generator(study, dataset)
-        settle_spec(paths, spec, ledger.recall, ledger.remember)
+        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
     for trial, (_, outcome) in study.trial_states().items():
         if outcome is not None:
             repair_trial(paths, trial)

@@ -13,8 +13,8 @@ from gitdist.trial.checkpoint import checkpoints_of
 def retry_failed_trials(ledger: Ledger) -> str:
     """Queue the failed trials again and return a line about it."""
     retried = [f"trial {failed} as trial {new}" for failed, new in ledger.retry_failed()]
-    if ledger.recall(BASELINE_FAILURE) is not None:
-        ledger.remember(BASELINE_FAILURE, None)
+    if ledger.get_attr(BASELINE_FAILURE) is not None:
+        ledger.set_attr(BASELINE_FAILURE, None)
         retried.append("the baseline")
     return f"retrying: {', '.join(retried)}" if retried else "no failed trial is left to retry"
 

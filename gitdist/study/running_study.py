@@ -15,10 +15,9 @@ from gitdist.study.files.events import TrainingProgress
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import Display
-from gitdist.study.monitoring.mlflow.content import Status
-from gitdist.study.monitoring.mlflow.parent_run import study_status
-from gitdist.study.monitoring.mlflow.system_metrics import Machine
-from gitdist.study.monitoring.mlflow.tracker import PATIENCE_S, Tracker
+from gitdist.study.monitoring.mlflow.content import Status, study_status
+from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
+from gitdist.study.monitoring.mlflow.tracker import CLOSE_TIMEOUT_S, Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Waiting, Watch
 from gitdist.study.study import Study
@@ -49,12 +48,12 @@ class RunningStudy:
         self.lease.check()
         self.display.say(f"waiting for capacity for {what}, since {waited_s:.0f} s")
 
-    def close(self, status: Status, patience_s: float = PATIENCE_S) -> None:
-        """Record the end; set runs that are still open to ``status`` in MLflow, which has ``patience_s`` to take it."""
+    def close(self, status: Status, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Record the end; set runs that are still open to ``status`` in MLflow, which has ``timeout_s`` to take it."""
         if self.times.span(STUDY).ended_at is None:
             with suppress(GitdistError):  # what ended the study may be a full disk
                 self.times.ended(STUDY)
-        self.tracker.close(status, patience_s)
+        self.tracker.close(status, timeout_s)
 
 
 @contextmanager
@@ -97,7 +96,7 @@ def start_study(
 def open_monitor(running: RunningStudy) -> Watch:
     """Return the monitor of a study, which samples the stream and this machine while its block runs."""
     show, written = running.display.stream, running.tracker.watched
-    return Watch(running.study.paths, running.stream_wait, Machine().figures, show, written)
+    return Watch(running.study.paths, running.stream_wait, SystemMetrics().measure, show, written)
 
 
 def finish_study(running: RunningStudy, summary: Mapping[str, Any]) -> None:

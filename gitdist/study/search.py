@@ -46,7 +46,7 @@ class _Recorder:
         self._paths.pull(trial)  # a failure may have a file
         self._times.ended(str(trial))
         if outcome.state == "interrupted":
-            end_attempt(self._paths.trial(trial), self._lease.term, self._paths.results)
+            end_attempt(self._paths.trial(trial), self._lease.epoch, self._paths.results)
         self._resources.record_usage()
 
 

@@ -71,8 +71,7 @@ class StudyStatus:
         """Return everything as JSON values."""
         values = asdict(self)
         if self.owner is not None:
-            times = {name: str(getattr(self.owner, name)) for name in ("since", "last_beat")}
-            values["owner"] = asdict(self.owner) | times
+            values["owner"] = self.owner.as_json()
         return values
 
 
@@ -100,7 +99,7 @@ def read_status(study: Study) -> StudyStatus:
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
         owner=owner,
         stream=newest_line(study.paths.figures) if owner else None,
-        resumable=has_current_splits(ledger.recall),
+        resumable=has_current_splits(ledger.get_attr),
         trials=trials,
         notes=study_notes(study),
     )
@@ -109,9 +108,9 @@ def read_status(study: Study) -> StudyStatus:
 def study_notes(study: Study) -> list[str]:
     """Return one line per thing to know beside the numbers: edited files, lost rows, repeated points."""
     records = study.ledger.trials()
-    edit = describe_edit(study.paths, study.ledger.recall)
+    edit = describe_edit(study.paths, study.ledger.get_attr)
     lines = [edit] if edit else []
-    if not has_current_splits(study.ledger.recall) and not study.all_ended():
+    if not has_current_splits(study.ledger.get_attr) and not study.all_ended():
         lines.append(str(outdated_splits(study.paths)))
     lines += [line for record in records if (line := _lost_rows(study, record))]
     lines += [line for record in records if (line := _changed_rows(study, record))]
@@ -167,7 +166,7 @@ def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner:
         return outcome.state
     if owner is None:
         return "interrupted"
-    return "running" if last_lease_epoch(paths.trial(trial)) == owner.term else "waiting"
+    return "running" if last_lease_epoch(paths.trial(trial)) == owner.lease_epoch else "waiting"
 
 
 def _gaps(study: Study) -> list[Gap]:

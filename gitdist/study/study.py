@@ -114,5 +114,5 @@ class Study:
     def _baseline_outcome(self) -> Outcome | None:
         if self.is_baseline_trained():
             return Outcome("finished")
-        failure = self.ledger.recall(BASELINE_FAILURE)
+        failure = self.ledger.get_attr(BASELINE_FAILURE)
         return None if failure is None else Outcome("failed", reason=failure)

@@ -21,12 +21,12 @@ def read_study_record(study: Study) -> StudyRecord:
         StudyError: its driver was killed before it recorded anything.
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
-    identity, fingerprint = ledger.recall("identity"), ledger.recall("data")
+    identity, fingerprint = ledger.get_attr("identity"), ledger.get_attr("data")
     if identity is None or fingerprint is None:
         raise StudyError(
             f"study '{spec.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"
         )
-    name = ledger.recall(GENERATOR)
+    name = ledger.get_attr(GENERATOR)
     generator = None
     if name is not None:
         steps = past_steps(_artefact(paths, spec, name))
@@ -54,7 +54,7 @@ def complete_mlflow(study: Study, say: Callable[[str], None]) -> None:
     """Write to MLflow what a driver that was killed at its very end left out."""
     try:
         sync_mlflow(study)
-    except StudyError as error:
+    except (StudyError, StoreError) as error:
         say(str(error))
 
 

@@ -134,7 +134,7 @@ def test_a_record_knows_the_seed_that_its_method_sets_and_the_generator(results)
     with closing(Ledger.open(paths, spec)) as ledger:
         for _ in range(2):
             leave_trial(paths, TrialId("trial", ledger.next_trial().number), 0.5)
-        ledger.remember(GENERATOR, "munit-of-m")
+        ledger.set_attr(GENERATOR, "munit-of-m")
         record = read_study(Study(paths, spec, ledger), {"study": "m"})
     assert {trial.params["method"]: trial.seed for trial in record.trials} == {"A": 3, "B": 5}
     assert record.generator == "munit-of-m"

@@ -19,8 +19,8 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     assert study.run().returncode == 0
     paths = StudyPaths.at(study.results, study.name)
     ledger = Ledger.open(paths, load_stored_spec(paths))
-    assert ledger.recall("data_format") is not None
-    ledger.remember("data_format", None)
+    assert ledger.get_attr("data_format") is not None
+    ledger.set_attr("data_format", None)
     ledger.close()
     return study
 

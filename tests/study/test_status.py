@@ -78,14 +78,14 @@ def test_an_unfinished_study_with_older_splits_names_the_fork_instead_of_resume(
     paths, spec, ledger = study
     paths.spec.write_text(dump_study(spec))
     ledger.next_trial()
-    ledger.remember("data", "aaaa")  # without a data format, as gitdist 0.5 left it
+    ledger.set_attr("data", "aaaa")  # without a data format, as gitdist 0.5 left it
     found = read_status(Study(paths, spec, ledger))
     assert (found.state, found.resumable) == ("interrupted", False)
     assert any("--fork NAME" in note for note in found.notes)
     console = Console(file=io.StringIO(), width=200)
     show_status("study", paths.results, console, as_json=False)
     assert "--fork NAME" in console.file.getvalue() and "gitdist resume" not in console.file.getvalue()
-    ledger.remember("data_format", DATASET_FORMAT)
+    ledger.set_attr("data_format", DATASET_FORMAT)
     found = read_status(Study(paths, spec, ledger))
     assert found.resumable and not found.notes
 
@@ -100,13 +100,13 @@ def test_a_study_is_running_while_a_driver_lives_and_interrupted_after(study):
     write_rows(paths, TrialId("trial", 2), 1)
     place = paths.trial(TrialId("trial", 2))
     with Lease.claim(ledger.storage, "study") as former:
-        Attempt.begin(place, former.term, paths.results)
+        Attempt.begin(place, former.epoch, paths.results)
     with Lease.claim(ledger.storage, "study") as lease:
         assert [trial.state for trial in read_status(Study(paths, spec, ledger)).trials][3] == "waiting"
-        Attempt.begin(place, lease.term, paths.results)
-        end_attempt(place, lease.term, paths.results)  # its worker is lost, and there is no room for another
+        Attempt.begin(place, lease.epoch, paths.results)
+        end_attempt(place, lease.epoch, paths.results)  # its worker is lost, and there is no room for another
         assert [trial.state for trial in read_status(Study(paths, spec, ledger)).trials][3] == "waiting"
-        Attempt.begin(place, lease.term, paths.results)
+        Attempt.begin(place, lease.epoch, paths.results)
         os.utime(place / "attempt", (0, 0))  # by a clock that is late
         now = read_status(Study(paths, spec, ledger))
     assert (now.state, now.total, now.counts) == ("running", 4, {"finished": 1, "failed": 1, "running": 1})
@@ -175,7 +175,7 @@ def test_where_every_trial_failed_the_study_has(study):
     paths, spec, ledger = study
     while (record := ledger.next_trial()) is not None:
         ledger.fail(record.number, "the loss is nan")
-    ledger.remember(BASELINE_FAILURE, "the loss is nan")
+    ledger.set_attr(BASELINE_FAILURE, "the loss is nan")
     paths.trial(BASELINE).mkdir()
     assert read_status(Study(paths, spec, ledger)).state == "failed"
 
@@ -284,6 +284,6 @@ def test_status_needs_no_permission_to_write(left_alone, capsys):
 def test_a_ledger_without_the_study_is_told_and_left_as_it_is(left_alone):
     spec = load_stored_spec(left_alone).model_copy(update={"name": "other"})
     before = contents(left_alone.study)
-    with pytest.raises(StudyError, match="has no study 'other'; `gitdist run` begins it"):
+    with pytest.raises(StudyError, match="has no study 'other'; `gitdist run` starts it"):
         Ledger.open(left_alone, spec, read_only=True)
     assert contents(left_alone.study) == before

@@ -1,65 +1,105 @@
 """The lease: at any time one driver owns a study, on whatever host it runs.
 
-    claim     write a new term n, then look at every term below n that has not ended
-                one of them holds the study and lives  -> n ends FAIL: refused
-                one of them lives and is undecided     -> look again shortly
-                all are dead                           -> they end FAIL, n is confirmed: the holder
-    beat      a thread renews the term's time; where the term has ended, another driver took the study: lost
-    release   n ends COMPLETE, its value the seconds it lasted
+    claim      write lease record n, then look at every record below n that has not ended
+                 one is confirmed and its driver may live  -> end record n with FAIL: refused
+                 one is undecided and its driver may live  -> look again shortly
+                 the drivers of all are dead               -> end them with FAIL, confirm record n: owner
+    heartbeat  a thread updates the record's time; if the record has ended, another driver has taken over: lost
+    release    end record n with COMPLETE; its value is the lease's duration in seconds
 
-The storage numbers terms in the order in which they become visible, so a claimer sees every term below its own, and of
-drivers that claim at once only the lowest can find nobody alive. A claimer that is killed leaves a term of a dead
-process, which stops nobody. A process is dead at once where it can be seen to be gone, which takes the same host; else
-when its last beat is older than its lease. So the clocks of the hosts must agree to well within a lease.
+Lease records are trials of the Optuna study ``NAME.owners``, beside the trials of the study ``NAME``. The number of a
+record is the lease epoch. A record enters the storage in one write, so a kill leaves no partial record. The storage
+numbers records in the order in which they become visible: a claiming driver sees every record below its own, and of
+drivers that claim at the same time only the lowest can find no live one. The record of a killed claimer blocks nobody.
+
+A driver is dead if its process has visibly exited, which only its own host can see, or if its last heartbeat is older
+than its lease. So the clocks of the hosts must agree within much less than a lease.
 """
 
+import os
+import socket
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime
-from types import TracebackType
-from typing import Self
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from optuna.exceptions import UpdateFinishedTrialError
+import psutil
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.errors import StudyLockedError
-from gitdist.study.ledger.process import ProcessIdentity
 from gitdist.study.ledger.storage import storage_errors
-from gitdist.study.ledger.terms import (
-    BEAT,
-    HOLDS,
-    TAKER,
-    Owner,
-    add_term,
-    find_terms,
-    obtain_terms,
-    owner_of,
-    running_below,
-    stamp,
-)
 
-__all__ = ["Lease", "Owner", "owners"]
+OWNER = "gitdist.owner"  # attributes of a lease record: its process, since when, heartbeat interval and duration
+HEARTBEAT = "gitdist.beat"  # the last one's time
+CONFIRMED = "gitdist.holds"  # since when the claim has succeeded
+TAKEN_OVER_BY = "gitdist.taken_over"  # which driver ended the lease, and when
 
-_PATIENCE_S = 5.0  # for a lower claimer to decide
+_CLAIM_TIMEOUT_S = 5.0  # for a lower claimer to decide
 _POLL_S = 0.02
-_OVERDUE = 2  # beats after which the storage is asked before this driver is taken for the owner
-_STOP_S = 5.0  # for a beat that is under way at the release
+_RELEASE_TIMEOUT_S = 5.0  # for a heartbeat that is being sent at the release
+_OVERDUE = 2  # intervals without a heartbeat after which ``check`` asks the storage
+_UNKNOWN = 3  # intervals without a heartbeat after which other drivers cannot tell whether the owner lives
+_CLOCK_TOLERANCE_S = 1.0  # the system's boot time moves by a second while its clock is being set
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+OwnerState = Literal["live", "unknown", "dead", "ended"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A driver that owns, owned or claimed a study; times are UTC.
+
+    ``live``: its heartbeats arrive. ``unknown``: they have stopped, but its lease has not expired. ``dead``: its
+    process has exited or its lease has expired, so the next claim succeeds. ``ended``: released, refused or taken over.
+    """
+
+    lease_epoch: int
+    host: str
+    pid: int
+    since: datetime
+    last_heartbeat: datetime
+    state: OwnerState
+    lease_s: float
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the lease expires without another heartbeat."""
+        return self.last_heartbeat + timedelta(seconds=self.lease_s)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values under the names that ``gitdist status --json`` has always had."""
+        return {
+            "term": self.lease_epoch,
+            "host": self.host,
+            "pid": self.pid,
+            "since": str(self.since),
+            "last_beat": str(self.last_heartbeat),
+            "state": self.state,
+            "lease_s": self.lease_s,
+        }
 
 
 class Lease:
-    """A driver's hold on a study; a context manager that releases it. Made by ``claim``."""
+    """A driver's ownership of a study; a context manager that releases it. Made by ``claim``."""
 
-    def __init__(self, storage: BaseStorage, study_name: str, term: FrozenTrial, beat_s: float, lease_s: float) -> None:
-        """Stand for a term that ``claim`` has written."""
-        self._storage, self._name, self._id = storage, study_name, term._trial_id
-        self._beat_s, self._lease_s = beat_s, lease_s
-        self._claimed = self._last_beat = time.time()
+    def __init__(
+        self, storage: BaseStorage, study_name: str, record: FrozenTrial, heartbeat_s: float, lease_s: float
+    ) -> None:
+        """Represent a lease record that ``claim`` has written."""
+        self._storage, self._name, self._id = storage, study_name, record._trial_id
+        self._heartbeat_s, self._lease_s = heartbeat_s, lease_s
+        self._claimed_at = self._last_heartbeat = time.time()
         self._ended: FrozenTrial | None = None
-        self._stop, self._beating = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._keep_beating, name="lease", daemon=True)
-        self.term = term.number
+        self._stop, self._sending = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._send_heartbeats, name="lease", daemon=True)
+        self.epoch = record.number
 
     @classmethod
     def claim(
@@ -68,142 +108,238 @@ class Lease:
         study_name: str,
         *,
         take_over: bool = False,
-        beat_s: float = 10.0,
+        heartbeat_s: float = 10.0,
         lease_s: float = 60.0,
     ) -> Self:
         """Make this process the owner of a study.
 
         Args:
-            storage: the ledger's; the heartbeat's thread uses it as well.
+            storage: the ledger's; the heartbeat thread uses it too.
             study_name: the study.
-            take_over: end a live owner's term.
-            beat_s: seconds between two signs of life.
-            lease_s: seconds without one after which others take this driver for dead.
+            take_over: end the lease of a live owner.
+            heartbeat_s: seconds between two heartbeats.
+            lease_s: seconds without a heartbeat after which other drivers may claim the study.
 
         Raises:
             StudyLockedError: another driver owns the study.
             StudyError: the storage cannot be used.
         """
         with storage_errors(f"of study '{study_name}'"):
-            terms = obtain_terms(storage, study_name)
-            lease = cls(storage, study_name, add_term(storage, terms, beat_s, lease_s), beat_s, lease_s)
+            records = get_or_create_records(storage, study_name)
+            lease = cls(storage, study_name, add_record(storage, records, heartbeat_s, lease_s), heartbeat_s, lease_s)
             try:
-                lease._win(terms, take_over)
+                lease._acquire(records, take_over)
             except BaseException:
-                lease._tell(TrialState.FAIL)
+                lease._end(TrialState.FAIL)
                 raise
         lease._thread.start()
         return lease
 
     @property
     def lost(self) -> bool:
-        """Whether another driver has taken the study; a storage that cannot be reached is no loss."""
+        """Whether another driver has taken over the study; an unreachable storage is no loss."""
         return self._ended is not None
 
     def check(self, thorough: bool = False) -> None:
-        """Return if this driver still owns the study, as far as is known.
+        """Check that this driver still owns the study, as far as is known.
 
         Args:
-            thorough: ask the storage now, not with the next beat.
+            thorough: ask the storage now instead of with the next heartbeat.
 
         Raises:
-            StudyLockedError: another driver has taken the study.
+            StudyLockedError: another driver has taken over the study.
         """
-        overdue = time.time() - self._last_beat > _OVERDUE * self._beat_s  # this process was stopped, say
+        # A heartbeat is overdue if this process was stopped for a while.
+        overdue = time.time() - self._last_heartbeat > _OVERDUE * self._heartbeat_s
         if not self.lost and (thorough or overdue):
-            self._beat()
+            self._send_heartbeat()
         if self._ended is not None:
-            taker = self._ended.user_attrs.get(TAKER)
-            by = f"by pid {taker['pid']} on {taker['host']} at {_clock(taker['at'])}" if taker else "by another program"
-            raise StudyLockedError(
-                f"study '{self._name}' was taken over {by}; this driver leaves it, and it goes on there"
-            )
+            by = self._ended.user_attrs.get(TAKEN_OVER_BY)
+            driver = f"pid {by['pid']} on {by['host']} at {_format_time(by['at'])}" if by else "another program"
+            raise StudyLockedError(f"study '{self._name}' was taken over by {driver}; this driver stops")
 
     def release(self) -> None:
-        """End the term. Doing so twice, or after a loss, changes nothing."""
+        """End the lease; does nothing after a release or a loss."""
         self._stop.set()
-        self._thread.join(_STOP_S)
+        self._thread.join(_RELEASE_TIMEOUT_S)
         if not self.lost:
-            self._tell(TrialState.COMPLETE, time.time() - self._claimed)
+            self._end(TrialState.COMPLETE, time.time() - self._claimed_at)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _win(self, terms: int, take_over: bool) -> None:
-        """Return as the holder, all lower terms ended; raise StudyError where one of them lives."""
-        patience = time.monotonic() + _PATIENCE_S
+    def _acquire(self, records: int, take_over: bool) -> None:
+        """End all lower records and confirm this one; raise StudyLockedError if the driver of a lower one may live."""
+        deadline = time.monotonic() + _CLAIM_TIMEOUT_S
         while True:
-            lower = running_below(self._storage, terms, self.term)
-            in_the_way = [] if take_over else [term for term in lower if owner_of(term).state != "dead"]
-            if not in_the_way:
+            running = self._storage.get_all_trials(records, deepcopy=False, states=(TrialState.RUNNING,))
+            lower = [record for record in running if record.number < self.epoch]
+            blocking = [] if take_over else [record for record in lower if _read_owner(record).state != "dead"]
+            if not blocking:
                 break
-            holders = [term for term in in_the_way if HOLDS in term.user_attrs]
-            if holders or time.monotonic() > patience:
-                raise StudyLockedError(_refusal(self._name, owner_of((holders or in_the_way)[0])))
+            confirmed = [record for record in blocking if CONFIRMED in record.user_attrs]
+            if confirmed or time.monotonic() > deadline:
+                raise StudyLockedError(_describe_refusal(self._name, _read_owner((confirmed or blocking)[0])))
             time.sleep(_POLL_S)
-        for term in lower:
-            self._take_from(term)
+        for record in lower:
+            self._take_over(record)
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(self._id, HOLDS, stamp())
-        # A higher claimer may have ended this term meanwhile: what still runs after it was confirmed holds.
-        self._look()
+            self._storage.set_trial_user_attr(self._id, CONFIRMED, _timestamp())
+        # A higher claimer may have ended this record meanwhile: it is the owner's only if it still runs now.
+        self._refresh()
         self.check()
 
-    def _take_from(self, term: FrozenTrial) -> None:
+    def _take_over(self, record: FrozenTrial) -> None:
         own = ProcessIdentity.own()
-        taker = {"term": self.term, "host": own.host, "pid": own.pid, "at": stamp()}
-        with suppress(UpdateFinishedTrialError):  # it ended by itself meanwhile
-            self._storage.set_trial_user_attr(term._trial_id, TAKER, taker)
-            self._storage.set_trial_state_values(term._trial_id, TrialState.FAIL)
+        by = {"term": self.epoch, "host": own.host, "pid": own.pid, "at": _timestamp()}
+        with suppress(UpdateFinishedTrialError):  # its driver has ended it meanwhile
+            self._storage.set_trial_user_attr(record._trial_id, TAKEN_OVER_BY, by)
+            self._storage.set_trial_state_values(record._trial_id, TrialState.FAIL)
 
-    def _look(self) -> None:
-        term = self._storage.get_trial(self._id)
-        if term.state.is_finished():
-            self._ended = term
+    def _refresh(self) -> None:
+        record = self._storage.get_trial(self._id)
+        if record.state.is_finished():
+            self._ended = record
 
-    def _beat(self) -> None:
-        with self._beating, suppress(Exception):  # whatever a storage out of reach raises: the next beat tries again
-            self._look()
+    def _send_heartbeat(self) -> None:
+        with self._sending, suppress(Exception):  # the storage cannot be reached: the next heartbeat tries again
+            self._refresh()
             if not self.lost:
-                self._storage.set_trial_user_attr(self._id, BEAT, stamp())
-                self._last_beat = time.time()
+                self._storage.set_trial_user_attr(self._id, HEARTBEAT, _timestamp())
+                self._last_heartbeat = time.time()
 
-    def _keep_beating(self) -> None:
+    def _send_heartbeats(self) -> None:
         try:
-            while not self.lost and not self._stop.wait(self._beat_s):
-                self._beat()
+            while not self.lost and not self._stop.wait(self._heartbeat_s):
+                self._send_heartbeat()
         finally:
             self._storage.remove_session()
 
-    def _tell(self, state: TrialState, *values: float) -> None:
-        with suppress(Exception):  # a term that cannot be ended ends with its process
+    def _end(self, state: TrialState, *values: float) -> None:
+        with suppress(Exception):  # a record that cannot be ended is dead once this process has exited
             self._storage.set_trial_state_values(self._id, state, values or None)
 
 
 def owners(storage: BaseStorage, study_name: str) -> list[Owner]:
-    """Return the drivers that own, owned or claimed a study, by term; writes nothing.
+    """Return the drivers that own, owned or claimed a study, by lease epoch; write nothing.
 
     Raises:
         StudyError: the storage cannot be used.
     """
     with storage_errors(f"of study '{study_name}'"):
-        terms = find_terms(storage, study_name)
-        return [] if terms is None else [owner_of(term) for term in storage.get_all_trials(terms, deepcopy=False)]
+        try:
+            records = storage.get_study_id_from_name(_records_name(study_name))
+        except KeyError:  # nobody has claimed it yet
+            return []
+        return [_read_owner(record) for record in storage.get_all_trials(records, deepcopy=False)]
 
 
-def _refusal(study_name: str, owner: Owner) -> str:
+def get_or_create_records(storage: BaseStorage, study_name: str) -> int:
+    """Return the id of the Optuna study with the lease records."""
+    name = _records_name(study_name)
+    with suppress(KeyError):
+        return storage.get_study_id_from_name(name)
+    with suppress(DuplicatedStudyError):  # another driver has just created it
+        return storage.create_new_study([StudyDirection.MAXIMIZE], name)
+    return storage.get_study_id_from_name(name)
+
+
+def add_record(storage: BaseStorage, records: int, heartbeat_s: float, lease_s: float) -> FrozenTrial:
+    """Write a lease record of this process and return it."""
+    now = _timestamp()
+    owner = {"process": asdict(ProcessIdentity.own()), "since": now, "beat_s": heartbeat_s, "lease_s": lease_s}
+    record = create_trial(state=TrialState.RUNNING, user_attrs={OWNER: owner, HEARTBEAT: now})
+    return storage.get_trial(storage.create_new_trial(records, record))
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process of a host. Process ids are unique within one boot and one pid namespace only."""
+
+    host: str
+    boot: str
+    pid_namespace: str | None
+    pid: int
+    started_s: float  # since the boot, so it does not change when the clock is set
+
+    @classmethod
+    def own(cls) -> Self:
+        """Return the identity of this process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot(), _pid_namespace(), pid, _started_s(psutil.Process(pid)))
+
+    def has_exited(self) -> bool:
+        """Return whether the process is known to have exited; False if that cannot be seen from here."""
+        if (self.host, self.boot, self.pid_namespace) != (socket.gethostname(), _boot(), _pid_namespace()):
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            if abs(_started_s(process) - self.started_s) > _CLOCK_TOLERANCE_S:
+                return True  # another process has its id
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return not _accepts_signals(self.pid)
+        except psutil.AccessDenied:
+            return False
+
+
+def _accepts_signals(pid: int) -> bool:
+    """Ask the kernel: /proc may hide the processes of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _started_s(process: psutil.Process) -> float:
+    return round(float(process.create_time() - psutil.boot_time()), 2)
+
+
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else str(psutil.boot_time())
+
+
+def _pid_namespace() -> str | None:
+    return os.readlink(_PID_NAMESPACE) if _PID_NAMESPACE.is_symlink() else None
+
+
+def _read_owner(record: FrozenTrial) -> Owner:
+    owner = record.user_attrs[OWNER]
+    process = ProcessIdentity(**owner["process"])
+    since, last_heartbeat = map(datetime.fromisoformat, (owner["since"], record.user_attrs[HEARTBEAT]))
+    state = "ended" if record.state.is_finished() else _owner_state(process, last_heartbeat, owner)
+    return Owner(record.number, process.host, process.pid, since, last_heartbeat, state, owner["lease_s"])
+
+
+def _owner_state(process: ProcessIdentity, last_heartbeat: datetime, owner: dict[str, Any]) -> OwnerState:
+    silence_s = (datetime.now(UTC) - last_heartbeat).total_seconds()
+    if silence_s > owner["lease_s"] or process.has_exited():
+        return "dead"
+    return "live" if silence_s <= _UNKNOWN * owner["beat_s"] else "unknown"
+
+
+def _records_name(study_name: str) -> str:
+    return f"{study_name}.owners"
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _describe_refusal(study_name: str, owner: Owner) -> str:
     return (
-        f"study '{study_name}' is being run by pid {owner.pid} on {owner.host} since {_clock(owner.since)}, last sign "
-        f"of life {_clock(owner.last_beat)}; wait for it (without another sign the study is free at "
-        f"{_clock(owner.free_at)}), or take the study from it with --take-over"
+        f"study '{study_name}' is being run by pid {owner.pid} on {owner.host} since {_format_time(owner.since)}, last "
+        f"heartbeat {_format_time(owner.last_heartbeat)}; wait for it (without another heartbeat its lease expires at "
+        f"{_format_time(owner.expires_at)}), or take over the study with --take-over"
     )
 
 
-def _clock(moment: datetime | str) -> str:
-    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _format_time(time: datetime | str) -> str:
+    time = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"

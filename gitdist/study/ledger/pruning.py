@@ -1,10 +1,10 @@
-"""Whether a trial ends early: Optuna's pruners as a pure function of the trials' epochs so far.
+"""The pruners: whether a trial ends early, as a pure function of the trials' epochs so far.
 
-A pruner keeps the rungs a trial has reached as attributes of that trial. Here it works on a study in memory, and the
-attributes come back as a value, for the ledger to keep together with the decision.
+Optuna's pruners store the rungs that a trial has reached as attributes of that trial. Here a pruner works on a study in
+memory and the attributes are returned, so that the ledger stores them together with the decision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -13,47 +13,43 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.spec import PrunerSpec, SearchSpec
 
-DECISION = "gitdist.pruner"  # user attribute: the last decision about a trial, as {step, prune, attrs}
+DECISION = "gitdist.pruner"  # attribute of a trial: the last decision about it, as {step, prune, attrs}
+
+PRUNERS: Mapping[str, Callable[[PrunerSpec, int], BasePruner]] = {
+    "none": lambda spec, num_steps: NopPruner(),
+    "successive-halving": lambda spec, num_steps: SuccessiveHalvingPruner(
+        min_resource=spec.min_epochs, reduction_factor=spec.reduction_factor
+    ),
+    "hyperband": lambda spec, num_steps: HyperbandPruner(
+        min_resource=spec.min_epochs, max_resource=num_steps, reduction_factor=spec.reduction_factor
+    ),
+    "median": lambda spec, num_steps: MedianPruner(n_startup_trials=spec.startup, n_warmup_steps=spec.min_epochs),
+}
+"""Optuna's pruners by ``search.pruner.kind``; ``num_steps`` are the epochs of a whole trial after the switch."""
 
 
-def judge(
+def should_prune(
     search: SearchSpec, study_name: str, trials: Sequence[FrozenTrial], number: int, num_steps: int
 ) -> tuple[bool, dict[str, Any]]:
-    """Return whether trial ``number`` is to end after its last noted epoch, and the rungs that it has reached.
+    """Return whether trial ``number`` ends after its last reported epoch, and the rungs that it has reached.
 
     Args:
-        search: holds the pruner and the objective's direction.
-        study_name: Hyperband deals trials into brackets by it.
+        search: has the pruner and the objective's direction.
+        study_name: Hyperband assigns trials to brackets by it.
         trials: all trials by number, as the ledger has them.
-        number: the trial in question; it has noted an epoch.
+        number: the trial in question; it has reported an epoch.
         num_steps: epochs of a whole trial after the switch.
     """
     step = trials[number].last_step
-    pruner = build_pruner(search.pruner, num_steps)
+    pruner = PRUNERS[search.pruner.kind](search.pruner, num_steps)
     study = optuna.create_study(study_name=study_name, directions=search.directions, pruner=pruner)
-    study.add_trials(_known(trial, None if trial.number == number else step) for trial in trials)
-    judged = study.get_trials(deepcopy=False)[number]
-    prune = bool(pruner.prune(study, judged))  # of NumPy's, JSON knows no truth
+    study.add_trials(_readable(trial, None if trial.number == number else step) for trial in trials)
+    prune = bool(pruner.prune(study, study.get_trials(deepcopy=False)[number]))  # JSON has no NumPy bool
     return prune, dict(study.get_trials(deepcopy=False)[number].system_attrs)
 
 
-def build_pruner(spec: PrunerSpec, num_steps: int) -> BasePruner:
-    """Return Optuna's pruner; its resource is epochs after the switch, of which a whole trial has ``num_steps``."""
-    match spec.kind:
-        case "successive-halving":
-            return SuccessiveHalvingPruner(min_resource=spec.min_epochs, reduction_factor=spec.reduction_factor)
-        case "hyperband":
-            return HyperbandPruner(
-                min_resource=spec.min_epochs, max_resource=num_steps, reduction_factor=spec.reduction_factor
-            )
-        case "median":
-            return MedianPruner(n_startup_trials=spec.startup, n_warmup_steps=spec.min_epochs)
-        case "none":
-            return NopPruner()
-
-
-def _known(trial: FrozenTrial, step: int | None) -> FrozenTrial:
-    """Return a trial with no more than pruners read: state, rungs, and its value at ``step`` (None = at all)."""
+def _readable(trial: FrozenTrial, step: int | None) -> FrozenTrial:
+    """Return a trial with no more than pruners read: state, rungs, and its value at ``step`` (None: its curve)."""
     curve = trial.intermediate_values
     return create_trial(
         state=trial.state,

@@ -1,4 +1,4 @@
-"""A search trial as the ledger has it, and which of several are the best."""
+"""A search trial as the ledger stores it, and the best of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gitdist.study.ledger.proposal import REPEAT_OF, REPLICATE_OF, RETRY_OF
-
-REASON = "gitdist.reason"  # user attribute: why a trial failed
+REASON = "gitdist.reason"  # attributes of a trial in the Optuna storage: why it failed
+RETRY_OF = "gitdist.retry_of"  # number of the failed trial whose parameters it tries again
+REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial that trained the same and whose result it reuses
+REPLICATE_OF = "gitdist.replicate_of"  # number of a trial that trains the same as this one, which is trained too
 
 State = Literal["running", "finished", "failed", "pruned"]
 _STATES: dict[TrialState, State] = {
@@ -22,11 +23,7 @@ _STATES: dict[TrialState, State] = {
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A search trial as the ledger has it.
-
-    ``repeat_of`` is the finished trial that trained the same and whose result this one takes over; ``replicate_of`` one
-    that trained, or was training, the same when this one began, which is trained all the same.
-    """
+    """A search trial as the ledger stores it; see ``REPEAT_OF`` and ``REPLICATE_OF`` for the links to others."""
 
     number: int
     params: Mapping[str, Any]
@@ -34,14 +31,14 @@ class TrialRecord:
     objectives: tuple[float, ...] = ()  # of a finished trial
     reason: str | None = None  # of a failed one
     curve: Mapping[int, float] = field(default_factory=dict)  # the first objective by epoch
-    retry_of: int | None = None  # the failed trial that this one repeats
+    retry_of: int | None = None
     pruned_at: int | None = None  # epoch
     repeat_of: int | None = None
     replicate_of: int | None = None
 
     @property
     def links(self) -> dict[str, int]:
-        """``repeat_of`` or ``replicate_of``, where the trial has one of them."""
+        """``repeat_of`` or ``replicate_of`` if the trial has one of them."""
         links = {"repeat_of": self.repeat_of, "replicate_of": self.replicate_of}
         return {name: number for name, number in links.items() if number is not None}
 
@@ -52,7 +49,7 @@ class TrialRecord:
 
 
 def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
-    """Return Optuna's trial in the study's terms; Optuna's step 1 is the first epoch after ``switch_epoch``."""
+    """Return the record of Optuna's trial; its step 1 is the first epoch after ``switch_epoch``."""
     state = _STATES[trial.state]
     curve = {step + switch_epoch: value for step, value in sorted(trial.intermediate_values.items())}
     return TrialRecord(
@@ -76,9 +73,9 @@ def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialR
 
 
 def pareto_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """Return the finished trials by number that no other is better than; for one objective the best alone.
+    """Return the Pareto front of the finished trials by number; for one objective the best trial alone.
 
-    A trial that repeats one of ``records`` is left out for that one.
+    A trial that repeats one of ``records`` is left out.
     """
     if len(directions) == 1:
         best = best_of(records, directions)
@@ -99,5 +96,4 @@ def _costs(record: TrialRecord, directions: Sequence[str]) -> list[float]:
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Tell whether ``one`` costs nowhere more and somewhere less than ``other``."""
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,7 +1,7 @@
-"""Points that were evaluated before: which earlier trial trains the same as a new one, and what is done about it.
+"""Trials that train the same as an earlier one, and trials whose K or p augments no class.
 
-Where training is deterministic (trials run on a processor) the new trial takes over the result of a finished one.
-Elsewhere, or while the other one is still running, it is trained too and is a replicate of it.
+If training is deterministic (on a CPU), a new trial reuses the result of a finished trial that trained the same: it
+repeats it. On a GPU, or while the other trial is running, it is trained too: it replicates it.
 """
 
 import json
@@ -15,13 +15,13 @@ from gitdist.disk import read_object
 from gitdist.errors import TrialFailedError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.ledger.ledger import TrialRecord
+from gitdist.study.ledger.records import TrialRecord
 from gitdist.study.ledger.space import trial_spec
 from gitdist.trial.canonical import augmented_classes, training_key
 
 
 class Repeats:
-    """Finds the trial that a new one repeats; its ``link`` is a ``Link`` of the ledger."""
+    """Finds the trial that a new one repeats or replicates; ``link`` is an argument of ``Ledger.next_trial``."""
 
     def __init__(self, spec: StudySpec, class_sizes: NDArray[np.int64]) -> None:
         """Compare trials of a study on a data set with ``class_sizes`` training images, int64 ``[C]``."""
@@ -30,10 +30,10 @@ class Repeats:
         self._keys: dict[str, str | None] = {}
 
     def link(self, params: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, int]:
-        """Return ``repeat_of`` or ``replicate_of`` with the number of an earlier trial, or nothing.
+        """Return ``repeat_of`` or ``replicate_of`` of a new trial with ``params``, or {}.
 
         Args:
-            params: those of the new trial.
+            params: the new trial's.
             records: all trials before it.
         """
         key = self._key(params)
@@ -46,35 +46,33 @@ class Repeats:
         return {"replicate_of": same[0].number} if same else {}
 
     def _key(self, params: Mapping[str, Any]) -> str | None:
-        """Return what trains the same with equal keys; None for parameters that no trial can have."""
-        name = json.dumps(dict(params), sort_keys=True)
-        if name not in self._keys:
+        """Return a key that parameters with the same training share; None for parameters that break a rule."""
+        point = json.dumps(dict(params), sort_keys=True)
+        if point not in self._keys:
             try:
-                self._keys[name] = training_key(trial_spec(self._spec, params), self._sizes)
+                self._keys[point] = training_key(trial_spec(self._spec, params), self._sizes)
             except TrialFailedError:
-                self._keys[name] = None
-        return self._keys[name]
+                self._keys[point] = None
+        return self._keys[point]
 
 
 def read_links(described: Mapping[str, Any]) -> dict[str, int]:
-    """Return ``repeat_of`` or ``replicate_of`` of a trial out of its trial.json, if it has one of them."""
+    """Return ``repeat_of`` or ``replicate_of`` from the content of a trial.json, or {}."""
     return {name: described[name] for name in ("repeat_of", "replicate_of") if described.get(name) is not None}
 
 
 def describe_links(records: Sequence[TrialRecord]) -> list[str]:
-    """Return a line for the trials whose results were reused, and one for those that were trained again."""
+    """Return one line about the trials whose results were reused, and one about those that were trained again."""
     repeats = [f"{record.number} (of {record.repeat_of})" for record in records if record.repeat_of is not None]
     others = [f"{record.number} (of {record.replicate_of})" for record in records if record.replicate_of is not None]
-    lines = [f"result of an earlier trial that trains the same, reused: {_named(repeats)}"] if repeats else []
-    return lines + ([f"trained again, the same as another trial: {_named(others)}"] if others else [])
+    lines = [f"result of an earlier trial that trains the same, reused: {_list_trials(repeats)}"] if repeats else []
+    return lines + ([f"trained again, the same as another trial: {_list_trials(others)}"] if others else [])
 
 
 def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dict[int, int]:
-    """Return the trials that were asked to augment but augment no class, by number, with the smallest class's size.
+    """Return the trials with p > 0 that augment no class: the size of the smallest class by trial number.
 
-    Args:
-        paths: the study's files; a trial whose trial.json is missing is left out.
-        records: the trials.
+    Trials without a trial.json are left out.
     """
     found = {}
     for record in records:
@@ -87,15 +85,14 @@ def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dic
 
 
 def describe_unaugmented(found: Mapping[int, int]) -> list[str]:
-    """Return a line that names the trials of ``unaugmented_trials``."""
+    """Return a line about the trials of ``unaugmented_trials``, if any."""
     if not found:
         return []
-    smallest = min(found.values())
     return [
-        f"no class augmented, the same as fraction 0: {_named([str(number) for number in found])}; no class is smaller "
-        f"than K (the smallest has {smallest} images), or fraction * batch_size is below 1"
+        f"no class augmented, the same as fraction 0: {_list_trials([str(number) for number in found])}; no class is "
+        f"smaller than K (the smallest has {min(found.values())} images), or fraction * batch_size is below 1"
     ]
 
 
-def _named(trials: Sequence[str]) -> str:
+def _list_trials(trials: Sequence[str]) -> str:
     return f"trial{'s' if len(trials) > 1 else ''} {', '.join(trials)}"

@@ -1,4 +1,4 @@
-"""The search space: trial fields as Optuna distributions, the grid over them, and parameters back as a trial spec."""
+"""The search space: Optuna distributions and grid points of the searched fields, and the trial of some parameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -30,7 +30,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
-    """Return the points of the whole grid, each once; a point has only the fields that are searched there."""
+    """Return the points of the grid, each once; a point has only the fields that are searched there."""
     points: list[dict[str, Any]] = [{}]
     for name in dependency_order(space):
         points = _extended(points, name, space[name], _grid_values(space[name]))
@@ -38,15 +38,15 @@ def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
 
 
 def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
-    """Return the points of a grid search in the order they are tried: ``try_first``, then the rest in random order."""
+    """Return the points of a grid search in the order of their trials: ``try_first``, then the rest shuffled."""
     return _planned(search, grid_points(search.space))
 
 
 def point_plan(search: SearchSpec) -> list[dict[str, Any]] | None:
-    """Return the points that are tried, each once, where they need no proposal; None where the algorithm proposes.
+    """Return the points to try, each once; None if the algorithm suggests them.
 
-    A grid has such a plan, and so has a space of no more points than ``search.total``, whatever the algorithm: to try
-    one of them twice would leave another one out.
+    A grid has such a plan, and so has a space of at most ``search.total`` points with any algorithm: trying one of them
+    twice would leave another one out.
     """
     if search.algorithm == "grid":
         return grid_plan(search)
@@ -55,7 +55,7 @@ def point_plan(search: SearchSpec) -> list[dict[str, Any]] | None:
 
 
 def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return what is the same for equal points; of a float the digits that survive a step's rounding."""
+    """Return a key that equal points share; a float has the digits that survive a step's rounding."""
     shown = {name: f"{value:.12g}" if isinstance(value, float) else repr(value) for name, value in point.items()}
     return tuple(sorted(shown.items()))
 
@@ -75,7 +75,7 @@ def untried(search: SearchSpec) -> int:
 
 
 def trial_spec(study: StudySpec, params: Mapping[str, Any]) -> TrialSpec:
-    """Return the trial that searched parameters make of a study's ``trial`` part.
+    """Return a study's ``trial`` part with searched parameters.
 
     Raises:
         TrialFailedError: the combination breaks a rule that no single value breaks.
@@ -124,7 +124,7 @@ def _extended(points: list[dict[str, Any]], name: str, dimension: Dimension, val
 
 
 def _all_points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
-    """Return every point of a space; None where there are more than ``most`` of them."""
+    """Return every point of a space; None if there are more than ``most``."""
     points: list[dict[str, Any]] = [{}]
     for name in dependency_order(space):
         values = _all_values(space[name], most)
@@ -137,7 +137,7 @@ def _all_points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any
 
 
 def _all_values(dimension: Dimension, most: int) -> list[Any] | None:
-    """Return every value of a dimension; None where there are more than ``most`` of them."""
+    """Return every value of a dimension; None if there are more than ``most``."""
     if dimension.bounds is None:
         return list(dimension.extremes)
     (low, high), step = dimension.bounds, dimension.step or (1 if dimension.int_ else None)
@@ -148,7 +148,7 @@ def _all_values(dimension: Dimension, most: int) -> list[Any] | None:
 
 
 def _grid_values(dimension: Dimension) -> list[Any]:
-    """Return all choices, or ``points`` values spread over a range."""
+    """Return all choices, or ``points`` values of a range."""
     if dimension.bounds is None:
         return list(dimension.extremes)
     low, high = dimension.bounds
@@ -161,13 +161,13 @@ def _grid_values(dimension: Dimension) -> list[Any]:
 
 
 def _stepped(low: float, high: float, step: float) -> list[float]:
-    """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 and 0.2 make 0.3."""
+    """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 + 0.2 is 0.3."""
     first, width = Decimal(str(low)), Decimal(str(step))
     return [float(first + index * width) for index in range(int((Decimal(str(high)) - first) // width) + 1)]
 
 
 def _merge(point: Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any] | None:
-    """Return a grid point with fixed values instead of its own; None where these open a field that it lacks."""
+    """Return a grid point with fixed values instead of its own; None if they activate a field that it lacks."""
     merged: dict[str, Any] = {}
     for name in dependency_order(space):
         if space[name].applies(merged):

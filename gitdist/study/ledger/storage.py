@@ -1,101 +1,119 @@
 """Opening the ledger's storage: SQLite on one host, a journal file on a shared disk, PostgreSQL for a team.
 
-Opening creates what is missing. Whoever is killed meanwhile leaves nothing half-made: SQLite is created beside its
-place and renamed, a journal is created empty, PostgreSQL's tables appear in whole transactions that the next one goes
-on from. Two that open at once take turns: by the study's lock file on one host, by the server's own lock elsewhere.
+Opening creates what is missing; a kill meanwhile leaves nothing half-made: SQLite is created under another name and
+renamed, a journal is created empty, PostgreSQL's tables are created in transactions. Processes that open a storage at
+the same time wait for each other: on the study's lock file on one host, on the server's own lock elsewhere.
 
-Opening for reading alone creates and locks nothing, so it does with files that this user or machine cannot write.
+Opening for reading creates and locks nothing, so it works with files that this user or machine cannot write.
+
+A journal survives writers that are killed while they write:
+
+    writer --host lock (flock, released when its process ends)--> --Optuna's lock file--> cut a torn line off --> append
+
+Of one host's processes only the holder of the host lock tries to get the lock file. So a lock file with this host's
+mark was left by a killed writer and is removed at once. Other hosts' lock files expire by Optuna's own rule (30 s).
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from gitdist.disk import locked
 from gitdist.errors import StudyError, first_line
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.ledger.journal import HostLock
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
 _BUSY_S = 30  # for which a writer waits for another one's lock on SQLite
 _LOCKED = "database is locked"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of the running kernel; containers of a machine share it
+_TAIL_BYTES = 1 << 16  # read at once to find the end of the last whole line
 
 
 def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
-    """Open the storage that a study file's ``ledger`` line names, creating it if it is not there.
+    """Open the storage that a study file's ``ledger`` line names; create it if it is missing.
 
     Args:
         line: ``sqlite``, ``journal`` or ``postgresql://[user@]host[:port]/database``.
         paths: the study's files; its directory exists.
 
     Raises:
-        StudyError: it is no Optuna storage or cannot be reached; the message names the place.
+        StudyError: it is no Optuna storage or cannot be reached.
     """
-    place = describe_place(line, paths)
-    with _opening(place), locked(paths.lock):
-        if line == "sqlite":
-            return _open_sqlite(paths.ledger)
-        if line == "journal":
-            return _open_journal(paths.journal)
-        with _connected(line, place) as connection:
-            connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
-            return _postgresql(line)
+    name = describe_storage(line, paths)
+    with _opening_errors(name), locked(paths.lock):
+        match _kind(line):
+            case "sqlite":
+                return _create_sqlite(paths.ledger)
+            case "journal":
+                lock = HostLock(paths.journal)
+                paths.journal.touch()
+                lock.acquire()  # cuts off a torn line
+                lock.release()
+                return _open_journal(paths.journal)
+            case "postgresql":
+                with _connected(line) as connection:
+                    connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
+                    return _open_postgresql(line, create=True)
 
 
 def read_storage(line: str, paths: StudyPaths) -> BaseStorage:
-    """Open a storage that ``open_storage`` has created, to read it; nothing is written.
+    """Open a storage that ``open_storage`` has created, for reading; nothing is written.
 
     Raises:
         StudyError: as ``open_storage``.
     """
-    place = describe_place(line, paths)
-    with _opening(place):
-        if line == "sqlite":
-            return _sqlite(paths.ledger, created=True)
-        if line == "journal":
-            return _journal(paths.journal, HostLock(paths.journal))
-        with _connected(line, place):
-            return _postgresql(line, created=True)
+    name = describe_storage(line, paths)
+    with _opening_errors(name):
+        match _kind(line):
+            case "sqlite":
+                return _open_sqlite(paths.ledger, create=False)
+            case "journal":
+                return _open_journal(paths.journal)
+            case "postgresql":
+                with _connected(line):
+                    return _open_postgresql(line, create=False)
 
 
 def check_server(line: str) -> None:
-    """Connect to the PostgreSQL server that a ``ledger`` line names, and leave again; nothing is created.
-
-    Args:
-        line: ``postgresql://[user@]host[:port]/database``.
+    """Connect to the PostgreSQL server of a ``ledger`` line and disconnect; nothing is created.
 
     Raises:
-        StudyError: it cannot be reached; the message names the place.
+        StudyError: it cannot be reached.
     """
-    with _connected(line, line) as connection:
+    with _connected(line) as connection:
         connection.execute("SELECT 1")
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Release the storage's connections."""
+    """Close the storage's connections."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
 
 
-def describe_place(line: str, paths: StudyPaths) -> str:
-    """Return where the storage is, for messages: a file's path, or the server's address."""
-    if line == "sqlite":
-        return str(paths.ledger)
-    return str(paths.journal) if line == "journal" else line
+def describe_storage(line: str, paths: StudyPaths) -> str:
+    """Return the name of a storage for messages: the file's path, or the server's address."""
+    match _kind(line):
+        case "sqlite":
+            return str(paths.ledger)
+        case "journal":
+            return str(paths.journal)
+        case "postgresql":
+            return line
 
 
 @contextmanager
-def storage_errors(place: str) -> Iterator[None]:
-    """Turn what a storage raises when it is gone or full into one line for the user.
+def storage_errors(name: str) -> Iterator[None]:
+    """Turn what a storage raises when it is lost or full into one line.
 
     Raises:
         StudyError: instead of the storage's own exception.
@@ -104,81 +122,140 @@ def storage_errors(place: str) -> Iterator[None]:
         yield
     except (StorageInternalError, OSError) as error:
         raise StudyError(
-            f"the ledger {place} cannot be read or written any more ({_cause(error)}); "
-            "mend that and run the same command again, it goes on where it was"
+            f"the ledger {name} cannot be read or written ({_cause(error)}); fix that, then run the same command again "
+            "to resume"
         ) from error
 
 
-def _open_sqlite(path: Path) -> RDBStorage:
+class HostLock(JournalFileSymlinkLock):
+    """Optuna's lock of a journal, preceded by a lock of this host; cuts off what a killed writer left unfinished."""
+
+    def __init__(self, journal: Path) -> None:
+        """Guard the file ``journal``."""
+        super().__init__(str(journal))
+        host = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else os.uname().nodename
+        self._journal = journal
+        self._host_file = Path(f"{journal}.{host}")
+        self._lock_target_file = str(self._host_file)
+        self._held: BinaryIO | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        self._held = open(self._host_file, "ab")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+            os.utime(self._host_file)  # by its time other hosts see that the lock file is new
+            with suppress(FileNotFoundError):  # there is no lock file
+                if os.readlink(self._lock_file) == self._lock_target_file:
+                    os.unlink(self._lock_file)
+            super().acquire()
+            _cut_torn_line(self._journal)
+        except BaseException:
+            self._held.close()
+            raise
+        return True
+
+    def release(self) -> None:
+        """Release the lock.
+
+        Raises:
+            OSError: another host has taken it, because this process was suspended for longer than locks last.
+        """
+        try:
+            super().release()
+        except RuntimeError as error:
+            raise OSError(f"the lock of {self._journal} was lost to another host ({error})") from None
+        finally:
+            if self._held is not None:
+                self._held.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut the file after its last line end."""
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = end
+        while keep > 0:
+            start = max(0, keep - _TAIL_BYTES)
+            file.seek(start)
+            found = file.read(keep - start).rfind(b"\n")
+            if found >= 0:
+                keep = start + found + 1
+                break
+            keep = start
+        if keep < end:
+            file.truncate(keep)
+
+
+def _kind(line: str) -> Literal["sqlite", "journal", "postgresql"]:
+    if line == "sqlite":
+        return "sqlite"
+    if line == "journal":
+        return "journal"
+    if line.partition("://")[0].lower() in ("postgresql", "postgresql+psycopg"):
+        return "postgresql"
+    raise StudyError(f"ledger must be sqlite, journal or postgresql://..., but it is '{line}'")
+
+
+def _create_sqlite(path: Path) -> RDBStorage:
     if not path.exists():
-        made = path.with_suffix(".new")
-        for leftover in path.parent.glob(f"{made.name}*"):
+        draft = path.with_suffix(".new")
+        for leftover in path.parent.glob(f"{draft.name}*"):
             leftover.unlink()
-        close_storage(_sqlite(made))
-        os.rename(made, path)
-    return _sqlite(path)
+        close_storage(_open_sqlite(draft, create=True))
+        os.rename(draft, path)
+    return _open_sqlite(path, create=True)
 
 
-def _sqlite(path: Path, created: bool = False) -> RDBStorage:
-    # What SQLite cannot write it opens for reading; if it can, it takes back what a killed writer left half-done.
+def _open_sqlite(path: Path, *, create: bool) -> RDBStorage:
+    # SQLite opens for reading what it cannot write; if it can, it rolls back what a killed writer left.
     arguments = {"connect_args": {"timeout": _BUSY_S}}
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs=arguments, skip_table_creation=created)
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs=arguments, skip_table_creation=not create)
 
 
 def _open_journal(path: Path) -> JournalStorage:
-    lock = HostLock(path)
-    path.touch()
-    lock.acquire()  # cuts off a torn line
-    lock.release()
-    return _journal(path, lock)
+    return JournalStorage(JournalFileBackend(str(path), HostLock(path)))
 
 
-def _journal(path: Path, lock: HostLock) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path), lock))
-
-
-def _postgresql(line: str, created: bool = False) -> RDBStorage:
-    url = _address(line).replace("postgresql://", "postgresql+psycopg://", 1)
+def _open_postgresql(line: str, *, create: bool) -> RDBStorage:
+    url = f"postgresql+psycopg://{line.partition('://')[2]}"
     arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
-    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=created)
+    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=not create)
 
 
 @contextmanager
-def _opening(place: str) -> Iterator[None]:
+def _connected(line: str) -> Iterator[Any]:
+    try:
+        import psycopg
+    except ImportError:
+        raise StudyError(
+            f"the ledger {line} needs the package psycopg; install it with `pip install 'gitdist[postgresql]'`"
+        ) from None
+    url = f"postgresql://{line.partition('://')[2]}"
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_S) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise StudyError(
+            f"the ledger {line} cannot be reached ({_cause(error)}); "
+            "check the `ledger:` line, the server and PGPASSWORD or ~/.pgpass"
+        ) from None
+
+
+@contextmanager
+def _opening_errors(name: str) -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     except StudyError:
         raise
     except Exception as error:  # SQLAlchemy, its drivers and Optuna have no common base
-        raise StudyError(f"the ledger {place} cannot be opened as an Optuna storage: {_cause(error)}") from error
-
-
-@contextmanager
-def _connected(line: str, place: str) -> Iterator[Any]:
-    try:
-        import psycopg
-    except ImportError:
-        raise StudyError(
-            f"the ledger {place} needs the package psycopg; install it with `pip install 'gitdist[postgresql]'`"
-        ) from None
-    try:
-        with psycopg.connect(_address(line), autocommit=True, connect_timeout=_CONNECT_S) as connection:
-            yield connection
-    except psycopg.OperationalError as error:
-        raise StudyError(
-            f"the ledger {place} cannot be reached ({_cause(error)}); "
-            "check the `ledger:` line, the server and PGPASSWORD or ~/.pgpass"
-        ) from None
-
-
-def _address(line: str) -> str:
-    return "postgresql://" + line.partition("://")[2]
+        raise StudyError(f"the ledger {name} cannot be opened as an Optuna storage: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:
-    """Return in one line what went wrong underneath; Optuna's own sentence only says that something did."""
-    told = first_line(error.__cause__ or error)
-    if _LOCKED in told:
-        told += ": a process stopped in the middle of writing to it, by Ctrl-Z say; let that go on, or end it"
-    return told
+    """Return the underlying error in one line; Optuna's own message only says that there was one."""
+    line = first_line(error.__cause__ or error)
+    if _LOCKED in line:
+        line += ": a process was suspended while it wrote (Ctrl-Z?); resume it or end it"
+    return line

@@ -97,7 +97,7 @@ def obtain_generator(
 def train_study_generator(running: RunningStudy) -> TrainedGenerator:
     """Obtain the generator of a study, record it in the ledger and MLflow, and draw samples of it."""
     study, spec, tracker = running.study, running.spec.generator, running.tracker
-    known = study.ledger.recall(GENERATOR)
+    known = study.ledger.get_attr(GENERATOR)
     if known is None:  # else an earlier driver obtained it
         running.times.started(GENERATOR_TIMES)
     tracker.generator_started(spec.model_dump())
@@ -123,8 +123,8 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
         raise
     if known is None:
         running.times.ended(GENERATOR_TIMES)
-    study.ledger.remember(GENERATOR, name)
-    tracker.generator_ended(name, generator.past_steps, study.paths.samples)
+    study.ledger.set_attr(GENERATOR, name)
+    tracker.generator_ended(name, generator.past_steps)
     return generator
 
 

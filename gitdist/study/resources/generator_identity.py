@@ -39,7 +39,7 @@ def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
 
 def check_moved_generator(study: Study, dataset: Dataset) -> None:
     """Accept another file of an imported generator only if it has the same content."""
-    known, generator = study.ledger.recall(GENERATOR), study.spec.generator
+    known, generator = study.ledger.get_attr(GENERATOR), study.spec.generator
     if known is None or not isinstance(generator, PretrainedSpec) or not study.paths.spec.exists():
         return
     if load_stored_spec(study.paths).generator != generator:

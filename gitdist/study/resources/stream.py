@@ -43,8 +43,8 @@ def _launched(
 ) -> Iterator[StreamHandle]:
     share, store = running.spec.resources.server, running.store
     # The actors of a killed driver live on for a while on a cluster, so each lease epoch has its own names.
-    identity = running.study.ledger.recall("identity")
-    name = f"{running.spec.name}-{identity[:8]}-{running.lease.term}"
+    identity = running.study.ledger.get_attr("identity")
+    name = f"{running.spec.name}-{identity[:8]}-{running.lease.epoch}"
     shared = store.shared if store.results is not None else None
     kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
     config = replace(_server_config(running, generator, share), stream=spec, store=kept)
@@ -91,7 +91,7 @@ class StreamResources:
         running = self._running
         return TrialContext(
             spec=running.spec,
-            lease_epoch=running.lease.term,
+            lease_epoch=running.lease.epoch,
             results=running.study.paths.results,
             dataset=running.dataset.directory,
             validation_ekld=self.ekld_images("validation"),
@@ -143,7 +143,7 @@ class StreamResources:
             "generating_s": sum(server.generating_s for server in servers),
             "generator_training_s": self._generator.training_s,
         }
-        file = running.study.paths.usage / f"{running.lease.term:04d}.json"
+        file = running.study.paths.usage / f"{running.lease.epoch:04d}.json"
         with disk_errors(file):
             file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(usage, indent=2).encode())

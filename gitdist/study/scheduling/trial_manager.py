@@ -218,7 +218,7 @@ class TrialManager:
         if row["epoch"] > self._last_epoch.get(trial, running.job.reported_epoch):
             self._last_epoch[trial] = row["epoch"]
             self._losses.pop(trial, None)
-        if trial.number is not None and self._ledger.note_epoch(trial.number, row["epoch"], row):
+        if trial.number is not None and self._ledger.report(trial.number, row["epoch"], row):
             running.pruned = True
         return not running.pruned
 
@@ -268,7 +268,7 @@ class TrialManager:
 
     def _fail(self, trial: TrialId, reason: str) -> None:
         if trial.number is None:
-            self._ledger.remember(BASELINE_FAILURE, reason)
+            self._ledger.set_attr(BASELINE_FAILURE, reason)
         else:
             self._ledger.fail(trial.number, reason)
         self._end(trial, Outcome("failed", self._running[trial].row, reason))

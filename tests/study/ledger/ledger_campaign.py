@@ -1,4 +1,4 @@
-"""What the ledger's tests run in processes of their own, to kill them."""
+"""Functions that the tests of the ledger run in other processes, to kill them."""
 
 import math
 import threading
@@ -6,9 +6,8 @@ import threading
 import optuna
 
 from gitdist.spec import Dimension, StudySpec
-from gitdist.study.ledger.journal import HostLock
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.storage import close_storage, open_storage
+from gitdist.study.ledger.storage import HostLock, close_storage, open_storage
 
 CAMPAIGN = StudySpec(
     name="study",
@@ -61,7 +60,7 @@ def work(ledger: Ledger, spec: StudySpec, num_epochs: float = math.inf) -> None:
                 return
             num_epochs -= 1
             metrics = {name: objective(record.params, epoch)}
-            pruned = ledger.note_epoch(record.number, epoch, metrics)
+            pruned = ledger.report(record.number, epoch, metrics)
             if pruned:
                 break
         if not pruned:

@@ -1,14 +1,19 @@
 import hashlib
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
@@ -17,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 from gitdist.errors import StudyError
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import lease as lease_module
-from gitdist.study.ledger.lease import Lease, owners
+from gitdist.study.ledger.lease import Lease, ProcessIdentity, owners
 from gitdist.study.ledger.storage import close_storage, open_storage
 from tests.processes import forkserver
 from tests.waiting import until
@@ -54,18 +59,18 @@ def sqlite(ledger_paths):
 
 def states(storage: BaseStorage) -> list[str]:
     study = storage.get_study_id_from_name("study.owners")
-    return [term.state.name for term in storage.get_all_trials(study)]
+    return [record.state.name for record in storage.get_all_trials(study)]
 
 
-def write_term(storage: BaseStorage, age_s: float = 0.0, holds: bool = True, **process) -> int:
-    """Write a term by hand as it stands in every ledger, and return its trial id."""
-    study = lease_module.obtain_terms(storage, "study")
+def write_record(storage: BaseStorage, age_s: float = 0.0, confirmed: bool = True, **process) -> int:
+    """Write a lease record in the form of every ledger, and return its trial id."""
+    study = lease_module.get_or_create_records(storage, "study")
     then = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
     elsewhere = {"host": "node-7", "boot": "b007", "pid_namespace": "pid:[4026531836]", "pid": 4242, "started_s": 9.5}
     attributes = {
         "gitdist.owner": {"process": {**elsewhere, **process}, "since": then, "beat_s": 10.0, "lease_s": 60.0},
         "gitdist.beat": then,
-        **({"gitdist.holds": then} if holds else {}),
+        **({"gitdist.holds": then} if confirmed else {}),
     }
     return storage.create_new_trial(study, create_trial(state=TrialState.RUNNING, user_attrs=attributes))
 
@@ -73,10 +78,11 @@ def write_term(storage: BaseStorage, age_s: float = 0.0, holds: bool = True, **p
 # What other processes do.
 
 
-def hold(line, paths, beat_s, lease_s, connection) -> None:
-    """Hold the study until it is lost, and tell."""
-    with opened(line, paths) as storage, Lease.claim(storage, "study", beat_s=beat_s, lease_s=lease_s) as lease:
-        connection.send("held")
+def own_until_lost(line, paths, heartbeat_s, lease_s, connection) -> None:
+    """Own the study until it is lost, and send the error."""
+    with opened(line, paths) as storage:
+        lease = Lease.claim(storage, "study", heartbeat_s=heartbeat_s, lease_s=lease_s)
+        connection.send("claimed")
         try:
             while True:
                 lease.check()
@@ -94,25 +100,25 @@ def claim_and_release_for_ever(line, paths, connection) -> None:
 
 
 def claim_in_rounds(line, paths, take_over, num_rounds, barrier, connection) -> None:
-    """Claim one study a round, all processes at once; tell which terms run when all have tried, and who holds."""
-    told = []
+    """Claim one study per round, all processes at once; send which leases run when all have tried, and who owns it."""
+    found = []
     with opened(line, paths) as storage:
         for number in range(num_rounds):
             name, lease = f"study{number}", None
             barrier.wait(60)
             try:
-                lease = Lease.claim(storage, name, take_over=take_over, beat_s=0.05)
+                lease = Lease.claim(storage, name, take_over=take_over, heartbeat_s=0.05)
             except StudyError:
                 pass
             barrier.wait(60)
-            running = [owner.term for owner in owners(storage, name) if owner.state != "ended"]
-            if lease is not None and lease.term not in running:
+            running = [owner.lease_epoch for owner in owners(storage, name) if owner.state != "ended"]
+            if lease is not None and lease.epoch not in running:
                 until(lambda lease=lease: lease.lost)
-            told.append((running, lease is not None and not lease.lost))
+            found.append((running, lease is not None and not lease.lost))
             barrier.wait(60)
             if lease is not None:
                 lease.release()
-    connection.send(told)
+    connection.send(found)
 
 
 @contextmanager
@@ -130,11 +136,11 @@ def process_of(target, *arguments):
         here.close()
 
 
-# One holder.
+# One owner.
 
 
 @pytest.mark.parametrize("num_taking_over", [0, 2])
-def test_of_drivers_that_claim_at_once_exactly_one_holds(ledger_line, ledger_paths, num_taking_over):
+def test_of_drivers_that_claim_at_once_exactly_one_owns_the_study(ledger_line, ledger_paths, num_taking_over):
     num_rounds, barrier = 5, PROCESSES.Barrier(4)
     with opened(ledger_line, ledger_paths), ExitStack() as stack:
         started = [
@@ -143,9 +149,9 @@ def test_of_drivers_that_claim_at_once_exactly_one_holds(ledger_line, ledger_pat
             )
             for number in range(barrier.parties)
         ]
-        told = [connection.recv() for _, connection in started]
-    for of_round in zip(*told, strict=True):
-        assert sum(holds for _, holds in of_round) == 1
+        found = [connection.recv() for _, connection in started]
+    for of_round in zip(*found, strict=True):
+        assert sum(owns for _, owns in of_round) == 1
         assert all(running == of_round[0][0] and len(running) == 1 for running, _ in of_round)
 
 
@@ -160,13 +166,13 @@ def test_a_second_driver_is_refused_and_told_who_owns_the_study(storage, other_s
 
 def test_another_study_of_the_same_ledger_is_free(storage, other_storage):
     with Lease.claim(storage, "study"), Lease.claim(other_storage, "other") as lease:
-        assert lease.term == 0
+        assert lease.epoch == 0
 
 
 def test_a_released_study_can_be_claimed_again(storage):
     for number in range(3):
         with Lease.claim(storage, "study") as lease:
-            assert lease.term == number
+            assert lease.epoch == number
     assert states(storage) == ["COMPLETE"] * 3
 
 
@@ -181,8 +187,8 @@ def test_a_driver_that_fails_releases_the_study(storage):
 
 
 def test_a_killed_driver_is_taken_over_at_once(ledger_line, storage, ledger_paths):
-    with process_of(hold, ledger_line, ledger_paths, 10.0, 3600.0) as (process, told):
-        assert told.recv() == "held"
+    with process_of(own_until_lost, ledger_line, ledger_paths, 10.0, 3600.0) as (process, connection):
+        assert connection.recv() == "claimed"
         with pytest.raises(StudyError, match=f"pid {process.pid} "):
             Lease.claim(storage, "study")
         process.kill()
@@ -195,8 +201,8 @@ def test_a_killed_driver_is_taken_over_at_once(ledger_line, storage, ledger_path
 def test_a_claimer_killed_at_any_moment_does_not_block_the_next(ledger_line, storage, ledger_paths):
     moments = random.Random(3)
     for _ in range(6):
-        with process_of(claim_and_release_for_ever, ledger_line, ledger_paths) as (process, told):
-            assert told.recv() == "begun"
+        with process_of(claim_and_release_for_ever, ledger_line, ledger_paths) as (process, connection):
+            assert connection.recv() == "begun"
             time.sleep(moments.uniform(0.0, 0.2))
             process.kill()
             process.join()
@@ -205,26 +211,28 @@ def test_a_claimer_killed_at_any_moment_does_not_block_the_next(ledger_line, sto
     assert "RUNNING" not in states(storage)
 
 
-def test_a_stopped_driver_is_taken_over_when_its_lease_has_run_out_and_then_sees_it(ledger_line, storage, ledger_paths):
-    with process_of(hold, ledger_line, ledger_paths, 1.0, 3.0) as (process, told):
-        assert told.recv() == "held"
-        first = owners(storage, "study")[0].last_beat
-        until(lambda: owners(storage, "study")[0].last_beat > first)
-        time.sleep(0.1)  # the beat that has just come is over: a writer stopped in the middle blocks the storage
+def test_a_stopped_driver_is_taken_over_when_its_lease_has_expired_and_then_sees_it(ledger_line, storage, ledger_paths):
+    with process_of(own_until_lost, ledger_line, ledger_paths, 1.0, 3.0) as (process, connection):
+        assert connection.recv() == "claimed"
+        first = owners(storage, "study")[0].last_heartbeat
+        until(lambda: owners(storage, "study")[0].last_heartbeat > first)
+        time.sleep(
+            0.1
+        )  # the heartbeat that has just arrived is over: a writer stopped in the middle blocks the storage
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(StudyError, match="--take-over"):
             Lease.claim(storage, "study")
         until(lambda: owners(storage, "study")[0].state == "dead", pause_s=0.1)
         with Lease.claim(storage, "study") as lease:
             os.kill(process.pid, signal.SIGCONT)
-            assert f"by pid {os.getpid()} on" in told.recv()
+            assert f"by pid {os.getpid()} on" in connection.recv()
             lease.check()
         process.join()
         assert states(storage) == ["FAIL", "FAIL", "COMPLETE"]
 
 
 def test_a_live_driver_is_taken_over_on_demand_and_finds_out(storage, other_storage):
-    with Lease.claim(storage, "study", beat_s=0.05) as old:
+    with Lease.claim(storage, "study", heartbeat_s=0.05) as old:
         with Lease.claim(other_storage, "study", take_over=True) as new:
             until(lambda: old.lost)
             with pytest.raises(StudyError, match=rf"'study' was taken over by pid {os.getpid()} on .* at .* UTC"):
@@ -235,25 +243,25 @@ def test_a_live_driver_is_taken_over_on_demand_and_finds_out(storage, other_stor
 
 
 def test_a_driver_that_was_cut_off_looks_before_it_goes_on(storage, other_storage):
-    with Lease.claim(storage, "study", beat_s=3600.0, lease_s=0.05) as old:
+    with Lease.claim(storage, "study", heartbeat_s=3600.0, lease_s=0.05) as old:
         time.sleep(0.1)
         with Lease.claim(other_storage, "study"):
-            old._last_beat = 0.0  # its own clock says that its thread was stopped
+            old._last_heartbeat = 0.0  # its own clock says that its thread was stopped
             with pytest.raises(StudyError, match="taken over"):
                 old.check()
             assert old.lost
 
 
-@pytest.mark.parametrize("holds", [True, False])
-def test_a_driver_of_another_host_is_dead_when_its_lease_has_run_out(storage, holds):
-    write_term(storage, age_s=61, holds=holds)
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_driver_of_another_host_is_dead_when_its_lease_has_expired(storage, confirmed):
+    write_record(storage, age_s=61, confirmed=confirmed)
     with Lease.claim(storage, "study") as lease:
-        assert lease.term == 1
+        assert lease.epoch == 1
         assert states(storage) == ["FAIL", "RUNNING"]
 
 
-def test_a_driver_of_another_host_that_still_may_live_is_left_alone_but_on_demand(storage):
-    write_term(storage, age_s=50)
+def test_a_driver_of_another_host_that_may_still_live_is_taken_over_on_demand_only(storage):
+    write_record(storage, age_s=50)
     with pytest.raises(StudyError, match="pid 4242 on node-7 since"):
         Lease.claim(storage, "study")
     with Lease.claim(storage, "study", take_over=True):
@@ -264,7 +272,7 @@ def test_a_driver_of_another_host_that_still_may_live_is_left_alone_but_on_deman
 
 
 def test_a_lower_claimer_that_gives_up_leaves_the_study_to_the_next(storage):
-    lower = write_term(storage, holds=False)
+    lower = write_record(storage, confirmed=False)
     threading.Timer(0.3, storage.set_trial_state_values, (lower, TrialState.FAIL)).start()
     with Lease.claim(storage, "study") as lease:
         lease.check()
@@ -272,15 +280,15 @@ def test_a_lower_claimer_that_gives_up_leaves_the_study_to_the_next(storage):
 
 
 def test_a_lower_claimer_that_never_decides_is_not_overruled(storage, monkeypatch):
-    monkeypatch.setattr(lease_module, "_PATIENCE_S", 0.1)
-    write_term(storage, holds=False)
+    monkeypatch.setattr(lease_module, "_CLAIM_TIMEOUT_S", 0.1)
+    write_record(storage, confirmed=False)
     with pytest.raises(StudyError, match="pid 4242 on node-7"):
         Lease.claim(storage, "study")
     assert states(storage) == ["RUNNING", "FAIL"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_claim_taken_over_while_it_is_decided_does_not_hold(storage, other_storage, monkeypatch, when):
+def test_a_claim_taken_over_before_it_is_confirmed_does_not_succeed(storage, other_storage, monkeypatch, when):
     write = storage.set_trial_user_attr
     rivals = []
 
@@ -304,33 +312,33 @@ def test_a_claim_taken_over_while_it_is_decided_does_not_hold(storage, other_sto
 # The heartbeat.
 
 
-def test_beats_come_and_keep_a_short_lease(storage):
-    with Lease.claim(storage, "study", beat_s=0.05, lease_s=5.0) as lease:
-        seen = [owners(storage, "study")[0].last_beat]
+def test_heartbeats_keep_a_short_lease(storage):
+    with Lease.claim(storage, "study", heartbeat_s=0.05, lease_s=5.0) as lease:
+        seen = [owners(storage, "study")[0].last_heartbeat]
         while len(seen) < 5:
-            until(lambda: owners(storage, "study")[0].last_beat > seen[-1])
-            seen.append(owners(storage, "study")[0].last_beat)
+            until(lambda: owners(storage, "study")[0].last_heartbeat > seen[-1])
+            seen.append(owners(storage, "study")[0].last_heartbeat)
         lease.check()
 
 
-def test_a_storage_out_of_reach_loses_no_lease_and_beats_go_on_afterwards(sqlite):
-    with Lease.claim(sqlite, "study", beat_s=0.02, lease_s=0.1) as lease:
-        last = owners(sqlite, "study")[0].last_beat
+def test_an_unreachable_storage_loses_no_lease_and_heartbeats_resume_afterwards(sqlite):
+    with Lease.claim(sqlite, "study", heartbeat_s=0.02, lease_s=0.1) as lease:
+        last = owners(sqlite, "study")[0].last_heartbeat
         rename(sqlite, "trials", "away")
         time.sleep(0.3)
         assert not lease.lost
         lease.check()
         rename(sqlite, "away", "trials")
-        until(lambda: owners(sqlite, "study")[0].last_beat > last + timedelta(seconds=0.3))
+        until(lambda: owners(sqlite, "study")[0].last_heartbeat > last + timedelta(seconds=0.3))
         lease.check()
     assert states(sqlite) == ["COMPLETE"]
 
 
 def test_a_release_ends_the_thread_and_leaves_no_connection_in_use(sqlite):
-    with Lease.claim(sqlite, "study", beat_s=0.01) as quick:
-        until(lambda: owners(sqlite, "study")[0].last_beat > owners(sqlite, "study")[0].since)
+    with Lease.claim(sqlite, "study", heartbeat_s=0.01) as quick:
+        until(lambda: owners(sqlite, "study")[0].last_heartbeat > owners(sqlite, "study")[0].since)
     assert not quick._thread.is_alive()
-    with Lease.claim(sqlite, "study", beat_s=3600.0) as slow:
+    with Lease.claim(sqlite, "study", heartbeat_s=3600.0) as slow:
         pass
     assert not slow._thread.is_alive()
     sqlite.remove_session()
@@ -367,25 +375,25 @@ def test_owners_of_every_state_and_reading_writes_nothing(ledger_line, storage, 
     with Lease.claim(storage, "study"):
         pass
     for age_s in (0, 40, 61):
-        write_term(storage, age_s=age_s)
-    with process_of(hold_term_of_a_process, ledger_line, ledger_paths) as (process, told):
-        assert told.recv() == "written"
+        write_record(storage, age_s=age_s)
+    with process_of(hold_record_of_a_process, ledger_line, ledger_paths) as (process, connection):
+        assert connection.recv() == "written"
         assert [owner.state for owner in owners(storage, "study")] == ["ended", "live", "unknown", "dead", "live"]
         process.kill()
         process.join()
     before = checksums(ledger_paths.study)
     found = owners(storage, "study")
     assert [owner.state for owner in found] == ["ended", "live", "unknown", "dead", "dead"]
-    assert [owner.term for owner in found] == list(range(5))
+    assert [owner.lease_epoch for owner in found] == list(range(5))
     assert (found[1].host, found[1].pid) == ("node-7", 4242)
-    assert found[1].since <= found[1].last_beat <= datetime.now(UTC)
-    assert found[2].free_at == found[2].last_beat + timedelta(seconds=60)
+    assert found[1].since <= found[1].last_heartbeat <= datetime.now(UTC)
+    assert found[2].expires_at == found[2].last_heartbeat + timedelta(seconds=60)
     assert checksums(ledger_paths.study) == before
 
 
-def hold_term_of_a_process(line, paths, connection) -> None:
+def hold_record_of_a_process(line, paths, connection) -> None:
     with opened(line, paths) as storage:
-        lease_module.add_term(storage, lease_module.obtain_terms(storage, "study"), 10.0, 60.0)
+        lease_module.add_record(storage, lease_module.get_or_create_records(storage, "study"), 10.0, 60.0)
         connection.send("written")
         time.sleep(60)
 
@@ -394,7 +402,7 @@ def checksums(place) -> dict[str, str]:
     return {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in place.iterdir()}
 
 
-def test_any_optuna_program_can_read_the_terms(storage):
+def test_any_optuna_program_can_read_the_lease_records(storage):
     with Lease.claim(storage, "study"):
         pass
     with pytest.raises(StudyError), Lease.claim(storage, "study"):
@@ -404,3 +412,71 @@ def test_any_optuna_program_can_read_the_terms(storage):
     copy.add_trials(study.trials)
     assert [trial.state.name for trial in copy.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
     assert study.best_value >= 0
+
+
+# Process identity.
+
+
+PRINT_OWN = """
+import json, sys
+from dataclasses import asdict
+from gitdist.study.ledger.lease import ProcessIdentity
+print(json.dumps(asdict(ProcessIdentity.own())), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def child():
+    with subprocess.Popen(
+        [sys.executable, "-c", PRINT_OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def identity_of(child: subprocess.Popen) -> ProcessIdentity:
+    return ProcessIdentity(**json.loads(child.stdout.readline()))
+
+
+def test_a_process_has_exited_once_it_ended_and_not_before(child):
+    identity = identity_of(child)
+    assert identity.pid == child.pid
+    assert not identity.has_exited()
+    child.kill()
+    child.wait()
+    assert identity.has_exited()
+
+
+def test_a_zombie_has_exited(child):
+    identity = identity_of(child)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert identity.has_exited()
+
+
+def test_another_process_with_the_same_id_is_not_the_one_that_exited():
+    own = ProcessIdentity.own()
+    assert not own.has_exited()
+    assert replace(own, started_s=own.started_s - 60).has_exited()
+
+
+@pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"boot": "an earlier one"}, {"pid_namespace": "pid:[1]"}])
+def test_processes_of_other_hosts_are_not_known_to_have_exited(child, other):
+    identity = identity_of(child)
+    child.kill()
+    child.wait()
+    assert identity.has_exited()
+    assert not replace(identity, **other).has_exited()
+
+
+def test_a_process_that_the_system_hides_has_not_exited(monkeypatch):
+    own = ProcessIdentity.own()
+
+    def hidden(pid: int) -> None:  # as under /proc with hidepid
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr(psutil, "Process", hidden)
+    assert own.pid == os.getpid()
+    assert not own.has_exited()

@@ -220,11 +220,11 @@ class TestLedger:
 
     def test_facts_about_the_study_are_kept(self, open_ledger):
         ledger = open_ledger()
-        assert ledger.recall("baseline") is None
-        ledger.remember("baseline", {"state": "finished", "value": 0.5})
-        ledger.remember("baseline", {"state": "failed", "value": None})
+        assert ledger.get_attr("baseline") is None
+        ledger.set_attr("baseline", {"state": "finished", "value": 0.5})
+        ledger.set_attr("baseline", {"state": "failed", "value": None})
         again = open_ledger()
-        assert again.recall("baseline") == {"state": "failed", "value": None}
+        assert again.get_attr("baseline") == {"state": "failed", "value": None}
 
     def test_epochs_are_noted_from_the_switch_on_and_each_once(self, open_ledger, paths, ledger_line):
         trial = {"epochs": 6, "switch_epoch": 2}
@@ -232,8 +232,8 @@ class TestLedger:
         ledger = Ledger.open(paths, spec)
         ledger.next_trial()
         for epoch, value in ((1, 0.1), (2, 0.2), (3, 0.3), (3, 0.9), (4, math.nan), (5, 0.5), (4, 0.4)):
-            assert not ledger.note_epoch(0, epoch, {ACCURACY: value})
-        assert not ledger.note_epoch(0, 6, {EKLD: 1.0})
+            assert not ledger.report(0, epoch, {ACCURACY: value})
+        assert not ledger.report(0, 6, {EKLD: 1.0})
         (record,) = ledger.trials()
         assert list(record.curve.items()) == [(3, 0.3), (4, 0.4), (5, 0.5)]
         (trial,) = optuna.load_study(storage=ledger.storage, study_name="study").trials
@@ -243,7 +243,7 @@ class TestLedger:
     def test_epochs_of_several_objectives_are_not_noted(self, open_ledger):
         ledger = open_ledger(objective=[ACCURACY, EKLD])
         ledger.next_trial()
-        assert not ledger.note_epoch(0, 1, {ACCURACY: 0.5, EKLD: 0.5})
+        assert not ledger.report(0, 1, {ACCURACY: 0.5, EKLD: 0.5})
         assert ledger.trials()[0].curve == {}
 
     def test_any_optuna_program_can_read_the_ledger(self, paths, ledger_line):
@@ -412,7 +412,7 @@ def test_a_ledger_that_is_damaged_while_it_is_open_is_named(paths, line):
     place.unlink()
     place.mkdir()
     ledger.close()  # SQLite's connections stay usable without their file
-    for call in (lambda: ledger.finish(record.number, {ACCURACY: 0.5}), ledger.trials, lambda: ledger.remember("a", 1)):
+    for call in (lambda: ledger.finish(record.number, {ACCURACY: 0.5}), ledger.trials, lambda: ledger.set_attr("a", 1)):
         with pytest.raises(StudyError) as caught:
             call()
         message = str(caught.value)
@@ -529,14 +529,14 @@ def test_a_decision_once_made_stands_whatever_other_trials_do_meanwhile():
 
     ledger = open_()
     kept, dropped = ledger.next_trial().number, ledger.next_trial().number
-    assert not ledger.note_epoch(kept, 2, {ACCURACY: 0.4})
+    assert not ledger.report(kept, 2, {ACCURACY: 0.4})
     end_others(0.5, 1)  # from here on 0.4 is below the median
-    assert not ledger.note_epoch(kept, 2, {ACCURACY: 0.4})
+    assert not ledger.report(kept, 2, {ACCURACY: 0.4})
     with pytest.raises(Crash):  # of the writes the first looks for the study, the third is the decision
-        open_(writes_left=3).note_epoch(dropped, 2, {ACCURACY: 0.4})
+        open_(writes_left=3).report(dropped, 2, {ACCURACY: 0.4})
     again = open_()
     end_others(0.1, 2)  # from here on it is above
-    assert again.note_epoch(dropped, 2, {ACCURACY: 0.4})
+    assert again.report(dropped, 2, {ACCURACY: 0.4})
     assert [(record.state, record.pruned_at) for record in again.trials()[:2]] == [("running", None), ("pruned", 2)]
 
 
@@ -621,12 +621,12 @@ def test_a_repeat_of_a_finished_trial_is_not_pruned():
 
     def worst_is_pruned(link) -> bool:
         number = ledger.next_trial(link).number
-        return any(ledger.note_epoch(number, epoch, {ACCURACY: 0.01 * epoch}) for epoch in (1, 2, 3))
+        return any(ledger.report(number, epoch, {ACCURACY: 0.01 * epoch}) for epoch in (1, 2, 3))
 
     for value in (0.9, 0.8, 0.7):
         number = ledger.next_trial().number
         for epoch in (1, 2, 3, 4):
-            ledger.note_epoch(number, epoch, {ACCURACY: value})
+            ledger.report(number, epoch, {ACCURACY: value})
         ledger.finish(number, {ACCURACY: value})
     assert worst_is_pruned(None)
     assert not worst_is_pruned(lambda params, records: {"repeat_of": 0})

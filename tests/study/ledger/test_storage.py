@@ -12,9 +12,8 @@ from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import storage as storages
-from gitdist.study.ledger.journal import HostLock
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.storage import close_storage, describe_place, open_storage
+from gitdist.study.ledger.storage import HostLock, close_storage, describe_storage, open_storage
 from tests.processes import forkserver
 from tests.study.ledger.ledger_campaign import hold_journal, open_and_add
 
@@ -193,9 +192,9 @@ def test_both_forms_of_a_servers_address_mean_the_same(paths, database):
 
 
 def test_the_place_is_named_for_messages(paths):
-    assert describe_place("sqlite", paths) == str(paths.study / "ledger.db")
-    assert describe_place("journal", paths) == str(paths.study / "ledger.journal")
-    assert describe_place("postgresql://host/db", paths) == "postgresql://host/db"
+    assert describe_storage("sqlite", paths) == str(paths.study / "ledger.db")
+    assert describe_storage("journal", paths) == str(paths.study / "ledger.journal")
+    assert describe_storage("postgresql://host/db", paths) == "postgresql://host/db"
 
 
 def test_a_writer_that_stopped_in_the_middle_is_named(ledger_paths, monkeypatch):

@@ -289,7 +289,7 @@ def test_a_failed_baseline_is_remembered_and_does_not_touch_the_trials(begin):
     manager.on_start(BASELINE)
     manager.on_report(BASELINE, {"failed": "the loss is nan"})
     manager.on_complete(BASELINE)
-    assert ledger.recall("baseline_failure") == "the loss is nan"
+    assert ledger.get_attr("baseline_failure") == "the loss is nan"
     assert log.told[-1] == ("failed", "baseline")
     assert manager.next_job().trial == FIRST
 

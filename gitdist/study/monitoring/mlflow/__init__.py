@@ -1,1 +1,1 @@
-"""MLflow as a view of the study: runs are made from the ledger and the rows files, and made again after an outage."""
+"""MLflow as a copy of the study: its runs are written from the ledger and the rows files, and again after an outage."""

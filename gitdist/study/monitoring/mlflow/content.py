@@ -1,45 +1,56 @@
-"""What the MLflow runs of a study shall hold; the study's files are the truth, and MLflow is a copy of them.
+"""What the MLflow runs of a study must hold. The study's files are the truth, MLflow is a copy of them.
 
-rows.jsonl --> one point an epoch           test.json --> test metrics
-rows.jsonl, per-class table and figure, samples.png --> files           (the parent run: parent.py)
+trial       rows.jsonl --> a step per epoch; test.json --> test metrics; rows, per-class table and figure --> files
+generator   losses of its training --> a step each; samples.png --> file
+parent run  watch.jsonl --> a step per line; summary.json --> metrics and description; spec and summary --> files
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from gitdist.address import without_secrets
 from gitdist.disk import read_object
+from gitdist.errors import IncompleteFileError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, trainer_name
 from gitdist.study.files.events import Outcome, Row, TrialStates
-from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
-from gitdist.study.files.times import Span, Times
+from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
+from gitdist.study.gap import SPLITS, estimate, summary_gaps
 from gitdist.study.ledger.repeats import read_links
 from gitdist.study.monitoring.mlflow.figures import write_per_class
+from gitdist.study.monitoring.mlflow.system_metrics import PREFIX
+from gitdist.trial.evaluation import standard_error_name
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
-_LOGGED = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")
 _STATUSES: dict[str, Status] = {
     "finished": "FINISHED",
     "pruned": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
+_EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")  # and val/...
+_STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
+_EPOCH_FIELDS, _WATCH_FIELDS = ("epoch", "train_s", "evaluating_s"), ("step", "at")  # numbers in every row
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
+_ENDED_AT = "ended_at"  # of the summary; a time, not a metric
 
-PASSING_TAGS = (_REASON, _PRUNED)
-"""Tags that say how a trial ended; one that runs again has none."""
+OUTCOME_TAGS = (_REASON, _PRUNED)
+"""Tags that say how a trial ended; they are deleted if it runs again."""
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """Which run of a study: the study itself (the parent), its generator, its baseline, or a trial by number."""
+    """Which run of a study: the parent run ("study"), the generator's, the baseline's, or a trial's by number."""
 
     role: str
     number: int | None = None
@@ -51,7 +62,7 @@ class RunKey:
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str]) -> Self:
-        """Return the key that a run's tags tell."""
+        """Return the key in a run's tags."""
         number = tags.get("gitdist.trial")
         return cls(tags["gitdist.role"], None if number is None else int(number))
 
@@ -62,127 +73,120 @@ class RunKey:
         return {"gitdist.role": self.role, **number}
 
 
-STUDY, GENERATOR = RunKey("study"), RunKey("generator")
+STUDY_RUN, GENERATOR_RUN = RunKey("study"), RunKey("generator")
 
 
 @dataclass(frozen=True)
-class Point:
-    """Metrics of one step, and when it was done (milliseconds since 1970)."""
+class StepMetrics:
+    """Metrics of one step, and its time in milliseconds since 1970."""
 
     step: int
-    metrics: Mapping[str, float]
+    values: Mapping[str, float]
     time_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesiredRun:
-    """What one run shall hold. The callables read it when it is written, so it is never older than the files.
-
-    Args:
-        name: the run's name.
-        status: MLflow's status.
-        params: the run's parameters.
-        tags: tags beside those of all runs of the study.
-        points: the curves, by rising step.
-        span: when the run started and ended.
-        figures: single values, None where there are none.
-        files: contents by name; asked for once the run has ended.
-    """
+    """What one run must hold. The callables are called when it is written, so it is never older than the files."""
 
     name: str
     status: Status
     params: Mapping[str, Any] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    points: Callable[[], Sequence[Point]] = tuple
+    tags: Callable[[], Mapping[str, str]] = dict  # in addition to those of all runs of the study
+    steps: Callable[[], Sequence[StepMetrics]] = tuple  # the curves, by rising step
+    final: Callable[[], StepMetrics | None] = lambda: None  # metrics with a single value, if any
     span: Callable[[], Span] = Span
-    figures: Callable[[], Point | None] = lambda: None
-    files: Callable[[], Mapping[str, bytes]] = dict
+    files: Callable[[], Mapping[str, bytes]] = dict  # contents by name; written once the run has ended
 
 
-def trial_content(
-    paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None, times: Times | None = None
+def trial_run(
+    paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None, times: Times
 ) -> DesiredRun:
-    """Return what the run of a trial, or of the baseline, shall hold.
-
-    Args:
-        paths: the study's files.
-        trial: which one.
-        params: its searched parameters.
-        outcome: how it ended; None = it is running. A pruned trial's row tells the epoch (else its last row).
-        times: the study's; None = they are read now.
-    """
+    """Return what the run of a trial or of the baseline must hold; without an outcome it is running."""
     return DesiredRun(
         name="baseline" if trial.number is None else f"trial {trial.number:04d}",
         status=_STATUSES[outcome.state] if outcome else "RUNNING",
         params=params,
-        tags=_outcome_tags(paths, trial, outcome) if outcome else {},
-        points=partial(_epochs, paths.rows(trial)),
-        span=partial(trial_span, paths, trial, times or Times(paths)),
-        figures=partial(_test_figures, paths.test(trial)),
+        tags=partial(_outcome_tags, paths, trial, outcome) if outcome else dict,
+        steps=lambda: [epoch_metrics(row) for row in _read_rows(paths.rows(trial), _EPOCH_FIELDS)],
+        span=partial(_trial_span, paths, trial, times),
+        final=partial(_test_metrics, paths.test(trial)),
         files=partial(_trial_files, paths.trial(trial)),
     )
 
 
-def trial_contents(paths: StudyPaths, states: TrialStates, times: Times) -> dict[RunKey, DesiredRun]:
-    """Return what the runs of all trials shall hold while nobody works on them: one that has not ended is killed."""
+def trial_runs(paths: StudyPaths, states: TrialStates, times: Times) -> dict[RunKey, DesiredRun]:
+    """Return what the runs of all trials must hold while no driver works on them: one that has not ended is killed."""
     return {
-        RunKey.of_trial(trial): trial_content(paths, trial, params, outcome or Outcome("interrupted"), times)
+        RunKey.of_trial(trial): trial_run(paths, trial, params, outcome or Outcome("interrupted"), times)
         for trial, (params, outcome) in states.items()
     }
 
 
-def generator_content(
-    params: Mapping[str, Any],
-    steps: Mapping[int, Point],
-    status: Status,
-    span: Callable[[], Span],
-    samples: Path | None = None,
+def generator_run(
+    paths: StudyPaths, params: Mapping[str, Any], losses: Mapping[int, StepMetrics], status: Status, times: Times
 ) -> DesiredRun:
-    """Return what the generator's run shall hold.
-
-    Args:
-        params: its settings.
-        steps: the losses by training step; may grow later.
-        status: MLflow's status.
-        span: when the study began to train it or to look for it in the store, and when it had it.
-        samples: picture of its draws.
-    """
+    """Return what the generator's run must hold; ``losses`` by training step may grow later."""
     return DesiredRun(
         name="generator",
         status=status,
         params=params,
-        points=lambda: [steps[step] for step in sorted(steps)],
-        span=span,
-        files=partial(file_contents, [samples] if samples else []),
+        steps=lambda: [losses[step] for step in sorted(losses)],
+        span=partial(generator_span, paths, times),
+        files=partial(_read_files, [paths.samples]) if status == "FINISHED" else dict,
     )
 
 
-def loss_points(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, Point]:
-    """Return the losses of a generator's training steps by step.
+def parent_run(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None, times: Times) -> DesiredRun:
+    """Return what the parent run must hold; without a summary the study has not finished."""
+    return DesiredRun(
+        name=paths.name,
+        status=status,
+        tags=partial(_summary_tags, paths, summary) if summary else dict,
+        steps=partial(_watched_metrics, paths),
+        span=partial(_study_span, paths, times, summary),
+        final=partial(_summary_metrics, paths, summary) if summary else lambda: None,
+        files=partial(_study_files, paths),
+    )
 
-    Args:
-        steps: training steps.
-        at: their time in seconds since 1970; None = now.
-    """
+
+def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
+    """Return the parent run's status while no driver works on the study; ``finished``: it has a summary."""
+    ended = {outcome and outcome.state for _, outcome in states.values()}
+    if num_open or not ended <= {"finished", "pruned", "failed"}:
+        return "KILLED"
+    searched = {outcome.state for trial, (_, outcome) in states.items() if outcome and trial.role == "trial"}
+    if searched and "finished" not in searched:
+        return "FAILED"
+    return "FINISHED" if finished else "KILLED"
+
+
+def epoch_metrics(row: Row) -> StepMetrics:
+    """Return the metrics of an epoch's row."""
+    names = [name for name in row if name in _EPOCH_METRICS or name.startswith("val/")]
+    values = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
+    ended_at = row.get("ended_at")
+    return StepMetrics(row["epoch"], values, to_ms(ended_at if isinstance(ended_at, int | float) else time.time()))
+
+
+def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, StepMetrics]:
+    """Return the losses of a generator's training by step; ``at`` in seconds since 1970, None = now."""
     time_ms = to_ms(time.time() if at is None else at)
-    return {step.step: Point(step.step, step.losses, time_ms) for step in steps}
+    return {step.step: StepMetrics(step.step, step.losses, time_ms) for step in steps}
 
 
-def trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
-    """Return when a trial itself started and ended; what it took from a shared prefix happened at another time.
+def generator_span(paths: StudyPaths, times: Times) -> Span:
+    """Return when the study started to train its generator, or to look for it in the store, and when it had it.
 
-    Where no end was noted (its driver was killed), it is that of its last own epoch. A trial of gitdist 0.5 starts with
-    its first own epoch, or with ``trial.json`` if it has none.
+    In a study of gitdist 0.5 that was before its first trial, and took the seconds in the drivers' accounts.
     """
-    noted, described = times.span(str(trial)), paths.trial(trial) / "trial.json"
-    own = [row for row in own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial)) if "ended_at" in row]
-    starts = [] if noted.started_at is None else [noted.started_at]
-    if own:
-        starts.append(own[0]["ended_at"] - own[0].get("train_s", 0.0) - own[0].get("evaluating_s", 0.0))
-    elif not starts and described.exists():
-        starts.append(written_at(described))
-    start = min(starts, default=None)
-    return Span(start, noted.ended_at or (own[-1]["ended_at"] if own else start))
+    span = times.span(GENERATOR)
+    if span.started_at is not None:
+        return span
+    starts = [each.started_at for each in _trial_spans(paths, times) if each.started_at is not None]
+    end = min(starts, default=None)
+    accounts = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
+    return Span(end and end - sum(account.get("generator_training_s", 0.0) for account in accounts), end)
 
 
 def to_ms(seconds: float) -> int:
@@ -190,20 +194,60 @@ def to_ms(seconds: float) -> int:
     return int(1000 * seconds)
 
 
+def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
+    """Return when a trial itself started and ended; epochs of a shared prefix happened at another time.
+
+    If its driver was killed, it ended with its last own epoch. A trial of gitdist 0.5 started with its first own epoch,
+    or when its ``trial.json`` was written.
+    """
+    span, description = times.span(str(trial)), paths.trial(trial) / "trial.json"
+    own = own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial))
+    own = [row for row in own if isinstance(row.get("ended_at"), int | float)]
+    starts = [] if span.started_at is None else [span.started_at]
+    if own:
+        starts.append(own[0]["ended_at"] - own[0].get("train_s", 0.0) - own[0].get("evaluating_s", 0.0))
+    elif not starts and description.exists():
+        starts.append(_modified_at(description))
+    start = min(starts, default=None)
+    return Span(start, span.ended_at or (own[-1]["ended_at"] if own else start))
+
+
+def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | None) -> Span:
+    """Return when the study's first driver started and its last one ended.
+
+    If that was killed, the study ended with its summary, else at the latest time in any file. A study of gitdist 0.5
+    started with its first trial, or as long before its end as its drivers took, if that is earlier.
+    """
+    span, trials = times.span(STUDY), _trial_spans(paths, times)
+    starts = [each.started_at for each in (span, *trials) if each.started_at is not None]
+    end = span.ended_at or (summary or {}).get(_ENDED_AT)
+    if end is None:
+        watched = [line["at"] for line in _read_rows(paths.figures, _WATCH_FIELDS)[-1:]]
+        ends = [each.ended_at for each in trials if each.ended_at is not None]
+        end = max([*watched, *starts, *ends], default=None)
+    if span.started_at is None and summary and end is not None:
+        starts.append(end - summary.get("wall_s", 0.0))
+    return Span(min(starts, default=None), end)
+
+
+def _trial_spans(paths: StudyPaths, times: Times) -> list[Span]:
+    numbers = [int(path.name) for path in (paths.study / "trials").glob("*") if path.name.isdigit()]
+    trials = [BASELINE, *(TrialId("trial", number) for number in numbers)]
+    return [_trial_span(paths, trial, times) for trial in trials]
+
+
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
-    rows = read_rows(paths.rows(trial))
+    """Return how a trial ended, which trial it repeats, and which prefix it shares, with its trainer and saving."""
+    rows = _read_rows(paths.rows(trial), _EPOCH_FIELDS)
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
         row = outcome.row or next(reversed(rows), {})
         tags[_PRUNED] = str(row.get("epoch", 0))
     links = read_links(read_object(paths.trial(trial) / "trial.json") or {})
-    return tags | {f"gitdist.{name}": str(number) for name, number in links.items()} | _shared_tags(paths, trial, rows)
-
-
-def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict[str, str]:
-    """Say which prefix the trial began with, whose work that was, and what it saved."""
+    tags |= {f"gitdist.{name}": str(number) for name, number in links.items()}
     prefix = ReusedPrefix.read(paths.trial(trial))
-    tags = {"gitdist.prefix": prefix.key} if prefix else {}
+    if prefix is not None:
+        tags["gitdist.prefix"] = prefix.key
     shared = SharedEpochs.of(rows, trainer_name(paths, trial), prefix)
     if shared is not None:
         tags["gitdist.prefix_trained_by"] = shared.trained_by
@@ -212,33 +256,111 @@ def _shared_tags(paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> dict
     return tags
 
 
-def _epochs(rows: Path) -> list[Point]:
-    return [_epoch(row) for row in read_rows(rows)]
-
-
-def _epoch(row: Mapping[str, Any]) -> Point:
-    names = [name for name in row if name in _LOGGED or name.startswith("val/")]
-    metrics = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
-    return Point(row["epoch"], metrics, to_ms(row.get("ended_at", time.time())))
-
-
-def _test_figures(place: Path) -> Point | None:
-    found = read_object(place)  # a damaged one is measured again, if at all
-    return Point(0, found["metrics"], to_ms(found.get("evaluated_at") or written_at(place))) if found else None
+def _test_metrics(file: Path) -> StepMetrics | None:
+    found = read_object(file)  # a damaged one is measured again if the trial is chosen
+    if not found:
+        return None
+    with _reading(file):
+        return StepMetrics(0, found["metrics"], to_ms(found.get("evaluated_at") or _modified_at(file)))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
-    return file_contents([directory / "rows.jsonl", *write_per_class(directory)])
+    with _reading(directory / "trial.json"):
+        per_class = write_per_class(directory)
+    return _read_files([directory / "rows.jsonl", *per_class])
 
 
-def file_contents(places: Sequence[Path]) -> dict[str, bytes]:
-    """Return the content of those of the files that exist, by name."""
-    return {place.name: place.read_bytes() for place in places if place.exists()}
+def _watched_metrics(paths: StudyPaths) -> list[StepMetrics]:
+    steps = []
+    for line in _read_rows(paths.figures, _WATCH_FIELDS):
+        values = {
+            name: float(value) for name, value in line.items() if name in _STREAM_METRICS or name.startswith(PREFIX)
+        }
+        if values:
+            steps.append(StepMetrics(line["step"], values, to_ms(line["at"])))
+    return steps
 
 
-def written_at(place: Path) -> float:
-    """Return when a file was last written, in seconds since 1970; now where it does not exist.
+def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetrics:
+    """Return the summary's numbers; the step is the number of trials, so a study that grew has one value per size."""
+    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float) and name != _ENDED_AT}
+    with _reading(paths.summary):
+        for role in ("best", "baseline"):
+            chosen = summary.get(role) or {"val": {}, "test": {}}
+            metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
+        for gap in summary_gaps(summary):
+            if gap.difference is not None:
+                name = f"gap/{SPLITS[gap.split]}/{gap.metric}"
+                metrics[name] = gap.difference.value
+                if gap.difference.standard_error is not None:
+                    metrics[standard_error_name(name)] = gap.difference.standard_error
+    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    at = summary.get(_ENDED_AT) or _modified_at(paths.summary)
+    return StepMetrics(sum(summary.get("trials", {}).values()), finite, to_ms(at))
 
-    A copy of the file has another time, so this is only for files of gitdist 0.5, which do not hold it themselves.
+
+def _study_files(paths: StudyPaths) -> dict[str, bytes]:
+    files = _read_files([paths.spec, paths.summary])
+    return {name: without_secrets(content.decode()).encode() for name, content in files.items()}
+
+
+def _summary_tags(paths: StudyPaths, summary: Mapping[str, Any]) -> dict[str, str]:
+    with _reading(paths.summary):
+        return {"mlflow.note.content": _describe(summary)}
+
+
+def _describe(summary: Mapping[str, Any]) -> str:
+    """Return the parent run's description in Markdown: the best trial next to the baseline."""
+    best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
+    if best is None:
+        return "No trial finished." if summary["trials"] else "Data and generator alone, no trials."
+    params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
+    lines = [
+        f"Best on validation: trial {best['number']} ({params})",
+        "",
+        *(f"- {gap.sentence(gap.metric)}" for gap in summary_gaps(summary)),
+        "",
+        "| metric | baseline | best |",
+        "|---|---|---|",
+    ]
+    for split in ("val", "test"):
+        for name in best[split]:
+            if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
+                lines.append(f"| {name} | {_cell(baseline[split], name)} | {_cell(best[split], name)} |")
+    return "\n".join(lines)
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    found = estimate(metrics, name)
+    return "-" if found is None else found.shown()
+
+
+def _read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a file; raise IncompleteFileError if one of the fields is missing or no number."""
+    rows = read_rows(path)
+    for line, row in enumerate(rows, start=1):
+        for name in fields:
+            if not isinstance(row.get(name), int | float):
+                raise IncompleteFileError(path, name, line)
+    return rows
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise IncompleteFileError for a field that the file's JSON object lacks."""
+    try:
+        yield
+    except KeyError as error:
+        raise IncompleteFileError(path, str(error.args[0])) from error
+
+
+def _read_files(paths: Sequence[Path]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _modified_at(path: Path) -> float:
+    """Return a file's modification time in seconds since 1970; now if it does not exist.
+
+    A copied file has another time, so this is only for files of gitdist 0.5, which do not contain theirs.
     """
-    return place.stat().st_mtime if place.exists() else time.time()
+    return path.stat().st_mtime if path.exists() else time.time()

@@ -15,11 +15,30 @@ from matplotlib.figure import Figure
 from gitdist.disk import read_object, write_atomic
 from gitdist.study.files.rows import read_rows
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart by colour-blind readers
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito, for colour-blind readers
 
 
-def per_class_table(row: dict[str, Any], classes: dict[str, Any]) -> pa.Table:
-    """Return one line a class: name, class size, validation accuracy and eKLD (nats), largest class first."""
+def write_per_class(directory: Path) -> tuple[Path, ...]:
+    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; nothing without evaluated rows.
+
+    Files that are newer than the rows are kept. A damaged trial.json counts as missing: nothing is written.
+    """
+    rows = directory / "rows.jsonl"
+    row = next((row for row in reversed(read_rows(rows)) if "val/accuracy_per_class" in row), None)
+    description = read_object(directory / "trial.json")
+    if row is None or description is None:
+        return ()
+    parquet, picture = directory / "per_class.parquet", directory / "per_class.png"
+    if not all(file.exists() and file.stat().st_mtime > rows.stat().st_mtime for file in (parquet, picture)):
+        table = _table(row, description["classes"])
+        figure = _figure(table, f"{description['title']}, epoch {row['epoch']}, validation")
+        _write(parquet, partial(pq.write_table, table))
+        _write(picture, partial(figure.savefig, format="png", dpi=120))
+    return parquet, picture
+
+
+def _table(row: dict[str, Any], classes: dict[str, Any]) -> pa.Table:
+    """Return one line per class: name, class size, validation accuracy and eKLD (nats); the largest class first."""
     sizes = np.asarray(classes["sizes"])
     order = np.argsort(-sizes, kind="stable")
     columns: dict[str, Any] = {
@@ -32,46 +51,20 @@ def per_class_table(row: dict[str, Any], classes: dict[str, Any]) -> pa.Table:
     return pa.table(columns)
 
 
-def per_class_figure(table: pa.Table, title: str) -> Figure:
-    """Return accuracy and eKLD of every class against its class size (log axis)."""
+def _figure(table: pa.Table, title: str) -> Figure:
+    """Return accuracy and eKLD of each class against its class size (log axis)."""
     panels = [name for name in ("ekld", "accuracy") if name in table.column_names]
     figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, name in zip(axes, panels, strict=True):
-        _panel(axis, table, name)
+    for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_panel(axis, table, name)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def write_per_class(directory: Path) -> tuple[Path, ...]:
-    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; nothing without its rows.
-
-    Files that are newer than the rows are left as they are. A damaged trial.json counts as absent: nothing is written.
-    """
-    rows = directory / "rows.jsonl"
-    row, described = _last_evaluated(rows), read_object(directory / "trial.json")
-    if row is None or described is None:
-        return ()
-    parquet, picture = directory / "per_class.parquet", directory / "per_class.png"
-    if not all(file.exists() and file.stat().st_mtime > rows.stat().st_mtime for file in (parquet, picture)):
-        table = per_class_table(row, described["classes"])
-        figure = per_class_figure(table, f"{described['title']}, epoch {row['epoch']}, validation")
-        _write(parquet, partial(pq.write_table, table))
-        _write(picture, partial(figure.savefig, format="png", dpi=120))
-    return parquet, picture
-
-
-def _write(place: Path, save: Callable[[io.BytesIO], object]) -> None:
-    content = io.BytesIO()
-    save(content)
-    write_atomic(place, content.getvalue())
-
-
-def _panel(axis: Axes, table: pa.Table, name: str) -> None:
+def _draw_panel(axis: Axes, table: pa.Table, name: str) -> None:
     sizes = table["class_size"].to_numpy()
-    values = table[name].to_numpy()
     label, colour = ("eKLD (nats, 0 = invariant)", _BLUE) if name == "ekld" else ("accuracy", _ORANGE)
-    axis.plot(sizes, values, marker="o", markersize=5, linewidth=1, color=colour)
+    axis.plot(sizes, table[name].to_numpy(), marker="o", markersize=5, linewidth=1, color=colour)
     if len(set(sizes.tolist())) > 1:
         axis.set_xscale("log")
     axis.set_xlabel("class size (training images)")
@@ -80,5 +73,7 @@ def _panel(axis: Axes, table: pa.Table, name: str) -> None:
     axis.grid(alpha=0.3)
 
 
-def _last_evaluated(path: Path) -> dict[str, Any] | None:
-    return next((row for row in reversed(read_rows(path)) if "val/accuracy_per_class" in row), None)
+def _write(file: Path, save: Callable[[io.BytesIO], object]) -> None:
+    content = io.BytesIO()
+    save(content)
+    write_atomic(file, content.getvalue())

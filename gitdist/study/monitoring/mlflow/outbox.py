@@ -1,135 +1,136 @@
-"""Brings something outside up to date on a thread of its own, so that nobody waits for it; what fails is tried again.
+"""Delivers changes to an external store on its own thread, so that nobody waits for it; retries failed deliveries.
 
-    mark(key) --> due, at once --the thread: deliver(key)--> delivered
-                   ^-- failed: due again after a pause of its own (1 s, doubling to 30 s)
+    enqueue(key)       --> key is pending in full     --the thread: deliver(key, None)---> done
+    append(key, item)  --> key is pending with items  --the thread: deliver(key, items)--> done
+                           ^-- failed: pending in full, after a pause (1 s, doubled up to 30 s)
 
-A key says what has changed, not how: ``deliver`` reads the newest wanted state itself, so any number of marks before it
-are one delivery, and a mark during it makes one more. What was just marked comes before what has failed. ``mark`` never
-waits; only ``flush``, ``close`` and, for a moment, ``abandon`` do.
+A delivery in full reads the newest state itself: any number of calls before it make one delivery, and a call during it
+makes one more. New keys are delivered before failed ones. Only ``flush``, ``close`` and, briefly, ``abandon`` wait.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-_LAST_S = 2.0  # for what is under way when all is abandoned
+_ABANDON_S = 2.0  # for a delivery under way when all others are abandoned
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Due:
-    """When a key is due: at once, or ``pause_s`` after it failed; a hurry leaves the first pause of it."""
-
-    failed_at: float = -math.inf  # of time.monotonic
-    pause_s: float = 0.0
-
-    def at(self, hurried: bool) -> float:
-        return self.failed_at + (min(self.pause_s, FIRST_PAUSE_S) if hurried else self.pause_s)
-
-    def failed(self) -> "_Due":
-        return _Due(time.monotonic(), min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S))
+class _Pending(Generic[T]):
+    items: tuple[T, ...] | None = None  # None = everything
+    due_at: float = -math.inf  # time.monotonic()
+    pause_s: float = 0.0  # before it, after a failure
 
 
-class Outbox(Generic[K]):
-    """The keys that are still due, and the thread that delivers them."""
+class Outbox(Generic[K, T]):
+    """The pending keys, and the thread that delivers them."""
 
     def __init__(
-        self, deliver: Callable[[K], None], failed: Callable[[Exception], None], recovered: Callable[[], None]
+        self,
+        deliver: Callable[[K, Sequence[T] | None], None],
+        on_failure: Callable[[Exception], None],
+        on_recovery: Callable[[], None],
     ) -> None:
         """Start the thread, which calls all three until ``close``.
 
         Args:
-            deliver: makes the outside agree with the newest state of a key; raises where it cannot.
-            failed: told of a first failure, and again only after a recovery.
-            recovered: told when nothing is due any more after a failure.
+            deliver: delivers items of a key, or its newest state if they are None.
+            on_failure: called at the first failure, and again only after a recovery.
+            on_recovery: called when nothing is pending any more after a failure.
         """
-        self._deliver, self._tell_failed, self._tell_recovered = deliver, failed, recovered
-        self._due: dict[K, _Due] = {}
-        self._under_way: tuple[K, ...] = ()  # the one key that is being delivered, if any
-        self._failing = self._hurried = self._ended = self._abandoned = False
+        self._deliver, self._on_failure, self._on_recovery = deliver, on_failure, on_recovery
+        self._pending: dict[K, _Pending[T]] = {}
+        self._delivering: tuple[K, ...] = ()  # the key of the delivery under way, if any
+        self._failing = self._ended = self._abandoned = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="gitdist-deliveries", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="gitdist-outbox", daemon=True)
         self._thread.start()
 
-    def mark(self, *keys: K) -> None:
-        """Note that ``keys`` have changed."""
+    def enqueue(self, *keys: K) -> None:
+        """Deliver the newest state of ``keys``."""
         with self._changed:
             if not self._abandoned:
-                self._due.update(dict.fromkeys(keys, _Due()))
+                self._pending.update(dict.fromkeys(keys, _Pending()))
                 self._changed.notify_all()
 
-    def flush(self, patience_s: float) -> list[K]:
-        """Wait until nothing is due, with short pauses only, at most ``patience_s``; return what still is."""
+    def append(self, key: K, item: T) -> None:
+        """Deliver an item of a key after those that are pending; the newest state if that is pending."""
         with self._changed:
-            self._hurried = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not (self._due or self._under_way), timeout=patience_s)
-            self._hurried = False
-            return list(dict.fromkeys([*self._under_way, *self._due]))
+            if not self._abandoned:
+                items = self._pending.get(key, _Pending(items=())).items
+                self._pending[key] = _Pending(None if items is None else (*items, item))
+                self._changed.notify_all()
 
-    def close(self, patience_s: float) -> list[K]:
-        """Flush, end the thread, and return what could not be delivered; a second time does nothing."""
+    def flush(self, timeout_s: float) -> list[K]:
+        """Retry what has failed and wait until nothing is pending; return what is pending after ``timeout_s``."""
+        with self._changed:
+            self._pending = {key: _Pending(pending.items) for key, pending in self._pending.items()}
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not (self._pending or self._delivering), timeout=timeout_s)
+            return list(dict.fromkeys([*self._delivering, *self._pending]))
+
+    def close(self, timeout_s: float) -> list[K]:
+        """Flush, end the thread, and return what was not delivered; a second call does nothing."""
         if self._ended:
             return []
-        left = self.flush(patience_s)
+        left = self.flush(timeout_s)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        if not left and not self._abandoned:  # else it may hang in a call; it ends with the process
+        if not left and not self._abandoned:  # else the thread may hang in a call, and ends with the process
             self._thread.join()
         return left
 
     def abandon(self) -> None:
-        """Drop what is due and end the thread, waiting a moment for a delivery under way; later marks do nothing."""
+        """Drop what is pending and end the thread; later calls do nothing."""
         with self._changed:
             self._ended = self._abandoned = True
-            self._due, self._under_way = {}, ()
+            self._pending, self._delivering = {}, ()
             self._changed.notify_all()
-        self._thread.join(_LAST_S)
+        self._thread.join(_ABANDON_S)
 
     def _work(self) -> None:
-        while (begun := self._begin()) is not None:
-            key, due = begun
+        while (taken := self._take()) is not None:
+            key, pending = taken
             try:
-                self._deliver(key)
-            except Exception as error:  # whatever the outside raises
-                self._put_back(key, due, error)
+                self._deliver(key, pending.items)
+            except Exception as error:  # whatever the store raises
+                if not self._failing and not self._ended:
+                    self._on_failure(error)
+                with self._changed:
+                    self._failing, self._delivering = True, ()
+                    if not self._abandoned:
+                        self._retry(key, pending.pause_s)
             else:
-                self._settle()
+                if self._failing and not self._pending and not self._ended:
+                    self._failing = False
+                    self._on_recovery()
+                with self._changed:
+                    self._delivering = ()
+                    self._changed.notify_all()
 
-    def _begin(self) -> tuple[K, _Due] | None:
-        """Wait for the next key that is due; None = the end."""
+    def _take(self) -> tuple[K, _Pending[T]] | None:
+        """Wait for the next key that is due; None at the end."""
         with self._changed:
             while not self._ended:
-                key = min(self._due, key=lambda key: self._due[key].at(self._hurried), default=None)
-                if key is None:
-                    self._changed.wait()
-                    continue
-                wait_s = self._due[key].at(self._hurried) - time.monotonic()
-                if wait_s <= 0:
-                    self._under_way = (key,)
-                    return key, self._due.pop(key)
+                key = min(self._pending, key=lambda key: self._pending[key].due_at, default=None)
+                wait_s = None if key is None else self._pending[key].due_at - time.monotonic()
+                if key is not None and wait_s is not None and wait_s <= 0:
+                    self._delivering = (key,)
+                    return key, self._pending.pop(key)
                 self._changed.wait(wait_s)
         return None
 
-    def _put_back(self, key: K, due: _Due, error: Exception) -> None:
-        if not self._failing and not self._ended:
-            self._tell_failed(error)
-        with self._changed:
-            self._failing = True
-            self._under_way = ()
-            if not self._abandoned:
-                self._due.setdefault(key, due.failed())  # unless it was marked meanwhile
-
-    def _settle(self) -> None:
-        if self._failing and not self._due and not self._ended:
-            self._failing = False
-            self._tell_recovered()
-        with self._changed:
-            self._under_way = ()
-            self._changed.notify_all()
+    def _retry(self, key: K, pause_s: float) -> None:
+        if key in self._pending:  # it has changed meanwhile
+            self._pending[key] = _Pending()
+        else:
+            pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self._pending[key] = _Pending(due_at=time.monotonic() + pause_s, pause_s=pause_s)

@@ -1,10 +1,11 @@
-"""The runs of one study in an MLflow store: each found by its tags before it is created, and given only what it lacks.
+"""The runs of one study in an MLflow store: each is found by its tags before it is created, and given what it lacks.
 
-    bring(key, wanted):  find or create --> curves, params, tags --> files --> status
+    upsert(key, desired)  find or create --> steps, params, tags --> files --> status
+    append(key, steps)    steps alone, of a run that was upserted
 
-The status comes last: a run with its final status has all the rest, but for files that their place did not take; a tag
-of the files that arrived tells. Of several runs for one key (two drivers raced, or a server's answer was lost) the
-oldest is kept and the others are deleted.
+The status comes last: a run with its final status has everything else, except files that could not be written; a tag
+has the digest of the files that arrived. If several runs have one key (two drivers raced, or a server's answer was
+lost), the oldest is kept and the others are deleted.
 """
 
 import hashlib
@@ -14,278 +15,284 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gitdist.errors import StudyError
-from gitdist.study.monitoring.mlflow.content import PASSING_TAGS, STUDY, DesiredRun, Point, RunKey, Status, to_ms
-from gitdist.study.monitoring.mlflow.relocation import local_path
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.monitoring.mlflow.content import (
+    OUTCOME_TAGS,
+    STUDY_RUN,
+    DesiredRun,
+    RunKey,
+    Status,
+    StepMetrics,
+    to_ms,
+)
+from gitdist.study.monitoring.mlflow.database import local_path
+from gitdist.study.monitoring.mlflow.store import open_experiment
 
-_LAST_STEP = "gitdist.last_step"  # spares a driver reading the curves of runs that are complete
+_LAST_STEP = "gitdist.last_step"  # if it is the last one of the files, the run's curves need not be read
 _FILES = "gitdist.files"  # digest of the files that arrived last
-_BATCH = 800  # metrics; MLflow takes 1000 metrics, params and tags together
-_PAGE = 1000
+_BATCH_SIZE = 800  # metrics; MLflow takes 1000 metrics, params and tags together
+_PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
-    """What was missing: the run itself, some of its steps, its true status."""
+class UpsertResult:
+    """What a run lacked: the run itself, some of its steps, its true status."""
 
     created: bool
-    steps: int
-    status: bool
+    num_steps: int
+    status_changed: bool
 
 
 @dataclass
-class _Record:
-    """What the store has of a run, as far as it was read or written here."""
+class _KnownRun:
+    """The content of a run in the store, as far as it was read or written here."""
 
     run_id: str
     status: str
     tags: dict[str, str]
     params: dict[str, str]
-    figures: dict[str, float]
+    metrics: dict[str, float]
     steps: set[int] | None = None  # None = not read yet
 
 
-class Revoked(Exception):
-    """The runs are another driver's to write."""
+class OwnershipLostError(Exception):
+    """Another driver owns the study and writes its runs."""
 
 
 class StudyRuns:
-    """The runs of the study ``name`` with ``identity``; used by one thread at a time.
+    """The runs of a study; for one thread at a time.
 
-    The methods raise whatever MLflow raises; what they were about is then read again before it is written again.
+    The methods raise the errors of MLflow; a run that they were writing is read again before it is written again.
     """
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        experiment: Experiment,
-        name: str,
-        identity: str,
-        revoked: threading.Event | None = None,
-    ) -> None:
-        """Look after the study's runs in one experiment until ``revoked``, after which no call is made any more."""
-        self._store, self._revoked, self._experiment = client, revoked, str(experiment.experiment_id)
-        self._root = local_path(experiment.artifact_location)
-        self._study = {"gitdist.study": name, "gitdist.identity": identity}
-        self._records: dict[RunKey, _Record] = {}
+    def __init__(self, paths: StudyPaths, uri: str, identity: str, stop: threading.Event | None = None) -> None:
+        """Open the experiment of the study with ``identity``; once ``stop`` is set, the store is no longer called."""
+        self._store, experiment = open_experiment(paths, uri, identity)
+        self._experiment_id, self._stop = str(experiment.experiment_id), stop
+        self._artifact_root = local_path(experiment.artifact_location)
+        self._study_tags = {"gitdist.study": paths.name, "gitdist.identity": identity}
+        self._known: dict[RunKey, _KnownRun] = {}
 
     @property
     def _client(self) -> MlflowClient:
-        if self._revoked is not None and self._revoked.is_set():
-            raise Revoked(f"the runs of study '{self._study['gitdist.study']}' are another driver's to write")
+        if self._stop is not None and self._stop.is_set():
+            raise OwnershipLostError
         return self._store
 
     def load(self) -> None:
-        """Read all runs of the study at once, and delete what is there twice."""
-        self._records = {}
-        self._adopt({})
+        """Read all runs of the study at once, and delete duplicates."""
+        self._known = {}
+        self._read_runs({})
 
-    def probe(self) -> None:
-        """Return if the store answers, else raise what it raises."""
-        self._client.get_experiment(self._experiment)
+    def check_store(self) -> None:
+        """Raise the store's error if it does not answer."""
+        self._client.get_experiment(self._experiment_id)
 
     def parent_id(self) -> str:
-        """Return the id of the parent run, which is made where it is missing."""
-        found = self._find(STUDY) or self._create(STUDY, self._study["gitdist.study"], {}, None)
-        return found.run_id
+        """Return the id of the parent run, which is created if it is missing."""
+        run = self._find(STUDY_RUN) or self._create(STUDY_RUN, self._study_tags["gitdist.study"], {}, None)
+        return run.run_id
 
-    def find_run(self, key: RunKey) -> str | None:
-        """Return the id of a run; None where there is none."""
-        found = self._find(key)
-        return None if found is None else found.run_id
+    def upsert(
+        self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], *, thorough: bool = False
+    ) -> UpsertResult:
+        """Make a run hold what is desired, and the ``tags`` of all runs.
 
-    def check_location(self, run_id: str) -> None:
-        """Return if files of a run belong where those of the experiment did when it was opened.
-
-        A driver that sees the same results directory under another path may have changed the locations since.
-
-        Raises:
-            StudyError: they belong elsewhere now; opening the experiment again changes that back.
-        """
-        location = local_path(self._client.get_run(run_id).info.artifact_uri)
-        if self._root is not None and location is not None and not location.is_relative_to(self._root):
-            raise StudyError(f"another process has moved the MLflow artifacts from {self._root} to {location}")
-
-    def bring(self, key: RunKey, wanted: DesiredRun, tags: Mapping[str, str], *, thorough: bool = False) -> Changes:
-        """Make a run hold what is wanted.
-
-        Args:
-            key: which run.
-            wanted: what it shall hold.
-            tags: tags of all runs of the study.
-            thorough: look at the curves and files also where the run's own tags say that it is complete.
+        Unless ``thorough``, curves and files are not read if the run's own tags say that they are complete.
         """
         try:
-            return self._bring(key, wanted, tags, thorough)
+            return self._upsert(key, desired, tags, thorough)
         except Exception:
-            self._records.pop(key, None)  # nobody knows how much of it arrived
+            self._known.pop(key, None)  # it is unknown how much has arrived
             raise
+
+    def append(self, key: RunKey, steps: Sequence[StepMetrics]) -> bool:
+        """Write the steps that a run lacks; return False if the run is not known, and has to be upserted."""
+        run = self._known.get(key)
+        if run is None:
+            return False
+        try:
+            self._write_steps(run, self._missing_steps(run, steps, thorough=False))
+        except Exception:
+            del self._known[key]
+            raise
+        return True
 
     def end_orphans(self, known: Iterable[RunKey]) -> int:
-        """Close every loaded run that is running and not ``known``; return how many."""
-        strays = [key for key in self._records.keys() - set(known) if self._records[key].status == "RUNNING"]
-        for key in strays:
-            self._set_status(self._records[key], "KILLED")
-        return len(strays)
+        """End each loaded run that is RUNNING and not ``known``; return how many."""
+        orphans = [key for key in self._known.keys() - set(known) if self._known[key].status == "RUNNING"]
+        for key in orphans:
+            self._set_status(self._known[key], "KILLED")
+        return len(orphans)
 
-    def _bring(self, key: RunKey, wanted: DesiredRun, tags: Mapping[str, str], thorough: bool) -> Changes:
-        points, figures = wanted.points(), wanted.figures()
-        parent = {} if key == STUDY else {"mlflow.parentRunId": self.parent_id()}
-        record = self._find(key)
-        created = record is None
-        if record is None:
-            record = self._create(key, wanted.name, parent, wanted.span().started_at)
-        missing = self._missing(record, points, thorough)
-        self._write(record, missing, figures, wanted.params, {**tags, **wanted.tags, **parent})
-        self._remove(record, [tag for tag in PASSING_TAGS if tag in record.tags and tag not in wanted.tags])
-        changed = record.status != wanted.status
+    def log_files(self, key: RunKey, directories: Mapping[Path, str]) -> bool:
+        """Add files to a run, each in its directory there; return False if there is no such run."""
+        run = self._find(key)
+        if run is None:
+            return False
+        self._check_artifact_root(run)
+        for file, directory in directories.items():
+            self._client.log_artifact(run.run_id, str(file), directory)
+        return True
+
+    def _upsert(self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], thorough: bool) -> UpsertResult:
+        steps, final, run_tags = desired.steps(), desired.final(), desired.tags()
+        parent = {} if key == STUDY_RUN else {"mlflow.parentRunId": self.parent_id()}
+        run = self._find(key)
+        created = run is None
+        if run is None:
+            run = self._create(key, desired.name, parent, desired.span().started_at)
+        missing = self._missing_steps(run, steps, thorough)
+        self._write_steps(run, missing)
+        self._write_values(run, final, desired.params, {**tags, **run_tags, **parent})
+        for tag in OUTCOME_TAGS:
+            if tag in run.tags and tag not in run_tags:
+                self._client.delete_tag(run.run_id, tag)
+                del run.tags[tag]
+        status_changed = run.status != desired.status
         try:
-            if wanted.status in ("FINISHED", "FAILED"):
-                self._complete_files(record, wanted.files(), thorough)
-        finally:  # the status is true also where only the artefact place fails
-            if changed:
-                self._set_status(record, wanted.status, wanted.span().ended_at)
-        return Changes(created=created, steps=len(missing), status=changed and not created)
+            if desired.status in ("FINISHED", "FAILED"):
+                self._write_files(run, desired.files(), thorough)
+        finally:  # the status is true even if the files cannot be written
+            if status_changed:
+                self._set_status(run, desired.status, desired.span().ended_at)
+        return UpsertResult(created=created, num_steps=len(missing), status_changed=status_changed and not created)
 
-    def _find(self, key: RunKey) -> _Record | None:
-        if key not in self._records:
-            self._adopt(key.tags)
-        return self._records.get(key)
+    def _find(self, key: RunKey) -> _KnownRun | None:
+        if key not in self._known:
+            self._read_runs(key.tags)
+        return self._known.get(key)
 
-    def _create(self, key: RunKey, name: str, parent: Mapping[str, str], started_at: float | None) -> _Record:
-        tags = {**self._study, **key.tags, **parent}
+    def _create(self, key: RunKey, name: str, parent: Mapping[str, str], started_at: float | None) -> _KnownRun:
+        tags = {**self._study_tags, **key.tags, **parent}
         start_ms = None if started_at is None else to_ms(started_at)
-        run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=name)
+        run = self._client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
         try:
-            self._adopt(key.tags)  # not the answer: a second driver, or a request sent twice, may have made another
-        except Revoked:  # just now: the new owner has a run of its own and does not look for this one any more
+            self._read_runs(key.tags)  # a second driver, or a request sent twice, may have created another run
+        except OwnershipLostError:  # just now: the new owner has its own run and does not look for this one any more
             self._store.delete_run(run.info.run_id)
             raise
-        return self._records[key]
+        return self._known[key]
 
-    def _adopt(self, tags: Mapping[str, str]) -> None:
-        """Note the study's runs with ``tags``, the oldest of each key, and delete the others."""
+    def _read_runs(self, tags: Mapping[str, str]) -> None:
+        """Add the study's runs with ``tags`` to the known ones, the oldest of each key, and delete the others."""
         for run in sorted(self._search(tags), key=lambda run: (run.info.start_time, run.info.run_id)):
-            key = RunKey.of_tags(run.data.tags)
-            record = _record(run)
-            if self._records.setdefault(key, record).run_id != record.run_id:
-                self._client.delete_run(record.run_id)
+            key, data = RunKey.of_tags(run.data.tags), run.data
+            found = _KnownRun(run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics))
+            if self._known.setdefault(key, found).run_id != found.run_id:
+                self._client.delete_run(found.run_id)
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**self._study, **tags}.items())
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**self._study_tags, **tags}.items())
         token: str | None = None
         while token != "":
             page = self._client.search_runs(
-                [self._experiment], filter_string=query, max_results=_PAGE, page_token=token
+                [self._experiment_id], filter_string=query, max_results=_PAGE_SIZE, page_token=token
             )
             yield from page
             token = page.token or ""
 
-    def _missing(self, record: _Record, points: Sequence[Point], thorough: bool) -> list[Point]:
-        if not points:
+    def _missing_steps(self, run: _KnownRun, steps: Sequence[StepMetrics], thorough: bool) -> list[StepMetrics]:
+        if not steps:
             return []
-        if record.steps is None:
-            if not thorough and record.tags.get(_LAST_STEP) == str(points[-1].step):
+        if run.steps is None:
+            if not thorough and run.tags.get(_LAST_STEP) == str(steps[-1].step):
                 return []
-            names = _covering(points)
-            histories = [self._client.get_metric_history(record.run_id, name) for name in names]
-            record.steps = {metric.step for history in histories for metric in history}
-        return [point for point in points if point.step not in (record.steps or ())]
+            histories = [self._client.get_metric_history(run.run_id, name) for name in _covering_names(steps)]
+            run.steps = {metric.step for history in histories for metric in history}
+        return [each for each in steps if each.step not in run.steps]
 
-    def _write(
-        self,
-        record: _Record,
-        points: Sequence[Point],
-        figures: Point | None,
-        params: Mapping[str, object],
-        tags: Mapping[str, str],
+    def _write_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> None:
+        for batch in _batches(steps):
+            self._client.log_batch(run.run_id, metrics=batch)
+        if run.steps is not None:
+            run.steps |= {each.step for each in steps}
+
+    def _write_values(
+        self, run: _KnownRun, final: StepMetrics | None, params: Mapping[str, object], tags: Mapping[str, str]
     ) -> None:
-        steps = (record.steps or set()) | {point.step for point in points}
-        due_tags = {**tags, _LAST_STEP: str(max(steps))} if steps else dict(tags)
-        due_tags = {name: value for name, value in due_tags.items() if record.tags.get(name) != value}
-        due_params = {name: str(value) for name, value in params.items() if name not in record.params}
-        due_figures = _differing(figures, record.figures)
-        *batches, last = _batches([*points, *due_figures])
-        for batch in batches:
-            self._client.log_batch(record.run_id, metrics=batch)
-        if last or due_params or due_tags:
-            entities = [Param(*item) for item in due_params.items()], [RunTag(*item) for item in due_tags.items()]
-            self._client.log_batch(record.run_id, last, *entities)
-        record.steps = steps if record.steps is not None else None
-        record.tags |= due_tags
-        record.params |= due_params
-        for point in due_figures:
-            record.figures |= point.metrics
+        if run.steps:
+            tags = {**tags, _LAST_STEP: str(max(run.steps))}
+        new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        new_params = {name: str(value) for name, value in params.items() if name not in run.params}
+        metrics = [metric for metric in _metrics(final) if run.metrics.get(metric.key) != metric.value] if final else []
+        if metrics or new_params or new_tags:
+            self._client.log_batch(
+                run.run_id,
+                metrics,
+                [Param(*item) for item in new_params.items()],
+                [RunTag(*item) for item in new_tags.items()],
+            )
+        run.tags |= new_tags
+        run.params |= new_params
+        run.metrics |= {metric.key: metric.value for metric in metrics}
 
-    def _remove(self, record: _Record, tags: Sequence[str]) -> None:
-        for tag in tags:
-            self._client.delete_tag(record.run_id, tag)
-            del record.tags[tag]
-
-    def _complete_files(self, record: _Record, files: Mapping[str, bytes], thorough: bool) -> None:
+    def _write_files(self, run: _KnownRun, files: Mapping[str, bytes], thorough: bool) -> None:
         digest = _digest(files)
-        if not files or (record.tags.get(_FILES) == digest and not (thorough and self._lacks(record, files))):
+        if not files or (run.tags.get(_FILES) == digest and not (thorough and self._lacks(run, files))):
             return
-        self.check_location(record.run_id)
+        self._check_artifact_root(run)
         with tempfile.TemporaryDirectory(prefix="gitdist-mlflow-") as directory:
             for name, content in files.items():
                 (Path(directory) / name).write_bytes(content)
-            self._client.log_artifacts(record.run_id, directory)
-        self._client.set_tag(record.run_id, _FILES, digest)
-        record.tags[_FILES] = digest
+            self._client.log_artifacts(run.run_id, directory)
+        self._client.set_tag(run.run_id, _FILES, digest)
+        run.tags[_FILES] = digest
 
-    def _lacks(self, record: _Record, files: Mapping[str, bytes]) -> bool:
-        there = {file.path: file.file_size for file in self._client.list_artifacts(record.run_id)}
-        return any(there.get(name) != len(content) for name, content in files.items())
+    def _lacks(self, run: _KnownRun, files: Mapping[str, bytes]) -> bool:
+        sizes = {file.path: file.file_size for file in self._client.list_artifacts(run.run_id)}
+        return any(sizes.get(name) != len(content) for name, content in files.items())
 
-    def _set_status(self, record: _Record, status: Status, ended_at: float | None = None) -> None:
+    def _check_artifact_root(self, run: _KnownRun) -> None:
+        """Raise MlflowException if a run's files belong elsewhere than when the experiment was opened.
+
+        A driver that sees the same results directory under another path has changed the locations since; opening the
+        experiment again changes them back.
+        """
+        location = local_path(self._client.get_run(run.run_id).info.artifact_uri)
+        root = self._artifact_root
+        if root is not None and location is not None and not location.is_relative_to(root):
+            raise MlflowException(f"another process has moved the MLflow artifacts from {root} to {location}")
+
+    def _set_status(self, run: _KnownRun, status: Status, ended_at: float | None = None) -> None:
         if status == "RUNNING":
-            self._client.update_run(record.run_id, status=status)
+            self._client.update_run(run.run_id, status=status)
         else:
-            self._client.set_terminated(record.run_id, status, end_time=None if ended_at is None else to_ms(ended_at))
-        record.status = status
-
-
-def _record(run: Run) -> _Record:
-    data = run.data
-    return _Record(run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics))
+            self._client.set_terminated(run.run_id, status, end_time=None if ended_at is None else to_ms(ended_at))
+        run.status = status
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, content in sorted(files.items()):
-        whole.update(f"{name} {len(content)}\n".encode() + content)
-    return whole.hexdigest()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
-def _differing(figures: Point | None, known: Mapping[str, float]) -> list[Point]:
-    """Return the figures that are not ``known`` with the same value, as one point or none."""
-    if figures is None:
-        return []
-    metrics = {name: value for name, value in figures.metrics.items() if known.get(name) != value}
-    return [Point(figures.step, metrics, figures.time_ms)] if metrics else []
-
-
-def _covering(points: Sequence[Point]) -> list[str]:
-    """Return metrics such that each point has one of them: a single one where all points have it."""
-    common = set.intersection(*(set(point.metrics) for point in points))
-    if common:
-        return [min(common)]
+def _covering_names(steps: Sequence[StepMetrics]) -> list[str]:
+    """Return names of metrics such that each step has one of them."""
     names: list[str] = []
-    for point in points:
-        if not any(name in point.metrics for name in names):
-            names.append(min(point.metrics))
+    for each in steps:
+        if not any(name in each.values for name in names):
+            names.append(min(each.values))
     return names
 
 
-def _batches(points: Iterable[Point]) -> list[list[Metric]]:
-    """Return the metrics in batches, at least one; a step is never torn apart, so it arrives whole or not at all."""
-    batches: list[list[Metric]] = [[]]
-    for point in points:
-        if batches[-1] and len(batches[-1]) + len(point.metrics) > _BATCH:
-            batches.append([])
-        batches[-1] += [Metric(name, value, point.time_ms, point.step) for name, value in point.metrics.items()]
-    return batches
+def _batches(steps: Sequence[StepMetrics]) -> Iterator[list[Metric]]:
+    """Yield the metrics in batches; a step is in one batch, so it arrives completely or not at all."""
+    batch: list[Metric] = []
+    for each in steps:
+        if batch and len(batch) + len(each.values) > _BATCH_SIZE:
+            yield batch
+            batch = []
+        batch += _metrics(each)
+    if batch:
+        yield batch
+
+
+def _metrics(step: StepMetrics) -> list[Metric]:
+    return [Metric(name, value, step.time_ms, step.step) for name, value in step.values.items()]

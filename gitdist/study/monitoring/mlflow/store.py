@@ -1,4 +1,10 @@
-"""Opens a study's experiment in an MLflow store, and says in one line, without its password, what is wrong with it."""
+"""Opens an MLflow store and the experiment of a study in it; describes errors of MLflow in one line without passwords.
+
+The experiment is found by the study's identity under any name, else by the study's name, else created. A tag
+``gitdist.identity.IDENTITY`` marks the experiment of each study that uses it. On a server, studies of one name from
+several results directories share an experiment, since their runs differ by identity. In a database the artifacts of an
+experiment are files of one results directory, so a second directory gets an experiment with another name.
+"""
 
 import logging
 import os
@@ -9,158 +15,243 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, LifecycleStage, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from gitdist.address import without_secrets
-from gitdist.errors import StudyError, first_line
+from gitdist.errors import GitdistError, StudyError, first_line
 from gitdist.study.checks import kind_of_store
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.monitoring.mlflow.database import copy_database, ensure_database, is_read_only
-from gitdist.study.monitoring.mlflow.experiment import StudyExperiment
-from gitdist.study.monitoring.mlflow.relocation import keep_inside, local_path
+from gitdist.study.monitoring.mlflow.database import (
+    copy_database,
+    ensure_database,
+    is_read_only,
+    local_path,
+    move_locations,
+    relocate_artifacts,
+)
 from gitdist.study.monitoring.mlflow.uri import database_file, is_own_database
 
-# MLflow's own patience with a server that does not answer is minutes a call
-_SWITCHES = {
+# MLflow itself waits minutes per call for a server that does not answer
+_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_SERVERS = ("postgresql", "mysql", "mssql")  # of databases
+_DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
+_IDENTITY, _STUDY, _ROLE = "gitdist.identity", "gitdist.study", "gitdist.role"
+_NUM_DIGITS = 8  # of an identity, in the name of an experiment
+
+
+class MlflowOutageError(StudyError):
+    """MLflow's server does not answer now, but may later."""
 
 
 def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowClient, Experiment]:
     """Return a client of the store at ``uri``, and the study's experiment there, found or created.
 
-    In a database, locations that a moved or copied results directory brought along are changed to this directory first.
+    In a database, the locations of a moved or copied results directory are first changed to this directory.
 
-    Args:
-        paths: the study's files.
-        uri: the MLflow tracking URI.
-        identity: the study's own, see ``settle_identity``.
-
-    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    Raises:
+        Exception: any error of MLflow; see ``mlflow_errors``.
     """
-    _settle_mlflow()
+    _configure_mlflow()
     file = database_file(uri)
     if file is not None:
         ensure_database(file, paths.artefacts)
         if is_own_database(paths, uri):
-            keep_inside(file, paths.artefacts)
-    elif takes_files(uri):
+            relocate_artifacts(file, paths.artefacts)
+    elif is_database(uri):
         _connect(uri)
     client = MlflowClient(tracking_uri=uri)
-    experiment = StudyExperiment(client, uri, paths, identity, database=takes_files(uri)).open()
-    if takes_files(uri):
-        _probe(experiment.artifact_location)
+    experiment = _StudyExperiment(client, uri, paths, identity).open()
+    directory = local_path(experiment.artifact_location) if is_database(uri) else None
+    if directory is not None:  # fail now if artifacts cannot be written there
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     return client, experiment
 
 
 @contextmanager
 def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]]:
-    """Yield the address of a store for a reader, and whether that is a copy, which is removed afterwards.
+    """Yield the URI of a store for a reader, and whether that is a copy, which is removed afterwards.
 
-    In a database, locations are changed as ``open_experiment`` does. A database in a file that cannot be written is
-    copied, since MLflow's server writes to its store.
-
-    Args:
-        paths: a study's files, or those of a results directory without a study's name.
-        uri: the MLflow tracking URI.
+    In a database, locations are changed as ``open_experiment`` does. A SQLite file that cannot be written is copied,
+    because MLflow's server writes to its store. ``paths`` may be of a results directory, without a study's name.
 
     Raises:
         StudyError: the store cannot be used.
     """
-    _settle_mlflow()
+    _configure_mlflow()
+    shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
     with ExitStack() as stack:
-        shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
-        try:
+        with mlflow_errors(uri):
             if file is not None and is_read_only(file):
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gitdist-mlflow-"))
                 file = copy_database(file, Path(directory))
                 shown = f"sqlite:///{file}"
             if file is not None and own:
-                keep_inside(file, paths.artefacts)
-            elif takes_files(uri) and paths.name and paths.identity.exists():
+                relocate_artifacts(file, paths.artefacts)
+            elif is_database(uri) and paths.name and paths.identity.exists():
                 if file is None:
                     _connect(uri)
                 identity = paths.identity.read_text().strip()
-                StudyExperiment(MlflowClient(tracking_uri=shown), shown, paths, identity, database=True).find()
-        except Exception as error:  # MLflow passes on whatever its store raises
-            raise unusable(uri, error) from error
+                _StudyExperiment(MlflowClient(tracking_uri=shown), shown, paths, identity).find()
         yield shown, shown != uri
 
 
-def takes_files(uri: str) -> bool:
-    """Tell whether a store is a database, whose artifacts are files in the results directory."""
-    return database_file(uri) is not None or kind_of_store(uri) in _SERVERS
+def is_database(uri: str) -> bool:
+    """Return whether a store is a database, whose artifacts are files in the results directory."""
+    return database_file(uri) is not None or kind_of_store(uri) in _DATABASE_SERVERS
 
 
 def ask_server(uri: str) -> None:
-    """Ask a store for what it tells its users alone; nothing is created there.
+    """Ask a store for something that it refuses to strangers; create nothing there.
 
-    A database is only connected to: MLflow would make its tables.
-
-    Raises whatever MLflow raises; ``is_outage`` and ``explain`` tell what it means.
+    Raises:
+        Exception: any error of MLflow; see ``is_outage`` and ``explain``.
     """
-    _settle_mlflow()
-    if kind_of_store(uri) in _SERVERS:
-        _connect(uri)
+    _configure_mlflow()
+    if kind_of_store(uri) in _DATABASE_SERVERS:
+        _connect(uri)  # MLflow would create its tables
     else:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 def is_outage(uri: str, error: BaseException) -> bool:
-    """Tell whether ``error`` is a server's that does not answer now but may later, not a mistake in ``uri``."""
+    """Return whether a server does not answer now but may later; False for a mistake in ``uri``."""
     try:
         if kind_of_store(uri) not in ("http", "https") or not urlsplit(uri).hostname:
             return False
-    except ValueError:  # it is no address at all
+    except ValueError:  # it is no URI
         return False
-    # requests' own errors are OSErrors; those of a malformed address are ValueErrors too
+    # Errors of requests are OSErrors; those of a malformed URI are ValueErrors too.
     return any(isinstance(cause, OSError) and not isinstance(cause, ValueError) for cause in _causes(error))
 
 
 def explain(error: BaseException) -> str:
-    """Return in one line what is behind an error of MLflow's."""
+    """Return the cause of an error of MLflow in one line."""
     causes = list(_causes(error))
     outside = any(isinstance(cause, OSError | sqlite3.Error) for cause in causes)
     return without_secrets(first_line(causes[-1] if outside else error))
 
 
-def unusable(uri: str, error: BaseException) -> StudyError:
-    """Return the error for the user whose store cannot be used."""
-    return StudyError(
-        f"the MLflow store {without_secrets(uri)} cannot be used ({explain(error)}); name another by tracking.uri or "
-        "MLFLOW_TRACKING_URI"
-    )
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Turn the errors of MLflow into one line; errors of the study's files pass.
+
+    Raises:
+        MlflowOutageError: the server does not answer.
+        StudyError: the store cannot be used.
+    """
+    try:
+        yield
+    except GitdistError:
+        raise
+    except Exception as error:  # MLflow passes on any error of its store
+        shown, cause = without_secrets(uri), explain(error)
+        if is_outage(uri, error):
+            raise MlflowOutageError(
+                f"MLflow at {shown} does not answer ({cause}); run the same command again when it is back"
+            ) from error
+        raise StudyError(
+            f"the MLflow store {shown} cannot be used ({cause}); name another with tracking.uri or MLFLOW_TRACKING_URI"
+        ) from error
 
 
-def _settle_mlflow() -> None:
-    for name, value in _SWITCHES.items():
+class _StudyExperiment:
+    """Finds the experiment of one study in one store. The methods raise the errors of MLflow."""
+
+    def __init__(self, client: MlflowClient, uri: str, paths: StudyPaths, identity: str) -> None:
+        self._client, self._uri, self._paths = client, uri, paths
+        self._identity, self._tag = identity, f"{_IDENTITY}.{identity}"
+
+    def open(self) -> Experiment:
+        """Return the experiment; create it if it is missing and restore it if it was deleted."""
+        found = self.find() or self._create()
+        number = found.experiment_id
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            self._client.restore_experiment(number)
+        if self._tag not in found.tags:
+            self._client.set_experiment_tag(number, self._tag, self._paths.name)
+        return self._client.get_experiment(number)
+
+    def find(self) -> Experiment | None:
+        """Return the experiment, deleted or not, with its locations in this results directory; None if missing."""
+        found = self._find_by_identity()
+        if found is None:
+            found = self._client.get_experiment_by_name(self._paths.name)
+            if found is None or self._belongs_to_another(found):
+                return None
+        former = self._former_location(found)
+        if former is None:
+            return found
+        move_locations(self._uri, former, self._paths.artefacts / former.name)
+        return self._client.get_experiment(found.experiment_id)
+
+    def _find_by_identity(self) -> Experiment | None:
+        query = f"tags.`{self._tag}` = '{self._paths.name}'"
+        found = self._client.search_experiments(ViewType.ALL, filter_string=query, order_by=["experiment_id ASC"])
+        return min(found, key=lambda experiment: experiment.lifecycle_stage == LifecycleStage.DELETED, default=None)
+
+    def _create(self) -> Experiment:
+        name = self._paths.name
+        if self._client.get_experiment_by_name(name) is not None:
+            name = f"{name}-{self._identity[:_NUM_DIGITS]}"
+        location = (self._paths.artefacts / name).as_uri() if is_database(self._uri) else None
+        tags = {
+            "mlflow.experimentKind": "custom_model_development",  # the UI opens it as model training, not as GenAI
+            _STUDY: self._paths.name,
+            self._tag: self._paths.name,
+        }
+        try:
+            return self._client.get_experiment(self._client.create_experiment(name, location, tags))
+        except MlflowException:  # another process was faster, or the answer to the first try was lost
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found
+
+    def _former_location(self, experiment: Experiment) -> Path | None:
+        """Return the location that a database elsewhere has in another results directory than this one; else None.
+
+        That is ROOT/mlartifacts/NAME with a name that ``_create`` gives; other locations were chosen by users.
+        """
+        path, root = local_path(experiment.artifact_location), self._paths.artefacts
+        if path is None or not is_database(self._uri) or is_own_database(self._paths, self._uri):
+            return None
+        names = (self._paths.name, f"{self._paths.name}-{self._identity[:_NUM_DIGITS]}")
+        return path if path.parent.name == root.name and path.parent != root and path.name in names else None
+
+    def _belongs_to_another(self, experiment: Experiment) -> bool:
+        """Return whether the experiment of this study's name has its files in another study's results directory."""
+        if self._former_location(experiment) is None:
+            return False
+        if any(name.startswith(f"{_IDENTITY}.") for name in experiment.tags):
+            return True  # this study would have been found by its own mark
+        query = f"tags.`{_ROLE}` = 'study'"  # the runs of gitdist 0.5 in an experiment without marks
+        runs = self._client.search_runs([experiment.experiment_id], query, ViewType.ALL)
+        return any(run.data.tags.get(_IDENTITY) != self._identity for run in runs)
+
+
+def _configure_mlflow() -> None:
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said by whoever calls
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the caller reports these errors
 
 
 def _connect(uri: str) -> None:
-    """Connect to a database and leave again; MLflow's own first try repeats for minutes."""
+    """Connect to a database and disconnect; MLflow's own first attempt would be repeated for minutes."""
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def _probe(location: str) -> None:
-    """Raise OSError where files cannot be written to ``location``, if it is on this machine."""
-    place = local_path(location)
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and what it came from, down to the first."""
+    """Yield ``error`` and its causes, down to the first."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,7 +1,7 @@
-"""The driver's machine while it works: MLflow's own system metrics, measured by its monitors, kept by the study.
+"""MLflow's system metrics of the driver's machine, for the study's own file.
 
-MLflow's SystemMetricsMonitor would write to the run by itself, on a thread of its own, whoever owns the study; what it
-could not write would be lost. Its monitors only measure: what they find goes into the study's file like all else.
+MLflow's SystemMetricsMonitor would write to the run itself, on its own thread, whoever owns the study, and would lose
+what it could not write. So only its monitors are used, which measure.
 """
 
 import logging
@@ -11,25 +11,25 @@ from typing import Any
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-PREFIX = "system/"  # MLflow's UI shows these metrics of a run apart
+PREFIX = "system/"  # MLflow's UI shows these metrics on a page of their own
 
 
-class Machine:
-    """Measures the processors, the memory and, where nvidia-ml-py is installed, the NVIDIA GPUs of this machine."""
+class SystemMetrics:
+    """Measures the CPUs, the memory and, if nvidia-ml-py is installed, the NVIDIA GPUs of this machine."""
 
     def __init__(self) -> None:
-        """Find out what there is to measure."""
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # a GPU need not know all figures
-        kinds: list[Any] = [CPUMonitor, GPUMonitor]
+        """Find out what can be measured."""
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # a GPU need not report every metric
+        monitors: list[Any] = [CPUMonitor, GPUMonitor]
         self._monitors: list[Any] = []
-        for kind in kinds:
-            with suppress(ImportError, RuntimeError):  # no such GPU here, or nothing that asks it
-                self._monitors.append(kind())
+        for monitor in monitors:
+            with suppress(ImportError, RuntimeError):  # there is no GPU, or its package is not installed
+                self._monitors.append(monitor())
 
-    def figures(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Return percentages, megabytes and watts under MLflow's names.
 
-        The processors' is of the time since the same thread's last call: its first says nothing.
+        CPU usage is that since the same thread's last call; the first call's is meaningless.
         """
         found: dict[str, float] = {}
         for monitor in self._monitors:

@@ -1,50 +1,52 @@
-"""MLflow: one experiment a study, one parent run, one run for ever for each trial, all brought to what is true.
+"""The driver's part of MLflow: one experiment per study, one parent run, and one run per trial for all of its attempts.
 
-    driver's loop --an event--> the newest wanted state of a run --> Outbox (a thread) --> StudyRuns --> MLflow
+    driver's loop --an event--> desired run, or an epoch's metrics --> Outbox (a thread) --> StudyRuns --> MLflow
 
-No call of the driver's loop waits for MLflow. Only the driver writes there, so no worker needs to reach the server.
-What could not be written stays due until the store is back; ``sync_study`` fills in what a driver left undone.
+No call of the driver's loop waits for MLflow, and only the driver writes there, so no worker needs to reach the server.
+An epoch's metrics are appended. A run is written from the study's files when it starts and ends, and after an outage;
+``sync_study`` adds what a driver left undone.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gitdist.address import without_secrets
-from gitdist.errors import StudyError
+from gitdist.errors import GitdistError, IncompleteFileError, StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.files.events import Observer, Outcome, Row, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.files.times import Span, Times
+from gitdist.study.files.times import Times
 from gitdist.study.monitoring.mlflow.content import (
-    GENERATOR,
-    STUDY,
+    GENERATOR_RUN,
+    STUDY_RUN,
     DesiredRun,
-    Point,
     RunKey,
     Status,
-    generator_content,
-    loss_points,
-    trial_content,
-    trial_contents,
+    StepMetrics,
+    epoch_metrics,
+    generator_run,
+    generator_span,
+    loss_metrics,
+    parent_run,
+    trial_run,
+    trial_runs,
 )
 from gitdist.study.monitoring.mlflow.outbox import Outbox
-from gitdist.study.monitoring.mlflow.parent_run import generator_span, study_content
 from gitdist.study.monitoring.mlflow.runs import StudyRuns
-from gitdist.study.monitoring.mlflow.store import explain, is_outage, open_experiment, unusable
+from gitdist.study.monitoring.mlflow.store import MlflowOutageError, explain, mlflow_errors
 
-PATIENCE_S = 20.0  # how long the end of a driver waits for MLflow
+CLOSE_TIMEOUT_S = 20.0  # how long the end of a driver waits for MLflow
 
-_ALL = RunKey("all")  # not a run: whatever the store has is to be compared with what is wanted
+_ALL_RUNS = RunKey("all")  # compares all runs of the store with the desired ones
 
 
 class Tracker(Observer):
-    """Keeps one study's runs in MLflow true.
+    """Keeps the MLflow runs of one study up to date; one thread calls its methods.
 
-    The study is known by ``identity``: one begun anew under an old name gets runs of its own. Its methods are called by
-    one thread.
+    A study that was started again under an old name has another ``identity``, and so runs of its own.
     """
 
     def __init__(
@@ -57,173 +59,151 @@ class Tracker(Observer):
         check_owner: Callable[[], None] = lambda: None,
         times: Times | None = None,
     ) -> None:
-        """Open the store and find or create the study's experiment and parent run; a server may be down meanwhile.
+        """Open the store, and find or create the study's experiment and parent run, unless a server is down.
 
         Args:
-            paths: the study's files; what the runs hold is read from them.
+            paths: the study's files.
             uri: the MLflow tracking URI.
-            identity: a name that no other study has.
-            tags: tags of the parent run and of every child (spec hash, fingerprints).
-            warn: told in one line, on a thread of its own, when the store fails and when it is back.
+            identity: the study's, see ``settle_identity``.
+            tags: tags of all runs (spec hash, fingerprints).
+            warn: receives a line, on another thread, when the store fails or is back, or if a file is damaged.
             check_owner: called before every write; raises StudyError once another driver owns the study.
-            times: the study's, as they are being noted; None = those of its file.
+            times: those that the driver records; None = those in the study's file.
 
         Raises:
             StudyError: the store cannot be used, now or later.
         """
-        self._paths, self._uri, self._identity, self._tell = paths, uri, identity, warn
-        self._tags = dict(tags)
+        self._paths, self._uri, self._identity, self._warn = paths, uri, identity, warn
+        self._tags, self._check_owner, self._times = dict(tags), check_owner, times or Times(paths)
         self._runs: StudyRuns | None = None
-        self._parent: str | None = None  # id of the parent run, as far as it is known
+        self._parent_id: str | None = None  # as far as it is known
         self._abandoned = threading.Event()
-        self._check_owner = check_owner
-        self._losses: dict[int, Point] = {}
-        self._times = times or Times(paths)
-        self._wanted = {STUDY: study_content(paths, "RUNNING", times=self._times)}
-        try:
-            self._deliver(STUDY)
-        except Exception as error:  # MLflow passes on whatever its store raises
-            if not is_outage(uri, error):
-                raise unusable(uri, error) from error
-        self._deliveries = Outbox(self._deliver, self._warn, self._reassure)
-        self._deliveries.mark(STUDY)
+        self._warned: set[str] = set()
+        self._losses: dict[int, StepMetrics] = {}
+        self._desired = {STUDY_RUN: parent_run(paths, "RUNNING", None, self._times)}
+        with suppress(MlflowOutageError), mlflow_errors(uri):
+            self._deliver(STUDY_RUN, None)
+        self._outbox: Outbox[RunKey, StepMetrics] = Outbox(self._deliver, self._warn_of_failure, self._warn_of_recovery)
+        self._outbox.enqueue(STUDY_RUN)
 
     def reconcile(self, states: TrialStates) -> None:
-        """Compare MLflow with what the ledger says of all trials ever, and mend what differs.
+        """Compare all runs with the ledger's trials, and correct what differs; call it before any other event.
 
-        Trials that have not ended are shown as killed until they start again, as are runs of unknown trials that an
-        earlier driver left running. Call it before any other event.
+        Trials that have not ended are KILLED until they start again, as are runs of unknown trials that an earlier
+        driver left RUNNING.
         """
-        self._wanted = trial_contents(self._paths, states, self._times) | self._wanted
-        self._deliveries.mark(_ALL)
+        self._desired = trial_runs(self._paths, states, self._times) | self._desired
+        self._outbox.enqueue(_ALL_RUNS)
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
-        """The trial's run is running."""
-        self._want(RunKey.of_trial(trial), self._trial_content(trial, params, None))
+        """Write the trial's run as RUNNING, with the epochs of its rows file."""
+        self._set(RunKey.of_trial(trial), trial_run(self._paths, trial, params, None, self._times))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """The trial's run has the epochs of its rows file."""
-        self._want(RunKey.of_trial(trial), self._content_of(trial))
+        """Append the epoch's metrics to the trial's run."""
+        self._outbox.append(RunKey.of_trial(trial), epoch_metrics(row))
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """The trial's run has its files and its true status."""
-        params = self._content_of(trial).params
-        self._want(RunKey.of_trial(trial), self._trial_content(trial, params, outcome))
+        """Write the trial's files and status."""
+        key = RunKey.of_trial(trial)
+        params = self._desired[key].params if key in self._desired else {}
+        self._set(key, trial_run(self._paths, trial, params, outcome, self._times))
 
     def test_evaluated(self, trial: TrialId) -> None:
-        """The run of a chosen trial has the metrics of its test.json; it may have ended under an earlier driver."""
-        self._want(RunKey.of_trial(trial), replace(self._content_of(trial), status="FINISHED"))
+        """Write the test metrics of a finished trial, which may have ended under an earlier driver."""
+        self.trial_ended(trial, Outcome("finished"))
 
     def generator_started(self, params: Mapping[str, Any]) -> None:
-        """The generator's run is running."""
-        self._want(GENERATOR, generator_content(params, self._losses, "RUNNING", self._generator_span))
+        """Write the generator's run as RUNNING."""
+        self._set(GENERATOR_RUN, generator_run(self._paths, params, self._losses, "RUNNING", self._times))
 
     def generator_stepped(self, steps: Sequence[TrainingStep]) -> None:
-        """The generator's run has the losses of training steps."""
-        self._losses |= loss_points(steps)
-        self._deliveries.mark(GENERATOR)
+        """Append the losses of training steps to the generator's run."""
+        losses = loss_metrics(steps)
+        self._losses |= losses
+        for step in losses.values():
+            self._outbox.append(GENERATOR_RUN, step)
 
     def generator_failed(self) -> None:
-        """The generator's run is failed; nothing is known of one whose training was only interrupted."""
-        self._want(GENERATOR, replace(self._wanted[GENERATOR], status="FAILED"))
+        """Write the generator's run as FAILED."""
+        self._set(GENERATOR_RUN, replace(self._desired[GENERATOR_RUN], status="FAILED"))
 
-    def generator_ended(self, name: str, past: Sequence[TrainingStep], samples: Path) -> None:
-        """The generator's run is finished; parent and trials are tagged with its name.
-
-        Args:
-            name: the artefact's name, or the kind of a generator without weights.
-            past: steps of its training; those that were not reported here are added where the run lacks them.
-            samples: picture of the generator's draws.
-        """
-        points = loss_points(past, self._generator_span().ended_at)
-        self._losses |= {step: point for step, point in points.items() if step not in self._losses}
+    def generator_ended(self, name: str, past: Sequence[TrainingStep]) -> None:
+        """Write the generator's run as FINISHED, with ``past`` steps of its training; tag all runs with its name."""
+        self._losses |= loss_metrics(past, generator_span(self._paths, self._times).ended_at) | self._losses
         self._tags = {**self._tags, "gitdist.generator": name}
-        params = self._wanted[GENERATOR].params if GENERATOR in self._wanted else {}
-        self._wanted[GENERATOR] = generator_content(params, self._losses, "FINISHED", self._generator_span, samples)
-        self._deliveries.mark(*self._wanted)
+        params = self._desired[GENERATOR_RUN].params if GENERATOR_RUN in self._desired else {}
+        self._desired[GENERATOR_RUN] = generator_run(self._paths, params, self._losses, "FINISHED", self._times)
+        self._outbox.enqueue(*self._desired)
 
     def watched(self) -> None:
-        """The parent run has the figures of ``watch.jsonl``; any thread may call this."""
-        self._deliveries.mark(STUDY)
+        """Write the lines of ``watch.jsonl`` that the parent run lacks; any thread may call this."""
+        self._outbox.enqueue(STUDY_RUN)
 
     def study_ended(self, summary: Mapping[str, Any]) -> None:
-        """The parent run has the summary and the resolved spec, and is finished."""
-        self._want(STUDY, study_content(self._paths, "FINISHED", summary, self._times))
+        """Write the parent run as FINISHED, with the summary and the resolved spec."""
+        self._set(STUDY_RUN, parent_run(self._paths, "FINISHED", summary, self._times))
 
-    def close(self, status: Status = "KILLED", patience_s: float = PATIENCE_S) -> None:
-        """End the driver's part: what is still running gets its last status, and MLflow ``patience_s`` to take it all.
+    def close(self, status: Status = "KILLED", timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Write the final status of runs that are RUNNING, and wait for MLflow; warn if it does not take everything.
 
-        Args:
-            status: of the parent run, unless the study ended.
-            patience_s: how long to wait for a store that is slow or down; what it lacks then is told in one line.
+        ``status`` is the parent run's, unless the study ended.
         """
-        for key, content in list(self._wanted.items()):
-            if content.status == "RUNNING":
-                self._want(key, replace(content, status=status if key == STUDY else "KILLED"))
-        left = self._deliveries.close(patience_s)
+        for key, desired in list(self._desired.items()):
+            if desired.status == "RUNNING":
+                self._set(key, replace(desired, status=status if key == STUDY_RUN else "KILLED"))
+        left = self._outbox.close(timeout_s)
         if left:
-            lacking = len(self._wanted) if _ALL in left else len(left)
-            whose = "1 run's" if lacking == 1 else f"{lacking} runs'"
-            self._tell(
-                f"MLflow at {without_secrets(self._uri)} lacks {whose} newest figures; "
-                f"`gitdist sync {self._paths.name} --results {self._paths.results}` fills them in when it is back"
+            number = len(self._desired) if _ALL_RUNS in left else len(left)
+            self._warn(
+                f"MLflow at {without_secrets(self._uri)} lacks the newest metrics of {number} "
+                f"{'run' if number == 1 else 'runs'}; when it is back, add them by: gitdist sync {self._paths.name} "
+                f"--results {self._paths.results}"
             )
 
     def abandon(self) -> None:
-        """Write nothing more, not even the rest of what is under way: another driver owns the study now.
-
-        Returns after a moment, also where MLflow hangs; every later call does nothing.
-        """
+        """Write nothing more, because another driver owns the study now; does not wait for MLflow."""
         self._abandoned.set()
-        self._deliveries.abandon()
+        self._outbox.abandon()
 
-    def flush(self, patience_s: float = PATIENCE_S) -> bool:
-        """Wait until MLflow has everything, at most ``patience_s``; tell whether it has."""
-        return not self._deliveries.flush(patience_s)
+    def _set(self, key: RunKey, desired: DesiredRun) -> None:
+        self._desired[key] = desired
+        self._outbox.enqueue(key)
 
-    def _content_of(self, trial: TrialId) -> DesiredRun:
-        return self._wanted.get(RunKey.of_trial(trial)) or self._trial_content(trial, {}, None)
-
-    def _trial_content(self, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None) -> DesiredRun:
-        return trial_content(self._paths, trial, params, outcome, self._times)
-
-    def _generator_span(self) -> Span:
-        return generator_span(self._paths, self._times)
-
-    def _want(self, key: RunKey, content: DesiredRun) -> None:
-        self._wanted[key] = content
-        self._deliveries.mark(key)
-
-    def _deliver(self, key: RunKey) -> None:
+    def _deliver(self, key: RunKey, steps: Sequence[StepMetrics] | None) -> None:
+        """Write some steps of a run, or if None, all that it lacks; called by the outbox's thread."""
         try:
             self._check_owner()
         except StudyError:
-            return  # what is true is the new owner's to tell
+            return  # the new owner writes it
         try:
-            self._bring(key)
+            if self._runs is None:
+                self._runs = StudyRuns(self._paths, self._uri, self._identity, self._abandoned)
+            if key == _ALL_RUNS:
+                self._runs.load()
+                self._runs.end_orphans(tuple(self._desired))  # a copy: the driver's thread adds to it
+                self._outbox.enqueue(*self._desired)
+            elif steps is None or not self._runs.append(key, steps):
+                self._runs.upsert(key, self._desired[key], self._tags)
+            previous, self._parent_id = self._parent_id, self._runs.parent_id()
+            if previous not in (None, self._parent_id):
+                self._outbox.enqueue(_ALL_RUNS)  # the store came back without its content
+        except IncompleteFileError as error:
+            self._warn_once(f"MLflow does not have all of study '{self._paths.name}': {error}")
         except Exception:
             self._runs = None  # the store may come back as another one
             raise
 
-    def _bring(self, key: RunKey) -> None:
-        if self._runs is None:
-            experiment = open_experiment(self._paths, self._uri, self._identity)
-            self._runs = StudyRuns(*experiment, self._paths.name, self._identity, self._abandoned)
-        if key == _ALL:
-            self._runs.load()
-            self._runs.end_orphans(tuple(self._wanted))  # a copy: the driver goes on adding
-            self._deliveries.mark(*self._wanted)
-        else:
-            self._runs.bring(key, self._wanted[key], self._tags)
-        before, self._parent = self._parent, self._runs.parent_id()
-        if before not in (None, self._parent):
-            self._deliveries.mark(_ALL)  # what the store had is gone
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self._warned:
+            self._warned.add(warning)
+            self._warn(warning)
 
-    def _warn(self, error: Exception) -> None:
-        self._tell(
-            f"MLflow at {without_secrets(self._uri)} cannot be written ({explain(error)}); the study goes on, and "
-            "what is missing follows when it is back"
-        )
+    def _warn_of_failure(self, error: Exception) -> None:
+        cause = f"the files for MLflow cannot be written: {error}"
+        if not isinstance(error, GitdistError):
+            cause = f"MLflow at {without_secrets(self._uri)} cannot be written ({explain(error)})"
+        self._warn(f"{cause}; the study continues, and what is missing is added when it is back")
 
-    def _reassure(self) -> None:
-        self._tell(f"MLflow at {without_secrets(self._uri)} is back and has everything")
+    def _warn_of_recovery(self) -> None:
+        self._warn(f"MLflow at {without_secrets(self._uri)} is back and has everything")

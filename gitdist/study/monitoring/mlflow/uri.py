@@ -1,4 +1,4 @@
-"""Which MLflow store a study writes to."""
+"""The URI of a study's MLflow store. This module does not import MLflow, which takes seconds."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,12 @@ _SQLITE = "sqlite:///"
 
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
-    """Return the MLflow store: the spec's, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
+    """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
 
     Raises:
-        SpecError: it is no address, or no server of MLflow's where the results are on an object store.
+        SpecError: it is no URI, or no MLflow server although the results are on an object store.
     """
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.tracking_db.resolve()}"
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
     try:
         check_address(uri)
     except ValueError as error:
@@ -27,7 +27,7 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
 
 
 def is_own_database(paths: StudyPaths, uri: str) -> bool:
-    """Tell whether an MLflow store is the results directory's own SQLite file."""
+    """Return whether an MLflow store is the results directory's own SQLite file."""
     file = database_file(uri)
     return file is not None and file.resolve() == paths.tracking_db.resolve()
 

@@ -17,6 +17,8 @@ ROW = {
     "val/ekld": 0.25,
     "val/accuracy_per_class": [0.5, 1.0],
     "val/ekld_per_class": [0.4, 0.1],
+    "train_s": 0.0,
+    "evaluating_s": 0.0,
     "ended_at": 1_700_000_000.0,
 }
 TRIAL = TrialId("trial", 7)
@@ -33,6 +35,11 @@ def write_rows(paths: StudyPaths, trial: TrialId, num_epochs: int) -> None:
     RowsFile(directory / "rows.jsonl", rows(num_epochs)).close()
     described = {"title": "study", "classes": {"names": ["cat", "dog"], "sizes": [3, 30]}}
     (directory / "trial.json").write_text(json.dumps(described))
+
+
+def flush(tracker: Tracker, timeout_s: float = 20.0) -> bool:
+    """Wait until MLflow has everything; return whether it has."""
+    return not tracker._outbox.flush(timeout_s)
 
 
 class Runs:
@@ -99,7 +106,7 @@ def runs(paths) -> Runs:
 
 @pytest.fixture
 def open_tracker(paths):
-    """Return a function that opens the study's Tracker; what they warn of is in its ``warnings``."""
+    """Return a function that opens the study's Tracker; their warnings are in its ``warnings``."""
     opened: list[Tracker] = []
     warnings: list[str] = []
 
@@ -110,4 +117,4 @@ def open_tracker(paths):
     open_.warnings = warnings
     yield open_
     for tracker in opened:
-        tracker.close(patience_s=0.0)
+        tracker.close(timeout_s=0.0)

@@ -53,7 +53,7 @@ def test_several_processes_that_start_at_once_share_one_database(tmp_path):
     assert len(MlflowClient(f"sqlite:///{place}").search_experiments()) == 1
 
 
-def test_an_existing_file_is_only_looked_at(tmp_path):
+def test_an_existing_file_is_only_checked(tmp_path):
     place = tmp_path / "mlflow.db"
     place.write_bytes(b"no database" * 1000)
     with pytest.raises(sqlite3.DatabaseError):

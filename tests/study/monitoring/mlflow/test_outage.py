@@ -1,4 +1,4 @@
-"""A real MLflow server that hangs and is killed in the middle of a trial, and comes back while the study goes on."""
+"""A real MLflow server that hangs and is killed in the middle of a trial, and comes back while the study runs."""
 
 import shutil
 import threading
@@ -14,7 +14,7 @@ from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
-from tests.study.monitoring.mlflow.conftest import ROW, Runs, write_rows
+from tests.study.monitoring.mlflow.conftest import Runs, flush, rows, write_rows
 from tests.study.monitoring.mlflow.server import Server
 from tests.waiting import until
 
@@ -22,15 +22,15 @@ FIRST, SECOND = TrialId("trial", 0), TrialId("trial", 1)
 
 
 @dataclass
-class Told:
-    """One driver's study, tracker, and what it was told."""
+class Driver:
+    """One driver's study, its tracker, and the tracker's warnings."""
 
     paths: StudyPaths
     warnings: list[str]
     tracker: Tracker
 
     @classmethod
-    def open(cls, results: Path, name: str, uri: str) -> "Told":
+    def open(cls, results: Path, name: str, uri: str) -> "Driver":
         paths = StudyPaths.at(results, name)
         paths.create()
         warnings: list[str] = []
@@ -42,9 +42,9 @@ class Story:
     """What the tests look at: three drivers that met the same outage."""
 
     uri: str
-    during: Told
-    from_the_start: Told
-    ended: Told
+    during: Driver
+    from_the_start: Driver
+    ended: Driver
     hung_afterwards: bool
     arrived: list[tuple[str, int]]
 
@@ -56,60 +56,60 @@ def story(tmp_path_factory, empty_store) -> Story:
     server = Server(directory)
     server.start()
     opened = []
-    patience = pytest.MonkeyPatch()
-    patience.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")  # whoever waits for the hanging server waits for ever
+    environment = pytest.MonkeyPatch()
+    environment.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")  # a call to the hanging server never returns
     try:
-        during = Told.open(directory / "results", "during", server.uri)
+        during = Driver.open(directory / "results", "during", server.uri)
         opened.append(during)
         write_rows(during.paths, FIRST, 2)
         during.tracker.reconcile({})
         during.tracker.trial_started(FIRST, {"fraction": 0.5})
-        assert during.tracker.flush()
+        assert flush(during.tracker)
         server.hang()
-        _go_on_without_the_server(during)
+        _continue_without_the_server(during)
         hung, arrived = server.hangs, server.epochs_of_trials()
         server.kill()
         until(lambda: during.warnings)
-        from_the_start = Told.open(directory / "results", "from-the-start", server.uri)
+        from_the_start = Driver.open(directory / "results", "from-the-start", server.uri)
         opened.append(from_the_start)
-        _whole_trial(from_the_start)
-        ended = Told.open(directory / "results", "ended", server.uri)
+        _run_trial(from_the_start)
+        ended = Driver.open(directory / "results", "ended", server.uri)
         opened.append(ended)
-        _whole_trial(ended)
+        _run_trial(ended)
         until(lambda: ended.warnings)
-        ended.tracker.close("FINISHED", patience_s=0.1)
-        assert not during.tracker.flush(0.1)
+        ended.tracker.close("FINISHED", timeout_s=0.1)
+        assert not flush(during.tracker, 0.1)
         server.start()
         yield Story(server.uri, during, from_the_start, ended, hung, arrived)
     finally:
-        patience.undo()
-        for told in opened:
-            told.tracker.close(patience_s=0.0)
+        environment.undo()
+        for driver in opened:
+            driver.tracker.close(timeout_s=0.0)
         server.kill()
 
 
-def _go_on_without_the_server(told: Told) -> None:
-    """Tell of two more epochs, the trial's end, and another trial that runs."""
+def _continue_without_the_server(driver: Driver) -> None:
+    """Run two more epochs, the trial's end, and another trial."""
     for num_epochs in (3, 4):
-        write_rows(told.paths, FIRST, num_epochs)
-        told.tracker.epoch_ended(FIRST, ROW)
-    write_rows(told.paths, SECOND, 1)
-    told.tracker.trial_ended(FIRST, Outcome("pruned", {"epoch": 4}))
-    told.tracker.trial_started(SECOND, {"fraction": 0.9})
-    told.tracker.epoch_ended(SECOND, ROW)
+        write_rows(driver.paths, FIRST, num_epochs)
+        driver.tracker.epoch_ended(FIRST, rows(num_epochs)[-1])
+    write_rows(driver.paths, SECOND, 1)
+    driver.tracker.trial_ended(FIRST, Outcome("pruned", {"epoch": 4}))
+    driver.tracker.trial_started(SECOND, {"fraction": 0.9})
+    driver.tracker.epoch_ended(SECOND, rows(1)[-1])
 
 
-def _whole_trial(told: Told) -> None:
-    write_rows(told.paths, FIRST, 3)
-    told.tracker.reconcile({SECOND: ({}, None)})
-    told.tracker.trial_started(FIRST, {"fraction": 0.5})
-    told.tracker.epoch_ended(FIRST, ROW)
-    told.tracker.trial_ended(FIRST, Outcome("failed", None, "loss became nan"))
+def _run_trial(driver: Driver) -> None:
+    write_rows(driver.paths, FIRST, 3)
+    driver.tracker.reconcile({SECOND: ({}, None)})
+    driver.tracker.trial_started(FIRST, {"fraction": 0.5})
+    driver.tracker.epoch_ended(FIRST, rows(3)[-1])
+    driver.tracker.trial_ended(FIRST, Outcome("failed", None, "loss became nan"))
 
 
 @pytest.mark.timeout(120)
-def test_the_gap_is_filled_when_the_server_is_back(story):
-    assert story.during.tracker.flush(60)
+def test_what_an_outage_left_out_is_added_when_the_server_is_back(story):
+    assert flush(story.during.tracker, 60)
     runs = Runs(story.uri, "during")
     assert runs.statuses() == {"study": "RUNNING", "0": "FINISHED", "1": "RUNNING"}
     for metric in ("train/loss", "val/ekld", "val/balanced_accuracy"):
@@ -117,18 +117,18 @@ def test_the_gap_is_filled_when_the_server_is_back(story):
     assert runs.by_key()["0"].data.tags["gitdist.pruned"] == "4"
     assert runs.files("0") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
     first, second = story.during.warnings
-    assert first.startswith(f"MLflow at {story.uri} cannot be written (") and "the study goes on" in first
+    assert first.startswith(f"MLflow at {story.uri} cannot be written (") and "the study continues" in first
     assert second == f"MLflow at {story.uri} is back and has everything"
 
 
 def test_the_drivers_calls_did_not_wait_for_the_server(story):
-    """They returned, though a call to the server that hangs would have waited for an hour."""
+    """They returned, although a call to the hanging server would have waited for an hour."""
     assert story.hung_afterwards
     assert story.arrived == [("trial 0000", 1), ("trial 0000", 2)]
 
 
 def test_a_server_that_is_down_from_the_start_is_written_when_it_is_up(story):
-    assert story.from_the_start.tracker.flush(60)
+    assert flush(story.from_the_start.tracker, 60)
     runs = Runs(story.uri, "from-the-start")
     assert runs.statuses() == {"study": "RUNNING", "0": "FAILED", "1": "KILLED"} and runs.steps("0") == [1, 2, 3]
     assert runs.by_key()["0"].data.tags["gitdist.reason"] == "loss became nan"
@@ -137,22 +137,20 @@ def test_a_server_that_is_down_from_the_start_is_written_when_it_is_up(story):
     assert len(story.from_the_start.warnings) == 2
 
 
-def test_what_a_driver_could_not_deliver_is_told_and_synced_later(story):
-    told = story.ended
-    assert len(told.warnings) == 2
-    assert told.warnings[1] == (
-        f"MLflow at {story.uri} lacks 3 runs' newest figures; "
-        f"`gitdist sync ended --results {told.paths.results}` fills them in when it is back"
-    )
+def test_what_a_driver_could_not_deliver_is_reported_and_synced_later(story):
+    paths, warnings = story.ended.paths, story.ended.warnings
+    assert len(warnings) == 2
+    assert f"MLflow at {story.uri} lacks" in warnings[1] and " 3 runs" in warnings[1]
+    assert f"`gitdist sync ended --results {paths.results}`" in warnings[1]
     runs = Runs(story.uri, "ended")
     assert runs.all() == []
     record = StudyRecord(identity="ended", states={FIRST: ({"fraction": 0.5}, Outcome("failed", reason="nan"))})
-    counts = sync_study(told.paths, story.uri, record)
-    assert (counts.runs_created, counts.epochs_added, counts.statuses_mended) == (2, 3, 0)
+    counts = sync_study(paths, story.uri, record)
+    assert (counts.runs_created, counts.epochs_added, counts.statuses_fixed) == (2, 3, 0)
     assert runs.statuses() == {"study": "FAILED", "0": "FAILED"} and runs.steps("0") == [1, 2, 3]
     before = runs.contents()
-    counts = sync_study(told.paths, story.uri, record)
-    assert (counts.runs_created, counts.epochs_added, counts.statuses_mended) == (0, 0, 0)
+    counts = sync_study(paths, story.uri, record)
+    assert (counts.runs_created, counts.epochs_added, counts.statuses_fixed) == (0, 0, 0)
     assert runs.contents() == before
 
 
@@ -193,12 +191,12 @@ def answering():
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_server_in_trouble_is_waited_for(open_tracker, answering, status, capfd):
+def test_a_server_that_fails_is_waited_for(open_tracker, answering, status, capfd):
     tracker = open_tracker(uri=answering(status))
     until(lambda: open_tracker.warnings)
-    tracker.close(patience_s=0.1)
+    tracker.close(timeout_s=0.1)
     warning, end = open_tracker.warnings
-    assert "cannot be written" in warning and "lacks 1 run's newest figures" in end
+    assert "cannot be written" in warning and " 1 run;" in end
     assert "secret" not in warning + end
     assert capfd.readouterr() == ("", "")
 

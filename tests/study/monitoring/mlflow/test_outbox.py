@@ -1,18 +1,20 @@
 import threading
+from collections.abc import Sequence
 
 import pytest
 
-from gitdist.study.monitoring.mlflow import outbox as deliveries
+from gitdist.study.monitoring.mlflow import outbox as outbox_module
 from gitdist.study.monitoring.mlflow.outbox import Outbox
 from tests.waiting import until
 
 
-class Outside:
-    """Something that deliveries go to: it can be down, refuse a key, or be slow."""
+class Store:
+    """Receives deliveries: it can be down, refuse a key, or be slow."""
 
     def __init__(self) -> None:
         self.got: list[str] = []
-        self.told: list[str] = []
+        self.items: list[tuple[str, list[int] | None]] = []
+        self.events: list[str] = []
         self.tries: list[str] = []
         self.down = False
         self.refused: set[str] = set()
@@ -20,7 +22,7 @@ class Outside:
         self.open = threading.Event()
         self.open.set()
 
-    def deliver(self, key: str) -> None:
+    def deliver(self, key: str, items: Sequence[int] | None) -> None:
         self.tries.append(key)
         if not self.open.is_set():
             self.tried.set()
@@ -28,124 +30,167 @@ class Outside:
         if self.down or key in self.refused:
             raise OSError(f"{key} refused")
         self.got.append(key)
+        self.items.append((key, None if items is None else list(items)))
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(deliveries, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(deliveries, "LONGEST_PAUSE_S", 0.04)
+    monkeypatch.setattr(outbox_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(outbox_module, "LONGEST_PAUSE_S", 0.04)
 
 
 @pytest.fixture
-def outside() -> Outside:
-    return Outside()
+def store() -> Store:
+    return Store()
 
 
 @pytest.fixture
-def delivering(outside):
+def outbox(store):
     opened = Outbox(
-        outside.deliver, lambda error: outside.told.append(str(error)), lambda: outside.told.append("recovered")
+        store.deliver, lambda error: store.events.append(str(error)), lambda: store.events.append("recovered")
     )
     yield opened
-    outside.open.set()
+    store.open.set()
     opened.close(0.0)
 
 
-def test_what_is_marked_is_delivered_in_order(outside, delivering):
-    delivering.mark("a", "b")
-    delivering.mark("c")
-    assert delivering.flush(10) == []
-    assert outside.got == ["a", "b", "c"] and outside.told == []
+def test_keys_are_delivered_in_order(store, outbox):
+    outbox.enqueue("a", "b")
+    outbox.enqueue("c")
+    assert outbox.flush(10) == []
+    assert store.got == ["a", "b", "c"] and store.events == []
 
 
-def test_a_mark_does_not_wait_and_many_marks_are_one_delivery(outside, delivering):
-    outside.open.clear()
-    delivering.mark("a")
-    assert outside.tried.wait(10)
+def test_enqueue_does_not_wait_and_many_calls_make_one_delivery(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a")
+    assert store.tried.wait(10)
     for _ in range(50):
-        delivering.mark("b")
-    assert outside.got == []
-    outside.open.set()
-    assert delivering.flush(10) == []
-    assert outside.got == ["a", "b"]
+        outbox.enqueue("b")
+    assert store.got == []
+    store.open.set()
+    assert outbox.flush(10) == []
+    assert store.got == ["a", "b"]
 
 
-def test_a_mark_during_its_delivery_makes_one_more(outside, delivering):
-    outside.open.clear()
-    delivering.mark("a")
-    assert outside.tried.wait(10)
-    delivering.mark("a")
-    outside.open.set()
-    assert delivering.flush(10) == []
-    assert outside.got == ["a", "a"]
+def test_a_call_during_its_delivery_makes_one_more(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a")
+    assert store.tried.wait(10)
+    outbox.enqueue("a")
+    store.open.set()
+    assert outbox.flush(10) == []
+    assert store.got == ["a", "a"]
 
 
-def test_an_outage_is_told_once_and_so_is_its_end(outside, delivering):
-    outside.down = True
-    delivering.mark("a", "b")
-    until(lambda: len(outside.tries) >= 10)
-    assert sorted(delivering.flush(0)) == ["a", "b"] and outside.told == ["a refused"]
-    outside.down = False
-    assert delivering.flush(10) == []
-    assert sorted(outside.got) == ["a", "b"] and outside.told == ["a refused", "recovered"]
+def test_an_outage_is_reported_once_and_so_is_its_end(store, outbox):
+    store.down = True
+    outbox.enqueue("a", "b")
+    until(lambda: len(store.tries) >= 10)
+    assert sorted(outbox.flush(0)) == ["a", "b"] and store.events == ["a refused"]
+    store.down = False
+    assert outbox.flush(10) == []
+    assert sorted(store.got) == ["a", "b"] and store.events == ["a refused", "recovered"]
 
 
-def test_a_key_that_is_refused_for_ever_holds_up_no_other(outside, delivering):
-    outside.refused = {"bad"}
-    delivering.mark("bad", "a", "b")
-    until(lambda: outside.got == ["a", "b"])
-    delivering.mark("c")
-    until(lambda: outside.got == ["a", "b", "c"])
-    assert delivering.flush(0) == ["bad"] and outside.told == ["bad refused"]
+def test_a_key_that_is_refused_for_ever_holds_up_no_other(store, outbox):
+    store.refused = {"bad"}
+    outbox.enqueue("bad", "a", "b")
+    until(lambda: store.got == ["a", "b"])
+    outbox.enqueue("c")
+    until(lambda: store.got == ["a", "b", "c"])
+    assert outbox.flush(0) == ["bad"] and store.events == ["bad refused"]
 
 
-def test_what_is_new_comes_before_all_that_has_failed(outside, delivering):
-    outside.refused = {f"bad {number}" for number in range(25)}
-    delivering.mark(*outside.refused)
-    until(lambda: len(outside.tries) >= 50)
-    outside.open.clear()
-    assert outside.tried.wait(10)
-    delivering.mark("new")
-    held = len(outside.tries)  # the last of these is under way
-    outside.open.set()
-    until(lambda: outside.got == ["new"])
-    assert outside.tries[held] == "new"
+def test_a_new_key_is_delivered_before_all_that_have_failed(store, outbox):
+    store.refused = {f"bad {number}" for number in range(25)}
+    outbox.enqueue(*store.refused)
+    until(lambda: len(store.tries) >= 50)
+    store.open.clear()
+    assert store.tried.wait(10)
+    outbox.enqueue("new")
+    held = len(store.tries)  # the last of these is under way
+    store.open.set()
+    until(lambda: store.got == ["new"])
+    assert store.tries[held] == "new"
 
 
-def test_the_end_returns_what_is_left_and_does_not_wait_for_a_call_that_hangs(outside, delivering):
-    outside.open.clear()
-    delivering.mark("a", "b")
-    assert outside.tried.wait(10)
-    assert delivering.close(0.05) == ["a", "b"]
+def test_close_returns_what_is_left_and_does_not_wait_for_a_call_that_hangs(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a", "b")
+    assert store.tried.wait(10)
+    assert outbox.close(0.05) == ["a", "b"]
 
 
-def test_what_is_abandoned_is_not_delivered_and_nobody_waits(outside, delivering):
-    outside.open.clear()
-    delivering.mark("a", "b")
-    assert outside.tried.wait(10)
-    delivering.abandon()
-    delivering.mark("a", "c")
-    assert delivering.flush(0) == delivering.close(0) == []
-    outside.down = True  # the call that hung fails
-    outside.open.set()
-    delivering._thread.join(10)
-    assert not delivering._thread.is_alive()
-    assert outside.got == outside.told == []
+def test_abandoned_keys_are_not_delivered_and_nobody_waits(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a", "b")
+    assert store.tried.wait(10)
+    outbox.abandon()
+    outbox.enqueue("a", "c")
+    assert outbox.flush(0) == outbox.close(0) == []
+    store.down = True  # the call that hung fails
+    store.open.set()
+    outbox._thread.join(10)
+    assert not outbox._thread.is_alive()
+    assert store.got == store.events == []
 
 
-def test_a_call_that_succeeds_after_it_was_abandoned_harms_nothing(outside, delivering):
-    outside.open.clear()
-    delivering.mark("a")
-    assert outside.tried.wait(10)
-    delivering.abandon()
-    outside.open.set()
-    delivering._thread.join(10)
-    assert outside.got == ["a"] and not delivering._thread.is_alive()
+def test_a_call_that_succeeds_after_it_was_abandoned_harms_nothing(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a")
+    assert store.tried.wait(10)
+    outbox.abandon()
+    store.open.set()
+    outbox._thread.join(10)
+    assert store.got == ["a"] and not outbox._thread.is_alive()
 
 
-def test_after_the_end_nothing_is_delivered(outside, delivering):
-    delivering.mark("a")
-    assert delivering.close(10) == []
-    delivering.mark("b")
-    assert delivering.flush(0.1) == ["b"]
-    assert outside.got == ["a"]
+def test_after_close_nothing_is_delivered(store, outbox):
+    outbox.enqueue("a")
+    assert outbox.close(10) == []
+    outbox.enqueue("b")
+    assert outbox.flush(0.1) == ["b"]
+    assert store.got == ["a"]
+
+
+def test_items_of_a_key_are_delivered_in_order_and_together_with_those_that_are_pending(store, outbox):
+    outbox.append("a", 1)
+    assert outbox.flush(10) == []
+    store.open.clear()
+    outbox.append("a", 2)
+    assert store.tried.wait(10)
+    for item in (3, 4):
+        outbox.append("a", item)
+        outbox.append("b", item)
+    store.open.set()
+    assert outbox.flush(10) == []
+    assert store.items == [("a", [1]), ("a", [2]), ("a", [3, 4]), ("b", [3, 4])]
+
+
+def test_items_are_part_of_the_newest_state_that_is_pending(store, outbox):
+    store.open.clear()
+    outbox.enqueue("a")
+    assert store.tried.wait(10)
+    outbox.append("b", 1)
+    outbox.enqueue("b")
+    outbox.append("b", 2)
+    store.open.set()
+    assert outbox.flush(10) == []
+    assert store.items == [("a", None), ("b", None)]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_after_a_failure_the_newest_state_is_delivered_instead_of_items(store, outbox, later):
+    store.open.clear()
+    outbox.append("a", 1)
+    assert store.tried.wait(10)
+    store.down = True
+    if later:  # while the first item is being delivered
+        outbox.append("a", 2)
+    store.open.set()
+    until(lambda: len(store.tries) >= 3)
+    outbox.append("a", 3)
+    store.down = False
+    assert outbox.flush(10) == []
+    assert store.items == [("a", None)]

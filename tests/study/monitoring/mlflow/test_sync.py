@@ -3,16 +3,18 @@ import json
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gitdist.errors import StudyError
+from gitdist.errors import IncompleteFileError, StudyError
 from gitdist.generator.training import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
-from gitdist.study.monitoring.mlflow.content import trial_content
+from gitdist.study.files.times import Times
+from gitdist.study.monitoring.mlflow.content import trial_run
+from gitdist.study.monitoring.mlflow.store import MlflowOutageError
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from tests.study.monitoring.mlflow.conftest import TRIAL, write_rows
 
-NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
+NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 STEPS = [TrainingStep(step=n, total=30, losses={"image": 1 / n}, elapsed_s=0.0) for n in (10, 20, 30)]
 
 
@@ -40,7 +42,7 @@ def record(paths) -> StudyRecord:
 
 def test_an_empty_store_gets_everything_and_a_second_time_changes_nothing(paths, runs, record):
     uri = tracking_uri(paths, None)
-    assert sync_study(paths, uri, record) == SyncCounts(runs_created=5, epochs_added=10, statuses_mended=0)
+    assert sync_study(paths, uri, record) == SyncCounts(runs_created=5, epochs_added=10, statuses_fixed=0)
     assert set(runs.statuses().values()) == {"FINISHED"}
     assert [runs.steps(key) for key in ("7", "8", "baseline")] == [[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]
     assert runs.steps("generator", "image") == [10, 20, 30]
@@ -59,7 +61,7 @@ def test_a_store_that_a_driver_kept_true_lacks_nothing(paths, runs, record, open
     tracker = open_tracker()
     tracker.generator_started(record.generator.params)
     tracker.generator_stepped(STEPS)
-    tracker.generator_ended(record.generator.name, [], paths.samples)
+    tracker.generator_ended(record.generator.name, [])
     for trial, (params, outcome) in record.states.items():
         tracker.trial_started(trial, params)
         tracker.trial_ended(trial, outcome)
@@ -71,7 +73,7 @@ def test_a_store_that_a_driver_kept_true_lacks_nothing(paths, runs, record, open
     assert runs.contents() == before
 
 
-def test_what_is_missing_or_untrue_is_mended(paths, runs, record):
+def test_what_is_missing_or_untrue_is_corrected(paths, runs, record):
     uri = tracking_uri(paths, None)
     sync_study(paths, uri, record)
     before = runs.contents()
@@ -85,7 +87,7 @@ def test_what_is_missing_or_untrue_is_mended(paths, runs, record):
     for extra, stray in (({"gitdist.role": "trial", "gitdist.trial": "99"}, True), ({"gitdist.role": "trial"}, False)):
         tags = {"gitdist.study": "study", "gitdist.identity": "one" if stray else "another", **extra}
         runs.client.create_run(found["7"].info.experiment_id, tags=tags)
-    assert sync_study(paths, uri, record) == SyncCounts(runs_created=1, epochs_added=2, statuses_mended=2)
+    assert sync_study(paths, uri, record) == SyncCounts(runs_created=1, epochs_added=2, statuses_fixed=2)
     assert place.read_bytes() == paths.rows(BASELINE).read_bytes()
     assert stale.read_bytes() == paths.rows(TRIAL).read_bytes() and b"0.76" in stale.read_bytes()
     for contents in (before, after := runs.contents()):
@@ -95,7 +97,7 @@ def test_what_is_missing_or_untrue_is_mended(paths, runs, record):
     assert {key: after[key] for key in before if key != "8"} == {key: before[key] for key in before if key != "8"}
 
 
-def test_files_that_their_place_does_not_take_keep_no_run_from_being_true(paths, runs, record, monkeypatch):
+def test_files_that_cannot_be_written_keep_no_run_from_being_true(paths, runs, record, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -107,6 +109,42 @@ def test_files_that_their_place_does_not_take_keep_no_run_from_being_true(paths,
     assert [runs.steps(key) for key in ("7", "8", "baseline")] == [[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]
     assert sync_study(paths, tracking_uri(paths, None), record) == NOTHING
     assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "lost"),
+    [
+        ("rows", 3, '"epoch":3,'),
+        ("rows", 1, '"evaluating_s":0.0,'),
+        ("watch", 2, '"at": 2.0, '),
+        ("test", None, '"metrics"'),
+        ("summary", None, '"val"'),
+    ],
+)
+def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_mlflow(
+    paths, runs, record, name, line, lost
+):
+    paths.figures.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
+    file = {"rows": paths.rows(TRIAL), "watch": paths.figures, "test": paths.test(TRIAL), "summary": paths.summary}[name]
+    whole = file.read_text()
+    lines = whole.splitlines(keepends=True)
+    number = (line or 1) - 1
+    assert lost in lines[number]
+    lines[number] = lines[number].replace(lost, '"lost"' if line is None else "")
+    file.write_text("".join(lines))
+    uri = tracking_uri(paths, None)
+    with pytest.raises(IncompleteFileError) as caught:
+        sync_study(paths, uri, record)
+    assert (caught.value.path, caught.value.line, caught.value.field) == (file, line, lost.split('"')[1])
+    assert str(file) in str(caught.value) and "MLflow" not in str(caught.value)
+    lacking = "study" if name in ("watch", "summary") else "7"
+    assert {key for key, status in runs.statuses().items() if status != "FINISHED"} <= {lacking}
+    assert {"8", "baseline", "generator"} <= runs.statuses().keys()
+    with pytest.raises(MlflowOutageError):  # an outage is reported as that, whatever the files are
+        sync_study(paths, "http://127.0.0.1:1", record)
+    file.write_text(whole)
+    sync_study(paths, uri, record)
+    assert set(runs.statuses().values()) == {"FINISHED"} and runs.steps("7") == [1, 2, 3, 4]
 
 
 def test_a_study_that_has_not_ended_is_killed_and_so_are_its_open_trials(paths, runs, record):
@@ -140,6 +178,6 @@ def test_the_parents_status_is_what_a_driver_would_say_at_its_end(paths, runs, r
 def test_damaged_files_of_a_trial_keep_no_run_from_being_written(paths, damaged):
     for name in ("test.json", "trial.json"):
         (paths.trial(TRIAL) / name).write_bytes(damaged)
-    content = trial_content(paths, TRIAL, {}, Outcome("finished"))
-    assert content.figures() is None
-    assert content.files() == {"rows.jsonl": paths.rows(TRIAL).read_bytes()}
+    desired = trial_run(paths, TRIAL, {}, Outcome("finished"), Times(paths))
+    assert desired.final() is None
+    assert desired.files() == {"rows.jsonl": paths.rows(TRIAL).read_bytes()}

@@ -14,7 +14,7 @@ from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import ROW, TRIAL, rows, write_rows
+from tests.study.monitoring.mlflow.conftest import ROW, TRIAL, flush, rows, write_rows
 
 NOW = 1_800_000_000.0  # weeks after the prefix
 STEPS = [TrainingStep(step=step, total=20, losses={"image": 1 / step}, elapsed_s=0.0) for step in (10, 20)]
@@ -94,11 +94,11 @@ def test_a_driver_and_a_later_sync_give_every_run_the_same_times(paths, runs, em
         times.started(GENERATOR)
         tracker.generator_started({})
         times.ended(GENERATOR)
-        tracker.generator_ended("munit-abc", STEPS, paths.samples)
+        tracker.generator_ended("munit-abc", STEPS)
         for trial, outcome in ((TRIAL, DONE), (failed, Outcome("failed", reason="loss became nan"))):
             for observer in (times, tracker):
                 observer.trial_started(trial, {})
-            assert tracker.flush()
+            assert flush(tracker)
             for observer in (times, tracker):
                 observer.trial_ended(trial, outcome)
         times.ended(STUDY)
@@ -122,8 +122,8 @@ def test_a_generator_lasts_as_long_as_the_study_took_to_have_it_and_a_later_driv
     assert times_of(runs)["generator"] == ms(NOW, NOW + 0.5)
     tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, print)
     tracker.generator_started({})
-    assert tracker.flush()
-    tracker.generator_ended("munit-abc", STEPS, paths.samples)
+    assert flush(tracker)
+    tracker.generator_ended("munit-abc", STEPS)
     tracker.close("FINISHED")
     assert times_of(runs)["generator"] == ms(NOW, NOW + 0.5)
     run = runs.by_key()["generator"].info.run_id

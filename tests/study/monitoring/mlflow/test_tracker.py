@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import SpecError, StudyError
@@ -11,14 +12,29 @@ from gitdist.generator.training import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import RowsFile
-from gitdist.study.monitoring.mlflow.content import trial_content
+from gitdist.study.files.times import Times
+from gitdist.study.monitoring.mlflow.content import trial_run
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from tests.processes import forkserver
-from tests.study.monitoring.mlflow.conftest import ROW, TRIAL, rows, write_rows
+from tests.study.monitoring.mlflow.conftest import ROW, TRIAL, flush, rows, write_rows
 from tests.waiting import until
 
 PROCESSES = forkserver(__name__)
+
+
+def count_calls(monkeypatch) -> list[str]:
+    """Return a list to which each call of an MLflow client adds its name."""
+    calls: list[str] = []
+    for name in ("log_batch", "create_run", "get_metric_history", "log_artifacts", "set_terminated", "search_runs"):
+        real = getattr(MlflowClient, name)
+
+        def counting(*args, real=real, name=name, **kwargs):
+            calls.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, counting)
+    return calls
 
 
 def step(number: int) -> TrainingStep:
@@ -52,16 +68,16 @@ def test_a_trial_keeps_its_one_run_whichever_driver_logs_it(open_tracker, runs):
 def test_statuses_are_true(open_tracker, runs, outcome, status, tags):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
-    assert tracker.flush()
+    assert flush(tracker)
     assert runs.statuses() == {"study": "RUNNING", "7": "RUNNING"}
     tracker.trial_ended(TRIAL, outcome)
-    assert tracker.flush()
+    assert flush(tracker)
     run = runs.by_key()["7"]
     assert run.info.status == status
     assert {name: run.data.tags.get(name) for name in tags} == tags
 
 
-def test_a_failure_that_was_mended_is_not_told_any_more(open_tracker, runs):
+def test_the_reason_of_a_failure_is_deleted_when_the_trial_succeeds(open_tracker, runs):
     """The baseline is tried again in place."""
     first = open_tracker()
     first.reconcile({BASELINE: ({}, Outcome("failed", reason="the disk was full"))})
@@ -70,7 +86,7 @@ def test_a_failure_that_was_mended_is_not_told_any_more(open_tracker, runs):
     again = open_tracker()
     again.trial_started(BASELINE, {})
     again.trial_ended(BASELINE, Outcome("finished"))
-    assert again.flush()
+    assert flush(again)
     run = runs.by_key()["baseline"]
     assert run.info.status == "FINISHED" and "gitdist.reason" not in run.data.tags
 
@@ -80,7 +96,7 @@ def test_scalars_are_logged_by_epoch_and_tables_as_files(open_tracker, runs):
     tracker.trial_started(TRIAL, {"fraction": 0.5})
     tracker.epoch_ended(TRIAL, ROW)
     tracker.trial_ended(TRIAL, Outcome("finished", ROW))
-    assert tracker.flush()
+    assert flush(tracker)
     run = runs.by_key()["7"]
     assert run.data.metrics == {"train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 1.0}
     assert run.data.params == {"fraction": "0.5"}
@@ -100,40 +116,95 @@ def test_a_study_begun_anew_under_an_old_name_gets_runs_of_its_own(open_tracker,
     assert open_tracker.warnings == []
 
 
-def test_the_run_is_brought_up_to_the_rows_file_and_nothing_is_logged_twice(open_tracker, runs, paths):
+def test_the_run_has_each_epoch_of_the_rows_file_and_of_the_driver_once(open_tracker, runs, paths):
     first = open_tracker()
     first.trial_started(TRIAL, {})
     first.close()
     write_rows(paths, TRIAL, 400)  # more metrics than MLflow takes at once
     again = open_tracker()
     again.trial_started(TRIAL, {})
-    for _ in range(3):
-        again.epoch_ended(TRIAL, ROW)
-        assert again.flush()
-    write_rows(paths, TRIAL, 399)  # its worker was killed, and goes on from the checkpoint before
-    again.epoch_ended(TRIAL, ROW)
-    write_rows(paths, TRIAL, 401)
-    again.epoch_ended(TRIAL, ROW)
-    assert again.flush()
-    assert runs.steps("7") == list(range(1, 402))
-    assert runs.by_key()["7"].data.tags["gitdist.last_step"] == "401"
+    for row in rows(402)[397:]:  # completed epochs come again after an interruption
+        again.epoch_ended(TRIAL, row)
+        assert flush(again)
+    again.epoch_ended(TRIAL, rows(402)[-1])  # its worker was killed, and resumed from the checkpoint before
+    write_rows(paths, TRIAL, 402)
+    again.trial_ended(TRIAL, Outcome("finished"))
+    assert flush(again)
+    assert runs.steps("7") == list(range(1, 403))
+    assert runs.by_key()["7"].data.tags["gitdist.last_step"] == "402"
 
 
-def test_a_store_that_fails_while_the_study_runs_is_told_once_and_caught_up_with(open_tracker, runs, paths):
+def test_an_epoch_is_appended_without_reading_the_files_of_its_trial(open_tracker, runs, paths, monkeypatch):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
-    assert tracker.flush()
+    assert flush(tracker)
+    paths.rows(TRIAL).write_text("not read")
+    calls = count_calls(monkeypatch)
+    for row in rows(4)[1:]:
+        tracker.epoch_ended(TRIAL, row)
+        assert flush(tracker)
+    assert calls == ["log_batch"] * 3
+    assert runs.steps("7") == runs.steps("7", "train/loss") == [1, 2, 3, 4]
+    run = runs.by_key()["7"].info.run_id
+    points = runs.client.get_metric_history(run, "val/ekld")
+    assert [(point.value, point.timestamp) for point in points] == [
+        (row["val/ekld"], int(1000 * row["ended_at"])) for row in rows(4)
+    ]
+
+
+def test_epochs_of_an_outage_come_from_the_rows_file(open_tracker, runs, paths, monkeypatch):
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {})
+    assert flush(tracker)
+    write_rows(paths, TRIAL, 4)
+
+    def down(*_, **__):
+        raise MlflowException("no answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(MlflowClient, "log_batch", down)
+        outage.setattr(MlflowClient, "search_experiments", down)
+        tracker.epoch_ended(TRIAL, rows(2)[-1])
+        until(lambda: open_tracker.warnings)
+    tracker.epoch_ended(TRIAL, rows(4)[-1])
+    assert flush(tracker)
+    assert runs.steps("7") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("field", ["epoch", "train_s"])
+def test_a_damaged_row_is_reported_once_as_that_and_holds_up_no_other_run(open_tracker, runs, paths, field):
+    damaged = [{name: value for name, value in row.items() if name != field} for row in rows(1)]
+    RowsFile(paths.rows(TRIAL), damaged).close()
+    tracker = open_tracker()
+    tracker.reconcile({TRIAL: ({}, Outcome("finished")), BASELINE: ({}, Outcome("finished"))})
+    assert flush(tracker)
+    tracker.watched()
+    tracker.trial_ended(TRIAL, Outcome("finished"))
+    assert flush(tracker)
+    (warning,) = open_tracker.warnings
+    assert f"{paths.rows(TRIAL)}, line 1" in warning and f"'{field}'" in warning
+    assert runs.statuses() == {"study": "RUNNING", "baseline": "FINISHED"}
+    write_rows(paths, TRIAL, 1)
+    tracker.trial_ended(TRIAL, Outcome("finished"))
+    assert flush(tracker)
+    assert runs.statuses()["7"] == "FINISHED" and len(open_tracker.warnings) == 1
+
+
+def test_a_store_that_fails_while_the_study_runs_is_reported_once_and_completed_later(open_tracker, runs, paths):
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {})
+    assert flush(tracker)
     whole = paths.tracking_db.read_bytes()
     paths.tracking_db.write_bytes(b"no database any more" * 1000)
     tracker.epoch_ended(TRIAL, ROW)
     tracker.trial_ended(TRIAL, Outcome("finished", ROW))
     until(lambda: open_tracker.warnings)
-    assert not tracker.flush(0.1)
+    assert not flush(tracker, 0.1)
     (warning,) = open_tracker.warnings
     assert warning.startswith(f"MLflow at sqlite:///{paths.tracking_db} cannot be written (") and "\n" not in warning
-    assert "the study goes on" in warning
+    assert "the study continues" in warning
     paths.tracking_db.write_bytes(whole)
-    assert tracker.flush()
+    assert flush(tracker)
     assert runs.statuses()["7"] == "FINISHED" and runs.steps("7") == [1]
     assert len(open_tracker.warnings) == 2 and "is back" in open_tracker.warnings[1]
 
@@ -147,7 +218,7 @@ def test_what_a_stopped_driver_left_open_is_killed_and_runs_again_later(open_tra
     assert runs.statuses() == {"study": "FAILED", "generator": "FAILED", "7": "KILLED"}
     again = open_tracker()
     again.trial_started(TRIAL, {})
-    assert again.flush()
+    assert flush(again)
     assert runs.statuses() == {"study": "RUNNING", "generator": "FAILED", "7": "RUNNING"}
 
 
@@ -155,10 +226,10 @@ def test_a_store_that_comes_back_empty_gets_everything_again(open_tracker, runs,
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
     tracker.trial_ended(TRIAL, Outcome("finished", ROW))
-    assert tracker.flush()
+    assert flush(tracker)
     shutil.copy(empty_store, paths.tracking_db)
     tracker.trial_ended(BASELINE, Outcome("finished", ROW))
-    assert tracker.flush()
+    assert flush(tracker)
     assert runs.statuses() == {"study": "RUNNING", "7": "FINISHED", "baseline": "FINISHED"}
     assert runs.steps("7") == runs.steps("baseline") == [1]
 
@@ -183,23 +254,23 @@ def test_a_trial_evaluated_by_a_later_driver_is_finished(open_tracker, runs, pat
     assert run.info.status == "FINISHED" and run.data.metrics["test/ekld"] == 0.5
 
 
-def begin_and_wait(paths, told) -> None:
+def begin_and_wait(paths, written) -> None:
     """Do what a driver does until it is killed."""
     tracker = Tracker(paths, tracking_uri(paths, None), "one", {"gitdist.data": "abc"}, print)
     tracker.generator_started({})
     for number in (0, 1, 2, 99):
         tracker.trial_started(TrialId("trial", number), {"fraction": 0.5})
-    if tracker.flush():
-        told.set()
+    if flush(tracker):
+        written.set()
     threading.Event().wait()
 
 
-def test_a_driver_that_comes_after_a_killed_one_leaves_no_lie(open_tracker, runs, paths):
-    """A process is killed between two events; the ledger says more than it told MLflow."""
-    told = PROCESSES.Event()
-    dead = PROCESSES.Process(target=begin_and_wait, args=(paths, told))
+def test_the_driver_after_a_killed_one_corrects_all_runs(open_tracker, runs, paths):
+    """A process is killed between two events; the ledger knows more than MLflow."""
+    written = PROCESSES.Event()
+    dead = PROCESSES.Process(target=begin_and_wait, args=(paths, written))
     dead.start()
-    assert told.wait(60)
+    assert written.wait(60)
     dead.kill()
     dead.join()
     assert set(runs.statuses().values()) == {"RUNNING"}
@@ -214,7 +285,7 @@ def test_a_driver_that_comes_after_a_killed_one_leaves_no_lie(open_tracker, runs
             TrialId("trial", 3): ({"fraction": 0.9}, Outcome("pruned")),
         }
     )
-    assert tracker.flush()
+    assert flush(tracker)
     killed = {key: "KILLED" for key in ("generator", "2", "99")}
     assert runs.statuses() == {"study": "RUNNING", "0": "FINISHED", "1": "FAILED", "3": "FINISHED", **killed}
     assert [runs.steps(str(number)) for number in range(4)] == [[1, 2, 3]] * 4
@@ -228,20 +299,12 @@ def test_what_agrees_already_is_neither_read_nor_written_again(open_tracker, run
     first = open_tracker()
     first.reconcile(states)
     first.close()
-    asked: list[str] = []
-    for name in ("log_batch", "create_run", "get_metric_history", "log_artifacts", "set_terminated", "search_runs"):
-        real = getattr(MlflowClient, name)
-
-        def noting(*args, real=real, name=name, **kwargs):
-            asked.append(name)
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(MlflowClient, name, noting)
+    calls = count_calls(monkeypatch)
     again = open_tracker()
-    asked.clear()
+    calls.clear()
     again.reconcile(states)
-    assert again.flush()
-    assert asked == ["search_runs"]
+    assert flush(again)
+    assert calls == ["search_runs"]
 
 
 def test_of_runs_made_twice_the_oldest_stays(open_tracker, runs):
@@ -254,7 +317,7 @@ def test_of_runs_made_twice_the_oldest_stays(open_tracker, runs):
         runs.client.create_run(oldest.info.experiment_id, tags=tags)
     again = open_tracker()
     again.reconcile({TRIAL: ({}, Outcome("finished"))})
-    assert again.flush()
+    assert flush(again)
     run = runs.by_key()["7"]
     assert run.info.run_id == oldest.info.run_id and run.info.status == "FINISHED"
 
@@ -273,7 +336,7 @@ def test_two_drivers_that_race_agree_on_one_run(open_tracker, runs, monkeypatch)
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
     tracker.trial_ended(TRIAL, Outcome("finished"))
-    assert tracker.flush()
+    assert flush(tracker)
     assert runs.statuses() == {"study": "RUNNING", "7": "FINISHED"} and runs.steps("7") == [1]
 
 
@@ -293,12 +356,12 @@ def test_a_write_whose_answer_is_lost_is_not_doubled(open_tracker, runs, paths, 
     monkeypatch.setattr(MlflowClient, "log_batch", losing)
     tracker.trial_started(TRIAL, {"fraction": 0.5})
     tracker.trial_ended(TRIAL, Outcome("finished"))
-    assert tracker.flush()
+    assert flush(tracker)
     assert len(lost) == 3 and len(open_tracker.warnings) == 2
     assert runs.steps("7") == list(range(1, 601)) and runs.statuses()["7"] == "FINISHED"
 
 
-def test_a_place_for_files_that_fails_keeps_no_status_from_being_true_and_the_next_driver_adds_them(
+def test_statuses_are_true_if_files_cannot_be_written_and_the_next_driver_adds_the_files(
     open_tracker, runs, monkeypatch
 ):
     real, full = MlflowClient.log_artifacts, [True]
@@ -312,13 +375,13 @@ def test_a_place_for_files_that_fails_keeps_no_status_from_being_true_and_the_ne
     tracker = open_tracker()
     tracker.trial_ended(TRIAL, Outcome("finished"))
     until(lambda: open_tracker.warnings)
-    tracker.close(patience_s=0.1)
+    tracker.close(timeout_s=0.1)
     assert runs.statuses()["7"] == "FINISHED" and runs.files("7") == set()
     assert "No space left on device" in open_tracker.warnings[0]
     full.clear()
     again = open_tracker()
     again.reconcile({TRIAL: ({}, Outcome("finished"))})
-    assert again.flush()
+    assert flush(again)
     assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
 
 
@@ -334,8 +397,8 @@ def test_the_generators_losses_are_there_once_however_often_its_training_was_int
     again.trial_started(TRIAL, {})
     again.generator_started({"dim": 4})
     again.generator_stepped([step(20), step(30)])
-    again.generator_ended("munit-abc", [step(number) for number in (10, 20, 30, 40)], paths.samples)
-    assert again.flush()
+    again.generator_ended("munit-abc", [step(number) for number in (10, 20, 30, 40)])
+    assert flush(again)
     assert runs.steps("generator", "image") == [10, 20, 30, 40]
     assert runs.files("generator") == {"samples.png"}
     found = runs.by_key()
@@ -402,7 +465,7 @@ def test_a_driver_that_lost_its_study_writes_nothing_more(open_tracker, runs, mo
         return real(client, *fields, **more)
 
     tracker = open_tracker()
-    assert tracker.flush()
+    assert flush(tracker)
     monkeypatch.setattr(MlflowClient, "log_batch", slow)
     tracker.trial_ended(TRIAL, Outcome("finished"))
     tracker.trial_ended(BASELINE, Outcome("finished"))
@@ -413,24 +476,24 @@ def test_a_driver_that_lost_its_study_writes_nothing_more(open_tracker, runs, mo
     tracker.close("FAILED")
     assert not answer.is_set()
     answer.set()
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "gitdist-deliveries"])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "gitdist-outbox"])
     assert runs.statuses() == {"study": "RUNNING", "7": "RUNNING"} and runs.steps("7") == [1]
     assert open_tracker.warnings == []
 
 
 def test_a_run_that_was_just_made_when_the_study_was_lost_goes_again(open_tracker, runs, monkeypatch):
     real, tracker = MlflowClient.create_run, open_tracker()
-    assert tracker.flush()
+    assert flush(tracker)
 
     def make_and_lose(client, *fields, **more):
         made = real(client, *fields, **more)
         threading.Thread(target=tracker.abandon).start()
-        until(lambda: tracker.flush(0.0))  # nothing is due any more
+        until(lambda: flush(tracker, 0.0))  # nothing is due any more
         return made
 
     monkeypatch.setattr(MlflowClient, "create_run", make_and_lose)
     tracker.trial_started(TRIAL, {})
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "gitdist-deliveries"])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "gitdist-outbox"])
     assert runs.statuses() == {"study": "RUNNING"}
     assert open_tracker.warnings == []
 
@@ -438,13 +501,13 @@ def test_a_run_that_was_just_made_when_the_study_was_lost_goes_again(open_tracke
 def test_nothing_is_printed(open_tracker, paths, capfd):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
-    assert tracker.flush()
+    assert flush(tracker)
     paths.tracking_db.write_bytes(b"no database any more" * 1000)
     tracker.trial_ended(TRIAL, Outcome("finished"))
     until(lambda: open_tracker.warnings)
-    tracker.close(patience_s=0.1)
+    tracker.close(timeout_s=0.1)
     assert capfd.readouterr() == ("", "")
-    assert "lacks 2 runs' newest figures; `gitdist sync study --results" in open_tracker.warnings[-1]
+    assert " 2 runs; `gitdist sync study --results" in open_tracker.warnings[-1]
 
 
 def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
@@ -487,16 +550,16 @@ def test_a_file_that_is_no_database(open_tracker, paths):
         open_tracker()
 
 
-def test_a_place_for_files_that_cannot_be_written(open_tracker, paths):
+def test_an_artifact_directory_that_cannot_be_written(open_tracker, paths):
     paths.artefacts.write_text("in the way")
     with pytest.raises(StudyError, match="mlartifacts"):
         open_tracker()
 
 
-def test_a_trials_content_is_read_when_it_is_written(paths):
-    content = trial_content(paths, TRIAL, {}, None)
+def test_a_desired_run_is_read_when_it_is_written(paths):
+    desired = trial_run(paths, TRIAL, {}, None, Times(paths))
     write_rows(paths, TRIAL, 3)
-    assert [point.step for point in content.points()] == [1, 2, 3]
+    assert [step.step for step in desired.steps()] == [1, 2, 3]
 
 
 def test_a_runs_length_is_that_of_its_rows(open_tracker, runs, paths):
@@ -504,6 +567,6 @@ def test_a_runs_length_is_that_of_its_rows(open_tracker, runs, paths):
     write_rows(paths, TRIAL, 5)
     tracker = open_tracker()
     tracker.reconcile({TRIAL: ({}, Outcome("finished"))})
-    assert tracker.flush()
+    assert flush(tracker)
     info = runs.by_key()["7"].info
     assert (info.start_time, info.end_time) == (1000 * (ROW["ended_at"] + 1), 1000 * (ROW["ended_at"] + 5))

@@ -11,12 +11,12 @@ from mlflow.tracking import MlflowClient
 from gitdist.study.files.layout import BASELINE, StudyPaths
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
-from gitdist.study.monitoring.mlflow.system_metrics import Machine
+from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL
+from tests.study.monitoring.mlflow.conftest import TRIAL, flush
 from tests.study.sightings import STREAM
 
-NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
+NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 AT = 1_700_000_000.0
 SHOWN = {"stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s"}
 
@@ -32,11 +32,11 @@ def write_lines(paths: StudyPaths, steps: Sequence[int], *, machine: bool = True
 def test_every_line_is_there_once_whichever_driver_brought_it(open_tracker, runs, paths):
     write_lines(paths, [1, 2])
     first = open_tracker()
-    assert first.flush()
+    assert flush(first)
     write_lines(paths, [3, 4])
     first.watched()
     first.watched()
-    assert first.flush()
+    assert flush(first)
     first.close()
     assert runs.statuses()["study"] == "KILLED"
     write_lines(paths, [5])
@@ -89,7 +89,7 @@ def test_the_parents_times_are_those_of_the_study_not_of_the_lines(paths, runs):
 
 def test_lines_of_an_outage_follow_when_the_store_is_back(open_tracker, runs, paths, monkeypatch):
     tracker = open_tracker()
-    assert tracker.flush()
+    assert flush(tracker)
 
     def down(*_, **__):
         raise MlflowException("no answer")
@@ -100,30 +100,30 @@ def test_lines_of_an_outage_follow_when_the_store_is_back(open_tracker, runs, pa
         for step in (1, 2, 3):
             write_lines(paths, [step])
             tracker.watched()
-        assert not tracker.flush(0.2)
-    assert tracker.flush()
+        assert not flush(tracker, 0.2)
+    assert flush(tracker)
     assert runs.steps("study", "system/cpu_utilization_percentage") == [1, 2, 3]
     assert len(open_tracker.warnings) == 2 and open_tracker.warnings[1].endswith("is back and has everything")
 
 
 def test_a_driver_that_lost_its_study_brings_no_line(open_tracker, runs, paths):
     tracker = open_tracker()
-    assert tracker.flush()
+    assert flush(tracker)
     tracker.abandon()
     write_lines(paths, [1])
     tracker.watched()
-    assert tracker.flush(0.2)
+    assert flush(tracker, 0.2)
     assert "system/cpu_utilization_percentage" not in runs.by_key()["study"].data.metrics
 
 
 def test_the_machine_is_measured_under_mlflows_own_names():
-    machine = Machine()
-    machine.figures()
-    sum(range(10**7))  # work that the processors are seen to do
-    figures = machine.figures()
+    machine = SystemMetrics()
+    machine.measure()
+    sum(range(10**7))  # work that shows in the CPU usage
+    figures = machine.measure()
     assert figures["system/cpu_utilization_percentage"] > 0
     assert 0 < figures["system/system_memory_usage_percentage"] <= 100
     assert figures["system/system_memory_usage_megabytes"] > 100
     assert all(name.startswith("system/") and isinstance(value, float) for name, value in figures.items())
-    again = machine.figures()
+    again = machine.measure()
     assert again.keys() == figures.keys()

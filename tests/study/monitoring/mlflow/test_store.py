@@ -13,7 +13,7 @@ from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from tests.study.monitoring.mlflow.conftest import TRIAL, Runs, write_rows
 from tests.study.monitoring.mlflow.server import Server
 
-NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
+NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 
 
 @pytest.fixture

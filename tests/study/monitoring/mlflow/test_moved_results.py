@@ -10,14 +10,13 @@ from mlflow.tracking import MlflowClient
 
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.monitoring.mlflow.relocation import move_locations
-from gitdist.study.monitoring.mlflow.report import log_report
-from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
+from gitdist.study.monitoring.mlflow.database import move_locations
+from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, log_report, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL, Runs, write_rows
+from tests.study.monitoring.mlflow.conftest import TRIAL, Runs, flush, write_rows
 
-NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_mended=0)
+NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 FILES = {"rows.jsonl", "per_class.parquet", "per_class.png"}
 DONE = Outcome("finished")
 SECOND = TrialId("trial", 8)
@@ -163,10 +162,10 @@ def test_a_driver_brings_back_what_another_mount_of_the_directory_changed(result
     warnings: list[str] = []
     tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, warnings.append)
     tracker.trial_started(TRIAL, {})
-    assert tracker.flush()
+    assert flush(tracker)
     move_locations(tracking_uri(paths, None), paths.artefacts, tmp_path / "mounted" / "mlartifacts")
     tracker.trial_ended(TRIAL, DONE)
-    assert tracker.flush()
+    assert flush(tracker)
     tracker.close("FINISHED")
     assert not (tmp_path / "mounted").exists()
     check_inside(results)

@@ -1,11 +1,15 @@
 import random
+from typing import get_args
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.spec import Dimension, SearchSpec
-from gitdist.study.ledger.proposal import RETRY_OF, build_sampler, propose
+from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.records import RETRY_OF
 from gitdist.study.ledger.space import grid_points
+from gitdist.study.ledger.suggestion import ALGORITHMS, Algorithm, suggest
 
 SPACE = {
     "threshold": Dimension(int=(10, 1000), log=True),
@@ -24,12 +28,12 @@ def numbered(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def trial_of(search: SearchSpec, past: list[FrozenTrial], **fields) -> FrozenTrial:
-    params, distributions = propose(search, past, len(past))
+    params, distributions = suggest(search, past, len(past))
     return create_trial(params=params, distributions=distributions, **fields)
 
 
 def history(search: SearchSpec, count: int) -> list[FrozenTrial]:
-    """Trials that ended in all ways, each proposed from those before it."""
+    """Trials that ended in all ways, each suggested from those before it."""
     past: list[FrozenTrial] = []
     for number in range(count):
         value = random.Random(number).random()
@@ -44,13 +48,13 @@ def history(search: SearchSpec, count: int) -> list[FrozenTrial]:
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
-def test_a_proposal_depends_on_search_past_and_number_alone(algorithm):
+def test_a_suggestion_depends_on_search_past_and_number_alone(algorithm):
     search = SearchSpec(space=SPACE, algorithm=algorithm, total=20, startup=4)
     past = history(search, 12)
-    first = propose(search, past, 12)
-    propose(search, past[:5], 5)
-    assert propose(search, past, 12) == first
-    assert propose(search.model_copy(update={"seed": 1}), past, 12) != first
+    first = suggest(search, past, 12)
+    suggest(search, past[:5], 5)
+    assert suggest(search, past, 12) == first
+    assert suggest(search.model_copy(update={"seed": 1}), past, 12) != first
 
 
 def test_tpe_learns_from_the_past_and_random_does_not():
@@ -58,7 +62,7 @@ def test_tpe_learns_from_the_past_and_random_does_not():
         search = SearchSpec(space=SPACE, algorithm=algorithm, total=20, startup=4)
         past = history(search, 12)
         worse = numbered([*past[:-3], *history(search.model_copy(update={"seed": 5}), 3)])
-        assert (propose(search, past, 12) == propose(search, worse, 12)) == same
+        assert (suggest(search, past, 12) == suggest(search, worse, 12)) == same
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
@@ -81,9 +85,10 @@ def test_a_trial_has_the_fields_that_are_searched_in_it_and_no_others(algorithm,
     assert {len(trial.params) for trial in past} >= {4, 6}
 
 
-def test_conditional_spaces_are_proposed_by_groups_with_a_constant_liar():
-    conditional = build_sampler(SearchSpec(space=SPACE), 0)
-    plain = build_sampler(SearchSpec(space={"fraction": SPACE["fraction"]}), 0)
+def test_tpe_models_groups_of_conditional_fields_and_uses_a_constant_liar():
+    build = ALGORITHMS["tpe"].build_sampler
+    conditional = build(SearchSpec(space=SPACE), 0)
+    plain = build(SearchSpec(space={"fraction": SPACE["fraction"]}), 0)
     for sampler, group in ((conditional, True), (plain, False)):
         assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, group, True)
 
@@ -91,13 +96,13 @@ def test_conditional_spaces_are_proposed_by_groups_with_a_constant_liar():
 def test_a_running_trial_keeps_others_away_from_its_point():
     search = SearchSpec(space={"fraction": SPACE["fraction"]}, total=40, startup=4)
     past = history(search, 12)
-    params, distributions = propose(search, past, 12)
+    params, distributions = suggest(search, past, 12)
     beside = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
     others = [*past[:-1], beside]
-    assert propose(search, numbered(others), 12)[0] != params
+    assert suggest(search, numbered(others), 12)[0] != params
 
 
-def test_points_to_try_first_are_tried_first_and_completed_by_proposals():
+def test_points_to_try_first_are_tried_first_and_completed_by_the_sampler():
     first = (
         {"threshold": 100, "fraction": 0.5, "sampler": "instance", "loss": "cross-entropy"},
         {"loss": "ldam", "ldam_scale": 20},
@@ -111,12 +116,12 @@ def test_points_to_try_first_are_tried_first_and_completed_by_proposals():
     opened = past[2].params["loss"] == "ldam" and past[2].params["sampler"] == "instance"
     assert margin == (0.25 if opened else None)
     free = SearchSpec(space=SPACE, total=20, seed=2)
-    assert past[3].params == propose(free, past[:3], 3)[0]
+    assert past[3].params == suggest(free, past[:3], 3)[0]
 
 
 def test_a_first_point_has_the_types_of_its_distribution():
     search = SearchSpec(space={"threshold": Dimension(float=(1, 9))}, try_first=({"threshold": 5},))
-    value = propose(search, [], 0)[0]["threshold"]
+    value = suggest(search, [], 0)[0]["threshold"]
     assert (value, type(value)) == (5.0, float)
 
 
@@ -134,7 +139,7 @@ def test_a_retry_does_not_use_up_a_point(algorithm):
     assert [trial.params for trial in past] == [first[0], *first]
 
 
-def test_a_grid_proposes_each_point_once():
+def test_a_grid_has_each_point_once():
     search = SearchSpec(space=SPACE, algorithm="grid", total=1000)
     num_points = len(grid_points(SPACE))
     points = {frozenset(trial.params.items()) for trial in history(search, num_points)}
@@ -142,12 +147,39 @@ def test_a_grid_proposes_each_point_once():
 
 
 @pytest.mark.parametrize("objective", ["val/ekld", ("val/balanced_accuracy", "val/ekld")])
-def test_with_a_lag_the_last_outcomes_are_not_looked_at(objective):
+def test_with_a_lag_the_last_outcomes_are_not_read(objective):
     search = SearchSpec(space=SPACE, total=40, startup=4, lag=3, objective=objective)
     past = history(search, 15)
-    proposed = propose(search, past, 15)
+    suggested = suggest(search, past, 15)
     for trial in past[13:]:
         trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
-    assert propose(search, past, 15) == proposed
+    assert suggest(search, past, 15) == suggested
     past[12].state, past[12].values = TrialState.FAIL, None
-    assert propose(search, past, 15) != proposed
+    assert suggest(search, past, 15) != suggested
+
+
+def test_the_table_has_the_algorithms_of_the_spec_and_an_unknown_name_raises():
+    assert set(ALGORITHMS) == set(get_args(SearchSpec.model_fields["algorithm"].annotation))
+    with pytest.raises(KeyError, match="gp"):
+        suggest(SearchSpec(space=SPACE).model_copy(update={"algorithm": "gp"}), [], 0)
+
+
+def test_an_algorithm_is_added_by_an_entry_of_the_table(monkeypatch):
+    def build(search: SearchSpec, seed: int) -> optuna.samplers.TPESampler:
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.startup_trials)
+
+    monkeypatch.setitem(ALGORITHMS, "univariate-tpe", Algorithm(build, reads_past=True))
+    search = SearchSpec(space=SPACE, total=12, startup=4).model_copy(update={"algorithm": "univariate-tpe"})
+    ledger = Ledger(optuna.storages.InMemoryStorage(), "study", search)
+    while (record := ledger.next_trial()) is not None:
+        ledger.finish(record.number, {"val/balanced_accuracy": record.params["fraction"]})
+    found = [dict(record.params) for record in ledger.trials()]
+    assert len(found) == 12
+    past = numbered(
+        [
+            create_trial(params=trial.params, distributions=trial.distributions, value=trial.value)
+            for trial in optuna.load_study(storage=ledger.storage, study_name="study").trials[:11]
+        ]
+    )
+    assert suggest(search, past, 11)[0] == found[11]  # the sampler has read the trials before
+    assert suggest(search.model_copy(update={"algorithm": "random"}), past, 11)[0] != found[11]

@@ -1,0 +1,132 @@
+"""The search's algorithms: the parameters of the next trial, a pure function of the search and the trials before it.
+
+    a grid, or a space of at most ``total`` points --> the next point that was not tried
+    else: the algorithm's sampler, over a study in memory with what it may read of the earlier trials
+          (the points of ``try_first`` come first; the sampler suggests the fields that they leave out)
+
+The study in memory keeps partial trials out of the ledger: a trial enters it with all of its parameters.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from gitdist.seeds import derive_seed
+from gitdist.spec import SearchSpec
+from gitdist.spec.dimension import dependency_order
+from gitdist.study.ledger.records import RETRY_OF
+from gitdist.study.ledger.space import distribution, point_key, point_plan
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A search algorithm.
+
+    Attributes:
+        build_sampler: returns Optuna's sampler, given the search and a seed.
+        reads_past: whether the sampler reads the earlier trials.
+    """
+
+    build_sampler: Callable[[SearchSpec, int], BaseSampler]
+    reads_past: bool = False
+
+
+def _build_tpe(search: SearchSpec, seed: int) -> TPESampler:
+    with warnings.catch_warnings():
+        # multivariate, group and constant_liar are marked experimental; nothing else is silenced here
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=search.startup_trials,
+            multivariate=True,
+            group=any(dimension.when for dimension in search.space.values()),
+            constant_liar=True,
+        )
+
+
+def _build_random(search: SearchSpec, seed: int) -> RandomSampler:
+    return RandomSampler(seed=seed)
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "tpe": Algorithm(_build_tpe, reads_past=True),
+    "random": Algorithm(_build_random),
+    "grid": Algorithm(_build_random),  # it has a point for every trial, see ``point_plan``
+}
+"""The algorithms by the name that ``search.algorithm`` gives."""
+
+
+def suggest(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tuple[Point, dict[str, BaseDistribution]]:
+    """Return the parameters of a trial and their distributions; both have only the fields searched in it.
+
+    Args:
+        search: what is searched.
+        past: trials 0 to ``number`` - 1; with ``search.lag`` the outcomes of the last lag - 1 are not read.
+        number: the trial's number; it seeds the sampler.
+    """
+    plan = point_plan(search)
+    if plan is None:
+        index = number - sum(RETRY_OF in trial.user_attrs for trial in past)
+        fixed = search.try_first[index] if index < len(search.try_first) else {}
+    else:
+        fixed = _untried(plan, past)[0]
+    params: Point = {}
+    distributions: dict[str, BaseDistribution] = {}
+    trial = _study_in_memory(search, past, number).ask()
+    for name in dependency_order(search.space):
+        if search.space[name].applies(params):
+            asked = distributions[name] = distribution(search.space[name])
+            if name in fixed:
+                params[name] = asked.to_external_repr(asked.to_internal_repr(fixed[name]))
+            else:
+                params[name] = trial._suggest(name, asked)  # as Study.ask does if nothing is conditional
+    return params, distributions
+
+
+def num_suggestions(search: SearchSpec, past: Sequence[FrozenTrial]) -> int:
+    """Return how many trials a search has, those of the past included; retries count on top."""
+    plan = point_plan(search)
+    if plan is None:
+        return search.total
+    suggested = sum(RETRY_OF not in trial.user_attrs for trial in past)
+    return min(search.total, suggested + len(_untried(plan, past)))
+
+
+def _untried(plan: Sequence[Point], past: Sequence[FrozenTrial]) -> list[Point]:
+    tried = {point_key(trial.params) for trial in past}
+    return [point for point in plan if point_key(point) not in tried]
+
+
+def _study_in_memory(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> optuna.Study:
+    """Return a study with what the algorithm may read for trial ``number``."""
+    algorithm = ALGORITHMS[search.algorithm]
+    seed = derive_seed(search.seed, "search/sampler", number) % 2**32
+    study = optuna.create_study(
+        directions=search.directions,
+        sampler=algorithm.build_sampler(search, seed),
+        pruner=optuna.pruners.NopPruner(),
+    )
+    if algorithm.reads_past:
+        study.add_trials(_readable(trial, search.lag is None or trial.number <= number - search.lag) for trial in past)
+    return study
+
+
+def _readable(trial: FrozenTrial, with_outcome: bool) -> FrozenTrial:
+    """Return a trial with no more than samplers read: parameters, values, and the last epoch of a pruned one."""
+    state = trial.state if with_outcome and trial.state.is_finished() else TrialState.RUNNING
+    last = trial.last_step if state == TrialState.PRUNED else None
+    return create_trial(
+        state=state,
+        values=trial.values if state == TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values={} if last is None else {last: trial.intermediate_values[last]},
+    )
