@@ -8,7 +8,7 @@ from gitdist.bench.report import Figure, Measurement, Verdict
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
 from gitdist.device import set_threads
-from gitdist.trial.classifier import move
+from gitdist.networks.classifier import to_device
 from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
 from gitdist.trial.training import fresh_classifier
 
@@ -20,7 +20,7 @@ def measure(setting: Setting) -> Measurement:
     set_threads(setting.spec.resources.trial.cpu)
     dataset, compute, evaluation = setting.dataset, setting.training, setting.spec.evaluation
     spec, pairs = setting.spec.trial, _pairs(setting)
-    own = move(fresh_classifier(spec, dataset), compute.device)
+    own = to_device(fresh_classifier(spec, dataset), compute.device)
     original = fresh_classifier(spec, dataset).to(compute.device)
     passes = len(dataset.validation.labels) + (
         0 if pairs is None else len(pairs.labels) * (1 + pairs.transformed.shape[1])

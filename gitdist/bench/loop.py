@@ -4,8 +4,7 @@ from gitdist.bench.ready import ready_stream
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.spec import TrialSpec
-from gitdist.trial.epoch import EpochTrainer
-from gitdist.trial.training import fresh_classifier
+from gitdist.trial.training import EpochTrainer, fresh_classifier
 
 
 def augmenting(spec: TrialSpec) -> TrialSpec:

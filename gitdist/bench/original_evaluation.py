@@ -12,8 +12,8 @@ from torch.utils import data
 from gitdist.bench.original_loop import PilImages, normalising, pil_image, to_tensor
 from gitdist.data.dataset import Dataset
 from gitdist.data.nuisance import transform
-from gitdist.trial.classifier import Classifier
-from gitdist.trial.metrics import balanced_mean, class_accuracies, expected_kl, log_probabilities, per_class_mean
+from gitdist.networks.classifier import Classifier
+from gitdist.trial.metrics import balanced_mean, expected_kl, log_probabilities, per_class_mean
 
 BATCH = 128
 
@@ -63,7 +63,8 @@ def evaluate_originally(
     model.eval()
     try:
         log_p = predict(PilImages(split.images, split.labels, to_input))
-        accuracies = class_accuracies(log_p.argmax(1).numpy(), split.labels, dataset.num_classes)
+        correct = (log_p.argmax(1).numpy() == split.labels).astype(np.float64)
+        accuracies = per_class_mean(correct, split.labels, dataset.num_classes)
         if dataset.nuisance == "none":
             return balanced_mean(accuracies), None
         rows = _first_rows(split.labels, dataset.num_classes, images_per_class)

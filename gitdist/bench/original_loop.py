@@ -18,15 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils import data
 
+from gitdist.balancing.losses import Loss
 from gitdist.bench.original import PlainMunit
 from gitdist.data.dataset import Dataset
-from gitdist.data.torchvision_cpu import torchvision
-from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
-from gitdist.trial.epoch import learning_rate
-from gitdist.trial.losses import Loss, build_loss
-from gitdist.trial.mixing import replace_mask
-from gitdist.trial.sampling import epoch_indices
+from gitdist.torchvision_cpu import torchvision
+from gitdist.trial.mixing import replaced_samples
+from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 from gitdist.trial.training import fresh_classifier
 
 Transform = Callable[[Any], Tensor]
@@ -126,14 +124,16 @@ class OriginalTrainer:
         self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, epoch)
-        rng = numpy_rng(spec.seed, "bench/mixing", epoch)
-        self._sampler.rows = self._rows(epoch)
-        loss_of = build_loss(spec, self._dataset.class_sizes, epoch, self._device)
-        for images, labels in self._loader:
+        train, sizes = self._dataset.train, self._dataset.class_sizes
+        indices = epoch_indices(spec, train.labels, sizes, epoch)
+        self._sampler.rows = indices.tolist()
+        replaced = torch.from_numpy(replaced_samples(spec, train.labels[indices], sizes, epoch)).to(self._device)
+        loss_of = build_loss(spec, sizes, epoch, self._device)
+        for (images, labels), mask in zip(self._loader, torch.split(replaced, spec.batch_size), strict=True):
             images = images.to(self._device, non_blocking=True)
             labels = labels.to(self._device, non_blocking=True)
             if self._generator is not None and epoch > spec.switch_epoch:
-                images = self._augment(images, labels, rng)
+                images = self._augment(images, mask)
             self._step(images if self._generator is None else normalising(self._dataset)(images), labels, loss_of)
         return len(self._sampler)
 
@@ -146,22 +146,12 @@ class OriginalTrainer:
         normalise = (normalising(self._dataset),) if self._generator is None else ()
         return to_tensor(*normalise, before=(*crop, *flip, *randaugment))
 
-    def _rows(self, epoch: int) -> list[int]:
-        spec = self._spec
-        sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
-        rng = numpy_rng(spec.seed, "trial/sample", epoch)
-        labels, sizes = self._dataset.train.labels, self._dataset.class_sizes
-        rows: list[int] = epoch_indices(sampler, labels, sizes, spec.effective_beta, rng).tolist()
-        return rows
-
-    def _augment(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+    def _augment(self, images: Tensor, mask: Tensor) -> Tensor:
         """Transform the whole batch, and take of it what Algorithm 1 replaces."""
         assert self._generator is not None
-        spec, sizes = self._spec, self._dataset.class_sizes
-        mask = replace_mask(labels.cpu().numpy(), sizes, spec.threshold, spec.threshold_kind, spec.fraction, rng)
         drawn = self._generator.transform(images)
         self.generated += len(images)
-        return torch.where(torch.from_numpy(mask).to(images.device)[:, None, None, None], drawn, images)
+        return torch.where(mask[:, None, None, None], drawn, images)
 
     def _step(self, images: Tensor, labels: Tensor, loss_of: Loss) -> None:
         loss = loss_of(self.model(images), labels)

@@ -13,9 +13,9 @@ from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Side, alternate, quotients, rate, spread
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
+from gitdist.networks.classifier import compiled, to_device
 from gitdist.spec import TrialSpec
-from gitdist.trial.classifier import compiled, move
-from gitdist.trial.losses import build_loss
+from gitdist.trial.plan import build_loss
 from gitdist.trial.training import fresh_classifier
 
 LOOP, BARE = "gitdist's loop, augmenting", "bare network step on ready tensors"
@@ -59,7 +59,7 @@ def _own(setting: Setting, spec: TrialSpec) -> Side:
 
 def _bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Side:
     """Return the side that makes as many steps with inputs that are on the device in the network's layout."""
-    model = move(fresh_classifier(spec, dataset), compute.device).train()
+    model = to_device(fresh_classifier(spec, dataset), compute.device).train()
     forward = compiled(model, spec.batch_size) if spec.compile else model
     loss = build_loss(spec, dataset.class_sizes, 1, compute.device)
     optimizer = torch.optim.SGD(

@@ -20,6 +20,7 @@ from gitdist.disk import disk_errors
 from gitdist.errors import SpecError, StudyError
 from gitdist.generator.artefact import pretrained_name
 from gitdist.logging import silence_libraries
+from gitdist.networks import check_network
 from gitdist.spec import PretrainedSpec, StudySpec
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.checks import check_services
@@ -48,7 +49,6 @@ from gitdist.study.session import StudySession
 from gitdist.study.study_record import read_study_record
 from gitdist.study.summary import read_summary, remove_summary
 from gitdist.trial.checkpoint import checkpoints_of
-from gitdist.trial.classifier import check_network
 from gitdist.trial.mixing import check_threshold
 
 

@@ -12,7 +12,7 @@ from gitdist.device import Compute
 from gitdist.generator.munit import AutoEncoder, initialise
 from gitdist.spec import DataSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
-from gitdist.trial.augment import Normaliser
+from gitdist.trial.augmentation import Normaliser
 from gitdist.trial.evaluation import evaluate
 from gitdist.trial.training import fresh_classifier
 
@@ -57,7 +57,7 @@ def test_the_original_evaluation_finds_the_same_accuracy(digits):
     model = fresh_classifier(TrialSpec(), digits)
     own = evaluate(model, digits.validation, None, digits, Compute.resolve("float32", "cpu"))
     accuracy, ekld = evaluate_originally(model, digits, 2, 3, torch.device("cpu"))
-    assert accuracy == own.balanced_accuracy
+    assert accuracy == own.scalars["balanced_accuracy"]
     assert ekld is not None and np.isfinite(ekld) and ekld > 0
 
 

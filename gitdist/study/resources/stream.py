@@ -27,7 +27,7 @@ from gitdist.study.monitoring.display import Display
 from gitdist.study.resources.generator import TrainedGenerator
 from gitdist.study.worker.context import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
-from gitdist.trial.stages import KIND as PREFIX
+from gitdist.trial.stages import PREFIX
 
 _LAST_ACCOUNT_S = 10.0  # for servers to say at the end what they have done
 
