@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Classes:
+class ClassStatistics:
     """What a loss may know of the classes in an epoch.
 
     ``sizes`` int64 ``[C]`` counts the training images, ``priors`` float64 ``[C]`` has each class's share of the loss,
@@ -32,12 +32,12 @@ class Classes:
     device: torch.device
 
 
-def cross_entropy(classes: Classes) -> Loss:
+def cross_entropy(classes: ClassStatistics) -> Loss:
     """-log P(y|x)."""
     return partial(functional.cross_entropy, weight=classes.weight)
 
 
-def ldam(classes: Classes, *, ldam_margin: float, ldam_scale: float) -> Loss:
+def ldam(classes: ClassStatistics, *, ldam_margin: float, ldam_scale: float) -> Loss:
     """Lower the true class's logit by its margin (Cao et al. 2019, arXiv 1906.07413, equation 13).
 
     The logits of the cosine head are scaled, so the margin is too.
@@ -61,7 +61,7 @@ def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.f
     return scaled
 
 
-def focal(classes: Classes, *, focal_gamma: float) -> Loss:
+def focal(classes: ClassStatistics, *, focal_gamma: float) -> Loss:
     """Weight -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
     weight = classes.weight
 
@@ -75,7 +75,7 @@ def focal(classes: Classes, *, focal_gamma: float) -> Loss:
     return loss
 
 
-def balanced_softmax(classes: Classes) -> Loss:
+def balanced_softmax(classes: ClassStatistics) -> Loss:
     """-log(p_y e^z_y / sum_j p_j e^z_j), p the epoch's priors (Ren et al. 2020, arXiv 2007.10740).
 
     The paper's p_j is n_j / n, that of instance sampling; under another sampler or weights it would balance twice.
@@ -83,12 +83,12 @@ def balanced_softmax(classes: Classes) -> Loss:
     return _shifted(classes, np.log(classes.priors))
 
 
-def logit_adjustment(classes: Classes, *, logit_tau: float) -> Loss:
+def logit_adjustment(classes: ClassStatistics, *, logit_tau: float) -> Loss:
     """Add tau times the epoch's log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
     return _shifted(classes, logit_tau * np.log(classes.priors))
 
 
-def _shifted(classes: Classes, shifts: NDArray[np.float64]) -> Loss:
+def _shifted(classes: ClassStatistics, shifts: NDArray[np.float64]) -> Loss:
     added = torch.from_numpy(shifts).float().to(classes.device)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

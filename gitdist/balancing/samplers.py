@@ -26,8 +26,8 @@ def square_root(sizes: NDArray[np.float64], progress: float) -> NDArray[np.float
 
 
 def effective_number(sizes: NDArray[np.float64], progress: float, *, effective_beta: float) -> NDArray[np.float64]:
-    """Draw images with the inverse of their class's effective number as weight (Cui et al. 2019, equation 3)."""
-    return _normalised(sizes / effective_numbers(np.maximum(sizes, 1), effective_beta))
+    """Draw images with the inverse of their class's effective number as weight (Cui et al. 2019, arXiv 1901.05555)."""
+    return _normalised(sizes / effective_sizes(np.maximum(sizes, 1), effective_beta))
 
 
 def progressively_balanced(sizes: NDArray[np.float64], progress: float) -> NDArray[np.float64]:
@@ -35,8 +35,8 @@ def progressively_balanced(sizes: NDArray[np.float64], progress: float) -> NDArr
     return (1 - progress) * instance(sizes, progress) + progress * class_balanced(sizes, progress)
 
 
-def effective_numbers(sizes: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
-    """Return (1 - beta^n) / (1 - beta) for each n (Cui et al. 2019, arXiv 1901.05555), exact where beta^n is near 1."""
+def effective_sizes(sizes: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
+    """Return each class's effective number of images, (1 - beta^n) / (1 - beta), exact also if beta^n is near 1."""
     numbers: NDArray[np.float64] = np.expm1(sizes * np.log(beta)) / (beta - 1)
     return numbers
 

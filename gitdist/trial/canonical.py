@@ -44,12 +44,7 @@ def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[st
 
 
 def training_key(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> str:
-    """Return a text that is the same for trials which train the same.
-
-    Args:
-        spec: the trial.
-        class_sizes: training images of each class of the data set, int64 ``[C]``.
-    """
+    """Return a text that is the same for trials which train the same, with ``class_sizes`` training images ``[C]``."""
     augmented = augmented_classes(spec, class_sizes)
     unread = unread_fields(spec, switched=spec.switch_epoch < spec.epochs, augmented=bool(augmented.any()))
     fields = {name: value for name, value in spec.model_dump(mode="json").items() if name not in unread}

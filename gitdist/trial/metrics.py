@@ -2,6 +2,8 @@
 
 Each is a mean over classes of means over images, so its standard error follows from the variance of each class's mean.
 It is that of the choice of evaluation images; seeds of training and generator are other sources of variance.
+
+``values`` float64 ``[N]`` are one number per image, ``labels`` int64 ``[N]`` the images' classes of ``num_classes`` C.
 """
 
 import math
@@ -16,13 +18,7 @@ from gitdist.data.longtail import Groups
 
 
 def per_class_mean(values: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Return the mean of ``values`` over the images of each class, float64 ``[C]``, NaN for a class without images.
-
-    Args:
-        values: one number per image, ``[N]``.
-        labels: class of each image, int64 ``[N]``.
-        num_classes: C.
-    """
+    """Return the mean of ``values`` over the images of each class, float64 ``[C]``, NaN for a class without images."""
     counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
     sums = np.bincount(labels, weights=values, minlength=num_classes)
     means = np.full(num_classes, np.nan)
@@ -42,17 +38,8 @@ def mean_variances(
 
     With residuals r_i = value_i - mean of the class, n images and G groups in the class:
     ``G / (G - 1) * sum over groups of (sum of r_i in the group)^2 / n^2``, the cluster-robust variance of a mean (Liang
-    and Zeger 1986). If every image is its own group this is the usual ``sum r_i^2 / (n (n - 1))``.
-
-    Args:
-        values: one number per image, ``[N]``.
-        labels: class of each image, int64 ``[N]``.
-        groups: group of each image, int64 ``[N]``; None = every image is its own group. Images of different classes
-            are taken as independent.
-        num_classes: C.
-
-    Returns:
-        NaN for a class with fewer than two groups, whose variance cannot be estimated.
+    and Zeger 1986). If every image is its own group (``groups`` is None) this is the usual ``sum r_i^2 / (n (n - 1))``.
+    Images of different classes are taken as independent. A class with fewer than two groups has NaN.
     """
     counts = np.bincount(labels, minlength=num_classes)
     residuals = values - per_class_mean(values, labels, num_classes)[labels]
@@ -78,7 +65,7 @@ def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[n
 
     Args:
         per_class: mean of each class, float64 ``[C]``, NaN for a class without images.
-        variances: variance of each mean, float64 ``[C]``, NaN where it cannot be estimated.
+        variances: of these means, as ``mean_variances`` returns them.
 
     Returns:
         None if the only class with images has one group, or no class has images.
@@ -94,12 +81,7 @@ def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[n
 
 
 def group_accuracies(accuracies: NDArray[np.float64], groups: Groups) -> dict[str, float]:
-    """Return the mean accuracy of the many-, medium- and few-shot classes; a group without classes is left out.
-
-    Args:
-        accuracies: per class, float64 ``[C]``.
-        groups: the classes of each group.
-    """
+    """Return the mean of ``accuracies`` float64 ``[C]`` over the many-, medium- and few-shot classes that exist."""
     return {
         name: balanced_mean(accuracies[mask])
         for name, mask in groups.as_dict().items()

@@ -3,6 +3,8 @@
 Of each batch only the first ``int(p * n)`` samples can, and of them those whose class has fewer than K images. With a
 soft threshold such a sample is replaced with probability ``max(0, (K - n_c) / (K - n_min))``. All of it follows from
 the spec, its seed and the epoch, so a trial knows at its start how many draws it will take.
+
+Epochs count from 1. ``class_sizes`` int64 ``[C]`` are the training images of each class.
 """
 
 from typing import assert_never
@@ -18,12 +20,7 @@ from gitdist.trial.plan import epoch_indices
 
 
 def replacement_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the probability with which a sample among the first p of a batch is replaced, by class, ``[C]``.
-
-    Args:
-        spec: the trial.
-        class_sizes: training images of each class, int64 ``[C]``.
-    """
+    """Return the probability with which a sample among the first p of a batch is replaced, by class, ``[C]``."""
     if spec.threshold is None:
         return np.ones(len(class_sizes))
     match spec.threshold_kind:
@@ -40,14 +37,7 @@ def replacement_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64]) -
 def replaced_samples(
     spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64], epoch: int
 ) -> NDArray[np.bool_]:
-    """Return which of an epoch's samples become draws, bool ``[N]``.
-
-    Args:
-        spec: the trial.
-        labels: class of each sample in the epoch's order, int64 ``[N]``.
-        class_sizes: training images of each class, int64 ``[C]``.
-        epoch: counted from 1.
-    """
+    """Return which of an epoch's samples, of the classes ``labels`` int64 ``[N]`` in its order, become draws."""
     replaced = np.zeros(len(labels), np.bool_)
     if epoch <= spec.switch_epoch:
         return replaced
@@ -61,12 +51,7 @@ def replaced_samples(
 
 
 def augmented_classes(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the classes of which a trial replaces samples by draws, bool ``[C]``.
-
-    Args:
-        spec: the trial.
-        class_sizes: training images of each class, int64 ``[C]``.
-    """
+    """Return the classes of which a trial replaces samples by draws, bool ``[C]``."""
     if spec.switch_epoch >= spec.epochs or not any(replaceable_samples(spec, int(class_sizes.sum()))):
         return np.zeros(len(class_sizes), np.bool_)
     return (replacement_probabilities(spec, class_sizes) > 0) & (class_sizes > 0)
@@ -79,13 +64,7 @@ def replaceable_samples(spec: TrialSpec, num_samples: int) -> list[int]:
 
 
 def draws_needed(spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many draws of each class a whole trial takes, int64 ``[C]``.
-
-    Args:
-        spec: the trial.
-        labels: class of each training image, int64 ``[N]``.
-        class_sizes: training images of each class, int64 ``[C]``.
-    """
+    """Return how many draws of each class a trial takes, int64 ``[C]``; ``labels`` are those of the training images."""
     needed = np.zeros(len(class_sizes), np.int64)
     if augmented_classes(spec, class_sizes).any():
         for epoch in range(spec.switch_epoch + 1, spec.epochs + 1):

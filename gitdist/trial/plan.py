@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from gitdist.balancing import read_fields
-from gitdist.balancing.losses import LOSSES, Classes, Loss
-from gitdist.balancing.samplers import SAMPLERS, effective_numbers
+from gitdist.balancing.losses import LOSSES, ClassStatistics, Loss
+from gitdist.balancing.samplers import SAMPLERS, effective_sizes
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 
@@ -40,13 +40,8 @@ def epoch_indices(
     """Return the training images of an epoch in order, int64 ``[N]`` for N training images.
 
     instance, and every sampler up to the switch: every image once, shuffled. Every other sampler draws with
-    replacement, first the class by ``class_probabilities``, then one of its images uniformly.
-
-    Args:
-        spec: the trial.
-        labels: class of each training image, int64 ``[N]``.
-        class_sizes: images of each class.
-        epoch: which epoch.
+    replacement, first the class by ``class_probabilities``, then one of its images uniformly. ``labels`` int64 ``[N]``
+    are the classes of the training images.
     """
     rng = numpy_rng(spec.seed, "trial/sample", epoch)
     if _sampler(spec, epoch) == "instance":
@@ -76,7 +71,7 @@ def class_weights(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -
         case "inverse":
             pass
         case "effective-number":
-            numbers = effective_numbers(numbers, spec.effective_beta)
+            numbers = effective_sizes(numbers, spec.effective_beta)
         case unknown:
             assert_never(unknown)
     weights = np.sign(class_sizes) / numbers
@@ -103,7 +98,7 @@ def class_priors(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) ->
 def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu") -> Loss:
     """Return the loss of an epoch, for logits and labels on ``device``."""
     weights = class_weights(spec, class_sizes, epoch)
-    classes = Classes(
+    classes = ClassStatistics(
         sizes=class_sizes,
         priors=class_priors(spec, class_sizes, epoch),
         weight=None if weights is None else torch.from_numpy(weights).float().to(device),

@@ -34,16 +34,17 @@ from gitdist.stream.draws import DrawStream
 from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gitdist.trial.ema import EMA
-from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
+from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 
 EpochRow = dict[str, Any]
-"""One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
-images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``, ``generated`` (images made in this very process, not
-by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists per class, such as
-``val/accuracy_per_class`` (see ``Evaluation.per_class``); ``ended_at`` (unix time in seconds) and, if it is known,
-``trained_by``."""
+"""One epoch as JSON values: ``epoch`` (from 1) and ``lr``; ``train/loss`` (with class weights the mean of the batches'
+weighted means) and ``train/accuracy`` (with mixup of each sample's own label, not its partner's); ``draws`` (augmented
+images) and ``generated`` (images made in this very process, not by a stream that all trials read); the seconds
+``train_s`` with its part ``waiting_s`` for the stream, and ``evaluating_s``; on evaluated epochs the metrics
+``val/...`` and the lists per class, such as ``val/accuracy_per_class`` (see ``Evaluation``); ``ended_at`` (unix time in
+seconds) and, if it is known, ``trained_by``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,30 +114,24 @@ def _train_epochs(
 ) -> Iterator[EpochRow]:
     last = min(spec.epochs, setting.stop_after or spec.epochs)
     for epoch in range(len(rows) + 1, last + 1):
-        result = trainer.run(epoch)
+        row = trainer.run(epoch)
         started = time.perf_counter()
-        evaluation = None
         if epoch % setting.evaluation_every == 0 or epoch == spec.epochs:
             try:
                 evaluation = evaluate(trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute)
             except TrialFailedError as failure:
                 raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
-        row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
-        rows.append(row if setting.trained_by is None else row | {"trained_by": setting.trained_by})
+            row |= evaluation.metrics("val")
+            row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
+        row |= {"evaluating_s": time.perf_counter() - started, "ended_at": time.time()}
+        if setting.trained_by is not None:
+            row["trained_by"] = setting.trained_by
+        rows.append(row)
         if setting.directory:
             if setting.check:
                 setting.check()
             save_checkpoint(setting.directory, trainer.checkpoint(rows))
-        yield rows[-1]
-
-
-def _row(epoch: int, lr: float, result: "EpochResult", evaluation: Evaluation | None, evaluating_s: float) -> EpochRow:
-    row: EpochRow = {"epoch": epoch, "lr": lr, "train/loss": result.loss, "train/accuracy": result.accuracy}
-    if evaluation is not None:
-        row |= evaluation.metrics("val")
-        row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
-    times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
-    return row | {"draws": result.draws, "generated": result.generated} | times | {"ended_at": time.time()}
+        yield row
 
 
 def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
@@ -174,23 +169,6 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
     model = fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
     return to_device(model, compute.device).eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """Mean loss and accuracy over the epoch's samples, samples replaced by draws, and wall-clock seconds.
-
-    With class weights ``loss`` is the mean of the batches' weighted means; with mixup ``accuracy`` counts the answers
-    that are the sample's own label, not its partner's. ``waiting_s`` is the part of ``train_s`` spent waiting for the
-    stream; ``generated`` are the images that this process made for it meanwhile.
-    """
-
-    loss: float
-    accuracy: float
-    draws: int
-    train_s: float
-    waiting_s: float
-    generated: int
 
 
 class EpochTrainer:
@@ -255,8 +233,10 @@ class EpochTrainer:
         if self.stream is not None:
             self.stream.cursors = checkpoint.cursors.numpy()
 
-    def run(self, epoch: int) -> EpochResult:
-        """Train one epoch, counted from 1; nothing in it waits for the device before the losses are read at its end.
+    def run(self, epoch: int) -> EpochRow:
+        """Train one epoch, counted from 1, and return its row without evaluation.
+
+        Nothing in it waits for the device before the losses are read at its end.
 
         Raises:
             TrialFailedError: a loss is not finite (the message has epoch and step, both counted from 1), or the network
@@ -267,8 +247,9 @@ class EpochTrainer:
         spec, device = self._spec, self._compute.device
         stream = self._open_stream(epoch)
         waited_s, generated = (stream.waited_s, stream.generated) if stream else (0.0, 0)
+        lr = learning_rate(spec, epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(spec, epoch)
+            group["lr"] = lr
         self.model.train()
         indices = epoch_indices(spec, self._labels, self._sizes, epoch)
         labels, num_samples = self._labels[indices], len(indices)
@@ -288,14 +269,16 @@ class EpochTrainer:
             loss, logits = self._step(inputs, labels_there[batch], blended_loss)
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[batch]).sum()
-        return EpochResult(
-            loss=_mean_loss(torch.stack(losses), spec.batch_size, num_samples, epoch),
-            accuracy=int(correct) / num_samples,
-            draws=int(replaced.sum()),
-            train_s=time.perf_counter() - started,
-            waiting_s=stream.waited_s - waited_s if stream else 0.0,
-            generated=stream.generated - generated if stream else 0,
-        )
+        return {
+            "epoch": epoch,
+            "lr": lr,
+            "train/loss": _mean_loss(torch.stack(losses), spec.batch_size, num_samples, epoch),
+            "train/accuracy": int(correct) / num_samples,
+            "draws": int(replaced.sum()),
+            "generated": stream.generated - generated if stream else 0,
+            "train_s": time.perf_counter() - started,
+            "waiting_s": stream.waited_s - waited_s if stream else 0.0,
+        }
 
     def _open_stream(self, epoch: int) -> DrawStream | None:
         """Return the stream if this epoch draws from it; request the first blocks one epoch earlier."""

@@ -316,7 +316,7 @@ def test_a_step_trains_on_blended_inputs_with_the_blended_and_weighted_loss(digi
     trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     fresh = deepcopy(trainer.model)
 
-    result = trainer.run(1)
+    row = trainer.run(1)
 
     sizes, count = digits.class_sizes, len(digits.train.labels)
     indices = epoch_indices(spec, digits.train.labels, sizes, 1)
@@ -326,7 +326,7 @@ def test_a_step_trains_on_blended_inputs_with_the_blended_and_weighted_loss(digi
     inputs, blended = epoch_mixup(spec, 1, count)(inputs, plain, 0)
     assert len(seen) == 1 and torch.equal(seen[0], inputs)
     expected = blended(fresh.train()(inputs), torch.from_numpy(digits.train.labels[indices]))
-    assert result.loss == pytest.approx(expected.item(), rel=1e-6)
+    assert row["train/loss"] == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_randaugment_changes_training_and_resumes_after_an_interruption(digits, tmp_path):
