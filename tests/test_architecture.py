@@ -5,7 +5,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
-ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "doctor", "cli"]
+ROOMS = [
+    "root",
+    "store",
+    "networks",
+    "balancing",
+    "spec",
+    "data",
+    "generator",
+    "stream",
+    "trial",
+    "study",
+    "report",
+    "doctor",
+    "cli",
+]
 LIBRARY_ROOMS = {
     "ray": {
         "stream/connection.py",
@@ -23,7 +37,7 @@ LIBRARY_ROOMS = {
     "mlflow": {"study/monitoring/mlflow/"},
     "optuna": {"study/ledger/"},
     "psycopg": {"study/ledger/storage.py"},
-    "torchvision": {"data/torchvision_cpu.py"},
+    "torchvision": {"torchvision_cpu.py"},
     "typer": {"cli/"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

@@ -121,7 +121,7 @@ def test_under_erm_small_classes_are_less_invariant_than_large_ones(dataset, sto
     for _ in train(trial, dataset, TrialSetting(compute=compute, directory=tmp_path, evaluation_every=16)):
         pass
     model = load_classifier(trial, dataset, tmp_path, compute)
-    ekld = evaluate(model, dataset.test, pairs, dataset, compute).ekld_per_class
+    ekld = evaluate(model, dataset.test, pairs, dataset, compute).class_values["ekld_per_class"]
     means = {name: ekld[mask].mean() for name, mask in dataset.groups.as_dict().items()}
     print("\neKLD (nats): " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
     assert means["few"] > means["many"]

@@ -19,9 +19,9 @@ from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
 from gitdist.generator.grid import save_grid
 from gitdist.generator.munit import fitting_downsamplings
+from gitdist.networks import fitting_networks
 from gitdist.spec import DataSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths, open_store
-from gitdist.trial.classifier import fitting_networks
 
 _BAR = 24  # characters of the longest bar
 _FEW_VALIDATION = 5  # images of a class, below which its validation accuracy says little

@@ -1,9 +1,11 @@
 """The base of all spec parts: immutable, every default visible, unknown fields refused with the nearest known one."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -22,6 +24,18 @@ class Spec(BaseModel):
             if name not in known:
                 raise ValueError(unknown_name("field", str(name), known))
         return values
+
+
+def name_in(table: Mapping[str, Any]) -> AfterValidator:
+    """Return the rule that a name is a key of ``table``, which is read when a value is validated."""
+
+    def check(name: str) -> str:
+        if name not in table:
+            *others, last = map(repr, table)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        return name
+
+    return AfterValidator(check)
 
 
 def broken_rule(error: ValidationError) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A campaign: a study file whose ``matrix`` makes several studies of it, one for each combination of changes.
+"""A campaign: a study file whose ``matrix`` makes several studies of it, one per combination of changes.
 
 matrix:
   data.nuisance: [rotation, background]            # a field and its values
@@ -6,8 +6,8 @@ matrix:
     learned: {}
     oracle: {generator: {kind: oracle}}
 
-Studies that differ in seeds (trial, generator, stream) or the data's version alone are replicates to a report. An axis
-named ``replicate`` changes several of them together: {r0: {}, r1: {trial.seed: 1, generator.seed: 1, stream.seed: 1}}.
+A report takes studies as replicates that differ in seeds (trial, generator, stream) or the data's version alone. An
+axis named ``replicate`` changes several of them together: {r0: {}, r1: {trial.seed: 1, generator.seed: 1}}.
 """
 
 import itertools
@@ -23,12 +23,10 @@ from gitdist.spec.study import StudySpec
 
 Label = str | int | float | bool
 
-_SEPARATOR = "."
-
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One study of a campaign; ``labels`` says which value of each axis of the matrix it has."""
+    """One study of a campaign; ``labels`` has its value on each axis of the matrix."""
 
     labels: Mapping[str, Label]
     spec: StudySpec
@@ -36,10 +34,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
-    """Several studies that are run and reported together.
-
-    ``values`` is the file that describes them, its scale chosen and its overrides applied.
-    """
+    """Several studies that run and are reported together; ``values`` is their file at its scale, with overrides."""
 
     name: str
     title: str | None
@@ -47,20 +42,20 @@ class Campaign:
     values: Mapping[str, Any]
 
 
-def expand(matrix: Any, values: Mapping[str, Any], place: str) -> list[tuple[dict[str, Label], dict[str, Any]]]:
+def expand(matrix: Any, values: Mapping[str, Any], origin: str) -> list[tuple[dict[str, Label], dict[str, Any]]]:
     """Return labels and values of every study that a matrix makes.
 
     Args:
         matrix: axis -> list of values of the field it names, or -> label -> changes by field path.
         values: the file without the matrix; a study's name is its name and the labels.
-        place: names the file in errors.
+        origin: names the file in errors.
 
     Raises:
         SpecError: the matrix is not of that form, a field cannot be set, or two studies would have one name.
     """
     if not isinstance(matrix, dict) or not matrix:
-        raise SpecError(f"{place}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
-    axes = {str(axis): _alternatives(str(axis), entries, place) for axis, entries in matrix.items()}
+        raise SpecError(f"{origin}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
+    axes = {str(axis): _alternatives(str(axis), entries, origin) for axis, entries in matrix.items()}
     short = short_names(axes)
     studies = []
     for combination in itertools.product(*axes.values()):
@@ -68,95 +63,86 @@ def expand(matrix: Any, values: Mapping[str, Any], place: str) -> list[tuple[dic
         changed = deepcopy(dict(values))
         for axis, (_, changes) in zip(axes, combination, strict=True):
             for path, value in changes.items():
-                assign(changed, str(path), value, f"{place}: matrix.{axis}")
+                assign(changed, str(path), value, f"{origin}: matrix.{axis}")
         parts = (_part(short[axis], label) for axis, label in labels.items())
-        changed["name"] = _SEPARATOR.join([str(values.get("name")), *parts])
+        changed["name"] = ".".join([str(values.get("name")), *parts])
         studies.append((labels, changed))
     names = [changed["name"] for _, changed in studies]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise SpecError(f"{place}: the studies of a matrix must have different names, but two are '{twice}'")
+        raise SpecError(f"{origin}: the studies of a matrix must have different names, but two are '{twice}'")
     return studies
 
 
 def short_names(axes: Iterable[str]) -> dict[str, str]:
-    """Return what each axis is called for short: its last component, or all of it where another axis ends alike."""
+    """Return each axis's short name: its last component, or all of it if another axis ends alike."""
     last = {axis: axis.rpartition(".")[2] for axis in axes}
     counts = Counter(last.values())
     return {axis: name if counts[name] == 1 else axis for axis, name in last.items()}
 
 
-def assign(values: dict[str, Any], path: str, value: Any, place: str) -> None:
-    """Set the field at ``path.to.field``; mappings on the way are made, and copied before they are changed.
+def assign(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
+    """Set the field at ``path.to.field``; missing mappings are made, and others are copied before they are changed.
 
     Raises:
-        SpecError: what is on the way has no fields; ``place`` says where the change stands.
+        SpecError: a part of the path is no mapping; ``origin`` names the change.
     """
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
         found = values.get(name)
         if found is not None and not isinstance(found, dict):
-            way = ".".join(parents[:depth])
+            parent = ".".join(parents[:depth])
             raise SpecError(
-                f"{place}: {way} must be a mapping, for {path} is set, but it is {found!r}; write it as one"
+                f"{origin}: {parent} must be a mapping, for {path} is set, but it is {found!r}; write it as one"
             )
         values[name] = dict(found or {})
         values = values[name]
     values[last] = deepcopy(value)
 
 
-def change(values: dict[str, Any], path: str, value: Any, place: str) -> None:
-    """Set a field of a study file as ``assign`` does; a matrix that varies it is cut to the value.
+def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
+    """Set a field of a study file as ``assign`` does; a matrix that varies it is reduced to the value.
 
-    The name of an axis of labels, which is no field, is given one of its labels. Labels that each set the very field
-    which the axis is named after count as a list of values.
+    The value of an axis of labels, which is no field, is one of its labels. Labels that each set only the field which
+    the axis is named after count as a list of values.
 
     Raises:
         SpecError: as ``assign``, or there is no such label.
     """
-    matrix = values.get("matrix")
+    matrix: Any = values.get("matrix")
     axis = matrix.get(path) if isinstance(matrix, dict) else None
-    if (
-        isinstance(matrix, dict)
-        and isinstance(axis, dict)
-        and all(isinstance(entry, dict) and list(entry) == [path] for entry in axis.values())
-    ):
+    if not isinstance(axis, dict):
+        assign(values, path, value, origin)
+        if isinstance(axis, list):
+            values["matrix"] = {**matrix, path: [deepcopy(value)]}
+    elif all(isinstance(changes, dict) and list(changes) == [path] for changes in axis.values()):
         label = next((label for label, changes in axis.items() if changes == {path: value}), value)
         values["matrix"] = {**matrix, path: {label: {path: deepcopy(value)}}}
-        return
-    if not isinstance(axis, dict):
-        assign(values, path, value, place)
-    if isinstance(matrix, dict) and isinstance(axis, dict | list):
-        values["matrix"] = {**matrix, path: _only(value, axis, f"{place}: matrix.{path}")}
+    elif isinstance(value, Label) and value in axis:
+        values["matrix"] = {**matrix, path: {value: axis[value]}}
+    else:
+        raise SpecError(f"{origin}: matrix.{path} has no '{value}'; choose one of {', '.join(map(str, axis))}")
 
 
-def _only(value: Any, axis: dict[Any, Any] | list[Any], place: str) -> dict[Any, Any] | list[Any]:
-    if isinstance(axis, list):
-        return [deepcopy(value)]
-    if not isinstance(value, Label) or value not in axis:
-        raise SpecError(f"{place} has no '{value}'; choose one of {', '.join(map(str, axis))}")
-    return {value: axis[value]}
-
-
-def _alternatives(axis: str, entries: Any, place: str) -> list[tuple[Label, Mapping[str, Any]]]:
+def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Mapping[str, Any]]]:
     """Return label and changes of each study along an axis."""
     if isinstance(entries, list) and entries:
-        return [(_label(value, axis, place), {axis: value}) for value in entries]
+        return [(_label(value, axis, origin), {axis: value}) for value in entries]
     if isinstance(entries, dict) and entries and all(isinstance(changes, dict) for changes in entries.values()):
-        return [(_label(label, axis, place), changes) for label, changes in entries.items()]
+        return [(_label(label, axis, origin), changes) for label, changes in entries.items()]
     raise SpecError(
-        f"{place}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
+        f"{origin}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
         f"but it is {entries!r}"
     )
 
 
-def _label(value: Any, axis: str, place: str) -> Label:
+def _label(value: Any, axis: str, origin: str) -> Label:
     if isinstance(value, str | int | float):
         return value
-    raise SpecError(f"{place}: matrix.{axis} must list plain values, but it has {value!r}; map labels to changes")
+    raise SpecError(f"{origin}: matrix.{axis} must list plain values, but it has {value!r}; map labels to changes")
 
 
 def _part(axis: str, label: Label) -> str:
-    """Return an axis's part of a study's name: the label, with the axis where the label alone says nothing."""
+    """Return an axis's part of a study's name: the label, after the axis if the label is a number or a boolean."""
     text = label if isinstance(label, str) else f"{axis}{label}"
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)

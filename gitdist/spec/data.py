@@ -12,7 +12,7 @@ class ProfileSpec(Spec):
     """Class sizes of the long tail (Zhou et al. 2022; Cui et al. 2019; Buda et al. 2018)."""
 
     kind: Literal["zipf", "power", "exponential", "step", "none"] = "none"
-    largest: Positive | None = None  # images of the largest class; None = all that are there
+    largest: Positive | None = None  # images of the largest class; None = all
     smallest: Positive = 5  # zipf, power: no class is smaller
     exponent: float = Field(2.0, gt=0)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
     factor: float = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
@@ -47,7 +47,7 @@ class DataSpec(Spec):
         "images",
         "npz",
     ] = "digits"
-    path: str | None = None  # folder of the source's files; None = where the source usually is
+    path: str | None = None  # folder of the source's files; None = the source's usual folder
     exclude: tuple[str, ...] = ()  # names of classes to leave out
     # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
     # groups (gtsrb: the track; npz: its array "groups"), "none" = each image by itself; images: "folder" = the folder

@@ -20,7 +20,7 @@ class Dimension(Spec):
     log: bool = False
     step: Annotated[float, Field(gt=0)] | None = None
     points: Positive = 4  # grid: values taken from a range
-    when: dict[str, tuple[Choice, ...]] = {}  # searched only where each of these fields took one of its values here
+    when: dict[str, tuple[Choice, ...]] = {}  # searched only if each of these fields has one of its values here
 
     @field_validator("when", mode="before")
     @classmethod
@@ -66,7 +66,7 @@ class Dimension(Spec):
         return (low, high, min(between, high))
 
     def contains(self, value: Any) -> bool:
-        """Tell whether ``value`` is one of the dimension's."""
+        """Return whether ``value`` is one of the dimension's."""
         if self.bounds is None:
             return value in self.extremes
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,12 +77,12 @@ class Dimension(Spec):
         return low <= value <= high and on_step
 
     def applies(self, params: Mapping[str, Any]) -> bool:
-        """Tell whether the field is searched in a trial with these parameters (those it depends on among them)."""
+        """Return whether the field is searched in a trial with these parameters (including those it depends on)."""
         return all(name in params and params[name] in values for name, values in self.when.items())
 
 
 def dependency_order(space: Mapping[str, Dimension]) -> list[str]:
-    """Return the fields so that each comes after those that it depends on.
+    """Return the fields in an order in which each comes after those that it depends on.
 
     Raises:
         ValueError: a field depends on one that is not searched, on no choice or, by a circle, on itself.
@@ -100,6 +100,6 @@ def dependency_order(space: Mapping[str, Dimension]) -> list[str]:
         ready = [name for name in space if name not in order and all(other in order for other in space[name].when)]
         if not ready:
             circle = ", ".join(name for name in space if name not in order)
-            raise ValueError(f"`when` must not lead in a circle, but it does for {circle}")
+            raise ValueError(f"`when` must not form a circle, but it does for {circle}")
         order += ready
     return order

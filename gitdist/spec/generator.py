@@ -12,16 +12,16 @@ from gitdist.spec.base import Positive, Spec
 class KindSpec(Spec):
     """Base of all kinds of generators."""
 
-    needs_nuisance: ClassVar[bool] = False  # whether it draws from the data set's own nuisance
-    from_outside: ClassVar[bool] = False  # whether more than the study file says what it draws
+    needs_nuisance: ClassVar[bool] = False  # it draws from the data set's own nuisance
+    from_outside: ClassVar[bool] = False  # what it draws is not determined by the study file alone
 
 
 class MunitSpec(KindSpec):
     """MUNIT with both domains the same data set (Huang et al. 2018).
 
     The defaults are those of GIT (Zhou et al. 2022) but for ``auto_encoders``: the published method trains two, one per
-    domain, and draws with the first. ``one`` serves both domains at half the cost and is not the published method: its
-    draws keep their class more often. ``gitdist generator quality`` measures that.
+    domain, and draws with the first. ``one`` serves both domains at half the cost; its draws keep their class more
+    often.
     """
 
     kind: Literal["munit"] = "munit"
@@ -52,7 +52,7 @@ class MunitSpec(KindSpec):
 
 
 class OracleSpec(KindSpec):
-    """The true nuisance in the generator's place."""
+    """The true nuisance instead of a generator."""
 
     needs_nuisance: ClassVar[bool] = True
     kind: Literal["oracle"] = "oracle"
@@ -65,7 +65,7 @@ class IdentitySpec(KindSpec):
 
 
 class RandAugmentSpec(KindSpec):
-    """RandAugment of the image in the generator's place (Cubuk et al. 2020): invariances that nobody learnt."""
+    """RandAugment instead of a generator (Cubuk et al. 2020): invariances that are not learnt."""
 
     kind: Literal["randaugment"] = "randaugment"
     ops: Positive = 2  # operations on each image
@@ -81,7 +81,7 @@ class PretrainedSpec(KindSpec):
 
 
 class PluginSpec(KindSpec):
-    """A generator of another package; ``gitdist.generator.plugin`` says what it has to offer."""
+    """A generator of another package, see ``gitdist.generator.plugin``."""
 
     from_outside: ClassVar[bool] = True
     kind: Literal["plugin"] = "plugin"
@@ -108,7 +108,7 @@ class StreamSpec(Spec):
 
     block_size: Positive = 64  # draws of one class in a block: generated, stored and sent as one
     lookahead: Positive = 2  # blocks a trial asks for ahead of its cursor, per class
-    window_mb: Positive | None = None  # blocks kept in memory for the trials to come; None = as many as is safe
+    window_mb: Positive | None = None  # blocks kept in memory for later trials; None = as many as is safe
     keep: bool = False  # also on disk, in the store, for later runs and other studies
     per_seed: bool = False  # trials of different trial.seed read different streams
     precision: Precision = "auto"

@@ -30,14 +30,10 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
         return values if values == list(found.values()) else {name: {axis: path} for name, path in found.items()}
     if not isinstance(values, dict):
         return values
-    return {name: absolute_paths(value, base, _inner(field, str(name))) for name, value in values.items()}
-
-
-def _inner(field: str, name: str) -> str:
-    """Return the path of a field inside ``field``; changes that a scale or a label names begin anew at the top."""
-    if field == "scale" or field.startswith("matrix."):
-        return ""
-    return f"{field}.{name}" if field else name
+    if field == "scale" or field.startswith("matrix."):  # the changes of a scale or a label start at the top again
+        return {name: absolute_paths(value, base) for name, value in values.items()}
+    inner = f"{field}." if field else ""
+    return {name: absolute_paths(value, base, f"{inner}{name}") for name, value in values.items()}
 
 
 def _absolute(text: str, base: Path, field: str) -> str:
@@ -51,5 +47,5 @@ def _absolute(text: str, base: Path, field: str) -> str:
 
 
 def _joined(base: Path, text: str) -> Path:
-    path = base / os.path.expanduser(text)  # Path's own raises where there is no such user
+    path = base / os.path.expanduser(text)  # Path's own raises if there is no such user
     return path.resolve() if ".." in path.parts else path

@@ -16,7 +16,6 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "val/ekld": "minimize",
 }
 
-
 METHOD = "method"  # the dimension over the study's named methods
 
 
@@ -25,7 +24,7 @@ class PrunerSpec(Spec):
 
     kind: Literal["none", "successive-halving", "hyperband", "median"] = "none"
     min_epochs: Positive = 5  # after the switch, before the first decision
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving, hyperband: one of so many goes on
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving, hyperband: one in this many trials continues
     startup: Positive = 5  # median: trials that end before it prunes
 
 
@@ -33,13 +32,13 @@ class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
     total: int = Field(8, ge=0)  # search trials, fewer where there are fewer points; 0 = data and generator alone
-    objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the best compromises are found
+    objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the Pareto front is found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: Positive | None = None  # random trials before TPE starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
-    try_first: tuple[dict[str, Any], ...] = ()  # points tried before any proposal; fields left out are proposed
+    try_first: tuple[dict[str, Any], ...] = ()  # points tried before any suggestion; fields left out are suggested
     pruner: PrunerSpec = PrunerSpec()
-    lag: Positive | None = None  # trial n is proposed from trials 0 to n - lag alone; None = from all that have ended
+    lag: Positive | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
     seed: int = 0
 
     @field_validator("objective")
@@ -82,7 +81,7 @@ class SearchSpec(Spec):
 
     @property
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
-        """Where each objective is to go."""
+        """Whether each objective is maximised or minimised."""
         return tuple(OBJECTIVES[name] for name in self.objectives)
 
     @property
@@ -95,15 +94,15 @@ def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
     return (objective,) if isinstance(objective, str) else objective
 
 
-def _check_point(place: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+def _check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
     for name, value in point.items():
         if name not in space:
-            raise ValueError(f"{place}: " + unknown_name("searched field", name, list(space)))
+            raise ValueError(f"{path}: " + unknown_name("searched field", name, list(space)))
         dimension = space[name]
         if not dimension.contains(value):
             allowed = list(dimension.extremes)
             rule = f"be one of {allowed}" if dimension.choice else f"lie in the searched range {allowed}, on its steps"
-            raise ValueError(f"{place}.{name} must {rule}, but it is {value!r}")
+            raise ValueError(f"{path}.{name} must {rule}, but it is {value!r}")
         given = {other: point[other] for other in dimension.when if other in point}
         if not all(point[other] in dimension.when[other] for other in given):
-            raise ValueError(f"{place}.{name} is not searched where {given}; leave it out of the point")
+            raise ValueError(f"{path}.{name} is not searched with {given}; leave it out of the point")

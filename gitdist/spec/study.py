@@ -12,17 +12,13 @@ from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.search import METHOD, SearchSpec
-from gitdist.spec.trial import EvaluationSpec, TrialSpec, vary
+from gitdist.spec.trial import EvaluationSpec, TrialSpec, default_milestones
 
-RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else lies in a results directory
+RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else a results directory holds
 
 
 def check_name(name: str) -> None:
-    """Accept what may be a study's name.
-
-    Raises:
-        ValueError: it may not.
-    """
+    """Raise ValueError for a text that cannot be a study's name."""
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
     if not plain or name in RESERVED_NAMES or name.endswith(".owners"):
         raise ValueError(
@@ -32,7 +28,7 @@ def check_name(name: str) -> None:
 
 
 class Share(Spec):
-    """What one process of a kind takes of the cluster."""
+    """The resources that one process of a kind takes."""
 
     cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
     gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -46,19 +42,19 @@ class Share(Spec):
 
     @property
     def device(self) -> str | None:
-        """The device of such a process: the processor without a share of a GPU, else the GPU if one is visible."""
+        """The device of such a process: ``cpu`` without a share of a GPU; None = the GPU if one is visible."""
         return None if self.gpu else "cpu"
 
 
 class ResourcesSpec(Spec):
-    """Who gets what. torch threads of a process = its whole CPUs, at least one."""
+    """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
     servers: Positive = 1  # that generate for all trials
     server: Share = Share()
     trial: Share = Share()
-    training: Share = Share(cpu=2)  # of the generator; nothing else runs meanwhile
+    training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
     max_concurrent: Positive | Literal["auto"] = "auto"  # trials at once; auto = as many as fit
-    autoscaling: bool = False  # the cluster adds nodes by itself: what has no room yet is waited for, not refused
+    autoscaling: bool = False  # the cluster adds nodes by itself: wait for missing resources instead of refusing
 
     @model_validator(mode="after")
     def _bounded(self) -> "ResourcesSpec":
@@ -68,7 +64,7 @@ class ResourcesSpec(Spec):
 
 
 class TrackingSpec(Spec):
-    """Where MLflow records go."""
+    """The MLflow server or database."""
 
     uri: str | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
 
@@ -83,17 +79,17 @@ class TrackingSpec(Spec):
 
 
 class SharingSpec(Spec):
-    """What trials have in common. On a processor the results are the same either way."""
+    """What trials share. On a processor the results are the same either way."""
 
     stream: bool = True  # one stream of draws for all trials; off: each generates in its own process
-    prefix: bool = True  # training before the switch once for all trials that agree on it; off: each from scratch
+    prefix: bool = True  # training before the switch, once for all trials with the same; off: each from scratch
 
 
 class StoreSpec(Spec):
-    """Where artefacts (data sets, generators, blocks, training prefixes) are kept, and how many."""
+    """The store of artefacts (data sets, generators, blocks, training prefixes)."""
 
-    uri: str | None = None  # a second place that several results directories share, such as s3://bucket/gitdist
-    # GB of RESULTS/store, where the least recently used artefact goes first; None = no limit
+    uri: str | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
+    # GB of RESULTS/store, from which the least recently used artefact is removed first; None = no limit
     max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @field_validator("uri")
@@ -108,7 +104,7 @@ class StudySpec(Spec):
 
     name: str
     title: str | None = None  # what it shows, for its report
-    seed: int = 0  # of stream, trial, search and evaluation where their own is not given; the generator has its own
+    seed: int = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
     data: DataSpec = DataSpec()
     generator: GeneratorSpec = MunitSpec()
     stream: StreamSpec = StreamSpec()
@@ -145,7 +141,7 @@ class StudySpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _spread_seed(cls, values: Any) -> Any:
-        """Give the study's seed to every part that has none of its own."""
+        """Give the study's seed to every part without its own."""
         if not isinstance(values, dict) or not values.get("seed"):
             return values
         spread = dict(values)
@@ -158,7 +154,7 @@ class StudySpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _search_methods(cls, values: Any) -> Any:
-        """Make the methods a dimension of the search, the first one, where the file does not say which it takes."""
+        """Make the methods the first dimension of the search, unless the file says which it takes."""
         if not isinstance(values, dict) or not isinstance(values.get("methods"), dict) or not values["methods"]:
             return values
         search = values.get("search") or {}
@@ -187,22 +183,25 @@ class StudySpec(Spec):
 
     @property
     def ekld_under(self) -> str:
-        """The T of eKLD and consistency: the true ``nuisance``, or where there is none the generator, by its kind."""
+        """The T of eKLD and consistency: the true ``nuisance``, or without one the generator, by its kind."""
         return self.generator.kind if self.data.nuisance == "none" else "nuisance"
 
     def changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of `trial` that searched parameters set: those of the method, then all others."""
-        method = params.get(METHOD)
-        others = {name: value for name, value in params.items() if name != METHOD}
-        return {**(self.methods[method] if method is not None else {}), **others}
+        fields = dict(params)
+        method = fields.pop(METHOD, None)
+        return {**(self.methods[method] if method is not None else {}), **fields}
 
     def trial_of(self, params: Mapping[str, Any]) -> TrialSpec:
-        """Return the trial that searched parameters make of `trial`.
+        """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs.
 
         Raises:
             ValidationError: the combination breaks a rule.
         """
-        return vary(self.trial, self.changes(params))
+        values = self.trial.model_dump()
+        if self.trial.lr_milestones == default_milestones(self.trial.epochs):
+            del values["lr_milestones"]
+        return TrialSpec.model_validate({**values, **self.changes(params)})
 
     def _check_methods(self) -> None:
         dimension = self.search.space.get(METHOD)
@@ -217,19 +216,19 @@ class StudySpec(Spec):
                     )
             self._check_searched(f"methods.{name}", fields, "the method has")
 
-    def _check_searched(self, place: str, values: Mapping[str, Any], holder: str) -> None:
+    def _check_searched(self, path: str, values: Mapping[str, Any], holder: str) -> None:
         try:
             trial = self.trial_of(values)
         except ValidationError as error:
             name, rule = broken_rule(error)
             shown = values[name] if name in values else values
-            raise ValueError(f"{place}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
-        self._check_true_nuisance(f"{place}: ", trial)
+            raise ValueError(f"{path}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
+        self._check_true_nuisance(f"{path}: ", trial)
 
-    def _check_true_nuisance(self, place: str, trial: TrialSpec) -> None:
+    def _check_true_nuisance(self, path: str, trial: TrialSpec) -> None:
         if trial.true_nuisance and self.data.nuisance == "none":
             raise ValueError(
-                f"{place}trial.true_nuisance true needs a known nuisance, but data.nuisance is 'none'; set it to "
+                f"{path}trial.true_nuisance true needs a known nuisance, but data.nuisance is 'none'; set it to "
                 "rotation, background or dilation-erosion, or true_nuisance to false"
             )
 

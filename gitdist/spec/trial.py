@@ -1,36 +1,38 @@
 """The trial and evaluation parts of a study file: one classifier training and how it is measured."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from gitdist.balancing.losses import LOSSES
+from gitdist.balancing.samplers import SAMPLERS
 from gitdist.device import Precision
-from gitdist.spec.base import Fraction, Positive, Spec
+from gitdist.networks import NETWORKS
+from gitdist.spec.base import Fraction, Positive, Spec, name_in
 
-# progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
-Sampler = Literal["instance", "class-balanced", "square-root", "effective-number", "progressively-balanced"]
+ThresholdKind = Literal["hard", "soft"]
+ClassWeights = Literal["none", "inverse", "effective-number"]
 
 
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
-    network: Literal["resnet20", "resnet32", "resnet18"] = "resnet20"  # resnet18: images above 64 pixels
-    loss: Literal["cross-entropy", "ldam", "focal", "balanced-softmax", "logit-adjustment"] = "cross-entropy"
-    class_weights: Literal["none", "inverse", "effective-number"] = "none"  # of the loss
+    network: Annotated[str, name_in(NETWORKS)] = "resnet20"  # resnet18: images above 64 pixels
+    loss: Annotated[str, name_in(LOSSES)] = "cross-entropy"
+    class_weights: ClassWeights = "none"  # of the loss
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
-    sampler: Sampler = "class-balanced"
+    # progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
+    sampler: Annotated[str, name_in(SAMPLERS)] = "class-balanced"
     threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
-    threshold_kind: Literal["hard", "soft"] = "hard"
+    threshold_kind: ThresholdKind = "hard"
     fraction: Fraction = 0.5  # p
     epochs: Positive = 50
     switch_epoch: int = Field(0, ge=0)  # epochs before the sampler and the augmentation start (deferred)
     batch_size: Positive = 128
     lr: float = Field(0.1, gt=0)
     lr_warmup_epochs: int = Field(5, ge=0)
-    lr_milestones: tuple[
-        int, ...
-    ] = ()  # epochs after which lr is multiplied by lr_decay; default: 60% and 80% of epochs
+    # epochs after which lr is multiplied by lr_decay; default: 60 % and 80 % of epochs
+    lr_milestones: tuple[int, ...] = ()
     lr_decay: float = Field(0.01, gt=0, le=1)
     momentum: Fraction = 0.9
     weight_decay: float = Field(2e-4, ge=0)
@@ -46,8 +48,8 @@ class TrialSpec(Spec):
     flip: bool = False
     randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
-    mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw a batch; 0 = no mixup
-    ema_decay: float = Field(0.0, ge=0, lt=1)  # a step, of the average of weights that is evaluated; 0 = no average
+    mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
     seed: int = 0
@@ -76,20 +78,8 @@ class TrialSpec(Spec):
 
 
 def default_milestones(epochs: int) -> tuple[int, int]:
-    """Return the epochs after which the learning rate falls where a study does not say."""
+    """Return the epochs after which the learning rate falls unless a study names others."""
     return round(0.6 * epochs), round(0.8 * epochs)
-
-
-def vary(base: TrialSpec, changes: Mapping[str, Any]) -> TrialSpec:
-    """Return a trial with some fields changed; milestones that follow from the number of epochs follow the new one.
-
-    Raises:
-        ValidationError: the fields break a rule.
-    """
-    values = base.model_dump()
-    if base.lr_milestones == default_milestones(base.epochs):
-        del values["lr_milestones"]
-    return TrialSpec.model_validate({**values, **changes})
 
 
 class EvaluationSpec(Spec):

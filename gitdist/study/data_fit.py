@@ -7,9 +7,9 @@ import numpy as np
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
+from gitdist.networks import check_network
 from gitdist.spec import StudySpec
 from gitdist.study.ledger.space import point_plan, untried
-from gitdist.trial.classifier import check_network
 from gitdist.trial.mixing import check_threshold
 
 

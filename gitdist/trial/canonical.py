@@ -7,12 +7,15 @@ with no class size between them, K that no class lies under and p = 0, or a fiel
 import numpy as np
 from numpy.typing import NDArray
 
+from gitdist.balancing import read_fields
+from gitdist.balancing.losses import LOSSES
+from gitdist.balancing.samplers import SAMPLERS
 from gitdist.spec import TrialSpec
 from gitdist.store.keys import canonical_json
-from gitdist.trial.mixing import eligible_classes
+from gitdist.trial.mixing import augmented_classes, replaceable_samples
 
 
-def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> list[str]:
+def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[str]:
     """Return the fields whose value has no effect on a trial's training.
 
     Args:
@@ -20,39 +23,28 @@ def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> list[s
         switched: whether any epoch comes after ``switch_epoch``.
         augmented: whether any sample is replaced by a draw.
     """
+    unread = {name for rule in (*SAMPLERS.values(), *LOSSES.values()) for name in read_fields(rule)}
+    unread -= read_fields(LOSSES[spec.loss])
+    if switched:
+        unread -= read_fields(SAMPLERS[spec.sampler])
+    else:
+        unread.add("sampler")
     weights = spec.class_weights if switched or not spec.weights_deferred else "none"
-    unread = [] if switched else ["sampler"]
-    unread += [] if augmented else ["threshold", "threshold_kind", "fraction"]
-    unread += ["class_weights", "weights_deferred"] if weights == "none" else []
-    of_sampler = switched and spec.sampler == "effective-number"
-    unread += [] if of_sampler or weights == "effective-number" else ["effective_beta"]
-    unread += [] if any(milestone < spec.epochs for milestone in spec.lr_milestones) else ["lr_decay"]
-    unread += [] if spec.loss == "ldam" else ["ldam_margin", "ldam_scale"]
-    unread += [] if spec.loss == "focal" else ["focal_gamma"]
-    unread += [] if spec.loss == "logit-adjustment" else ["logit_tau"]
-    unread += [] if spec.randaugment_ops else ["randaugment_magnitude"]
+    if weights == "effective-number":
+        unread.discard("effective_beta")
+    if weights == "none":
+        unread |= {"class_weights", "weights_deferred"}
+    if not augmented:
+        unread |= {"threshold", "threshold_kind", "fraction"}
+    if all(milestone >= spec.epochs for milestone in spec.lr_milestones):
+        unread.add("lr_decay")
+    if not spec.randaugment_ops:
+        unread.add("randaugment_magnitude")
     return unread
 
 
-def augmented_classes(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the classes of which a trial replaces samples by draws, bool ``[C]``.
-
-    Args:
-        spec: the trial.
-        class_sizes: training images of each class, int64 ``[C]``.
-    """
-    if spec.switch_epoch >= spec.epochs or not any(_replaceable(spec, class_sizes)):
-        return np.zeros(len(class_sizes), np.bool_)
-    return eligible_classes(class_sizes, spec.threshold, spec.threshold_kind) & (class_sizes > 0)
-
-
 def training_key(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> str:
-    """Return a text that is the same for trials which train the same.
-
-    Args:
-        spec: the trial.
-        class_sizes: training images of each class of the data set, int64 ``[C]``.
-    """
+    """Return a text that is the same for trials which train the same, with ``class_sizes`` training images ``[C]``."""
     augmented = augmented_classes(spec, class_sizes)
     unread = unread_fields(spec, switched=spec.switch_epoch < spec.epochs, augmented=bool(augmented.any()))
     fields = {name: value for name, value in spec.model_dump(mode="json").items() if name not in unread}
@@ -62,12 +54,6 @@ def training_key(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> str:
         fields.pop("weights_deferred", None)  # the weights begin in the first epoch either way
     if augmented.any():
         soft = fields.pop("threshold_kind") == "soft"  # of a hard K only the classes below it count
-        fields |= {"threshold": spec.threshold if soft else None, "fraction": _replaceable(spec, class_sizes)}
+        replaceable = replaceable_samples(spec, int(class_sizes.sum()))
+        fields |= {"threshold": spec.threshold if soft else None, "fraction": replaceable}
     return canonical_json({**fields, "augmented": augmented.tolist()})
-
-
-def _replaceable(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> list[int]:
-    """Return how many samples of an epoch's full batches, and of its last one, may become draws (Algorithm 1)."""
-    samples = int(class_sizes.sum())
-    batches = [min(spec.batch_size, samples), samples % spec.batch_size]
-    return [int(spec.fraction * batch) for batch in batches]

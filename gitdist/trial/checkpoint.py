@@ -1,7 +1,6 @@
-"""What a trial's checkpoint holds, one an epoch.
+"""What a trial's checkpoint holds, one per epoch.
 
-The rows of all epochs so far stand inside: whatever a crash took from the readers of a trial, state and rows come back
-together.
+It includes the rows of all epochs so far: after a crash, state and rows come back together.
 """
 
 from contextlib import suppress
@@ -17,11 +16,11 @@ from gitdist.disk import disk_errors, write_atomic
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """All that training needs to go on after an epoch.
+    """All that training needs to resume after an epoch.
 
-    ``model`` and ``optimizer`` are state dicts (batch norm's running statistics among them), ``cursors`` int64 ``[C]``
-    counts the draws taken of each class, ``rows`` holds what each epoch reported, ``average`` the state of the average
-    of the weights; None where there is none, as in the files of earlier versions.
+    ``model`` and ``optimizer`` are state dicts (batch norm's running statistics included), ``cursors`` int64 ``[C]``
+    counts the draws taken of each class, ``rows`` holds what each epoch reported, ``average`` the state of the EMA of
+    the weights; None without one, as in the files of earlier versions.
     """
 
     epoch: int
@@ -36,14 +35,14 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into ``directory`` and return its file.
 
     Raises:
-        DiskError: the disk does not take it; the older ones are all there then.
+        DiskError: the disk does not take it; all older ones are still there.
     """
     state = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
     return checkpoints_of(directory).save(checkpoint.epoch, state)
 
 
 def load_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of ``directory``, on the CPU; None where there is none."""
+    """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none."""
     found = checkpoints_of(directory).load()
     return Checkpoint(**found[1]) if found else None
 
@@ -54,10 +53,10 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
 
 
 def copy_newest(source: Path, target: Path) -> None:
-    """Copy the newest checkpoint file, unless ``target`` has one as new, or it is removed just now.
+    """Copy the newest checkpoint file, unless ``target`` has one as new, or it is being removed.
 
     Args:
-        source: a directory with checkpoints, or without any.
+        source: a directory, with checkpoints or without.
         target: a directory that exists.
 
     Raises:

@@ -1,10 +1,13 @@
-"""Measures of a classifier from its log-probabilities: accuracies (balanced, many/medium/few), eKLD, consistency.
+"""Metrics of a classifier from its log-probabilities: accuracies (balanced, many/medium/few), eKLD, consistency.
 
 Each is a mean over classes of means over images, so its standard error follows from the variance of each class's mean.
 It is that of the choice of evaluation images; seeds of training and generator are other sources of variance.
+
+``values`` float64 ``[N]`` are one number per image, ``labels`` int64 ``[N]`` the images' classes of ``num_classes`` C.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,13 +18,7 @@ from gitdist.data.longtail import Groups
 
 
 def per_class_mean(values: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Return the mean of ``values`` over the rows of each class, float64 ``[C]``, NaN for a class without rows.
-
-    Args:
-        values: one number a row, ``[N]``.
-        labels: class of each row, int64 ``[N]``.
-        num_classes: C.
-    """
+    """Return the mean of ``values`` over the images of each class, float64 ``[C]``, NaN for a class without images."""
     counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
     sums = np.bincount(labels, weights=values, minlength=num_classes)
     means = np.full(num_classes, np.nan)
@@ -29,25 +26,8 @@ def per_class_mean(values: NDArray[np.float64], labels: NDArray[np.int64], num_c
     return means
 
 
-def class_accuracies(
-    predictions: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
-) -> NDArray[np.float64]:
-    """Return the accuracy on each class, float64 ``[C]`` in 0..1, NaN for a class without rows.
-
-    Args:
-        predictions: predicted class of each row, int64 ``[N]``.
-        labels: true class of each row, int64 ``[N]``.
-        num_classes: C.
-    """
-    return per_class_mean((predictions == labels).astype(np.float64), labels, num_classes)
-
-
 def balanced_mean(per_class: NDArray[np.float64]) -> float:
-    """Return the mean over the classes that have a value: of accuracies, the balanced accuracy.
-
-    Args:
-        per_class: float64 ``[C]``, NaN where a class has no rows.
-    """
+    """Return the mean over the classes that have a value (not NaN): of accuracies, the balanced accuracy."""
     return float(per_class[~np.isnan(per_class)].mean())
 
 
@@ -58,17 +38,8 @@ def mean_variances(
 
     With residuals r_i = value_i - mean of the class, n images and G groups in the class:
     ``G / (G - 1) * sum over groups of (sum of r_i in the group)^2 / n^2``, the cluster-robust variance of a mean (Liang
-    and Zeger 1986). If every image is its own group this is the usual ``sum r_i^2 / (n (n - 1))``.
-
-    Args:
-        values: one number per row, ``[N]``.
-        labels: class of each row, int64 ``[N]``.
-        groups: group of each row, int64 ``[N]``; None = every row is its own group. Rows of different classes are taken
-            as independent.
-        num_classes: C.
-
-    Returns:
-        NaN for a class with fewer than two groups, whose variance cannot be estimated.
+    and Zeger 1986). If every image is its own group (``groups`` is None) this is the usual ``sum r_i^2 / (n (n - 1))``.
+    Images of different classes are taken as independent. A class with fewer than two groups has NaN.
     """
     counts = np.bincount(labels, minlength=num_classes)
     residuals = values - per_class_mean(values, labels, num_classes)[labels]
@@ -87,17 +58,17 @@ def mean_variances(
 def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[np.float64]) -> float | None:
     """Return the standard error of ``balanced_mean``: ``sqrt(sum over classes of variance) / C``.
 
-    A class with one group has no variance of its own. ``C / (C - 1)`` times its squared difference from the balanced
-    mean takes its place: if all C classes have one group, this is the squared standard error of C independent values.
-    The difference also contains the true difference between classes, so this is conservative (Lumley 2010,
+    The variance of a class with one group cannot be estimated. ``C / (C - 1)`` times its squared difference from the
+    balanced mean replaces it: if all C classes have one group, this is the squared standard error of C independent
+    values. The difference also contains the true difference between classes, so this is conservative (Lumley 2010,
     ``survey.lonely.psu = "adjust"``).
 
     Args:
-        per_class: mean of each class, float64 ``[C]``, NaN for a class without rows.
-        variances: variance of each mean, float64 ``[C]``, NaN where it cannot be estimated.
+        per_class: mean of each class, float64 ``[C]``, NaN for a class without images.
+        variances: of these means, as ``mean_variances`` returns them.
 
     Returns:
-        None if the only class with rows has one group, or no class has rows.
+        None if the only class with images has one group, or no class has images.
     """
     known = ~np.isnan(per_class)
     means, squares = per_class[known], variances[known].copy()
@@ -110,12 +81,7 @@ def balanced_standard_error(per_class: NDArray[np.float64], variances: NDArray[n
 
 
 def group_accuracies(accuracies: NDArray[np.float64], groups: Groups) -> dict[str, float]:
-    """Return the mean accuracy of the many-, medium- and few-shot classes; a group without classes is left out.
-
-    Args:
-        accuracies: per class, float64 ``[C]``.
-        groups: the classes of each group.
-    """
+    """Return the mean of ``accuracies`` float64 ``[C]`` over the many-, medium- and few-shot classes that exist."""
     return {
         name: balanced_mean(accuracies[mask])
         for name, mask in groups.as_dict().items()
@@ -128,35 +94,25 @@ def log_probabilities(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.double(), dim=1)
 
 
-def kl_divergences(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(P || Q) in nats, float64 ``[...]``, never negative and exactly 0 where P and Q are the same.
+def expected_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return the expectation over transformations of KL(P(.|x) || P(.|x')), in nats (Zhou et al. 2022, 2203.09739).
 
-    Args:
-        log_p: log-probabilities of the untransformed images, float64 ``[..., C]``.
-        log_q: log-probabilities of the transformed images, broadcast against ``log_p``.
+    A KL divergence is never negative, and exactly 0 where both distributions are the same.
     """
+    log_p = log_p[:, None, :]
     # A probability of 0 contributes nothing, also where its logarithm is -inf.
     terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
-    return terms.sum(-1).clamp_(min=0.0)
-
-
-def expected_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return the expectation over transformations of KL(P(.|x) || P(.|x')) for each image, float64 ``[n]``, in nats.
-
-    The measure of Zhou et al. 2022 (arXiv 2203.09739), x and x' being one image before and after.
-
-    Args:
-        log_p: log P(.|x), float64 ``[n, C]``.
-        log_q: log P(.|x'), float64 ``[n, t, C]``, ``log_q[i, j]`` of transformation j of image i.
-    """
-    return kl_divergences(log_p[:, None, :], log_q).mean(1)
+    return terms.sum(-1).clamp_(min=0.0).mean(1)
 
 
 def consistency(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return the share of an image's transformations with the answer that the image has, float64 ``[n]`` in 0..1.
-
-    Args:
-        log_p: log P(.|x), float64 ``[n, C]``; the answer is the most probable class.
-        log_q: log P(.|x'), float64 ``[n, t, C]``, ``log_q[i, j]`` of transformation j of image i.
-    """
+    """Return the share, in 0..1, of an image's transformations with the most probable class of the image."""
     return (log_p.argmax(-1, keepdim=True) == log_q.argmax(-1)).double().mean(1)
+
+
+PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ekld": expected_kl, "consistency": consistency}
+"""Metrics of images x and their transformations x': functions of log P(.|x), float64 ``[n, C]``, and of log P(.|x'),
+float64 ``[n, t, C]`` for t transformations of each image, with a value per image, float64 ``[n]``.
+
+An epoch's row, and so MLflow, has each one's mean over classes as ``val/<name>``, its standard error as
+``val/<name>_se``, and the classes as ``val/<name>_per_class``."""

@@ -1,72 +1,81 @@
-"""Algorithm 1 of Zhou et al. 2022 (arXiv 2203.09739): which samples of a batch become generator outputs."""
+"""Algorithm 1 of Zhou et al. 2022 (arXiv 2203.09739): which samples of a trial become draws of the generator.
+
+Of each batch only the first ``int(p * n)`` samples can, and of them those whose class has fewer than K images. With a
+soft threshold such a sample is replaced with probability ``max(0, (K - n_c) / (K - n_min))``. All of it follows from
+the spec, its seed and the epoch, so a trial knows at its start how many draws it will take.
+
+Epochs count from 1. ``class_sizes`` int64 ``[C]`` are the training images of each class.
+"""
+
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.errors import SpecError
+from gitdist.seeds import numpy_rng
+from gitdist.spec import TrialSpec
+from gitdist.spec.trial import ThresholdKind
+from gitdist.trial.plan import epoch_indices
 
 
-def replace_mask(
-    labels: NDArray[np.int64],
-    class_sizes: NDArray[np.int64],
-    threshold: float | None,
-    kind: str,
-    fraction: float,
-    rng: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """Return which samples of a batch are replaced, bool ``[n]``.
-
-    Only the first ``int(fraction * n)`` can be, and of them those whose class has fewer than K images. The soft
-    threshold keeps such a replacement with probability ``max(0, (K - n_c) / (K - n_min))``.
-
-    Args:
-        labels: class of each sample of the batch, int64 ``[n]``.
-        class_sizes: training images of each class, int64 ``[C]``.
-        threshold: K in images; None = all classes.
-        kind: ``hard`` or ``soft``.
-        fraction: p, the share of the batch that may be replaced, 0..1.
-        rng: read for the soft threshold alone.
-    """
-    mask = np.zeros(len(labels), dtype=np.bool_)
-    first = labels[: int(fraction * len(labels))]
-    probabilities = replacement_probabilities(class_sizes, threshold, kind)[first]
-    if kind == "soft" and threshold is not None:
-        mask[: len(first)] = rng.random(len(first)) < probabilities
-    else:
-        mask[: len(first)] = probabilities > 0
-    return mask
-
-
-def replacement_probabilities(
-    class_sizes: NDArray[np.int64], threshold: float | None, kind: str
-) -> NDArray[np.float64]:
-    """Return the probability with which a sample of each class among the first p is replaced, float64 ``[C]``.
-
-    Args:
-        class_sizes: training images of each class, int64 ``[C]``.
-        threshold: K in images; None = all classes.
-        kind: ``hard`` or ``soft``.
-    """
-    if threshold is None:
+def replacement_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the probability with which a sample among the first p of a batch is replaced, by class, ``[C]``."""
+    if spec.threshold is None:
         return np.ones(len(class_sizes))
-    if kind == "hard":
-        return (class_sizes < threshold).astype(np.float64)
-    probabilities: NDArray[np.float64] = np.maximum(0.0, (threshold - class_sizes) / (threshold - class_sizes.min()))
-    return probabilities
+    match spec.threshold_kind:
+        case "hard":
+            return (class_sizes < spec.threshold).astype(np.float64)
+        case "soft":
+            below, most = spec.threshold - class_sizes, spec.threshold - class_sizes.min()
+            probabilities: NDArray[np.float64] = np.maximum(0.0, below / most)
+            return probabilities
+        case unknown:
+            assert_never(unknown)
 
 
-def eligible_classes(class_sizes: NDArray[np.int64], threshold: float | None, kind: str) -> NDArray[np.bool_]:
-    """Return the classes that can be replaced at all, bool ``[C]``; arguments as in ``replacement_probabilities``."""
-    return replacement_probabilities(class_sizes, threshold, kind) > 0
+def replaced_samples(
+    spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64], epoch: int
+) -> NDArray[np.bool_]:
+    """Return which of an epoch's samples, of the classes ``labels`` int64 ``[N]`` in its order, become draws."""
+    replaced = np.zeros(len(labels), np.bool_)
+    if epoch <= spec.switch_epoch:
+        return replaced
+    probabilities = replacement_probabilities(spec, class_sizes)
+    rng = numpy_rng(spec.seed, "trial/mixing", epoch)
+    for start in range(0, len(labels), spec.batch_size):
+        batch = labels[start : start + spec.batch_size]
+        first = batch[: int(spec.fraction * len(batch))]
+        replaced[start : start + len(first)] = rng.random(len(first)) < probabilities[first]
+    return replaced
 
 
-def check_threshold(threshold: float | None, kind: str, class_sizes: NDArray[np.int64]) -> None:
+def augmented_classes(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return the classes of which a trial replaces samples by draws, bool ``[C]``."""
+    if spec.switch_epoch >= spec.epochs or not any(replaceable_samples(spec, int(class_sizes.sum()))):
+        return np.zeros(len(class_sizes), np.bool_)
+    return (replacement_probabilities(spec, class_sizes) > 0) & (class_sizes > 0)
+
+
+def replaceable_samples(spec: TrialSpec, num_samples: int) -> list[int]:
+    """Return how many samples of an epoch's full batches, and of its last one, Algorithm 1 may replace."""
+    batches = [min(spec.batch_size, num_samples), num_samples % spec.batch_size]
+    return [int(spec.fraction * batch) for batch in batches]
+
+
+def draws_needed(spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many draws of each class a trial takes, int64 ``[C]``; ``labels`` are those of the training images."""
+    needed = np.zeros(len(class_sizes), np.int64)
+    if augmented_classes(spec, class_sizes).any():
+        for epoch in range(spec.switch_epoch + 1, spec.epochs + 1):
+            in_order = labels[epoch_indices(spec, labels, class_sizes, epoch)]
+            replaced = replaced_samples(spec, in_order, class_sizes, epoch)
+            needed += np.bincount(in_order[replaced], minlength=len(class_sizes))
+    return needed
+
+
+def check_threshold(threshold: float | None, kind: ThresholdKind, class_sizes: NDArray[np.int64]) -> None:
     """Refuse a soft threshold that no class lies under.
-
-    Args:
-        threshold: K in images; None = all classes.
-        kind: ``hard`` or ``soft``.
-        class_sizes: training images of each class, int64 ``[C]``.
 
     Raises:
         SpecError: the threshold is soft and not above the smallest class's size.

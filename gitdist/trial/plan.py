@@ -1,82 +1,117 @@
-"""What an epoch will do, known before it begins: which rows it visits, and which of them become draws.
+"""What each epoch of a trial does, as its spec says: learning rate, images, class weights and loss.
 
-Both follow from the trial's seed and the epoch alone, so a trial can say at its start how many draws it will take.
+Epochs count from 1. ``class_sizes`` int64 ``[C]`` are the training images of each class. Everything follows from the
+spec, its seed and the epoch alone.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, assert_never
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from gitdist.balancing import read_fields
+from gitdist.balancing.losses import LOSSES, ClassStatistics, Loss
+from gitdist.balancing.samplers import SAMPLERS, effective_sizes
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
-from gitdist.trial.mixing import replace_mask
-from gitdist.trial.sampling import class_probabilities, epoch_indices
 
 
-def epoch_rows(spec: TrialSpec, labels: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-    """Return the training rows of an epoch in order, int64 ``[N]``: instance sampling up to the switch.
-
-    Args:
-        spec: the trial.
-        labels: class of each training row, int64 ``[N]``.
-        sizes: training images of each class, int64 ``[C]``.
-        epoch: counted from 1.
-    """
-    sampler, progress = _epoch_sampler(spec, epoch)
-    rng = numpy_rng(spec.seed, "trial/sample", epoch)
-    return epoch_indices(sampler, labels, sizes, spec.effective_beta, rng, progress)
+def learning_rate(spec: TrialSpec, epoch: int) -> float:
+    """Return the learning rate of an epoch: linear warm-up, then steps down after the milestones."""
+    warmup = min(1.0, epoch / spec.lr_warmup_epochs) if spec.lr_warmup_epochs else 1.0
+    steps_down = sum(epoch > milestone for milestone in spec.lr_milestones)
+    return float(spec.lr * warmup * spec.lr_decay**steps_down)
 
 
-def epoch_probabilities(spec: TrialSpec, sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
-    """Return the probability with which a sample of an epoch is of each class, float64 ``[C]``.
-
-    Args:
-        spec: the trial.
-        sizes: training images of each class, int64 ``[C]``.
-        epoch: counted from 1.
-    """
-    sampler, progress = _epoch_sampler(spec, epoch)
-    return class_probabilities(sampler, sizes, spec.effective_beta, progress)
+def class_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
+    """Return the probability with which a sample of an epoch is of each class, float64 ``[C]``."""
+    sampler = _with_fields(SAMPLERS[_sampler(spec, epoch)], spec)
+    progress = (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)
+    probabilities: NDArray[np.float64] = sampler(class_sizes.astype(np.float64), progress)
+    return probabilities
 
 
-def replaced_rows(
-    spec: TrialSpec, visited: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int
-) -> NDArray[np.bool_]:
-    """Return which of an epoch's samples become draws, batch by batch as Algorithm 1 says, bool ``[N]``.
-
-    Args:
-        spec: the trial.
-        visited: class of each sample in the epoch's order, int64 ``[N]``.
-        sizes: training images of each class, int64 ``[C]``.
-        epoch: counted from 1.
-    """
-    if epoch <= spec.switch_epoch or spec.fraction == 0:
-        return np.zeros(len(visited), np.bool_)
-    rng = numpy_rng(spec.seed, "trial/mixing", epoch)
-    batches = [visited[start : start + spec.batch_size] for start in range(0, len(visited), spec.batch_size)]
-    kind = spec.threshold_kind
-    return np.concatenate([replace_mask(batch, sizes, spec.threshold, kind, spec.fraction, rng) for batch in batches])
-
-
-def draws_needed(
-    spec: TrialSpec, labels: NDArray[np.int64], sizes: NDArray[np.int64], first_epoch: int = 1
+def epoch_indices(
+    spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64], epoch: int
 ) -> NDArray[np.int64]:
-    """Return how many draws of each class the trial takes from ``first_epoch`` to its end, int64 ``[C]``.
+    """Return the training images of an epoch in order, int64 ``[N]`` for N training images.
 
-    Args:
-        spec: the trial.
-        labels: class of each training row, int64 ``[N]``.
-        sizes: training images of each class, int64 ``[C]``.
-        first_epoch: counted from 1.
+    instance, and every sampler up to the switch: every image once, shuffled. Every other sampler draws with
+    replacement, first the class by ``class_probabilities``, then one of its images uniformly. ``labels`` int64 ``[N]``
+    are the classes of the training images.
     """
-    needed = np.zeros(len(sizes), np.int64)
-    if spec.fraction > 0:
-        for epoch in range(max(first_epoch, spec.switch_epoch + 1), spec.epochs + 1):
-            visited = labels[epoch_rows(spec, labels, sizes, epoch)]
-            needed += np.bincount(visited[replaced_rows(spec, visited, sizes, epoch)], minlength=len(sizes))
-    return needed
+    rng = numpy_rng(spec.seed, "trial/sample", epoch)
+    if _sampler(spec, epoch) == "instance":
+        return rng.permutation(len(labels))
+    probabilities = class_probabilities(spec, class_sizes, epoch)
+    classes = rng.choice(len(class_sizes), size=len(labels), p=probabilities)
+    within = rng.integers(0, class_sizes[classes])
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.cumsum(class_sizes) - class_sizes
+    indices: NDArray[np.int64] = by_class[starts[classes] + within]
+    return indices
 
 
-def _epoch_sampler(spec: TrialSpec, epoch: int) -> tuple[str, float]:
-    """Return an epoch's sampler and its progress as in ``class_probabilities``."""
-    sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
-    return sampler, (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)
+def class_weights(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64] | None:
+    """Return the weight of each class's samples in an epoch's loss, ``[C]`` with the sum C; None = all alike.
+
+    inverse: proportional to 1 / n_c; effective-number: to (1 - beta) / (1 - beta^n_c) (Cui et al. 2019, arXiv
+    1901.05555, equation 4). Deferred weights (DRW: Cao et al. 2019, arXiv 1906.07413) begin after the switch. A class
+    without images has weight 0.
+    """
+    if spec.weights_deferred and epoch <= spec.switch_epoch:
+        return None
+    numbers = np.maximum(class_sizes, 1).astype(np.float64)
+    match spec.class_weights:
+        case "none":
+            return None
+        case "inverse":
+            pass
+        case "effective-number":
+            numbers = effective_sizes(numbers, spec.effective_beta)
+        case unknown:
+            assert_never(unknown)
+    weights = np.sign(class_sizes) / numbers
+    normalised: NDArray[np.float64] = weights * len(weights) / weights.sum()
+    return normalised
+
+
+def class_priors(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
+    """Return each class's share of an epoch's loss, float64 ``[C]`` with the sum 1.
+
+    Proportional to the probability with which the epoch draws the class, times its weight: the answer that minimises
+    the weighted cross-entropy where an image says nothing. So n_c / n under instance sampling without weights. A class
+    without images counts as one of one image.
+    """
+    sizes = np.maximum(class_sizes, 1)
+    probabilities, weights = class_probabilities(spec, sizes, epoch), class_weights(spec, sizes, epoch)
+    if weights is None:
+        return probabilities
+    shares = probabilities * weights
+    priors: NDArray[np.float64] = shares / shares.sum()
+    return priors
+
+
+def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu") -> Loss:
+    """Return the loss of an epoch, for logits and labels on ``device``."""
+    weights = class_weights(spec, class_sizes, epoch)
+    classes = ClassStatistics(
+        sizes=class_sizes,
+        priors=class_priors(spec, class_sizes, epoch),
+        weight=None if weights is None else torch.from_numpy(weights).float().to(device),
+        device=torch.device(device),
+    )
+    loss: Loss = _with_fields(LOSSES[spec.loss], spec)(classes)
+    return loss
+
+
+def _sampler(spec: TrialSpec, epoch: int) -> str:
+    return spec.sampler if epoch > spec.switch_epoch else "instance"
+
+
+def _with_fields(rule: Callable[..., Any], spec: TrialSpec) -> Callable[..., Any]:
+    """Return a sampler or a loss with the trial's fields that it reads."""
+    return partial(rule, **{name: getattr(spec, name) for name in read_fields(rule)})

@@ -1,4 +1,4 @@
-"""A classifier that judges draws: it knows every class as well as the source allows, long tail or not.
+"""The reference classifier, which judges draws: it knows every class as well as the source allows.
 
 It learns from the same source, nuisance, version and held-out images as the study, without the long tail: all training
 images of each class up to a thousand. So it has seen no validation image, and each class about equally often.
@@ -11,20 +11,20 @@ from pathlib import Path
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError, TrialFailedError
+from gitdist.networks.classifier import Classifier
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_checkpoint, save_checkpoint
-from gitdist.trial.classifier import Classifier
 from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, train
 
 _FORMAT = 1
 _PER_CLASS = 1000
-_SEEN = 60_000  # images, where the number of epochs is not given
+_IMAGES_SEEN = 60_000  # in training, if the number of epochs is not given
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
-    """The classifier, the data set that it learnt from and the epochs that it took."""
+    """The classifier, the data set that it learnt from and its epochs of training."""
 
     model: Classifier
     dataset: Dataset
@@ -37,7 +37,7 @@ def reference_classifier(
     epochs: int | None,
     store: Store,
     compute: Compute,
-    report: Callable[[EpochRow, int], None] = lambda row, epochs: None,
+    on_epoch: Callable[[EpochRow, int], None] = lambda row, epochs: None,
 ) -> Reference:
     """Return the reference classifier, out of the store or trained into it.
 
@@ -47,13 +47,13 @@ def reference_classifier(
         epochs: of its training; None = as many as see 60,000 images.
         store: where it is kept.
         compute: where it is trained and will run.
-        report: told the row of each epoch, and how many there are.
+        on_epoch: called with the row of each epoch, and the number of epochs.
 
     Raises:
-        StudyError: training ran into a value that is not finite.
+        StudyError: a loss or an output was not finite.
     """
     dataset = prepare(data.model_copy(update={"profile": ProfileSpec(kind="none", largest=_PER_CLASS)}), store)
-    epochs = epochs or -(-_SEEN // len(dataset.train.labels))
+    epochs = epochs or -(-_IMAGES_SEEN // len(dataset.train.labels))
     spec = TrialSpec.model_validate(
         {"network": network, "epochs": epochs, "fraction": 0.0, "batch_size": 64, "lr": 0.05, "lr_decay": 0.1}
         | {"lr_warmup_epochs": 0}
@@ -63,13 +63,13 @@ def reference_classifier(
         setting = TrialSetting(compute=compute, directory=scratch, evaluation_every=epochs)
         try:
             for row in train(spec, dataset, setting):
-                report(row, epochs)
+                on_epoch(row, epochs)
         except TrialFailedError as failure:
             raise StudyError(
-                f"training the classifier that judges draws failed: {failure}; take other --epochs"
+                f"training the classifier that judges draws failed: {failure}; train it for another number of epochs"
             ) from None
         trained = load_checkpoint(scratch)
-        assert trained, "its last epoch has left one"
+        assert trained, "the last epoch has written one"
         save_checkpoint(target, trained)
 
     determined_by = {

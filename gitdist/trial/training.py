@@ -1,9 +1,9 @@
-"""One trial: a classifier trained epoch by epoch, resumable at every epoch, a row of measures each.
+"""One trial: a classifier trained epoch by epoch, resumable at every epoch, with a row of metrics for each.
 
-    sampler -> rows of the epoch -> batch of images [N, C, H, W] on the device
+    sampler -> indices of the epoch -> batch of images [N, C, H, W] on the device
             -> oracle: the untransformed images under fresh draws of the true nuisance
             -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
-            -> mixup -> loss with class weights -> SGD step -> average of the weights
+            -> mixup -> loss with class weights -> SGD step -> EMA of the weights
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
 
 Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
@@ -16,25 +16,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
+from gitdist.balancing.losses import Loss
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.errors import StoreError, TrialFailedError
+from gitdist.errors import StoreError, StreamError, TrialFailedError
+from gitdist.networks import build_classifier
+from gitdist.networks.classifier import Classifier, compiled, to_device
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.stream.draws import DrawStream
+from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from gitdist.trial.classifier import Classifier, build_classifier, move
-from gitdist.trial.epoch import EpochResult, EpochTrainer, learning_rate
-from gitdist.trial.evaluation import EkldSet, Evaluation, evaluate
+from gitdist.trial.ema import EMA
+from gitdist.trial.evaluation import EkldSet, evaluate
+from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
+from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 
 EpochRow = dict[str, Any]
-"""One epoch as JSON values: ``epoch`` (from 1), ``lr``, ``train/loss``, ``train/accuracy``, ``draws`` (augmented
-images), ``train_s`` with its part ``waiting_s``, ``evaluating_s``, ``generated`` (images made in this very process, not
-by a stream that all trials read); on evaluated epochs the metrics ``val/...`` and the lists per class, such as
-``val/accuracy_per_class`` (see ``Evaluation.per_class``); ``ended_at`` (unix time in seconds) and, where it was given,
-``trained_by``."""
+"""One epoch as JSON values: ``epoch`` (from 1) and ``lr``; ``train/loss`` (with class weights the mean of the batches'
+weighted means) and ``train/accuracy`` (with mixup of each sample's own label, not its partner's); ``draws`` (augmented
+images) and ``generated`` (images made in this very process, not by a stream that all trials read); the seconds
+``train_s`` with its part ``waiting_s`` for the stream, and ``evaluating_s``; on evaluated epochs the metrics
+``val/...`` and the lists per class, such as ``val/accuracy_per_class`` (see ``Evaluation``); ``ended_at`` (unix time in
+seconds) and, if it is known, ``trained_by``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +53,15 @@ class TrialSetting:
 
     Attributes:
         compute: device and precision.
-        stream: the trial's own place in a stream of draws, at its start; None only where nothing is augmented.
+        stream: the trial's own position in a stream of draws, at its start; None only if nothing is augmented.
         ekld: pairs that validation eKLD is measured on; None = not measured.
         directory: where checkpoints are kept; None = nowhere.
         check: called before each checkpoint, and while the trial waits for another; what it raises ends training, and
             that checkpoint is not written.
         evaluation_every: epochs between evaluations; the spec's last epoch is always evaluated.
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
-            every trial that differs in sampler, K and p alone can go on.
-        trained_by: what the rows say of who trained them; None = nothing.
+            every trial that differs in sampler, K and p alone can resume.
+        trained_by: the trial that the rows name as their trainer; None = they name none.
     """
 
     compute: Compute
@@ -65,20 +75,15 @@ class TrialSetting:
 
 
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
-    """Train a classifier and yield the row of each epoch once its checkpoint is in place.
+    """Train a classifier and yield the row of each epoch once its checkpoint is written.
 
-    Goes on as ``resume`` does; the rows up to there are not yielded again.
-
-    Args:
-        spec: the trial.
-        dataset: the training and the validation rows; test rows are never read.
-        setting: what it runs with.
+    Resumes as ``resume`` does; the rows up to there are not yielded again. Test images are never read.
 
     Raises:
         SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
-        TrialFailedError: a loss or the classifier's output is not finite.
-        DiskError: the disk does not take a checkpoint; the older ones are all there then.
+        TrialFailedError: a loss or the classifier's output is not finite, or the network cannot be compiled here.
+        DiskError: the disk does not take a checkpoint; all older ones are still there.
     """
     yield from resume(spec, dataset, setting)[1]
 
@@ -92,40 +97,58 @@ def resume(
         spec: the trial.
         dataset: as for ``train``.
         setting: as for ``train``.
-        announce: tell the stream at once how many draws training takes; not needed where it has been told.
+        announce: announce to the stream how many draws training takes; False if the caller has done so.
     """
     trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
-        _restore(trainer, checkpoint)
-    if announce:
-        trainer.announce_draws()
+        trainer.restore(checkpoint)
+    if announce and trainer.stream is not None:
+        trainer.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
     rows = checkpoint.rows if checkpoint else []
-    return list(rows), _go_on(trainer, rows, spec, dataset, setting)
+    return list(rows), _train_epochs(trainer, rows, spec, dataset, setting)
 
 
-def _go_on(
-    trainer: EpochTrainer, rows: list[EpochRow], spec: TrialSpec, dataset: Dataset, setting: TrialSetting
+def _train_epochs(
+    trainer: "EpochTrainer", rows: list[EpochRow], spec: TrialSpec, dataset: Dataset, setting: TrialSetting
 ) -> Iterator[EpochRow]:
     last = min(spec.epochs, setting.stop_after or spec.epochs)
     for epoch in range(len(rows) + 1, last + 1):
-        result = trainer.run(epoch)
-        due = epoch % setting.evaluation_every == 0 or epoch == spec.epochs
+        row = trainer.run(epoch)
         started = time.perf_counter()
-        evaluation = _validate(trainer.classifier, dataset, setting, epoch) if due else None
-        row = _row(epoch, learning_rate(spec, epoch), result, evaluation, time.perf_counter() - started)
-        rows.append(row if setting.trained_by is None else row | {"trained_by": setting.trained_by})
+        if epoch % setting.evaluation_every == 0 or epoch == spec.epochs:
+            try:
+                evaluation = evaluate(trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute)
+            except TrialFailedError as failure:
+                raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
+            row |= evaluation.metrics("val")
+            row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
+        row |= {"evaluating_s": time.perf_counter() - started, "ended_at": time.time()}
+        if setting.trained_by is not None:
+            row["trained_by"] = setting.trained_by
+        rows.append(row)
         if setting.directory:
             if setting.check:
                 setting.check()
-            save_checkpoint(setting.directory, _state(trainer, dataset.num_classes, rows))
-        yield rows[-1]
+            save_checkpoint(setting.directory, trainer.checkpoint(rows))
+        yield row
+
+
+def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+    """Return the classifier that a trial begins with, on the CPU."""
+    return build_classifier(
+        spec.network,
+        dataset.image_shape[0],
+        dataset.num_classes,
+        cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
+        rng=torch_rng(spec.seed, "trial/weights"),
+    )
 
 
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
-    Its weights are the averaged ones where the trial keeps an average.
+    Its weights are the averaged ones if the trial keeps an EMA.
 
     Args:
         spec: the trial.
@@ -141,57 +164,156 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
         found = f"only one of epoch {checkpoint.epoch}" if checkpoint else "none"
         raise StoreError(
             f"a trained classifier needs a whole checkpoint of epoch {spec.epochs}, but {directory} has {found}; "
-            "train on"
+            "resume training"
         )
     model = fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
-    return move(model, compute.device).eval()
+    return to_device(model, compute.device).eval()
 
 
-def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return the classifier that a trial begins with, on the CPU."""
-    return build_classifier(
-        spec.network,
-        dataset.image_shape[0],
-        dataset.num_classes,
-        spec.loss == "ldam",
-        scale=spec.ldam_scale,
-        rng=torch_rng(spec.seed, "trial/weights"),
-    )
+class EpochTrainer:
+    """Trains a classifier epoch by epoch; holds what stays on the device between epochs.
+
+    ``stream`` is None if this trial never replaces a sample, ``ema`` if the trained weights themselves are evaluated.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: Classifier, compute: Compute
+    ) -> None:
+        """Put the model and the training images on the device.
+
+        Raises:
+            SpecError: the soft threshold is not above the smallest class's size.
+            StreamError: the spec asks for augmentation and ``stream`` is None.
+        """
+        train, self._sizes = dataset.train, dataset.class_sizes
+        check_threshold(spec.threshold, spec.threshold_kind, self._sizes)
+        self._spec, self._dataset, self._compute = spec, dataset, compute
+        self._labels = train.labels
+        self._images = from_dlpack(train.clean if spec.true_nuisance else train.images).to(compute.device)
+        self._pipeline = InputPipeline(spec, dataset, compute.device)
+        self._augmented = np.flatnonzero(augmented_classes(spec, self._sizes))
+        if stream is None and len(self._augmented):
+            raise StreamError(
+                f"augmentation needs a stream of draws, but trial.fraction = {spec.fraction:g} came without one; "
+                "give a stream or set trial.fraction to 0"
+            )
+        self.stream = stream if len(self._augmented) else None
+        self.model = to_device(model, compute.device)
+        self.ema = EMA(self.model, spec.ema_decay) if spec.ema_decay else None
+        self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
+        # Fused: one pass over the weights per step instead of five.
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+        )
+
+    @property
+    def classifier(self) -> Classifier:
+        """What is evaluated after an epoch: the EMA of the weights if there is one, else ``model``."""
+        return self.model if self.ema is None else self.ema.classifier
+
+    def checkpoint(self, rows: list[EpochRow]) -> Checkpoint:
+        """Return the state after the epoch of the last row."""
+        drawn = np.zeros(self._dataset.num_classes, np.int64) if self.stream is None else self.stream.cursors
+        return Checkpoint(
+            epoch=len(rows),
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            cursors=torch.from_numpy(drawn),
+            rows=rows,
+            average=None if self.ema is None else self.ema.state_dict(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Return to the state of a checkpoint."""
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        if self.ema is not None and checkpoint.average:
+            self.ema.load_state_dict(checkpoint.average)
+        if self.stream is not None:
+            self.stream.cursors = checkpoint.cursors.numpy()
+
+    def run(self, epoch: int) -> EpochRow:
+        """Train one epoch, counted from 1, and return its row without evaluation.
+
+        Nothing in it waits for the device before the losses are read at its end.
+
+        Raises:
+            TrialFailedError: a loss is not finite (the message has epoch and step, both counted from 1), or the network
+                cannot be compiled here.
+            StreamError: the stream cannot deliver.
+        """
+        started = time.perf_counter()
+        spec, device = self._spec, self._compute.device
+        stream = self._open_stream(epoch)
+        waited_s, generated = (stream.waited_s, stream.generated) if stream else (0.0, 0)
+        lr = learning_rate(spec, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        indices = epoch_indices(spec, self._labels, self._sizes, epoch)
+        labels, num_samples = self._labels[indices], len(indices)
+        replaced = replaced_samples(spec, labels, self._sizes, epoch)
+        indices_there, labels_there = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
+        nuisance_of = epoch_nuisance(spec, self._dataset, epoch, num_samples, device)
+        inputs_of = self._pipeline.for_epoch(epoch, num_samples)
+        loss_of = build_loss(spec, self._sizes, epoch, device)
+        blend = epoch_mixup(spec, epoch, num_samples, device)
+        losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
+        for start in range(0, num_samples, spec.batch_size):
+            batch = slice(start, start + spec.batch_size)
+            images = nuisance_of(self._images[indices_there[batch]], start)
+            if stream is not None:
+                _mix(images, labels[batch], replaced[batch], stream)
+            inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)
+            loss, logits = self._step(inputs, labels_there[batch], blended_loss)
+            losses.append(loss)
+            correct += (logits.argmax(1) == labels_there[batch]).sum()
+        return {
+            "epoch": epoch,
+            "lr": lr,
+            "train/loss": _mean_loss(torch.stack(losses), spec.batch_size, num_samples, epoch),
+            "train/accuracy": int(correct) / num_samples,
+            "draws": int(replaced.sum()),
+            "generated": stream.generated - generated if stream else 0,
+            "train_s": time.perf_counter() - started,
+            "waiting_s": stream.waited_s - waited_s if stream else 0.0,
+        }
+
+    def _open_stream(self, epoch: int) -> DrawStream | None:
+        """Return the stream if this epoch draws from it; request the first blocks one epoch earlier."""
+        if self.stream is None or epoch < self._spec.switch_epoch:
+            return None
+        self.stream.start(self._augmented)
+        return self.stream if epoch > self._spec.switch_epoch else None
+
+    def _step(self, inputs: Tensor, labels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
+        with self._compute.autocast():
+            logits = self._forward(inputs)
+        loss = loss_of(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        return loss.detach(), logits.detach()
 
 
-def _restore(trainer: EpochTrainer, checkpoint: Checkpoint) -> None:
-    trainer.model.load_state_dict(checkpoint.model)
-    trainer.optimizer.load_state_dict(checkpoint.optimizer)
-    if trainer.average is not None and checkpoint.average:
-        trainer.average.restore(checkpoint.average)
-    if trainer.stream is not None:
-        trainer.stream.cursors = checkpoint.cursors.numpy()
+def _mix(images: Tensor, labels: NDArray[np.int64], replaced: NDArray[np.bool_], stream: DrawStream) -> None:
+    """Replace samples of the batch by draws of their class, in place."""
+    samples = np.flatnonzero(replaced)
+    if len(samples):
+        drawn = torch.from_numpy(stream.take(labels[samples])).to(images.device, non_blocking=True)
+        images[torch.from_numpy(samples).to(images.device, non_blocking=True)] = drawn
 
 
-def _state(trainer: EpochTrainer, num_classes: int, rows: list[EpochRow]) -> Checkpoint:
-    stream = trainer.stream
-    return Checkpoint(
-        epoch=len(rows),
-        model=trainer.model.state_dict(),
-        optimizer=trainer.optimizer.state_dict(),
-        cursors=torch.zeros(num_classes, dtype=torch.int64) if stream is None else torch.from_numpy(stream.cursors),
-        rows=rows,
-        average=None if trainer.average is None else trainer.average.state(),
-    )
-
-
-def _validate(model: Classifier, dataset: Dataset, setting: TrialSetting, epoch: int) -> Evaluation:
-    try:
-        return evaluate(model, dataset.validation, setting.ekld, dataset, setting.compute)
-    except TrialFailedError as failure:
-        raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
-
-
-def _row(epoch: int, lr: float, result: EpochResult, evaluation: Evaluation | None, evaluating_s: float) -> EpochRow:
-    row: EpochRow = {"epoch": epoch, "lr": lr, "train/loss": result.loss, "train/accuracy": result.accuracy}
-    if evaluation is not None:
-        row |= evaluation.metrics("val")
-        row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
-    times = {"train_s": result.train_s, "waiting_s": result.waiting_s, "evaluating_s": evaluating_s}
-    return row | {"draws": result.draws, "generated": result.generated} | times | {"ended_at": time.time()}
+def _mean_loss(losses: Tensor, batch_size: int, num_samples: int, epoch: int) -> float:
+    """Return the mean over samples of the losses of an epoch's steps ``[steps]``."""
+    values = losses.cpu().double()
+    wrong = (~values.isfinite()).nonzero()
+    if len(wrong):
+        step = int(wrong[0])
+        raise TrialFailedError(f"loss became {float(values[step])} in epoch {epoch}, step {step + 1}")
+    sizes = torch.full_like(values, batch_size)
+    sizes[-1] = num_samples - batch_size * (len(values) - 1)
+    return float((values * sizes).sum() / num_samples)

@@ -12,7 +12,7 @@ from harness import Figure, Setting, alternate, figures_of, parser, quotients, r
 from original import evaluate_originally, num_loader_processes
 
 from gitdist.device import set_threads
-from gitdist.trial.classifier import move
+from gitdist.networks.classifier import to_device
 from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
 from gitdist.trial.training import fresh_classifier
 
@@ -35,7 +35,7 @@ def measure(setting: Setting) -> list[Figure]:
         )
         pairs = ekld_set(dataset, request, setting.store)
         passes += len(pairs.labels) * (1 + pairs.transformed.shape[1])
-    own = move(fresh_classifier(setting.spec.trial, dataset), compute.device)
+    own = to_device(fresh_classifier(setting.spec.trial, dataset), compute.device)
     original = fresh_classifier(setting.spec.trial, dataset).to(compute.device)
     num_workers = num_loader_processes(compute.device, share.cpu)
 

@@ -144,7 +144,8 @@ def measure(dataset: Dataset, spec: TrialSpec, directory: Path) -> tuple[float, 
     *_, last = train(spec, dataset, TrialSetting(compute=compute, directory=directory, evaluation_every=spec.epochs))
     assert checkpoints_of(directory).newest() == spec.epochs
     model = load_classifier(spec, dataset, directory, compute)
-    return last["val/balanced_accuracy"], evaluate(model, dataset.test, None, dataset, compute).balanced_accuracy
+    evaluation = evaluate(model, dataset.test, None, dataset, compute)
+    return last["val/balanced_accuracy"], evaluation.scalars["balanced_accuracy"]
 
 
 def main() -> None:

@@ -29,20 +29,17 @@ from torch.utils import data
 
 from gitdist.data.dataset import Dataset
 from gitdist.data.nuisance import transform as apply_nuisance
-from gitdist.data.torchvision_cpu import torchvision
 from gitdist.device import Compute, set_threads
 from gitdist.disk import write_atomic
 from gitdist.generator.artefact import load_auto_encoder
 from gitdist.generator.munit import STYLE_DOWNSAMPLINGS, AutoEncoder
 from gitdist.logging import silence_libraries
-from gitdist.seeds import numpy_rng
+from gitdist.networks.classifier import Classifier
 from gitdist.spec import EvaluationSpec, MunitSpec, Share, TrialSpec
-from gitdist.trial.classifier import Classifier
-from gitdist.trial.epoch import learning_rate
-from gitdist.trial.losses import build_loss
-from gitdist.trial.metrics import balanced_mean, class_accuracies, expected_kl, log_probabilities, per_class_mean
-from gitdist.trial.mixing import replace_mask
-from gitdist.trial.sampling import epoch_indices
+from gitdist.torchvision_cpu import torchvision
+from gitdist.trial.metrics import balanced_mean, expected_kl, log_probabilities, per_class_mean
+from gitdist.trial.mixing import replaced_samples
+from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 from gitdist.trial.training import fresh_classifier
 
 EPS = 1e-5
@@ -229,17 +226,17 @@ class OriginalTrainer:
         self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, epoch)
-        rng = numpy_rng(spec.seed, "original", epoch)
-        sampler = spec.sampler if epoch > spec.switch_epoch else "instance"
         labels, sizes = dataset.train.labels, dataset.class_sizes
-        self._indices[:] = epoch_indices(sampler, labels, sizes, spec.effective_beta, rng).tolist()
-        loss_of = build_loss(spec, dataset.class_sizes, epoch, self._device)
-        for images, targets in self._loader:
+        indices = epoch_indices(spec, labels, sizes, epoch)
+        self._indices[:] = indices.tolist()
+        replaced = torch.from_numpy(replaced_samples(spec, labels[indices], sizes, epoch)).to(self._device)
+        loss_of = build_loss(spec, sizes, epoch, self._device)
+        for (images, targets), mask in zip(self._loader, torch.split(replaced, spec.batch_size), strict=True):
             images = images.to(self._device, non_blocking=True)
             targets = targets.to(self._device, non_blocking=True)
             if self._generator is not None:
                 if epoch > spec.switch_epoch:
-                    images = self._augment(images, targets, self._generator, rng)
+                    images = self._augment(images, mask, self._generator)
                 images = normalisation(dataset)(images)
             loss = loss_of(self.model(images), targets)
             self._optimizer.zero_grad()
@@ -258,13 +255,11 @@ class OriginalTrainer:
         steps += [normalisation(self._dataset)] if self._generator is None else []
         return v1.Compose(steps)
 
-    def _augment(self, images: Tensor, labels: Tensor, generator: PlainMunit, rng: np.random.Generator) -> Tensor:
+    def _augment(self, images: Tensor, mask: Tensor, generator: PlainMunit) -> Tensor:
         """Transform the whole batch, and use the images that Algorithm 1 replaces."""
-        spec, sizes = self._spec, self._dataset.class_sizes
-        mask = replace_mask(labels.cpu().numpy(), sizes, spec.threshold, spec.threshold_kind, spec.fraction, rng)
         drawn = generator.transform(images)
         self.generated += len(images)
-        return torch.where(torch.from_numpy(mask).to(images.device)[:, None, None, None], drawn, images)
+        return torch.where(mask[:, None, None, None], drawn, images)
 
 
 @torch.no_grad()
@@ -287,7 +282,8 @@ def evaluate_originally(
     model.eval()
     try:
         log_p = predict(PilImages(split.images, split.labels, to_input))
-        accuracy = balanced_mean(class_accuracies(log_p.argmax(1).numpy(), split.labels, num_classes))
+        correct = (log_p.argmax(1).numpy() == split.labels).astype(np.float64)
+        accuracy = balanced_mean(per_class_mean(correct, split.labels, num_classes))
         if dataset.nuisance == "none":
             return accuracy, None
         count, times = evaluation.epoch_images_per_class, evaluation.epoch_transformations

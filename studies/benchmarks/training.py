@@ -22,16 +22,15 @@ from torch import Tensor
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.generator.oracle import IdentityGenerator
+from gitdist.networks.classifier import compiled, to_device
 from gitdist.spec import ResourcesSpec, Share, TrialSpec
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.draws import DrawStream
 from gitdist.stream.keys import Block, BlockKey
 from gitdist.study.cluster.connect import cluster_nodes, connected
 from gitdist.study.scheduling.packing import find_capacity
-from gitdist.trial.classifier import compiled, move
-from gitdist.trial.epoch import EpochTrainer
-from gitdist.trial.losses import build_loss
-from gitdist.trial.training import fresh_classifier
+from gitdist.trial.plan import build_loss
+from gitdist.trial.training import EpochTrainer, fresh_classifier
 
 LOOP, BARE, ORIGINAL = "gitdist's loop", "bare step", "original loop"
 BLOCKS_PER_CLASS = 4
@@ -128,7 +127,7 @@ def measure(setting: Setting) -> list[Figure]:
 
 def bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Callable[[], int]:
     """Return one epoch of steps whose inputs are on the device in the network's layout."""
-    model = move(fresh_classifier(spec, dataset), compute.device).train()
+    model = to_device(fresh_classifier(spec, dataset), compute.device).train()
     forward = compiled(model, spec.batch_size) if spec.compile else model
     loss = build_loss(spec, dataset.class_sizes, 1, compute.device)
     optimizer = torch.optim.SGD(

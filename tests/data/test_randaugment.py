@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from gitdist.data.randaugment import CODES, RandAugment, draw_operations
-from gitdist.data.torchvision_cpu import torchvision
 from gitdist.seeds import numpy_rng
+from gitdist.torchvision_cpu import torchvision
 
 transforms = importlib.import_module(f"{torchvision.__name__}.transforms.v2")
 

@@ -120,7 +120,7 @@ def test_one_label_of_an_axis_can_be_chosen(tmp_path):
     assert [member.labels for member in cut.members] == [{"draws": "oracle", "data.version": at} for at in (0, 3)]
     assert {member.spec.generator.kind for member in cut.members} == {"oracle"}
     for wrong in ("identity", "{oracle: {}}"):
-        with pytest.raises(SpecError, match="--set: matrix.draws has no '.*'; choose one of learned, oracle"):
+        with pytest.raises(SpecError, match="override draws: matrix.draws has no '.*'; choose one of learned, oracle"):
             load_plan(file, [f"draws={wrong}"])
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_file_is_one_line(tmp_path, changes, scale, message):
 
 
 def test_a_command_for_one_study_refuses_a_matrix_and_says_how_to_take_one(tmp_path):
-    with pytest.raises(SpecError, match=r"the matrix makes 8 of it; add --set matrix=null --set name=NAME") as caught:
+    with pytest.raises(SpecError, match=r"the matrix makes 8 of it; override matrix=null and name=NAME") as caught:
         load_study(write(tmp_path))
     assert "\n" not in str(caught.value)
     assert load_study(write(tmp_path), ["matrix=null", "name=one", "data.version=3"]).data.version == 3

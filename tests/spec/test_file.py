@@ -7,7 +7,6 @@ from gitdist.errors import SpecError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.spec.file import dump_study, load_plan, load_study, parse_study
-from gitdist.spec.trial import vary
 from gitdist.study.ledger.space import untried
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
@@ -123,8 +122,8 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("resources.server={gpu: .inf}", [": resources.server.gpu: must be a finite number", "inf"]),
         ("resources.training={cpu: .nan}", [": resources.training.cpu: must be a finite number", "nan"]),
         ("name=../outside", ["name", "folder"]),
-        ("trial.epochs", ["--set", "path.to.field=value"]),
-        ("name.of=x", ["--set: name must be a mapping, for name.of is set", "'a'"]),
+        ("trial.epochs", ["path.to.field=value", "'trial.epochs'"]),
+        ("name.of=x", ["override name.of: name must be a mapping", "'a'"]),
     ],
 )
 def test_a_mistake_is_one_line_with_place_and_remedy(tmp_path, override, words):
@@ -151,8 +150,9 @@ def test_an_unreadable_file_is_named(tmp_path, content, words):
 
 
 def test_milestones_follow_a_searched_number_of_epochs_unless_they_were_given():
-    base = TrialSpec(epochs=50)
-    assert vary(base, {"epochs": 40}).lr_milestones == (24, 32)
-    assert vary(base, {"lr": 0.2}).lr_milestones == (30, 40)
-    assert vary(TrialSpec(epochs=50, lr_milestones=(10, 20)), {"epochs": 40}).lr_milestones == (10, 20)
+    follows = StudySpec(name="x", trial=TrialSpec(epochs=50))
+    assert follows.trial_of({"epochs": 40}).lr_milestones == (24, 32)
+    assert follows.trial_of({"lr": 0.2}).lr_milestones == (30, 40)
+    given = StudySpec(name="x", trial=TrialSpec(epochs=50, lr_milestones=(10, 20)))
+    assert given.trial_of({"epochs": 40}).lr_milestones == (10, 20)
     StudySpec.model_validate({"name": "x", "search": {"space": {"epochs": {"int": [20, 50]}}}})

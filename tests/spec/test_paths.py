@@ -1,4 +1,4 @@
-"""Relative paths of a study file: of the file's directory, or of the shell's where --set gives them."""
+"""Relative paths of a study file: of the file's directory, or of the shell's in an override."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gitdist.spec.campaign import Campaign
-from gitdist.spec.file import load_plan, load_study, override_study
+from gitdist.spec.file import load_plan, load_study, override_plan
 
 STUDY = {
     "name": "paths",
@@ -56,7 +56,7 @@ def test_relative_paths_of_set_are_relative_to_the_shell(folder):
     overrides += ["tracking.uri=sqlite:///m.db"]
     wanted = [f"{shell}/arrays", f"{shell}/m.st", f"{shell}/shared", f"sqlite:///{shell}/m.db"]
     assert paths_of(load_study(write(folder), overrides)) == wanted
-    assert paths_of(override_study(load_study(write(folder)), overrides)) == wanted
+    assert paths_of(override_plan(load_study(write(folder)), overrides)) == wanted
 
 
 def test_absolute_paths_uris_and_the_home_directory(folder, monkeypatch):

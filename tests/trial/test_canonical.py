@@ -1,10 +1,9 @@
 """Trials with one training key train the same, bit for bit; those that train otherwise have another key."""
 
-import numpy as np
 import pytest
 
 from gitdist.spec import TrialSpec
-from gitdist.trial.canonical import augmented_classes, training_key
+from gitdist.trial.canonical import training_key
 from tests.trial.test_stages import EARLY
 from tests.trial.toys import assert_same_state, short_spec, small_digits, stream_of, whole
 
@@ -85,18 +84,3 @@ def test_every_field_is_tested_above():
     conditional = {"effective_beta", "weights_deferred", "ldam_margin", "ldam_scale", "focal_gamma", "logit_tau"}
     conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones"}
     assert set(OTHER) | conditional == set(TrialSpec.model_fields)
-
-
-def test_the_classes_that_a_trial_augments():
-    sizes = np.array([100, 50, 10])
-    cases = {
-        (10, "hard", 0.5, 0): [False, False, False],
-        (11, "hard", 0.5, 0): [False, False, True],
-        (None, "soft", 0.5, 0): [True, True, True],
-        (60, "soft", 0.5, 0): [False, True, True],
-        (60, "hard", 0.007, 0): [False, False, False],
-        (60, "hard", 0.5, 5): [False, False, False],
-    }
-    for (threshold, kind, fraction, switch), expected in cases.items():
-        spec = TrialSpec(threshold=threshold, threshold_kind=kind, fraction=fraction, switch_epoch=switch, epochs=5)
-        assert augmented_classes(spec, sizes).tolist() == expected

@@ -1,45 +1,53 @@
+"""Algorithm 1: which samples are replaced is known beforehand, and is what training does."""
+
 import numpy as np
 import pytest
 
 from gitdist.errors import SpecError
-from gitdist.trial.mixing import check_threshold, eligible_classes, replace_mask
+from gitdist.spec import TrialSpec
+from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
+from gitdist.trial.training import train
+from tests.trial.toys import setting_of, short_spec, stream_of
 
 SIZES = np.array([100, 50, 20, 10])
 LABELS = np.array([3, 0, 2, 1, 2, 3, 1, 0, 3, 2])
 
 
-def mask_of(labels, threshold, kind="hard", fraction=0.5, seed=0):
-    return replace_mask(labels, SIZES, threshold, kind, fraction, np.random.default_rng(seed))
+def replaced(labels, threshold, kind="hard", fraction=0.5, batch_size=None, **fields):
+    """Return what is replaced of an epoch, by default of one batch."""
+    size = batch_size or len(labels)
+    spec = TrialSpec(threshold=threshold, threshold_kind=kind, fraction=fraction, batch_size=size, **fields)
+    return replaced_samples(spec, labels, SIZES, spec.switch_epoch + 1)
 
 
-def test_only_the_first_share_of_the_batch_is_replaced():
-    assert mask_of(LABELS, None, fraction=0.5).tolist() == [True] * 5 + [False] * 5
+def test_only_the_first_share_of_each_batch_is_replaced():
+    assert replaced(LABELS, None).tolist() == [True] * 5 + [False] * 5
+    assert replaced(LABELS, None, batch_size=4).tolist() == [True, True, False, False] * 2 + [True, False]
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.34, 3), (0.39, 3), (1.0, 10)])
 def test_the_share_is_rounded_down(fraction, count):
-    assert mask_of(LABELS, None, fraction=fraction).sum() == count
+    assert replaced(LABELS, None, fraction=fraction).sum() == count
+
+
+def test_before_the_switch_nothing_is_replaced():
+    spec = TrialSpec(threshold=None, fraction=1.0, switch_epoch=2)
+
+    assert not replaced_samples(spec, LABELS, SIZES, 2).any() and replaced_samples(spec, LABELS, SIZES, 3).all()
 
 
 def test_hard_threshold_replaces_classes_with_fewer_images_than_k():
-    assert mask_of(LABELS, 50).tolist() == [True, False, True, False, True] + [False] * 5
+    assert replaced(LABELS, 50).tolist() == [True, False, True, False, True] + [False] * 5
 
 
 def test_a_class_of_exactly_k_images_is_kept():
-    assert mask_of(LABELS, 20, fraction=1.0).tolist() == (LABELS == 3).tolist()
-
-
-def test_hard_threshold_reads_no_random_numbers():
-    rng = np.random.default_rng(0)
-    replace_mask(LABELS, SIZES, 50, "hard", 1.0, rng)
-
-    assert rng.random() == np.random.default_rng(0).random()
+    assert replaced(LABELS, 20, fraction=1.0).tolist() == (LABELS == 3).tolist()
 
 
 def test_soft_threshold_replaces_with_the_published_probability():
     labels = np.tile(np.arange(4), 20_000)
 
-    mask = mask_of(labels, 60, "soft", fraction=1.0)
+    mask = replaced(labels, 60, "soft", fraction=1.0)
 
     shares = [mask[labels == class_index].mean() for class_index in range(4)]
     # (60 - n) / (60 - 10), within four standard deviations of 20,000 draws
@@ -48,11 +56,11 @@ def test_soft_threshold_replaces_with_the_published_probability():
 
 
 def test_soft_threshold_leaves_the_rest_of_the_batch_alone():
-    assert not mask_of(np.full(10, 3), 60, "soft", fraction=0.5)[5:].any()
+    assert not replaced(np.full(10, 3), 60, "soft")[5:].any()
 
 
 def test_soft_without_a_threshold_replaces_all_classes():
-    assert mask_of(LABELS, None, "soft", fraction=1.0).all()
+    assert replaced(LABELS, None, "soft", fraction=1.0).all()
 
 
 @pytest.mark.parametrize("threshold", [10, 3.5])
@@ -66,7 +74,42 @@ def test_thresholds_with_a_meaning_are_accepted(threshold, kind):
     check_threshold(threshold, kind, SIZES)
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_eligible_classes_are_those_that_can_be_replaced(kind):
-    assert eligible_classes(SIZES, 50, kind).tolist() == [False, False, True, True]
-    assert eligible_classes(SIZES, None, kind).all()
+@pytest.mark.parametrize(
+    ("threshold", "kind", "fraction", "switch_epoch", "expected"),
+    [
+        (10, "hard", 0.5, 0, [False, False, False]),
+        (11, "hard", 0.5, 0, [False, False, True]),
+        (None, "soft", 0.5, 0, [True, True, True]),
+        (60, "soft", 0.5, 0, [False, True, True]),
+        (60, "hard", 0.007, 0, [False, False, False]),
+        (60, "hard", 0.5, 5, [False, False, False]),
+    ],
+)
+def test_the_classes_that_a_trial_augments(threshold, kind, fraction, switch_epoch, expected):
+    fields = {"threshold": threshold, "threshold_kind": kind, "fraction": fraction, "switch_epoch": switch_epoch}
+
+    assert augmented_classes(TrialSpec(**fields, epochs=5), np.array([100, 50, 10])).tolist() == expected
+
+
+def test_a_class_without_images_is_not_augmented():
+    assert augmented_classes(TrialSpec(threshold=50), np.array([100, 0, 10])).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"threshold_kind": "hard"},
+        {"threshold": None, "threshold_kind": "hard", "fraction": 0.9, "batch_size": 37},
+        {"sampler": "instance", "switch_epoch": 0},
+        {"sampler": "progressively-balanced", "threshold_kind": "hard"},
+        {"switch_epoch": 4},
+        {"fraction": 0.0},
+    ],
+)
+def test_the_draws_needed_are_the_draws_taken(digits, fields):
+    spec, stream = short_spec(**fields), stream_of(digits)
+    labels, sizes = digits.train.labels, digits.class_sizes
+    draws = [row["draws"] for row in train(spec, digits, setting_of(digits, stream=stream))]
+    needed = draws_needed(spec, labels, sizes)
+    assert needed.tolist() == stream.cursors.tolist() and needed.sum() == sum(draws)

@@ -48,9 +48,9 @@ def test_it_is_trained_once(data, tmp_path):
     assert len(rows) == 3
 
 
-def test_without_a_number_of_epochs_it_sees_twenty_thousand_images(data, tmp_path, monkeypatch):
+def test_without_a_number_of_epochs_it_sees_sixty_thousand_images(data, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("gitdist.trial.reference._SEEN", 100)
+    monkeypatch.setattr("gitdist.trial.reference._IMAGES_SEEN", 100)
     reference = reference_classifier(
         data, "resnet20", None, Store(Path(tmp_path / "s")), CPU, lambda *row: seen.append(row)
     )

@@ -197,7 +197,7 @@ def test_who_waits_yields_nothing_and_takes_over_from_a_builder_that_stays_away(
 
     assert advance(builder) == [1] and advance(other) == []
     assert advance(builder) == [2] and advance(other) == []
-    monkeypatch.setattr(stages, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(stages, "_BUILDER_TIMEOUT_S", 0.0)
     assert advance(other) == [1, 2] and advance(latest) == [1, 2] and advance(latest) == [3]
     assert advance(other) == [3] and advance(builder) == [3]
     for trial in trials:

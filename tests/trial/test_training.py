@@ -1,20 +1,30 @@
+import importlib
 import itertools
 import shutil
 import time
+from copy import deepcopy
 
 import numpy as np
 import pytest
+import torch
 
 from gitdist.data.dataset import prepare
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.errors import SpecError, StoreError, StreamError, TrialFailedError
 from gitdist.generator.oracle import IdentityGenerator
+from gitdist.networks import build_classifier
+from gitdist.seeds import numpy_rng, torch_rng
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.draws import DrawStream
+from gitdist.trial.augmentation import CropFlip, InputPipeline, Normaliser, epoch_mixup
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
-from gitdist.trial.training import TrialSetting, load_classifier, resume, train
+from gitdist.trial.mixing import replaced_samples
+from gitdist.trial.plan import build_loss, epoch_indices
+from gitdist.trial.training import EpochTrainer, TrialSetting, load_classifier, resume, train
 from tests.trial.toys import (
+    IMPORTS_INDUCTOR,
     assert_same_state,
     compute,
     same_weights,
@@ -29,10 +39,15 @@ from tests.trial.toys import (
 
 
 class Untouchable:
-    """A stream that must not even be looked at."""
+    """A stream that must not be touched."""
 
     def __getattribute__(self, name):
         raise AssertionError(f"the stream was touched: {name}")
+
+
+def trainer_of(spec, dataset):
+    model = build_classifier("resnet20", 1, 10, rng=torch_rng(spec.seed, "trial/weights"))
+    return EpochTrainer(spec, dataset, stream_of(dataset), model, compute())
 
 
 class RecordingStream(DrawStream):
@@ -93,7 +108,7 @@ def test_the_average_is_evaluated_and_the_training_left_as_it_is(digits, tmp_pat
     assert same_weights(checkpoint.model, plain.model) and not same_weights(checkpoint.model, model.state_dict())
     assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in plain_rows]
     evaluation = evaluate(model, digits.validation, None, digits, compute())
-    assert evaluation.accuracy_per_class.tolist() == rows[-1]["val/accuracy_per_class"]
+    assert evaluation.per_class()["accuracy_per_class"] == rows[-1]["val/accuracy_per_class"]
     assert rows[-1]["val/accuracy_per_class"] != plain_rows[-1]["val/accuracy_per_class"]
 
 
@@ -273,3 +288,78 @@ def test_training_learns_the_digits(tmp_path):
     *_, last = train(spec, dataset, TrialSetting(compute=compute("auto")))
 
     assert last["val/balanced_accuracy"] > 0.8
+
+
+def test_the_network_sees_mixed_then_cropped_and_flipped_then_randaugmented_then_normalised_images(digits):
+    spec = short_spec(switch_epoch=0, randaugment_ops=2, randaugment_magnitude=12, batch_size=64)
+    trainer, seen = trainer_of(spec, digits), []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+
+    trainer.run(1)
+
+    sizes, samples = digits.class_sizes, digits.train
+    indices = epoch_indices(spec, samples.labels, sizes, 1)
+    mask = replaced_samples(spec, samples.labels[indices], sizes, 1)[:64]
+    labels, images = samples.labels[indices[:64]], samples.images[indices[:64]]
+    images[mask] = stream_of(digits).take(labels[mask])
+    crop_rng, operations_rng = (numpy_rng(spec.seed, f"trial/{name}", 1) for name in ("placement", "randaugment"))
+    cropped = CropFlip.draw(len(indices), spec.crop_padding, spec.flip, crop_rng)(torch.from_numpy(images))
+    codes = draw_operations(len(indices), 2, operations_rng)[:, :64]
+    pixels = RandAugment(12, digits.image_shape)(cropped, codes)
+    assert mask.any() and torch.equal(seen[0], Normaliser(digits.mean, digits.std)(pixels))
+
+
+@pytest.mark.parametrize("loss", ["ldam", "focal", "balanced-softmax"])
+def test_a_step_trains_on_blended_inputs_with_the_blended_and_weighted_loss(digits, loss):
+    spec = short_spec(loss=loss, mixup_alpha=0.4, class_weights="inverse", weights_deferred=False, batch_size=1000)
+    trainer, seen = trainer_of(spec, digits), []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    fresh = deepcopy(trainer.model)
+
+    row = trainer.run(1)
+
+    sizes, count = digits.class_sizes, len(digits.train.labels)
+    indices = epoch_indices(spec, digits.train.labels, sizes, 1)
+    images = torch.from_numpy(digits.train.images[indices])
+    inputs = InputPipeline(spec, digits, torch.device("cpu")).for_epoch(1, count)(images, 0)
+    plain = build_loss(spec, sizes, 1)
+    inputs, blended = epoch_mixup(spec, 1, count)(inputs, plain, 0)
+    assert len(seen) == 1 and torch.equal(seen[0], inputs)
+    expected = blended(fresh.train()(inputs), torch.from_numpy(digits.train.labels[indices]))
+    assert row["train/loss"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_randaugment_changes_training_and_resumes_after_an_interruption(digits, tmp_path):
+    spec = short_spec(epochs=2, randaugment_ops=2)
+    without, _ = whole(short_spec(epochs=2), digits, tmp_path / "without")
+    rows, state = whole(spec, digits, tmp_path / "whole")
+    whole(spec, digits, tmp_path / "parts", stop_after=1)
+    rest, resumed = whole(spec, digits, tmp_path / "parts")
+
+    assert rest == rows[1:]
+    assert_same_state(resumed, state)
+    assert [row["draws"] for row in rows] == [row["draws"] for row in without]
+    assert rows[0]["train/loss"] != without[0]["train/loss"]
+
+
+def test_without_operations_the_magnitude_moves_nothing(digits, tmp_path):
+    first, second = (
+        whole(short_spec(epochs=1, randaugment_magnitude=magnitude), digits, tmp_path / str(magnitude))
+        for magnitude in (9, 30)
+    )
+
+    assert first[0] == second[0] and same_weights(first[1].model, second[1].model)
+
+
+@IMPORTS_INDUCTOR
+def test_a_missing_compiler_ends_a_compiled_trial_with_one_line(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
+    config = importlib.import_module("torch._inductor.config")
+
+    with (
+        config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
+        pytest.raises(TrialFailedError, match="/nowhere/c.*set trial.compile to false") as raised,
+    ):
+        trainer_of(short_spec(compile=True), digits).run(1)
+
+    assert "\n" not in str(raised.value)

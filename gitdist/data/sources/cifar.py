@@ -116,7 +116,7 @@ def _place(title: str, files: tuple[str, ...], edition: str) -> Place:
 
 
 def _download(edition: str, cache: Path) -> None:
-    from gitdist.data.torchvision_cpu import torchvision
+    from gitdist.torchvision_cpu import torchvision
 
     getattr(torchvision.datasets, edition)(str(cache), download=True)
 

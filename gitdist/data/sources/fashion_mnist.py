@@ -22,7 +22,7 @@ _CLASS_NAMES = (
 
 
 def _download(cache: Path) -> None:
-    from gitdist.data.torchvision_cpu import torchvision
+    from gitdist.torchvision_cpu import torchvision
 
     torchvision.datasets.FashionMNIST(str(cache), download=True)
 

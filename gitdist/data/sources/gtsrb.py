@@ -36,7 +36,7 @@ _CLASS_NAMES = (
 
 
 def _download(cache: Path) -> None:
-    from gitdist.data.torchvision_cpu import torchvision
+    from gitdist.torchvision_cpu import torchvision
 
     for split in ("train", "test"):
         torchvision.datasets.GTSRB(str(cache), split, download=True)

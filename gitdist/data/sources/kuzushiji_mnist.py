@@ -11,7 +11,7 @@ _CLASS_NAMES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
 def _download(cache: Path) -> None:
-    from gitdist.data.torchvision_cpu import torchvision
+    from gitdist.torchvision_cpu import torchvision
 
     torchvision.datasets.KMNIST(str(cache), download=True)
 

@@ -17,7 +17,8 @@ from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.records import TrialRecord
 from gitdist.study.ledger.space import trial_spec
-from gitdist.trial.canonical import augmented_classes, training_key
+from gitdist.trial.canonical import training_key
+from gitdist.trial.mixing import augmented_classes
 
 
 class Repeats:

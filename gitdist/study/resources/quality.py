@@ -24,8 +24,7 @@ from gitdist.generator.quality import (
     pixel_deviations,
 )
 from gitdist.seeds import numpy_rng
-from gitdist.trial.evaluation import Predictor
-from gitdist.trial.image_choice import choose_rows
+from gitdist.trial.evaluation import Predictor, choose_indices
 from gitdist.trial.metrics import balanced_mean, per_class_mean
 from gitdist.trial.reference import Reference
 
@@ -115,8 +114,8 @@ def measure_quality(
         TrialFailedError: the classifier's output is not a number.
     """
     split = dataset.validation
-    rows = choose_rows(split, np.arange(len(split.labels)), dataset.num_classes, images)
-    given, clean, labels = split.images[rows], split.clean[rows], split.labels[rows]
+    indices = choose_indices(split, np.arange(len(split.labels)), dataset.num_classes, images)
+    given, clean, labels = split.images[indices], split.clean[indices], split.labels[indices]
     predictor = Predictor(reference.model, reference.dataset, compute)
 
     def kept(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -128,7 +127,7 @@ def measure_quality(
     known = dataset.nuisance != "none"
     true = _draw(OracleGenerator(dataset.nuisance), given, clean, draws, seed, "quality/true") if known else None
     return Quality(
-        images=len(rows),
+        images=len(indices),
         draws=draws,
         generator=_variation(drawn, clean, labels, dataset),
         true=None if true is None else _variation(true, clean, labels, dataset),

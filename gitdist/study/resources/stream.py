@@ -22,7 +22,7 @@ from gitdist.study.resources.generator import TrainedGenerator
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.worker.job import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
-from gitdist.trial.stages import KIND as PREFIX
+from gitdist.trial.stages import PREFIX
 
 _FINAL_WAIT_S = 10.0  # for the servers' last statistics
 

@@ -10,11 +10,11 @@ import torch
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
+from gitdist.networks import build_classifier
 from gitdist.spec import DataSpec, ProfileSpec
 from gitdist.store import Store
 from gitdist.study.resources.quality import Quality, measure_quality
-from gitdist.trial.classifier import build_classifier
-from gitdist.trial.image_choice import choose_rows
+from gitdist.trial.evaluation import choose_indices
 from gitdist.trial.reference import Reference
 
 CPU = Compute.resolve("float32", "cpu")
@@ -94,7 +94,7 @@ def test_images_are_taken_from_as_many_groups_as_there_are(dataset):
     split = dataset.validation
     data = replace(dataset)
     data.__dict__["validation"] = replace(split, groups=np.arange(len(split.labels)) // 3)
-    rows = choose_rows(data.validation, np.arange(len(split.labels)), data.num_classes, 4)
+    rows = choose_indices(data.validation, np.arange(len(split.labels)), data.num_classes, 4)
     assert [len(np.unique(data.validation.groups[split.labels == label])) for label in range(2)] == [4, 4]
     assert len(np.unique(data.validation.groups[rows])) == len(rows) == 40
     assert rows.tolist() == [12 * label + 3 * index for label in range(10) for index in range(4)]

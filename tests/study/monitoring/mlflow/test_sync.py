@@ -125,7 +125,9 @@ def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_m
     paths, runs, record, name, line, lost
 ):
     paths.figures.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
-    file = {"rows": paths.rows(TRIAL), "watch": paths.figures, "test": paths.test(TRIAL), "summary": paths.summary}[name]
+    file = {"rows": paths.rows(TRIAL), "watch": paths.figures, "test": paths.test(TRIAL), "summary": paths.summary}[
+        name
+    ]
     whole = file.read_text()
     lines = whole.splitlines(keepends=True)
     number = (line or 1) - 1

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 SCRIPT = """
-from gitdist.data.torchvision_cpu import torchvision
+from gitdist.torchvision_cpu import torchvision
 from torchvision.transforms import v2
 import torch
 image = v2.functional.hflip(torch.arange(3)[None, None])

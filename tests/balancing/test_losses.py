@@ -1,15 +1,14 @@
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from gitdist.balancing.losses import LOSSES, ldam_margins
+from gitdist.balancing.samplers import SAMPLERS
 from gitdist.spec import TrialSpec
-from gitdist.spec.trial import Sampler
-from gitdist.trial.losses import build_loss, ldam_margins
-from gitdist.trial.plan import epoch_rows
+from gitdist.trial.plan import build_loss, class_weights, epoch_indices
 
 SIZES = np.array([100, 16, 1])
 COSINES = torch.tensor([[0.9, -0.2, 0.1], [0.3, 0.4, -0.5], [0.0, 0.8, 0.7], [-0.1, 0.2, 0.3]])
@@ -100,16 +99,31 @@ def best_answer(loss, labels):
 
 @pytest.mark.parametrize("name", ["balanced-softmax", "logit-adjustment"])
 @pytest.mark.parametrize("weights", ["none", "inverse", "effective-number"])
-@pytest.mark.parametrize("sampler", get_args(Sampler))
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_where_images_say_nothing_the_best_answer_is_uniform_under_every_sampler_and_weights(sampler, weights, name):
     sizes = np.array([1000, 100, 10])
     labels = np.repeat(np.arange(3), sizes)
     fields = {"loss": name, "sampler": sampler, "class_weights": weights, "effective_beta": 0.99}
     for epoch in (2, 3):
         specs = [TrialSpec(**fields, epochs=4, switch_epoch=1, seed=seed) for seed in range(20)]
-        visited = np.concatenate([labels[epoch_rows(spec, labels, sizes, epoch)] for spec in specs])
-        answer = best_answer(build_loss(specs[0], sizes, epoch), torch.from_numpy(visited))
+        sampled = np.concatenate([labels[epoch_indices(spec, labels, sizes, epoch)] for spec in specs])
+        answer = best_answer(build_loss(specs[0], sizes, epoch), torch.from_numpy(sampled))
         assert answer == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_every_loss_is_weighted_as_torchs_cross_entropy_is(loss):
+    sizes, logits = np.array([400, 0, 90, 10]), torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 2, 3] * 10)
+    spec = TrialSpec(loss=loss, class_weights="inverse")
+    loss_of, weights = build_loss(spec, sizes, 1), class_weights(spec, sizes, 1)
+    values = [loss_of(logits[i : i + 1], labels[i : i + 1]).item() for i in range(30)]
+
+    weighted = loss_of(logits, labels)
+
+    assert weighted.item() == pytest.approx(np.average(values, weights=weights[labels.numpy()]), rel=1e-5)
+    if loss == "cross-entropy":
+        assert torch.equal(weighted, functional.cross_entropy(logits, labels, weight=torch.tensor(weights).float()))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])

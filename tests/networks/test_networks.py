@@ -2,9 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gitdist.data.torchvision_cpu import torchvision
 from gitdist.errors import SpecError
-from gitdist.trial.classifier import ResidualBlock, build_classifier, check_network, compiled
+from gitdist.networks import build_classifier, check_network
+from gitdist.networks.cifar_resnet import BasicBlock
+from gitdist.networks.classifier import compiled
+from gitdist.spec import TrialSpec
+from gitdist.torchvision_cpu import torchvision
 from tests.trial.toys import IMPORTS_INDUCTOR
 
 
@@ -22,8 +25,15 @@ def test_networks_have_as_many_layers_as_their_names_say(network, layers):
     assert sum(weight.dim() > 1 for weight in model.parameters()) == layers
 
 
+def test_an_unknown_network_is_refused():
+    with pytest.raises(KeyError, match="efficientnet_b0"):
+        build_classifier("efficientnet_b0", 3, 10)
+    with pytest.raises(ValueError, match="'resnet32' or 'resnet18'"):
+        TrialSpec(network="efficientnet_b0")
+
+
 def test_shortcut_of_a_wider_block_takes_every_second_pixel_and_adds_zero_channels():
-    block = ResidualBlock(2, 4, stride=2)
+    block = BasicBlock(2, 4, stride=2)
     torch.nn.init.zeros_(block.norm2.weight)
     features = torch.rand(3, 2, 6, 6)
 
@@ -87,12 +97,12 @@ def test_a_network_for_images_of_another_size_is_refused(network, side, remedy):
     check_network(remedy.split()[0], (3, side, side))
 
 
-def test_normalised_head_returns_scaled_cosines():
-    model = build_classifier("resnet20", 1, 10, normalised=True, scale=7.0)
+def test_a_cosine_head_returns_scaled_cosines():
+    model = build_classifier("resnet20", 1, 10, cosine_scale=7.0)
     features = torch.randn(5, 64)
 
     weights = model.head.weight.detach()
-    expected = [[7.0 * functional.cosine_similarity(row, weight, dim=0) for weight in weights] for row in features]
+    expected = [[7.0 * functional.cosine_similarity(image, weight, dim=0) for weight in weights] for image in features]
 
     assert torch.allclose(model.head(features), torch.tensor(expected), atol=1e-5)
 

@@ -3,13 +3,13 @@ from copy import deepcopy
 import pytest
 import torch
 
-from gitdist.trial.average import WeightAverage
-from gitdist.trial.classifier import build_classifier
+from gitdist.networks import build_classifier
+from gitdist.trial.ema import EMA
 from tests.trial.toys import same_weights
 
 
 def steps_of(model, number, average):
-    """Move weights and statistics at random and let the average take them in; return all states so far."""
+    """Move weights and statistics at random and update the average; return all states so far."""
     rng = torch.Generator().manual_seed(number)
     history = []
     for _ in range(number):
@@ -23,7 +23,7 @@ def steps_of(model, number, average):
 @pytest.mark.parametrize("decay", [0.5, 0.999])
 def test_the_average_of_weights_and_statistics_equals_its_formula(decay):
     model = build_classifier("resnet20", 1, 10)
-    average = WeightAverage(model, decay)
+    average = EMA(model, decay)
 
     history = steps_of(model, 7, average)
 
@@ -38,19 +38,19 @@ def test_the_average_of_weights_and_statistics_equals_its_formula(decay):
 
 def test_after_one_step_it_is_the_model_and_after_more_it_is_not():
     model = build_classifier("resnet20", 1, 10)
-    average = WeightAverage(model, 0.9)
+    average = EMA(model, 0.9)
 
     for number in (1, 3):
         steps_of(model, number, average)
         assert same_weights(average.classifier.state_dict(), model.state_dict()) == (number == 1)
 
 
-def test_a_restored_average_goes_on_with_the_same_bits():
+def test_a_restored_average_continues_with_the_same_bits():
     model = build_classifier("resnet20", 1, 10)
-    average = WeightAverage(model, 0.9)
+    average = EMA(model, 0.9)
     steps_of(model, 3, average)
-    other = WeightAverage(model, 0.9)
-    other.restore(average.state())
+    other = EMA(model, 0.9)
+    other.load_state_dict(average.state_dict())
 
     for each in (average, other):
         each.update()

@@ -1,0 +1,106 @@
+"""The losses a classifier can be trained with, functions of logits and labels.
+
+What a loss adds to the logits it adds in training alone: P(y|x) is always the softmax of the network's own logits, for
+accuracy and eKLD as for every other measure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``loss(logits [N, C], labels [N])``: the mean over the batch, weighted by class as torch's ``cross_entropy`` does."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassStatistics:
+    """What a loss may know of the classes in an epoch.
+
+    ``sizes`` int64 ``[C]`` counts the training images, ``priors`` float64 ``[C]`` has each class's share of the loss,
+    ``weight`` float32 ``[C]`` what a sample of each class counts for (None = all alike), on ``device`` as the logits.
+    """
+
+    sizes: NDArray[np.int64]
+    priors: NDArray[np.float64]
+    weight: Tensor | None
+    device: torch.device
+
+
+def cross_entropy(classes: ClassStatistics) -> Loss:
+    """-log P(y|x)."""
+    return partial(functional.cross_entropy, weight=classes.weight)
+
+
+def ldam(classes: ClassStatistics, *, ldam_margin: float, ldam_scale: float) -> Loss:
+    """Lower the true class's logit by its margin (Cao et al. 2019, arXiv 1906.07413, equation 13).
+
+    The logits of the cosine head are scaled, so the margin is too.
+    """
+    margins = torch.from_numpy(ldam_scale * ldam_margins(classes.sizes, ldam_margin)).float().to(classes.device)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        true_class = functional.one_hot(labels, len(margins))
+        return functional.cross_entropy(logits - margins * true_class, labels, classes.weight)
+
+    return loss
+
+
+def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.float64]:
+    """Return LDAM's margins ``[C]``: proportional to n_c^(-1/4), the smallest class's is ``largest`` (equation 12).
+
+    A class without images counts as one of one image.
+    """
+    margins = np.maximum(class_sizes, 1).astype(np.float64) ** -0.25
+    scaled: NDArray[np.float64] = largest * margins / margins.max()
+    return scaled
+
+
+def focal(classes: ClassStatistics, *, focal_gamma: float) -> Loss:
+    """Weight -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
+    weight = classes.weight
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        surprise = functional.cross_entropy(logits, labels, reduction="none")
+        # Where p rounds to 1 the power's derivative is infinite for gamma < 1; its product with 0 must stay 0.
+        doubt = (-torch.expm1(-surprise)).clamp(min=torch.finfo(surprise.dtype).tiny)
+        values = doubt**focal_gamma * surprise
+        return values.mean() if weight is None else (weight[labels] * values).sum() / weight[labels].sum()
+
+    return loss
+
+
+def balanced_softmax(classes: ClassStatistics) -> Loss:
+    """-log(p_y e^z_y / sum_j p_j e^z_j), p the epoch's priors (Ren et al. 2020, arXiv 2007.10740).
+
+    The paper's p_j is n_j / n, that of instance sampling; under another sampler or weights it would balance twice.
+    """
+    return _shifted(classes, np.log(classes.priors))
+
+
+def logit_adjustment(classes: ClassStatistics, *, logit_tau: float) -> Loss:
+    """Add tau times the epoch's log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
+    return _shifted(classes, logit_tau * np.log(classes.priors))
+
+
+def _shifted(classes: ClassStatistics, shifts: NDArray[np.float64]) -> Loss:
+    added = torch.from_numpy(shifts).float().to(classes.device)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits + added, labels, classes.weight)
+
+    return loss
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "cross-entropy": cross_entropy,
+    "ldam": ldam,
+    "focal": focal,
+    "balanced-softmax": balanced_softmax,
+    "logit-adjustment": logit_adjustment,
+}

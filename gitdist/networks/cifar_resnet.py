@@ -1,0 +1,63 @@
+"""ResNet-20 and ResNet-32 in the CIFAR variant of He et al. 2016 (arXiv 1512.03385, section 4.2).
+
+Three stages of 16, 32 and 64 channels, batch norm, and shortcuts without parameters (every second pixel, new channels
+zero): for images of up to 64 pixels.
+"""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gitdist.networks.classifier import Classifier
+
+_WIDTHS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, and the input added before the last ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.new_channels = out_channels - in_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features ``[N, out_channels, ceil(H / stride), ceil(W / stride)]``."""
+        inner = functional.relu(self.norm1(self.conv1(features)), inplace=True)
+        outer = self.norm2(self.conv2(inner))
+        outer += self._shortcut(features)
+        return functional.relu(outer, inplace=True)
+
+    def _shortcut(self, features: Tensor) -> Tensor:
+        if self.stride == 1 and not self.new_channels:
+            return features
+        before = self.new_channels // 2
+        thinned = features[:, :, :: self.stride, :: self.stride]
+        return functional.pad(thinned, (0, 0, 0, 0, before, self.new_channels - before))
+
+
+class CifarResnet(Classifier):
+    """A residual network of 6 * ``blocks_per_stage`` + 2 layers, without its head."""
+
+    num_features = _WIDTHS[-1]
+
+    def __init__(self, blocks_per_stage: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, _WIDTHS[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(_WIDTHS[0])
+        blocks: list[nn.Module] = []
+        channels = _WIDTHS[0]
+        for stage, width in enumerate(_WIDTHS):
+            for block in range(blocks_per_stage):
+                blocks.append(BasicBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the features of the last block."""
+        return cast(Tensor, self.blocks(functional.relu(self.norm(self.conv(images)), inplace=True)))
