@@ -16,7 +16,7 @@ from gitdist.bench.memory import run_watched
 from gitdist.bench.report import Figure
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import spread
-from gitdist.disk import locked, locked_if_free, read_object
+from gitdist.disk import locked, read_object
 from gitdist.errors import SpecError, StudyError
 from gitdist.spec import StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.file import dump_study
@@ -179,7 +179,7 @@ def stocked(setting: Setting) -> Iterator[Path]:
 def remove_leftovers(place: Path) -> None:
     """Remove the results directories in ``place`` that no living benchmark of this host has."""
     for leftover in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError), locked_if_free(leftover / _LOCK) as free:
+        with suppress(OSError), locked(leftover / _LOCK, blocking=False) as free:
             if free:
                 shutil.rmtree(leftover, ignore_errors=True)
 

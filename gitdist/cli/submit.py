@@ -8,7 +8,7 @@ import typer
 
 from gitdist.doctor.study_file import check_secrets
 from gitdist.errors import SpecError, StudyError
-from gitdist.store.home import refuse_credentials
+from gitdist.study.files.results import refuse_credentials
 from gitdist.study.submission import follow_job
 
 

@@ -99,8 +99,8 @@ class Examiner:
 
     def place(self, uri: str, token: str) -> str | None:
         """Return why a shared store cannot be used from here, or lacks the token; None where all is well."""
-        place = importlib.import_module("gitdist.store.place").Place.of_uri(uri)
-        return None if place.read(token) is not None else "a file that was written from elsewhere is not there"
+        tree = importlib.import_module("gitdist.store.file_tree").FileTree.of_uri(uri)
+        return None if tree.read(token) is not None else "a file that was written from elsewhere is not there"
 
     def now(self) -> float:
         """Return the time of day here, in seconds."""

@@ -10,9 +10,9 @@ from gitdist.doctor.exposure import check_remote_server
 from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.patience import OutOfPatience, within
 from gitdist.errors import GitdistError, first_line
-from gitdist.store.place import SHARED, Place
+from gitdist.store.file_tree import FileTree
 from gitdist.study.checks import kind_of_store
-from gitdist.study.files.results import RESULTS
+from gitdist.study.files.results import results_tree
 from gitdist.study.ledger.storage import check_server
 
 _LIMIT_S = 15.0
@@ -89,18 +89,18 @@ def check_store(uri: str, token: str, results: bool = False) -> tuple[Finding, C
     Returns:
         What was found, and the function that deletes the token.
     """
-    places: list[Place] = []
+    trees: list[FileTree] = []
 
     def use() -> None:
-        place = Place.of_uri(uri, RESULTS if results else SHARED)  # writes and deletes
-        place.write(token, token.encode())
-        places.append(place)
-        if place.read(token) != token.encode() or token not in place.names(""):
+        tree = results_tree(uri) if results else FileTree.of_uri(uri)  # writes and deletes
+        tree.write(token, token.encode())
+        trees.append(tree)
+        if tree.read(token) != token.encode() or token not in tree.files("", recursive=False):
             raise OSError("what was written there is not there")
 
     def clean() -> None:
-        for place in places:
-            within(_LIMIT_S, lambda: place.delete(token))  # noqa: B023
+        for tree in trees:
+            within(_LIMIT_S, lambda: tree.delete(token))  # noqa: B023
 
     shown = without_secrets(uri)
     named = "--results" if results else "store.uri"

@@ -117,7 +117,7 @@ def run_study(
                     display=display,
                     began=time.perf_counter(),
                 )
-                with store.holding(spec.name):
+                with store.pin_used(spec.name):
                     return StudySession(owned, options.on_ray_death).run(options.address)
         finally:
             ledger.close()

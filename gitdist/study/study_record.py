@@ -41,7 +41,7 @@ def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
     directory = paths.store / "generator" / name
     if paths.mirror is not None and not directory.exists():
         with suppress(StoreError):  # it has no weights, or is kept there no more
-            return open_store(paths, spec).here(directory)
+            return open_store(paths, spec).resolve_locally(directory)
     return directory
 
 

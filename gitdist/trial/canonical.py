@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.spec import TrialSpec
-from gitdist.store.keys import canonical_json
+from gitdist.store import canonical_json
 from gitdist.trial.mixing import eligible_classes
 
 

@@ -3,13 +3,13 @@
     epochs 1 .. n   the prefix: instance sampling, no augmentation   -> a store artefact, trained at most once
     epochs n+1 ..   whatever the trial's sampler, K and p make of it -> the trial's directory
 
-    claim the prefix --found---> copy its checkpoint -----------------------------------------> train the rest
+    lock the prefix ---found---> copy its checkpoint -----------------------------------------> train the rest
                      --free----> train an epoch in the artefact's scratch, after the last one put
-                                 release the claim --> yield the row -------------------------> claim again
-                     --another trial's--> yield no row, pause --------------------------------> claim again
+                                 release the lock ---> yield the row -------------------------> lock again
+                     --another trial's--> yield no row, pause --------------------------------> lock again
 
 The trial that comes first trains the prefix in its own place, so nobody waits for a task that no place is left for.
-Nobody holds the claim while rows are yielded, for the reader may be stopped for good. A builder goes on with the
+Nobody holds the lock while rows are yielded, for the reader may be stopped for good. A builder goes on with the
 training that it has in memory if the scratch's newest checkpoint is still its own. Where a builder is killed or does
 not come back for a while, another one goes on from that checkpoint. The rows of the prefix are every trial's rows;
 ``trained_by`` in a row says whose work it was. Prefixes of different lengths are different artefacts: a longer one goes
@@ -27,7 +27,7 @@ import torch
 
 from gitdist.data.dataset import Dataset
 from gitdist.spec import TrialSpec
-from gitdist.store import Claim, Store
+from gitdist.store import Artefact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.plan import draws_needed
@@ -130,9 +130,9 @@ def _take_prefix(
     while True:
         if setting.check:
             setting.check()
-        with store.claim_if_free(KIND, determined_by) as claim:
-            has_worked = builder.go_on(claim)
-            found = claim.found if claim else None
+        with store.try_lock(KIND, determined_by) as artefact:
+            has_worked = builder.go_on(artefact)
+            found = artefact.path if artefact else None
         if found:
             on_prefix(found.name, prefix.epochs)
         if found:
@@ -165,25 +165,25 @@ class _Builder:
         self._newest: int | None = None  # epoch in the scratch, when others were last looked at
         self._alive_at = -math.inf  # when others were last seen at work
 
-    def go_on(self, claim: Claim | None) -> bool:
+    def go_on(self, artefact: Artefact | None) -> bool:
         """Load what there is, or train an epoch, if it is this trial's turn; put the prefix if it is whole then."""
-        if claim is None or claim.found:
+        if artefact is None or artefact.path:
             self._alive_at = time.monotonic()
             return False
-        newest = checkpoints_of(claim.scratch).newest()
+        newest = checkpoints_of(artefact.scratch).newest()
         if self._training and newest == len(self.rows):
             self.rows.append(next(self._training))
         elif self._is_abandoned(newest):
-            self._load(claim.scratch, newest)
+            self._load(artefact.scratch, newest)
         else:
             self._training = None
             return False
         if len(self.rows) == self._prefix.epochs:
-            claim.put(lambda target: copy_newest(claim.scratch, target))
+            artefact.publish(lambda target: copy_newest(artefact.scratch, target))
         return True
 
     def _is_abandoned(self, newest: int) -> bool:
-        """Tell, at a look that finds the claim free, whether a builder has been away for too long, or there is none."""
+        """Tell, at a look that finds the lock free, whether a builder has been away for too long, or there is none."""
         now = time.monotonic()
         if self._newest not in (None, newest):
             self._alive_at = now

@@ -18,7 +18,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("results", ["s3://me:hush@bucket/results", "s3://bucket/results?secret_key=hush"])
 def test_credentials_in_the_place_of_the_results_are_not_submitted(study: Path, results: str) -> None:
-    with pytest.raises(SpecError, match="--results must hold no credentials") as refused:
+    with pytest.raises(SpecError, match="results must hold no credentials") as refused:
         submit_run("study", study, results, (), NOBODY, scale=None, fork=None, take_over=False)
     assert "hush" not in str(refused.value)
 

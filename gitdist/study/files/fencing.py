@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.disk import disk_errors, sweep, write_atomic
+from gitdist.disk import disk_errors, remove_temporaries, write_atomic
 from gitdist.errors import StoreError
 from gitdist.study.files.results import Mirror
 
@@ -53,7 +53,7 @@ class Attempt:
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         write_atomic(file, attempt.content)
-        sweep(directory, spare=file)  # yet another attempt may be beginning at this moment
+        remove_temporaries(directory, keep=file)  # yet another attempt may be beginning at this moment
         if mirror is not None:
             mirror.push(file)
             mirror.pull(directory, checkpoints=True)

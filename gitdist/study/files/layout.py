@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gitdist.address import join_uri
 from gitdist.disk import disk_errors, write_refusal
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.store.home import below
 from gitdist.study.files.results import Mirror
 
 Role = Literal["trial", "baseline"]
@@ -165,7 +165,7 @@ class StudyPaths:
         for directory in (self.results, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
-                raise StoreError(_unwritable(directory, refusal))
+                raise _unwritable(directory, refusal)
 
     def create(self) -> None:
         """Make the study's directory.
@@ -179,11 +179,12 @@ class StudyPaths:
                 self.study.mkdir(parents=True, exist_ok=True)
                 self.lock.touch()
         except OSError as error:
-            raise StoreError(_unwritable(error.filename, error.strerror)) from None
+            raise _unwritable(error.filename, error.strerror) from None
 
 
-def _unwritable(path: Path | str, reason: str | None) -> str:
-    return f"the results directory must be writable, but {path} is not ({reason}); choose another with --results DIR"
+def _unwritable(path: Path | str, reason: str | None) -> StoreError:
+    message = f"the results directory must be writable, but {path} is not ({reason})"
+    return StoreError(message, remedy="other_results")
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
@@ -194,7 +195,7 @@ def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
     """
     bound, shared, uri = spec.store.max_gb, shared_place(spec), paths.mirror.uri if paths.mirror else None
     if shared is None and uri is not None:
-        shared = below(uri, "store")
+        shared = join_uri(uri, "store")
     max_bytes = None if bound is None else int(bound * 1e9)
     return Store(paths.store, max_bytes=max_bytes, shared=shared, results=uri)
 

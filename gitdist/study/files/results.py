@@ -29,15 +29,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked
-from gitdist.errors import GitdistError, StoreError
-from gitdist.store.home import home_of, refuse_credentials, store_home
-from gitdist.store.place import Place, Purpose, Stamp
-from gitdist.store.shared import PATIENCE_S
+from gitdist.errors import GitdistError, SpecError, StoreError
+from gitdist.store.artefact import FileStamp
+from gitdist.store.file_tree import FileTree
+from gitdist.store.layout import cache_directory, cached_store
+from gitdist.store.shared import RETRY_S
 
-RESULTS = Purpose("the results on", "--results", "correct --results")
 _AT_ONCE = 8  # files that are fetched
 _CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
+_REMEDY = (
+    "give them on every node by its role, its profile or its environment (AWS_ACCESS_KEY_ID, "
+    "GOOGLE_APPLICATION_CREDENTIALS)"
+)
 _ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
 
 
@@ -56,8 +61,8 @@ class Mirror:
         """
         refuse_credentials(uri)
         self.uri = uri.rstrip("/")
-        self._fetched: dict[str, Stamp] = {}  # files of the copy, as they were there when they were fetched
-        self._pushed: dict[str, Stamp] = {}  # as they were here when they were fetched or pushed
+        self._fetched: dict[str, FileStamp] = {}  # files of the copy, as they were there when they were fetched
+        self._pushed: dict[str, FileStamp] = {}  # as they were here when they were fetched or pushed
         self._checkpoints: set[str] = set()  # there, as far as this process has seen or pushed them
 
     def __reduce__(self) -> tuple[Callable[[str], "Mirror"], tuple[str]]:
@@ -69,7 +74,7 @@ class Mirror:
     @cached_property
     def directory(self) -> Path:
         """The copy, laid out as a results directory; removed when this process ends."""
-        copies = home_of(self.uri) / "copies"
+        copies = cache_directory(self.uri) / "copies"
         try:
             with disk_errors(copies):
                 copies.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ class Mirror:
     @property
     def store(self) -> Path:
         """The directory of this machine's store of artefacts."""
-        return store_home(self.uri)
+        return cached_store(self.uri)
 
     def connect(self) -> None:
         """Return if the object store can be written, read and deleted from, else raise at once."""
@@ -180,13 +185,14 @@ class Mirror:
         try:
             yield
         except GitdistError as error:
-            raise type(error)(self.told(str(error))) from error
+            error.args = (self.told(str(error)),)
+            raise
 
     @cached_property
-    def _place(self) -> Place:
-        return Place.of_uri(self.uri, RESULTS, patience_s=PATIENCE_S)
+    def _place(self) -> FileTree:
+        return results_tree(self.uri, retry_s=RETRY_S)
 
-    def _fetch(self, name: str, stamp: Stamp) -> None:
+    def _fetch(self, name: str, stamp: FileStamp) -> None:
         content = self._place.read(name)
         if content is not None:
             file = self.directory / name
@@ -204,6 +210,23 @@ class Mirror:
         return path.relative_to(self.directory).as_posix()
 
 
+def results_tree(uri: str, *, retry_s: float = 0.0) -> FileTree:
+    """Return the files of results on an object store; for ``retry_s`` and errors see ``FileTree.of_uri``."""
+    return FileTree.of_uri(uri, "the results on", "the URI of the results", retry_s=retry_s)
+
+
+def refuse_credentials(uri: str) -> None:
+    """Return if a URI holds no password or key: it is printed, and visible in the list of this machine's processes.
+
+    Raises:
+        SpecError: it holds one, or is no URI.
+    """
+    try:
+        refuse_secrets(uri, _REMEDY)
+    except ValueError as error:
+        raise SpecError(f"the URI of the results {error}") from None
+
+
 def _counts(name: str) -> bool:
     """Whether a file is part of what is pulled and pushed; ``name`` is relative to a study's or a trial's directory."""
     return not name.startswith(f"{_REPORT}/") and not any(part.startswith(".") for part in name.split("/"))
@@ -214,12 +237,12 @@ def _epoch(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _stamp(file: Path) -> Stamp:
+def _stamp(file: Path) -> FileStamp:
     status = file.stat()
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_size, status.st_mtime_ns)
 
 
-def _write(file: Path, content: bytes, stamp: Stamp | None = None) -> None:
+def _write(file: Path, content: bytes, stamp: FileStamp | None = None) -> None:
     """Replace a file of a copy, as old as the one there; another thread reads the old content or the new one."""
     with disk_errors(file, len(content)):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -76,8 +76,8 @@ def obtain_generator(
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
-    artefact = store.here(trained)
-    store.use("generator", trained.name)  # from now on it is this process that holds it
+    artefact = store.resolve_locally(trained)
+    store.mark_used("generator", trained.name)  # from now on it is this process that holds it
     return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
 
 
@@ -179,7 +179,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
     def build() -> None:
         try:
             limit_to_share(share.cpu, share.gpu)
-            opened = Dataset.open(store.here(dataset))
+            opened = Dataset.open(store.resolve_locally(dataset))
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)

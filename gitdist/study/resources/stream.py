@@ -81,7 +81,7 @@ def _launched(
     on_wait = partial(study.tell_of_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
-            study.store.use(BLOCKS, stream.block_key)
+            study.store.mark_used(BLOCKS, stream.block_key)
         if stream.note:
             study.display.say(stream.note)
         yield stream
@@ -159,7 +159,7 @@ class StreamResources(Observer):
         if trial not in self._held:
             prefix = ReusedPrefix.read(self._study.paths.trial(trial))
             if prefix:
-                self._study.store.use(PREFIX, prefix.key)
+                self._study.store.mark_used(PREFIX, prefix.key)
                 self._held.add(trial)
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:

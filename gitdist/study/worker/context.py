@@ -41,7 +41,7 @@ class TrialContext:
         Raises:
             StoreError: it must be fetched, and cannot be.
         """
-        return artefact if self.mirror is None else self._store.here(artefact)
+        return artefact if self.mirror is None else self._store.resolve_locally(artefact)
 
     @cached_property
     def _store(self) -> Store:

@@ -285,7 +285,7 @@ def _training(
         yield from train_in_stages(spec, dataset, setting, None)
         return
     store = open_store(context.paths, context.spec)  # here, where its being out of reach is a report
-    with store.holding(context.spec.name):
+    with store.pin_used(context.spec.name):
         yield from train_in_stages(
             spec, dataset, setting, store, lambda key, epochs: describe(ReusedPrefix(key, epochs))
         )

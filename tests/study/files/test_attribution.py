@@ -4,7 +4,8 @@ import json
 from types import SimpleNamespace
 
 from gitdist.store import Store
-from gitdist.store.holds import holders
+from gitdist.store.layout import StoreLayout
+from gitdist.store.pins import pinned
 from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, seconds_of, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.resources.stream import StreamResources
@@ -43,9 +44,9 @@ def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tm
     directory = paths.trial(THIRD)
     directory.mkdir(parents=True)
     supply = StreamResources(SimpleNamespace(paths=paths, store=store), None, None)
-    with store.holding("study"):
+    with store.pin_used("study"):
         supply.epoch_ended(THIRD, {"epoch": 1})
-        assert not holders(tmp_path / "store" / "holds")
+        assert not pinned(StoreLayout(store.root))
         (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
         supply.epoch_ended(THIRD, {"epoch": 2})
-        assert holders(tmp_path / "store" / "holds") == {f"prefix-{artefact.name}": {"study"}}
+        assert pinned(StoreLayout(store.root)) == {f"prefix-{artefact.name}": {"study"}}
