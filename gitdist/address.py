@@ -50,12 +50,9 @@ def check_address(address: str) -> None:
 def refuse_secrets(address: str, remedy: str) -> None:
     """Return if an address holds no secret: addresses are stored, printed and sent to other machines.
 
-    Args:
-        address: what was given.
-        remedy: where the secret belongs.
-
     Raises:
-        ValueError: it holds one, or cannot be parsed; the message continues the name of the setting.
+        ValueError: it holds one, or cannot be parsed; the message continues the name of the setting and ends with
+            ``remedy``, which says where the secret belongs.
     """
     if holds_secret(address):
         raise ValueError(f"must hold no credentials, but {without_secrets(address)} does; {remedy}")

@@ -30,7 +30,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> int:
-    """Do what ``write_atomic`` does and return the new file's descriptor; its appends never reach a later file."""
+    """Do what ``write_atomic`` does and return the descriptor, whose appends stay in this file if it is replaced."""
     # No process id in the name: on a shared disk, containers of several hosts have the same ones.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with disk_errors(path, len(content)):
@@ -55,15 +55,10 @@ def remove_temporaries(directory: Path, keep: Path) -> None:
 
 
 def append_whole(descriptor: int, content: bytes, path: Path) -> None:
-    """Append to an open file all of ``content`` or nothing, and bring it to the disk.
-
-    Args:
-        descriptor: of a file without any other writer, open at its end.
-        content: what to append.
-        path: the file, for the error message.
+    """Append all of ``content`` or nothing to a file that is open at its end and has no other writer; fsync it.
 
     Raises:
-        DiskError: the disk does not take it; the file has its old length.
+        DiskError: the disk does not take it; the file ``path`` has its old length.
     """
     old_size = os.fstat(descriptor).st_size
     with disk_errors(path, len(content)):
@@ -121,11 +116,7 @@ def disk_errors(path: Path, num_bytes: int | None = None) -> Iterator[None]:
 
 
 def write_refusal(directory: Path) -> str | None:
-    """Return why no file can be created in an existing directory: a read-only file system, or no permission.
-
-    Returns:
-        The system's error message; None if a file can be created, or if another error (a full disk) prevents it.
-    """
+    """Return the system's message if a directory is read-only or without permission; None otherwise (a full disk)."""
     try:
         with tempfile.TemporaryFile(dir=directory):
             return None

@@ -8,9 +8,7 @@ Remedy = Literal["other_disk", "other_results"]
 class GitdistError(Exception):
     """An error that the user can fix; the command line prints it and exits with code 2.
 
-    Attributes:
-        remedy: what the user can do, if that takes an option of the command line, which words it; else the message
-            says it.
+    If the remedy is an option of the command line, ``remedy`` names it and ``cli/`` words it.
     """
 
     remedy: Remedy | None = None

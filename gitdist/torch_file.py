@@ -15,12 +15,9 @@ class TorchFileError(ValueError):
 
 
 def read_torch_file(content: bytes) -> Any:
-    """Return the tensors and plain values in a file, on the CPU.
+    """Return the tensors and plain values in a file's content, on the CPU.
 
     torch itself does not verify the checksums of its zip archives. Files from before torch 1.6 have none.
-
-    Args:
-        content: of the whole file.
 
     Raises:
         TorchFileError: the file is damaged, of another format, or holds anything but tensors and plain values.

@@ -70,7 +70,7 @@ def collect_garbage(
             dry_run=dry_run,
         )
     for removal in removals:
-        _say(console, f"{removal.what} {removal.name}: {decimal(removal.num_bytes)}")
+        _say(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
     total = decimal(sum(removal.num_bytes for removal in removals))
     _say(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
 

@@ -1,6 +1,6 @@
 """A content-addressed store: expensive work is a pure function of its spec and is built at most once.
 
-    get_or_build(kind, spec, build)         lock(kind, spec), try_lock -> found, or scratch and publish(build)
+    get_or_build(kind, spec, build)         lock(kind, spec, blocking) -> found, or scratch and publish(build)
         key = hash(format version, kind, spec)
         STORE/<kind>/<key>/             there, and its checksums match -> return it; damaged -> move it aside, rebuild
         shared store                    there -> fetch into tmp/, compare checksums, rename into place

@@ -1,11 +1,11 @@
 """What a store holds, and the deletion of what nobody needs: leftovers of dead processes, artefacts by age and size."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gitdist.disk import locked
 from gitdist.store.artefact import ArtefactId
@@ -30,12 +30,11 @@ class StoredArtefact:
     pinned_by: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Removal:
-    """Something deleted, or to be deleted: what it is, its name and its size."""
+class Removal(NamedTuple):
+    """Something deleted, or to be deleted: what it is, where it is, and its size."""
 
     what: str
-    name: str
+    path: Path
     num_bytes: int
 
 
@@ -53,15 +52,9 @@ def delete_unused(
     layout: StoreLayout, *, max_bytes: int | None = None, unused_s: float | None = None, dry_run: bool = False
 ) -> list[Removal]:
     """Delete leftovers of dead processes, then artefacts as ``evict`` does; return what was, or would be, deleted."""
-    removals = [
-        Removal(what=what, name=path.name, num_bytes=num_bytes)
-        for path, what, num_bytes in list(_leftovers(layout))
-        if dry_run or _delete_leftover(layout, path)
-    ]
+    leftovers = [leftover for leftover in list(_leftovers(layout)) if dry_run or _delete_leftover(layout, leftover)]
     evicted, _ = evict(layout, max_bytes=max_bytes, unused_s=unused_s, dry_run=dry_run)
-    return removals + [
-        Removal(what="artefact", name="/".join(entry.artefact), num_bytes=entry.num_bytes) for entry in evicted
-    ]
+    return leftovers + [Removal("artefact", layout.path(each.artefact), each.num_bytes) for each in evicted]
 
 
 def evict(
@@ -74,15 +67,10 @@ def evict(
 ) -> tuple[list[StoredArtefact], int]:
     """Delete artefacts that no running study pins and nobody builds, the least recently used first.
 
-    Args:
-        layout: the store's files.
-        max_bytes: artefacts are deleted until the others have this size together; None = any size.
-        unused_s: artefacts that were not used for this long are deleted; None = none for its age.
-        keep: an artefact that stays.
-        dry_run: delete nothing.
+    Those that were not used for ``unused_s`` seconds are deleted, then others until what is left has ``max_bytes``.
 
     Returns:
-        what was, or would be, deleted, and the size of the others in bytes.
+        what was, or would be, deleted, and the size of what is left in bytes.
     """
     inventory, now = read_inventory(layout), layout.now()
     num_bytes, evicted = sum(entry.num_bytes for entry in inventory), []
@@ -113,11 +101,11 @@ def delete_artefact(layout: StoreLayout, artefact: ArtefactId) -> bool:
         return not is_pinned
 
 
-def _leftovers(layout: StoreLayout) -> Iterator[tuple[Path, str, int]]:
-    """Yield the path, a description and the size in bytes of what dead processes left."""
+def _leftovers(layout: StoreLayout) -> Iterator[Removal]:
+    """Yield what dead processes left."""
     now = layout.now()
     groups = [
-        ("lock or pin of a dead process", _UNUSED_S, [*layout.lock_files.iterdir(), *layout.pins.iterdir()]),
+        ("lock or pin of a dead process", _UNUSED_S, [*layout.lock_files.glob("*"), *layout.pins.glob("*")]),
         ("unfinished or damaged artefact", _UNUSED_S, layout.tmp.glob("[!.]*")),
         ("unfinished build", _SCRATCH_UNUSED_S, layout.work.glob("[!.]*")),
         *(("unfinished file", _UNUSED_S, layout.path(each).glob(".*.tmp")) for each in layout.artefacts()),
@@ -126,12 +114,12 @@ def _leftovers(layout: StoreLayout) -> Iterator[tuple[Path, str, int]]:
         for path in paths:
             num_bytes, written_at = _measure(path)
             if now - written_at >= unused_s:
-                yield path, what, num_bytes
+                yield Removal(what, path, num_bytes)
 
 
-def _delete_leftover(layout: StoreLayout, path: Path) -> bool:
+def _delete_leftover(layout: StoreLayout, leftover: Removal) -> bool:
+    path, name = leftover.path, leftover.path.name
     if path.is_dir():
-        name = path.name
         for prefix in ("damaged-", "evicted-", "fetched-"):
             name = name.removeprefix(prefix)
         with _lock_if_free(layout, name.partition(".")[0]) as is_locked:
@@ -161,11 +149,9 @@ def _measure(path: Path) -> tuple[int, float]:
     """Return the size of a file, or of all files in a directory, and the time of the newest; 0 if it is gone."""
     num_bytes, newest = 0, 0.0
     for file in (path, *path.rglob("*")):
-        try:
-            status = os.lstat(file)
-        except FileNotFoundError:
-            continue
-        is_directory = file.is_dir()
-        num_bytes += 0 if is_directory else status.st_size
-        newest = max(newest, 0.0 if is_directory and file != path else status.st_mtime)
+        with suppress(FileNotFoundError):
+            status = file.lstat()
+            is_directory = file.is_dir()
+            num_bytes += 0 if is_directory else status.st_size
+            newest = max(newest, 0.0 if is_directory and file != path else status.st_mtime)
     return num_bytes, newest

@@ -34,11 +34,7 @@ class Pin:
         self._writing = threading.Lock()
 
     def add(self, artefacts: Iterable[ArtefactId]) -> None:
-        """Pin these artefacts too.
-
-        Raises:
-            DiskError: the disk does not take it.
-        """
+        """Pin these artefacts too."""
         with self._writing:
             wanted = self._artefacts.union(map(str, artefacts))
             if wanted != self._artefacts:

@@ -11,11 +11,7 @@ RETRY_S = 60.0  # for an object store that has the results
 
 
 def shared_tree(uri: str, *, of_results: bool) -> FileTree:
-    """Return the files that stores share; operations on an object store with results are repeated for a while.
-
-    Raises:
-        StoreError: they cannot be reached, written, read or deleted from.
-    """
+    """Return the files that stores share, see ``FileTree.of_uri``; with results, failed operations are repeated."""
     if of_results:
         return FileTree.of_uri(uri, setting="the URI of the results or store.uri", retry_s=RETRY_S)
     return FileTree.of_uri(uri)

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _MARK_S = 60.0  # between two marks of one artefact's use
 
 
 class Artefact:
-    """What ``Store.try_lock`` yields: an artefact, or the right to build it.
+    """What ``Store.lock`` yields: an artefact, or the right to build it.
 
     Attributes:
         path: its directory; None while it has to be built.
@@ -121,24 +121,47 @@ class Store:
             DiskError: the disk does not take it; ``scratch`` is kept, and nothing unfinished is in place.
             StoreError: the shared store cannot be reached.
         """
-        with self._locked(kind, spec, blocking=True) as artefact:
+        with self.lock(kind, spec, blocking=True) as artefact:
             assert artefact is not None, "it was waited for"
             return artefact.path or artefact.publish(lambda target: build(target, artefact.scratch))
 
-    def try_lock(self, kind: str, spec: Mapping[str, Any]) -> AbstractContextManager[Artefact | None]:
+    @contextmanager
+    def lock(self, kind: str, spec: Mapping[str, Any], *, blocking: bool) -> Iterator[Artefact | None]:
         """Find an artefact, or have the right to build it until it is published or the block ends.
 
         For work that yields other results while it builds; else use ``get_or_build``. At most one process over all
         hosts has the right. A block that ends without ``publish`` leaves the scratch to the next process.
 
         Yields:
-            None if another process is building it.
+            the artefact; None if another process builds it and ``blocking`` is off.
 
         Raises:
             DiskError: the disk does not take the lock or the scratch.
             StoreError: the shared store cannot be reached.
         """
-        return self._locked(kind, spec, blocking=False)
+        artefact = ArtefactId(kind, content_key(kind, spec))
+        scratch, lock = self._layout.scratch(artefact), self._build_lock(artefact)
+
+        def publish(build: Callable[[Path], None]) -> Path:
+            path = self._publish(artefact, spec, build)
+            lock.release()
+            self.free_up(0, keep=artefact)
+            return path
+
+        found, is_locked = self._find(artefact), False
+        try:
+            if found is None:
+                with disk_errors(self._layout.path(artefact)):
+                    is_locked = lock.acquire(blocking=blocking)
+                    found = self._find(artefact) if is_locked else None
+                    if is_locked and found is None:
+                        scratch.mkdir(exist_ok=True)
+            if found is not None:
+                lock.release()
+                self._complete_upload(artefact)  # which its builder may not have finished
+            yield Artefact(found, scratch, publish) if found is not None or is_locked else None
+        finally:
+            lock.release()
 
     def resolve_locally(self, directory: Path) -> Path:
         """Return where this machine has an artefact whose directory another process's store returned; fetch it first.
@@ -180,41 +203,15 @@ class Store:
                 self._layout.last_use(artefact).touch()
         return True
 
-    def free_up(self, num_bytes: int) -> int:
-        """Delete artefacts until ``num_bytes`` more fit; return how many do, less if pins prevent it, even negative."""
+    def free_up(self, num_bytes: int, *, keep: ArtefactId | None = None) -> int:
+        """Delete artefacts without pins until ``num_bytes`` more fit; return how many do, 0 or below if none."""
         if self.max_bytes is None:
             return num_bytes
         try:
-            _, used_bytes = evict(self._layout, max_bytes=self.max_bytes - num_bytes)
+            _, used_bytes = evict(self._layout, max_bytes=self.max_bytes - num_bytes, keep=keep)
         except OSError:  # something cannot be deleted
             return 0
         return self.max_bytes - used_bytes
-
-    @contextmanager
-    def _locked(self, kind: str, spec: Mapping[str, Any], *, blocking: bool) -> Iterator[Artefact | None]:
-        artefact = ArtefactId(kind, content_key(kind, spec))
-        scratch, lock = self._layout.scratch(artefact), self._build_lock(artefact)
-
-        def publish(build: Callable[[Path], None]) -> Path:
-            path = self._publish(artefact, spec, build)
-            lock.release()
-            self._limit_size(artefact)
-            return path
-
-        found, is_locked = self._find(artefact), False
-        try:
-            if found is None:
-                with disk_errors(self._layout.path(artefact)):
-                    is_locked = lock.acquire(blocking=blocking)
-                    found = self._find(artefact) if is_locked else None
-                    if is_locked and found is None:
-                        scratch.mkdir(exist_ok=True)
-            if found is not None:
-                lock.release()
-                self._complete_upload(artefact)  # which its builder may not have finished
-            yield Artefact(found, scratch, publish) if found is not None or is_locked else None
-        finally:
-            lock.release()
 
     def _build_lock(self, artefact: ArtefactId) -> BuildLock:
         shared = [self._shared_store.lock_files] if self._shared_store else []
@@ -248,7 +245,7 @@ class Store:
             finally:
                 shutil.rmtree(target, ignore_errors=True)
         self._uploaded.add(artefact)
-        self._limit_size(artefact)
+        self.free_up(0, keep=artefact)
         return self._is_here(artefact)
 
     def _publish(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -305,11 +302,6 @@ class Store:
             finally:
                 lock.release()
         self._uploaded.add(artefact)
-
-    def _limit_size(self, newest: ArtefactId) -> None:
-        if self.max_bytes is not None:
-            with suppress(OSError):  # what cannot be deleted now is deleted after another build
-                evict(self._layout, max_bytes=self.max_bytes, keep=newest)
 
 
 def _reopen(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:

@@ -130,7 +130,7 @@ def _take_prefix(
     while True:
         if setting.check:
             setting.check()
-        with store.try_lock(KIND, determined_by) as artefact:
+        with store.lock(KIND, determined_by, blocking=False) as artefact:
             has_worked = builder.go_on(artefact)
             found = artefact.path if artefact else None
         if found:

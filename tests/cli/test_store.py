@@ -103,7 +103,7 @@ def test_gc_without_options_deletes_only_what_dead_processes_left(results: Path)
     told = collected(results, dry_run=True)
     assert all(path.exists() for path in (*rubbish, *kept))
     assert collected(results)[:-1] == told[:-1] and len(told) == 7
-    assert f"unfinished or damaged artefact damaged-thing-{key}.abc: 1.0 kB" in told
+    assert f"unfinished or damaged artefact tmp/damaged-thing-{key}.abc: 1.0 kB" in told
     assert told[-1] == "would delete 6 items, 5.0 kB"
     assert not list((store / "locks").glob("fetched-*"))
     assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
@@ -120,7 +120,7 @@ def test_gc_leaves_the_scratch_and_the_target_of_a_living_builder(results: Path)
         assert collected(results, max_gb=0.0)[-1].startswith("deleted 2 items")
         assert (target / "half").exists() and artefact.scratch.exists()
 
-    with store.try_lock("thing", {}) as artefact:
+    with store.lock("thing", {}, blocking=False) as artefact:
         assert artefact is not None
         age(artefact.scratch, 31 * DAY_S)
         artefact.publish(build)

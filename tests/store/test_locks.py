@@ -183,7 +183,7 @@ def wait_for_lock(root: Path, shared: Path) -> None:
 @pytest.mark.parametrize("root", ["here", "there"])
 def test_waiting_can_be_interrupted(tmp_path: Path, root: str) -> None:
     shared = tmp_path / "shared"
-    with Store(tmp_path / "here", shared=str(shared)).try_lock("thing", SPEC):
+    with Store(tmp_path / "here", shared=str(shared)).lock("thing", SPEC, blocking=False):
         process = FORKS.Process(target=wait_for_lock, args=(tmp_path / root, shared))
         process.start()
         until((tmp_path / root / "waiting").exists)

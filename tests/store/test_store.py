@@ -202,15 +202,15 @@ def test_a_full_disk_names_the_artefact_and_leaves_nothing_half_written(
 
 def test_a_lock_is_released_when_the_artefact_is_published(tmp_path: Path) -> None:
     store, another = Store(tmp_path), Store(tmp_path)
-    with store.try_lock("thing", SPEC) as artefact:
+    with store.lock("thing", SPEC, blocking=False) as artefact:
         assert artefact is not None and artefact.path is None and not list(artefact.scratch.iterdir())
-        with another.try_lock("thing", SPEC) as second:
+        with another.lock("thing", SPEC, blocking=False) as second:
             assert second is None
         assert len(lock_files(tmp_path)) == 1
         path = artefact.publish(write_value)
         assert artefact.path == path == store.find("thing", SPEC)
         assert is_empty(tmp_path)
-        with another.try_lock("thing", SPEC) as second:
+        with another.lock("thing", SPEC, blocking=False) as second:
             assert second is not None and second.path == path
 
 
@@ -225,12 +225,12 @@ def move_from_scratch(target: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_late, move_from_scratch])
 def test_of_two_builders_the_first_to_rename_wins(tmp_path: Path, write: Callable[[Path], None]) -> None:
-    with Store(tmp_path).try_lock("thing", SPEC) as late:  # stopped, and taken for dead
+    with Store(tmp_path).lock("thing", SPEC, blocking=False) as late:  # stopped, and taken for dead
         assert late is not None
         (late.scratch / "part").mkdir()
         for file in lock_files(tmp_path):
             file.unlink()
-        with Store(tmp_path).try_lock("thing", SPEC) as artefact:
+        with Store(tmp_path).lock("thing", SPEC, blocking=False) as artefact:
             assert artefact is not None
             path = artefact.publish(write_value)
         assert late.publish(write) == path
@@ -247,7 +247,7 @@ def test_finding_an_artefact_locks_nothing(tmp_path: Path) -> None:
 
 
 def epochs(store: Store, begun: list[bool]) -> Iterator[int]:
-    with store.try_lock("thing", SPEC) as artefact:
+    with store.lock("thing", SPEC, blocking=False) as artefact:
         assert artefact is not None
         begun.append(artefact.path is None)
         for epoch in range(3):
@@ -285,7 +285,7 @@ def test_a_store_of_an_older_version_is_used_as_it_is(tmp_path: Path) -> None:
     store = Store(tmp_path, max_bytes=1)
     assert store.get_or_build("thing", SPEC, refuse) == path
     shutil.rmtree(path)
-    with store.try_lock("thing", SPEC) as artefact:
+    with store.lock("thing", SPEC, blocking=False) as artefact:
         assert artefact is None
     assert Store(tmp_path, stale_s=0.2).get_or_build("thing", SPEC, write_value) == path
     store.get_or_build("thing", {"data": "others"}, write_value)

@@ -117,11 +117,11 @@ def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: Serv
     bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
     server = GeneratorServer(bounded, Share())
     with config.store.pin_used("study"):
-        config.store.use(BLOCKS, server.product().block_key)
+        config.store.mark_used(BLOCKS, server.product().block_key)
         made = [make(server, BlockKey(3, index)) for index in range(5)]
         assert len(files(bounded)) == 3 and server.stats().done.unkept == 2
         (entry,) = read_inventory(StoreLayout(config.store.root))  # what nobody held has gone
-        assert entry.num_bytes <= 3 * block_bytes and entry.held_by == {"study"}
+        assert entry.num_bytes <= 3 * block_bytes and entry.pinned_by == {"study"}
         assert_same(made[4], config.build_maker().make(BlockKey(3, 4)))
 
 
