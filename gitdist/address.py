@@ -32,7 +32,7 @@ def holds_secret(text: str) -> bool:
     return without_secrets(text) != text
 
 
-def check_address(address: str) -> None:
+def check_uri(address: str) -> None:
     """Return if an address is a path or can be parsed.
 
     Raises:
@@ -56,7 +56,7 @@ def refuse_secrets(address: str, remedy: str) -> None:
     """
     if holds_secret(address):
         raise ValueError(f"must hold no credentials, but {without_secrets(address)} does; {remedy}")
-    check_address(address)
+    check_uri(address)
 
 
 def join_uri(uri: str, name: str) -> str:

@@ -4,30 +4,9 @@ from gitdist.store import Store, content_key
 from gitdist.store.artefact import ArtefactId
 from gitdist.store.gc import delete_artefact, evict, read_inventory
 from gitdist.store.layout import StoreLayout
-from tests.store.things import age, is_empty
+from tests.store.things import BYTES, age, artefact_of, build, build_each, is_empty
 
-BYTES = 10_000
 BOUND = 25_000  # two artefacts and a half
-
-
-def write_bytes(target: Path, scratch: Path) -> None:
-    (target / "data").write_bytes(bytes(BYTES))
-
-
-def build(store: Store, name: str) -> Path:
-    return store.get_or_build("thing", {"name": name}, write_bytes)
-
-
-def build_each(root: Path, *names: str) -> list[Path]:
-    """Build artefacts as other processes would, the first of them least recently used."""
-    paths = [build(Store(root), name) for name in names]
-    for index, path in enumerate(paths):
-        age(path, 1000 - 100 * index)
-    return paths
-
-
-def artefact_of(path: Path) -> ArtefactId:
-    return ArtefactId(path.parent.name, path.name)
 
 
 def test_the_least_recently_used_artefact_is_deleted_first(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from gitdist.store.layout import StoreLayout, cache_directory, cached_store
 KEY = "0123456789abcdef0123"
 
 
-def test_artefacts_are_told_from_what_else_is_in_the_directory(tmp_path: Path) -> None:
+def test_artefacts_are_distinguished_from_what_else_is_in_the_directory(tmp_path: Path) -> None:
     layout = StoreLayout(tmp_path)
     layout.create()
     artefacts = [ArtefactId("blocks", KEY), ArtefactId("dataset", KEY)]

@@ -5,8 +5,7 @@ from gitdist.store.gc import delete_artefact
 from gitdist.store.layout import StoreLayout
 from gitdist.store.locks import heartbeat
 from gitdist.store.pins import PIN_STALE_S, Pin, pinned
-from tests.store.test_gc import artefact_of, build, build_each
-from tests.store.things import age
+from tests.store.things import age, artefact_of, build, build_each
 from tests.waiting import until
 
 

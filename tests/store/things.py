@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-from gitdist.store import content_key
+from gitdist.store import Store, content_key
+from gitdist.store.artefact import ArtefactId
 
 SPEC = {"data": "digits", "version": 0}
 KEY = content_key("thing", SPEC)
 NAME = f"thing-{KEY}"
+BYTES = 10_000
 
 
 def write_value(target: Path, scratch: Path | None = None) -> None:
@@ -50,3 +52,23 @@ def lock_files(root: Path) -> list[Path]:
 def is_empty(root: Path, *names: str) -> bool:
     """Whether directories of a store are empty; without names those that a build uses."""
     return not any(list((root / name).iterdir()) for name in names or ("tmp", "work", "claims"))
+
+
+def _write_bytes(target: Path, scratch: Path) -> None:
+    (target / "data").write_bytes(bytes(BYTES))
+
+
+def build(store: Store, name: str) -> Path:
+    return store.get_or_build("thing", {"name": name}, _write_bytes)
+
+
+def build_each(root: Path, *names: str) -> list[Path]:
+    """Build artefacts as other processes would, the first of them least recently used."""
+    paths = [build(Store(root), name) for name in names]
+    for index, path in enumerate(paths):
+        age(path, 1000 - 100 * index)
+    return paths
+
+
+def artefact_of(path: Path) -> ArtefactId:
+    return ArtefactId(path.parent.name, path.name)
