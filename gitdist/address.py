@@ -1,11 +1,11 @@
-"""Addresses that people give (URIs, and lines that hold some): whether one holds a secret, and how it is shown without.
+"""URIs that users give, and text that holds some: detects secrets in them and masks these.
 
 A secret is a password before the host, as in ``scheme://user:password@host``, or the value of an option whose name says
 so, as in ``scheme://host/path?access_key=...``.
 """
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 _PASSWORD = re.compile(r"(://[^\s/:@'\"\[]*):(?!\d+(?:[/?#]|$))[^\s'\"]+@")  # one with '/' too, but no port
 _NAMES = (
@@ -23,20 +23,20 @@ _OPTION = re.compile(rf"([?&][^\s=&'\"]*(?:{'|'.join(_NAMES)})[^\s=&'\"]*=)[^\s&
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with ``***`` in the place of every secret in its addresses."""
+    """Return ``text`` with ``***`` in place of every secret in its addresses."""
     return _OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def holds_secret(text: str) -> bool:
-    """Tell whether an address in ``text`` holds a secret."""
+    """Return whether an address in ``text`` holds a secret."""
     return without_secrets(text) != text
 
 
-def check_address(address: str) -> None:
-    """Accept an address that can be taken apart, or a path.
+def check_uri(address: str) -> None:
+    """Return if an address is a path or can be parsed.
 
     Raises:
-        ValueError: it cannot; the message goes on after the name of what it was given as.
+        ValueError: it cannot; the message continues the name of the setting.
     """
     try:
         parts = urlsplit(address)
@@ -48,15 +48,18 @@ def check_address(address: str) -> None:
 
 
 def refuse_secrets(address: str, remedy: str) -> None:
-    """Accept what ``check_address`` does, without secrets: addresses are stored, printed and sent to other machines.
-
-    Args:
-        address: what was given.
-        remedy: where its secret belongs.
+    """Return if an address holds no secret: addresses are stored, printed and sent to other machines.
 
     Raises:
-        ValueError: it holds one, or cannot be taken apart; the message goes on after the name of what it was given as.
+        ValueError: it holds one, or cannot be parsed; the message continues the name of the setting and ends with
+            ``remedy``, which says where the secret belongs.
     """
     if holds_secret(address):
         raise ValueError(f"must hold no credentials, but {without_secrets(address)} does; {remedy}")
-    check_address(address)
+    check_uri(address)
+
+
+def join_uri(uri: str, name: str) -> str:
+    """Return the URI of ``name`` below a URI; options stay."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))

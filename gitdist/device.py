@@ -1,4 +1,4 @@
-"""Where and in which precision networks run: device, autocast type, memory format, threads."""
+"""Where and in which precision networks run: device, autocast type, threads, share of a GPU's memory."""
 
 import os
 from contextlib import AbstractContextManager
@@ -11,12 +11,12 @@ import torch
 
 Precision = Literal["auto", "bf16", "float32"]
 
-_CONTEXT_BYTES = 2**29  # of a process's CUDA context on its card: an allowance, not measured
+_CONTEXT_BYTES = 2**29  # allowance for the CUDA context of a process, not measured
 
 
 @cache
 def has_bf16_units() -> bool:
-    """Tell whether this processor multiplies bf16 natively (AMX or AVX512-BF16 on Linux)."""
+    """Return whether this CPU multiplies bf16 natively (AMX or AVX512-BF16 on Linux)."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -28,8 +28,8 @@ def has_bf16_units() -> bool:
 class Compute:
     """A device with the precision its networks run in.
 
-    ``bf16`` means autocast: weights stay float32. On a processor with bf16 units it came with a factor of 1.6 to
-    2.6 over float32, and channels_last with up to 1.9 on top.
+    ``bf16`` means autocast: weights stay float32. On a CPU with bf16 units it was 1.6 to 2.6 times as fast as float32,
+    and channels_last up to 1.9 times on top.
     """
 
     device: torch.device
@@ -37,7 +37,7 @@ class Compute:
 
     @classmethod
     def resolve(cls, precision: Precision = "auto", device: str | torch.device | None = None) -> "Compute":
-        """Choose the device (a visible GPU, else the processor) and whether ``precision`` means bf16 there."""
+        """Choose the device (a visible GPU, else the CPU) and whether ``precision`` means bf16 there."""
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
@@ -51,10 +51,7 @@ class Compute:
 
     @property
     def name(self) -> str:
-        """All of this process that an output depends on besides weights and inputs: device, precision and torch.
-
-        A GPU is named by its card.
-        """
+        """What an output depends on besides weights and inputs: device (of a GPU its model), precision, torch."""
         card = f" {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else ""
         return f"{self.device.type}{card} {self.precision}, torch {torch.__version__}"
 
@@ -64,9 +61,9 @@ class Compute:
 
 
 def set_threads(num_cpus: float) -> int:
-    """Bind torch to a share of the cores (at least one thread) and return the number of threads.
+    """Limit torch to a share of the cores (at least one thread) and return the number of threads.
 
-    Ray's fractional CPUs are bookkeeping only; without this every process would take all cores.
+    Ray only counts CPUs; without this limit every process would use all cores.
     """
     threads = max(1, min(int(num_cpus), os.cpu_count() or 1))
     torch.set_num_threads(threads)
@@ -74,29 +71,24 @@ def set_threads(num_cpus: float) -> int:
 
 
 def limit_to_share(num_cpus: float, num_gpus: float) -> None:
-    """Bind this process to its share of the machine: threads of the processor, and of a card its part of the memory.
+    """Limit this process to its share of the machine: threads, and the part of a GPU's memory that tensors may take.
 
-    Ray's shares are bookkeeping only: without this, processes on one card could take each other's memory, and the one
-    that comes last would fail. Bounded is what torch allocates for tensors, see ``tensor_fraction``; what CUDA and its
-    libraries take besides is not. Call it before anything is allocated.
+    Ray only counts shares; without this limit one process could take the GPU memory of another. What CUDA and its
+    libraries allocate is not limited. Call it before anything is allocated.
 
     Args:
         num_cpus: see ``set_threads``.
-        num_gpus: below 1, the part of one card's memory that is for this process; more = all of its cards.
+        num_gpus: below 1, the share of one GPU's memory; 1 or more = all memory of its GPUs.
     """
     set_threads(num_cpus)
     if 0 < num_gpus < 1 and torch.cuda.is_available():
-        card_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        torch.cuda.set_per_process_memory_fraction(tensor_fraction(num_gpus, card_bytes))
+        memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(tensor_fraction(num_gpus, memory_bytes))
 
 
-def tensor_fraction(num_gpus: float, card_bytes: int) -> float:
-    """Return the part of a card's memory that the tensors of a process may take.
+def tensor_fraction(num_gpus: float, memory_bytes: int) -> float:
+    """Return the part of a GPU's memory that the tensors of a process with a share of it may take.
 
-    It is the process's share without half a GiB for its CUDA context, but half of the share at least.
-
-    Args:
-        num_gpus: the process's share of one card, below 1.
-        card_bytes: memory of the card.
+    It is the share without half a GiB for the CUDA context, but at least half of the share.
     """
-    return max(num_gpus - _CONTEXT_BYTES / card_bytes, num_gpus / 2)
+    return max(num_gpus - _CONTEXT_BYTES / memory_bytes, num_gpus / 2)

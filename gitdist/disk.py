@@ -1,6 +1,6 @@
-"""Files that a reader, a crash or a full disk finds whole: the old content or all of the new one.
+"""Writes files so that a reader, a crash or a full disk leaves the old content or all of the new one.
 
-A disk that is full, over its quota, read-only or failing becomes one line that names the file and the remedy.
+A disk that is full, over its quota, read-only or failing becomes one DiskError that names the file.
 """
 
 import errno
@@ -11,39 +11,32 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gitdist.errors import DiskError
 
-_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-_REFUSAL = {errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or all of the new one.
+    """Write a file; a reader, or a crash, sees the old content or all of the new one.
 
     Raises:
-        DiskError: the disk does not take it; the old content stands, and nothing else is left.
+        DiskError: the disk does not take it; the old content stays, and no temporary file.
     """
     os.close(replace_file(path, content))
 
 
 def replace_file(path: Path, content: bytes) -> int:
-    """Do what ``write_atomic`` does and return the new file's descriptor.
-
-    What is appended through it goes into this very file, even after another writer has replaced it in turn.
-
-    Raises:
-        DiskError: the disk does not take it; the old content stands, and nothing else is left.
-    """
-    # Process ids are no names on a shared disk: containers of several hosts have the same ones.
+    """Do what ``write_atomic`` does and return the descriptor, whose appends stay in this file if it is replaced."""
+    # No process id in the name: on a shared disk, containers of several hosts have the same ones.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with disk_errors(path, len(content)):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            _write_through(descriptor, content)
+            _write_all(descriptor, content)
             temporary.replace(path)
             fsync(path.parent)
         except BaseException:
@@ -53,133 +46,89 @@ def replace_file(path: Path, content: bytes) -> int:
     return descriptor
 
 
-def sweep(directory: Path, spare: Path | None = None) -> None:
-    """Delete what killed writers left unfinished in a directory; a live writer's ``write_atomic`` there fails.
-
-    Args:
-        directory: where to look, but not in directories below it.
-        spare: a file whose unfinished versions stay.
-    """
-    for leftover in directory.glob(".*.tmp"):
-        if spare is None or not leftover.name.startswith(f".{spare.name}."):
-            with suppress(OSError):  # what stays does no harm
-                leftover.unlink()
+def remove_temporaries(directory: Path, keep: Path) -> None:
+    """Delete the temporary files in a directory, except those of the file ``keep``; a live writer there fails."""
+    for temporary in directory.glob(".*.tmp"):
+        if not temporary.name.startswith(f".{keep.name}."):
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def append_whole(descriptor: int, content: bytes, path: Path) -> None:
-    """Append to an open file all of ``content`` or nothing.
-
-    Args:
-        descriptor: of a file that nobody else writes to, open at its end.
-        content: what to append; it is on the disk afterwards.
-        path: what to call the file in a message.
+    """Append all of ``content`` or nothing to a file that is open at its end and has no other writer; fsync it.
 
     Raises:
-        DiskError: the disk does not take it; the file has its old length.
+        DiskError: the disk does not take it; the file ``path`` has its old length.
     """
-    before = os.fstat(descriptor).st_size
+    old_size = os.fstat(descriptor).st_size
     with disk_errors(path, len(content)):
         try:
-            _write_through(descriptor, content)
+            _write_all(descriptor, content)
         except OSError:
-            os.ftruncate(descriptor, before)
-            os.lseek(descriptor, before, os.SEEK_SET)
+            os.ftruncate(descriptor, old_size)
+            os.lseek(descriptor, old_size, os.SEEK_SET)
             raise
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None where there is none, or a damaged one."""
+    """Return the JSON object in a file; None if the file is missing or damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, made where it is missing, against the other processes of this host."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing leaves it to a forked child, where there is one
+def locked(path: Path, *, blocking: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file, created if missing, against the other processes of this host.
 
-
-@contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file as ``locked`` does, but without waiting; yield whether it is held."""
+    Yields:
+        True; False if ``blocking`` is off and another process holds the lock.
+    """
     with open(path, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         try:
             yield True
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def lock_name(path: Path) -> str:
-    """Return the name of a file's lock that no other lock has: of this kernel's run, the file system and the file.
-
-    Locks of one file on two hosts are two where the network disk does not forward them.
-    """
-    status = path.stat()
-    return f"{_kernel_run()}:{status.st_dev}:{status.st_ino}"
-
-
-@cache
-def _kernel_run() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return secrets.token_hex(16)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing the file would leave the lock to a forked child
 
 
 @contextmanager
-def disk_errors(place: Path, num_bytes: int | None = None) -> Iterator[None]:
-    """Turn what the disk under ``place`` refuses into one line.
-
-    Args:
-        place: the file or directory in question.
-        num_bytes: its size, where it is known.
+def disk_errors(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn errors of the disk into one line that names ``path``; any other error passes.
 
     Raises:
-        DiskError: the disk is full, over its quota, read-only or failing; any other error passes.
+        DiskError: the disk is full, over its quota, read-only or failing.
     """
     try:
         yield
     except OSError as error:
         if not is_disk_error(error):
             raise
+        act = "read or write" if error.errno == errno.EIO else "write"
         size = "" if num_bytes is None else f" ({num_bytes:,} bytes)"
-        raise DiskError(
-            f"the disk must hold {place}{size}, but says: {os.strerror(error.errno or errno.ENOSPC)}; free "
-            "space there or move the results to another disk (--results DIR), then run the same command again"
-        ) from error
+        raise DiskError(f"cannot {act} {path}{size}: {os.strerror(error.errno or errno.ENOSPC)}") from error
 
 
 def write_refusal(directory: Path) -> str | None:
-    """Return why no file can be created in an existing directory: a read-only file system, or no permission.
-
-    Returns:
-        The system's error message; None if a file can be created, or if another error (a full disk) prevents it.
-    """
+    """Return the system's message if a directory is read-only or without permission; None otherwise (a full disk)."""
     try:
         with tempfile.TemporaryFile(dir=directory):
             return None
     except OSError as error:
-        return os.strerror(error.errno or errno.EACCES) if error.errno in _REFUSAL else None
+        return os.strerror(error.errno or errno.EACCES) if error.errno in _NOT_WRITABLE else None
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Tell whether an error says that a disk is full, over its quota, read-only or failing."""
+    """Return whether an error says that a disk is full, over its quota, read-only or failing."""
     # NumPy gives no number for a full disk: "100 requested and 10 written".
     return isinstance(error, OSError) and (
-        error.errno in _TROUBLE or (error.errno is None and str(error).endswith(" written"))
+        error.errno in _DISK_ERRORS or (error.errno is None and str(error).endswith(" written"))
     )
 
 
@@ -192,7 +141,7 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_through(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -1,29 +1,23 @@
-"""The errors a user can meet: each is one line with the rule, the value received, its place and the remedy."""
+"""The errors that a user can meet: each is one line with the rule, the value received and where it was found."""
 
-import re
 from pathlib import Path
+from typing import Literal
 
-
-def first_line(error: BaseException) -> str:
-    """Return what ``error`` says in one line; its type where it says nothing.
-
-    Of a file that torch refuses to load it says what the file holds: torch's own first line advises to switch
-    ``weights_only`` off, which would run the program in the file.
-    """
-    text = str(error)
-    if "weights_only" in text:
-        return _refused_by_torch(text)
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-
-
-def _refused_by_torch(text: str) -> str:
-    if found := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
-        return f"the file holds {found[1]}, which is neither a tensor nor a plain value"
-    return "the file is not a pickle of tensors and plain values"
+Remedy = Literal["other_disk", "other_results"]
 
 
 class GitdistError(Exception):
-    """Base of every error that is the user's to mend; the command line prints its message and exits with 2."""
+    """An error that the user can fix; the command line prints it and exits with code 2.
+
+    If the remedy is an option of the command line, ``remedy`` names it and ``cli/`` words it.
+    """
+
+    remedy: Remedy | None = None
+
+    def __init__(self, message: str, *, remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        if remedy is not None:
+            self.remedy = remedy
 
 
 class SpecError(GitdistError):
@@ -39,7 +33,9 @@ class StoreError(GitdistError):
 
 
 class DiskError(StoreError):
-    """The disk is full, over its quota, read-only or failing; no trial is to blame for that."""
+    """The disk is full, over its quota, read-only or failing; no trial is to blame."""
+
+    remedy = "other_disk"
 
 
 class StreamError(GitdistError):
@@ -65,8 +61,13 @@ class IncompleteFileError(StudyError):
 
 
 class RayUnavailableError(StudyError):
-    """Ray cannot be started, or its cluster cannot be reached; no study is to blame for that."""
+    """Ray cannot be started, or its cluster cannot be reached; no study is to blame."""
 
 
 class TrialFailedError(Exception):
-    """A trial ended without a result (a NaN loss, say); the study records the reason and goes on."""
+    """A trial ended without a result (a NaN loss, say); the study records the reason and continues."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; its type if there is no message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

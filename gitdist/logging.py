@@ -1,4 +1,4 @@
-"""The libraries' own switches that keep their noise and their telemetry out of the user's way."""
+"""Environment variables that switch off the libraries' telemetry and their messages on the terminal."""
 
 import logging
 import os
@@ -8,10 +8,10 @@ _SWITCHES = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
-    # Pages of Ray's on every lost worker and node; what becomes of the trials is told by the study.
+    # Long messages of Ray on every lost worker and node; the study reports what happens to the trials.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|marked dead|worker died|Raylet is terminated",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody asked for
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end, before its worker is used again
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours (study/cluster/signals.py)
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -20,7 +20,7 @@ _SWITCHES = {
 
 
 def silence_libraries() -> None:
-    """Set the switches that the user has not set; call it before Ray or MLflow is imported."""
+    """Set the variables that the user has not set; call it before Ray or MLflow is imported."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "ray"):

@@ -1,4 +1,4 @@
-"""Attributes of other packages that a study file names, and what their mistakes look like to its user."""
+"""Attributes of other packages that a study file names."""
 
 import importlib
 import traceback
@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from gitdist.errors import SpecError, first_line
+from gitdist.errors import SpecError
+from gitdist.torch_file import load_failure
 
 _NOT_THEIRS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 
@@ -24,7 +25,10 @@ def load_attribute(target: str, group: str, field: str) -> Any:
     """
     try:
         if ":" not in target:
-            return _entry_point(target, group).load()
+            installed = entry_points(group=group)
+            if target not in installed.names:
+                raise LookupError(f"no such entry point among {', '.join(sorted(installed.names)) or 'none at all'}")
+            return installed[target].load()
         module, _, path = target.partition(":")
         found: Any = importlib.import_module(module)
         for name in path.split("."):
@@ -33,21 +37,14 @@ def load_attribute(target: str, group: str, field: str) -> Any:
     except Exception as error:
         raise SpecError(
             f"{field} must be package.module:attribute or an entry point of the group {group}, but '{target}' gives "
-            f"{raised(error)}; make it importable on every node (pip install, or PYTHONPATH: the study file's folder "
-            "is not searched)"
+            f"{describe_raised(error)}; make it importable on every node (pip install, or PYTHONPATH: the study "
+            "file's folder is not searched)"
         ) from error
 
 
-def raised(error: Exception) -> str:
+def describe_raised(error: Exception) -> str:
     """Return in one line what another package's code raised, and in which of its lines."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}: {first_line(error)}{place}"
-
-
-def _entry_point(name: str, group: str) -> Any:
-    found = entry_points(group=group)
-    if name not in found.names:
-        raise LookupError(f"no such entry point among {', '.join(sorted(found.names)) or 'none at all'}")
-    return found[name]
+    line = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {load_failure(error)}{line}"

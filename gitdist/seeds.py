@@ -1,6 +1,6 @@
-"""Named randomness: a seed is a hash of (root seed, name, indices), never of the order of calls.
+"""Named randomness: a seed is a hash of (root seed, name, indices) and does not depend on the order of calls.
 
-A new random draw somewhere gets a new name and so moves no other draw.
+A new random draw gets a new name and so changes no other draw.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
-"""Reads what ``torch.save`` wrote as data: no code in a file runs, and a damaged archive is seen."""
+"""Reads what ``torch.save`` wrote as data: no code in a file runs, and damage is detected."""
 
 import io
+import re
 import zipfile
 from typing import Any
 
@@ -10,27 +11,36 @@ from gitdist.errors import first_line
 
 
 class TorchFileError(ValueError):
-    """A file cannot be read; the message is the reason, to go into the caller's own sentence."""
+    """A file cannot be read; the message is the reason."""
 
 
 def read_torch_file(content: bytes) -> Any:
-    """Return the tensors and plain values in a file, on the CPU.
+    """Return the tensors and plain values in a file's content, on the CPU.
 
-    torch itself does not compare the checksums in its zip archives. Files from before torch 1.6 are no archives and
-    have none.
-
-    Args:
-        content: of the whole file.
+    torch itself does not verify the checksums of its zip archives. Files from before torch 1.6 have none.
 
     Raises:
-        TorchFileError: it is damaged, of another format, or holds anything but tensors and plain values.
+        TorchFileError: the file is damaged, of another format, or holds anything but tensors and plain values.
     """
     if content.startswith(b"PK"):
         _check_archive(content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
-        raise TorchFileError(f"torch cannot read it: {first_line(error)}") from error
+    except Exception as error:  # the bytes of a damaged file can raise anything
+        raise TorchFileError(f"torch cannot read it: {load_failure(error)}") from error
+
+
+def load_failure(error: Exception) -> str:
+    """Return in one line why ``torch.load`` failed; of any other error its first line.
+
+    torch's own first line advises to switch ``weights_only`` off, which would run the program in the file.
+    """
+    text = str(error)
+    if "weights_only" not in text:
+        return first_line(error)
+    if found := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
+        return f"the file holds {found[1]}, which is neither a tensor nor a plain value"
+    return "the file is not a pickle of tensors and plain values"
 
 
 def _check_archive(content: bytes) -> None:

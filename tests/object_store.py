@@ -56,12 +56,12 @@ class ObjectStore:
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object of the results."""
-        from gitdist.store.place import Place
+        from gitdist.store.file_tree import FileTree
 
-        Place.of_uri(self.uri).write(name, content)
+        FileTree.of_uri(self.uri).write(name, content)
 
     def names(self, directory: str = "") -> list[str]:
         """The objects below a directory of the results, by their names relative to it."""
-        from gitdist.store.place import Place
+        from gitdist.store.file_tree import FileTree
 
-        return sorted(Place.of_uri(self.uri).files(directory))
+        return sorted(FileTree.of_uri(self.uri).files(directory))

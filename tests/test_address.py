@@ -1,6 +1,6 @@
 import pytest
 
-from gitdist.address import check_address, holds_secret, refuse_secrets, without_secrets
+from gitdist.address import check_uri, holds_secret, refuse_secrets, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_an_address_without_a_secret_is_left_as_it_is(address: str) -> None:
 @pytest.mark.parametrize("address", ["s3://[bucket/x", "http://host:port/x"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="^must be an address such as scheme://host/path, but it is") as caught:
-        check_address(address)
+        check_uri(address)
     assert address in str(caught.value)

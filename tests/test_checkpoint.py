@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_whole_and_nothing_else(tmp_pat
         for number in (1, 2):
             folder.save(number, state_of(number, 110_000))
         before = {file: file.read_bytes() for file in disk.iterdir()}
-        with pytest.raises(DiskError, match=r"step-000003-\w+\.pt \(44\d,\d+ bytes\), but says: No space left"):
+        with pytest.raises(DiskError, match=r"step-000003-\w+\.pt \(44\d,\d+ bytes\): No space left"):
             folder.save(3, state_of(3, 110_000))
         assert {file: file.read_bytes() for file in disk.iterdir()} == before
         assert folder.load()[0] == 2  # type: ignore[index]

@@ -19,7 +19,7 @@ def test_an_atomic_write_replaces_the_whole_file_or_nothing(tmp_path: Path) -> N
     assert path.read_bytes() == b"new" and [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_replaced_writer_appends_does_not_reach_its_successors_file(tmp_path: Path) -> None:
+def test_appends_of_a_replaced_writer_do_not_reach_the_new_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     first = replace_file(path, b"a")
     second = replace_file(path, b"b")
@@ -30,17 +30,15 @@ def test_what_a_replaced_writer_appends_does_not_reach_its_successors_file(tmp_p
     os.close(second)
 
 
-def test_a_full_disk_keeps_the_old_file_and_is_told_in_one_line_with_name_size_and_remedy(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_is_reported_with_name_and_size(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
         path = disk / "file"
         write_atomic(path, b"old")
         with pytest.raises(DiskError) as caught:
             write_atomic(path, bytes(300_000))
         assert path.read_bytes() == b"old" and [file.name for file in disk.iterdir()] == ["file"]
-        assert str(caught.value) == (
-            f"the disk must hold {path} (300,000 bytes), but says: No space left on device; free space there or move "
-            "the results to another disk (--results DIR), then run the same command again"
-        )
+        assert str(caught.value) == f"cannot write {path} (300,000 bytes): No space left on device"
+        assert caught.value.remedy == "other_disk"
 
 
 def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -58,8 +56,8 @@ def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_other_refusals_of_a_disk_are_told_alike(number: int) -> None:
-    with pytest.raises(DiskError, match=f"/x, but says: {os.strerror(number)}"), disk_errors(Path("/x")):
+def test_other_errors_of_a_disk_are_reported_alike(number: int) -> None:
+    with pytest.raises(DiskError, match=f"write /x: {os.strerror(number)}"), disk_errors(Path("/x")):
         raise OSError(number, os.strerror(number))
 
 

@@ -5,6 +5,7 @@ import gc
 import sys
 
 from gitdist.cli.app import app, console_for_errors, refuse_removed
+from gitdist.cli.errors import error_message
 from gitdist.errors import GitdistError
 from gitdist.logging import silence_libraries
 
@@ -22,5 +23,7 @@ def main() -> None:
         refuse_removed(sys.argv[1:])
         app()
     except GitdistError as error:
-        console_for_errors().print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        console_for_errors().print(
+            f"error: {error_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         sys.exit(2)

@@ -32,7 +32,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="List data sources, or look at a study's data set.", no_args_is_help=True)
 app.add_typer(generator_app, name="generator")
 app.add_typer(data_app, name="data")
-store_app = typer.Typer(help="List what the store holds, or make room in it.", no_args_is_help=True)
+store_app = typer.Typer(help="List the artefacts that all studies share, or delete unused ones.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
@@ -240,11 +240,11 @@ def store_gc(
         typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artefacts."),
     ] = None,
     unused_days: Annotated[
-        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Remove artefacts unused for N days.")
+        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artefacts not used for N days.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
 ) -> None:
-    """Remove what dead builders left and damaged artefacts; others only by the options, and none that a study holds."""
+    """Delete leftovers of dead processes and damaged artefacts; with options, artefacts that no running study uses."""
     from gitdist.cli.store import collect_garbage
 
     with opened(results) as place:

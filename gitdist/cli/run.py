@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from gitdist.cli.errors import error_message
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
 from gitdist.spec import StudySpec
@@ -88,8 +89,8 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, how: H
         except (DiskError, RayUnavailableError):  # every other study would meet the same
             raise
         except GitdistError as error:
-            failures[name] = str(error)
-            _say(console, f"failed: {error}")
+            failures[name] = error_message(error)
+            _say(console, f"failed: {failures[name]}")
     _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
     _say(console, f"the whole of it: gitdist report {campaign.name} --results {results}", style="dim")
     left = [name for name in elsewhere if not _is_finished(results, name)]

@@ -1,4 +1,4 @@
-"""``gitdist store ls | gc``: what the results directory's store holds, and room in it."""
+"""``gitdist store ls | gc``: list the artefacts of a results directory's store, delete what nobody needs."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,15 @@ from rich.table import Table
 
 from gitdist.disk import disk_errors
 from gitdist.errors import StoreError
-from gitdist.store.cleaning import DAY_S, clean
-from gitdist.store.holds import server_time
-from gitdist.store.inventory import Entry, spec_of, take_inventory
-from gitdist.store.layout import Layout
+from gitdist.store.artefact import read_spec
+from gitdist.store.gc import DAY_S, delete_unused, read_inventory
+from gitdist.store.layout import StoreLayout
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
 _GB = 1e9
 _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_TELLING = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
+_SHOWN_FIELDS = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
 def list_artefacts(results: Results, console: Console) -> None:
@@ -29,14 +28,14 @@ def list_artefacts(results: Results, console: Console) -> None:
         StoreError: there is no store.
     """
     layout = _layout(results)
-    entries = take_inventory(layout)
-    now = server_time(layout.tmp)
+    entries = read_inventory(layout)
+    now = layout.now()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("kind", "key", "size", "unused for", "held by", "what it is"):
+    for header in ("kind", "key", "size", "unused for", "used by", "what it is"):
         table.add_column(header, justify="right" if header in ("size", "unused for") else "left", overflow="fold")
     for entry in entries:
-        told = (_age(now - entry.used_at), ", ".join(sorted(entry.held_by)) or "-", _describe(layout, entry))
-        table.add_row(*entry.artefact, decimal(entry.num_bytes), *told)
+        users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artefact)))
+        table.add_row(*entry.artefact, decimal(entry.num_bytes), _age(now - entry.used_at), users, what)
     if entries:
         console.print(table)
     _say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
@@ -45,49 +44,50 @@ def list_artefacts(results: Results, console: Console) -> None:
 def collect_garbage(
     results: Results, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
 ) -> None:
-    """Remove rubbish and, where a bound is given, artefacts that nobody holds; print what and how many bytes.
+    """Delete leftovers of dead processes and, if a limit is given, artefacts that no running study uses; print them.
 
     Args:
-        results: the results directory; of results on an object store, what this machine keeps of them.
+        results: the results directory; of results on an object store, this machine's copy of artefacts.
         console: where to print.
-        max_gb: bound on all artefacts in 10^9 bytes; those unused for longest go first.
-        unused_days: artefacts unused for so long go.
-        dry_run: only print what would go.
+        max_gb: size limit of all artefacts in 10^9 bytes; the least recently used are deleted first.
+        unused_days: artefacts that were not used for this long are deleted.
+        dry_run: delete nothing.
 
     Raises:
-        StoreError: there is no store, or a bound is no number.
+        StoreError: there is no store, or a limit is not a number.
         DiskError: the disk is read-only or failing.
     """
     for option, value in (("--max-gb", max_gb), ("--unused-days", unused_days)):
         if value is not None and not math.isfinite(value):
-            raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no bound")
+            raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no limit")
     layout = _layout(results)
     with disk_errors(layout.root):
-        removals = clean(
+        removals = delete_unused(
             layout,
             max_bytes=None if max_gb is None else int(max_gb * _GB),
             unused_s=None if unused_days is None else unused_days * DAY_S,
             dry_run=dry_run,
         )
     for removal in removals:
-        _say(console, f"{removal.what} {removal.name}: {decimal(removal.num_bytes)}")
+        _say(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
     total = decimal(sum(removal.num_bytes for removal in removals))
-    _say(console, f"{'would remove' if dry_run else 'removed'} {_count(len(removals), 'item')}, {total}")
+    _say(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
 
 
-def _layout(results: Results) -> Layout:
-    layout = Layout(StudyPaths.at(results, "").results.store)
+def _layout(results: Results) -> StoreLayout:
+    layout = StoreLayout(StudyPaths.at(results, "").results.store)
     if not layout.tmp.is_dir():
-        raise StoreError(f"no store in {layout.root.parent}; `gitdist run` makes one, --results names another place")
+        raise StoreError(
+            f"no store in {layout.root.parent}; `gitdist run` creates one, --results names another directory"
+        )
     return layout
 
 
-def _describe(layout: Layout, entry: Entry) -> str:
-    spec = spec_of(layout, entry.artefact)
+def _describe(spec: Mapping[str, Any] | None) -> str:
     if spec is None:
         return "-"
     fields = {**spec.get("trial", {}), **spec}  # a prefix's length is not its trial's
-    return ", ".join(filter(None, (_word(fields, name) for name in _TELLING))) or "-"
+    return ", ".join(filter(None, (_word(fields, name) for name in _SHOWN_FIELDS))) or "-"
 
 
 def _word(spec: Mapping[str, Any], name: str) -> str | None:

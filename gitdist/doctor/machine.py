@@ -109,9 +109,9 @@ def describe_directory(path: str, token: str | None) -> dict[str, Any]:
 
 def read_place(uri: str, token: str) -> str | None:
     """Return why a place of artefacts cannot be used from here, or lacks the token; None if it can."""
-    from gitdist.store.place import Place
+    from gitdist.store.file_tree import FileTree
 
-    found = Place.of_uri(uri).read(token)
+    found = FileTree.of_uri(uri).read(token)
     return None if found is not None else "a file that was written from elsewhere is not there"
 
 

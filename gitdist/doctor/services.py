@@ -7,9 +7,9 @@ from gitdist.address import without_secrets
 from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.time_limit import NoAnswerError, answer_within
 from gitdist.errors import GitdistError, first_line
-from gitdist.store.place import SHARED, Place
+from gitdist.store.file_tree import FileTree
 from gitdist.study.checks import kind_of_store
-from gitdist.study.files.results import RESULTS
+from gitdist.study.files.results import results_tree
 from gitdist.study.ledger.storage import check_server
 
 _LIMIT_S = 15.0
@@ -54,18 +54,18 @@ def check_store(uri: str, token: str, results: bool = False) -> tuple[Finding, C
     Returns:
         The finding, and the function that deletes the file.
     """
-    places: list[Place] = []
+    trees: list[FileTree] = []
 
     def use() -> None:
-        place = Place.of_uri(uri, RESULTS if results else SHARED)
-        place.write(token, token.encode())
-        places.append(place)
-        if place.read(token) != token.encode() or token not in place.names(""):
+        tree = results_tree(uri) if results else FileTree.of_uri(uri)  # writes and deletes
+        tree.write(token, token.encode())
+        trees.append(tree)
+        if tree.read(token) != token.encode() or token not in tree.files("", recursive=False):
             raise OSError("what was written there is not there")
 
     def clean() -> None:
-        for place in places:
-            answer_within(_LIMIT_S, lambda: place.delete(token))  # noqa: B023
+        for tree in trees:
+            answer_within(_LIMIT_S, lambda: tree.delete(token))  # noqa: B023
 
     check, option = ("results", "--results") if results else ("store", "store.uri")
     remedy = f"check {option}, its credentials (AWS_ACCESS_KEY_ID for example) and the permission to write there"

@@ -36,7 +36,7 @@ from gitdist.spec import (
     RandAugmentSpec,
 )
 from gitdist.store import Store, content_key
-from gitdist.store.manifest import MANIFEST, checksum, stamps
+from gitdist.store.artefact import MANIFEST, checksum, stamps
 
 GENERATOR_FORMAT = 1
 
@@ -191,7 +191,7 @@ def weights_digest(spec: GeneratorSpec, artefact: Path) -> str:
     """
     if not isinstance(spec, PluginSpec):
         return checksum(artefact / WEIGHTS_FILE)
-    names = [name for name, _, _ in stamps(artefact) if name != MANIFEST]
+    names = [name for name in stamps(artefact) if name != MANIFEST]
     return content_key("weights", {name: checksum(artefact / name) for name in names})
 
 

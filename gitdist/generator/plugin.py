@@ -22,7 +22,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import GitdistError, SpecError, StreamError
 from gitdist.generator.base import Generator
-from gitdist.plugins import load_attribute, raised
+from gitdist.plugins import describe_raised, load_attribute
 from gitdist.spec import PluginSpec
 
 GROUP = "gitdist.generators"
@@ -88,7 +88,7 @@ class Plugin:
         except GitdistError:
             raise
         except Exception as error:
-            raise self._broken("must train", f"it raised {raised(error)}") from error
+            raise self._broken("must train", f"it raised {describe_raised(error)}") from error
 
     def build(self, context: GeneratorContext) -> Generator:
         """Return its generator, whose results are checked.
@@ -101,7 +101,7 @@ class Plugin:
         except GitdistError:
             raise
         except Exception as error:
-            raise self._broken("must build a generator", f"it raised {raised(error)}") from error
+            raise self._broken("must build a generator", f"it raised {describe_raised(error)}") from error
         if not isinstance(generator, Generator):
             kind = type(generator).__name__
             raise self._broken("must return a gitdist.generator.base.Generator", f"it returned one of type {kind}")
@@ -157,7 +157,7 @@ class CheckedGenerator(Generator):
         try:
             return getattr(self._generator, verb)(*arguments)
         except Exception as error:
-            raise self._broken(f"must {verb}", f"it raised {raised(error)}") from error
+            raise self._broken(f"must {verb}", f"it raised {describe_raised(error)}") from error
 
     def _broken(self, rule: str, found: str) -> StreamError:
         return StreamError(f"generator.target '{self._name}' {rule}, but {found}; mend it")

@@ -1,22 +1,18 @@
 """A content-addressed store: expensive work is a pure function of its spec and is built at most once.
 
-    get_or_build(kind, spec, build)       claim(kind, spec), claim_if_free -> found, or scratch and put(build)
+    get_or_build(kind, spec, build)         lock(kind, spec, blocking) -> found, or scratch and publish(build)
         key = hash(format version, kind, spec)
-        STORE/<kind>/<key>/             there and its checksums hold -> return it; damaged -> set aside, build again
-        shared place                    there -> fetched into tmp/, checksums compared, renamed into place
+        STORE/<kind>/<key>/             there, and its checksums match -> return it; damaged -> move it aside, rebuild
+        shared store                    there -> fetch into tmp/, compare checksums, rename into place
         STORE/work/<kind>-<key>/        scratch of the builder, kept until it succeeds (a killed build resumes there)
-        STORE/tmp/<kind>-<key>.<token>/ target of the build: files, then fsync, then one rename into place
-                                        -> uploaded to the shared place, the manifest last
+        STORE/tmp/<kind>-<key>.<token>/ target of the build: files, fsync, one rename into place
+                                        -> uploaded to the shared store, the manifest last
 
-Who builds, from the nearest to the farthest:
-
-    flock of STORE/locks/<kind>-<key>   processes of one host: free at once when its holder dies
-    claim in STORE/claims/              hosts with the same results directory
-    claim in the shared place           results directories with the same shared place
+A build lock (``locks``) lets one process build, over all hosts that share the store's directory or its shared store.
+Pins (``pins``) keep what running studies use; ``gc`` deletes what was not used for longest.
 """
 
-from gitdist.store.claim import Claim
-from gitdist.store.keys import canonical_json, content_key
-from gitdist.store.store import Build, Store
+from gitdist.store.artefact import canonical_json, content_key
+from gitdist.store.store import Artefact, Build, Store
 
-__all__ = ["Build", "Claim", "Store", "canonical_json", "content_key"]
+__all__ = ["Artefact", "Build", "Store", "canonical_json", "content_key"]

@@ -1,103 +1,111 @@
-"""Where everything lies in a store's directory."""
+"""Where everything is in a store's directory, and where this machine's store of remote results is."""
 
+import hashlib
+import os
 import re
 import secrets
-import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gitdist.disk import locked
 from gitdist.errors import StoreError
-from gitdist.store.keys import ArtefactId
+from gitdist.store.artefact import ArtefactId
 
-_OURS = ("tmp", "work", "locks", "holds", "claims")  # every other directory is a kind of artefacts
+LOCK_FILES = "claims"  # so named before there were pins and locks; kept for old stores
+_PINS = "holds"  # as above
+_OWN_DIRECTORIES = ("tmp", "work", "locks", LOCK_FILES, _PINS)
 _KEY = re.compile(r"[0-9a-f]{20}")
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The files of the store at ``root``."""
+class StoreLayout:
+    """The files of the store at ``root``.
 
-    root: Path
+    <kind>/<key>/  artefacts
+    tmp/           directories that are being built, fetched or deleted, and damaged artefacts
+    work/          scratch directories of unfinished builds
+    locks/         what the processes of one host lock
+    claims/        lock files that other hosts see
+    holds/         pins
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tmp, self.work = root / "tmp", root / "work"
+        self.lock_files, self.pins = root / LOCK_FILES, root / _PINS
+        self.pin_lock = root / "locks" / _PINS
 
     def create(self) -> None:
-        """Make the directories that every store has.
+        """Create the directories that every store has.
 
         Raises:
-            StoreError: they cannot be made or written.
+            StoreError: they cannot be created or written.
         """
         try:
-            for name in _OURS:
+            for name in _OWN_DIRECTORIES:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             with locked(self.lock("probe")):
                 pass
         except OSError as error:
-            raise StoreError(
-                f"the results directory must be writable, but {error.filename or self.root} is not "
-                f"({error.strerror}); choose another with --results DIR"
-            ) from error
-
-    @property
-    def tmp(self) -> Path:
-        """Directories that are being built, fetched or removed, and damaged artefacts."""
-        return self.root / "tmp"
-
-    @property
-    def work(self) -> Path:
-        """Scratch directories."""
-        return self.root / "work"
-
-    @property
-    def holds(self) -> Path:
-        """What running studies hold, a file a process."""
-        return self.root / "holds"
-
-    @property
-    def claims(self) -> Path:
-        """Who builds or waits to build, a file a builder."""
-        return self.root / "claims"
-
-    @property
-    def holds_lock(self) -> Path:
-        """Locked while artefacts are noted as held, and from the look at the holds to the removal of one."""
-        return self.root / "locks" / "holds"
+            path = error.filename or self.root
+            message = f"the results directory must be writable, but {path} is not ({error.strerror})"
+            raise StoreError(message, remedy="other_results") from error
 
     def lock(self, name: str) -> Path:
-        """The lock of the artefact of that name."""
+        """Return what the processes of a host lock to build the artefact of that name."""
         return self.root / "locks" / name
 
-    def place(self, artefact: ArtefactId) -> Path:
-        """The artefact's directory."""
+    def path(self, artefact: ArtefactId) -> Path:
+        """Return the artefact's directory."""
         return self.root / artefact.kind / artefact.key
 
-    def used_mark(self, artefact: ArtefactId) -> Path:
-        """A file whose time is that of the artefact's last use; hidden, so none of its contents."""
-        return self.place(artefact) / ".used"
+    def last_use(self, artefact: ArtefactId) -> Path:
+        """Return the file whose time is that of the artefact's last use; hidden, so it is not part of the artefact."""
+        return self.path(artefact) / ".used"
 
     def scratch(self, artefact: ArtefactId) -> Path:
-        """What an unfinished build of the artefact keeps."""
+        """Return the directory that an unfinished build of the artefact keeps."""
         return self.work / str(artefact)
 
     def new_target(self, artefact: ArtefactId, prefix: str = "") -> Path:
-        """Make an empty directory that becomes the artefact."""
-        # Process ids are no names on a shared disk: containers of several hosts have the same ones.
+        """Create an empty directory that becomes the artefact."""
+        # No process id in the name: on a shared disk, containers of several hosts have the same ones.
         target = self.tmp / f"{prefix}{artefact}.{secrets.token_hex(8)}"
         target.mkdir()
         return target
 
-    def clear_targets(self, artefact: ArtefactId) -> None:
-        """Remove the directories without prefix that were to become the artefact, which killed builders left."""
-        for leftover in self.tmp.glob(f"{artefact}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-    def new_aside(self, reason: str, artefact: ArtefactId) -> Path:
-        """Make an empty directory that an artefact is moved onto which is damaged or to be removed."""
-        return Path(tempfile.mkdtemp(prefix=f"{reason}-{artefact}.", dir=self.tmp))
+    def move_aside(self, artefact: ArtefactId, reason: str) -> Path:
+        """Move the artefact's directory below tmp/ and return where it is."""
+        aside = Path(tempfile.mkdtemp(prefix=f"{reason}-{artefact}.", dir=self.tmp))
+        self.path(artefact).rename(aside)
+        return aside
 
     def artefacts(self) -> Iterator[ArtefactId]:
-        """Yield the artefacts in place, whole or damaged."""
-        for kind in sorted(path for path in self.root.iterdir() if path.is_dir() and path.name not in _OURS):
-            for place in sorted(path for path in kind.iterdir() if _KEY.fullmatch(path.name) and path.is_dir()):
-                yield ArtefactId(kind.name, place.name)
+        """Yield the artefacts, intact or damaged."""
+        for kind in sorted(path for path in self.root.iterdir() if path.is_dir() and path.name not in _OWN_DIRECTORIES):
+            for path in sorted(path for path in kind.iterdir() if _KEY.fullmatch(path.name) and path.is_dir()):
+                yield ArtefactId(kind.name, path.name)
+
+    def now(self) -> float:
+        """Return the time, in seconds, by the clock that the times of the store's files come from."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.tmp, prefix=".clock-") as file:
+                os.utime(file.fileno())
+                return os.stat(file.name).st_mtime
+        except OSError:  # the store is read-only: use this host's clock
+            return time.time()
+
+
+def cache_directory(uri: str) -> Path:
+    """Return this user's directory on this machine for the results at a URI: below $GITDIST_MIRROR or ~/.cache."""
+    base = Path(os.environ.get("GITDIST_MIRROR") or "~/.cache/gitdist/mirrors").expanduser().absolute()
+    last = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(uri).path.rstrip("/").rpartition("/")[2])
+    digest = hashlib.blake2b(uri.rstrip("/").encode(), digest_size=6).hexdigest()
+    return base / f"{last or 'results'}-{digest}"
+
+
+def cached_store(uri: str) -> Path:
+    """Return the directory of this machine's store for the results at a URI."""
+    return cache_directory(uri) / "store"

@@ -1,36 +1,57 @@
-"""The store itself: finds artefacts, builds what is missing, keeps what is held and makes room."""
+"""The store itself: finds artefacts, builds what is missing, pins what studies use and limits the size."""
 
-import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gitdist.address import without_secrets
-from gitdist.disk import disk_errors, lock_name, locked, locked_if_free
+from gitdist.disk import disk_errors, fsync
 from gitdist.errors import StoreError
-from gitdist.store.claim import Claim
-from gitdist.store.claims import Board
-from gitdist.store.eviction import make_room
-from gitdist.store.home import store_home
-from gitdist.store.installation import install
-from gitdist.store.keys import ArtefactId, content_key
-from gitdist.store.layout import Layout
-from gitdist.store.manifest import Stamp, is_whole, seal, stamps
-from gitdist.store.place import Place
-from gitdist.store.shared import SharedStore
-from gitdist.store.usage import Usage
+from gitdist.store.artefact import ArtefactId, FileStamp, content_key, is_intact, seal, stamps
+from gitdist.store.file_tree import FileTree
+from gitdist.store.gc import evict
+from gitdist.store.layout import StoreLayout, cached_store
+from gitdist.store.locks import STALE_S, BuildLock, LockFiles, heartbeat
+from gitdist.store.pins import RENEW_S, Pin
+from gitdist.store.shared import SharedStore, shared_tree
 
 Build = Callable[[Path, Path], None]
+
+_MARK_S = 60.0  # between two marks of one artefact's use
+
+
+class Artefact:
+    """What ``Store.lock`` yields: an artefact, or the right to build it.
+
+    Attributes:
+        path: its directory; None while it has to be built.
+        scratch: a directory for checkpoints, which a killed builder leaves to the next one.
+    """
+
+    def __init__(self, path: Path | None, scratch: Path, publish: Callable[[Callable[[Path], None]], Path]) -> None:
+        self.path, self.scratch, self._publish = path, scratch, publish
+
+    def publish(self, build: Callable[[Path], None]) -> Path:
+        """Have ``build(target)`` write files into an empty directory, make it the artefact and release the lock.
+
+        Raises:
+            DiskError: the disk does not take it; the scratch is kept.
+            StoreError: the shared store does not take it; the artefact is in place in this store.
+        """
+        assert self.path is None, f"{self.path} exists"
+        self.path = self._publish(build)
+        return self.path
 
 
 class Store:
     """Artefacts under one directory, each named by the hash of what determines it.
 
-    Safe for threads, for processes and for hosts that share the directory or the shared place; an artefact never
-    changes once it is in place. Pickled, it is opened again where it arrives, without what it holds.
+    Safe for threads, for processes and for hosts that share the directory or the shared store; an artefact never
+    changes. A pickled store is opened again where it arrives, without pins.
     """
 
     def __init__(
@@ -39,261 +60,250 @@ class Store:
         *,
         max_bytes: int | None = None,
         shared: str | None = None,
-        stale_s: float = 60.0,
+        stale_s: float = STALE_S,
         results: str | None = None,
     ) -> None:
-        """Open the store at ``root``, creating it where needed.
+        """Open the store at ``root`` and create it if it is missing.
 
         Args:
             root: its directory.
-            max_bytes: bound on the artefacts' size; after a build, those unused for longest that no running study
-                holds are removed until it is kept. None = no bound.
-            shared: a second place that several stores share, such as ``s3://bucket/prefix`` or a path: what is not here
-                is taken from there, and what is built here is copied there. None = there is none.
-            stale_s: a builder on another host that has given no sign of life for so long, in seconds, is dead; one
-                value for all that share a place.
-            results: URI of the results on an object store that this machine's store is for. Pickled, it is opened where
-                another machine has its own; the shared place is connected at its first use. None = it is at ``root``.
+            max_bytes: after a build, the least recently used artefacts without pins are deleted down to this size.
+            shared: URI or path of a store that several stores share: artefacts are fetched from it and uploaded to it.
+            stale_s: a builder on another host without a sign of life for this long, in seconds, is dead; one value for
+                all that share a directory.
+            results: URI of the results on an object store that this machine's store is for; unpickled, it is opened
+                where the other machine has its own, and the shared store is connected at its first use.
 
         Raises:
-            StoreError: the directory cannot be created or written, or the shared place cannot be reached.
+            StoreError: the directory cannot be created or written, or the shared store cannot be reached.
         """
         self.root = Path(root)
         self.max_bytes, self.shared, self.stale_s, self.results = max_bytes, shared, stale_s, results
-        self._layout = Layout(self.root)
-        self._verified: dict[ArtefactId, list[Stamp]] = {}
+        self._layout = StoreLayout(self.root)
+        self._lock_files = LockFiles(FileTree.local(self.root), stale_s)
+        self._verified: dict[ArtefactId, dict[str, FileStamp]] = {}
         self._uploaded: set[ArtefactId] = set()
-        self._usage = Usage(self._layout)
+        self._used: dict[ArtefactId, float] = {}  # when its use was marked, on the monotonic clock
+        self._pins: list[Pin] = []
         self._layout.create()
-        self._board = Board(Place.local(self.root), stale_s)
         if results is None:
-            _ = self._shared  # connected
+            _ = self._shared_store  # connect
 
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[object, ...]]:
-        return _reopened, (self.root, self.max_bytes, self.shared, self.stale_s, self.results)
+        return _reopen, (self.root, self.max_bytes, self.shared, self.stale_s, self.results)
 
     @cached_property
-    def _shared(self) -> SharedStore | None:
-        of_results = self.results is not None
-        return SharedStore(self.shared, self.stale_s, of_results=of_results) if self.shared is not None else None
+    def _shared_store(self) -> SharedStore | None:
+        if self.shared is None:
+            return None
+        return SharedStore(shared_tree(self.shared, of_results=self.results is not None), self.stale_s)
 
     def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
-        """Return the artefact's directory if it is in place and whole, or can be fetched from the shared place.
+        """Return the artefact's directory if it is intact, here or in the shared store; None if it has to be built.
 
-        Its checksums are compared at the first use and again after a file has changed its size or time.
-
-        Returns:
-            None where it would have to be built.
+        Checksums are compared at the first use and again after a file has changed its size or time.
 
         Raises:
-            StoreError: the shared place cannot be reached.
+            StoreError: the shared store cannot be reached.
         """
         return self._find(ArtefactId(kind, content_key(kind, spec)))
 
     def get_or_build(self, kind: str, spec: Mapping[str, Any], build: Build) -> Path:
-        """Return the directory of the artefact that ``spec`` determines, building it if it is not there.
+        """Return the directory of the artefact that ``spec`` determines; build it if it is missing.
 
         Args:
             kind: what it is, such as ``"dataset"``; the name of its folder in the store.
             spec: everything that determines it, as JSON values.
-            build: ``build(target, scratch)`` writes the artefact's files into the empty directory ``target``;
-                ``scratch`` outlives a killed build, so that a long one can go on from its own checkpoints.
+            build: ``build(target, scratch)`` writes the artefact's files into the empty directory ``target``; a killed
+                build leaves ``scratch``, with its checkpoints, to the next one.
 
         Raises:
-            DiskError: the disk does not take it; ``scratch`` is kept, and nothing half-made is in place.
-            StoreError: the shared place cannot be reached.
+            DiskError: the disk does not take it; ``scratch`` is kept, and nothing unfinished is in place.
+            StoreError: the shared store cannot be reached.
         """
-        with self.claim(kind, spec) as claim:
-            return claim.found or claim.put(lambda target: build(target, claim.scratch))
+        with self.lock(kind, spec, blocking=True) as artefact:
+            assert artefact is not None, "it was waited for"
+            return artefact.path or artefact.publish(lambda target: build(target, artefact.scratch))
 
-    def here(self, directory: Path) -> Path:
-        """Return where this process has an artefact whose directory another process's store returned.
+    @contextmanager
+    def lock(self, kind: str, spec: Mapping[str, Any], *, blocking: bool) -> Iterator[Artefact | None]:
+        """Find an artefact, or have the right to build it until it is published or the block ends.
 
-        Where the two are on different machines that is another directory, into which it is fetched by kind and key.
+        For work that yields other results while it builds; else use ``get_or_build``. At most one process over all
+        hosts has the right. A block that ends without ``publish`` leaves the scratch to the next process.
+
+        Yields:
+            the artefact; None if another process builds it and ``blocking`` is off.
 
         Raises:
-            StoreError: it is neither here nor in the shared place, or that cannot be reached.
+            DiskError: the disk does not take the lock or the scratch.
+            StoreError: the shared store cannot be reached.
+        """
+        artefact = ArtefactId(kind, content_key(kind, spec))
+        scratch, lock = self._layout.scratch(artefact), self._build_lock(artefact)
+
+        def publish(build: Callable[[Path], None]) -> Path:
+            path = self._publish(artefact, spec, build)
+            lock.release()
+            self.free_up(0, keep=artefact)
+            return path
+
+        found, is_locked = self._find(artefact), False
+        try:
+            if found is None:
+                with disk_errors(self._layout.path(artefact)):
+                    is_locked = lock.acquire(blocking=blocking)
+                    found = self._find(artefact) if is_locked else None
+                    if is_locked and found is None:
+                        scratch.mkdir(exist_ok=True)
+            if found is not None:
+                lock.release()
+                self._complete_upload(artefact)  # which its builder may not have finished
+            yield Artefact(found, scratch, publish) if found is not None or is_locked else None
+        finally:
+            lock.release()
+
+    def resolve_locally(self, directory: Path) -> Path:
+        """Return where this machine has an artefact whose directory another process's store returned; fetch it first.
+
+        Raises:
+            StoreError: it is neither here nor in the shared store, or that cannot be reached.
         """
         if self.results is None:
             return directory
         artefact = ArtefactId(directory.parent.name, directory.name)
         if (found := self._find(artefact)) is None:
-            place = without_secrets(self.shared or str(self.root))
-            raise StoreError(f"the store {place} has lost its {artefact}; run the same command again, which builds it")
+            store = without_secrets(self.shared or str(self.root))
+            raise StoreError(f"the store {store} has lost its {artefact}; run the same command again, which builds it")
         return found
 
     @contextmanager
-    def claim(self, kind: str, spec: Mapping[str, Any]) -> Iterator[Claim]:
-        """Find an artefact, or wait for the right to build it and keep that until it is put or the block ends.
+    def pin_used(self, study: str) -> Iterator[None]:
+        """Pin every artefact that this store has returned, or returns in the block, for a running study."""
+        pin = Pin(self._layout, study)
+        self._pins.append(pin)
+        try:
+            with heartbeat(pin.renew, RENEW_S):
+                pin.add(self._used)
+                yield
+        finally:
+            self._pins.remove(pin)
+            pin.release()
 
-        For work that yields other results while it builds; else use ``get_or_build``. At most one process over all
-        hosts has the right. Leaving the block without ``put`` keeps the scratch for the next one.
+    def mark_used(self, kind: str, key: str) -> bool:
+        """Pin an artefact, which may be a directory that grows, and mark its use; return whether it exists."""
+        artefact, now = ArtefactId(kind, key), time.monotonic()
+        for pin in self._pins:
+            pin.add([artefact])
+        if not self._layout.path(artefact).exists():
+            return False
+        if now - self._used.get(artefact, -_MARK_S) >= _MARK_S:
+            self._used[artefact] = now
+            with suppress(OSError):  # the disk is full or read-only
+                self._layout.last_use(artefact).touch()
+        return True
 
-        Args:
-            kind: what it is; the name of its folder in the store.
-            spec: everything that determines it, as JSON values.
-
-        Raises:
-            DiskError: the disk does not take the claim or the scratch.
-            StoreError: the shared place cannot be reached.
-        """
-        with self._claimed(kind, spec, self._await_turn) as claim:
-            assert claim is not None, "it was waited for"
-            yield claim
-
-    def claim_if_free(self, kind: str, spec: Mapping[str, Any]) -> AbstractContextManager[Claim | None]:
-        """Do what ``claim`` does, but without waiting: None where somebody else has the right to build it, or tries to.
-
-        A process of this host that has the lock but gives no sign of life, since it was stopped, has the right no
-        longer. Raises as ``claim``.
-        """
-        return self._claimed(kind, spec, self._take_turn)
-
-    @contextmanager
-    def _claimed(
-        self, kind: str, spec: Mapping[str, Any], take_turn: Callable[[ArtefactId, ExitStack], bool]
-    ) -> Iterator[Claim | None]:
-        artefact = ArtefactId(kind, content_key(kind, spec))
-        scratch = self._layout.scratch(artefact)
-        with ExitStack() as turn:
-
-            def put(build: Callable[[Path], None]) -> Path:
-                place = self._put(artefact, spec, build)
-                turn.close()
-                self._make_room(artefact)
-                return place
-
-            found, has_right = self.find(kind, spec), False
-            if found is None:
-                with disk_errors(self._layout.place(artefact)):
-                    if take_turn(artefact, turn):
-                        found = self.find(kind, spec)
-                        has_right = found is None
-                    if has_right:
-                        self._layout.clear_targets(artefact)  # it is our turn, so no builder of them is alive
-                        scratch.mkdir(exist_ok=True)
-            if not has_right:
-                turn.close()
-            if found is not None:
-                self._settle(artefact)
-            yield Claim(found, scratch, put) if found or has_right else None
-
-    def holding(self, name: str) -> AbstractContextManager[None]:
-        """Keep every artefact that this store has returned, or returns in the block, from being removed meanwhile.
-
-        Args:
-            name: whose they are, for those who wonder why they stay: the study's.
-        """
-        return self._usage.holding(name)
-
-    def use(self, kind: str, key: str) -> None:
-        """Note the use of an artefact that the caller keeps itself, such as a directory that grows, and hold it."""
-        self._usage.note(ArtefactId(kind, key))
-
-    def room(self, num_bytes: int) -> int:
-        """Return how many bytes a directory of this store may grow by, after a try to make that ``num_bytes``.
-
-        Less where running studies hold too much of what is there; 0 or below = not at all.
-        """
+    def free_up(self, num_bytes: int, *, keep: ArtefactId | None = None) -> int:
+        """Delete artefacts without pins until ``num_bytes`` more fit; return how many do, 0 or below if none."""
         if self.max_bytes is None:
             return num_bytes
         try:
-            return num_bytes + make_room(self._layout, self.max_bytes - num_bytes)[1]
-        except OSError:  # something cannot be removed
+            _, used_bytes = evict(self._layout, max_bytes=self.max_bytes - num_bytes, keep=keep)
+        except OSError:  # something cannot be deleted
             return 0
+        return self.max_bytes - used_bytes
+
+    def _build_lock(self, artefact: ArtefactId) -> BuildLock:
+        shared = [self._shared_store.lock_files] if self._shared_store else []
+        return BuildLock(self._layout.lock(str(artefact)), [self._lock_files, *shared])
 
     def _find(self, artefact: ArtefactId) -> Path | None:
-        while self._is_here(artefact) or self._is_fetched(artefact):
-            if self._usage.note(artefact):  # else it was removed just now
-                return self._layout.place(artefact)
+        while self._is_here(artefact) or self._fetch(artefact):
+            if self.mark_used(*artefact):  # else it was deleted just now
+                return self._layout.path(artefact)
         return None
 
     def _is_here(self, artefact: ArtefactId) -> bool:
-        place = self._layout.place(artefact)
-        now = stamps(place)
+        path = self._layout.path(artefact)
+        now = stamps(path)
         if self._verified.get(artefact) != now:
             self._verified.pop(artefact, None)
-            if not is_whole(place, artefact.key):
+            if not is_intact(path, artefact.key):
                 return False
             self._verified[artefact] = now
         return True
 
-    def _is_fetched(self, artefact: ArtefactId) -> bool:
-        if self._shared is None or not self._shared.has(artefact):
+    def _fetch(self, artefact: ArtefactId) -> bool:
+        if self._shared_store is None or not self._shared_store.has(artefact):
             return False
-        with disk_errors(self._layout.place(artefact)):
+        with disk_errors(self._layout.path(artefact)):
             target = self._layout.new_target(artefact, "fetched-")
             try:
-                if not self._shared.fetch(artefact, target):
+                if not self._shared_store.fetch(artefact, target):
                     return False
-                install(self._layout, target, artefact)
+                self._rename_into_place(target, artefact)
             finally:
                 shutil.rmtree(target, ignore_errors=True)
         self._uploaded.add(artefact)
-        self._make_room(artefact)
+        self.free_up(0, keep=artefact)
         return self._is_here(artefact)
 
-    def _await_turn(self, artefact: ArtefactId, turn: ExitStack) -> bool:
-        lock = self._layout.lock(str(artefact))
-        turn.enter_context(locked(lock))
-        for board in self._boards():
-            turn.enter_context(board.turn(str(artefact), lock_name(lock)))
-        return True
-
-    def _take_turn(self, artefact: ArtefactId, turn: ExitStack) -> bool:
-        lock = self._layout.lock(str(artefact))
-        is_free = turn.enter_context(locked_if_free(lock))
-        name = lock_name(lock) if is_free else secrets.token_hex(16)  # only the boards tell whether its holder lives
-        return all(turn.enter_context(board.turn_if_free(str(artefact), name)) for board in self._boards())
-
-    def _boards(self) -> list[Board]:
-        return [self._board] if self._shared is None else [self._board, self._shared.board]
-
-    def _put(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        place = self._layout.place(artefact)
-        with disk_errors(place):
-            target, is_shared = self._layout.new_target(artefact), False
+    def _publish(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        path, is_shared = self._layout.path(artefact), False
+        with disk_errors(path):
+            target = self._layout.new_target(artefact)
             try:
                 build(target)
                 seal(target, artefact.kind, spec)
                 try:
-                    is_shared = self._is_fetched(artefact)  # another's, who took this builder for dead
+                    is_shared = self._fetch(artefact)  # of a builder that took this one for dead
                 finally:
-                    install(self._layout, target, artefact)
-            except BaseException as error:
-                shutil.rmtree(target, ignore_errors=True)
-                # Another builder that took this one for dead has put the artefact and cleared up behind it.
-                if not (isinstance(error, FileNotFoundError) and self._is_here(artefact)):
+                    self._rename_into_place(target, artefact)
+            except FileNotFoundError:
+                # A builder that took this one for dead has published the artefact and deleted target and scratch.
+                if not self._is_here(artefact):
                     raise
-            self._verified[artefact] = stamps(place)
-            shutil.rmtree(self._layout.scratch(artefact), ignore_errors=True)
-            self._usage.note(artefact)
-            if self._shared is not None and not is_shared:
-                self._shared.upload(artefact, place)
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
+            self._verified[artefact] = stamps(path)
+            for leftover in (self._layout.scratch(artefact), *self._layout.tmp.glob(f"{artefact}.*")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            self.mark_used(*artefact)
+            if self._shared_store is not None and not is_shared:
+                self._shared_store.upload(artefact, path)
                 self._uploaded.add(artefact)
-        return place
+        return path
 
-    def _settle(self, artefact: ArtefactId) -> None:
-        """Do for an artefact in place what its builder may have died or failed before."""
-        scratch = self._layout.scratch(artefact)
-        if scratch.exists():
-            with locked_if_free(self._layout.lock(str(artefact))) as is_free:
-                if is_free:
-                    shutil.rmtree(scratch, ignore_errors=True)
-        if self._shared is not None and artefact not in self._uploaded:
-            if not self._shared.has(artefact):
-                with ExitStack() as turn, disk_errors(self._layout.place(artefact)):
-                    self._await_turn(artefact, turn)
-                    if not self._shared.has(artefact):
-                        self._shared.upload(artefact, self._layout.place(artefact))
-            self._uploaded.add(artefact)
+    def _rename_into_place(self, target: Path, artefact: ArtefactId) -> None:
+        """Make a sealed directory the artefact unless an intact one is there; move a damaged one aside."""
+        path = self._layout.path(artefact)
+        path.parent.mkdir(exist_ok=True)
+        while True:
+            try:
+                target.rename(path)
+            except OSError:
+                if not path.exists():
+                    raise
+                if is_intact(path, artefact.key):
+                    return
+                self._layout.move_aside(artefact, "damaged")
+            else:
+                fsync(path.parent)
+                return
 
-    def _make_room(self, newest: ArtefactId) -> None:
-        if self.max_bytes is not None:
-            with suppress(OSError):  # what cannot be removed now is removed after another build
-                make_room(self._layout, self.max_bytes, spare=(newest,))
+    def _complete_upload(self, artefact: ArtefactId) -> None:
+        if self._shared_store is None or artefact in self._uploaded:
+            return
+        lock = self._build_lock(artefact)
+        with disk_errors(self._layout.path(artefact)):
+            try:
+                if not self._shared_store.has(artefact) and lock.acquire() and not self._shared_store.has(artefact):
+                    self._shared_store.upload(artefact, self._layout.path(artefact))
+            finally:
+                lock.release()
+        self._uploaded.add(artefact)
 
 
-def _reopened(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:
-    root = root if results is None else store_home(results)
+def _reopen(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:
+    root = root if results is None else cached_store(results)
     return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s, results=results)

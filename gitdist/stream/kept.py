@@ -19,7 +19,7 @@ from gitdist.disk import disk_errors, write_atomic
 from gitdist.generator.artefact import draw_settings, weights_digest
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
-from gitdist.store.place import Place
+from gitdist.store.file_tree import FileTree
 from gitdist.stream.keys import Block, BlockKey, Layout
 
 BLOCKS = "blocks"  # their folder in a store
@@ -66,14 +66,14 @@ class BlockFolder:
         directory: Path,
         layout: Layout,
         room: Callable[[int], int] = lambda num_bytes: num_bytes,
-        shared: Place | None = None,
+        shared: FileTree | None = None,
     ) -> None:
         """Look into a directory.
 
         Args:
             directory: ``save`` makes it where it is missing.
             layout: that of all its blocks.
-            room: makes room for so many bytes and tells how many it may grow by, as ``Store.room``.
+            room: makes room for so many bytes and tells how many it may grow by, as ``Store.free_up``.
             shared: where stores of other machines have their blocks too; None = nowhere.
         """
         self._directory, self._layout, self._room, self._shared = directory, layout, room, shared

@@ -26,7 +26,7 @@ from gitdist.errors import StreamError
 from gitdist.generator.artefact import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
-from gitdist.store.shared import place_of_results
+from gitdist.store.shared import shared_tree
 from gitdist.stream.blocks import BlockMaker, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.keys import Block, BlockKey, Product
@@ -65,8 +65,8 @@ class ServerConfig:
         """
         if self.origin is None:
             return self
-        artefact = self.artefact and self.origin.here(self.artefact)
-        return replace(self, dataset=self.origin.here(self.dataset), artefact=artefact, origin=None)
+        artefact = self.artefact and self.origin.resolve_locally(self.artefact)
+        return replace(self, dataset=self.origin.resolve_locally(self.dataset), artefact=artefact, origin=None)
 
     @property
     def compute(self) -> Compute:
@@ -140,8 +140,8 @@ class GeneratorServer:
         store = self._config.store
         if store is None:
             return None
-        shared = place_of_results(store.shared) if store.results is not None and store.shared is not None else None
-        return BlockFolder(store.root / BLOCKS / self._product.block_key, self._maker.layout, store.room, shared)
+        shared = shared_tree(store.shared, of_results=True) if store.results and store.shared else None
+        return BlockFolder(store.root / BLOCKS / self._product.block_key, self._maker.layout, store.free_up, shared)
 
     def product(self) -> Product:
         """Load, and return what this server makes."""

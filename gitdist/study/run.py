@@ -96,7 +96,7 @@ def run_study(
             for line in (*describe_study(spec, dataset), *dataset.notes):
                 display.say(line)
             with (
-                store.holding(spec.name),
+                store.pin_used(spec.name),
                 interruptible(),
                 start_study(study, store, dataset, lease, identity, display) as running,
             ):

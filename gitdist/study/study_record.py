@@ -62,5 +62,5 @@ def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
     directory = paths.results.store / "generator" / name
     if paths.results.uri is not None and not directory.exists():
         with suppress(StoreError):  # it has no weights, or is no longer stored there
-            return open_store(paths, spec).here(directory)
+            return open_store(paths, spec).resolve_locally(directory)
     return directory

@@ -11,7 +11,7 @@ from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.spec import TrialSpec
-from gitdist.store.keys import canonical_json
+from gitdist.store import canonical_json
 from gitdist.trial.mixing import augmented_classes, replaceable_samples
 
 

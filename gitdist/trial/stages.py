@@ -3,13 +3,13 @@
     epochs 1 .. n   the prefix: instance sampling, no augmentation -> a store artefact, trained at most once
     epochs n+1 ..   what the trial's sampler, K and p make of it   -> the trial's directory
 
-    claim the prefix --found---> copy its checkpoint -----------------------------------------> train the rest
+    lock the prefix ---found---> copy its checkpoint -----------------------------------------> train the rest
                      --free----> train its next epoch in the artefact's scratch directory
-                                 release the claim --> yield the row -------------------------> claim again
-                     --another trial's--> yield no row, pause --------------------------------> claim again
+                                 release the lock ---> yield the row -------------------------> lock again
+                     --another trial's--> yield no row, pause --------------------------------> lock again
 
 The trial that comes first trains the prefix in its own process, so no trial waits for a task that has no free CPU.
-No trial holds the claim while rows are yielded, for the reader may stop reading. A builder resumes the training that it
+No trial holds the lock while rows are yielded, for the reader may stop reading. A builder resumes the training that it
 has in memory if the newest checkpoint in the scratch directory is still its own. If a builder is killed or does not
 come back for a while, another trial resumes from that checkpoint. The rows of the prefix are every trial's rows;
 ``trained_by`` in a row names the trial that trained it. Prefixes of different lengths are different artefacts: a longer
@@ -27,7 +27,7 @@ import torch
 
 from gitdist.data.dataset import Dataset
 from gitdist.spec import TrialSpec
-from gitdist.store import Claim, Store
+from gitdist.store import Artefact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.mixing import draws_needed
@@ -35,7 +35,7 @@ from gitdist.trial.training import EpochRow, TrialSetting, resume
 
 PREFIX = "prefix"  # kind of the store's artefacts
 _FORMAT = 3
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # between two attempts to claim a prefix that another trial trains
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # between two attempts to lock a prefix that another trial trains
 _BUILDER_TIMEOUT_S = 5.0  # for a builder that trains no epoch: its driver may be busy
 
 
@@ -129,9 +129,9 @@ def _take_prefix(
     while True:
         if setting.check:
             setting.check()
-        with builder.store.claim_if_free(PREFIX, builder.determined_by) as claim:
-            has_worked = builder.advance(claim)
-            found = claim.found if claim else None
+        with builder.store.lock(PREFIX, builder.determined_by, blocking=False) as artefact:
+            has_worked = builder.advance(artefact)
+            found = artefact.path if artefact else None
         checkpoint = None
         if found:
             on_prefix(found.name, builder.prefix.epochs)
@@ -166,25 +166,25 @@ class _PrefixBuilder:
         self._newest: int | None = None  # epoch of the scratch directory when other builders were last looked for
         self._alive_at = -math.inf  # when another builder was last seen at work
 
-    def advance(self, claim: Claim | None) -> bool:
+    def advance(self, artefact: Artefact | None) -> bool:
         """Load what there is, or train an epoch, if it is this trial's turn; publish the prefix once it is whole."""
-        if claim is None or claim.found:
+        if artefact is None or artefact.path:
             self._alive_at = time.monotonic()
             return False
-        newest = checkpoints_of(claim.scratch).newest()
+        newest = checkpoints_of(artefact.scratch).newest()
         if self._training and newest == len(self.rows):
             self.rows.append(next(self._training))
         elif self._is_abandoned(newest):
-            self._load(claim.scratch, newest)
+            self._load(artefact.scratch, newest)
         else:
             self._training = None
             return False
         if len(self.rows) == self.prefix.epochs:
-            claim.put(lambda target: copy_newest(claim.scratch, target))
+            artefact.publish(lambda target: copy_newest(artefact.scratch, target))
         return True
 
     def _is_abandoned(self, newest: int) -> bool:
-        """Return whether no builder has been at work for too long; called when the claim was free."""
+        """Return whether no builder has been at work for too long; called when the lock was free."""
         now = time.monotonic()
         if self._newest not in (None, newest):
             self._alive_at = now

@@ -58,7 +58,7 @@ def test_results_on_an_object_store_are_examined_there(object_store):
     found = findings(gitdist("doctor", "--results", object_store.uri, "--json"))
     assert found["results"]["state"] == "problem" and object_store.uri in found["results"]["seen"]
     refused = gitdist("doctor", "--results", "s3://key:hunter2@bucket/results")
-    assert_refused(refused, "--results must hold no credentials")
+    assert_refused(refused, "results must hold no credentials")
 
 
 def examined(study: Path | None, results: Path) -> tuple[int, str]:

@@ -114,12 +114,14 @@ def test_a_study_outside_the_results_directory(tmp_path, command, study):
 @pytest.mark.parametrize("command", [["ui"], ["doctor"], ["data", "stats", QUICKSTART], ["status", "a"]])
 def test_a_secret_in_the_results_uri_is_not_shown(command):
     done = gitdist(*command, "--results", "s3://AKIA:HUNTER2@bucket")
-    assert_refused(done, "--results")
+    assert_refused(done, "results")
     assert "HUNTER2" not in done.stdout + done.stderr
 
 
 def test_results_at_no_address():
-    assert_refused(gitdist("status", "a", "--results", "s3://[bucket/x"), "--results", "address", "'s3://[bucket/x'")
+    assert_refused(
+        gitdist("status", "a", "--results", "s3://[bucket/x"), "the URI of the results", "address", "'s3://[bucket/x'"
+    )
 
 
 def test_a_preview_of_an_untrained_generator(tmp_path):

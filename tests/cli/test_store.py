@@ -54,26 +54,26 @@ def kinds(results: Path) -> list[str]:
     return [line.split()[0] for line in listed(results)[1:-1]]
 
 
-def test_ls_shows_what_there_is_the_least_recently_used_first(results: Path) -> None:
+def test_ls_shows_the_least_recently_used_first(results: Path) -> None:
     store = Store(results / "store")
     found = store.find("generator", GENERATOR)
     assert found is not None
-    with store.holding("my-study"):
+    with store.pin_used("my-study"):
         header, dataset, generator, total = listed(results)
-    assert header.split() == ["kind", "key", "size", "unused", "for", "held", "by", "what", "it", "is"]
+    assert header.split() == ["kind", "key", "size", "unused", "for", "used", "by", "what", "it", "is"]
     assert "40 d" in dataset and "background, zipf, version 0" in dataset and "50." in dataset
     assert generator.split()[:2] == ["generator", found.name]
     assert "0 s" in generator and "my-study" in generator and "munit, steps 2000" in generator
     assert total.startswith("2 artefacts, 10")
 
 
-def test_ls_tells_a_prefix_by_its_trial_and_its_own_length(results: Path) -> None:
+def test_ls_describes_a_prefix_by_its_trial_and_its_own_length(results: Path) -> None:
     trial = {"network": "resnet20", "loss": "ldam", "lr": 0.1, "epochs": 161, "seed": 3}
     Store(results / "store").get_or_build("prefix", {"data": "0", "trial": trial, "epochs": 160}, write)
     assert listed(results)[-2].rstrip().endswith("resnet20, ldam, lr 0.1, epochs 160, seed 3")
 
 
-def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
+def test_gc_without_options_deletes_only_what_dead_processes_left(results: Path) -> None:
     store = results / "store"
     key = "0" * 20
     rubbish = [
@@ -91,22 +91,24 @@ def test_gc_without_options_removes_rubbish_alone(results: Path) -> None:
     for path in (blocks / "0-1-1.block", *halves):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
-    age(halves[0], 4000)
-    rubbish, kept = [*rubbish, halves[0]], [*kept, halves[1], blocks / "0-1-1.block"]
-    age(rubbish[1], 4000)
+    dead, alive = store / "claims" / f"thing-{key}.1.2", store / "holds" / "0.json"
+    for path in (dead, alive):
+        path.write_text("x")
+    rubbish, kept = [*rubbish, halves[0], dead], [*kept, halves[1], blocks / "0-1-1.block", alive]
+    for path in rubbish[:2] + rubbish[3:]:
+        age(path, 4000)
     age(rubbish[2], 31 * DAY_S)
-    age(rubbish[3], 4000)
     age(kept[0], 3000)
     age(kept[1], 29 * DAY_S)
     told = collected(results, dry_run=True)
     assert all(path.exists() for path in (*rubbish, *kept))
-    assert collected(results)[:-1] == told[:-1] and len(told) == 6
-    assert told[0] == f"damaged artefact damaged-thing-{key}.abc: 1.0 kB"
-    assert told[-1] == "would remove 5 items, 5.0 kB"
+    assert collected(results)[:-1] == told[:-1] and len(told) == 7
+    assert f"unfinished or damaged artefact tmp/damaged-thing-{key}.abc: 1.0 kB" in told
+    assert told[-1] == "would delete 6 items, 5.0 kB"
     assert not list((store / "locks").glob("fetched-*"))
     assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
     assert kinds(results) == ["dataset", "generator", "blocks"]
-    assert collected(results) == ["removed 0 items, 0 bytes"]
+    assert collected(results) == ["deleted 0 items, 0 bytes"]
 
 
 def test_gc_leaves_the_scratch_and_the_target_of_a_living_builder(results: Path) -> None:
@@ -115,15 +117,16 @@ def test_gc_leaves_the_scratch_and_the_target_of_a_living_builder(results: Path)
     def build(target: Path) -> None:
         (target / "half").touch()
         age(target, 31 * DAY_S)
-        assert collected(results, max_gb=0.0)[-1].startswith("removed 2 items")
-        assert (target / "half").exists() and claim.scratch.exists()
+        assert collected(results, max_gb=0.0)[-1].startswith("deleted 2 items")
+        assert (target / "half").exists() and artefact.scratch.exists()
 
-    with store.claim("thing", {}) as claim:
-        age(claim.scratch, 31 * DAY_S)
-        claim.put(build)
+    with store.lock("thing", {}, blocking=False) as artefact:
+        assert artefact is not None
+        age(artefact.scratch, 31 * DAY_S)
+        artefact.publish(build)
 
 
-def test_gc_removes_what_was_unused_for_long(results: Path) -> None:
+def test_gc_deletes_what_was_not_used_for_long(results: Path) -> None:
     assert [line.split()[0] for line in collected(results, unused_days=10, dry_run=True)] == ["artefact", "would"]
     assert kinds(results) == ["dataset", "generator"]
     collected(results, unused_days=10)
@@ -131,7 +134,7 @@ def test_gc_removes_what_was_unused_for_long(results: Path) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_gc_keeps_the_bound_and_counts_what_its_age_removed(results: Path, dry_run: bool) -> None:
+def test_gc_keeps_the_limit_and_counts_what_its_age_deleted(results: Path, dry_run: bool) -> None:
     told = collected(results, max_gb=60e-6, unused_days=10, dry_run=dry_run)
     assert len(told) == 2 and "dataset/" in told[0]
     assert kinds(results) == (["dataset", "generator"] if dry_run else ["generator"])
@@ -149,9 +152,9 @@ def test_a_results_directory_without_a_store(tmp_path: Path) -> None:
 def test_the_commands_from_a_terminal(results: Path) -> None:
     done = gitdist("store", "gc", "--results", results, "--max-gb", "0", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith("would remove 2 items, 10")
+    assert done.stdout.splitlines()[-1].startswith("would delete 2 items, 10")
 
 
 @pytest.mark.parametrize("option", ["--max-gb", "--unused-days"])
-def test_a_bound_is_a_number(results: Path, option: str) -> None:
+def test_a_limit_is_a_number(results: Path, option: str) -> None:
     assert_refused(gitdist("store", "gc", "--results", results, option, "inf"), option, "inf")

@@ -12,8 +12,8 @@ from gitdist.errors import DiskError, StreamError
 from gitdist.generator.training import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, Share, StreamSpec
 from gitdist.store import Store
-from gitdist.store.inventory import take_inventory
-from gitdist.store.layout import Layout as StoreLayout
+from gitdist.store.gc import read_inventory
+from gitdist.store.layout import StoreLayout
 from gitdist.stream.blocks import Block, BlockKey, MakerStats
 from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
 from gitdist.stream.server import GeneratorServer, ServerConfig
@@ -101,7 +101,7 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing_behind(config: ServerC
         folder = BlockFolder(disk / "blocks", maker.layout)
         folder.save(KEY, block)
         fill(disk)
-        with pytest.raises(DiskError, match="No space left on device; free space") as caught:
+        with pytest.raises(DiskError, match="No space left on device") as caught:
             folder.save(BlockKey(3, 2), block)
         assert "\n" not in str(caught.value)
         assert [file.name for file in (disk / "blocks").iterdir()] == ["0-3-1.block"]
@@ -116,12 +116,12 @@ def test_blocks_are_kept_within_the_stores_bound_and_made_beyond_it(config: Serv
     block_bytes = config.build_maker().layout.block_bytes + 16
     bounded = replace(config, store=Store(config.store.root, max_bytes=3 * block_bytes))
     server = GeneratorServer(bounded, Share())
-    with config.store.holding("study"):
-        config.store.use(BLOCKS, server.product().block_key)
+    with config.store.pin_used("study"):
+        config.store.mark_used(BLOCKS, server.product().block_key)
         made = [make(server, BlockKey(3, index)) for index in range(5)]
         assert len(files(bounded)) == 3 and server.stats().done.unkept == 2
-        (entry,) = take_inventory(StoreLayout(config.store.root))  # what nobody held has gone
-        assert entry.num_bytes <= 3 * block_bytes and entry.held_by == {"study"}
+        (entry,) = read_inventory(StoreLayout(config.store.root))  # what nobody held has gone
+        assert entry.num_bytes <= 3 * block_bytes and entry.pinned_by == {"study"}
         assert_same(made[4], config.build_maker().make(BlockKey(3, 4)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gitdist.spec import OracleSpec, Share, StreamSpec
 from gitdist.store import Store
-from gitdist.store.home import store_home
+from gitdist.store.layout import cached_store
 from gitdist.stream.blocks import BlockKey
 from gitdist.stream.server import GeneratorServer, ServerConfig
 
@@ -26,7 +26,7 @@ def test_a_server_on_another_machine_reads_what_was_kept_and_makes_what_was_dama
         generator=OracleSpec(),
         artefact=None,
         stream=StreamSpec(block_size=20, keep=True),
-        store=Store(store_home(uri), shared=f"{uri}/store", results=uri),
+        store=Store(cached_store(uri), shared=f"{uri}/store", results=uri),
     )
     sent = pickle.dumps(config)
     made = make(GeneratorServer(config, Share(cpu=1)))

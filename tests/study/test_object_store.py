@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from gitdist.store.place import Place
+from gitdist.store.file_tree import FileTree
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.ledger.storage import close_storage, open_storage
@@ -76,7 +76,7 @@ def test_a_study_killed_and_resumed_on_another_machine_ends_exact(
 ):
     study = RemoteStudy(tmp_path, object_store.uri, database, mlflow_server.uri)
     first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
-    driver, there = study.start(first), Place.of_uri(object_store.uri)
+    driver, there = study.start(first), FileTree.of_uri(object_store.uri)
     try:
         rows = "small/trials/0000/rows.jsonl"
         until(lambda: driver.poll() is not None or len((there.read(rows) or b"").splitlines()) == 2, 0.1, 300)
@@ -115,7 +115,7 @@ def test_an_object_store_that_is_down_stops_the_study_which_goes_on_later(
 ):
     quick = ("generator={kind: identity}", "search.total=2", "trial.epochs=12")
     study = RemoteStudy(tmp_path, object_store.uri, database, mlflow_server.uri, *quick)
-    driver, there = study.start(str(tmp_path / "mirrors")), Place.of_uri(object_store.uri)
+    driver, there = study.start(str(tmp_path / "mirrors")), FileTree.of_uri(object_store.uri)
     try:
         rows = "small/trials/0000/rows.jsonl"
         until(lambda: driver.poll() is not None or len((there.read(rows) or b"").splitlines()) >= 2, 0.1, 300)

@@ -217,7 +217,7 @@ def test_who_waits_is_asked_each_time_whether_it_may_go_on(digits, tmp_path, sto
 
     superseded = []
     waiting = begin(spec_of(), digits, tmp_path / "0", store, check=check)
-    with store.claim("prefix", shared_prefix(spec_of()).determined_by(digits, setting_of(digits))):
+    with store.lock("prefix", shared_prefix(spec_of()).determined_by(digits, setting_of(digits)), blocking=False):
         assert next(waiting) == [] and next(waiting) == []
         superseded.append(True)
         with pytest.raises(StaleAttempt):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.disk import disk_errors, sweep, write_atomic
+from gitdist.disk import disk_errors, remove_temporaries, write_atomic
 from gitdist.errors import StoreError
 from gitdist.study.files.results import Results
 
@@ -42,7 +42,7 @@ class Attempt:
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         write_atomic(file, attempt.content)
-        sweep(directory, spare=file)  # another attempt may be beginning at this moment
+        remove_temporaries(directory, keep=file)  # another attempt may be beginning at this moment
         results.push(file)
         results.pull(directory, checkpoints=True)
         return attempt

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gitdist.address import join_uri
 from gitdist.disk import disk_errors, write_refusal
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.store.home import below
 from gitdist.study.files.results import LocalResults, Results
 
 Role = Literal["trial", "baseline"]
@@ -140,7 +140,7 @@ class StudyPaths:
         for directory in (self.root, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
-                raise StoreError(_unwritable(directory, refusal))
+                raise _unwritable(directory, refusal)
 
     def create(self) -> None:
         """Create the study's directory."""
@@ -149,18 +149,19 @@ class StudyPaths:
                 self.study.mkdir(parents=True, exist_ok=True)
                 self.lock.touch()
         except OSError as error:
-            raise StoreError(_unwritable(error.filename, error.strerror)) from None
+            raise _unwritable(error.filename, error.strerror) from None
 
 
-def _unwritable(path: Path | str, reason: str | None) -> str:
-    return f"the results directory must be writable, but {path} is not ({reason}); choose another with --results DIR"
+def _unwritable(path: Path | str, reason: str | None) -> StoreError:
+    message = f"the results directory must be writable, but {path} is not ({reason})"
+    return StoreError(message, remedy="other_results")
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
     """Return the store of a study's artifacts, with the bound and the shared store that its spec names."""
     bound, shared, uri = spec.store.max_gb, shared_store(spec), paths.results.uri
     if shared is None and uri is not None:
-        shared = below(uri, "store")
+        shared = join_uri(uri, "store")
     max_bytes = None if bound is None else int(bound * 1e9)
     return Store(paths.results.store, max_bytes=max_bytes, shared=shared, results=uri)
 

@@ -32,13 +32,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked
-from gitdist.errors import GitdistError, StoreError
-from gitdist.store.home import home_of, refuse_credentials, store_home
-from gitdist.store.place import Place, Purpose, Stamp
-from gitdist.store.shared import PATIENCE_S
+from gitdist.errors import GitdistError, SpecError, StoreError
+from gitdist.store.artefact import FileStamp
+from gitdist.store.file_tree import FileTree
+from gitdist.store.layout import cache_directory, cached_store
+from gitdist.store.shared import RETRY_S
 
-RESULTS = Purpose("the results on", "--results", "correct --results")
+_REMEDY = (
+    "give them on every node by its role, its profile or its environment (AWS_ACCESS_KEY_ID, "
+    "GOOGLE_APPLICATION_CREDENTIALS)"
+)
 _AT_ONCE = 8  # files that are fetched
 _CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
 _ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
@@ -158,8 +163,8 @@ class ObjectStoreResults(Results):
         """
         refuse_credentials(uri)
         self._uri = uri.rstrip("/")
-        self._fetched: dict[str, Stamp] = {}  # remote stamps of the copy's files when they were fetched
-        self._pushed: dict[str, Stamp] = {}  # local stamps when they were fetched or pushed
+        self._fetched: dict[str, FileStamp] = {}  # remote stamps of the copy's files when they were fetched
+        self._pushed: dict[str, FileStamp] = {}  # local stamps when they were fetched or pushed
         self._checkpoints: set[str] = set()  # on the object store, as far as this process has seen or pushed them
 
     def __reduce__(self) -> tuple[Callable[[str], "ObjectStoreResults"], tuple[str]]:
@@ -176,7 +181,7 @@ class ObjectStoreResults(Results):
     @cached_property
     def directory(self) -> Path:
         """The copy, laid out as a results directory; removed when this process ends."""
-        copies = home_of(self.uri) / "copies"
+        copies = cache_directory(self.uri) / "copies"
         try:
             with disk_errors(copies):
                 copies.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,16 +201,16 @@ class ObjectStoreResults(Results):
     @property
     def store(self) -> Path:
         """The directory of this machine's store of artefacts."""
-        return store_home(self.uri)
+        return cached_store(self.uri)
 
     def connect(self) -> None:
         """Check that the object store can be written, read and deleted from; raise at once if not."""
-        _ = self._place
+        _ = self._tree
 
     def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
         """Update a directory of the copy."""
         root = self._name(directory)
-        there = {f"{root}/{name}": stamp for name, stamp in self._place.files(root).items() if _is_synced(name)}
+        there = {f"{root}/{name}": stamp for name, stamp in self._tree.files(root).items() if _is_synced(name)}
         self._checkpoints = {name for name in self._checkpoints if not name.startswith(f"{root}/")}
         self._checkpoints |= {name for name in there if _epoch(name) is not None}
         changed = {
@@ -233,14 +238,14 @@ class ObjectStoreResults(Results):
 
     def read(self, file: Path) -> bytes | None:
         """Return a file's content on the object store now."""
-        return self._place.read(self._name(file))
+        return self._tree.read(self._name(file))
 
     def push(self, *files: Path) -> None:
         """Write the files that have changed since they were last pushed."""
         for file in files:
             name, stamp = self._name(file), _stamp(file)
             if self._pushed.get(name) != stamp:
-                self._place.write(name, file.read_bytes())
+                self._tree.write(name, file.read_bytes())
                 self._pushed[name] = stamp
                 self._fetched.pop(name, None)
 
@@ -253,12 +258,12 @@ class ObjectStoreResults(Results):
         self.push(*(here[name] for name in sorted(here.keys() - there)), *rest)
         self._checkpoints |= here.keys()
         for name in there - here.keys() if here else ():
-            self._place.delete(name)
+            self._tree.delete(name)
             self._checkpoints.discard(name)
 
     def remove(self, file: Path) -> None:
         """Remove a file from the object store and from the copy."""
-        self._place.delete(self._name(file))
+        self._tree.delete(self._name(file))
         self._drop(self._name(file))
         file.unlink(missing_ok=True)
 
@@ -279,14 +284,15 @@ class ObjectStoreResults(Results):
         try:
             yield
         except GitdistError as error:
-            raise type(error)(self.describe(str(error))) from error
+            error.args = (self.describe(str(error)),)
+            raise
 
     @cached_property
-    def _place(self) -> Place:
-        return Place.of_uri(self.uri, RESULTS, patience_s=PATIENCE_S)
+    def _tree(self) -> FileTree:
+        return results_tree(self.uri, retry_s=RETRY_S)
 
-    def _fetch(self, name: str, stamp: Stamp) -> None:
-        content = self._place.read(name)
+    def _fetch(self, name: str, stamp: FileStamp) -> None:
+        content = self._tree.read(name)
         if content is not None:
             file = self.directory / name
             _write(file, content, stamp)
@@ -303,6 +309,23 @@ class ObjectStoreResults(Results):
         return path.relative_to(self.directory).as_posix()
 
 
+def results_tree(uri: str, *, retry_s: float = 0.0) -> FileTree:
+    """Return the files of results on an object store; for ``retry_s`` and errors see ``FileTree.of_uri``."""
+    return FileTree.of_uri(uri, "the results on", "the URI of the results", retry_s=retry_s)
+
+
+def refuse_credentials(uri: str) -> None:
+    """Refuse a URI with a password or key: it is printed, and visible in the list of this machine's processes.
+
+    Raises:
+        SpecError: it holds one, or is no URI.
+    """
+    try:
+        refuse_secrets(uri, _REMEDY)
+    except ValueError as error:
+        raise SpecError(f"the URI of the results {error}") from None
+
+
 def _is_synced(name: str) -> bool:
     """Whether a file is pulled and pushed; ``name`` is relative to the directory of a study or trial."""
     return not name.startswith(f"{_REPORT}/") and not any(part.startswith(".") for part in name.split("/"))
@@ -313,12 +336,12 @@ def _epoch(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _stamp(file: Path) -> Stamp:
+def _stamp(file: Path) -> FileStamp:
     status = file.stat()
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_size, status.st_mtime_ns)
 
 
-def _write(file: Path, content: bytes, stamp: Stamp | None = None) -> None:
+def _write(file: Path, content: bytes, stamp: FileStamp | None = None) -> None:
     """Replace a file of a copy atomically and give it the remote modification time."""
     with disk_errors(file, len(content)):
         file.parent.mkdir(parents=True, exist_ok=True)

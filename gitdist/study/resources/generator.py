@@ -89,8 +89,8 @@ def obtain_generator(
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
-    artefact = store.here(trained)
-    store.use("generator", trained.name)  # this process uses it from now on
+    artefact = store.resolve_locally(trained)
+    store.mark_used("generator", trained.name)  # this process uses it from now on
     return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
 
 
@@ -189,7 +189,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
     def build() -> None:
         try:
             limit_to_share(share.cpu, share.gpu)
-            opened = Dataset.open(store.here(dataset))
+            opened = Dataset.open(store.resolve_locally(dataset))
             artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)

@@ -51,7 +51,7 @@ def _launched(
     on_wait = partial(running.report_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
-            running.store.use(BLOCKS, stream.block_key)
+            running.store.mark_used(BLOCKS, stream.block_key)
         if stream.note:
             running.display.say(stream.note)
         yield stream
@@ -122,7 +122,7 @@ class StreamResources:
         if trial not in self._pinned:
             prefix = ReusedPrefix.read(self._running.study.paths.trial(trial))
             if prefix:
-                self._running.store.use(PREFIX, prefix.key)
+                self._running.store.mark_used(PREFIX, prefix.key)
                 self._pinned.add(trial)
 
     def record_usage(self, *, final: bool = False) -> None:

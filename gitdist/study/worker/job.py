@@ -44,7 +44,7 @@ class TrialContext:
 
     def resolve_locally(self, artifact: Path) -> Path:
         """Return the directory of an artifact on this machine; fetch it if the results are on an object store."""
-        return artifact if self.results.uri is None else self.store.here(artifact)
+        return artifact if self.results.uri is None else self.store.resolve_locally(artifact)
 
     def open_draws(self, trial: TrialSpec, num_classes: int) -> DrawStream:
         """Return a trial's draws, from the shared stream or from a generator in this process."""

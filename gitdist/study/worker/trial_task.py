@@ -172,7 +172,7 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
         _describe(context, job, dataset, attempt.directory, ReusedPrefix.read(attempt.directory))
         store = context.store if context.spec.sharing.prefix else None
         if store is not None:
-            stack.enter_context(store.holding(context.spec.name))
+            stack.enter_context(store.pin_used(context.spec.name))
 
         def on_prefix(key: str, epochs: int) -> None:
             _describe(context, job, dataset, attempt.directory, ReusedPrefix(key, epochs))

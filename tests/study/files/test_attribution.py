@@ -4,7 +4,8 @@ import json
 from types import SimpleNamespace
 
 from gitdist.store import Store
-from gitdist.store.holds import holders
+from gitdist.store.layout import StoreLayout
+from gitdist.store.pins import pinned
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, seconds_of, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.resources.stream import StreamResources
@@ -46,9 +47,9 @@ def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tm
         study=SimpleNamespace(paths=paths), store=store, spec=SimpleNamespace(sharing=SimpleNamespace(stream=False))
     )
     resources = StreamResources(running, None, None)
-    with store.holding("study"):
+    with store.pin_used("study"):
         resources.pin_prefix(THIRD)
-        assert not holders(tmp_path / "store" / "holds")
+        assert not pinned(StoreLayout(store.root))
         (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
         resources.pin_prefix(THIRD)
-        assert holders(tmp_path / "store" / "holds") == {f"prefix-{artefact.name}": {"study"}}
+        assert pinned(StoreLayout(store.root)) == {f"prefix-{artefact.name}": {"study"}}

@@ -14,8 +14,8 @@ import pytest
 
 from gitdist.errors import SpecError, StoreError
 from gitdist.store import Store, content_key
-from gitdist.store.home import home_of
-from gitdist.store.place import Place
+from gitdist.store.file_tree import FileTree
+from gitdist.store.layout import cache_directory, cached_store
 from gitdist.study.files import results as mirrors
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import StudyPaths, TrialId
@@ -70,7 +70,7 @@ def test_a_copy_gets_what_is_newer_missing_and_removed(object_store):
 def test_a_signal_in_the_middle_of_a_push_leaves_a_whole_file(object_store, monkeypatch):
     paths = copy_of(object_store.uri)
     paths.push(write(paths.spec, "whole"))
-    open_stream = Place._opened_for_writing
+    open_stream = FileTree._open_for_writing
 
     class Interrupting:
         """A stream to the object store, into whose first write the user's Ctrl-C comes."""
@@ -90,10 +90,10 @@ def test_a_signal_in_the_middle_of_a_push_leaves_a_whole_file(object_store, monk
             time.sleep(0.1)
             self._stream.write(chunk)
 
-    monkeypatch.setattr(Place, "_opened_for_writing", lambda *asked: Interrupting(open_stream(*asked)))
+    monkeypatch.setattr(FileTree, "_open_for_writing", lambda *asked: Interrupting(open_stream(*asked)))
     with pytest.raises(KeyboardInterrupt):
         paths.push(write(paths.spec, "another"))
-    assert Place.of_uri(object_store.uri).read("study/study.yaml") == b"another"
+    assert FileTree.of_uri(object_store.uri).read("study/study.yaml") == b"another"
 
 
 def test_a_file_of_ours_that_is_not_there_yet_stays(object_store):
@@ -133,7 +133,7 @@ def test_another_machine_goes_on_from_the_checkpoint_and_the_first_one_stops(obj
 def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkeypatch):
     monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "mirrors"))
     (tmp_path / "there" / "study" / "trials" / "0003" / "rows.jsonl").mkdir(parents=True)  # so it cannot be written
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(mirrors, "RETRY_S", 0.0)
     worker = copy_of(f"file://{tmp_path}/there")
     with pytest.raises(StoreError, match="must be reachable and writable"):
         train(Attempt.begin(worker.trial(TRIAL), 0, worker.results), range(1, 2))
@@ -142,8 +142,8 @@ def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkey
 
 def test_an_outage_is_waited_for(object_store):
     uri = object_store.uri
-    paths, store = copy_of(uri), Store(home_of(uri) / "store", shared=f"{uri}/store", results=uri)
-    assert paths.results and paths.results.read(paths.spec) is None and store.find("thing", SPEC) is None
+    paths, store = copy_of(uri), Store(cached_store(uri), shared=f"{uri}/store", results=uri)
+    assert paths.results.read(paths.spec) is None and store.find("thing", SPEC) is None
     object_store.stop()
     back = threading.Timer(9.0, object_store.start)  # pyarrow itself tries for 6 s
     back.start()
@@ -156,7 +156,7 @@ def test_an_outage_is_waited_for(object_store):
 
 
 def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypatch):
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(mirrors, "RETRY_S", 0.1)
     paths = copy_of(object_store.uri)
     assert paths.results
     paths.results.connect()
@@ -169,7 +169,7 @@ def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypa
 
 
 def test_a_bucket_that_is_not_there_is_told_in_one_line(object_store):
-    with pytest.raises(StoreError, match="correct --results") as caught:
+    with pytest.raises(StoreError, match="correct the URI of the results") as caught:
         ObjectStoreResults("s3://no-bucket/results").connect()
     assert "\n" not in str(caught.value)
 
@@ -178,7 +178,7 @@ def test_a_bucket_that_is_not_there_is_told_in_one_line(object_store):
     "uri", ["s3://key:hidden-word@bucket/results", "abfs://box@host/results?sas_token=hidden-word"]
 )
 def test_credentials_in_the_uri_are_refused_and_not_told(uri):
-    with pytest.raises(SpecError, match="--results must hold no credentials") as caught:
+    with pytest.raises(SpecError, match="the URI of the results must hold no credentials") as caught:
         ObjectStoreResults(uri)
     assert "hidden-word" not in str(caught.value)
 
@@ -217,17 +217,17 @@ def test_the_copy_of_a_killed_process_goes_and_that_of_one_that_lives_stays(obje
 
 def test_an_artefact_is_found_by_kind_and_key_on_another_machine(object_store, monkeypatch, tmp_path):
     uri = object_store.uri
-    store = Store(home_of(uri) / "store", shared=f"{uri}/store", results=uri)
+    store = Store(cached_store(uri), shared=f"{uri}/store", results=uri)
     built = store.get_or_build("thing", SPEC, lambda target, scratch: write(target / "value", "whole"))
     sent = pickle.dumps(store)
     monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "another"))
     arrived = pickle.loads(sent)
-    assert arrived.here(built) == tmp_path / "another" / home_of(uri).name / "store" / "thing" / content_key(
-        "thing", SPEC
-    )
-    assert (arrived.here(built) / "value").read_text() == "whole"
+    assert arrived.resolve_locally(built) == tmp_path / "another" / cache_directory(
+        uri
+    ).name / "store" / "thing" / content_key("thing", SPEC)
+    assert (arrived.resolve_locally(built) / "value").read_text() == "whole"
     with pytest.raises(StoreError, match="run the same command again"):
-        arrived.here(built.with_name("0" * 20))
+        arrived.resolve_locally(built.with_name("0" * 20))
 
 
 def test_a_mirror_is_another_copy_where_it_arrives(object_store):

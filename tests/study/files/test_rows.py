@@ -45,6 +45,6 @@ def test_a_superseded_writer_appends_to_the_file_that_was_replaced(path):
 def test_a_row_that_a_full_disk_does_not_take_leaves_the_rows_before_it_whole(tmp_path):
     with small_disk(tmp_path / "disk", "64k") as disk, RowsFile(disk / "rows.jsonl", [{"epoch": 1}]) as file:
         fill(disk)
-        with pytest.raises(DiskError, match="rows.jsonl .* free space"):
+        with pytest.raises(DiskError, match="rows.jsonl .* No space"):
             file.append({"epoch": 2, "long": "x" * 10_000})
         assert (disk / "rows.jsonl").read_text() == '{"epoch":1}\n'

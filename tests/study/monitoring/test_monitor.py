@@ -16,7 +16,7 @@ from gitdist.data.dataset import prepare
 from gitdist.disk import write_atomic
 from gitdist.spec import DataSpec, OracleSpec, Share, StreamSpec
 from gitdist.store import Store
-from gitdist.store.place import Place
+from gitdist.store.file_tree import FileTree
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
@@ -95,7 +95,7 @@ def test_lines_go_on_where_an_earlier_driver_was_killed(paths: StudyPaths) -> No
 
 
 def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_goes_on(object_store) -> None:
-    there = Place.of_uri(object_store.uri)
+    there = FileTree.of_uri(object_store.uri)
     first, second = (StudyPaths.at(ObjectStoreResults(object_store.uri), "study") for _ in range(2))
     first.create()
     seen: list[int] = []

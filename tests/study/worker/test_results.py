@@ -119,8 +119,8 @@ def test_what_damage_took_is_trained_again_and_kept_on_the_object_store_alone(ob
 
 @pytest.mark.slow
 def test_an_outage_halts_the_study_in_one_line_and_the_trial_goes_on_later(object_store, whole, monkeypatch):
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(shared, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(mirrors, "RETRY_S", 0.1)
+    monkeypatch.setattr(shared, "RETRY_S", 0.1)
     context, _ = context_of(StudyPaths.at(ObjectStoreResults(object_store.uri), "study"), prefix=False)
     sent = pickle.dumps(context)
     reports = TrialThread(context, TRIAL)

@@ -153,7 +153,7 @@ def test_a_full_disk_ends_it_and_with_room_the_trial_goes_on_to_the_same_end(con
         assert epochs([next(reports), next(reports)]) == [1, 2]
         full = fill(disk, leave=size // 4)
         (report,) = reports
-        assert set(report) == {"disk"} and "epoch-000003" in report["disk"] and "free space" in report["disk"]
+        assert set(report) == {"disk"} and "epoch-000003" in report["disk"] and "No space" in report["disk"]
         assert not list(context.paths.trial(TRIAL).glob(".*")) and len(read_rows(context.paths.rows(TRIAL))) == 2
         full.unlink()
         assert timeless(rows_of(run(context))) == timeless(rows_of(expected))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from gitdist.address import check_address
+from gitdist.address import check_uri
 from gitdist.errors import SpecError
 from gitdist.study.checks import check_tracking
 from gitdist.study.files.layout import StudyPaths
@@ -19,7 +19,7 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
     try:
-        check_address(uri)
+        check_uri(uri)
     except ValueError as error:
         raise SpecError(f"{'tracking.uri' if configured else 'MLFLOW_TRACKING_URI'} {error}; correct it") from None
     check_tracking(configured, paths.results)

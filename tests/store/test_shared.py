@@ -8,30 +8,15 @@ from pathlib import Path
 import pytest
 
 from gitdist.errors import StoreError
-from gitdist.store import Store, content_key
-from gitdist.store.keys import ArtefactId
+from gitdist.store import Store
+from gitdist.store.artefact import ArtefactId
+from gitdist.store.file_tree import FileTree
 from gitdist.store.shared import SharedStore
 from tests.processes import forkserver
+from tests.store.things import KEY, NAME, SPEC, is_empty, lock_files, refuse, value_of, write_value
 from tests.waiting import until
 
-SPEC = {"data": "digits"}
-KEY = content_key("thing", SPEC)
 FORKS = forkserver("gitdist.store")
-
-
-def write_value(target: Path, scratch: Path) -> None:
-    (target / "part").mkdir()
-    (target / "part" / "value.txt").write_text("whole")
-    (target / "empty").touch()
-
-
-def value_of(place: Path | None) -> str:
-    assert place is not None
-    return (place / "part" / "value.txt").read_text()
-
-
-def refuse(target: Path, scratch: Path) -> None:
-    raise AssertionError("must not be built again")
 
 
 def test_what_one_store_builds_another_fetches(tmp_path: Path) -> None:
@@ -42,7 +27,7 @@ def test_what_one_store_builds_another_fetches(tmp_path: Path) -> None:
     assert (there / "artefact.json").read_bytes() == (here / "artefact.json").read_bytes()
     assert value_of(Store(tmp_path / "third", shared=shared).find("thing", SPEC)) == "whole"
     for root in ("here", "there", "third"):
-        assert not any(list((tmp_path / root / name).iterdir()) for name in ("tmp", "work", "claims"))
+        assert is_empty(tmp_path / root)
 
 
 def change(artefact: Path) -> None:
@@ -82,7 +67,7 @@ def test_a_damaged_artefact_here_is_replaced_by_the_shared_one(tmp_path: Path) -
     assert len(list((tmp_path / "here" / "tmp").glob("damaged-thing-*"))) == 1
 
 
-def test_a_half_uploaded_artefact_is_none_and_its_store_completes_it(tmp_path: Path) -> None:
+def test_a_half_uploaded_artefact_is_missing_and_its_store_completes_it(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, write_value)
     (shared / "thing" / KEY / "artefact.json").unlink()
@@ -99,22 +84,22 @@ def test_a_lost_file_of_a_shared_artefact_is_put_back_by_a_store_that_has_it_who
     assert value_of(Store(tmp_path / "there", shared=str(shared)).find("thing", SPEC)) == "whole"
 
 
-def test_a_builder_that_was_taken_for_dead_has_the_artefact_that_came_first(tmp_path: Path) -> None:
+def test_a_builder_that_was_taken_for_dead_uses_the_artefact_that_came_first(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared")
     other = Store(tmp_path / "other").get_or_build("thing", SPEC, write_value)
 
     def build(target: Path, scratch: Path) -> None:
-        SharedStore(shared, 60.0).upload(ArtefactId("thing", KEY), other)
+        SharedStore(FileTree.of_uri(shared), 60.0).upload(ArtefactId("thing", KEY), other)
         write_value(target, scratch)
         (target / "part" / "value.txt").write_text("late")
 
     here = Store(tmp_path / "here", shared=shared)
     assert value_of(here.get_or_build("thing", SPEC, build)) == "whole"
     assert value_of(Store(tmp_path / "there", shared=shared).find("thing", SPEC)) == "whole"
-    assert not any(list((tmp_path / "here" / name).iterdir()) for name in ("tmp", "work", "claims"))
+    assert is_empty(tmp_path / "here")
 
 
-def test_what_was_built_before_there_was_a_shared_place_is_brought_there(tmp_path: Path) -> None:
+def test_what_was_built_before_there_was_a_shared_store_is_uploaded(tmp_path: Path) -> None:
     Store(tmp_path / "here").get_or_build("thing", SPEC, write_value)
     Store(tmp_path / "here", shared=str(tmp_path / "shared")).get_or_build("thing", SPEC, refuse)
     assert value_of(tmp_path / "shared" / "thing" / KEY) == "whole"
@@ -128,13 +113,13 @@ def test_what_was_built_before_there_was_a_shared_place_is_brought_there(tmp_pat
         ("bogus://user:word@place/x", "bogus://user:***@place/x"),
     ],
 )
-def test_a_shared_place_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, uri: str, words: str) -> None:
+def test_a_shared_store_that_cannot_be_reached_is_one_line(tmp_path: Path, uri: str, words: str) -> None:
     with pytest.raises(StoreError, match="store.uri") as caught:
         Store(tmp_path, shared=uri)
     assert words in str(caught.value) and "\n" not in str(caught.value) and "word@" not in str(caught.value)
 
 
-def test_losing_the_shared_place_is_told_before_anything_is_built(tmp_path: Path) -> None:
+def test_the_loss_of_the_shared_store_is_reported_before_anything_is_built(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     store = Store(tmp_path / "here", shared=str(shared))
     shutil.rmtree(shared)
@@ -143,7 +128,7 @@ def test_losing_the_shared_place_is_told_before_anything_is_built(tmp_path: Path
     assert not shared.exists()
 
 
-def test_an_artefact_whose_upload_fails_is_in_place_and_brought_there_later(tmp_path: Path) -> None:
+def test_an_artefact_whose_upload_fails_is_in_place_and_uploaded_later(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
 
     def build(target: Path, scratch: Path) -> None:
@@ -170,14 +155,14 @@ def build_logged(root: Path, shared: Path, log: Path, gate: Path) -> None:
     assert value_of(store.get_or_build("thing", SPEC, build)) == "whole"
 
 
-def test_stores_that_ask_at_once_build_once(tmp_path: Path) -> None:
+def test_stores_that_ask_at_the_same_time_build_once(tmp_path: Path) -> None:
     shared, log, gate = tmp_path / "shared", tmp_path / "log", tmp_path / "gate"
     gate.mkdir()
     roots = [tmp_path / f"root{index}" for index in range(3)]
     processes = [FORKS.Process(target=build_logged, args=(root, shared, log, gate)) for root in roots]
     for process in processes:
         process.start()
-    until(lambda: len(list((shared / "claims").glob("*"))) == 3)
+    until(lambda: all((root / "locks" / NAME).exists() for root in roots) and log.exists())
     (tmp_path / "all-here").touch()
     for process in processes:
         process.join(60)
@@ -201,7 +186,7 @@ def test_a_killed_builder_of_another_store_is_replaced(tmp_path: Path) -> None:
     until((here / "begun").exists)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join(60)
-    assert len(list((shared / "claims").glob("thing-*"))) == 1
+    assert len(lock_files(shared)) == 1
     there = Store(tmp_path / "there", shared=str(shared), stale_s=0.5)
     assert value_of(there.get_or_build("thing", SPEC, write_value)) == "whole"
     assert not list((shared / "claims").iterdir())

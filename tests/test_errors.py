@@ -1,0 +1,26 @@
+import pickle
+
+import pytest
+
+from gitdist.errors import DiskError, GitdistError, StoreError, first_line
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (StoreError("a"), None),
+        (StoreError("a", remedy="other_results"), "other_results"),
+        (DiskError("a"), "other_disk"),
+    ],
+)
+def test_an_error_keeps_its_remedy_on_the_way_to_another_process(error: GitdistError, remedy: str | None) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.remedy) == (type(error), "a", remedy)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("a\nb"), "a"), (ValueError(" \n b "), "b"), (ValueError(), "ValueError"), (KeyError("a"), "'a'")],
+)
+def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:
+    assert first_line(error) == line
