@@ -8,14 +8,11 @@ ROOT = Path(__file__).parents[1] / "gitdist"
 ROOMS = ["root", "store", "spec", "data", "generator", "stream", "trial", "study", "report", "bench", "doctor", "cli"]
 LIBRARY_ROOMS = {
     "ray": {
-        "stream/connection.py",
-        "stream/fetcher.py",
+        "stream/client.py",
         "stream/launch.py",
-        "stream/lookout.py",
-        "stream/metrics.py",
-        "stream/preparation.py",
-        "stream/room.py",
+        "stream/reservation.py",
         "stream/router.py",
+        "stream/stats_poller.py",
         "study/",
         "bench/",
         "doctor/cluster.py",

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gitdist.device import set_threads
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.blocks import BlockKey
+from gitdist.stream.client import BlockClient
 
 READERS = 64
 PROCESSES = 8
@@ -37,7 +37,7 @@ class LightReaders:
         set_threads(1)
         self._classes, self._blocks = classes, blocks
         self._rngs = [random.Random(f"{seed}/{reader}") for reader in range(readers)]
-        self._clients = [RayBlocks(router) for _ in range(readers)]
+        self._clients = [BlockClient(router) for _ in range(readers)]
         self._threads = ThreadPoolExecutor(readers)
 
     def fetch_times(self) -> list[float]:
@@ -45,7 +45,7 @@ class LightReaders:
         parts = self._threads.map(self._fetch, self._clients, self._rngs)
         return [each for part in parts for each in part]
 
-    def _fetch(self, client: RayBlocks, rng: random.Random) -> list[float]:
+    def _fetch(self, client: BlockClient, rng: random.Random) -> list[float]:
         times = []
         for fetch in range(_FETCHES):
             time.sleep(rng.uniform(0, 2 * _PAUSE_S))
@@ -54,4 +54,5 @@ class LightReaders:
             started = time.perf_counter()
             client.get([key])
             times.append(1000 * (time.perf_counter() - started))
+            client.release([key])
         return times

@@ -1,6 +1,6 @@
 """Reading a running stream as trials do, in processes of their own, and counting what the servers made for it.
 
-    round: reader 1 .. R --take(64 labels) until ``count`` blocks of each class are through--> RayBlocks -> router
+    round: reader 1 .. R --take(64 labels) until ``count`` blocks of each class are through--> BlockClient -> router
            and then the blocks announced ahead, so that at the end of a round nothing is left to be made
 
 All readers of a round read the same draws. A round starts where the one before it ended, with the blocks ahead made by
@@ -18,9 +18,9 @@ import ray
 
 from gitdist.device import set_threads
 from gitdist.spec import StreamSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.blocks import BlockKey
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.stream.launch import StreamHandle
 
 BATCH = 64  # draws taken at once: about half of a batch of 128
@@ -39,8 +39,8 @@ class Reader:
         """Connect to the stream of ``router`` and read ``classes``."""
         set_threads(1)
         self._classes, self._spec = classes, stream
-        self._blocks = RayBlocks(router)
-        self._stream = DrawStream(self._blocks, num_classes, stream.block_size, stream.lookahead)
+        self._blocks = BlockClient(router)
+        self._stream = DrawStream(self._blocks, num_classes, stream.lookahead)
 
     def read(self, first: int, count: int) -> int:
         """Take the draws of blocks ``first`` to ``first + count`` of each class; return how many images that were."""

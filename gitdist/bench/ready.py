@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from gitdist.data.dataset import Dataset
 from gitdist.generator.oracle import IdentityGenerator
-from gitdist.stream.blocks import BlockMaker
-from gitdist.stream.draws import DrawStream
-from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.blocks import Block, BlockKey, BlockLayout, BlockMaker
+from gitdist.stream.draw_stream import DrawStream
 
 _BLOCKS = 4  # of each class
 
@@ -14,20 +13,23 @@ _BLOCKS = 4  # of each class
 class ReadyBlocks:
     """An endless source that repeats a few blocks of each class; see ``BlockSource``."""
 
-    def __init__(self, layout: Layout, blocks: "dict[int, list[Block]]") -> None:
+    def __init__(self, layout: BlockLayout, blocks: "dict[int, list[Block]]") -> None:
         """Serve these blocks of each class."""
         self.layout, self._blocks = layout, blocks
-        self.generated = 0
+        self.generated, self.waited_s = 0, 0.0
 
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
         """Return the blocks in the order of ``keys``."""
         return [self._blocks[key.class_index][key.index % len(self._blocks[key.class_index])] for key in keys]
 
-    def prefetch(self, keys: Sequence[BlockKey]) -> None:
+    def plan(self, keys: Sequence[BlockKey]) -> None:
         """Do nothing: all blocks are there."""
 
-    def prepare(self, keys: Sequence[BlockKey]) -> None:
+    def request(self, keys: Sequence[BlockKey]) -> None:
         """Do nothing: all blocks are there."""
+
+    def release(self, keys: Sequence[BlockKey]) -> None:
+        """Do nothing: all blocks stay."""
 
     def close(self) -> None:
         """Do nothing: there is nothing to end."""
@@ -35,11 +37,11 @@ class ReadyBlocks:
 
 def ready_stream(dataset: Dataset, block_size: int) -> DrawStream:
     """Return a stream over blocks of repeated training images, made here at once for all classes that have images."""
-    train, sizes = dataset.train, dataset.class_sizes
-    maker = BlockMaker(IdentityGenerator(), train.images, train.clean, train.labels, 0, block_size)
+    sizes = dataset.class_sizes
+    maker = BlockMaker(IdentityGenerator(), dataset.train, 0, block_size)
     blocks = {
         index: [maker.make(BlockKey(index, number)) for number in range(_BLOCKS)]
         for index in range(dataset.num_classes)
         if sizes[index]
     }
-    return DrawStream(ReadyBlocks(maker.layout, blocks), dataset.num_classes, block_size, 0)
+    return DrawStream(ReadyBlocks(maker.layout, blocks), dataset.num_classes, 0)

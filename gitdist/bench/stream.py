@@ -1,6 +1,6 @@
 """Transport: what each hop of a batch's draws costs a reader once the blocks exist, and what 64 light readers wait.
 
-    router call -> object store get -> DrawStream.take          each alone, and then all together through RayBlocks
+    router call -> object store get -> DrawStream.take          each alone, and then all together through BlockClient
 
 Blocks repeat training images: they are made at once, and what made an image does not change what moving it costs.
 """
@@ -21,11 +21,11 @@ from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Spread, alternate, spread
 from gitdist.device import set_threads
 from gitdist.spec import IdentitySpec, ResourcesSpec, StreamSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import BlockSource, DrawStream
-from gitdist.stream.keys import Block, BlockKey, Layout
+from gitdist.stream.blocks import Block, BlockKey, BlockLayout
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import BlockSource, DrawStream
 from gitdist.stream.launch import launch_stream
-from gitdist.stream.routing import Found
+from gitdist.stream.router import BlockRef
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster.connect import connected
 
@@ -45,7 +45,7 @@ class HopReader:
         self._num_classes, self._classes, self._spec = num_classes, classes, stream
         self._held: dict[int, list[Block]] = {class_index: [] for class_index in classes}
         for portion in self._portions():
-            answer: list[Found[Any]] = ray.get(self._router.refs.remote(portion))
+            answer: list[BlockRef[Any]] = ray.get(self._router.refs.remote(portion))
             for found in answer:
                 self._held[found.key.class_index].append(ray.get(found.reference))
 
@@ -70,11 +70,11 @@ class HopReader:
     def _taking(self) -> float:
         images = self._held[self._classes[0]][0].images
         channels, height, width = images.shape[1:]
-        layout = Layout(block_size=len(images), image_shape=(channels, height, width))
+        layout = BlockLayout(block_size=len(images), image_shape=(channels, height, width))
         return self._read(ReadyBlocks(layout, self._held))
 
     def _all_together(self) -> float:
-        client = RayBlocks(self._router)
+        client = BlockClient(self._router)
         try:
             return self._read(client)
         finally:
@@ -83,7 +83,7 @@ class HopReader:
     def _read(self, source: BlockSource) -> float:
         ahead = self._spec.lookahead
         count = _COUNT - ahead - 1  # what is asked for ahead exists as well
-        stream = DrawStream(source, self._num_classes, self._spec.block_size, ahead)
+        stream = DrawStream(source, self._num_classes, ahead)
         all_labels = batches(self._classes, count * self._spec.block_size)
         started = time.perf_counter()
         for labels in all_labels:

@@ -46,7 +46,7 @@ from gitdist.study.monitoring.mlflow.parent_run import study_status
 from gitdist.study.monitoring.mlflow.system_metrics import Machine
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from gitdist.study.monitoring.monitor import Waiting, Watch
+from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal
 from gitdist.study.monitoring.result_copies import Copies
 from gitdist.study.notes import study_notes
 from gitdist.study.resources.generator import TrainedGenerator, keep_precision, obtain_generator, settle_generator
@@ -82,7 +82,7 @@ class StudySession:
             self._times.started(STUDY)
             states = trial_states(self._paths, self._spec, self._ledger)
             self._tracker = self._open_tracker(states)
-            self._waiting = Waiting(self._paths, states)
+            self._stream_wait = StreamWaitTotal(self._paths, states)
             try:
                 summary = self._work(address)
                 self._times.ended(STUDY)
@@ -98,29 +98,29 @@ class StudySession:
     def _work(self, address: str | None) -> dict[str, Any]:
         spec = self._spec
         num_servers = spec.resources.servers if spec.sharing.stream else 0
-        with connected(address, spec.resources, num_servers, self._ray_died), self._watch() as watch:
+        with connected(address, spec.resources, num_servers, self._ray_died), self._monitor() as monitor:
             check_mounts(living_nodes(), spec.resources, self._paths)
             if not spec.search.total:
                 self._obtain_generator()
                 return write_summary(self._paths, spec, self._ledger)
             expected = self._expect_room(num_servers)
             generator = self._obtain_generator()
-            with supplied(self._study, generator) as supply, watch.following(supply.lookout()):
+            with supplied(self._study, generator) as supply, monitor.following(supply.stats_poller()):
                 at_once = self._settle_room(supply, expected).max_concurrent
                 context = supply.context()
                 self._search(context, supply, at_once)
                 self._complete(context, at_once)
                 self._study.lease.check()
                 self._evaluate_chosen(context, supply.ekld_place("test"), at_once)
-                supply.close_account()
+                supply.record_usage(is_last=True)
         self._study.lease.check()
         self._paths.publish(self._paths.watch)
         for line in study_notes(self._paths, spec, self._ledger):
             self._display.say(line)
         return write_summary(self._paths, spec, self._ledger)
 
-    def _watch(self) -> Watch:
-        return Watch(self._paths, self._waiting, Machine().figures, self._display.stream, self._tracker.watched)
+    def _monitor(self) -> Monitor:
+        return Monitor(self._paths, self._stream_wait, Machine().figures, self._display.stream, self._tracker.watched)
 
     def _open_tracker(self, states: TrialStates) -> Tracker:
         study = self._study
@@ -224,7 +224,10 @@ class StudySession:
         with_baseline = not baseline_is_settled(self._paths, spec, ledger)
         if not (with_baseline or ledger.num_open()):
             return
-        copies, watchers = Copies(self._paths), (self._display, self._tracker, self._progress, self._waiting, supply)
+        copies, watchers = (
+            Copies(self._paths),
+            (self._display, self._tracker, self._progress, self._stream_wait, supply),
+        )
         course = TrialManager(
             ledger,
             Observers([copies, self._times, *watchers]),

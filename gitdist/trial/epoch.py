@@ -13,7 +13,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import StreamError, TrialFailedError
 from gitdist.spec import TrialSpec
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.average import WeightAverage
 from gitdist.trial.classifier import Classifier, compiled, move
 from gitdist.trial.losses import Loss, build_loss
@@ -125,13 +125,13 @@ class EpochTrainer:
     def announce_draws(self) -> None:
         """Tell the stream how many draws of each class training takes to its end."""
         if self.stream is not None:
-            self.stream.prepare(draws_needed(self._spec, self._labels, self._sizes))
+            self.stream.plan(draws_needed(self._spec, self._labels, self._sizes))
 
     def _open_stream(self, epoch: int) -> DrawStream | None:
         """Return the stream if this epoch draws from it; announce the first draws one epoch earlier."""
         if self.stream is None or epoch < self._spec.switch_epoch:
             return None
-        self.stream.start(np.flatnonzero(self._eligible))
+        self.stream.prefetch(np.flatnonzero(self._eligible))
         return self.stream if epoch > self._spec.switch_epoch else None
 
     def _steps(self, epoch: int, rows: NDArray[np.int64], stream: DrawStream | None) -> tuple[Tensor, Tensor, int]:

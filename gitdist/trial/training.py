@@ -23,7 +23,7 @@ from gitdist.device import Compute
 from gitdist.errors import StoreError, TrialFailedError
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gitdist.trial.classifier import Classifier, build_classifier, move
 from gitdist.trial.epoch import EpochResult, EpochTrainer, learning_rate

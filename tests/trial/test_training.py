@@ -10,7 +10,7 @@ from gitdist.errors import SpecError, StoreError, StreamError, TrialFailedError
 from gitdist.generator.oracle import IdentityGenerator
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
 from gitdist.trial.training import TrialSetting, load_classifier, resume, train

@@ -26,7 +26,7 @@ from gitdist.generator.artefact import artefact_spec, find_generator, generator_
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
 from gitdist.store import Store, content_key
-from gitdist.stream.room import reserve
+from gitdist.stream.reservation import reserve
 from gitdist.study.cluster.connect import cluster_nodes
 from gitdist.study.scheduling.packing import check_fits_alone
 from gitdist.study.scheduling.tasks import to_user_error

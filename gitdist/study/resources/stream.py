@@ -1,4 +1,4 @@
-"""What the trials of a study are supplied with: the running stream, the eKLD images, and the books of it all."""
+"""Owns the running stream and the eKLD image sets, and records usage."""
 
 import json
 import time
@@ -13,10 +13,10 @@ from gitdist.data.dataset import Dataset
 from gitdist.disk import disk_errors, write_atomic
 from gitdist.spec import Share, StreamSpec, StudySpec
 from gitdist.store import Store
-from gitdist.stream.kept import BLOCKS
+from gitdist.stream.block_cache import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
-from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig
+from gitdist.stream.stats_poller import StatsPoller
 from gitdist.study.files.attribution import ReusedPrefix
 from gitdist.study.files.events import Observer, Outcome, Row
 from gitdist.study.files.fencing import end_attempt
@@ -29,7 +29,7 @@ from gitdist.study.worker.context import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set
 from gitdist.trial.stages import KIND as PREFIX
 
-_LAST_ACCOUNT_S = 10.0  # for servers to say at the end what they have done
+_LAST_POLL_S = 10.0  # how long the last record of usage waits for the servers' answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,9 @@ def _launched(
     on_wait = partial(study.tell_of_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
-            study.store.use(BLOCKS, stream.block_key)
-        if stream.note:
-            study.display.say(stream.note)
+            study.store.use(BLOCKS, stream.signature.digest)
+        if stream.warning:
+            study.display.say(stream.warning)
         yield stream
 
 
@@ -99,22 +99,22 @@ def _server_config(study: OwnedStudy, generator: TrainedGenerator, share: Share)
 
 
 class StreamResources(Observer):
-    """A study's generator and stream, and what is made with them; an observer that keeps the books of it."""
+    """A study's generator and stream, and what is made with them; an observer that records usage."""
 
     def __init__(self, study: OwnedStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
-        """Hold a stream that runs; None = each trial generates for itself."""
+        """Own a stream that runs; None = each trial generates for itself."""
         self._study, self._generator, self._stream = study, generator, stream
-        self._books = self.lookout()
+        self._poller = self.stats_poller()
         self._held: set[TrialId] = set()  # those whose prefix this process holds
-        self._told_full = False
+        self._is_store_full = False
 
     def server_nodes(self) -> list[str]:
-        """Return Ray's name of the node of each server of the shared stream."""
+        """Return Ray's id of the node of each server of the shared stream."""
         return self._stream.server_nodes() if self._stream else []
 
-    def lookout(self) -> Lookout | None:
-        """Return an observer of the stream that trials share; None where they share none."""
-        return self._stream.lookout() if self._stream else None
+    def stats_poller(self) -> StatsPoller | None:
+        """Return a poller of the stream that trials share; None if they share none."""
+        return self._stream.stats_poller() if self._stream else None
 
     def context(self) -> TrialContext:
         """Return what all trials share, the eKLD images of the validation split among it."""
@@ -144,7 +144,7 @@ class StreamResources(Observer):
         if study.dataset.nuisance != "none":
             return ekld_set(study.dataset, request, study.store).directory
         with self._any_stream() as stream:
-            request = replace(request, under="generator", key=stream.draws)
+            request = replace(request, under="generator", key=stream.signature.draws)
             return ekld_set(study.dataset, request, study.store, stream.transform).directory
 
     def _any_stream(self) -> AbstractContextManager[StreamHandle]:
@@ -163,22 +163,18 @@ class StreamResources(Observer):
                 self._held.add(trial)
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
-        """Bring the books up to date; a driver that is killed leaves what stands there then."""
+        """Record usage; it is all that a driver leaves that is killed later."""
         if outcome.state == "interrupted":
             end_attempt(self._study.paths.trial(trial), self._study.lease.term, self._study.paths.mirror)
-        self._account(wait_s=0.0)
+        self.record_usage()
 
-    def close_account(self) -> None:
-        """Write this driver's last page of the books."""
-        self._account(_LAST_ACCOUNT_S)
-
-    def _account(self, wait_s: float) -> None:
-        """Write what servers have done, as far as they say so within ``wait_s``, else what they said last."""
-        if self._books:
-            self._books.look(wait_s)
-        every = self._books.done() if self._books else []
-        if not self._told_full and any(done.unkept for done in every):
-            self._told_full = True
+    def record_usage(self, *, is_last: bool = False) -> None:
+        """Write what this driver's servers have done, as of their last answer; the last record waits for answers."""
+        if self._poller:
+            self._poller.poll(_LAST_POLL_S if is_last else 0.0)
+        every = self._poller.done() if self._poller else []
+        if not self._is_store_full and any(done.cache_rejects for done in every):
+            self._is_store_full = True
             self._study.display.say(
                 "stream.keep: the store is as large as store.max_gb allows, and running studies hold what is in it; "
                 "more blocks are made but not kept: raise store.max_gb to keep them"

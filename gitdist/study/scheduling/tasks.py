@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gitdist.errors import GitdistError, StudyError, TrialFailedError, first_line
-from gitdist.stream.room import LOOK_S
+from gitdist.stream.reservation import POLL_S
 from gitdist.study.files.layout import TrialId
 
 
@@ -37,7 +37,7 @@ def completed(
         while left and len(under_way) < max_concurrent:
             trial = left.pop(0)
             under_way[submit(trial)] = trial
-        ended, _ = ray.wait(list(under_way), timeout=LOOK_S)
+        ended, _ = ray.wait(list(under_way), timeout=POLL_S)
         on_look()
         for reference in ended:
             trial = under_way.pop(reference)

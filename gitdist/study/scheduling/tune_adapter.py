@@ -28,7 +28,7 @@ from ray.util import placement_group_table
 
 from gitdist.errors import first_line
 from gitdist.spec import ResourcesSpec
-from gitdist.stream.room import Rhythm
+from gitdist.stream.reservation import WaitReporter
 from gitdist.study.files.layout import TrialId
 from gitdist.study.scheduling.trial_manager import ENDINGS, LossCause, TrialManager
 
@@ -191,7 +191,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def __init__(self, course: TrialManager) -> None:
         """Tell ``course``."""
         super().__init__(course)
-        self._rhythm: Rhythm | None = None  # while no trial has a worker
+        self._reporter: WaitReporter | None = None  # while no trial has a worker
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell of the start."""
@@ -200,10 +200,10 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Tell of a lack of room, and of trials whose worker could not be made ready for them, after another trial."""
         if self._course.running and self._course.idle:
-            self._rhythm = self._rhythm or Rhythm(self._no_room)
-            self._rhythm.beat()
+            self._reporter = self._reporter or WaitReporter(self._no_room)
+            self._reporter.poll()
         else:
-            self._rhythm = None
+            self._reporter = None
         newest = {_identify(trial): trial for trial in trials}
         for identity in self._course.running:
             if identity in newest and newest[identity].status == Trial.ERROR:

@@ -20,8 +20,8 @@ from gitdist.device import Compute, limit_to_share
 from gitdist.disk import disk_errors, read_object, write_atomic
 from gitdist.errors import StoreError
 from gitdist.spec import StudySpec, TrialSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream, LocalBlocks
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import BlockSource, DrawStream, LocalBlocks
 from gitdist.study.files.attribution import ReusedPrefix, trainer_name
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import TrialId, open_store
@@ -295,11 +295,11 @@ def _open_stream(context: TrialContext, spec: TrialSpec, dataset: Dataset) -> Dr
     settings = context.spec.stream
     if context.router is None:
         assert context.generator is not None, "draws come from one or the other"
-        source: RayBlocks | LocalBlocks = LocalBlocks(context.generator.build_maker())
+        source: BlockSource = LocalBlocks(context.generator.build_maker())
     else:
-        source = RayBlocks(context.router, autoscaling=context.spec.resources.autoscaling)
+        source = BlockClient(context.router, autoscaling=context.spec.resources.autoscaling)
     replicate = spec.seed if settings.per_seed else 0
-    return DrawStream(source, dataset.num_classes, settings.block_size, settings.lookahead, replicate)
+    return DrawStream(source, dataset.num_classes, settings.lookahead, replicate)
 
 
 def _describe(

@@ -1,4 +1,4 @@
-"""The books of what a study's servers made."""
+"""The record of what a study's servers made."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from gitdist.spec import DataSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.resources import stream as supply
+from gitdist.study.resources import stream as stream_resources
 from gitdist.study.resources.generator import TrainedGenerator
 from gitdist.study.resources.stream import StreamResources
 from tests.stream.streams import connected, keys_of, running
@@ -22,10 +22,10 @@ from tests.stream.streams import connected, keys_of, running
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_a_living_server_made_is_booked_though_another_is_silent(
+def test_the_images_of_a_living_server_are_recorded_while_another_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supply, "_LAST_ACCOUNT_S", 3.0)
+    monkeypatch.setattr(stream_resources, "_LAST_POLL_S", 3.0)
     dataset = prepare(DataSpec(source="digits", nuisance="background"), Store(tmp_path / "store"))
     config = ServerConfig(
         dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=StreamSpec(block_size=20)
@@ -34,16 +34,16 @@ def test_what_a_living_server_made_is_booked_though_another_is_silent(
     paths.create()
     study = SimpleNamespace(paths=paths, began=time.perf_counter(), lease=SimpleNamespace(term=0))
     with running(config, 2) as handle, connected(handle) as client:
-        books = StreamResources(study, TrainedGenerator(None, 0.0), handle)  # type: ignore[arg-type]
+        resources = StreamResources(study, TrainedGenerator(None, 0.0), handle)  # type: ignore[arg-type]
         client.get(keys_of(range(10), range(3)))
         living, silent = handle.stats()[1]
         assert living.done.images > 0
         os.kill(silent.pid, signal.SIGSTOP)  # as one whose node is lost
         try:
-            books.close_account()
+            resources.record_usage(is_last=True)
         finally:
             os.kill(silent.pid, signal.SIGCONT)
         (page,) = paths.accounts.iterdir()
         assert json.loads(page.read_text())["generated_images"] == living.done.images
-        books.close_account()
+        resources.record_usage(is_last=True)
         assert json.loads(page.read_text())["generated_images"] == 600
