@@ -22,14 +22,11 @@ ROOMS = [
 ]
 LIBRARY_ROOMS = {
     "ray": {
-        "stream/connection.py",
-        "stream/fetcher.py",
+        "stream/client.py",
         "stream/launch.py",
-        "stream/lookout.py",
-        "stream/metrics.py",
-        "stream/preparation.py",
-        "stream/room.py",
+        "stream/reservation.py",
         "stream/router.py",
+        "stream/stats_poller.py",
         "study/",
         "doctor/cluster.py",
         "cli/",

@@ -1,55 +1,121 @@
-"""Blocks of draws as a pure function of (data set, generator, stream seed, replicate, block size, class, index).
+"""Blocks of draws: what they are, and how they are made.
 
     rows of the class --named seed--> sources [m] --code cache--> codes [m, ...] --one batch--> images [m, C, H, W]
 
-Content codes are computed once an image, in fixed chunks of 64 rows of a class, so that a block's bytes depend
-neither on which blocks were made before it nor on who made them. All replicates share the codes.
+A block is a pure function of data set, generator, stream seed, replicate, block size, class and index. Content codes
+are computed once per image, in fixed chunks of 64 rows of a class, so the bytes of a block depend neither on the blocks
+made before it nor on the server that makes it. All replicates share the codes.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gitdist.data.dataset import Split
 from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
 from gitdist.seeds import derive_seed, numpy_rng
-from gitdist.stream.keys import Block, BlockKey, Layout
 
-__all__ = ["Block", "BlockKey", "BlockMaker", "MakerStats"]
+_BATCH = 64  # images encoded together; on a CPU 64 beats 256
+_SHARED_FROM_BYTES = 100 * 1024  # Ray sends smaller results through the router's process, at twice the cost
 
-_BATCH = 64  # images encoded together; on a processor 64 beats 256
+
+class BlockSequence(NamedTuple):
+    """An endless sequence of blocks: one class of one replicate's stream."""
+
+    class_index: int
+    replicate: int = 0
+
+
+class BlockKey(NamedTuple):
+    """Names a block: draws ``index * block_size`` up to ``(index + 1) * block_size`` of one sequence.
+
+    Replicates are independent streams over the same images; replicate 0 is the default stream.
+    """
+
+    class_index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no key needs
+    replicate: int = 0
+
+    @property
+    def sequence(self) -> BlockSequence:
+        """The sequence that the block belongs to."""
+        return BlockSequence(self.class_index, self.replicate)
+
+
+class BlockRange(NamedTuple):
+    """The blocks ``start`` up to, not including, ``stop`` of one sequence."""
+
+    sequence: BlockSequence
+    start: int
+    stop: int
+
+    def keys(self) -> list[BlockKey]:
+        """Return the blocks' keys in order."""
+        class_index, replicate = self.sequence
+        return [BlockKey(class_index, index, replicate) for index in range(self.start, self.stop)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive draws of one class; read-only if it comes from an object store."""
+
+    images: NDArray[np.uint8]  # [block_size, C, H, W]
+    sources: NDArray[np.int64]  # [block_size], the training row that each image was drawn from
+    ballast: NDArray[np.uint8] | None = None  # no content; makes a small block large enough for shared memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockLayout:
+    """What all blocks of a stream have in common."""
+
+    block_size: int  # draws
+    image_shape: tuple[int, int, int]  # C, H, W
+
+    @property
+    def block_bytes(self) -> int:
+        """The size of a block without ballast, in bytes."""
+        channels, height, width = self.image_shape
+        return self.block_size * (channels * height * width + 8)
+
+    @property
+    def ballast_bytes(self) -> int:
+        """The bytes that a block needs on top to be sent through shared memory."""
+        return max(0, _SHARED_FROM_BYTES - self.block_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSignature:
+    """What identifies the blocks of a stream; all of its servers have the same."""
+
+    layout: BlockLayout
+    draws: Mapping[str, Any]  # everything that determines the draws; see ``server.draw_spec``
+    digest: str  # the hash of all that determines a block; names the folder of such blocks in a store
 
 
 @dataclass
 class MakerStats:
-    """What a maker has done so far.
+    """What a server has done since its process started."""
 
-    Attributes:
-        blocks: blocks made.
-        read: blocks that were on the disk already, and so were not made.
-        unkept: blocks that were made to be kept on the disk, but found no room in the store.
-        images: images generated.
-        encoded: images encoded.
-        generating_s: seconds spent on making.
-    """
-
-    blocks: int = 0
-    read: int = 0
-    unkept: int = 0
-    images: int = 0
-    encoded: int = 0
-    generating_s: float = 0.0
+    blocks: int = 0  # made
+    cache_hits: int = 0  # blocks read from disk instead
+    cache_rejects: int = 0  # blocks made but not written to disk, because the store was full
+    images: int = 0  # generated
+    encoded: int = 0  # images
+    generating_s: float = 0.0  # encoding and decoding
 
 
 @dataclass
 class _ClassCodes:
-    """The codes of one class's images ``[n_c, ...]``, of which the chunks marked in ``there`` are computed."""
+    """The codes of one class's images ``[n_c, ...]``; ``is_computed`` marks the chunks that are filled in."""
 
     codes: torch.Tensor
-    there: NDArray[np.bool_]
+    is_computed: NDArray[np.bool_]
 
 
 class BlockMaker:
@@ -58,33 +124,14 @@ class BlockMaker:
     Not thread-safe; it owns its code cache on the generator's device.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        images: NDArray[np.uint8],
-        clean: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        seed: int,
-        block_size: int,
-    ) -> None:
-        """Prepare to draw from a training split.
-
-        Args:
-            generator: what turns an image into a fresh draw.
-            images: uint8 ``[N, C, H, W]``, 0..255; may be read-only.
-            clean: uint8 ``[N, C, H, W]``, the same images before the nuisance.
-            labels: int64 ``[N]``.
-            seed: the stream's seed.
-            block_size: draws a block.
-        """
-        channels, height, width = images.shape[1:]
-        self.layout = Layout(block_size=block_size, image_shape=(channels, height, width))
+    def __init__(self, generator: Generator, train: Split, seed: int, block_size: int) -> None:
+        """Prepare to draw from a training split with the stream's ``seed``."""
+        channels, height, width = train.images.shape[1:]
+        self.layout = BlockLayout(block_size=block_size, image_shape=(channels, height, width))
         self.stats = MakerStats()
-        self._generator = generator
-        self._images, self._clean = images, clean
-        self._rows = [np.flatnonzero(labels == class_index) for class_index in range(int(labels.max()) + 1)]
+        self._generator, self._train, self._seed = generator, train, seed
+        self._rows = [np.flatnonzero(train.labels == class_index) for class_index in range(int(train.labels.max()) + 1)]
         self._codes: dict[int, _ClassCodes] = {}
-        self._seed = seed
 
     @torch.inference_mode()
     def make(self, key: BlockKey) -> Block:
@@ -93,60 +140,56 @@ class BlockMaker:
         Raises:
             StreamError: the class has no training image to draw from.
         """
-        start = time.perf_counter()
+        started = time.perf_counter()
         class_index, index, replicate = key
         if not 0 <= class_index < len(self._rows) or not len(self._rows[class_index]):
             raise StreamError(
                 f"a draw needs a class with training images, but class {class_index} has none; "
-                "leave it out of the stream or choose a profile that keeps it"
+                "choose a profile that keeps it"
             )
         rows = self._rows[class_index]
-        seed = replicate_seed(self._seed, replicate)
-        places = numpy_rng(seed, "stream/sources", class_index, index).integers(len(rows), size=self.layout.block_size)
-        codes = self._class_codes(class_index, places)
+        seed = derive_seed(self._seed, "stream/replicate", replicate) if replicate else self._seed
+        positions = numpy_rng(seed, "stream/sources", class_index, index).integers(
+            len(rows), size=self.layout.block_size
+        )
+        codes = self._class_codes(class_index, positions)
         rng = numpy_rng(seed, "stream/draw", class_index, index)
-        images = self._generator.draw(codes[torch.from_numpy(places).to(codes.device)], rng)
-        self._count(1, len(images), start)
-        return Block(np.ascontiguousarray(images.numpy()), rows[places])
+        images = self._generator.draw(codes[torch.from_numpy(positions).to(codes.device)], rng)
+        self.stats.blocks += 1
+        self._count_images(len(images), started)
+        return Block(np.ascontiguousarray(images.numpy()), rows[positions])
 
     @torch.inference_mode()
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
     ) -> NDArray[np.uint8]:
-        """Return one fresh draw for each of the given images, in fixed batches of 64.
+        """Return one fresh draw for each image, uint8 ``[N, C, H, W]``; ``name`` and ``index`` name the randomness.
 
-        Args:
-            images: uint8 ``[N, C, H, W]``.
-            clean: uint8 ``[N, C, H, W]``, the same images before the nuisance.
-            name: names the randomness together with ``index``; another index gives other draws.
-            index: see ``name``.
-
-        Returns:
-            uint8 ``[N, C, H, W]``.
+        ``clean`` are the images before the nuisance.
         """
-        start = time.perf_counter()
+        started = time.perf_counter()
         drawn = np.empty_like(images, order="C")
         for batch, low in enumerate(range(0, len(images), _BATCH)):
             part = slice(low, low + _BATCH)
             codes = self._encode(images[part], clean[part])
             drawn[part] = self._generator.draw(codes, numpy_rng(self._seed, name, index, batch)).numpy()
-        self._count(0, len(images), start)
+        self._count_images(len(images), started)
         return drawn
 
-    def _class_codes(self, class_index: int, places: NDArray[np.int64]) -> torch.Tensor:
+    def _class_codes(self, class_index: int, positions: NDArray[np.int64]) -> torch.Tensor:
         rows = self._rows[class_index]
         entry = self._codes.get(class_index)
-        for chunk in np.unique(places // _BATCH).tolist():
-            if entry is not None and entry.there[chunk]:
+        for chunk in np.unique(positions // _BATCH).tolist():
+            if entry is not None and entry.is_computed[chunk]:
                 continue
             part = slice(chunk * _BATCH, (chunk + 1) * _BATCH)
-            codes = self._encode(self._images[rows[part]], self._clean[rows[part]])
+            codes = self._encode(self._train.images[rows[part]], self._train.clean[rows[part]])
             if entry is None:
                 num_chunks = -(-len(rows) // _BATCH)
                 entry = _ClassCodes(codes.new_empty((len(rows), *codes.shape[1:])), np.zeros(num_chunks, bool))
                 self._codes[class_index] = entry
             entry.codes[part] = codes
-            entry.there[chunk] = True
+            entry.is_computed[chunk] = True
         assert entry is not None
         return entry.codes
 
@@ -154,12 +197,6 @@ class BlockMaker:
         self.stats.encoded += len(images)
         return self._generator.encode(torch.tensor(images), torch.tensor(clean))
 
-    def _count(self, blocks: int, images: int, start: float) -> None:
-        self.stats.blocks += blocks
-        self.stats.images += images
-        self.stats.generating_s += time.perf_counter() - start
-
-
-def replicate_seed(seed: int, replicate: int) -> int:
-    """Return the seed of one replicate's stream: replicate 0 has the stream's own."""
-    return derive_seed(seed, "stream/replicate", replicate) if replicate else seed
+    def _count_images(self, num_images: int, started: float) -> None:
+        self.stats.images += num_images
+        self.stats.generating_s += time.perf_counter() - started

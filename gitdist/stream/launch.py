@@ -1,12 +1,14 @@
 """Starting and ending a study's stream: one router and its generator servers, as named Ray actors.
 
-    launch_stream -> room for all servers, on as many nodes as there are -> server-0 .. server-n (load data set and
+    launch_stream -> resources for all servers, spread over the nodes -> server-0 .. server-n (load data set and
     generator) -> router (knows the servers) -> StreamHandle
 
-``launch_stream`` waits until every server has loaded; what fails there ends the launch with the cause.
+``launch_stream`` waits until every server has loaded; an error there ends the launch.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -19,46 +21,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from gitdist.errors import StreamError
 from gitdist.spec import Share
-from gitdist.stream.connection import stream_error
-from gitdist.stream.keys import Layout, Product
-from gitdist.stream.lookout import Lookout
-from gitdist.stream.names import router_name, server_name
-from gitdist.stream.room import reserve
+from gitdist.stream.blocks import StreamSignature
+from gitdist.stream.client import stream_error
+from gitdist.stream.reservation import reserve
 from gitdist.stream.router import Router, RouterStats
-from gitdist.stream.routing import safe_window
-from gitdist.stream.server import BESIDE, GeneratorServer, ServerConfig, ServerStats
+from gitdist.stream.server import STATS_GROUP, GeneratorServer, ServerConfig, ServerStats
+from gitdist.stream.stats_poller import StatsPoller
 
 _RESTARTING = {"max_restarts": -1, "max_task_retries": -1}
 _SERVER_TASK_RETRIES = 3  # a block that kills its server every time must fail, not keep its readers waiting for ever
+_SAFE_SHARE = 0.6  # of an object store: Ray spills from 0.8 on, and clients hold blocks that have left the window
 
 
+@dataclass(frozen=True, kw_only=True)
 class StreamHandle:
-    """A running stream; it lives as long as this handle and the process that launched it.
+    """A running stream; it lives as long as this handle and the process that launched it."""
 
-    Attributes:
-        router_name: what clients connect to.
-        layout: block size and image shape.
-        draws: everything that determines the servers' draws, as they say.
-        block_key: the name of the folder of the store where such blocks are kept.
-        note: what its user should know; empty where all is as asked.
-    """
-
-    def __init__(
-        self,
-        router_name: str,
-        router: Any,
-        servers: list[Any],
-        places: PlacementGroup,
-        product: Product,
-        note: str,
-    ) -> None:
-        """Hold the actors of a stream that is up; ``product`` is what each server makes."""
-        self.router_name, self.note = router_name, note
-        self.layout: Layout = product.layout
-        self.draws: Mapping[str, Any] = product.draws
-        self.block_key: str = product.block_key
-        self._router = router
-        self._servers, self._places = servers, places
+    router_name: str  # clients connect to it
+    router: Any  # handle of the actor
+    servers: list[Any]  # handles of the actors
+    placement: PlacementGroup
+    signature: StreamSignature  # of the blocks that the servers make
+    warning: str  # a setting that could not be met; empty if all could
 
     def __enter__(self) -> Self:
         return self
@@ -69,49 +53,38 @@ class StreamHandle:
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
     ) -> NDArray[np.uint8]:
-        """Return one fresh draw for each of the given images, made by a server.
-
-        Args:
-            images: uint8 ``[N, C, H, W]``.
-            clean: uint8 ``[N, C, H, W]``, the same images before the nuisance.
-            name: names the randomness together with ``index``; another index gives other draws.
-            index: see ``name``.
-
-        Returns:
-            uint8 ``[N, C, H, W]``, read-only.
+        """Return one fresh draw for each image, made by a server and read-only; see ``BlockMaker.transform``.
 
         Raises:
-            StreamError: the server failed, or is where it would make other draws than those of the stream.
+            StreamError: the server failed, or was restarted on a node where it would make other draws.
         """
-        server = self._servers[index % len(self._servers)]
+        server = self.servers[index % len(self.servers)]
         try:
-            drawn: NDArray[np.uint8] = ray.get(server.transform.remote(images, clean, name, index, self.block_key))
+            drawn: NDArray[np.uint8] = ray.get(
+                server.transform.remote(images, clean, name, index, self.signature.digest)
+            )
         except RayError as error:
             raise stream_error(f"transform {len(images)} images", error) from error
         return drawn
 
-    def stats(self, timeout_s: float | None = None) -> tuple[RouterStats, list[ServerStats]]:
-        """Return what the router and each server have done; waits for the blocks that are being made.
-
-        Raises:
-            RayError: no answer within ``timeout_s``; None = there is no limit.
-        """
-        servers: list[ServerStats] = ray.get([server.stats.remote() for server in self._servers], timeout=timeout_s)
-        router: RouterStats = ray.get(self._router.stats.remote(), timeout=timeout_s)
+    def stats(self) -> tuple[RouterStats, list[ServerStats]]:
+        """Return what the router and each server have done; waits for the blocks that are being made."""
+        servers: list[ServerStats] = ray.get([server.stats.remote() for server in self.servers])
+        router: RouterStats = ray.get(self.router.stats.remote())
         return router, servers
 
     def server_nodes(self) -> list[str]:
-        """Return Ray's name of the node of each server's place, as far as they have one now."""
-        return list(placement_group_table(self._places)["bundles_to_node_id"].values())
+        """Return Ray's id of the node of each server, if it has one now."""
+        return list(placement_group_table(self.placement)["bundles_to_node_id"].values())
 
-    def lookout(self) -> Lookout:
-        """Return a new observer of this stream."""
-        return Lookout(self._router, self._servers)
+    def stats_poller(self) -> StatsPoller:
+        """Return a new poller of this stream's figures."""
+        return StatsPoller(self.router, self.servers)
 
     def shutdown(self) -> None:
         """End router and servers; clients that still wait get a StreamError."""
-        _end([self._router, *self._servers])
-        remove_placement_group(self._places)
+        _end([self.router, *self.servers])
+        remove_placement_group(self.placement)
 
 
 def launch_stream(
@@ -125,56 +98,75 @@ def launch_stream(
 ) -> StreamHandle:
     """Start a study's stream and return when it can deliver.
 
-    The servers are spread over the nodes. Room for all of them is waited for as long as it takes: other work may end,
-    and a cluster may add nodes.
+    Free resources for all servers are waited for without a limit: other work may end, and a cluster may add nodes.
 
     Args:
-        study: the study's name, which names the actors ``gitdist-STUDY-router`` and ``gitdist-STUDY-server-0``.
-        config: what the servers load; ``config.stream`` says how much is kept.
+        study: names the actors ``gitdist-STUDY-router`` and ``gitdist-STUDY-server-0``.
+        config: what the servers load; ``config.stream.window_mb`` is the size of the window.
         share: what each server takes of the cluster; the router takes nothing.
-        num_servers: how many there are.
-        on_wait: told now and then for how many seconds there has been no room.
-        start_limit_s: time within which all servers must have loaded once there is room.
+        num_servers: spread over the nodes.
+        on_wait: receives the seconds waited so far for free resources, now and then.
+        start_limit_s: time within which all servers must have loaded once they have their resources.
 
     Raises:
         StreamError: a server did not start, or not all of them compute in the same way.
     """
-    names = [server_name(study, index) for index in range(num_servers)]
-    places = reserve(share, num_servers, on_wait)
+    router_name = f"gitdist-{study}-router"
+    names = [f"gitdist-{study}-server-{index}" for index in range(num_servers)]
+    placement = reserve(share, num_servers, on_wait)
     servers: list[Any] = []
     try:
         for index, name in enumerate(names):
-            servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(places, index)))
-        products: list[Product] = ray.get([server.product.remote() for server in servers], timeout=start_limit_s)
-        _check_alike(products)
-        window_bytes, note = _window(config.stream.window_mb, servers)
-        router = _start_router(router_name(study), names, products[0], window_bytes)
+            servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(placement, index)))
+        signatures: list[StreamSignature] = ray.get(
+            [server.signature.remote() for server in servers], timeout=start_limit_s
+        )
+        _check_alike(signatures)
+        window_bytes, warning = _window(config.stream.window_mb, servers)
+        router = _start_router(router_name, names, signatures[0], window_bytes)
     except BaseException as error:
         _end(servers)
-        remove_placement_group(places)
+        remove_placement_group(placement)
         if isinstance(error, RayError | ValueError):
             raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
         raise
-    return StreamHandle(router_name(study), router, servers, places, products[0], note)
+    return StreamHandle(
+        router_name=router_name,
+        router=router,
+        servers=servers,
+        placement=placement,
+        signature=signatures[0],
+        warning=warning,
+    )
 
 
-def _start_server(name: str, config: ServerConfig, share: Share, place: PlacementGroupSchedulingStrategy) -> Any:
-    groups: dict[str, Any] = {"concurrency_groups": {BESIDE: 1}}  # which ``options`` does not take
+def safe_window(nodes: Sequence[str], store_bytes: Mapping[str, float]) -> int:
+    """Return how many bytes of blocks the object stores of the servers' nodes keep without spilling.
+
+    Args:
+        nodes: of each server, the node it is on; all make equally many blocks.
+        store_bytes: of each node, the size of its object store.
+    """
+    return int(min(_SAFE_SHARE * store_bytes[node] * len(nodes) / count for node, count in Counter(nodes).items()))
+
+
+def _start_server(name: str, config: ServerConfig, share: Share, placement: PlacementGroupSchedulingStrategy) -> Any:
+    groups: dict[str, Any] = {"concurrency_groups": {STATS_GROUP: 1}}  # which ``options`` does not take
     actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **groups)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
-    return actor.options(name=name, scheduling_strategy=place, **options).remote(config, share, name)
+    return actor.options(name=name, scheduling_strategy=placement, **options).remote(config, share)
 
 
-def _start_router(name: str, servers: list[str], product: Product, window_bytes: int) -> Any:
-    """Start the router where the driver is: the blocks that it knows of are lost with its node."""
+def _start_router(name: str, servers: list[str], signature: StreamSignature, window_bytes: int) -> Any:
+    """Start the router on the driver's node: the blocks that it knows of are lost with its node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(num_cpus=0)(Router).options(name=name, scheduling_strategy=here, **_RESTARTING)
-    return actor.remote(servers, product, window_bytes)
+    return actor.remote(servers, signature, window_bytes)
 
 
-def _check_alike(products: list[Product]) -> None:
-    """Refuse servers whose blocks would differ: which server answers must not matter."""
-    kinds = sorted({product.draws["compute"] for product in products})
+def _check_alike(signatures: list[StreamSignature]) -> None:
+    """Refuse servers whose blocks would differ: it must not matter which server makes a block."""
+    kinds = sorted({signature.draws["compute"] for signature in signatures})
     if len(kinds) > 1:
         raise StreamError(
             f"all servers must compute in the same way, but there are {' and '.join(kinds)}; "
@@ -183,7 +175,7 @@ def _check_alike(products: list[Product]) -> None:
 
 
 def _window(asked_mb: int | None, servers: list[Any]) -> tuple[int, str]:
-    """Return the bytes of the window, and a line where they are fewer than asked for."""
+    """Return the bytes of the window, and a warning if they are fewer than asked for."""
     nodes: list[str] = ray.get([server.__ray_call__.remote(_node) for server in servers])
     stores = {node["NodeID"]: node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes()}  # type: ignore[no-untyped-call]
     safe = safe_window(nodes, stores)
@@ -191,7 +183,7 @@ def _window(asked_mb: int | None, servers: list[Any]) -> tuple[int, str]:
         return safe if asked_mb is None else asked_mb * 2**20, ""
     return safe, (
         f"stream.window_mb must be {safe // 2**20} at most, what the servers' object stores keep without spilling, "
-        f"but is {asked_mb}; going on with {safe // 2**20}: lower it, or start Ray with more --object-store-memory"
+        f"but is {asked_mb}; using {safe // 2**20}: lower it, or start Ray with more --object-store-memory"
     )
 
 

@@ -1,66 +1,65 @@
 """The Ray actor that knows where every block is: block key -> object reference.
 
-    clients -- refs(keys) --> outstanding, or in the window        -> the reference that is there
-                              neither -> make() of the idlest server -> a new reference
-            -- prepare(keys) --> the same for a few of them, as long as servers are idle and the window has room
-            -- lost(...)  --> the reference is forgotten, so that the next refs() has the block made again
+    clients -- refs(keys)    --> being made, or in the window        -> the reference to it
+                                 else make() of the least loaded server -> a new reference
+            -- prefill(keys) --> the same for a few blocks, while servers are idle and the window has space
+            -- report_lost() --> the reference is dropped, so the next refs() has the block made again
 
-Nobody waits in here: a reference is handed out before its block exists, and clients wait for the reference itself.
-Images never pass through: they go from the server's object store to the client's. At most what clients asked for is
-outstanding, and each client asks a bounded number of blocks ahead. Blocks that are made ahead do not pile up before
-those that somebody waits for: at most two a server are outstanding when one is given out. What a server has yet to make
-when its process or node is gone is made by another one; it answers with the same bytes.
+The router waits for nobody: it hands out a reference before its block exists, and clients wait for the reference.
+Images do not pass through it; they go from the server's object store to the client's. The number of blocks being made
+is bounded: each client requests a bounded number ahead, and a block is prefilled only while less than two per server
+are being made. If a server's process or node is gone, another server makes its blocks, with the same bytes.
 """
 
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import ray
 from ray import ObjectRef
 
-from gitdist.stream.keys import BlockKey, Layout, Product, Span
-from gitdist.stream.metrics import RouterMetrics
-from gitdist.stream.names import parse_server
-from gitdist.stream.routing import Found, Prepared, Window, blocks_within, choose_server, num_to_prepare
+from gitdist.stream.blocks import BlockKey, BlockLayout, BlockRange, StreamSignature
 
-_LOOK_S = 2.0  # between two looks at which servers live, while blocks are made
+Reference = TypeVar("Reference")
+
+_CHECK_S = 2.0  # between two checks of which servers are alive, while blocks are made
+_PREFILL_PER_SERVER = 2  # blocks: one being made and one to continue with, so a request waits for at most two
+
+
+class BlockRef(NamedTuple, Generic[Reference]):
+    """A block's reference, as the router hands it out."""
+
+    key: BlockKey
+    reference: Reference
+    was_done: bool  # its making had ended, well or not, before this request
+
+
+class PrefillReply(NamedTuple, Generic[Reference]):
+    """The router's answer to a client that prefills."""
+
+    router: str  # names this process of the router; the blocks of an earlier one are gone with it
+    made: list[BlockKey]
+    making: list[Reference]
+    is_full: bool  # no more blocks can be prefilled without evicting others
 
 
 @dataclass(frozen=True, kw_only=True)
 class RouterStats:
-    """A router's process, the layout of its blocks and what it has done since it started.
-
-    Attributes:
-        pid: process id of the router.
-        stream: name of the stream, as in those of its actors.
-        calls: calls of ``refs``.
-        layout: block size and image shape.
-        blocks: blocks whose making has ended.
-        images: the images in them.
-        prepared: blocks given out to be made ahead, that nobody waited for.
-        regenerated: blocks given out to be made again after they were lost or had left the window.
-        kept: blocks in the window.
-        capacity: of the window, in blocks.
-        outstanding: blocks that each server has yet to make.
-        alive: servers whose process was there at the last look.
-    """
+    """A router's process, the layout of its blocks and what it has done since it started."""
 
     pid: int
-    stream: str
-    calls: int
-    layout: Layout
-    blocks: int
-    images: int
-    prepared: int
-    regenerated: int
-    kept: int
-    capacity: int
-    outstanding: tuple[int, ...]
-    alive: int
+    layout: BlockLayout
+    calls: int  # of ``refs``
+    blocks: int  # whose making has ended
+    prefilled: int  # blocks that were made ahead, before any trial requested them
+    kept: int  # blocks in the window
+    capacity: int  # of the window, in blocks
+    outstanding: tuple[int, ...]  # blocks that each server has yet to make
+    alive: int  # servers whose process was alive at the last check
 
 
 class _Task(NamedTuple):
@@ -69,112 +68,82 @@ class _Task(NamedTuple):
 
 
 class Router:
-    """Hands out the references of blocks and has each block made once, whoever asks; run as a Ray actor."""
+    """Hands out the references of blocks and has each block made once for all clients; run as a Ray actor."""
 
-    def __init__(self, servers: Sequence[str], product: Product, window_bytes: int) -> None:
-        """Route to the given server actors.
-
-        Args:
-            servers: names of the GeneratorServer actors; handles would not outlive a restart of the router.
-            product: what all of them make.
-            window_bytes: bytes of blocks kept for clients to come, ballast included.
-        """
-        self._servers = [ray.get_actor(name) for name in servers]
-        self._stream, _ = parse_server(servers[0])
-        self._life = secrets.token_hex(8)
-        self._layout, self._block_key = product.layout, product.block_key
-        self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, self._layout))
-        self._metrics = RouterMetrics(self._stream, self._window.capacity, len(servers))
+    def __init__(self, servers: Sequence[str], signature: StreamSignature, window_bytes: int) -> None:
+        """Route to the servers with these actor names; ``window_bytes`` of blocks are kept, ballast included."""
+        self._servers = [ray.get_actor(name) for name in servers]  # handles would not outlive a restart
+        self._process = secrets.token_hex(8)
+        self._signature = signature
+        self._window: Window[ObjectRef[Any]] = Window(blocks_within(window_bytes, signature.layout))
         self._tasks: dict[BlockKey, _Task] = {}
         self._outstanding = [0] * len(self._servers)
         self._absent: set[int] = set()
-        self._looked = time.monotonic()
-        self._given_out: set[BlockKey] = set()
-        self._calls = 0
-        self._blocks = 0
-        self._prepared = 0
-        self._regenerated = 0
+        self._checked_at = time.monotonic()
+        self._calls = self._blocks = self._prefilled = 0
 
-    def refs(self, keys: Sequence[BlockKey], spans: Sequence[Span] = ()) -> "list[Found[ObjectRef[Any]]]":
-        """Return references to blocks, having those made that are not there.
+    def refs(self, keys: Sequence[BlockKey], ranges: Sequence[BlockRange] = ()) -> "list[BlockRef[ObjectRef[Any]]]":
+        """Return references to blocks, having missing ones made.
 
         Args:
             keys: the blocks to deliver, most urgent first.
-            spans: blocks to deliver as well as far as they are made; of each span, those before the first missing one.
-
-        Returns:
-            the references, and whether the makings behind them had ended, well or not.
+            ranges: blocks to deliver as well if they are made; of each range, those before the first missing one.
         """
         self._calls += 1
-        self._settle()
-        found = [self._found(key) for key in keys]
-        for span in spans:
-            for key in span.keys():
+        self._reconcile()
+        found: list[BlockRef[ObjectRef[Any]]] = []
+        for key in keys:
+            reference = self._find(key)
+            was_done = reference is not None and key not in self._tasks
+            found.append(BlockRef(key, reference or self._make(key), was_done))
+        for blocks in ranges:
+            for key in blocks.keys():
                 reference = self._window.get(key)
                 if reference is None:
                     break
-                found.append(Found(key, reference, ended=True))
-        self._metrics.note(len(self._window), self._outstanding)
+                found.append(BlockRef(key, reference, was_done=True))
         return found
 
-    def prepare(self, keys: Sequence[BlockKey]) -> "Prepared[ObjectRef[Any]]":
-        """Have some blocks made that nobody waits for yet; ask again when one of them is there.
-
-        Args:
-            keys: the blocks, the first to be made first.
-        """
-        self._settle()
-        there: list[BlockKey] = []
+    def prefill(self, keys: Sequence[BlockKey]) -> "PrefillReply[ObjectRef[Any]]":
+        """Have some blocks made, in this order, that no trial waits for yet; call again when one of them is made."""
+        self._reconcile()
+        made: list[BlockKey] = []
         making: list[ObjectRef[Any]] = []
-        room = num_to_prepare(self._outstanding, len(self._absent), len(self._window), self._window.capacity)
+        quota = num_to_prefill(self._outstanding, len(self._absent), len(self._window), self._window.capacity)
         for key in keys:
             if key in self._tasks:
                 making.append(self._tasks[key].reference)
             elif self._window.get(key) is not None:
-                there.append(key)
-            elif room:
-                room -= 1
-                self._prepared += 1
+                made.append(key)
+            elif quota:
+                quota -= 1
+                self._prefilled += 1
                 making.append(self._make(key))
-        self._metrics.note(len(self._window), self._outstanding)
-        full = len(self._window) + len(self._tasks) >= self._window.capacity
-        return Prepared(self._life, there, making, full)
+        is_full = len(self._window) + len(self._tasks) >= self._window.capacity
+        return PrefillReply(self._process, made, making, is_full)
 
-    def lost(self, references: Sequence[tuple[BlockKey, str]]) -> None:
-        """Forget references that do not deliver.
-
-        Args:
-            references: block and hexadecimal id of the reference; one that was replaced meanwhile is left alone.
-        """
-        self._settle()
+    def report_lost(self, references: Sequence[tuple[BlockKey, str]]) -> None:
+        """Drop references, given by block and hexadecimal id, that do not deliver, unless they have been replaced."""
+        self._reconcile()
         for key, reference_id in references:
             kept = self._find(key)
             if kept is not None and kept.hex() == reference_id:
-                self._forget(key)
+                self._discard(key)
 
     def stats(self) -> RouterStats:
         """Return what this router has done."""
-        self._settle()
-        self._metrics.note(len(self._window), self._outstanding, at_once=True)
+        self._reconcile()
         return RouterStats(
             pid=os.getpid(),
-            stream=self._stream,
+            layout=self._signature.layout,
             calls=self._calls,
-            layout=self._layout,
             blocks=self._blocks,
-            images=self._blocks * self._layout.block_size,
-            prepared=self._prepared,
-            regenerated=self._regenerated,
+            prefilled=self._prefilled,
             kept=len(self._window),
             capacity=self._window.capacity,
             outstanding=tuple(self._outstanding),
             alive=len(self._servers) - len(self._absent),
         )
-
-    def _found(self, key: BlockKey) -> "Found[ObjectRef[Any]]":
-        reference = self._find(key)
-        ended = reference is not None and key not in self._tasks
-        return Found(key, reference or self._make(key), ended)
 
     def _find(self, key: BlockKey) -> "ObjectRef[Any] | None":
         task = self._tasks.get(key)
@@ -182,43 +151,94 @@ class Router:
 
     def _make(self, key: BlockKey) -> "ObjectRef[Any]":
         server = choose_server(self._outstanding, self._absent, key.class_index)
-        reference: ObjectRef[Any] = self._servers[server].make.remote(key, self._block_key)
+        reference: ObjectRef[Any] = self._servers[server].make.remote(key, self._signature.digest)
         self._tasks[key] = _Task(reference, server)
         self._outstanding[server] += 1
-        self._regenerated += key in self._given_out
-        self._given_out.add(key)
         return reference
 
-    def _forget(self, key: BlockKey) -> None:
+    def _discard(self, key: BlockKey) -> None:
         task = self._tasks.pop(key, None)
         if task:
             self._outstanding[task.server] -= 1
-        self._window.drop(key)
+        self._window.discard(key)
 
-    def _settle(self) -> None:
-        """Move the blocks whose making has ended into the window, and forget those whose server is gone."""
+    def _reconcile(self) -> None:
+        """Move the blocks whose making has ended into the window, and drop those whose server is gone."""
         if not self._tasks:
             return
         keys = {task.reference: key for key, task in self._tasks.items()}
         ended, _ = ray.wait(list(keys), num_returns=len(keys), timeout=0, fetch_local=False)
         for reference in ended:
             key = keys[reference]
-            self._forget(key)
+            self._discard(key)
             self._window.put(key, reference)
         self._blocks += len(ended)
-        if time.monotonic() - self._looked > _LOOK_S:
-            self._look()
-
-    def _look(self) -> None:
-        """Find out which servers are gone for now, and take from those what others can make meanwhile."""
-        self._looked = time.monotonic()
-        self._absent = {place for place, server in enumerate(self._servers) if not _is_alive(server)}
-        if len(self._absent) < len(self._servers):
-            for key in [key for key, task in self._tasks.items() if task.server in self._absent]:
-                self._forget(key)
+        if time.monotonic() - self._checked_at > _CHECK_S:
+            self._checked_at = time.monotonic()
+            self._absent = {index for index, server in enumerate(self._servers) if not _is_alive(server)}
+            if len(self._absent) < len(self._servers):  # the others can make what the absent ones would have made
+                for key in [key for key, task in self._tasks.items() if task.server in self._absent]:
+                    self._discard(key)
 
 
 def _is_alive(server: Any) -> bool:
-    """Tell what Ray knows; that a node is gone it notices after some ten seconds."""
+    """Return what Ray knows; it notices the loss of a node after some ten seconds."""
     known = ray._private.state.actors(server._actor_id.hex())
     return bool(known) and known["State"] == "ALIVE"
+
+
+def choose_server(outstanding: Sequence[int], absent: Container[int], class_index: int) -> int:
+    """Return the server that makes the next block: the one with the fewest outstanding blocks that is not absent.
+
+    Among equals it is the first from ``class_index % servers`` on, so that an idle server gets the classes whose
+    content codes it already has.
+    """
+    num_servers = len(outstanding)
+    return min(
+        range(num_servers),
+        key=lambda server: (server in absent, outstanding[server], (server - class_index) % num_servers),
+    )
+
+
+def num_to_prefill(outstanding: Sequence[int], num_absent: int, num_kept: int, capacity: int) -> int:
+    """Return how many blocks may be made now that no trial waits for: few, and none that evicts another.
+
+    The window keeps ``num_kept`` blocks of ``capacity``; ``num_absent`` servers are gone for now.
+    """
+    busy = sum(outstanding)
+    return max(0, min(_PREFILL_PER_SERVER * (len(outstanding) - num_absent) - busy, capacity - num_kept - busy))
+
+
+def blocks_within(num_bytes: int, layout: BlockLayout) -> int:
+    """Return how many blocks, with their ballast, fit into ``num_bytes``; at least one."""
+    return max(1, num_bytes // (layout.block_bytes + layout.ballast_bytes))
+
+
+class Window(Generic[Reference]):
+    """The references to the most recently used blocks, at most ``capacity`` of them."""
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty; ``capacity`` is at least 1."""
+        self.capacity = capacity
+        self._kept: OrderedDict[BlockKey, Reference] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: BlockKey) -> Reference | None:
+        """Return a block's reference and mark it as used now; None if it is not kept."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def put(self, key: BlockKey, reference: Reference) -> None:
+        """Keep a reference, evicting the least recently used one if there are too many."""
+        self._kept[key] = reference
+        self._kept.move_to_end(key)
+        if len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+
+    def discard(self, key: BlockKey) -> None:
+        """Drop a block's reference, if it is kept."""
+        self._kept.pop(key, None)

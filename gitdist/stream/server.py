@@ -1,21 +1,23 @@
 """The Ray actor that generates: one process with the generator, the training images and their content codes.
 
-    router -- make(key) -->  queue of this actor  --> BlockFolder, else BlockMaker --> Block in the node's object store
-    driver -- transform() -->                     --> BlockMaker -------------------> images
-    lookout - stats() ----->  beside the queue    --> what has been done
+    router -- make(key) ---> queue of this actor --> BlockCache, else BlockMaker --> Block in the node's object store
+    driver -- transform() -> queue of this actor --> BlockMaker -------------------> images
+    poller -- stats() -----> beside the queue    --> what has been done
 
-One call at a time, in the order of arrival, but for ``stats`` in its own concurrency group. Nobody waits in here:
-callers hold a reference and wait for that. An exception travels in the reference to everyone who holds it; a killed
-process is started again by Ray, perhaps on another node, which also repeats the calls it had not answered. Who asks
-for draws names the stream's blocks, so a node that would make others refuses.
+The actor answers one call at a time, in order of arrival; only ``stats`` runs beside the queue. It waits for nobody:
+callers hold a reference and wait for that. An exception travels in the reference to everyone who holds it. Ray restarts
+a killed process, perhaps on another node, and repeats the calls that it had not answered. A call names the digest of
+the stream's blocks, so a server on a node that would make different ones refuses.
 """
 
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,45 +25,33 @@ from numpy.typing import NDArray
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StreamError
-from gitdist.generator.artefact import load_generator
+from gitdist.generator.artefact import draw_settings, load_generator, weights_digest
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
-from gitdist.store import Store
+from gitdist.store import Store, content_key
 from gitdist.store.shared import shared_tree
-from gitdist.stream.blocks import BlockMaker, MakerStats
-from gitdist.stream.kept import BLOCKS, BlockFolder, block_key, draw_spec
-from gitdist.stream.keys import Block, BlockKey, Product
-from gitdist.stream.metrics import ServerMetrics
+from gitdist.stream.block_cache import BLOCK_FORMAT, BLOCKS, BlockCache
+from gitdist.stream.blocks import Block, BlockKey, BlockMaker, MakerStats, StreamSignature
 
-BESIDE = "beside"  # the concurrency group in which ``stats`` may be called while blocks are made
+STATS_GROUP = "stats"  # the concurrency group of ``stats``, which answers while blocks are made
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """All that a server needs to start, on whichever node.
+    """All that a server needs to start, on any node."""
 
-    Attributes:
-        dataset: directory of the prepared data set.
-        generator: the generator's spec.
-        artefact: directory of its trained weights; None where nothing is trained.
-        stream: the stream's seed, block size and precision, and for the launch its servers and window.
-        device: where it computes; None = a GPU if one is visible.
-        store: where blocks are kept on disk, read and added to; None = none are kept.
-        origin: the store that both directories are in, where this node may have them elsewhere or not yet.
-    """
-
-    dataset: Path
+    dataset: Path  # directory of the prepared data set
     generator: GeneratorSpec
-    artefact: Path | None
+    artefact: Path | None  # directory of the generator's weights; None if nothing is trained
     stream: StreamSpec
-    device: str | None = None
-    store: Store | None = None
-    origin: Store | None = None
+    device: str | None = None  # None = a GPU if one is visible
+    store: Store | None = None  # where blocks are kept on disk; None = they are not kept
+    origin: Store | None = None  # of both directories, if this node may have them under another path or not yet
 
-    def here(self) -> "ServerConfig":
-        """Return the same with the directories as they are on this node, fetched where it has none.
+    def resolve_locally(self) -> "ServerConfig":
+        """Return the config with the directories' paths on this node, fetched from ``origin`` if missing.
 
         Raises:
-            StoreError: they must be fetched, and cannot be.
+            StoreError: they cannot be fetched.
         """
         if self.origin is None:
             return self
@@ -78,49 +68,41 @@ class ServerConfig:
 
         Raises:
             DataError: the data set cannot be read.
-            SpecError: the generator is a plugin that does not give one.
-            StoreError: the generator's weights cannot be read, or must be fetched and cannot be.
+            SpecError: the generator is a plugin that does not return one.
+            StoreError: the generator's weights cannot be read or fetched.
         """
-        here = self.here()
-        dataset = Dataset.open(here.dataset)
+        local = self.resolve_locally()
+        dataset = Dataset.open(local.dataset)
         batch = self.stream.block_size if self.stream.compile else None
-        generator = load_generator(self.generator, dataset, here.artefact, self.compute, batch)
-        train = dataset.train
-        return BlockMaker(generator, train.images, train.clean, train.labels, self.stream.seed, self.stream.block_size)
+        generator = load_generator(self.generator, dataset, local.artefact, self.compute, batch)
+        return BlockMaker(generator, dataset.train, self.stream.seed, self.stream.block_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStats:
-    """A server's process, and what it has done since it started.
-
-    Attributes:
-        pid: process id.
-        up_s: seconds since it began.
-        done: its work.
-    """
+    """A server's process, and what it has done since it started."""
 
     pid: int
-    up_s: float
+    up_s: float  # seconds since it started
     done: MakerStats
 
 
 class GeneratorServer:
     """Generates blocks and transforms images; run as a Ray actor.
 
-    Data set and generator are loaded by the first call but ``stats``, so that a failure to load reaches a caller.
+    The first call other than ``stats`` loads data set and generator, so that a failure to load reaches a caller.
     """
 
-    def __init__(self, config: ServerConfig, share: Share, name: str | None = None) -> None:
-        """Keep to the server's share of its node; with the actor's ``name``, its work is counted in Ray's metrics."""
-        self._began = time.monotonic()
+    def __init__(self, config: ServerConfig, share: Share) -> None:
+        """Limit the process to its share of the node."""
+        self._started = time.monotonic()
         limit_to_share(share.cpu, share.gpu)
-        self._given = config
+        self._received = config
         self._done = MakerStats()
-        self._metrics = ServerMetrics(name) if name else None
 
     @cached_property
     def _config(self) -> ServerConfig:
-        return self._given.here()
+        return self._received.resolve_locally()
 
     @cached_property
     def _maker(self) -> BlockMaker:
@@ -129,72 +111,83 @@ class GeneratorServer:
         return maker
 
     @cached_property
-    def _product(self) -> Product:
+    def _signature(self) -> StreamSignature:
         config, layout = self._config, self._maker.layout
         draws = draw_spec(config.generator, config.artefact, config.stream, config.compute.name)
-        key = block_key(Dataset.open(config.dataset).fingerprint, layout.block_size, draws)
-        return Product(layout=layout, draws=draws, block_key=key)
+        digest = stream_digest(Dataset.open(config.dataset).fingerprint, layout.block_size, draws)
+        return StreamSignature(layout=layout, draws=draws, digest=digest)
 
     @cached_property
-    def _folder(self) -> BlockFolder | None:
+    def _cache(self) -> BlockCache | None:
         store = self._config.store
         if store is None:
             return None
         shared = shared_tree(store.shared, of_results=True) if store.results and store.shared else None
-        return BlockFolder(store.root / BLOCKS / self._product.block_key, self._maker.layout, store.free_up, shared)
+        return BlockCache(store.root / BLOCKS / self._signature.digest, self._maker.layout, store.free_up, shared)
 
-    def product(self) -> Product:
-        """Load, and return what this server makes."""
-        return self._product
+    def signature(self) -> StreamSignature:
+        """Load, and return what identifies the blocks that this server makes."""
+        return self._signature
 
-    def make(self, key: BlockKey, block_key: str) -> Block:
-        """Return one block, from the disk or see ``BlockMaker.make``, with ballast where it is small.
-
-        Args:
-            key: the block.
-            block_key: that of the stream's product.
+    def make(self, key: BlockKey, digest: str) -> Block:
+        """Return one block, from disk or made, with ballast if it is small; ``digest`` is the stream's.
 
         Raises:
-            DiskError: the block is to be kept, and the disk does not take it.
-            StreamError: here another block would be made.
+            DiskError: the block is to be kept, and the disk cannot be read or written.
+            StreamError: this server would make a different block, or the class has no training image.
         """
-        self._check(block_key)
-        block, ballast = self._kept(key) or self._made(key), self._maker.layout.ballast_bytes
-        self._count()
+        self._check(digest)
+        maker, cache = self._maker, self._cache
+        block = cache.load(key) if cache else None
+        if block is not None:
+            maker.stats.cache_hits += 1
+        else:
+            block = maker.make(key)
+            if cache and not cache.save(key, block):
+                maker.stats.cache_rejects += 1
+        ballast = maker.layout.ballast_bytes
         return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
-        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int, block_key: str
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int, digest: str
     ) -> NDArray[np.uint8]:
         """Return one fresh draw for each of the given images; see ``BlockMaker.transform``, and ``make``."""
-        self._check(block_key)
-        drawn = self._maker.transform(images, clean, name, index)
-        self._count()
-        return drawn
+        self._check(digest)
+        return self._maker.transform(images, clean, name, index)
 
     def stats(self) -> ServerStats:
-        """Return what this server has done; on whichever thread, and before anything is loaded too."""
-        return ServerStats(pid=os.getpid(), up_s=time.monotonic() - self._began, done=replace(self._done))
+        """Return what this server has done; on any thread, also before anything is loaded."""
+        return ServerStats(pid=os.getpid(), up_s=time.monotonic() - self._started, done=replace(self._done))
 
-    def _check(self, block_key: str) -> None:
-        if self._product.block_key != block_key:
+    def _check(self, digest: str) -> None:
+        if self._signature.digest != digest:
             raise StreamError(
-                f"all draws of a stream must be made in the same way, but its server is now on {socket.gethostname()}, "
-                f"where others would be made ({self._product.draws['compute']}); lower resources.servers, or set "
-                "resources.server, so that nodes of one kind hold them"
+                "all servers of a stream must make the same draws, but one was restarted on "
+                f"{socket.gethostname()}, which would make others ({self._signature.draws['compute']}); lower "
+                "resources.servers, or set resources.server, so that nodes of one kind hold them"
             )
 
-    def _count(self) -> None:
-        if self._metrics:
-            self._metrics.note(self._maker.stats)
 
-    def _kept(self, key: BlockKey) -> Block | None:
-        block = self._folder.load(key) if self._folder else None
-        self._maker.stats.read += block is not None
-        return block
+def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: str) -> dict[str, Any]:
+    """Return everything that determines the draws of an image, apart from their names, as JSON values.
 
-    def _made(self, key: BlockKey) -> Block:
-        block = self._maker.make(key)
-        if self._folder:
-            self._maker.stats.unkept += not self._folder.save(key, block)
-        return block
+    The name of the ``artefact`` is the hash of a spec, and two trainings of one spec may end with different weights, so
+    a digest of the weights is part of it too.
+
+    Raises:
+        OSError: the weights cannot be read.
+    """
+    return {
+        "generator": generator.kind,
+        **draw_settings(generator),
+        "artefact": artefact.name if artefact else None,
+        "weights": weights_digest(generator, artefact) if artefact else None,
+        "seed": stream.seed,
+        "compiled": stream.block_size if stream.compile else None,
+        "compute": compute,
+    }
+
+
+def stream_digest(fingerprint: str, block_size: int, draws: Mapping[str, Any]) -> str:
+    """Return the hash of what determines a block: the data set's fingerprint, the block size and the ``draw_spec``."""
+    return content_key(BLOCKS, {"format": BLOCK_FORMAT, "data": fingerprint, "block_size": block_size, **draws})

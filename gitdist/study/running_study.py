@@ -19,7 +19,7 @@ from gitdist.study.monitoring.mlflow.content import Status, study_status
 from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
 from gitdist.study.monitoring.mlflow.tracker import CLOSE_TIMEOUT_S, Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from gitdist.study.monitoring.monitor import Waiting, Watch
+from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal
 from gitdist.study.study import Study
 
 
@@ -34,7 +34,7 @@ class RunningStudy:
     display: Display
     times: Times
     tracker: Tracker
-    stream_wait: Waiting
+    stream_wait: StreamWaitTotal
     progress: TrainingProgress
     started_s: float
 
@@ -80,7 +80,7 @@ def start_study(
             display=display,
             times=times,
             tracker=tracker,
-            stream_wait=Waiting(study.paths, states),
+            stream_wait=StreamWaitTotal(study.paths, states),
             progress=TrainingProgress(),
             started_s=started_s,
         )
@@ -93,10 +93,10 @@ def start_study(
                 tracker.abandon()  # the new owner writes what is true
 
 
-def open_monitor(running: RunningStudy) -> Watch:
+def open_monitor(running: RunningStudy) -> Monitor:
     """Return the monitor of a study, which samples the stream and this machine while its block runs."""
     show, written = running.display.stream, running.tracker.watched
-    return Watch(running.study.paths, running.stream_wait, SystemMetrics().measure, show, written)
+    return Monitor(running.study.paths, running.stream_wait, SystemMetrics().measure, show, written)
 
 
 def finish_study(running: RunningStudy, summary: Mapping[str, Any]) -> None:

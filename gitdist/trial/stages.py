@@ -111,7 +111,7 @@ def train_in_stages(
     prefix = shared_prefix(spec) if store and load_checkpoint(setting.directory) is None else None
     if store and prefix:
         if setting.stream is not None:  # its blocks are made while the prefix is trained, or waited for
-            setting.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
+            setting.stream.plan(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
         yield from _take_prefix(_PrefixBuilder(prefix, dataset, setting, store), setting, on_prefix)
     completed, training = resume(spec, dataset, setting, announce=prefix is None)
     if prefix is None:

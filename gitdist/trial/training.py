@@ -30,7 +30,7 @@ from gitdist.networks import build_classifier
 from gitdist.networks.classifier import Classifier, compiled, to_device
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gitdist.trial.ema import EMA
@@ -104,7 +104,7 @@ def resume(
     if checkpoint:
         trainer.restore(checkpoint)
     if announce and trainer.stream is not None:
-        trainer.stream.prepare(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
+        trainer.stream.plan(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
     rows = checkpoint.rows if checkpoint else []
     return list(rows), _train_epochs(trainer, rows, spec, dataset, setting)
 
@@ -284,7 +284,7 @@ class EpochTrainer:
         """Return the stream if this epoch draws from it; request the first blocks one epoch earlier."""
         if self.stream is None or epoch < self._spec.switch_epoch:
             return None
-        self.stream.start(self._augmented)
+        self.stream.prefetch(self._augmented)
         return self.stream if epoch > self._spec.switch_epoch else None
 
     def _step(self, inputs: Tensor, labels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,9 @@ from gitdist.device import set_threads
 from gitdist.generator.artefact import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, StreamSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.blocks import BlockKey
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster.connect import cluster_nodes, connected
@@ -54,8 +54,8 @@ class Reader:
     def __init__(self, router: str, num_classes: int, classes: Sequence[int], stream: StreamSpec) -> None:
         set_threads(1)
         self._classes, self._spec = classes, stream
-        self._blocks = RayBlocks(router)
-        self._stream = DrawStream(self._blocks, num_classes, stream.block_size, stream.lookahead)
+        self._blocks = BlockClient(router)
+        self._stream = DrawStream(self._blocks, num_classes, stream.lookahead)
 
     def read(self, first: int, count: int) -> int:
         """Take the draws of blocks ``first`` to ``first + count`` of each class; return the number of images."""

@@ -24,9 +24,8 @@ from gitdist.device import Compute, set_threads
 from gitdist.generator.oracle import IdentityGenerator
 from gitdist.networks.classifier import compiled, to_device
 from gitdist.spec import ResourcesSpec, Share, TrialSpec
-from gitdist.stream.blocks import BlockMaker
-from gitdist.stream.draws import DrawStream
-from gitdist.stream.keys import Block, BlockKey
+from gitdist.stream.blocks import Block, BlockKey, BlockMaker
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.study.cluster.connect import cluster_nodes, connected
 from gitdist.study.scheduling.packing import find_capacity
 from gitdist.trial.plan import build_loss
@@ -42,6 +41,7 @@ class ReadyBlocks:
     """An endless block source that repeats a few blocks of each class; see ``BlockSource``."""
 
     generated = 0
+    waited_s = 0.0
 
     def __init__(self, maker: BlockMaker, classes: Sequence[int]) -> None:
         """Make the blocks."""
@@ -54,11 +54,14 @@ class ReadyBlocks:
         """Return the blocks in the order of ``keys``."""
         return [self._blocks[key.class_index][key.index % BLOCKS_PER_CLASS] for key in keys]
 
-    def prefetch(self, keys: Sequence[BlockKey]) -> None:
+    def plan(self, keys: Sequence[BlockKey]) -> None:
         """Do nothing: all blocks exist."""
 
-    def prepare(self, keys: Sequence[BlockKey]) -> None:
+    def request(self, keys: Sequence[BlockKey]) -> None:
         """Do nothing: all blocks exist."""
+
+    def release(self, keys: Sequence[BlockKey]) -> None:
+        """Do nothing: all blocks stay."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -66,9 +69,9 @@ class ReadyBlocks:
 
 def ready_stream(dataset: Dataset, block_size: int) -> DrawStream:
     """Return a stream of repeated training images for all classes that have images."""
-    train, classes = dataset.train, [index for index, size in enumerate(dataset.class_sizes) if size]
-    maker = BlockMaker(IdentityGenerator(), train.images, train.clean, train.labels, 0, block_size)
-    return DrawStream(ReadyBlocks(maker, classes), dataset.num_classes, block_size, 0)
+    classes = [index for index, size in enumerate(dataset.class_sizes) if size]
+    maker = BlockMaker(IdentityGenerator(), dataset.train, 0, block_size)
+    return DrawStream(ReadyBlocks(maker, classes), dataset.num_classes, 0)
 
 
 def augmenting(spec: TrialSpec) -> TrialSpec:

@@ -22,9 +22,9 @@ from harness import Figure, Setting, alternate, counted, parser, run, say
 
 from gitdist.device import set_threads
 from gitdist.spec import IdentitySpec, ResourcesSpec, StreamSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.blocks import BlockKey
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.stream.launch import launch_stream
 from gitdist.stream.server import ServerConfig
 from gitdist.study.cluster.connect import connected
@@ -49,9 +49,9 @@ class BusyReader:
         """Return the milliseconds per batch."""
         count = NUM_BLOCKS - self._spec.lookahead - 1  # what is requested ahead exists as well
         all_labels = batches(self._classes, count * self._spec.block_size)
-        client = RayBlocks(self._router)
+        client = BlockClient(self._router)
         try:
-            stream = DrawStream(client, self._num_classes, self._spec.block_size, self._spec.lookahead)
+            stream = DrawStream(client, self._num_classes, self._spec.lookahead)
             started = time.perf_counter()
             for labels in all_labels:
                 stream.take(labels)
@@ -67,14 +67,14 @@ class LightClients:
         set_threads(1)
         self._classes = classes
         self._rngs = [random.Random(f"{seed}/{index}") for index in range(LIGHT_THREADS)]
-        self._clients = [RayBlocks(router) for _ in range(LIGHT_THREADS)]
+        self._clients = [BlockClient(router) for _ in range(LIGHT_THREADS)]
         self._threads = ThreadPoolExecutor(LIGHT_THREADS)
 
     def fetch_ms(self) -> list[float]:
         """Let all clients fetch at once; return the milliseconds of every fetch."""
         return [each for part in self._threads.map(self._fetch, self._clients, self._rngs) for each in part]
 
-    def _fetch(self, client: RayBlocks, rng: random.Random) -> list[float]:
+    def _fetch(self, client: BlockClient, rng: random.Random) -> list[float]:
         times = []
         for fetch in range(LIGHT_FETCHES):
             time.sleep(rng.uniform(0, 2 * LIGHT_PAUSE_S))
@@ -83,6 +83,7 @@ class LightClients:
             started = time.perf_counter()
             client.get([key])
             times.append(1000 * (time.perf_counter() - started))
+            client.release([key])
         return times
 
 
@@ -111,7 +112,7 @@ def measure(setting: Setting) -> list[Figure]:
 
 def make_blocks(router: str, classes: Iterable[int]) -> None:
     """Have the server make all blocks."""
-    client = RayBlocks(router)
+    client = BlockClient(router)
     for index in classes:
         client.get([BlockKey(index, block) for block in range(NUM_BLOCKS)])
     client.close()

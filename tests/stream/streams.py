@@ -7,8 +7,8 @@ from itertools import count
 import numpy as np
 
 from gitdist.spec import Share
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.keys import Block, BlockKey
+from gitdist.stream.blocks import Block, BlockKey
+from gitdist.stream.client import BlockClient
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 
@@ -20,8 +20,8 @@ def running(config: ServerConfig, num_servers: int = 1) -> StreamHandle:
 
 
 @contextmanager
-def connected(handle: StreamHandle) -> Iterator[RayBlocks]:
-    blocks = RayBlocks(handle.router_name)
+def connected(handle: StreamHandle) -> Iterator[BlockClient]:
+    blocks = BlockClient(handle.router_name)
     try:
         yield blocks
     finally:

@@ -18,12 +18,11 @@ from gitdist.errors import StreamError
 from gitdist.generator.artefact import generator_artefact
 from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import Block, BlockKey, DrawStream, LocalBlocks
-from gitdist.stream.keys import Product
+from gitdist.stream.blocks import Block, BlockKey
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import DrawStream, LocalBlocks
 from gitdist.stream.launch import StreamHandle
-from gitdist.stream.router import Router
-from gitdist.stream.routing import Found
+from gitdist.stream.router import BlockRef, Router
 from gitdist.stream.server import ServerConfig
 from tests.disks import fill, small_disk
 from tests.stream.streams import assert_same, connected, keys_of, running
@@ -87,7 +86,7 @@ def test_munit_blocks_equal_local_ones(config: Config, digits: Dataset, tmp_path
     munit = config(spec, artefact)
     keys = keys_of(range(10), range(3))
     with running(munit, 2) as handle, connected(handle) as client:
-        client.prefetch(keys[::-1])
+        client.request(keys[::-1])
         assert_same(client.get(keys), local(munit, keys))
 
 
@@ -96,8 +95,8 @@ def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> N
     batches = [rng.integers(0, 10, size=64) for _ in range(30)]
     taken: dict[int, list[np.ndarray]] = {0: [], 1: []}
 
-    def train(client: RayBlocks, number: int) -> None:
-        stream = DrawStream(client, 10, 20, 2)
+    def train(client: BlockClient, number: int) -> None:
+        stream = DrawStream(client, 10, 2)
         taken[number] = [stream.take(labels) for labels in batches]
 
     oracle = config()
@@ -113,14 +112,12 @@ def test_two_clients_at_once_have_each_block_generated_once(config: Config) -> N
         ]
         first.get(announced)
         router, servers = handle.stats()
-    alone = DrawStream(LocalBlocks(oracle.build_maker()), 10, 20, 2)
+    alone = DrawStream(LocalBlocks(oracle.build_maker()), 10, 2)
     for labels, first_batch, second_batch in zip(batches, taken[0], taken[1], strict=True):
         expected = alone.take(labels)
         np.testing.assert_array_equal(first_batch, expected)
         np.testing.assert_array_equal(second_batch, expected)
     assert router.blocks == sum(server.done.blocks for server in servers) == len(announced)
-    assert router.images == 20 * len(announced)
-    assert router.regenerated == 0
 
 
 def test_client_behind_another_calls_the_router_once_in_many_blocks(config: Config) -> None:
@@ -129,11 +126,11 @@ def test_client_behind_another_calls_the_router_once_in_many_blocks(config: Conf
     with running(config()) as handle:
         for _ in range(2):
             with connected(handle) as client:
-                stream = DrawStream(client, 10, 20, 2)
+                stream = DrawStream(client, 10, 2)
                 for _ in range(30):
                     stream.take(labels)
             calls.append(handle.stats()[0].calls)
-        assert handle.stats()[0].regenerated == 0
+        assert handle.stats()[0].blocks == 330
     first, second = np.diff(calls)
     assert first >= 10 and second <= 6  # 330 blocks each
 
@@ -144,13 +141,12 @@ def test_slow_trial_gets_equal_draws_from_blocks_made_again(config: Config) -> N
     with running(small) as handle:
         with connected(handle) as fast, connected(handle) as slow:
             for client in (fast, slow):
-                stream = DrawStream(client, 10, 500, 0)
+                stream = DrawStream(client, 10, 0)
                 taken.append([stream.take(labels) for _ in range(8)])
         router, servers = handle.stats()
     np.testing.assert_array_equal(*taken)
     assert router.kept == 2
-    assert router.regenerated == 8  # the last two had left before the slow trial came to them
-    assert servers[0].done.blocks == router.blocks == 16
+    assert servers[0].done.blocks == router.blocks == 16  # the last two were evicted before the slow trial came
 
 
 def test_servers_share_a_hot_class_and_keep_their_classes_when_idle(slow: Slow) -> None:
@@ -169,7 +165,7 @@ def test_servers_share_a_hot_class_and_keep_their_classes_when_idle(slow: Slow) 
         assert made_by(one) == [0, 1]
 
 
-def test_full_disk_reaches_whoever_waits_in_one_line(config: Config, tmp_path: Path) -> None:
+def test_a_full_disk_reaches_the_waiting_trial_in_one_line(config: Config, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         keeping = replace(config(), store=Store(disk))
         fill(disk)
@@ -183,7 +179,7 @@ def test_killed_server_comes_back_and_the_same_bytes_arrive(slow: Slow) -> None:
     keys = fresh_keys(4, 10)
     with connected(slow.handle) as client:
         pids = [server.pid for server in slow.handle.stats()[1]]
-        client.prefetch(keys)
+        client.request(keys)
         client.get(keys[:1])
         os.kill(pids[0], signal.SIGKILL)
         router = ray.get(ray.get_actor(slow.handle.router_name).stats.remote())
@@ -197,7 +193,7 @@ def test_clients_recover_from_a_killed_router(slow: Slow) -> None:
     expected = local(slow.config, keys)
     with connected(slow.handle) as client:
         pid = slow.handle.stats()[0].pid
-        client.prefetch(keys)
+        client.request(keys)
         assert_same(client.get(keys[:2]), expected[:2])
         os.kill(pid, signal.SIGKILL)
         assert_same(client.get(keys[2:]), expected[2:])
@@ -210,25 +206,25 @@ def test_failed_generation_reaches_every_waiter_with_its_cause(slow: Slow) -> No
     failures: list[StreamError] = []
     good, bad = fresh_keys(1, 1)[0], BlockKey(77, 0)
 
-    def wait(client: RayBlocks) -> None:
+    def wait(client: BlockClient) -> None:
         with pytest.raises(StreamError, match="block 0 of class 77, .*leave it out") as caught:
             client.get([good, bad])
         failures.append(caught.value)
 
     with connected(slow.handle) as first, connected(slow.handle) as second:
-        threads = [threading.Thread(target=wait, args=(client,)) for client in (first, first, second)]
+        threads = [threading.Thread(target=wait, args=(client,)) for client in (first, second)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(timeout=60)
-        assert len(failures) == 3
+        assert len(failures) == 2
         assert all(type(failure) is type(failure.__cause__) is StreamError for failure in failures)
         assert "\n" not in str(failures[0])
         assert len(first.get([good])) == 1
 
 
 def test_closing_fails_the_waiting_thread_and_ends_the_prefetch_thread(slow: Slow) -> None:
-    client, keys, failed = RayBlocks(slow.handle.router_name), fresh_keys(10, 5), threading.Event()
+    client, keys, failed = BlockClient(slow.handle.router_name), fresh_keys(10, 5), threading.Event()
 
     def wait() -> None:
         with pytest.raises(StreamError, match="this client is closed"):
@@ -248,7 +244,7 @@ def test_closing_fails_the_waiting_thread_and_ends_the_prefetch_thread(slow: Slo
 
 def test_waiting_time_is_measured(slow: Slow) -> None:
     with connected(slow.handle) as client:
-        stream = DrawStream(client, 10, 2000, 0)
+        stream = DrawStream(client, 10, 0)
         stream.cursors = np.full(10, fresh_keys(1, 1)[0].index * 2000)
         stream.take(np.arange(10))
         waited = stream.waited_s
@@ -260,7 +256,7 @@ def test_waiting_time_is_measured(slow: Slow) -> None:
 def test_ended_stream_fails_those_who_wait(config: Config) -> None:
     with running(config(block_size=2000)) as handle, connected(handle) as client:
         keys = keys_of(range(10), range(20))
-        client.prefetch(keys)
+        client.request(keys)
         client.get(keys[:1])
         handle.shutdown()
         with pytest.raises(StreamError, match="the stream must"):
@@ -271,14 +267,12 @@ def test_ended_stream_fails_those_who_wait(config: Config) -> None:
 
 def start_router(slow: Slow, kind: type[Router]) -> Any:
     servers = [slow.handle.router_name.replace("router", f"server-{index}") for index in range(2)]
-    handle = slow.handle
-    product = Product(layout=handle.layout, draws=handle.draws, block_key=handle.block_key)
-    router = ray.remote(num_cpus=0)(kind).remote(servers, product, 0)
+    router = ray.remote(num_cpus=0)(kind).remote(servers, slow.handle.signature, 0)
     ray.get(router.stats.remote())  # its process has started
     return router
 
 
-def test_patience_begins_anew_with_every_answer(slow: Slow) -> None:
+def test_the_deadline_begins_again_with_every_answer(slow: Slow) -> None:
     """As where a trial asks for its first block hours after it connected, and both calls are slow."""
 
     class SlowRouter(Router):
@@ -290,7 +284,7 @@ def test_patience_begins_anew_with_every_answer(slow: Slow) -> None:
             time.sleep(1.5)
             return super().refs(*arguments)
 
-    client = RayBlocks(start_router(slow, SlowRouter), patience_s=2.0)
+    client = BlockClient(start_router(slow, SlowRouter), deadline_s=2.0)
     try:
         time.sleep(1.5)
         assert len(client.get(fresh_keys(1, 1))) == 1
@@ -298,20 +292,20 @@ def test_patience_begins_anew_with_every_answer(slow: Slow) -> None:
         client.close()
 
 
-def test_patience_ends_where_the_router_answers_but_every_block_is_lost(slow: Slow) -> None:
+def test_the_deadline_ends_a_stream_whose_router_answers_but_whose_blocks_are_all_lost(slow: Slow) -> None:
     class Owner:
         def begin(self) -> Any:
             return [ray.remote(num_cpus=0)(lambda: time.sleep(3600)).remote()]
 
     class LosingRouter(Router):
-        def refs(self, keys: Any, spans: Any = ()) -> Any:
-            return [Found(key, reference, ended=False) for key in keys]
+        def refs(self, keys: Any, ranges: Any = ()) -> Any:
+            return [BlockRef(key, reference, was_done=False) for key in keys]
 
     owner = ray.remote(num_cpus=0)(Owner).remote()
     (reference,) = ray.get(owner.begin.remote())
     ray.kill(owner)
 
-    client = RayBlocks(start_router(slow, LosingRouter), patience_s=1.0)
+    client = BlockClient(start_router(slow, LosingRouter), deadline_s=1.0)
     try:
         with pytest.raises(StreamError, match="deliver within 1 s"):
             client.get(fresh_keys(1, 1))
@@ -321,4 +315,4 @@ def test_patience_ends_where_the_router_answers_but_every_block_is_lost(slow: Sl
 
 def test_unknown_router_is_refused() -> None:
     with pytest.raises(StreamError, match="no router is named 'gitdist-none-router'"):
-        RayBlocks("gitdist-none-router")
+        BlockClient("gitdist-none-router")

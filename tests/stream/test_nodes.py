@@ -14,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gitdist.errors import StreamError
 from gitdist.spec import OracleSpec, Share, StreamSpec
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import LocalBlocks
-from gitdist.stream.keys import BlockKey
+from gitdist.stream.blocks import BlockKey
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import LocalBlocks
 from gitdist.stream.launch import launch_stream
 from gitdist.stream.server import ServerConfig
 from tests.stream.streams import assert_same, connected, keys_of
@@ -55,7 +55,7 @@ class Reader:
     """Reads blocks on the node that it is placed on; run as a Ray actor."""
 
     def __init__(self, router: str) -> None:
-        self._client = RayBlocks(router)
+        self._client = BlockClient(router)
 
     def read(self, keys: list[BlockKey]) -> int:
         """Return a sum over all pixels, so that all of them were there."""
@@ -74,7 +74,7 @@ def node_of(server: Any) -> str:
     return node
 
 
-def test_a_block_comes_to_a_node_once_however_many_trials_read_it_there(cluster: Any, config: ServerConfig) -> None:
+def test_a_block_is_copied_to_a_node_once_for_all_trials_there(cluster: Any, config: ServerConfig) -> None:
     keys = keys_of(range(10), range(4))
     with launch_stream("once", config, Share(cpu=1)) as handle:
         server = node_of(ray.get_actor("gitdist-once-server-0"))
@@ -89,11 +89,11 @@ def test_a_block_comes_to_a_node_once_however_many_trials_read_it_there(cluster:
         assert len(set(sums)) == 1
         assert handle.stats()[1][0].done.images == len(keys) * 200
     assert after - before == len(keys)
-    assert num_bytes >= len(keys) * handle.layout.block_bytes
+    assert num_bytes >= len(keys) * handle.signature.layout.block_bytes
 
 
 @pytest.mark.slow
-def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
+def test_the_other_server_makes_the_blocks_of_one_whose_node_is_lost_until_there_is_a_node_again(
     cluster: Any, config: ServerConfig
 ) -> None:
     expected = LocalBlocks(config.build_maker())
@@ -105,7 +105,7 @@ def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
 
         worker = next(node for node in cluster.worker_nodes if node.node_id in nodes)
         later = keys_of(range(10), range(3, 30))
-        client.prefetch(later)
+        client.request(later)
         cluster.remove_node(worker, allow_graceful=False)
         assert_same(client.get(later), expected.get(later))  # by the server that is left: the other one has no room
 
@@ -116,7 +116,7 @@ def test_a_server_whose_node_is_lost_is_done_without_until_there_is_room_again(
 
 
 @pytest.mark.slow
-def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is_slow(
+def test_a_stream_without_a_live_server_fails_after_the_deadline_and_one_with_a_slow_server_does_not(
     cluster: Any, config: ServerConfig
 ) -> None:
     here = NodeAffinitySchedulingStrategy(cluster.head_node.node_id, soft=False)
@@ -124,8 +124,8 @@ def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is
     ray.get(holder.ready.remote())
     with launch_stream("deserted", config, Share(cpu=1)) as handle:
         pid = handle.stats()[1][0].pid  # both processes have started
-        client = RayBlocks(handle.router_name, patience_s=20.0)
-        waiting = RayBlocks(handle.router_name, patience_s=20.0, autoscaling=True)
+        client = BlockClient(handle.router_name, deadline_s=20.0)
+        waiting = BlockClient(handle.router_name, deadline_s=20.0, autoscaling=True)
         try:
             os.kill(pid, signal.SIGSTOP)
             timer = threading.Timer(40.0, os.kill, [pid, signal.SIGCONT])
@@ -136,8 +136,8 @@ def test_patience_ends_where_no_server_is_left_and_has_room_but_not_where_one_is
             (worker,) = cluster.worker_nodes
             cluster.remove_node(worker, allow_graceful=False)
             last = keys_of(range(10), range(1, 2))
-            waiting.prefetch(last)
-            with pytest.raises(StreamError, match="but none is left, .* no room for one for 20 s; run") as caught:
+            waiting.request(last)
+            with pytest.raises(StreamError, match="none is alive, .* for 20 s; run") as caught:
                 client.get(last)
             assert "\n" not in str(caught.value)
             cluster.add_node(num_cpus=1, include_dashboard=False)

@@ -23,5 +23,4 @@ class BatchSensitiveGenerator(Generator):
 
 
 def batch_sensitive_maker(dataset: Dataset, seed: int = 0, block_size: int = 20) -> BlockMaker:
-    train = dataset.train
-    return BlockMaker(BatchSensitiveGenerator(), train.images, train.clean, train.labels, seed, block_size)
+    return BlockMaker(BatchSensitiveGenerator(), dataset.train, seed, block_size)

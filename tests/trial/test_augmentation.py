@@ -212,7 +212,7 @@ def test_draws_crop_and_flip_come_after_the_true_nuisance(digits):
     images = transform(digits.nuisance, digits.train.clean[indices], numpy_rng(spec.seed, "trial/nuisance", 1))
     mask = replaced_samples(spec, labels[indices], digits.class_sizes, 1)
     stream = stream_of(digits)
-    stream.start(np.flatnonzero(digits.class_sizes < spec.threshold))
+    stream.prefetch(np.flatnonzero(digits.class_sizes < spec.threshold))
     for start in range(0, len(indices), spec.batch_size):
         batch = slice(start, start + spec.batch_size)
         images[batch][mask[batch]] = stream.take(labels[indices][batch][mask[batch]])

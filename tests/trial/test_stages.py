@@ -8,7 +8,7 @@ import pytest
 from gitdist.errors import TrialFailedError
 from gitdist.spec import TrialSpec
 from gitdist.store import Store, content_key
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial import stages
 from gitdist.trial.checkpoint import load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set
@@ -240,9 +240,9 @@ def test_a_prefix_that_is_removed_before_it_is_copied_is_trained_again(digits, t
 
 def test_the_draws_are_announced_once(digits, tmp_path, store):
     class Counting(DrawStream):
-        def prepare(self, draws):
+        def plan(self, draws):
             announced.append(draws.sum())
-            super().prepare(draws)
+            super().plan(draws)
 
     for directory in (tmp_path / "0", tmp_path / "1"):
         announced = []

@@ -16,7 +16,7 @@ from gitdist.networks import build_classifier
 from gitdist.seeds import numpy_rng, torch_rng
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.store import Store
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import CropFlip, InputPipeline, Normaliser, epoch_mixup
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint
 from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate

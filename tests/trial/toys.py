@@ -15,7 +15,7 @@ from gitdist.generator.oracle import OracleGenerator
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
-from gitdist.stream.draws import DrawStream, LocalBlocks
+from gitdist.stream.draw_stream import DrawStream, LocalBlocks
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint
 from gitdist.trial.training import TrialSetting, train
 
@@ -47,10 +47,9 @@ def small_digits(root: Path, nuisance: str = "background", **profile: Any) -> Da
 
 
 def stream_of(dataset: Dataset, generator: Generator | None = None, kind: type[DrawStream] = DrawStream) -> DrawStream:
-    train = dataset.train
     generator = generator or OracleGenerator(dataset.nuisance)
-    maker = BlockMaker(generator, train.images, train.clean, train.labels, seed=0, block_size=BLOCK_SIZE)
-    return kind(LocalBlocks(maker), dataset.num_classes, BLOCK_SIZE, lookahead=1)
+    maker = BlockMaker(generator, dataset.train, seed=0, block_size=BLOCK_SIZE)
+    return kind(LocalBlocks(maker), dataset.num_classes, lookahead=1)
 
 
 def compute(precision: Any = "float32") -> Compute:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from gitdist.data.dataset import Dataset
-from gitdist.stream.draws import DrawStream
+from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.training import TrialSetting, train
 from tests.trial.toys import compute, short_spec, stream_of
 

@@ -1,15 +1,15 @@
-"""What was seen of a study while it ran: a line of figures every so often, in ``watch.jsonl``, and how people read one.
+"""Reads the figures of a running study from ``watch.jsonl``, which the monitor writes. No Ray in here.
 
     step    counts the lines of the file, over all drivers, from 1
-    at      when it was seen, seconds since 1970
-    stream/images_per_s         images generated a second
+    at      seconds since 1970
+    stream/images_per_s         images generated per second
     stream/window_blocks        blocks in the router's window, of ``stream/window_capacity``
     stream/server_utilisation   share of their time that servers generate, 0..1
     stream/servers, stream/servers_answering
-    stream/waiting_s            seconds that trials have waited for the stream, in all
+    stream/waiting_s            seconds that all trials have waited for the stream
     system/...                  CPU, memory and GPUs of the driver's machine, named as MLflow does
 
-Where trials share no stream, or as long as there is none, the figures of the stream are missing.
+If trials share no stream, or while none runs, the stream's figures are missing.
 """
 
 import json
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 _TAIL_BYTES = 8192  # many times a line
-_FRESH_S = 300.0  # an older line says nothing of the present
+_FRESH_S = 300.0  # an older line is out of date
 
 
 def describe_stream(figures: Mapping[str, Any]) -> str:
-    """Return the figures of the stream for reading, in one line; empty where there are none."""
+    """Return the stream's figures as one line of text; empty if there are none."""
     if "stream/images_per_s" not in figures:
         return ""
     num_servers, num_answering = figures["stream/servers"], figures["stream/servers_answering"]
@@ -36,11 +36,11 @@ def describe_stream(figures: Mapping[str, Any]) -> str:
     )
 
 
-def newest_line(place: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a file of such lines, unless it is old; None where there is none."""
+def newest_line(path: Path) -> dict[str, Any] | None:
+    """Return the last whole line of the file, unless it is old; None if there is none."""
     try:
-        with open(place, "rb") as file:
-            file.seek(max(0, place.stat().st_size - _TAIL_BYTES))
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             lines = file.read().splitlines()
     except FileNotFoundError:
         return None
@@ -48,6 +48,6 @@ def newest_line(place: Path) -> dict[str, Any] | None:
         try:
             found = json.loads(line)
         except ValueError:
-            continue  # torn, by a killed writer or by where reading began
+            continue  # incomplete: its writer was killed, or reading began within it
         return found if isinstance(found, dict) and time.time() - found.get("at", 0.0) < _FRESH_S else None
     return None

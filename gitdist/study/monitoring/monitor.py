@@ -1,12 +1,12 @@
-"""Watches a study while it runs, on a thread that nobody waits for.
+"""Monitors a study while it runs, on a thread that nobody waits for.
 
-    driver's loop: epoch_ended --> seconds waited --\
-    stream's actors --> Lookout -- every 10 s -------> a line --> display; watch.jsonl --> MLflow, `gitdist status`
-    this machine --> its CPU, memory, GPUs ---------/
+    driver's loop: epoch_ended --> seconds waited -----\
+    stream's actors --> StatsPoller -- every 10 s ------> a line --> display; watch.jsonl --> MLflow, `gitdist status`
+    this machine --> its CPU, memory, GPUs ------------/
 
-The file has every line at first, later one a minute; a copy of it is brought to the object store with each line, before
-MLflow is told, so that the next driver's lines go on after all that MLflow has. Whatever keeps the thread from seeing
-or writing, the study goes on: the figures are missing then, no more.
+The file receives every line at first, later one per minute. With each line it is copied to the object store, before
+the line goes to MLflow, so the next driver's lines continue after all that MLflow has. If the thread cannot read or
+write the figures, they are missing; the study continues.
 """
 
 import threading
@@ -16,17 +16,16 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from gitdist.errors import first_line
-from gitdist.stream.lookout import Lookout
-from gitdist.stream.pace import Sighting
+from gitdist.stream.stats_poller import StatsPoller, StreamSnapshot
 from gitdist.study.files.attribution import trainer_name
 from gitdist.study.files.events import Observer, Row
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import RowsFile, read_rows
 from gitdist.study.monitoring.latest import describe_stream
 
-_PERIOD_S = 10.0  # between two looks
-_ANSWER_S = 0.5  # for which a look waits for answers
-_LAST_S = 5.0  # for which the end of a stream, or of the study, waits for a look
+_PERIOD_S = 10.0  # between two polls
+_ANSWER_S = 0.5  # that a poll waits for answers
+_LAST_S = 5.0  # that the end of a stream, or of the study, waits for a poll
 _LONGEST_S = 60.0  # between two lines of the file
 _GROWTH = 0.05  # of the time since the driver began, up to that
 
@@ -39,24 +38,24 @@ def pause_after(elapsed_s: float) -> float:
     return min(_LONGEST_S, _GROWTH * elapsed_s)
 
 
-def stream_figures(sighting: Sighting, waiting_s: float) -> dict[str, float]:
-    """Return the figures of a line that tell of the stream."""
+def stream_figures(snapshot: StreamSnapshot, waiting_s: float) -> dict[str, float]:
+    """Return the stream's figures of a line; ``waiting_s`` are the seconds that all trials have waited."""
     return {
-        "stream/images_per_s": round(sighting.images_per_s, 2),
-        "stream/window_blocks": sighting.window_blocks,
-        "stream/window_capacity": sighting.window_capacity,
-        "stream/server_utilisation": round(sighting.utilisation, 4),
-        "stream/servers": sighting.num_servers,
-        "stream/servers_answering": sighting.num_answering,
+        "stream/images_per_s": round(snapshot.images_per_s, 2),
+        "stream/window_blocks": snapshot.window_blocks,
+        "stream/window_capacity": snapshot.window_capacity,
+        "stream/server_utilisation": round(snapshot.utilisation, 4),
+        "stream/servers": snapshot.num_servers,
+        "stream/servers_answering": snapshot.num_answering,
         "stream/waiting_s": round(waiting_s, 3),
     }
 
 
-class Waiting(Observer):
-    """An observer that adds up the seconds that trials waited for the stream; for one thread but for ``total_s``."""
+class StreamWaitTotal(Observer):
+    """Adds up the seconds that trials waited for the stream; any thread may read ``total_s``."""
 
     def __init__(self, paths: StudyPaths, trials: Iterable[TrialId] = ()) -> None:
-        """Begin with what the rows files of ``trials``, which earlier drivers ran, tell."""
+        """Begin with the rows files of ``trials``, which earlier drivers ran."""
         self.total_s = 0.0
         self._paths = paths
         self._names: dict[TrialId, str] = {}
@@ -76,37 +75,41 @@ class Waiting(Observer):
             self._waited[key] = waited_s
 
 
-class Watch:
-    """A study's watching thread; use it as a context manager."""
+class Monitor:
+    """A study's monitoring thread; use it as a context manager."""
 
     def __init__(
         self,
         paths: StudyPaths,
-        waiting: Waiting,
+        stream_wait: StreamWaitTotal,
         machine: Callable[[], Mapping[str, float]],
         show: Callable[[str], None],
         written: Callable[[], None],
         period_s: float = _PERIOD_S,
     ) -> None:
-        """Prepare to watch.
+        """Prepare to monitor.
 
         Args:
-            paths: the study's files; that of the lines goes on where an earlier driver left it.
-            waiting: what trials have waited.
-            machine: the figures of this machine since its last call; called by the thread alone.
-            show: told, on the thread, how the stream stands, in one line.
-            written: told, on the thread, that the file has another line.
-            period_s: seconds between two looks.
+            paths: the study's files; the lines continue those of an earlier driver.
+            stream_wait: the seconds that trials have waited.
+            machine: returns the figures of this machine since its last call; called by the thread only.
+            show: receives the stream's figures in one line, on the thread.
+            written: called when the file has another line, on the thread.
+            period_s: seconds between two polls.
         """
-        self._paths, self._waiting, self._machine = paths, waiting, machine
+        self._paths, self._stream_wait, self._machine = paths, stream_wait, machine
         self._show, self._written, self._period_s = show, written, period_s
         self._changed = threading.Condition()
-        self._lookout: Lookout | None = None
+        self._poller: StatsPoller | None = None
         self._leaving = self._ended = False
-        self._thread = threading.Thread(target=self._run, name="gitdist-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="gitdist-monitor", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the file and begin."""
+        """Open the file and begin.
+
+        Raises:
+            DiskError: the file cannot be written.
+        """
         lines = read_rows(self._paths.figures)
         self._file = RowsFile(self._paths.figures, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
@@ -115,7 +118,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread, after a look under way; one that hangs is waited for a few seconds."""
+        """End the thread after the current poll; one that hangs is waited for a few seconds."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -124,14 +127,14 @@ class Watch:
             self._file.close()
 
     @contextmanager
-    def following(self, lookout: Lookout | None) -> Iterator[None]:
-        """Watch a stream, if there is one, to its end, at which a last look is waited for, but not for long."""
-        self._lookout = lookout
+    def following(self, poller: StatsPoller | None) -> Iterator[None]:
+        """Monitor a stream, if there is one, to its end; wait a few seconds for a last poll there."""
+        self._poller = poller
         try:
             yield
         finally:
             with self._changed:
-                self._leaving = lookout is not None
+                self._leaving = poller is not None
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._leaving, timeout=_LAST_S)
 
@@ -143,17 +146,17 @@ class Watch:
                 is_last = self._leaving
                 if self._ended:
                     return
-            self._look(is_last)
+            self._poll(is_last)
             if is_last:
                 with self._changed:
-                    self._lookout, self._leaving = None, False
+                    self._poller, self._leaving = None, False
                     self._changed.notify_all()
 
     def _begin(self) -> None:
-        with suppress(Exception):  # it is told of where it keeps a look from seeing
+        with suppress(Exception):  # the first poll shows the error
             self._machine()
 
-    def _look(self, is_last: bool) -> None:
+    def _poll(self, is_last: bool) -> None:
         try:
             figures = self._figures()
             if line := describe_stream(figures):
@@ -162,12 +165,12 @@ class Watch:
             if figures and (is_last or elapsed_s - self._wrote_at >= pause_after(elapsed_s)):
                 self._write(figures)
                 self._wrote_at = elapsed_s
-        except Exception as error:  # whatever it is, the study does not depend on being watched
-            self._show(f"cannot be watched now ({first_line(error)})")
+        except Exception as error:  # whatever it is, the study does not depend on the monitor
+            self._show(f"cannot be monitored now ({first_line(error)})")
 
     def _figures(self) -> dict[str, float]:
-        sighting = self._lookout.look(_ANSWER_S) if self._lookout else None
-        of_stream = stream_figures(sighting, self._waiting.total_s) if sighting else {}
+        snapshot = self._poller.poll(_ANSWER_S) if self._poller else None
+        of_stream = stream_figures(snapshot, self._stream_wait.total_s) if snapshot else {}
         return {**of_stream, **self._machine()}
 
     def _write(self, figures: Mapping[str, Any]) -> None:

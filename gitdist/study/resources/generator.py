@@ -34,7 +34,7 @@ from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.training import LOSSES_FILE, TrainingStep
 from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
 from gitdist.store import Store
-from gitdist.stream.room import reserve
+from gitdist.stream.reservation import reserve
 from gitdist.study.cluster.connect import cluster_nodes
 from gitdist.study.files.times import GENERATOR as GENERATOR_TIMES
 from gitdist.study.resources.generator_identity import keep_precision, settle_generator

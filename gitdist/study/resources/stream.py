@@ -12,10 +12,10 @@ from typing import Literal
 from gitdist.disk import disk_errors, write_atomic
 from gitdist.spec import Share, StreamSpec
 from gitdist.store import Store
-from gitdist.stream.kept import BLOCKS
+from gitdist.stream.block_cache import BLOCKS
 from gitdist.stream.launch import StreamHandle, launch_stream
-from gitdist.stream.lookout import Lookout
 from gitdist.stream.server import ServerConfig
+from gitdist.stream.stats_poller import StatsPoller
 from gitdist.study.files.attribution import ReusedPrefix
 from gitdist.study.files.layout import TrialId
 from gitdist.study.resources.generator import TrainedGenerator
@@ -51,9 +51,9 @@ def _launched(
     on_wait = partial(running.report_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
         if kept:
-            running.store.mark_used(BLOCKS, stream.block_key)
-        if stream.note:
-            running.display.say(stream.note)
+            running.store.mark_used(BLOCKS, stream.signature.digest)
+        if stream.warning:
+            running.display.say(stream.warning)
         yield stream
 
 
@@ -82,9 +82,9 @@ class StreamResources:
         """Return Ray's ID of the node of each server of the shared stream."""
         return self._stream.server_nodes() if self._stream else []
 
-    def stats_poller(self) -> Lookout | None:
+    def stats_poller(self) -> StatsPoller | None:
         """Return a new poller of the shared stream's statistics; None if trials share no stream."""
-        return self._stream.lookout() if self._stream else None
+        return self._stream.stats_poller() if self._stream else None
 
     def context(self) -> TrialContext:
         """Return what all trials share; build the eKLD images of the validation split if they are missing."""
@@ -114,7 +114,7 @@ class StreamResources:
         if running.dataset.nuisance != "none":
             return ekld_set(running.dataset, request, running.store).directory
         with self._any_stream() as stream:
-            request = replace(request, under="generator", key=stream.draws)
+            request = replace(request, under="generator", key=stream.signature.draws)
             return ekld_set(running.dataset, request, running.store, stream.transform).directory
 
     def pin_prefix(self, trial: TrialId) -> None:
@@ -129,9 +129,9 @@ class StreamResources:
         """Write this driver's times and counts; if ``final``, wait for the servers' last statistics."""
         running = self._running
         if self._poller:
-            self._poller.look(_FINAL_WAIT_S if final else 0.0)
+            self._poller.poll(_FINAL_WAIT_S if final else 0.0)
         servers = self._poller.done() if self._poller else []
-        if not self._reported_full_store and any(server.unkept for server in servers):
+        if not self._reported_full_store and any(server.cache_rejects for server in servers):
             self._reported_full_store = True
             running.display.say(
                 "stream.keep: the store is as large as store.max_gb allows, and running studies use its contents; new "

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gitdist.errors import GitdistError, StudyError, TrialFailedError, first_line
-from gitdist.stream.room import LOOK_S
+from gitdist.stream.reservation import POLL_S
 from gitdist.study.files.layout import TrialId
 
 
@@ -37,7 +37,7 @@ def run_tasks(
         while remaining and len(running) < max_concurrent:
             trial = remaining.pop(0)
             running[submit(trial)] = trial
-        ended, _ = ray.wait(list(running), timeout=LOOK_S)
+        ended, _ = ray.wait(list(running), timeout=POLL_S)
         on_poll()
         for reference in ended:
             trial = running.pop(reference)

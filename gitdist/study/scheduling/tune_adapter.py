@@ -28,7 +28,7 @@ from ray.util import placement_group_table
 
 from gitdist.errors import first_line
 from gitdist.spec import ResourcesSpec
-from gitdist.stream.room import Rhythm
+from gitdist.stream.reservation import WaitReporter
 from gitdist.study.files.layout import TrialId
 from gitdist.study.scheduling.trial_manager import ENDINGS, LossCause, TrialManager
 from gitdist.study.worker.job import TrialJob
@@ -189,7 +189,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def __init__(self, manager: TrialManager) -> None:
         """Start without waiting."""
         super().__init__(manager)
-        self._rhythm: Rhythm | None = None  # while no trial has a worker
+        self._reporter: WaitReporter | None = None  # while no trial has a worker
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Pass on the start."""
@@ -198,10 +198,10 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Report missing capacity, and trials whose reused worker could not be reset."""
         if self._manager.running and self._manager.idle:
-            self._rhythm = self._rhythm or Rhythm(self._report_wait)
-            self._rhythm.beat()
+            self._reporter = self._reporter or WaitReporter(self._report_wait)
+            self._reporter.poll()
         else:
-            self._rhythm = None
+            self._reporter = None
         newest = {_identify(trial): trial for trial in trials}
         for identity in self._manager.running:
             if identity in newest and newest[identity].status == Trial.ERROR:

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.store import Store
-from gitdist.stream.client import RayBlocks
-from gitdist.stream.draws import DrawStream, LocalBlocks
+from gitdist.stream.client import BlockClient
+from gitdist.stream.draw_stream import BlockSource, DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import Results
@@ -49,14 +49,14 @@ class TrialContext:
     def open_draws(self, trial: TrialSpec, num_classes: int) -> DrawStream:
         """Return a trial's draws, from the shared stream or from a generator in this process."""
         settings = self.spec.stream
-        source: RayBlocks | LocalBlocks
+        source: BlockSource
         if self.router is not None:
-            source = RayBlocks(self.router, autoscaling=self.spec.resources.autoscaling)
+            source = BlockClient(self.router, autoscaling=self.spec.resources.autoscaling)
         else:
             assert self.generator is not None, "without a router each trial has a generator"
             source = LocalBlocks(self.generator.build_maker())
         replicate = trial.seed if settings.per_seed else 0
-        return DrawStream(source, num_classes, settings.block_size, settings.lookahead, replicate)
+        return DrawStream(source, num_classes, settings.lookahead, replicate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from gitdist.spec import DataSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.resources import stream as supply
+from gitdist.study.resources import stream as stream_resources
 from gitdist.study.resources.generator import TrainedGenerator
 from gitdist.study.resources.stream import StreamResources
 from tests.stream.streams import connected, keys_of, running
@@ -22,10 +22,10 @@ from tests.stream.streams import connected, keys_of, running
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_a_living_server_made_is_booked_though_another_is_silent(
+def test_the_images_of_a_living_server_are_recorded_while_another_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supply, "_FINAL_WAIT_S", 3.0)
+    monkeypatch.setattr(stream_resources, "_FINAL_WAIT_S", 3.0)
     dataset = prepare(DataSpec(source="digits", nuisance="background"), Store(tmp_path / "store"))
     config = ServerConfig(
         dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=StreamSpec(block_size=20)
