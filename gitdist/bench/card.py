@@ -20,9 +20,8 @@ from gitdist.bench.report import Figure, Measurement
 from gitdist.bench.setting import Setting
 from gitdist.bench.timing import Side, alternate, quotients, rate, spread
 from gitdist.device import Compute
-from gitdist.generator.artefact import load_auto_encoder
-from gitdist.generator.compilation import compile_decoder
-from gitdist.generator.munit_generator import MunitGenerator
+from gitdist.generator.munit.generator import MunitGenerator, compile_decoder
+from gitdist.generator.munit.networks import load_auto_encoder
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 

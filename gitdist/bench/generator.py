@@ -15,7 +15,7 @@ from gitdist.bench.setting import Setting
 from gitdist.bench.timing import alternate, quotients, rate, spread
 from gitdist.device import set_threads
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import load_generator
+from gitdist.generator.kinds import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, Share
 from gitdist.stream.launch import launch_stream

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gitdist.generator.artefact import load_auto_encoder
-from gitdist.generator.munit import STYLE_DOWNSAMPLINGS, AutoEncoder
+from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, load_auto_encoder
 from gitdist.spec import MunitSpec
 
 _EPS = 1e-5

@@ -10,7 +10,7 @@ import numpy as np
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute, set_threads
 from gitdist.errors import SpecError
-from gitdist.generator.artefact import find_generator, generator_artefact
+from gitdist.generator.kinds import find_artifact, obtain_artifact
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.store import Store
 from gitdist.stream.server import ServerConfig
@@ -82,11 +82,11 @@ class Setting:
         """The directory of the trained generator, trained here if it is not in the store."""
         share = self.spec.resources.training
         compute = Compute.resolve(device=share.device)
-        found = find_generator(self.munit, self.dataset, self.store, compute)
+        found = find_artifact(self.munit, self.dataset, self.store, compute)
         if found is None:
             self.say(f"training the generator, {self.munit.steps} steps")
             set_threads(share.cpu)
-            found = generator_artefact(self.munit, self.dataset, self.store, lambda step: None, compute)
+            found = obtain_artifact(self.munit, self.dataset, self.store, lambda step: None, compute)
             assert found is not None
         return found
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gitdist.doctor.finding import Finding
 from gitdist.errors import GitdistError
-from gitdist.generator.artefact import trains
+from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity
 
@@ -22,7 +22,7 @@ def check_room(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
         told = (
             find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials, so no servers"
         )
-        if trains(spec.generator):
+        if needs_training(spec.generator):
             check_fits_alone(nodes, spec.resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
             check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")

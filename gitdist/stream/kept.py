@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.generator.artefact import draw_settings, weights_digest
+from gitdist.generator.kinds import draw_settings, weights_digest
 from gitdist.spec import GeneratorSpec, StreamSpec
 from gitdist.store import content_key
 from gitdist.store.place import Place

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StreamError
-from gitdist.generator.artefact import load_generator
+from gitdist.generator.kinds import load_generator
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.store.shared import place_of_results

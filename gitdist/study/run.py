@@ -18,7 +18,7 @@ from rich.console import Console
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.disk import disk_errors
 from gitdist.errors import SpecError, StudyError
-from gitdist.generator.artefact import pretrained_name
+from gitdist.generator.kinds import pretrained_name
 from gitdist.logging import silence_libraries
 from gitdist.spec import PretrainedSpec, StudySpec
 from gitdist.study.campaign import refuse_campaign

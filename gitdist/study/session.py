@@ -20,9 +20,9 @@ from ray.exceptions import RayTaskError
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import DiskError, GitdistError, StudyError
-from gitdist.generator.artefact import generator_name, load_generator
+from gitdist.generator.base import TrainingStep
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.kinds import generator_name, load_generator
 from gitdist.spec import StudySpec
 from gitdist.study.cluster.connect import cluster_nodes, connected, living_nodes
 from gitdist.study.cluster.shared_fs import check_mounts

@@ -9,7 +9,7 @@ from gitdist.bench.original_evaluation import evaluate_originally
 from gitdist.bench.original_loop import OriginalTrainer, PilImages, normalising, pil_image, to_tensor
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
-from gitdist.generator.munit import AutoEncoder, initialise
+from gitdist.generator.munit.networks import AutoEncoder, initialise
 from gitdist.spec import DataSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augment import Normaliser

@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from gitdist.cli.data import list_sources, show_stats
-from gitdist.data.sources.idx import IDX_FILES
+from gitdist.data.sources.mnist import IDX_FILES
 from gitdist.errors import StudyError
 from gitdist.generator.grid import GAP, LABEL_WIDTH
 from gitdist.spec import StudySpec

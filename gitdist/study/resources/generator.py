@@ -22,8 +22,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, Precision, limit_to_share
 from gitdist.errors import StudyError, first_line
-from gitdist.generator.artefact import artefact_spec, find_generator, generator_artefact, trains
-from gitdist.generator.training import LOSSES_FILE, TrainingStep
+from gitdist.generator.base import TrainingStep
+from gitdist.generator.kinds import find_artifact, munit_artifact_spec, needs_training, obtain_artifact
+from gitdist.generator.munit.training import LOSSES_FILE
 from gitdist.spec import GeneratorSpec, MunitSpec, ResourcesSpec, Share
 from gitdist.store import Store, content_key
 from gitdist.stream.room import reserve
@@ -69,10 +70,10 @@ def obtain_generator(
         StudyError: the cluster has no room for training, or it diverged.
         SpecError: an imported file or a plugin cannot be read.
     """
-    if not trains(spec):
-        return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
+    if not needs_training(spec):
+        return TrainedGenerator(obtain_artifact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
     share, started = resources.training, time.perf_counter()
-    if found := find_generator(spec, dataset, store, Compute.resolve(device=share.device)):
+    if found := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
@@ -96,7 +97,7 @@ def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> 
         return spec
     precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
     for precision in precisions:
-        settings = artefact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
+        settings = munit_artifact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
         name = content_key("generator", settings)
         if name == known:
             return spec.model_copy(update={"precision": precision})
@@ -180,7 +181,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
         try:
             limit_to_share(share.cpu, share.gpu)
             opened = Dataset.open(store.here(dataset))
-            artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
+            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)
         except BaseException as error:

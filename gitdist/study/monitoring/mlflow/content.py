@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gitdist.disk import read_object
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.attribution import ReusedPrefix, Shared, own_rows, trainer_name
 from gitdist.study.files.events import Outcome, Row, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId

@@ -7,7 +7,7 @@ from typing import Any
 
 from gitdist.address import without_secrets
 from gitdist.errors import StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import TrialStates
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.times import Times

@@ -4,7 +4,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.monitoring.mlflow.content import trial_content

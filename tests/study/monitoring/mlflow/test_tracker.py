@@ -7,7 +7,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import SpecError, StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import RowsFile

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from gitdist.device import Compute
 from gitdist.errors import SpecError, TrialFailedError
-from gitdist.generator.training import LOSSES_FILE, WEIGHTS_FILE, train_munit
+from gitdist.generator.munit.networks import WEIGHTS_FILE
+from gitdist.generator.munit.training import LOSSES_FILE, train_munit
 
 CPU = Compute.resolve("auto", "cpu")
 
@@ -21,7 +22,7 @@ import os, signal, sys, torch
 from pathlib import Path
 from gitdist.device import Compute
 from gitdist.data.dataset import Dataset
-from gitdist.generator.training import train_munit
+from gitdist.generator.munit.training import train_munit
 from gitdist.spec import MunitSpec
 
 torch.set_num_threads(int(sys.argv[1]))
