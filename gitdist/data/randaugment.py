@@ -153,12 +153,16 @@ def _inverse_map(name: str, sign: int, magnitude: int, height: int, width: int) 
 
 def _blend_table(name: str, sign: int, magnitude: int, channels: int) -> Tensor:
     """A pixel's new value by its own and its grey (color) or blurred (sharpness) value, uint8 ``[256, 256]``."""
-    colorless = name == "color" and channels == 1
-    factor = 1.0 if colorless else 1 + sign * _strength(name, magnitude)
     own, other = _VALUES[:, None], _VALUES.float()
-    if name == "color":  # torchvision rounds the two operations differently
-        return _to_pixels(own.mul(factor).add(other, alpha=1 - factor))
-    return _to_pixels(own.float().add(other - own, alpha=1 - factor))
+    factor = 1 + sign * _strength(name, magnitude)
+    match name:  # torchvision rounds the two operations differently
+        case "color":
+            factor = 1.0 if channels == 1 else factor
+            return _to_pixels(own.mul(factor).add(other, alpha=1 - factor))
+        case "sharpness":
+            return _to_pixels(own.float().add(other - own, alpha=1 - factor))
+        case _:
+            raise ValueError(f"no operation that blends images is called {name}")
 
 
 def _curve_function(name: str, sign: int, magnitude: int, device: torch.device | str) -> Callable[[Tensor], Tensor]:

@@ -80,7 +80,8 @@ def _split_classes(source: SourceImages, spec: DataSpec) -> list[HeldOut]:
         of_class = source.train_labels == label
         rows, rng = np.flatnonzero(of_class & free), numpy_rng(spec.version, f"data/split/{name}")
         groups = None if source.train_groups is None else source.train_groups[rows]
-        count = _validation_size(int(counts[label]), spec)
+        total = int(counts[label])
+        count = min(max(floor(spec.validation * total), 1), spec.validation_per_class or total, max(total - 1, 1))
         if reserved is not None:
             rest = rng.permutation(rows) if groups is None else interleave_groups(rows, groups, rng)
             classes.append(HeldOut(held_out=np.flatnonzero(of_class & reserved), rest=rest))
@@ -91,10 +92,6 @@ def _split_classes(source: SourceImages, spec: DataSpec) -> list[HeldOut]:
         else:
             classes.append(hold_out(rows, groups, count, rng))
     return classes
-
-
-def _validation_size(count: int, spec: DataSpec) -> int:
-    return min(max(floor(spec.validation * count), 1), spec.validation_per_class or count, max(count - 1, 1))
 
 
 def _class_counts(labels: NDArray[np.int64], class_names: Sequence[str], least: int, split: str) -> NDArray[np.int64]:

@@ -26,15 +26,10 @@ def sample_grid(
     seed: int,
     oracle: Generator | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a picture of training images and draws, RGB uint8 ``[H, W, 3]``.
+    """Return a picture of training images and ``draws`` of each, RGB uint8 ``[H, W, 3]``.
 
-    Args:
-        generator: of the draws.
-        dataset: of the training images.
-        images_per_class: rows per class (fewer if it has fewer images).
-        draws: columns after the image.
-        seed: of the choice of images and of the draws.
-        oracle: its draws are on the right, after the images before the nuisance.
+    A class with fewer than ``images_per_class`` images has fewer rows. Draws of ``oracle`` are on the right, after the
+    images before the nuisance. ``seed`` determines the choice of images and the draws.
     """
     rows = _choose_rows(dataset.train.labels, images_per_class, seed)
     images, clean = (torch.from_numpy(part[rows]) for part in (dataset.train.images, dataset.train.clean))

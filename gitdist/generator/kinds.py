@@ -60,28 +60,16 @@ class GeneratorKind:
 
 
 def needs_training(spec: GeneratorSpec) -> bool:
-    """Return whether a generator is trained on the data set.
-
-    Raises:
-        SpecError: a plugin cannot be imported.
-    """
+    """Return whether a generator is trained on the data set; raise SpecError if a plugin cannot be imported."""
     return _kind(spec).trains(spec)
 
 
 def obtain_artifact(
     spec: GeneratorSpec, dataset: Dataset, store: Store, report: Report, compute: Compute
 ) -> Path | None:
-    """Return the directory of the generator's weights, which are trained or copied if the store does not have them.
+    """Return the directory of the generator's weights, trained or copied if the store does not have them.
 
-    Args:
-        spec: ``precision: auto`` is resolved for the device of ``compute``.
-        dataset: the training data.
-        store: of the artifact.
-        report: called during training.
-        compute: device of the training.
-
-    Returns:
-        None for a generator without weights.
+    ``precision: auto`` is resolved for the device of ``compute``. A generator without weights gives None.
 
     Raises:
         SpecError: the images do not fit the settings, or an imported file or a plugin cannot be read.
@@ -110,9 +98,9 @@ def load_generator(
     """Return a generator that is ready to draw.
 
     Args:
-        spec: the generator's.
+        spec: of the generator.
         dataset: of the images to draw from.
-        artifact: of ``obtain_artifact``.
+        artifact: returned by ``obtain_artifact``.
         compute: device and precision of drawing; may differ from those of training.
         compiled_batch: draws per call of a compiled MUNIT; None = not compiled.
 
@@ -138,20 +126,12 @@ def generator_name(spec: GeneratorSpec, artifact: Path | None) -> str:
 
 
 def pretrained_name(spec: PretrainedSpec, dataset: Dataset) -> str:
-    """Return the name of an imported generator's artifact, which depends on the content of its file only.
-
-    Raises:
-        SpecError: the file cannot be read, or was trained on other images.
-    """
+    """Return the name of an imported generator's artifact; raise SpecError if its file cannot be read."""
     return content_key("generator", _pretrained_recipe(spec, dataset, None).determined_by)
 
 
 def weights_digest(spec: GeneratorSpec, artifact: Path) -> str:
-    """Return the hash of a generator's weights: two trainings of one spec may end with different ones.
-
-    Raises:
-        OSError: they cannot be read.
-    """
+    """Return the hash of a generator's weights, which can differ between two trainings; raise OSError if unreadable."""
     return _kind(spec).weights_digest(artifact)
 
 
@@ -170,11 +150,10 @@ def munit_artifact_spec(spec: MunitSpec, fingerprint: str, compute: Compute) -> 
 def _munit_recipe(spec: MunitSpec, dataset: Dataset, compute: Compute) -> Recipe:
     check_geometry(spec, dataset.image_shape)
     resolved = Compute.resolve(spec.precision, compute.device)
-
-    def build(target: Path, scratch: Path, report: Report) -> None:
-        train_munit(spec, dataset, target, scratch, report, resolved)
-
-    return Recipe(munit_artifact_spec(spec, dataset.fingerprint, resolved), build)
+    return Recipe(
+        munit_artifact_spec(spec, dataset.fingerprint, resolved),
+        lambda target, scratch, report: train_munit(spec, dataset, target, scratch, report, resolved),
+    )
 
 
 def _load_munit(
@@ -187,7 +166,7 @@ def _load_munit(
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
     path = Path(os.path.expanduser(spec.path))  # Path.expanduser raises if there is no such user
     try:
-        digest = _file_digest(path)
+        digest = _hash_file(path)
     except OSError as error:
         raise SpecError(
             f"generator.path must name a file that `gitdist generator import` wrote, but {path} cannot be read "
@@ -197,7 +176,7 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute 
 
     def build(target: Path, scratch: Path, report: Report) -> None:
         write_atomic(target / WEIGHTS_FILE, path.read_bytes())
-        if _file_digest(target / WEIGHTS_FILE) != digest:
+        if _hash_file(target / WEIGHTS_FILE) != digest:
             raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
 
     return Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
@@ -238,12 +217,12 @@ def _load_plugin(
     return Plugin(spec).build(context)
 
 
-def _files_digest(artifact: Path) -> str:
+def _hash_all_files(artifact: Path) -> str:
     names = [name for name, _, _ in stamps(artifact) if name != MANIFEST]
     return content_key("weights", {name: checksum(artifact / name) for name in names})
 
 
-def _file_digest(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -268,7 +247,7 @@ KINDS: dict[type, GeneratorKind] = {  # by the class of the spec, which Generato
         recipe=_plugin_recipe,
         trains=lambda spec: Plugin(spec).trains,
         draw_settings=lambda spec: Plugin(spec).settings,
-        weights_digest=_files_digest,
+        weights_digest=_hash_all_files,
     ),
 }
 

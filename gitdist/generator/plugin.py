@@ -27,8 +27,6 @@ from gitdist.spec import PluginSpec
 
 _ENTRY_POINTS = "gitdist.generators"
 
-StepReport = Callable[[int, int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorContext:
@@ -73,7 +71,9 @@ class Plugin:
         """Everything that determines its draws from given images, as JSON values."""
         return {"target": self._spec.target, "options": self._spec.options, "version": self._version}
 
-    def train(self, dataset: Dataset, folder: Path, report: StepReport, compute: Compute) -> None:
+    def train(
+        self, dataset: Dataset, folder: Path, report: Callable[[int, int, Mapping[str, float]], None], compute: Compute
+    ) -> None:
         """Train it into ``folder``; raise SpecError if its code raises."""
         try:
             self._attribute.train(dataset, folder, report, compute, **self._spec.options)

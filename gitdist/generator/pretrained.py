@@ -1,22 +1,10 @@
-"""MUNIT weights in a file, with the settings that determine the shapes of the networks; and import of published ones.
+"""Imported MUNIT weights: our file format, and the checkpoints that GIT's authors published.
 
-FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ..., "checksum"}}
-
-The format has no checksums, so the header has one of all weights; files of earlier versions lack it.
-
-Published checkpoints of GIT's authors: {"a": state, "b": state, ...}, saved by torch; "a" is the auto-encoder that is
-used, other entries are not read. A state alone is read too, and the prefix "module." of DataParallel is removed.
-
-    theirs                                                   ours
-    enc_style.model.{0..4}.conv, enc_style.model.6           style_encoder.convolutions.{0..4}, style_encoder.output
-    enc_content.model.{0..d}.conv                            content_encoder.convolutions.{0..d}
-    enc_content.model.{d + 1}.model.{i}.model.{0, 1}.conv    content_encoder.blocks.{i}.convolutions.{0, 1}
-    dec.model.0.model.{i}.model.{0, 1}.conv                  decoder.blocks.{i}.convolutions.{0, 1}
-    dec.model.{2, 4, ..., 2d}.conv, .norm.{gamma, beta}      decoder.upsamplings.{0..d - 1}.convolution, .gain, .bias
-    dec.model.{2d + 1}.conv                                  decoder.output
-    mlp.model.{0, 1, 2}.fc                                   mlp.layers.{0, 1, 2}
-
-The running statistics in the decoder's adaptive norms are never used, neither there nor here. d = num_downsample.
+ours     FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ...,
+         "checksum"}}. The format has no checksums, so the header has one of all weights; older files lack it.
+theirs   {"a": state, "b": state, ...}, saved by torch: "a" is the auto-encoder that is used, other entries are not
+         read. A state alone is read too, and the prefix "module." of DataParallel is removed. The running statistics of
+         the decoder's adaptive norms are not used, as in the authors' code.
 """
 
 import hashlib

@@ -23,43 +23,27 @@ def pairwise_distances(draws: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def nuisance_deviations(nuisance: str, draws: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return per image the standard deviation over the draws of the nuisance's statistic.
+    """Return per image the standard deviation over the draws of the nuisance's statistic, ``[N]``.
 
-    Args:
-        nuisance: one with a statistic.
-        draws: uint8 ``[N, D, C, H, W]``.
-        clean: the images before the nuisance, uint8 ``[N, C, H, W]``.
-
-    Returns:
-        float64 ``[N]``; NaN for an image without such pixels, as without background.
+    ``clean`` are the images before the nuisance. The value of an image without such pixels (background) is NaN.
     """
     pixels = find_nuisance(nuisance).pixels
     return np.array([_deviation(image, pixels(before)) for image, before in zip(draws, clean, strict=True)])
 
 
 def object_deviations(draws: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return per image the standard deviation over the draws of the object's mean level.
+    """Return per image the standard deviation over the draws of the object's mean level, ``[N]``; NaN without object.
 
     The object is what is not 0 before the nuisance. A background does not change it: variation there is what a
     generator has mistaken for a nuisance.
-
-    Args:
-        draws: uint8 ``[N, D, C, H, W]``.
-        clean: the images before the nuisance, uint8 ``[N, C, H, W]``.
-
-    Returns:
-        float64 ``[N]``; NaN for an image without object.
     """
     return np.array([_deviation(image, (before != 0).any(0)) for image, before in zip(draws, clean, strict=True)])
 
 
 def kept_shares(predictions: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Return per class the share of draws that a classifier predicts as their image's class, float64 ``[C]``.
+    """Return per class the share of draws that a classifier predicts as their image's class, ``[C]``.
 
-    Args:
-        predictions: class of each draw, ``[N, D]``.
-        labels: the images' classes, ``[N]``.
-        num_classes: C; a class without images gets NaN.
+    ``predictions`` are ``[N, D]``, ``labels`` ``[N]``; a class without images gets NaN.
     """
     kept = (predictions == labels[:, None]).mean(1)
     return np.array(

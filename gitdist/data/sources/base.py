@@ -140,11 +140,10 @@ class PublishedSource(DataSource):
         getattr(torchvision.datasets, self.torchvision_class)(str(cache), download=True)
 
     def _find_folder(self) -> Path | None:
-        folders = [_CACHE.expanduser() / self.cache_folder]
-        if self.system_folder:
-            folders.insert(0, self.system_folder)
-        if root := os.environ.get("GITDIST_DATA"):
-            folders.insert(0, Path(root).expanduser() / self.name)
+        root = os.environ.get("GITDIST_DATA")
+        folders = [Path(root).expanduser() / self.name] if root else []
+        folders += [self.system_folder] if self.system_folder else []
+        folders.append(_CACHE.expanduser() / self.cache_folder)
         return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
 
     def _download(self) -> Path:
@@ -157,6 +156,16 @@ class PublishedSource(DataSource):
                 f"{self.remedy}"
             ) from error
         return cache / self.cache_folder
+
+
+def user_folder(path: str | None, contents: str) -> Path:
+    """Return the folder ``data.path``; raise DataError, which names its ``contents``, if it is missing."""
+    if path is None:
+        raise DataError(f"data.path is not given; set it to a folder with {contents}")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"data.path must be a folder with {contents}, but {folder} is not a folder")
+    return folder
 
 
 def download_file(url: str, file: Path, md5: str | None = None) -> None:

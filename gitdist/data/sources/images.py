@@ -23,11 +23,19 @@ from PIL import Image
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
-from gitdist.data.sources.base import DataSource, SourceImages, check_excluded, map_images, number_groups
+from gitdist.data.sources.base import (
+    DataSource,
+    SourceImages,
+    check_excluded,
+    map_images,
+    number_groups,
+    user_folder,
+)
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
+_CONTENTS = "CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pnm", ".webp")
 _UNSUPPORTED = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".tga")
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -62,20 +70,11 @@ class _Splits:
 
 class _ImageFolder(DataSource):
     def find(self, path: str | None) -> Sequence[Path]:
-        if path is None:
-            raise DataError("data.path is not given; set it to the folder of the images")
-        folder = Path(path).expanduser()
-        if not folder.is_dir():
-            raise DataError(
-                f"data.path must be a folder with CLASS/, or with train/CLASS/, val/CLASS/, test/CLASS/, but {folder} "
-                "is not a folder"
-            )
+        folder = user_folder(path, _CONTENTS)
         return sorted(Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names)
 
     def location(self) -> str:
-        return (
-            "any folder with CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, of PNG, JPEG, ... named by data.path"
-        )
+        return f"any folder with {_CONTENTS}, of PNG, JPEG, ... named by data.path"
 
     def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
         splits = _split_folder(files, spec)
@@ -122,30 +121,34 @@ def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:
 def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
     """Sort the files of the folder into classes, splits and groups."""
     root = _root(spec)
-    folders = _find_splits(root)
-    names = sorted({entry.name for tops in folders.values() for top in tops for entry in _subfolders(top)})
+    split_folders = _find_splits(root)
+    names = sorted({entry.name for of in split_folders.values() for folder in of for entry in _subfolders(folder)})
     check_excluded(spec.exclude, names)
-    kept = tuple(name for name in names if name not in spec.exclude)
-    if not kept:
+    class_names = tuple(name for name in names if name not in spec.exclude)
+    if not class_names:
         found = "none but those of data.exclude" if names else "none"
         raise DataError(f"data.path must have a folder for each class, but {root} has {found}; make one per class")
-    depth = 0 if folders["train"] == [root] else 1
+    depth = 0 if split_folders["train"] == [root] else 1
     images, notes = _sort_files(root, files, depth, spec)
     splits: dict[str, ClassFiles] = {
-        split: [[file for top in tops for file in images.get(top / name, [])] for name in kept]
-        for split, tops in folders.items()
+        split: [[file for folder in folders for file in images.get(folder / name, [])] for name in class_names]
+        for split, folders in split_folders.items()
     }
-    _check_sizes(splits, kept, root, depth)
+    _check_sizes(splits, class_names, root, depth)
     groups = None
     if spec.group not in (None, "none"):
-        groups = {file: _group_of(file, root, depth, str(spec.group)) for of in images.values() for file in of}
+        groups = {
+            file: _group_of(file, root, depth, str(spec.group)) for of_class in images.values() for file in of_class
+        }
     train, validation = splits["train"], splits.get("validation", [])
     if "test" in splits:
         test = splits["test"]
     else:
-        train, test = _split_off_test(train, kept, groups, spec.test_share, spare=1 if validation else 2)
+        train, test = _split_off_test(train, class_names, groups, spec.test_share, spare=1 if validation else 2)
         notes.append(f"test: {spec.test_share:.0%} of the images of each class, the same for every data.version")
-    return _Splits(class_names=kept, train=train, validation=validation, test=test, groups=groups, notes=tuple(notes))
+    return _Splits(
+        class_names=class_names, train=train, validation=validation, test=test, groups=groups, notes=tuple(notes)
+    )
 
 
 def _find_splits(root: Path) -> dict[str, list[Path]]:

@@ -24,11 +24,7 @@ class MunitGenerator(Generator):
     ) -> None:
         """Take over a trained auto-encoder; its kernels are frozen in the type in which ``compute`` draws.
 
-        Args:
-            auto_encoder: not to be trained further.
-            style_dim: numbers of a style code.
-            compute: device and precision.
-            compiled_batch: draws per call of a compiled decoder; None = not compiled.
+        ``compiled_batch`` is the number of draws per call of a compiled decoder; None = not compiled.
         """
         self.device, self._compute, self._style_dim = compute.device, compute, style_dim
         self._auto_encoder = auto_encoder.to(compute.device).eval().requires_grad_(False)
@@ -66,15 +62,10 @@ class MunitGenerator(Generator):
 def compile_decoder(decode: Decode, batch: int) -> Decode:
     """Return ``decode``, compiled at its first call, for batches of ``batch`` rows; others are split and padded.
 
-    An image comes from the same code in a batch of the same size, whatever else is compiled or decoded in the process;
-    so its bytes depend on its codes only. By itself torch.compile generates other code when other sizes come.
-
-    Args:
-        decode: maps content codes ``[N, ...]`` and styles ``[N, style_dim]`` to images ``[N, C, H, W]``, row by row.
-        batch: rows of a batch.
-
-    Returns:
-        A function that raises StreamError if compilation fails, as it does without a C++ compiler.
+    ``decode`` maps content codes ``[N, ...]`` and styles ``[N, style_dim]`` to images ``[N, C, H, W]``. Batches of one
+    size run one compiled function, so the bytes of an image depend on its codes only; by itself torch.compile generates
+    another function when other sizes come. The returned function raises StreamError if compilation fails, as it does
+    without a C++ compiler.
     """
     from torch._dynamo.exc import BackendCompilerFailed  # slow to import
 

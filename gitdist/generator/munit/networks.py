@@ -10,6 +10,7 @@ its scales. Attribute names are the names of the weights in generator files.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -98,7 +99,7 @@ class StyleMlp(nn.Module):
         super().__init__()
         self.num_res, self.channels = spec.num_res, spec.dim * 2**spec.num_downsample
         sizes = (spec.style_dim, spec.mlp_dim, spec.mlp_dim, spec.num_res * 4 * self.channels)
-        self.layers = nn.ModuleList(_linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(_linear(before, after) for before, after in pairwise(sizes))
 
     def forward(self, style: Tensor) -> Tensor:
         """Map styles ``[N, style_dim]`` to ``[N, num_res, 2 layers, (shift, scale), C, 1, 1]``."""
@@ -165,9 +166,7 @@ class Discriminator(nn.Module):
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
         super().__init__()
         sizes = [image_channels, *(spec.discriminator_dim * 2**i for i in range(spec.discriminator_layers))]
-        self.convolutions = nn.ModuleList(
-            Convolution(before, after, 4, stride=2) for before, after in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(Convolution(before, after, 4, stride=2) for before, after in pairwise(sizes))
         self.output = Convolution(sizes[-1], 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:

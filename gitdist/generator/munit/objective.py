@@ -81,10 +81,7 @@ def discriminator_loss(
 ) -> Tensor:
     """Return the discriminators' least-squares loss, a float32 scalar, averaged over the domains.
 
-    Args:
-        discriminators: one per domain.
-        images: a real batch ``[N, C, H, W]`` per domain.
-        translations: of these batches; no gradient flows into them.
+    No gradient flows into the translations.
     """
     losses = []
     for network, batch, translation in zip(discriminators, images, translations, strict=True):

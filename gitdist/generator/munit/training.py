@@ -18,27 +18,15 @@ from gitdist.disk import write_atomic
 from gitdist.errors import TrialFailedError
 from gitdist.generator.base import TrainingStep
 from gitdist.generator.munit.batches import BalancedBatches
-from gitdist.generator.munit.networks import (
-    WEIGHTS_FILE,
-    AutoEncoder,
-    Discriminator,
-    check_geometry,
-    first_non_finite,
-    initialise,
-)
-from gitdist.generator.munit.objective import (
-    LOSS_NAMES,
-    discriminator_loss,
-    generator_losses,
-    translate,
-    weighted_sum,
-)
+from gitdist.generator.munit.networks import WEIGHTS_FILE, AutoEncoder, Discriminator, first_non_finite, initialise
+from gitdist.generator.munit.objective import LOSS_NAMES, discriminator_loss, generator_losses, translate, weighted_sum
 from gitdist.seeds import torch_rng
 from gitdist.spec import MunitSpec
 
 LOSSES_FILE = "losses.jsonl"
 
 _ROW_EVERY = 10  # steps averaged to one row of losses; reading the losses waits for the GPU
+_NUM_AUTO_ENCODERS = {"one": 1, "two": 2}
 _BETAS = (0.5, 0.999)
 _INITIAL_STD = (None, 0.02)  # auto-encoders Kaiming, discriminators N(0, 0.02)
 _SEED_NAMES = ("generator/auto-encoders", "generator/discriminators")
@@ -55,7 +43,7 @@ def train_munit(
     """Train MUNIT on a data set's training images and write its weights and losses.
 
     Args:
-        spec: settings of networks and training.
+        spec: settings that fit the images (``check_geometry``).
         dataset: labels of its training images serve for class-balanced sampling only.
         target: directory that gets ``generator.safetensors`` (the first domain's auto-encoder) and ``losses.jsonl``.
         scratch: directory of the checkpoints; a killed training resumes from there.
@@ -63,11 +51,9 @@ def train_munit(
         compute: device and precision.
 
     Raises:
-        SpecError: the images' size does not fit the settings.
         TrialFailedError: a loss or a weight became infinite or not a number.
         DiskError: the disk fails or is full; the next call resumes from the last checkpoint.
     """
-    check_geometry(spec, dataset.image_shape)
     batches = BalancedBatches(dataset.train.images, dataset.train.labels, spec, compute)
     trainer = MunitTrainer(spec, batches, dataset.image_shape[0], compute)
     losses = _Losses()
@@ -99,7 +85,7 @@ class MunitTrainer:
     def __init__(self, spec: MunitSpec, batches: BalancedBatches, image_channels: int, compute: Compute) -> None:
         """Create the networks with their seeded initial weights; the published method has ``auto_encoders: two``."""
         self.spec, self.batches = spec, batches
-        domains = range(1 if spec.auto_encoders == "one" else 2)
+        domains = range(_NUM_AUTO_ENCODERS[spec.auto_encoders])
         self.auto_encoders = [AutoEncoder(spec, image_channels) for _ in domains]
         self.discriminators = [Discriminator(spec, image_channels) for _ in domains]
         self._networks = (nn.ModuleList(self.auto_encoders), nn.ModuleList(self.discriminators))

@@ -112,6 +112,11 @@ def test_a_constant_image_stays_finite_forwards_and_backwards(over, dtype):
     assert x.grad is not None and x.grad.isfinite().all()
 
 
+def test_unknown_statistics_raise():
+    with pytest.raises(AssertionError, match="channels"):
+        normalise(random(1, 1, 2, 2), "channels")
+
+
 def test_memory_format_is_kept():
     x = torch.randn(2, 4, 6, 6).contiguous(memory_format=torch.channels_last)
     affine = torch.randn(2, 4, 1, 1)
