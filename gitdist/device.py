@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 
@@ -41,8 +41,14 @@ class Compute:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units()
-        return cls(device=device, bf16=precision == "bf16" or (precision == "auto" and native))
+        match precision:
+            case "auto":
+                bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units()
+            case "bf16" | "float32":
+                bf16 = precision == "bf16"
+            case unknown:
+                assert_never(unknown)
+        return cls(device=device, bf16=bf16)
 
     @property
     def precision(self) -> str:

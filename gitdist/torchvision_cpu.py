@@ -1,7 +1,7 @@
-"""The one place that imports torchvision: its registry build is linked against CUDA and dies beside a CPU torch.
+"""The only module that imports torchvision: its build for CUDA cannot load its operators beside a CPU build of torch.
 
-Such a build cannot load its compiled operators; torchvision only needs two of them to be declared in order to import.
-Transforms, datasets and models work then; nms itself and torchvision.io do not.
+Declaring two of these operators is enough for torchvision to import. Its transforms, data sets and models then work;
+nms and torchvision.io do not.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ _operators: Any = torch.ops
 
 
 def _declare_missing_operators() -> None:
-    """Declare the operators that importing torchvision looks up, unless its own compiled ones load."""
+    """Declare the operators that importing torchvision looks up, unless its compiled ones load."""
     spec = importlib.util.find_spec("torchvision")
     if torch.version.cuda is not None or spec is None or spec.origin is None:
         return

@@ -20,6 +20,11 @@ def test_a_named_precision_is_what_runs(precision: str, bf16: bool) -> None:
     assert (compute.bf16, compute.precision, compute.device) == (bf16, precision, torch.device("cpu"))
 
 
+def test_an_unknown_precision_raises() -> None:
+    with pytest.raises(AssertionError, match="fp16"):
+        Compute.resolve("fp16", "cpu")  # type: ignore[arg-type]
+
+
 def test_auto_on_the_processor_is_bf16_where_there_are_units() -> None:
     assert Compute.resolve(device="cpu").bf16 == has_bf16_units()
 

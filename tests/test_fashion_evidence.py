@@ -15,7 +15,7 @@ import torch
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.data.nuisance import transform
 from gitdist.device import Compute
-from gitdist.generator.artefact import generator_artefact, load_generator
+from gitdist.generator.kinds import load_generator, obtain_artifact
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.spec.file import load_study
@@ -48,7 +48,7 @@ def chosen(dataset) -> np.ndarray:
 def draws(store, dataset, chosen) -> np.ndarray:
     """Draws of the trained generator, uint8 ``[n, DRAWS, 1, 28, 28]``."""
     compute = Compute.resolve()
-    artefact = generator_artefact(STUDY.generator, dataset, store, lambda step: None, compute)
+    artefact = obtain_artifact(STUDY.generator, dataset, store, lambda step: None, compute)
     generator = load_generator(STUDY.generator, dataset, artefact, compute)
     codes = generator.encode(torch.tensor(dataset.train.images[chosen]), torch.tensor(dataset.train.clean[chosen]))
     drawn = generator.draw(codes.repeat_interleave(DRAWS, 0), numpy_rng(0, "evidence/draws"))

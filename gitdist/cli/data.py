@@ -13,12 +13,11 @@ from gitdist.cli.thumbnails import thumbnail_sheet
 from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
-from gitdist.data.sources import list_sources as find_sources
-from gitdist.data.sources import row_names
+from gitdist.data.sources import row_names, source_locations
 from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
 from gitdist.generator.grid import save_grid
-from gitdist.generator.munit import fitting_downsamplings
+from gitdist.generator.munit.networks import fitting_downsamplings
 from gitdist.networks import fitting_networks
 from gitdist.spec import DataSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths, open_store
@@ -34,7 +33,7 @@ def list_sources(console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("source", "where"):
         table.add_column(header, overflow="fold")
-    for name, where in find_sources().items():
+    for name, where in source_locations().items():
         table.add_row(name, escape(where))
     console.print(table)
 

@@ -7,12 +7,11 @@ from rich.console import Console
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.interchange import read_checkpoint
+from gitdist.generator.kinds import find_artifact, load_generator, needs_training, obtain_artifact
 from gitdist.generator.oracle import OracleGenerator
-from gitdist.generator.pretrained import save_pretrained
+from gitdist.generator.pretrained import read_checkpoint, save_pretrained
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
@@ -27,7 +26,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     Raises:
         StudyError: the study's generator has nothing to train, or training diverged.
     """
-    if not trains(spec.generator):
+    if not needs_training(spec.generator):
         raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
     store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
@@ -89,7 +88,7 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
     except OSError as error:
         raise StudyError(f"{out} cannot be written ({error}); choose another place with --out") from None
     console.print(
-        f"{out}: {architecture.told()}; use it by generator: {{kind: pretrained, path: {out.resolve()}}}",
+        f"{out}: {architecture.describe()}; use it by generator: {{kind: pretrained, path: {out.resolve()}}}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -104,13 +103,13 @@ def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generato
         SpecError: an imported file or a plugin cannot be read.
     """
     compute = Compute.resolve(spec.stream.precision)
-    if trains(spec.generator):
-        artefact = find_generator(spec.generator, dataset, store, compute)
+    if needs_training(spec.generator):
+        artefact = find_artifact(spec.generator, dataset, store, compute)
         if artefact is None:
             raise StudyError(
                 f"the generator of study '{spec.name}' is not in {store.root} yet; run the study, or train the "
                 "generator alone with `gitdist generator train`"
             )
     else:
-        artefact = generator_artefact(spec.generator, dataset, store, lambda step: None, compute)
+        artefact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
     return load_generator(spec.generator, dataset, artefact, compute)

@@ -1,7 +1,11 @@
-"""A prepared long-tailed data set: arrays of three splits, memory-mapped from Arrow files, with their fingerprint."""
+"""A prepared long-tailed data set: three splits in Arrow files that are memory-mapped, and their fingerprint.
 
+official images -> rows of training and validation -> nuisance, applied once -> {train, validation, test}.arrow
+"""
+
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,67 +15,79 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gitdist.data.build import DATASET_FORMAT, METADATA_KEY, build_dataset
-from gitdist.data.longtail import Groups
+from gitdist.data.longtail import Groups, size_groups
+from gitdist.data.nuisance import transform
 from gitdist.data.sources import load_source, source_digest
-from gitdist.errors import DataError
+from gitdist.data.sources.base import SourceImages
+from gitdist.data.splits import split_rows
+from gitdist.errors import DataError, first_line
+from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 from gitdist.store import Store
 
-_IN_DIGEST = {"source", "path", "exclude", "group", "image_size", "test_share"}  # what they do, the source's digest has
+DATASET_FORMAT = 2
+
+_METADATA_KEY = b"gitdist"
+_CHUNK = 4096  # images
+_IN_SOURCE_DIGEST = {"source", "path", "exclude", "group", "image_size", "test_share"}
+
+Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Rows of one split, read-only views of its memory-mapped file.
+    """Rows of one split, read-only views of its memory-mapped file."""
 
-    ``images`` uint8 ``[N, C, H, W]`` carry the nuisance and ``clean`` the same images before it (the same array where
-    there is none); ``labels`` int64 ``[N]``; ``source`` int64 ``[N]`` is the row in the official split, counted
-    without the classes that are left out; ``groups`` int64 ``[N]`` is the group of each image (such as the physical
-    object that it shows), None if each image is a group by itself.
-    """
-
-    images: NDArray[np.uint8]
-    clean: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    source: NDArray[np.int64]
-    groups: NDArray[np.int64] | None = None
+    images: NDArray[np.uint8]  # [N, C, H, W], with the nuisance
+    clean: NDArray[np.uint8]  # [N, C, H, W], before the nuisance; the same array if there is none
+    labels: NDArray[np.int64]  # [N]
+    source: NDArray[np.int64]  # [N], row in the official split without the excluded classes
+    groups: NDArray[np.int64] | None = None  # [N], such as the physical object; None = each image is its own group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A prepared data set; its splits are mapped when first used.
-
-    ``class_sizes`` int64 ``[C]`` are the training images of each class; ``image_shape`` is (C, H, W); ``mean`` and
-    ``std`` are those of the training images in 0..1, per channel; ``fingerprint`` is the hash of all arrays;
-    ``notes`` say what was done to the source's files and where the splits fall short of the spec.
-    """
+    """A prepared data set; each split is mapped at first use."""
 
     directory: Path
-    fingerprint: str
+    fingerprint: str  # hash of all arrays
     class_names: tuple[str, ...]
-    class_sizes: NDArray[np.int64]
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
+    class_sizes: NDArray[np.int64]  # [C], training images of each class
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]  # of the training images in 0..1, per channel
     std: tuple[float, ...]
     nuisance: str
     groups: Groups
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was done to the source's files, and how the splits fall short of the spec
 
     @classmethod
     def open(cls, directory: Path) -> "Dataset":
-        """Open the data set that ``prepare`` left in ``directory``.
+        """Open the data set that ``prepare`` wrote into ``directory``.
 
         Raises:
-            DataError: there is none, or its files are of another form.
+            DataError: a file is missing or has another format.
         """
         table = _map_table(Path(directory) / "train.arrow")
         try:
-            return cls(directory=Path(directory), **_parse_metadata(table.schema.metadata or {}))
+            values = json.loads(table.schema.metadata[_METADATA_KEY])
+            channels, height, width = values["image_shape"]
+            masks = {name: np.asarray(values["groups"][name], np.bool_) for name in ("many", "medium", "few")}
+            return cls(
+                directory=Path(directory),
+                fingerprint=values["fingerprint"],
+                class_names=tuple(values["class_names"]),
+                class_sizes=np.asarray(values["class_sizes"], dtype=np.int64),
+                image_shape=(channels, height, width),
+                mean=tuple(values["mean"]),
+                std=tuple(values["std"]),
+                nuisance=values["nuisance"],
+                groups=Groups(**masks, rule=values["groups"]["rule"]),
+                notes=tuple(values.get("notes", ())),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"a prepared data set must carry gitdist's metadata, but {directory} does not ({error!r}); "
-                "prepare it anew"
+                f"a prepared data set must have gitdist's metadata, but {directory} does not ({error!r}); "
+                "delete it to prepare it again"
             ) from error
 
     @property
@@ -96,12 +112,11 @@ class Dataset:
 
     def _split(self, name: str) -> Split:
         table = _map_table(self.directory / f"{name}.arrow")
-        columns = {name: _flat(table.column(name)) for name in table.column_names}
+        columns = {name: _to_numpy(table.column(name)) for name in table.column_names}
         images = columns["image"].reshape(-1, *self.image_shape)
-        clean = columns["clean"].reshape(-1, *self.image_shape) if "clean" in columns else images
         return Split(
             images=images,
-            clean=clean,
+            clean=columns["clean"].reshape(-1, *self.image_shape) if "clean" in columns else images,
             labels=columns["label"],
             source=columns["source"],
             groups=columns.get("group"),
@@ -109,11 +124,7 @@ class Dataset:
 
 
 def prepare(spec: DataSpec, store: Store) -> Dataset:
-    """Return the data set of ``spec``, out of the store or built into it.
-
-    Args:
-        spec: source, nuisance, class-size profile, version, validation size and shot groups.
-        store: where prepared data sets are kept.
+    """Return the data set of ``spec`` from the store, building it if it is missing.
 
     Raises:
         DataError: the source is missing or damaged, a class has too few images, or a group lies in several splits.
@@ -121,42 +132,115 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
     key = {
         "format": DATASET_FORMAT,
         "digest": source_digest(spec),
-        **spec.model_dump(mode="json", exclude=_IN_DIGEST),
+        **spec.model_dump(mode="json", exclude=_IN_SOURCE_DIGEST),
     }
     return Dataset.open(
         store.get_or_build("dataset", key, lambda target, _: build_dataset(load_source(spec), spec, target))
     )
 
 
-def _parse_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    values = json.loads(metadata[METADATA_KEY])
-    channels, height, width = values["image_shape"]
-    masks = {name: np.asarray(values["groups"][name], dtype=np.bool_) for name in ("many", "medium", "few")}
+def build_dataset(source: SourceImages, spec: DataSpec, target: Path) -> None:
+    """Write train.arrow, validation.arrow and test.arrow of ``spec`` into the empty directory ``target``.
+
+    Raises:
+        DataError: a class has too few images, a group lies in several splits, or a channel is constant.
+    """
+    rows = split_rows(source, spec)
+    train = (source.train_images, source.train_labels, source.train_groups)
+    test = (source.test_images, source.test_labels, source.test_groups)
+    splits = {
+        "train": _columns(*train, rows.train),
+        "validation": _columns(*train, rows.validation),
+        "test": _columns(*test, np.arange(len(source.test_labels))),
+    }
+    if spec.nuisance != "none":
+        for name, columns in splits.items():
+            rng = numpy_rng(spec.version, f"data/nuisance/{name}")
+            columns["clean"] = columns["image"]
+            columns["image"] = transform(spec.nuisance, columns["clean"], rng)
+    metadata = _metadata(source, spec, splits, rows.notes)
+    for name, columns in splits.items():
+        _write(target / f"{name}.arrow", columns, metadata)
+
+
+def _columns(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], groups: NDArray[np.int64] | None, rows: NDArray[np.int64]
+) -> Columns:
+    columns: Columns = {"image": images[rows], "label": labels[rows], "source": rows}
+    return columns if groups is None else {**columns, "group": groups[rows]}
+
+
+def _metadata(
+    source: SourceImages, spec: DataSpec, splits: Mapping[str, Columns], notes: Sequence[str]
+) -> dict[str, Any]:
+    train = splits["train"]
+    sizes = np.bincount(train["label"], minlength=len(source.class_names)).tolist()
+    groups = size_groups(sizes, spec.groups)
+    mean, std = _channel_statistics(train["image"], source.name)
     return {
-        "fingerprint": str(values["fingerprint"]),
-        "class_names": tuple(values["class_names"]),
-        "class_sizes": np.asarray(values["class_sizes"], dtype=np.int64),
-        "image_shape": (int(channels), int(height), int(width)),
-        "mean": tuple(values["mean"]),
-        "std": tuple(values["std"]),
-        "nuisance": str(values["nuisance"]),
-        "groups": Groups(**masks, rule=str(values["groups"]["rule"])),
-        "notes": tuple(values.get("notes", ())),
+        "fingerprint": _fingerprint(source.class_names, spec.nuisance, splits),
+        "class_names": source.class_names,
+        "class_sizes": sizes,
+        "image_shape": train["image"].shape[1:],
+        "mean": mean,
+        "std": std,
+        "nuisance": spec.nuisance,
+        "groups": {"rule": groups.rule, **{name: mask.tolist() for name, mask in groups.as_dict().items()}},
+        "notes": [*source.notes, *notes],
     }
 
 
+def _channel_statistics(images: NDArray[np.uint8], name: str) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel in 0..1, computed exactly from a histogram of the 256 levels."""
+    levels = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        chunks = (images[start : start + _CHUNK, channel] for start in range(0, len(images), _CHUNK))
+        histogram = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in chunks)
+        mean = float(np.average(levels, weights=histogram))
+        means.append(mean)
+        deviations.append(float(np.sqrt(np.average((levels - mean) ** 2, weights=histogram))))
+    if min(deviations) == 0:
+        channel = int(np.argmin(deviations))
+        raise DataError(f"training images must vary, but in {name} all pixels of channel {channel} have one value")
+    return means, deviations
+
+
+def _fingerprint(class_names: tuple[str, ...], nuisance: str, splits: Mapping[str, Columns]) -> str:
+    state = hashlib.blake2b("\0".join([nuisance, *class_names]).encode(), digest_size=16)
+    for columns in splits.values():
+        for name in sorted(columns):
+            state.update(f"{name}{columns[name].shape}".encode())
+            state.update(np.ascontiguousarray(columns[name]).data)
+    return state.hexdigest()
+
+
+def _write(file: Path, columns: Columns, metadata: Mapping[str, Any]) -> None:
+    """Write one record batch: each column is contiguous in the file."""
+    batch = pa.RecordBatch.from_pydict({name: _to_arrow(column) for name, column in columns.items()})
+    batch = batch.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata).encode()})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
 def _map_table(file: Path) -> pa.RecordBatch:
-    """Map a file; the batch and all views of it keep the map alive."""
+    """Memory-map a file; the batch and all views of it keep the mapping alive."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"a prepared data set must be whole, but {file} cannot be read ({reason}); prepare it anew"
+            f"a prepared data set must be complete, but {file} cannot be read ({first_line(error)}); "
+            "delete it to prepare it again"
         ) from error
 
 
-def _flat(column: pa.Array) -> NDArray[Any]:
+def _to_arrow(column: NDArray[Any]) -> pa.Array:
+    if column.ndim == 1:
+        return pa.array(column)
+    return pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), int(np.prod(column.shape[1:])))
+
+
+def _to_numpy(column: pa.Array) -> NDArray[Any]:
     values = column.values if pa.types.is_fixed_size_list(column.type) else column
     array: NDArray[Any] = values.to_numpy(zero_copy_only=True)
     return array

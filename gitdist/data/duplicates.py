@@ -18,10 +18,9 @@ class OfficialImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Images that are there more than once.
+    """The training or validation image and the test image of each pair across splits, and a count of repeats.
 
-    ``across`` has, for each test image that is a training or validation image too, that one first; ``within`` counts
-    the training and validation images that repeat an earlier one.
+    ``within`` counts the training and validation images that repeat an earlier one.
     """
 
     across: tuple[tuple[OfficialImage, OfficialImage], ...]
@@ -29,7 +28,7 @@ class Duplicates:
 
 
 def find_duplicates(dataset: Dataset) -> Duplicates:
-    """Compare the images before the nuisance; one that a profile repeats in a small class counts once."""
+    """Compare the images before the nuisance; an image that a profile repeats in a small class counts once."""
     parts = (dataset.train, dataset.validation)
     rows, first = np.unique(np.concatenate([part.source for part in parts]), return_index=True)
     images = np.concatenate([part.clean for part in parts])[first]

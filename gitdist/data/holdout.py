@@ -1,4 +1,4 @@
-"""Choosing the images of one class that are held out, group by group, and the order in which the others are taken.
+"""The choice of the images of one class that are held out, group by group, and the order in which the others are used.
 
 Images of one group (frames of one object, photos of one patient) are near copies of each other. A held-out image tests
 a classifier only if no image of its group is trained on, so whole groups are held out.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """Rows of one class, int64 ``[n]`` each: ``held_out``, and ``rest`` in the order in which it is to be used."""
+    """Rows of one class, int64 ``[n]`` each: those held out, and the rest in the order in which it is to be used."""
 
     held_out: NDArray[np.int64]
     rest: NDArray[np.int64]
@@ -23,32 +23,28 @@ def hold_out(
 ) -> HeldOut:
     """Choose at random which rows of a class are held out.
 
-    Without groups any ``count`` rows are. With groups, whole groups are, in random order as long as they have at most
-    ``count`` rows together. If even the smallest group has more, ``count`` of its rows are held out and the others are
-    not used. A class that is one group keeps it.
+    Without groups any ``count`` rows are. With groups, whole groups are held out, in random order while they have at
+    most ``count`` rows together. If even the smallest group has more, ``count`` of its rows are held out and its others
+    are not used. If the class has only one group, no row is held out.
 
     Args:
         rows: of the class, int64 ``[n]``.
-        groups: the group of each of these rows, int64 ``[n]``; None = each row is a group by itself.
+        groups: the group of each of these rows, int64 ``[n]``; None = each row is its own group.
         count: rows to hold out, less than n.
-        rng: the source of every random number.
+        rng: the source of randomness.
     """
     if groups is None:
         order = rng.permutation(rows)
         return HeldOut(held_out=order[len(order) - count :], rest=order[: len(order) - count])
     chosen = np.isin(groups, _choose_groups(groups, count, rng))
-    held_out = spread(rows[chosen], groups[chosen], rng)[:count]
-    return HeldOut(held_out=held_out, rest=spread(rows[~chosen], groups[~chosen], rng))
+    held_out = interleave_groups(rows[chosen], groups[chosen], rng)[:count]
+    return HeldOut(held_out=held_out, rest=interleave_groups(rows[~chosen], groups[~chosen], rng))
 
 
-def spread(rows: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the rows in a random order of which every beginning has rows of as many groups as possible.
-
-    Args:
-        rows: int64 ``[n]``.
-        groups: the group of each row, int64 ``[n]``.
-        rng: the source of every random number.
-    """
+def interleave_groups(
+    rows: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the rows in a random order; every prefix of it has rows of as many groups as possible."""
     shuffled = rng.permutation(len(rows))
     of_group = groups[shuffled]
     rounds = np.empty(len(rows), np.int64)  # how many rows of the same group come before

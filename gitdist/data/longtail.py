@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ _AUTO = GroupsSpec()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Groups:
-    """Which classes are many-, medium- and few-shot: boolean masks ``[C]`` that together hold every class once."""
+    """Which classes are many-, medium- and few-shot: boolean masks ``[C]``; each class is in exactly one."""
 
     many: NDArray[np.bool_]
     medium: NDArray[np.bool_]
@@ -32,40 +32,40 @@ class Groups:
 def profile_sizes(profile: ProfileSpec, available: Sequence[int]) -> list[int]:
     """Return the profile's sizes, by rank for zipf and by class otherwise.
 
-    zipf: ``max(floor(largest / k^exponent), smallest)`` for rank k = 1..C; power: the same, where the ranks are those
-    of the classes by falling ``available``, ties by class (the rule that GTSRB-LT is named for, with exponent 1.8; Zhou
-    et al. 2022); exponential:
-    ``floor(largest * factor^(c / (C-1)))`` (Cui et al. 2019); step: ``largest`` for the first classes and
-    ``floor(largest * factor)`` for the last ``minority`` share (Buda et al. 2018); none: all that are there, at most
-    ``largest``. No class is smaller than 1. Of all kinds but none, a size may be more than the class has.
-
-    Args:
-        profile: the kind with its figures.
-        available: images that each class has, ``[C]``.
+    zipf: ``max(floor(largest / k^exponent), smallest)`` for rank k = 1..C; power: the same, where classes are ranked
+    by falling ``available``, ties by class (the rule that GTSRB-LT is named for, with exponent 1.8; Zhou et al. 2022);
+    exponential: ``floor(largest * factor^(c / (C-1)))`` (Cui et al. 2019); step: ``largest`` for the first classes and
+    ``floor(largest * factor)`` for the last ``minority`` share (Buda et al. 2018); none: all images, at most
+    ``largest``. No class is smaller than 1. Except for none, a size may exceed ``available``, the images per class.
     """
     num_classes = len(available)
     largest = profile.largest or max(available)
-    if profile.kind == "none":
-        return [min(largest, count) for count in available]
-    if profile.kind in ("zipf", "power"):
-        by_rank = [max(floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
-        return by_rank if profile.kind == "zipf" else _in_order(by_rank, available)
-    if profile.kind == "exponential":
-        steps = max(num_classes - 1, 1)
-        return [max(floor(largest * profile.factor ** (c / steps)), 1) for c in range(num_classes)]
-    num_small = floor(profile.minority * num_classes)
-    small = max(floor(largest * profile.factor), 1)
-    return [largest] * (num_classes - num_small) + [small] * num_small
+    match profile.kind:
+        case "none":
+            return [min(largest, count) for count in available]
+        case "zipf":
+            return _power_law(profile, largest, num_classes)
+        case "power":
+            sizes = np.empty(num_classes, np.int64)
+            sizes[np.argsort(-np.asarray(available), kind="stable")] = _power_law(profile, largest, num_classes)
+            return [int(size) for size in sizes]
+        case "exponential":
+            steps = max(num_classes - 1, 1)
+            return [max(floor(largest * profile.factor ** (c / steps)), 1) for c in range(num_classes)]
+        case "step":
+            num_small = floor(profile.minority * num_classes)
+            small = max(floor(largest * profile.factor), 1)
+            return [largest] * (num_classes - num_small) + [small] * num_small
+        case unknown:
+            assert_never(unknown)
 
 
-def _in_order(by_rank: Sequence[int], available: Sequence[int]) -> list[int]:
-    order = np.argsort(-np.asarray(available), kind="stable").tolist()
-    sizes = dict(zip(order, by_rank, strict=True))
-    return [sizes[label] for label in range(len(available))]
+def _power_law(profile: ProfileSpec, largest: int, num_classes: int) -> list[int]:
+    return [max(floor(largest / k**profile.exponent), profile.smallest) for k in range(1, num_classes + 1)]
 
 
 def class_sizes(profile: ProfileSpec, available: Sequence[int], version: int) -> list[int]:
-    """Return the number of training images that the profile asks for of each class, ``[C]``.
+    """Return the number of training images that the profile asks for, per class, ``[C]``.
 
     Args:
         profile: the class-size profile.
@@ -84,8 +84,8 @@ def size_groups(sizes: Sequence[int], groups: Literal["auto"] | GroupsSpec) -> G
 
     Args:
         sizes: training images of each class, ``[C]``.
-        groups: the two sizes that separate the groups; ``"auto"`` takes 100 and 20 where no group is empty then,
-            else thirds of the classes by size. In thirds, classes of one size stay together, in the smaller group.
+        groups: the two sizes that separate the groups; ``"auto"`` takes 100 and 20 if then no group is empty, else
+            thirds of the classes by size. In thirds, classes of one size stay together, in the smaller group.
 
     Raises:
         SpecError: the bounds cross.
@@ -103,17 +103,9 @@ def size_groups(sizes: Sequence[int], groups: Literal["auto"] | GroupsSpec) -> G
 
 
 def suggested_threshold(sizes: NDArray[np.int64], groups: Groups) -> int | None:
-    """Return a class-size threshold K to begin with: 1 + the largest class that is not many-shot.
+    """Return a first class-size threshold K: 1 + the largest class that is not many-shot; None if all are many-shot.
 
-    Classes below K are augmented, so that these are all but the many-shot ones, which are invariant already and get
-    worse by it (Zhou et al. 2022).
-
-    Args:
-        sizes: training images of each class, ``[C]``.
-        groups: the shot groups of the same classes.
-
-    Returns:
-        K, or None where every class is many-shot.
+    Many-shot classes are invariant already and would get worse by augmentation (Zhou et al. 2022).
     """
     rest = sizes[~groups.many]
     return int(rest.max()) + 1 if rest.size else None

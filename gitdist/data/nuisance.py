@@ -1,10 +1,11 @@
 """The true nuisance transformations x' ~ T(.|x): rotation, background, dilation or erosion.
 
-The numbers of all images are drawn first and at once, so a result depends on the images and the generator's state
-alone, never on how the work is cut into chunks.
+The parameters of all images are drawn first, so a result depends on the images and the generator's state alone, not on
+chunks. A new nuisance is an entry of ``NUISANCES``.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,9 +19,19 @@ from gitdist.errors import SpecError
 
 Images = TypeVar("Images", NDArray[np.uint8], Tensor)
 
-_CHUNK = 2048
+_CHUNK = 2048  # images
 _BACKGROUND_LEVELS = 100
 _DILATED_SHARE = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nuisance:
+    """A transformation in two steps: ``apply(images, draw(len(images), rng))``."""
+
+    draw: Callable[[int, np.random.Generator], NDArray[Any]]  # the parameters of N images, N rows
+    apply: Callable[[Tensor, Tensor], Tensor]  # transforms uint8 [N, C, H, W] by N rows of parameters
+    statistic: str | None = None  # what varies, in words: the mean level of ``pixels``; None = no single number
+    pixels: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] = lambda clean: np.ones(clean.shape[1:], bool)  # [H, W]
 
 
 def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images:
@@ -28,15 +39,15 @@ def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images
 
     rotation: uniform in [-180, 180) degrees about the centre, bicubic, 0 outside; background: pixels that are 0 in
     every channel become one integer of 0..99; dilation-erosion: with probability 0.6 dilation by a square of side
-    2..4, else erosion by one of side 1..2. ``"none"`` returns the images as they are.
+    2..4, else erosion by one of side 1..2. ``"none"`` returns the images themselves.
 
     Args:
-        nuisance: ``none``, ``rotation``, ``background`` or ``dilation-erosion``.
+        nuisance: ``none`` or one of ``NUISANCES``.
         images: uint8 ``[N, C, H, W]``.
-        rng: the source of every random number.
+        rng: the only source of randomness.
 
     Raises:
-        SpecError: there is no nuisance of that name.
+        SpecError: the nuisance is unknown.
     """
     if nuisance == "none":
         return images
@@ -47,35 +58,26 @@ def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images
 
 
 def draw_parameters(nuisance: str, count: int, rng: np.random.Generator) -> Tensor:
-    """Draw what transforms each of ``count`` images, on the CPU; the first dimension is N.
-
-    Args:
-        nuisance: ``rotation``, ``background`` or ``dilation-erosion``.
-        count: number of images, N.
-        rng: the source of every random number.
-
-    Raises:
-        SpecError: there is no nuisance of that name.
-    """
-    if nuisance not in _NUISANCES:
-        raise SpecError(f"a nuisance is one of {', '.join(['none', *_NUISANCES])}, but it is '{nuisance}'")
-    draw, _ = _NUISANCES[nuisance]
-    return torch.from_numpy(draw(count, rng))
+    """Draw the parameters of ``count`` transformations, N rows on the CPU."""
+    return torch.from_numpy(find_nuisance(nuisance).draw(count, rng))
 
 
 def apply_nuisance(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
-    """Transform a batch, each image by its own parameters, without waiting for the device.
+    """Transform each image by its own parameters, without waiting for the device.
 
     Args:
-        nuisance: as for ``draw_parameters``.
+        nuisance: one of ``NUISANCES``.
         images: uint8 ``[N, C, H, W]`` before the nuisance.
-        parameters: what ``draw_parameters`` returned for these N images, on the device of ``images``.
-
-    Returns:
-        uint8 ``[N, C, H, W]``.
+        parameters: of ``draw_parameters`` for these N images, on the device of ``images``.
     """
-    _, apply = _NUISANCES[nuisance]
-    return apply(images, parameters)
+    return find_nuisance(nuisance).apply(images, parameters)
+
+
+def find_nuisance(name: str) -> Nuisance:
+    """Return the nuisance of a name; raise SpecError if it is unknown."""
+    if name not in NUISANCES:
+        raise SpecError(f"a nuisance is one of {', '.join(['none', *NUISANCES])}, but it is '{name}'")
+    return NUISANCES[name]
 
 
 def _apply_in_chunks(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
@@ -87,24 +89,24 @@ def _apply_in_chunks(nuisance: str, images: Tensor, parameters: Tensor) -> Tenso
     return result
 
 
-def _draw_turns(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_rotations(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw the cosine and sine of the angle of each image, ``[N, 2]``."""
     angles = np.deg2rad(rng.uniform(-180.0, 180.0, count))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _rotate(images: Tensor, turns: Tensor) -> Tensor:
-    """Rotate counter-clockwise as seen, sampling the source at the inversely rotated pixel centres."""
+def _rotate(images: Tensor, rotations: Tensor) -> Tensor:
+    """Rotate counter-clockwise, sampling the source at the inversely rotated pixel centres."""
     height, width = images.shape[-2:]
-    cosine, sine = turns[:, 0, None, None], turns[:, 1, None, None]
+    cosine, sine = rotations[:, 0, None, None], rotations[:, 1, None, None]
     down = _from_centre(height, images.device)[:, None]
     across = _from_centre(width, images.device)
     # grid_sample counts in units of half the width and half the height.
     source_x = (cosine * across - sine * down) * (2 / width)
     source_y = (sine * across + cosine * down) * (2 / height)
     grid = torch.stack([source_x, source_y], dim=-1).to(torch.float32)
-    turned = grid_sample(images.to(torch.float32), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-    return turned.round_().clamp_(0, 255).to(torch.uint8)
+    rotated = grid_sample(images.to(torch.float32), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return rotated.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _from_centre(size: int, device: torch.device) -> Tensor:
@@ -128,14 +130,14 @@ def _draw_sides(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _dilate_or_erode(images: Tensor, sides: Tensor) -> Tensor:
-    # All four are computed for every image: choosing the images of a side first would wait for the device.
+    # All four are computed for every image: selecting the images of a side first would wait for the device.
     result, sides = images, sides.view(-1, 1, 1, 1)
     for side in (2, 3, 4):
-        result = torch.where(sides == side, _largest_nearby(images, side), result)
-    return torch.where(sides == -2, 255 - _largest_nearby(255 - images, 2), result)
+        result = torch.where(sides == side, _dilate(images, side), result)
+    return torch.where(sides == -2, 255 - _dilate(255 - images, 2), result)
 
 
-def _largest_nearby(images: Tensor, side: int) -> Tensor:
+def _dilate(images: Tensor, side: int) -> Tensor:
     """Return the maximum over a square whose origin is its middle, or right of and below it when ``side`` is even.
 
     Pixels outside the image do not count: 0 is the least a pixel can be.
@@ -152,8 +154,13 @@ def _largest_nearby(images: Tensor, side: int) -> Tensor:
     return largest
 
 
-_NUISANCES: dict[str, tuple[Callable[[int, np.random.Generator], NDArray[Any]], Callable[[Tensor, Tensor], Tensor]]] = {
-    "rotation": (_draw_turns, _rotate),
-    "background": (_draw_levels, _fill_background),
-    "dilation-erosion": (_draw_sides, _dilate_or_erode),
+NUISANCES = {  # data.nuisance but "none"; a test compares the names with those that DataSpec allows
+    "rotation": Nuisance(draw=_draw_rotations, apply=_rotate),
+    "background": Nuisance(
+        draw=_draw_levels,
+        apply=_fill_background,
+        statistic="background level",
+        pixels=lambda clean: (clean == 0).all(0),
+    ),
+    "dilation-erosion": Nuisance(draw=_draw_sides, apply=_dilate_or_erode, statistic="ink (mean level)"),
 }

@@ -1,6 +1,6 @@
 """Which official images of a data set are training and which are validation images: seeded, and group by group.
 
-of each class:  official training images --v_c--> validation (first: selection must see every class)
+of each class:  official training images --v_c--> validation (first, so that every class is validated)
                                          --rest-> training, as many as the class-size profile asks for
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.holdout import HeldOut, hold_out, spread
+from gitdist.data.holdout import HeldOut, hold_out, interleave_groups
 from gitdist.data.longtail import class_sizes, floor
-from gitdist.data.sources.base import Source, class_counts
+from gitdist.data.sources.base import SourceImages, check_labels
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
@@ -22,10 +22,10 @@ _NAMED = 3  # classes that a note names; the others are counted
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitRows:
-    """The official training rows of the training and the validation split, each ordered by class: int64 ``[N]``.
+    """The official training rows of the training and the validation split, int64 ``[N]``, each ordered by class.
 
-    ``notes`` say, one line each, where the profile asks for more images than there are and which classes have no
-    validation images.
+    ``notes`` say, one line each, which classes have fewer images than the profile asks for and which have no validation
+    images.
     """
 
     train: NDArray[np.int64]
@@ -33,23 +33,19 @@ class SplitRows:
     notes: tuple[str, ...] = ()
 
 
-def split_rows(source: Source, spec: DataSpec) -> SplitRows:
+def split_rows(source: SourceImages, spec: DataSpec) -> SplitRows:
     """Choose the training and the validation images of each class, at random with the seed ``spec.version``.
 
     Of a class with n official training images, ``floor(validation * n)``, at least 1 and at most
-    ``validation_per_class``, are held out for validation, unless the source reserves validation images itself; the
-    training images are taken from the rest, as many as the profile says or as there are. Images of one group lie in one
-    split (``hold_out``), and the training images are of as many groups as possible. A class of one group has no
-    validation images. Of a source that keeps its order, validation is drawn from the last ``validation * n`` images,
-    and the first of the others are the training images. Validation does not depend on the profile.
-
-    Args:
-        source: the official images.
-        spec: class-size profile, version and validation size.
+    ``validation_per_class``, are held out for validation, unless the source reserves validation images itself. The
+    training images are taken from the rest, as many as the profile asks for or as there are. Images of one group lie in
+    one split (``hold_out``), and the training images are of as many groups as possible. If a source keeps its order,
+    validation is drawn from the last ``validation * n`` images and training takes the first of the others. Validation
+    does not depend on the profile.
 
     Raises:
-        DataError: a class has fewer than two training images or no test image, there is only one class, or a group
-            lies in several classes or splits.
+        DataError: a class has fewer than two training images or no test image, there is only one class, no class has
+            validation images, or a group lies in several classes or splits.
     """
     if len(source.class_names) < 2:
         raise DataError(f"a data set must have at least 2 classes, but {source.name} has {len(source.class_names)}")
@@ -72,20 +68,22 @@ def split_rows(source: Source, spec: DataSpec) -> SplitRows:
     )
 
 
-def _split_classes(source: Source, spec: DataSpec) -> list[HeldOut]:
+def _split_classes(source: SourceImages, spec: DataSpec) -> list[HeldOut]:
     reserved = source.validation
     free = np.ones(len(source.train_labels), np.bool_) if reserved is None else ~reserved
-    least = 2 if reserved is None else 1  # validation takes one
-    counts = class_counts(source.train_labels[free], source.class_names, least, f"the training split of {source.name}")
-    class_counts(source.test_labels, source.class_names, 1, f"the test split of {source.name}")
+    least = 2 if reserved is None else 1  # one for validation
+    train_split, test_split = f"the training split of {source.name}", f"the test split of {source.name}"
+    counts = _class_counts(source.train_labels[free], source.class_names, least, train_split)
+    _class_counts(source.test_labels, source.class_names, 1, test_split)
     classes = []
     for label, name in enumerate(source.class_names):
         of_class = source.train_labels == label
         rows, rng = np.flatnonzero(of_class & free), numpy_rng(spec.version, f"data/split/{name}")
         groups = None if source.train_groups is None else source.train_groups[rows]
-        count = _validation_size(int(counts[label]), spec)
+        total = int(counts[label])
+        count = min(max(floor(spec.validation * total), 1), spec.validation_per_class or total, max(total - 1, 1))
         if reserved is not None:
-            rest = rng.permutation(rows) if groups is None else spread(rows, groups, rng)
+            rest = rng.permutation(rows) if groups is None else interleave_groups(rows, groups, rng)
             classes.append(HeldOut(held_out=np.flatnonzero(of_class & reserved), rest=rest))
         elif source.keeps_order:
             last = rows[-max(count, floor(spec.validation * len(rows))) :]
@@ -96,11 +94,21 @@ def _split_classes(source: Source, spec: DataSpec) -> list[HeldOut]:
     return classes
 
 
-def _validation_size(count: int, spec: DataSpec) -> int:
-    return min(max(floor(spec.validation * count), 1), spec.validation_per_class or count, max(count - 1, 1))
+def _class_counts(labels: NDArray[np.int64], class_names: Sequence[str], least: int, split: str) -> NDArray[np.int64]:
+    """Return the number of images of each class, ``[C]``; refuse a class with fewer than ``least``."""
+    check_labels(labels, len(class_names), split)
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() < least:
+        smallest = int(counts.argmin())
+        name = class_names[smallest]
+        raise DataError(
+            f"every class must have at least {least} images in {split}, but class {smallest} ({name}) has "
+            f"{counts[smallest]}; add images or set data.exclude: [{name}]"
+        )
+    return counts
 
 
-def _check_groups(source: Source) -> None:
+def _check_groups(source: SourceImages) -> None:
     """Refuse a group whose images lie in several classes or splits."""
     if source.train_groups is None:
         return
@@ -114,7 +122,7 @@ def _check_groups(source: Source) -> None:
         raise DataError(
             f"images of one group must be of one class, but group '{names[group]}' of {source.name} is in {one} and "
             f"{two}; correct the labels, or let data.group name groups of one class (for folders by a regular "
-            "expression that takes in the class)"
+            "expression that matches the class too)"
         )
     reserved = np.zeros(len(labels), np.bool_) if source.validation is None else source.validation
     splits = {

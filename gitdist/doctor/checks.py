@@ -6,7 +6,7 @@ from pathlib import Path
 from gitdist.doctor.finding import HERE, Finding, State
 from gitdist.doctor.machine import DirectoryReport, MachineReport
 from gitdist.errors import GitdistError
-from gitdist.generator.artefact import trains
+from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity
 
@@ -131,7 +131,7 @@ def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> Findin
     num_servers = spec.resources.servers if spec.sharing.stream else 0
     try:
         seen = find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials"
-        if trains(spec.generator):
+        if needs_training(spec.generator):
             check_fits_alone(nodes, spec.resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
             check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")

@@ -1,6 +1,7 @@
-"""What every generator can do: encode an image once, then draw transformed versions of it from the code."""
+"""The interface of all generators: encode an image once, then draw transformed versions of it from its code."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,14 +9,14 @@ from torch import Tensor
 
 
 class Generator(ABC):
-    """A conditional distribution x' ~ P(.|x) over images, split so that what all draws of x share is done once.
+    """A conditional distribution x' ~ P(.|x) over images; what all draws of x share is computed once, by ``encode``.
 
     Both methods are pure: the same arguments (and the same state of ``rng``) give the same bytes. The caller owns
-    the returned tensors. Not safe for several threads at once.
+    the returned tensors. Not thread-safe.
     """
 
     device: torch.device
-    """Where codes live."""
+    """The device of the codes."""
 
     @abstractmethod
     def encode(self, images: Tensor, clean: Tensor) -> Tensor:
@@ -29,9 +30,19 @@ class Generator(ABC):
 
     @abstractmethod
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return one fresh draw for each code: uint8 ``[N, C, H, W]`` in the processor's memory.
+        """Return one new draw for each code: uint8 ``[N, C, H, W]`` in the memory of the CPU.
 
         Args:
             codes: rows of what ``encode`` returned, ``[N, ...]``.
             rng: the only source of randomness.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """Progress of a generator's training: steps done, steps in total, and the mean losses of the last few steps."""
+
+    step: int
+    total: int
+    losses: dict[str, float]
+    elapsed_s: float

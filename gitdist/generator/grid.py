@@ -1,4 +1,4 @@
-"""A picture of what a generator does: one labelled row an image, the image first and its draws after it."""
+"""A picture of a generator's draws: one labelled row per image, the image first and its draws after it."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from gitdist.disk import write_atomic
 from gitdist.generator.base import Generator
 from gitdist.seeds import numpy_rng
 
-CELL = 56  # least side of an image in the picture, pixels
+CELL = 56  # smallest side of an image in the picture, pixels
 GAP = 4
 LABEL_WIDTH = 96
 
@@ -26,34 +26,28 @@ def sample_grid(
     seed: int,
     oracle: Generator | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a picture of training images and draws, RGB uint8 ``[H, W, 3]``.
+    """Return a picture of training images and ``draws`` of each, RGB uint8 ``[H, W, 3]``.
 
-    Args:
-        generator: what draws.
-        dataset: whose training images are shown, some of each class.
-        images_per_class: rows a class (fewer where it has fewer images).
-        draws: columns after the input.
-        seed: of the choice of images and of the draws.
-        oracle: draws from the true nuisance; its draws stand on the right, after the images before the nuisance.
+    A class with fewer than ``images_per_class`` images has fewer rows. Draws of ``oracle`` are on the right, after the
+    images before the nuisance. ``seed`` determines the choice of images and the draws.
     """
     rows = _choose_rows(dataset.train.labels, images_per_class, seed)
     images, clean = (torch.from_numpy(part[rows]) for part in (dataset.train.images, dataset.train.clean))
     blocks = [(images, generator)] if oracle is None else [(images, generator), (clean, oracle)]
-    pictures = []
+    pictures: list[NDArray[np.uint8]] = []
     for first, drawing in blocks:
         codes = drawing.encode(images, clean).repeat_interleave(draws, 0)
         drawn = drawing.draw(codes, numpy_rng(seed, "grid/draws"))
         cells = torch.cat((first[:, None], drawn.view(len(rows), draws, *drawn.shape[1:])), 1).numpy()
-        pictures.append(_tile(cells, num_inputs=1))
-    labels = [dataset.class_names[label] for label in dataset.train.labels[rows]]
-    picture = np.concatenate([_set_apart(picture) if index else picture for index, picture in enumerate(pictures)], 1)
-    return _with_labels(picture, labels)
+        margin = 3 * GAP if pictures else 0
+        pictures.append(np.pad(_tile(cells, num_inputs=1), ((0, 0), (margin, 0), (0, 0)), constant_values=255))
+    return _with_labels(np.concatenate(pictures, 1), [dataset.class_names[i] for i in dataset.train.labels[rows]])
 
 
 def draw_rows(cells: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:
     """Return a picture, RGB uint8 ``[H, W, 3]``, of images ``[rows, columns, C, H, W]`` with a label before each row.
 
-    Small images are enlarged by a whole factor; a label may have several lines.
+    Small images are enlarged by an integer factor; a label may have several lines.
     """
     return _with_labels(_tile(cells, num_inputs=0), labels)
 
@@ -66,12 +60,12 @@ def save_grid(picture: NDArray[np.uint8], path: Path) -> None:
 
 
 def _choose_rows(labels: NDArray[np.int64], images_per_class: int, seed: int) -> NDArray[np.int64]:
-    """The first rows of each class in a shuffled order, sorted by class."""
+    """Return the first rows of each class in a shuffled order, sorted by class."""
     order = numpy_rng(seed, "grid/rows").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     sizes = np.bincount(labels)
-    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return order[place < images_per_class]
+    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[rank_in_class < images_per_class]
 
 
 def _tile(cells: NDArray[np.uint8], num_inputs: int) -> NDArray[np.uint8]:
@@ -85,17 +79,13 @@ def _tile(cells: NDArray[np.uint8], num_inputs: int) -> NDArray[np.uint8]:
     return np.broadcast_to(picture, (*picture.shape[:2], 3)) if channels == 1 else picture
 
 
-def _set_apart(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.pad(picture, ((0, 0), (3 * GAP, 0), (0, 0)), constant_values=255)
-
-
 def _with_labels(picture: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (LABEL_WIDTH + width, height), "white")
     canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (LABEL_WIDTH, 0))
-    pen = ImageDraw.Draw(canvas)
+    draw = ImageDraw.Draw(canvas)
     step = height // len(labels)
     for index, label in enumerate(labels):
         lines = "\n".join(line[:14] for line in label.splitlines())
-        pen.text((GAP, index * step + step // 2), lines, fill="black", anchor="lm")
+        draw.text((GAP, index * step + step // 2), lines, fill="black", anchor="lm")
     return np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""Generators without a network: the true nuisance, and none at all."""
+"""Generators without a network: the true nuisance, and no transformation."""
 
 import numpy as np
 import torch
@@ -10,17 +10,10 @@ from gitdist.generator.base import Generator
 
 
 class OracleGenerator(Generator):
-    """Draws from the true T(.|x), applied to the image as it was before the data set was built."""
+    """Draws from the true T(.|x), applied to the image before the nuisance."""
 
     def __init__(self, nuisance: str) -> None:
-        """Choose the nuisance.
-
-        Args:
-            nuisance: the data set's.
-
-        Raises:
-            SpecError: the data set has none, so the truth is not known.
-        """
+        """Choose the data set's nuisance; raise SpecError if it is unknown, ``none``."""
         if nuisance == "none":
             raise SpecError(
                 "generator.kind = oracle needs a data set whose nuisance is known, but data.nuisance is 'none'; "
@@ -29,11 +22,11 @@ class OracleGenerator(Generator):
         self.device, self._nuisance = torch.device("cpu"), nuisance
 
     def encode(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Return a copy of ``clean``, uint8 ``[N, C, H, W]``; ``images`` are not read."""
-        return _copy(clean)
+        """Return a copy of ``clean``, uint8 ``[N, C, H, W]``."""
+        return clean.detach().to("cpu", copy=True)
 
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return one fresh draw of the nuisance for each clean image, uint8 ``[N, C, H, W]``."""
+        """Return a draw of the nuisance for each clean image, uint8 ``[N, C, H, W]``."""
         return transform(self._nuisance, codes, rng)
 
 
@@ -41,17 +34,12 @@ class IdentityGenerator(Generator):
     """Every draw is the data set's image itself."""
 
     def __init__(self) -> None:
-        """Make the generator; it has no settings."""
         self.device = torch.device("cpu")
 
     def encode(self, images: Tensor, clean: Tensor) -> Tensor:
         """Return a copy of ``images``, uint8 ``[N, C, H, W]``."""
-        return _copy(images)
+        return images.detach().to("cpu", copy=True)
 
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return a copy of ``codes``; ``rng`` is not read."""
+        """Return a copy of ``codes``."""
         return codes.clone()
-
-
-def _copy(images: Tensor) -> Tensor:
-    return images.detach().to("cpu", copy=True)

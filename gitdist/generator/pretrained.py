@@ -1,12 +1,15 @@
-"""MUNIT weights in a file of their own, with the settings that shape the networks in the file's header.
+"""Imported MUNIT weights: our file format, and the checkpoints that GIT's authors published.
 
-FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ..., "checksum"}}
-
-The format itself has no checksums, so the header has one of all weights; files of earlier versions lack it.
+ours     FILE.safetensors: the auto-encoder's weights, float32; header {"gitdist": {"format": 1, "dim": 64, ...,
+         "checksum"}}. The format has no checksums, so the header has one of all weights; older files lack it.
+theirs   {"a": state, "b": state, ...}, saved by torch: "a" is the auto-encoder that is used, other entries are not
+         read. A state alone is read too, and the prefix "module." of DataParallel is removed. The running statistics of
+         the decoder's adaptive norms are not used, as in the authors' code.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,14 +22,19 @@ from torch import Tensor
 
 from gitdist.device import Compute
 from gitdist.disk import write_atomic
-from gitdist.errors import SpecError, first_line
-from gitdist.generator.finite import non_finite
-from gitdist.generator.munit import AutoEncoder
-from gitdist.generator.munit_generator import MunitGenerator
+from gitdist.errors import DataError, SpecError, first_line
+from gitdist.generator.munit.generator import MunitGenerator
+from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite
 from gitdist.spec import MunitSpec
 from gitdist.spec.base import Positive, Spec
+from gitdist.torch_file import TorchFileError, read_torch_file
 
 _HEADER, _CHECKSUM = "gitdist", "checksum"
+_UNUSED = re.compile(r"dec\.model\.0\.model\.\d+\.model\.[01]\.norm\.(running_(mean|var)|num_batches_tracked)")
+_DATA_PARALLEL = "module."
+_FIRST_WEIGHT = "enc_content.model.0.conv.weight"  # every auto-encoder's state has it
+
+Weights = dict[str, Tensor]
 
 
 class Architecture(Spec):
@@ -40,8 +48,8 @@ class Architecture(Spec):
     num_downsample: Annotated[int, Field(ge=0)]
     num_res: Positive
 
-    def told(self) -> str:
-        """Return the fields for reading."""
+    def describe(self) -> str:
+        """Return the fields as text."""
         return ", ".join(f"{name} {value}" for name, value in self.model_dump(exclude={"format"}).items())
 
     def auto_encoder(self) -> AutoEncoder:
@@ -50,33 +58,29 @@ class Architecture(Spec):
         return AutoEncoder(MunitSpec(**fields), self.image_channels)
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the shape of each of the auto-encoder's weights, which take no memory here."""
-        with torch.device("meta"):
+        """Return the shape of each of the auto-encoder's weights."""
+        with torch.device("meta"):  # without memory
             return {name: weight.shape for name, weight in self.auto_encoder().state_dict().items()}
 
 
-def save_pretrained(path: Path, architecture: Architecture, weights: dict[str, Tensor]) -> None:
+def save_pretrained(path: Path, architecture: Architecture, weights: Weights) -> None:
     """Write weights, by the names of ``AutoEncoder``, and their architecture.
 
     Raises:
-        DiskError: the disk does not take the file.
-        OSError: the place cannot be written to.
+        DiskError: the disk fails or is full.
+        OSError: the path cannot be written.
     """
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}
     header = architecture.model_dump() | {_CHECKSUM: _checksum(contiguous)}
     write_atomic(path, save(contiguous, {_HEADER: json.dumps(header, separators=(",", ":"))}))
 
 
-def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Architecture, dict[str, Tensor]]:
-    """Return architecture and weights of the generator in a file, the weights by the names of ``AutoEncoder``.
-
-    Args:
-        path: what ``save_pretrained`` wrote.
-        image_shape: ``(C, H, W)`` of the images it shall draw.
+def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Architecture, Weights]:
+    """Return architecture and weights, by the names of ``AutoEncoder``, of a file that ``save_pretrained`` wrote.
 
     Raises:
-        SpecError: the file cannot be read, is damaged or is another one, a weight is not finite, or it was trained on
-            images of another form.
+        SpecError: the file cannot be read, is damaged or another one, a weight is not finite, or it was trained on
+            images that ``image_shape`` (C, H, W) does not fit.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -85,31 +89,36 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
             architecture = Architecture(**header)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         shapes = {name: weight.shape for name, weight in weights.items()}
-        if strange := {name for name, _ in shapes.items() ^ architecture.shapes().items()}:
-            raise ValueError(f"{min(strange)} is not as in an auto-encoder of {architecture.told()}")
+        if different := {name for name, _ in shapes.items() ^ architecture.shapes().items()}:
+            raise ValueError(f"{min(different)} is not as in an auto-encoder of {architecture.describe()}")
         if checksum not in (None, _checksum(weights)):
             raise ValueError("it is damaged: the checksum of its weights is wrong")
-        if broken := non_finite(weights):
-            raise ValueError(f"{broken} holds NaN or infinite values")
-    except Exception as error:  # a file of another make raises whatever its bytes happen to ask for
+        if broken := first_non_finite(weights):
+            raise ValueError(f"{broken} contains NaN or infinite values")
+    except Exception as error:  # another file can raise anything
         raise SpecError(
             f"generator.path must name a file that `gitdist generator import` wrote, but {path} is not one "
-            f"({type(error).__name__}: {first_line(error)}); import the checkpoint anew"
+            f"({type(error).__name__}: {first_line(error)}); import the checkpoint again"
         ) from error
-    _check_fit(architecture, image_shape)
+    channels, height, width = image_shape
+    if channels != architecture.image_channels:
+        raise SpecError(
+            f"generator.path is a generator of images with {architecture.image_channels} channel(s), but the data "
+            f"set's have {channels}; use one that was trained on such images"
+        )
+    multiple = 2**architecture.num_downsample
+    if height % multiple or width % multiple:
+        raise SpecError(
+            f"generator.path is a generator of images whose sides are multiples of {multiple}, but the data set's are "
+            f"{height}x{width}; resize the images"
+        )
     return architecture, weights
 
 
 def load_pretrained(
     path: Path, image_shape: tuple[int, int, int], compute: Compute, compiled_batch: int | None = None
 ) -> MunitGenerator:
-    """Return the generator in a file.
-
-    Args:
-        path: what ``save_pretrained`` wrote.
-        image_shape: ``(C, H, W)`` of the images it shall draw.
-        compute: device and precision of drawing.
-        compiled_batch: as of ``MunitGenerator``.
+    """Return the generator in a file that ``save_pretrained`` wrote; ``compiled_batch`` as of ``MunitGenerator``.
 
     Raises:
         SpecError: as ``read_pretrained``.
@@ -129,16 +138,114 @@ def _checksum(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check_fit(architecture: Architecture, image_shape: tuple[int, int, int]) -> None:
-    channels, height, width = image_shape
-    if channels != architecture.image_channels:
-        raise SpecError(
-            f"generator.path holds a generator of images with {architecture.image_channels} channel(s), but the data "
-            f"set's have {channels}; take one that was trained on such images"
-        )
-    multiple = 2**architecture.num_downsample
-    if height % multiple or width % multiple:
-        raise SpecError(
-            f"generator.path holds a generator of images whose sides are multiples of {multiple}, but the data set's "
-            f"are {height}x{width}; resize the images"
-        )
+def read_checkpoint(path: Path) -> tuple[Architecture, Weights]:
+    """Return architecture and float32 weights, by the names of ``AutoEncoder``, of a published checkpoint.
+
+    No code in the file is executed.
+
+    Raises:
+        DataError: the file cannot be read, is damaged or has another layout; the message names the first weight that is
+            missing, unknown, of another shape or not finite.
+    """
+    state = _read_state(path)
+    architecture = _infer_architecture(state, path)
+    names = _published_names(architecture)
+    known = {name for name in state if _UNUSED.fullmatch(name)} | set(names.values())
+    for problem, found in (("unknown", set(state) - known), ("missing", known - set(state))):
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise _refusal(path, f"{min(found)}{more} is {problem} in an auto-encoder of {architecture.describe()}")
+    weights = {}
+    for own, expected in architecture.shapes().items():
+        name = names[own]
+        weight = state[name]
+        if weight.numel() != expected.numel() or weight.shape != expected[: weight.ndim]:
+            shapes = f"the shape {list(weight.shape)}, not {list(expected)}"
+            raise _refusal(path, f"{name} has {shapes} of {architecture.describe()}")
+        weights[own] = weight.float().reshape(expected)
+        if not weights[own].isfinite().all():  # float64 can exceed the range of float32 too
+            raise _refusal(path, f"{name} contains NaN or infinite values")
+    return architecture, weights
+
+
+def _read_state(path: Path) -> Weights:
+    """Return the auto-encoder's entries in a file, by their published names."""
+    try:
+        content = read_torch_file(path.read_bytes())
+    except OSError as error:
+        raise _refusal(path, f"the file cannot be opened ({error.strerror})") from error
+    except TorchFileError as error:
+        raise _refusal(path, str(error)) from error
+    state = content.get("a", content) if isinstance(content, dict) else None
+    if isinstance(state, dict) and all(isinstance(name, str) and name.startswith(_DATA_PARALLEL) for name in state):
+        state = {name.removeprefix(_DATA_PARALLEL): value for name, value in state.items()}
+    if not isinstance(state, dict) or ("a" not in content and _FIRST_WEIGHT not in state):
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise _refusal(path, f"it contains {found or 'nothing'}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise _refusal(path, f"{name!r} is of type {type(value).__name__}, not a named tensor")
+        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+            kind = ", ".join(
+                str(part).removeprefix("torch.") for part in (value.dtype, value.layout, value.device.type)
+            )
+            raise _refusal(path, f"{name} is not a plain tensor of real numbers but of {kind}")
+    return state
+
+
+def _infer_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
+    """Return the architecture of the first layers' shapes and the numbers of layers."""
+
+    def shape(name: str, ndim: int) -> torch.Size:
+        weight = state.get(name)
+        if weight is None or weight.ndim != ndim or not weight.numel():
+            raise _refusal(path, f"{name} is {'missing' if weight is None else f'of shape {list(weight.shape)}'}")
+        return weight.shape
+
+    def count(pattern: str) -> int:
+        return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+    dim, image_channels, *_ = shape(_FIRST_WEIGHT, 4)
+    mlp_dim, style_dim = shape("mlp.model.0.fc.weight", 2)
+    num_convolutions = count(r"enc_content\.model\.(\d+)\.conv\.weight")
+    num_res = count(rf"enc_content\.model\.{num_convolutions}\.model\.(\d+)\.model\.0\.conv\.weight")
+    if not num_res:
+        raise _refusal(path, f"enc_content.model.{num_convolutions} has no residual block")
+    return Architecture(
+        image_channels=image_channels,
+        dim=dim,
+        mlp_dim=mlp_dim,
+        style_dim=style_dim,
+        num_downsample=num_convolutions - 1,
+        num_res=num_res,
+    )
+
+
+def _published_names(architecture: Architecture) -> dict[str, str]:
+    """Return the published name of each of our weights."""
+    depth, blocks = architecture.num_downsample, range(architecture.num_res)
+    layers = {
+        **{f"style_encoder.convolutions.{i}": f"enc_style.model.{i}.conv" for i in range(STYLE_DOWNSAMPLINGS + 1)},
+        "style_encoder.output": f"enc_style.model.{STYLE_DOWNSAMPLINGS + 2}",
+        **{f"content_encoder.convolutions.{i}": f"enc_content.model.{i}.conv" for i in range(depth + 1)},
+        **{f"decoder.upsamplings.{i}.convolution": f"dec.model.{2 * i + 2}.conv" for i in range(depth)},
+        "decoder.output": f"dec.model.{2 * depth + 1}.conv",
+        **{f"mlp.layers.{i}": f"mlp.model.{i}.fc" for i in range(3)},
+    }
+    for own, theirs in (("content_encoder", f"enc_content.model.{depth + 1}"), ("decoder", "dec.model.0")):
+        layers |= {
+            f"{own}.blocks.{i}.convolutions.{j}": f"{theirs}.model.{i}.model.{j}.conv" for i in blocks for j in (0, 1)
+        }
+    names = {f"{own}.{part}": f"{theirs}.{part}" for own, theirs in layers.items() for part in ("weight", "bias")}
+    for i in range(depth):
+        names[f"decoder.upsamplings.{i}.gain"] = f"dec.model.{2 * i + 2}.norm.gamma"
+        names[f"decoder.upsamplings.{i}.bias"] = f"dec.model.{2 * i + 2}.norm.beta"
+    return names
+
+
+def _refusal(path: Path, found: str) -> DataError:
+    in_one_line = " ".join(found.split())
+    return DataError(
+        "a checkpoint to import must be a torch file with the weights of an auto-encoder, {'a': state, ...} or a state "
+        f"alone, but in {path} {in_one_line}; use a generator's file as the authors published it"
+    )

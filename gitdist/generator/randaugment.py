@@ -1,4 +1,4 @@
-"""RandAugment as a generator: what a learned one has to beat, since it needs no training."""
+"""RandAugment as a generator: the baseline for learned generators, since it needs no training."""
 
 import numpy as np
 import torch
@@ -12,13 +12,7 @@ class RandAugmentGenerator(Generator):
     """Draws are the data set's image after random operations."""
 
     def __init__(self, ops: int, magnitude: int, image_shape: tuple[int, int, int]) -> None:
-        """Make the tables of the operations.
-
-        Args:
-            ops: operations on each image, at least 1.
-            magnitude: 0..30.
-            image_shape: ``(C, H, W)``.
-        """
+        """Build the tables of ``ops`` operations per image ``(C, H, W)`` at a magnitude of 0..30."""
         self.device, self._ops = torch.device("cpu"), ops
         self._augment = RandAugment(magnitude, image_shape)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StreamError
-from gitdist.generator.artefact import draw_settings, load_generator, weights_digest
+from gitdist.generator.kinds import draw_settings, load_generator, weights_digest
 from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store, content_key
 from gitdist.store.shared import shared_tree

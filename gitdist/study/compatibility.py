@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gitdist.data.build import DATASET_FORMAT
+from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError, first_line
 from gitdist.spec import StudySpec

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from original import load_plain
 
 from gitdist.device import set_threads
-from gitdist.generator.artefact import load_generator
+from gitdist.generator.kinds import load_generator
 from gitdist.seeds import numpy_rng
 from gitdist.spec import ResourcesSpec, StreamSpec
 from gitdist.stream.blocks import BlockKey

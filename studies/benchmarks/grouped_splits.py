@@ -32,11 +32,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch.nn.functional import affine_grid, grid_sample
 
-from gitdist.data.build import build_dataset
-from gitdist.data.dataset import Dataset
+from gitdist.data.dataset import Dataset, build_dataset
 from gitdist.data.longtail import class_sizes
 from gitdist.data.sources import load_source
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import SourceImages
 from gitdist.device import Compute
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.trial.checkpoint import checkpoints_of
@@ -50,7 +49,7 @@ PROFILE = ProfileSpec(kind="power", largest=600, smallest=25)
 SPACE: dict[str, list[Any]] = {"sampler": ["instance", "class-balanced"], "lr": [0.02, 0.1], "randaugment_ops": [0, 2]}
 
 
-def make_source(rng: np.random.Generator) -> Source:
+def make_source(rng: np.random.Generator) -> SourceImages:
     """Return the set of tracks, in the order of GTSRB: class by class, track by track, frame by frame."""
     digits = load_source(DataSpec())
     images = np.concatenate([digits.train_images, digits.test_images])
@@ -65,7 +64,7 @@ def make_source(rng: np.random.Generator) -> Source:
                 tracks.append(f"{label}/{position}")
             else:
                 test.append(_frames(images[index], colours, rng.uniform(0.55, 1.0, 1), rng))
-    return Source(
+    return SourceImages(
         name="tracks",
         train_images=np.concatenate(train),
         train_labels=np.repeat(np.arange(len(TRACKS)), np.array(TRACKS) * FRAMES),
@@ -96,7 +95,7 @@ def _frames(
     return (pixels.clip(0, 1) * 255).astype(np.uint8)
 
 
-def by_file_order(source: Source, spec: DataSpec) -> Source:
+def by_file_order(source: SourceImages, spec: DataSpec) -> SourceImages:
     """Return the images that gitdist 0.5 would take: the first of each class train, the last ones validate."""
     counts = np.bincount(source.train_labels)
     held_out = min(int(spec.validation * counts.min()), spec.validation_per_class or int(counts.min()))
@@ -116,7 +115,7 @@ def by_file_order(source: Source, spec: DataSpec) -> Source:
     )
 
 
-def describe(source: Source, dataset: Dataset) -> str:
+def describe(source: SourceImages, dataset: Dataset) -> str:
     """Return the tracks of each class in training and validation and how many lie in both."""
     assert source.train_groups is not None
     tracks = {

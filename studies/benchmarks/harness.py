@@ -32,7 +32,7 @@ from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute, has_bf16_units, set_threads
 from gitdist.disk import disk_errors, write_atomic
 from gitdist.errors import GitdistError, SpecError
-from gitdist.generator.artefact import find_generator, generator_artefact
+from gitdist.generator.kinds import find_artifact, obtain_artifact
 from gitdist.logging import silence_libraries
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.spec.file import load_study
@@ -99,11 +99,11 @@ class Setting:
         """The directory of the trained generator, which is trained now if the store has none."""
         share = self.spec.resources.training
         compute = Compute.resolve(device=share.device)
-        found = find_generator(self.munit, self.dataset, self.store, compute)
+        found = find_artifact(self.munit, self.dataset, self.store, compute)
         if found is None:
             say(f"training the generator, {self.munit.steps} steps")
             set_threads(share.cpu)
-            found = generator_artefact(self.munit, self.dataset, self.store, lambda step: None, compute)
+            found = obtain_artifact(self.munit, self.dataset, self.store, lambda step: None, compute)
             assert found is not None
         return found
 

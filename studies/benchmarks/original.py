@@ -31,8 +31,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.data.nuisance import transform as apply_nuisance
 from gitdist.device import Compute, set_threads
 from gitdist.disk import write_atomic
-from gitdist.generator.artefact import load_auto_encoder
-from gitdist.generator.munit import STYLE_DOWNSAMPLINGS, AutoEncoder
+from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, load_auto_encoder
 from gitdist.logging import silence_libraries
 from gitdist.networks.classifier import Classifier
 from gitdist.spec import EvaluationSpec, MunitSpec, Share, TrialSpec

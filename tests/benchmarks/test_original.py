@@ -7,7 +7,7 @@ from original import OriginalTrainer, PilImages, PlainMunit, evaluate_originally
 
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
-from gitdist.generator.munit import AutoEncoder, initialise
+from gitdist.generator.munit.networks import AutoEncoder, initialise
 from gitdist.spec import DataSpec, EvaluationSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augmentation import Normaliser

@@ -9,12 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from gitdist.data import dataset as dataset_module
-from gitdist.data.build import build_dataset
-from gitdist.data.dataset import Dataset, Split, prepare
+from gitdist.data.dataset import Dataset, Split, build_dataset, prepare
 from gitdist.data.longtail import class_sizes
 from gitdist.data.nuisance import transform
 from gitdist.data.sources import load_source
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import SourceImages
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec, ProfileSpec
@@ -34,13 +33,13 @@ def rotated(store: Store) -> Dataset:
     return prepare(DataSpec(nuisance="rotation", profile=ZIPF, version=4), store)
 
 
-def source_of(counts: list[int], test_counts: list[int] | None = None) -> Source:
+def source_of(counts: list[int], test_counts: list[int] | None = None) -> SourceImages:
     def part(sizes: list[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
         return np.random.default_rng(1).integers(0, 256, (len(labels), 1, 4, 4), dtype=np.uint8), labels
 
     train, test = part(counts), part(test_counts or [2] * len(counts))
-    return Source(
+    return SourceImages(
         name="small",
         train_images=train[0],
         train_labels=train[1],
@@ -214,6 +213,6 @@ def test_opening_what_is_no_prepared_data_set_is_one_line(rotated: Dataset, tmp_
     directory = tmp_path / "copy"
     shutil.copytree(rotated.directory, directory)
     damage(directory)
-    with pytest.raises(DataError, match="prepare it anew") as caught:
+    with pytest.raises(DataError, match="prepare it again") as caught:
         Dataset.open(directory)
     assert "\n" not in str(caught.value)

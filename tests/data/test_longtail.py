@@ -41,6 +41,11 @@ def test_step_makes_the_last_share_of_the_classes_small() -> None:
     assert profile_sizes(ProfileSpec(kind="step", factor=0.29, minority=0.4), [100] * 5) == [100, 100, 100, 29, 29]
 
 
+def test_an_unknown_kind_raises() -> None:
+    with pytest.raises(AssertionError, match="pareto"):
+        profile_sizes(ProfileSpec().model_copy(update={"kind": "pareto"}), [5, 4])
+
+
 def test_no_class_is_empty() -> None:
     assert min(profile_sizes(ProfileSpec(kind="exponential", factor=0.001), [50] * 4)) == 1
     assert min(profile_sizes(ProfileSpec(kind="step", factor=0.001), [50] * 4)) == 1

@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from gitdist.data import nuisance
-from gitdist.data.nuisance import transform
+from gitdist.data.dataset import prepare
+from gitdist.data.nuisance import NUISANCES, Nuisance, transform
 from gitdist.data.sources import load_source
 from gitdist.errors import SpecError
+from gitdist.generator.oracle import OracleGenerator
+from gitdist.generator.quality import nuisance_deviations
+from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
-
-NUISANCES = ("rotation", "background", "dilation-erosion")
+from gitdist.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +194,26 @@ def test_none_changes_nothing() -> None:
 def test_an_unknown_nuisance_is_refused() -> None:
     with pytest.raises(SpecError, match="'rotate'"):
         transform("rotate", colour(0, 1), np.random.default_rng(0))
+
+
+def test_the_table_has_the_names_that_a_study_file_may_use() -> None:
+    assert ("none", *NUISANCES) == get_args(DataSpec.model_fields["nuisance"].annotation)
+
+
+def test_a_new_nuisance_is_an_entry_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fade = Nuisance(
+        draw=lambda count, rng: rng.uniform(0, 1, count),
+        apply=lambda images, shares: (images * shares.view(-1, 1, 1, 1)).to(torch.uint8),
+        statistic="brightness",
+    )
+    monkeypatch.setitem(NUISANCES, "fade", fade)
+    dataset = prepare(DataSpec().model_copy(update={"nuisance": "fade"}), Store(tmp_path))
+    shares = numpy_rng(0, "data/nuisance/test").uniform(0, 1, 600)
+    expected = (dataset.test.clean * shares[:, None, None, None]).astype(np.uint8)
+    np.testing.assert_array_equal(dataset.test.images, expected)
+    images = torch.tensor(dataset.test.clean[:4])
+    generator = OracleGenerator("fade")
+    drawn = generator.draw(generator.encode(images, images), np.random.default_rng(1))
+    assert (drawn <= images).all() and not torch.equal(drawn, images)
+    draws = np.stack([images.numpy(), drawn.numpy()], 1)
+    assert (nuisance_deviations("fade", draws, images.numpy()) > 0).all()

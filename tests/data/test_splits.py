@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gitdist.data.holdout import hold_out, spread
+from gitdist.data.holdout import hold_out, interleave_groups
 from gitdist.data.longtail import class_sizes
-from gitdist.data.sources.base import Source
+from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec, ProfileSpec
@@ -17,10 +17,10 @@ from gitdist.spec import DataSpec, ProfileSpec
 ZIPF = ProfileSpec(kind="zipf", largest=400, smallest=5)
 
 
-def source_of(counts: list[int], **fields: Any) -> Source:
+def source_of(counts: list[int], **fields: Any) -> SourceImages:
     """Return a source whose images are ordered by class."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    source = Source(
+    source = SourceImages(
         name="small",
         train_images=np.random.default_rng(1).integers(0, 256, (len(labels), 1, 4, 4), dtype=np.uint8),
         train_labels=labels,
@@ -37,17 +37,17 @@ def tracks(counts: list[int], frames: int = 30) -> NDArray[np.int64]:
     return np.repeat(np.arange(sum(map(len, sizes))), [size for of_class in sizes for size in of_class])
 
 
-def grouped(counts: list[int], groups: NDArray[np.int64] | None = None, **fields: Any) -> Source:
+def grouped(counts: list[int], groups: NDArray[np.int64] | None = None, **fields: Any) -> SourceImages:
     groups = tracks(counts) if groups is None else groups
     names = tuple(f"track {index}" for index in range(groups.max() + 1))
     return source_of(counts, train_groups=groups, group_names=names, **fields)
 
 
-def per_class(source: Source, rows: NDArray[np.int64]) -> list[int]:
+def per_class(source: SourceImages, rows: NDArray[np.int64]) -> list[int]:
     return np.bincount(source.train_labels[rows], minlength=len(source.class_names)).tolist()
 
 
-def groups_per_class(source: Source, rows: NDArray[np.int64]) -> list[int]:
+def groups_per_class(source: SourceImages, rows: NDArray[np.int64]) -> list[int]:
     assert source.train_groups is not None
     pairs = np.unique(np.stack([source.train_labels[rows], source.train_groups[rows]]), axis=1)
     return np.bincount(pairs[0], minlength=len(source.class_names)).tolist()
@@ -241,7 +241,7 @@ def test_every_beginning_of_a_spread_order_has_as_many_groups_as_possible() -> N
         rng = np.random.default_rng(seed)
         groups = rng.integers(0, rng.integers(1, 12), rng.integers(1, 60))
         rows = 100 + np.arange(len(groups))
-        order = spread(rows, groups, rng)
+        order = interleave_groups(rows, groups, rng)
         assert sorted(order.tolist()) == rows.tolist()
         for size in range(1, len(rows) + 1):
             assert len(set(groups[order[:size] - 100])) == min(size, len(set(groups)))

@@ -38,7 +38,7 @@ class Learnt(Shade):
         (folder / "strongest.txt").write_text(str(len(dataset.train.labels) % 50 + steps))
 
     def __init__(self, context: GeneratorContext, steps: int = 2) -> None:
-        super().__init__(context, int((context.artefact / "strongest.txt").read_text()))
+        super().__init__(context, int((context.artifact / "strongest.txt").read_text()))
 
 
 class Fails(Shade):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from gitdist.device import Compute
-from gitdist.generator.artefact import generator_artefact, load_generator
 from gitdist.generator.base import Generator
-from gitdist.generator.munit import AutoEncoder, initialise
-from gitdist.generator.munit_generator import MunitGenerator
+from gitdist.generator.kinds import load_generator, obtain_artifact
+from gitdist.generator.munit.generator import MunitGenerator
+from gitdist.generator.munit.networks import AutoEncoder, initialise
 from gitdist.generator.oracle import OracleGenerator
 from gitdist.generator.pretrained import Architecture, save_pretrained
 from gitdist.spec import IdentitySpec, PluginSpec, PretrainedSpec, RandAugmentSpec
@@ -46,8 +46,8 @@ def generator(request, tiny, digits, tmp_path) -> Generator:
             tmp_path / "x.safetensors", Architecture(image_channels=1, **shapes), initial_network(tiny).state_dict()
         )
     spec = SPECS.get(name) or PretrainedSpec(path=str(tmp_path / "x.safetensors"))
-    artefact = generator_artefact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU)
-    return load_generator(spec, digits, artefact, CPU)
+    artifact = obtain_artifact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU)
+    return load_generator(spec, digits, artifact, CPU)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 
 from gitdist.device import Compute
 from gitdist.errors import SpecError, StreamError
-from gitdist.generator.artefact import draw_settings, find_generator, generator_artefact, load_generator, trains
+from gitdist.generator.kinds import draw_settings, find_artifact, load_generator, needs_training, obtain_artifact
 from gitdist.spec import PluginSpec
 from gitdist.store import Store
 
@@ -25,7 +25,7 @@ def test_a_plugin_gets_the_context_and_its_options(digits):
     inner = generator._generator
     assert inner.strongest == 0
     assert (inner.context.image_shape, inner.context.class_names) == (digits.image_shape, digits.class_names)
-    assert (inner.context.nuisance, inner.context.compute, inner.context.artefact) == ("background", CPU, None)
+    assert (inner.context.nuisance, inner.context.compute, inner.context.artifact) == ("background", CPU, None)
     images = torch.tensor(digits.train.images[:3])
     assert torch.equal(generator.draw(generator.encode(images, images), np.random.default_rng(0)), images)
 
@@ -41,18 +41,18 @@ def test_target_options_and_version_name_its_draws():
 
 def test_a_plugin_that_trains_does_so_once_for_its_options_and_data(digits, tmp_path):
     spec, store, steps = plugin("Learnt", steps=4), Store(tmp_path), []
-    assert trains(spec) and not trains(plugin("Shade"))
-    assert find_generator(spec, digits, store, CPU) is None
-    artefact = generator_artefact(spec, digits, store, steps.append, CPU)
+    assert needs_training(spec) and not needs_training(plugin("Shade"))
+    assert find_artifact(spec, digits, store, CPU) is None
+    artifact = obtain_artifact(spec, digits, store, steps.append, CPU)
     assert [(step.step, step.total, step.losses["error"]) for step in steps] == [
         (1, 4, 1),
         (2, 4, 1 / 2),
         (3, 4, 1 / 3),
         (4, 4, 1 / 4),
     ]
-    assert generator_artefact(spec, digits, store, steps.append, CPU) == artefact and len(steps) == 4
-    assert find_generator(plugin("Learnt", steps=5), digits, store, CPU) is None
-    assert load_generator(spec, digits, artefact, CPU)._generator.strongest == len(digits.train.labels) % 50 + 4
+    assert obtain_artifact(spec, digits, store, steps.append, CPU) == artifact and len(steps) == 4
+    assert find_artifact(plugin("Learnt", steps=5), digits, store, CPU) is None
+    assert load_generator(spec, digits, artifact, CPU)._generator.strongest == len(digits.train.labels) % 50 + 4
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,5 @@ def test_what_a_plugin_returns_is_checked(digits, where, words):
 
 def test_training_that_fails_is_told_in_one_line(digits, tmp_path):
     with pytest.raises(SpecError, match="must train, but it raised OSError: nothing to learn"):
-        generator_artefact(plugin("FailsToTrain"), digits, Store(tmp_path), lambda step: None, CPU)
+        obtain_artifact(plugin("FailsToTrain"), digits, Store(tmp_path), lambda step: None, CPU)
     assert not (tmp_path / "generator").exists()

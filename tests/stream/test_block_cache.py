@@ -10,7 +10,7 @@ import torch
 
 from gitdist.device import Compute
 from gitdist.errors import DiskError, StreamError
-from gitdist.generator.training import WEIGHTS_FILE
+from gitdist.generator.munit.networks import WEIGHTS_FILE
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, PluginSpec, RandAugmentSpec, Share, StreamSpec
 from gitdist.store import Store
 from gitdist.store.gc import read_inventory

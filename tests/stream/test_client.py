@@ -15,7 +15,7 @@ import ray
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.errors import StreamError
-from gitdist.generator.artefact import generator_artefact
+from gitdist.generator.kinds import obtain_artifact
 from gitdist.spec import GeneratorSpec, MunitSpec, OracleSpec, StreamSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import Block, BlockKey
@@ -82,7 +82,7 @@ def test_blocks_of_two_servers_equal_local_ones_and_are_read_only_views(slow: Sl
 def test_munit_blocks_equal_local_ones(config: Config, digits: Dataset, tmp_path: Path) -> None:
     set_threads(1)
     spec = MunitSpec(dim=8, num_res=1, mlp_dim=16, discriminator_dim=8, discriminator_layers=2, steps=2)
-    artefact = generator_artefact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
+    artefact = obtain_artifact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
     munit = config(spec, artefact)
     keys = keys_of(range(10), range(3))
     with running(munit, 2) as handle, connected(handle) as client:

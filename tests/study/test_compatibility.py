@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gitdist.data.build import DATASET_FORMAT
+from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import (

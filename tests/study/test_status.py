@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.cli.status import duration, show_status
-from gitdist.data.build import DATASET_FORMAT
+from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study

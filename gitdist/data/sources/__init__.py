@@ -1,98 +1,78 @@
-"""Official images and labels of a data set; every source is one module that finds its files and reads them."""
+"""The data sources by name. A new one is a module with a ``DataSource`` and a line in ``SOURCES``."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.data.sources import digits, fashion_mnist, gtsrb, images, kuzushiji_49, kuzushiji_mnist, npz
-from gitdist.data.sources.base import Source, without_classes, without_groups
+from gitdist.data.sources.base import DataSource, SourceImages
 from gitdist.data.sources.cifar import CIFAR_10, CIFAR_100
-from gitdist.data.sources.place import Place
-from gitdist.errors import DataError
-from gitdist.spec import DataSpec
+from gitdist.data.sources.digits import DIGITS
+from gitdist.data.sources.gtsrb import GTSRB
+from gitdist.data.sources.images import IMAGE_FOLDER
+from gitdist.data.sources.kuzushiji_49 import KUZUSHIJI_49
+from gitdist.data.sources.mnist import FASHION_MNIST, KUZUSHIJI_MNIST
+from gitdist.data.sources.npz import NPZ
+from gitdist.errors import DataError, SpecError
+from gitdist.spec import DataSpec, unknown_name
 
-__all__ = ["Source", "list_sources", "load_source", "row_names", "source_digest"]
-
-Read = Callable[[Sequence[Path], DataSpec], Source]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """How to find a source's files given data.path, to read them, and to say where they are."""
-
-    find: Callable[[str | None], Sequence[Path]]
-    read: Read
-    where: Callable[[], str]
-
-
-def _whole(read: Callable[[Sequence[Path]], Source]) -> Read:
-    def read_kept(files: Sequence[Path], spec: DataSpec) -> Source:
-        source = without_classes(read(files), spec.exclude)
-        return without_groups(source) if spec.group == "none" else source
-
-    return read_kept
-
-
-def _published(place: Place, read: Callable[[Sequence[Path]], Source]) -> _Kind:
-    return _Kind(place.find, _whole(read), place.where)
-
-
-_KINDS = {
-    "digits": _Kind(digits.find, _whole(digits.read), digits.where),
-    "fashion-mnist": _published(fashion_mnist.PLACE, fashion_mnist.read),
-    "kuzushiji-mnist": _published(kuzushiji_mnist.PLACE, kuzushiji_mnist.read),
-    "kuzushiji-49": _published(kuzushiji_49.PLACE, kuzushiji_49.read),
-    "cifar-10": _published(CIFAR_10.place, CIFAR_10.read),
-    "cifar-100": _published(CIFAR_100.place, CIFAR_100.read),
-    "gtsrb": _published(gtsrb.PLACE, gtsrb.read),
-    "images": _Kind(images.find, images.read, images.where),
-    "npz": _Kind(npz.find, _whole(npz.read), npz.where),
+SOURCES: dict[str, DataSource] = {  # data.source; a test compares the names with those that DataSpec allows
+    "digits": DIGITS,
+    "fashion-mnist": FASHION_MNIST,
+    "kuzushiji-mnist": KUZUSHIJI_MNIST,
+    "kuzushiji-49": KUZUSHIJI_49,
+    "cifar-10": CIFAR_10,
+    "cifar-100": CIFAR_100,
+    "gtsrb": GTSRB,
+    "images": IMAGE_FOLDER,
+    "npz": NPZ,
 }
 _digests: dict[tuple[str | int, ...], str] = {}
 
 
-def list_sources() -> dict[str, str]:
-    """Return each source's name with the place of its files here, or what to do to have them."""
-    return {name: kind.where() for name, kind in _KINDS.items()}
+def source_locations() -> dict[str, str]:
+    """Return for each source where its files are on this machine, or how to get them."""
+    return {name: source.location() for name, source in SOURCES.items()}
 
 
-def load_source(spec: DataSpec) -> Source:
-    """Read the official training and test images of a source, without the classes that are left out.
-
-    Args:
-        spec: names the source and, where it does not lie in its usual place, its folder.
+def load_source(spec: DataSpec) -> SourceImages:
+    """Read the official images of a source without the classes of ``spec.exclude``.
 
     Raises:
-        DataError: a file is missing, damaged or not of the form it claims.
+        DataError: a file is missing, damaged or has another format.
     """
-    kind = _KINDS[spec.source]
-    return kind.read(kind.find(spec.path), spec)
-
-
-def row_names(spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return the file of each training and each test row where the user knows the images by their files, else None."""
-    return images.row_names(images.find(spec.path), spec) if spec.source == "images" else None
+    source = _source(spec)
+    return source.read_selected(source.find(spec.path), spec)
 
 
 def source_digest(spec: DataSpec) -> str:
     """Return the hash of a source's images, labels, class names and notes.
 
-    The files are read once a process and again only when their size or time of change differs.
+    A process reads the files once, and again only if their size or modification time changed.
 
     Raises:
-        DataError: a file is missing, damaged or not of the form it claims.
+        DataError: as ``load_source``.
     """
-    kind = _KINDS[spec.source]
-    files = kind.find(spec.path)
-    identity = (spec.model_dump_json(), *(part for file in files for part in _identity(file)))
+    source = _source(spec)
+    files = source.find(spec.path)
+    identity = (spec.model_dump_json(), *(part for file in files for part in _file_identity(file)))
     if identity not in _digests:
-        _digests[identity] = kind.read(files, spec).digest()
+        _digests[identity] = source.read_selected(files, spec).digest()
     return _digests[identity]
 
 
-def _identity(file: Path) -> tuple[str, int, int]:
+def row_names(spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the file of each training and each test image if users know the images by their files, else None."""
+    source = _source(spec)
+    return source.row_names(source.find(spec.path), spec)
+
+
+def _source(spec: DataSpec) -> DataSource:
+    if spec.source not in SOURCES:
+        raise SpecError(f"data.source: {unknown_name('source', spec.source, list(SOURCES))}")
+    return SOURCES[spec.source]
+
+
+def _file_identity(file: Path) -> tuple[str, int, int]:
     try:
         status = file.stat()
     except OSError as error:
-        raise DataError(f"a source's files must be readable, but {file} is not ({error.strerror})") from error
+        raise DataError(f"source files must be readable, but {file} is not ({error.strerror})") from error
     return str(file.resolve()), status.st_size, status.st_mtime_ns

@@ -1,55 +1,52 @@
-"""What every source delivers, and the rules its arrays keep."""
+"""What the data sources share: the images they return, where their files lie, downloads, and reading of files."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from http.client import HTTPException
 from pathlib import Path
+from typing import TypeVar
+from urllib.request import urlopen
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from gitdist.errors import DataError
-from gitdist.spec.base import unknown_name
+from gitdist.errors import DataError, first_line
+from gitdist.spec import DataSpec, unknown_name
+
+Result = TypeVar("Result")
+
+_CACHE = Path("~/.cache/gitdist")
+_TIMEOUT_S = 60.0  # without a byte from the server, after which a download has failed
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
-    """A data set's official images: uint8 ``[N, C, H, W]``, labels int64 ``[N]`` counted from 0, in official order.
-
-    Attributes:
-        name: of the data set.
-        train_images: uint8 ``[N, C, H, W]``.
-        train_labels: int64 ``[N]``.
-        test_images: uint8 ``[M, C, H, W]``.
-        test_labels: int64 ``[M]``.
-        class_names: in the order of the labels.
-        notes: one line per thing that was done to the files.
-        train_groups: int64 ``[N]``, positions in ``group_names``; None = each image is a group by itself.
-        test_groups: int64 ``[M]``, the same for the test images.
-        group_names: of all groups.
-        validation: bool ``[N]``, the training images that the source itself reserves for validation; None = it
-            reserves none.
-        keeps_order: the first images of each class are its training images (a published convention); otherwise they
-            are chosen at random.
-        repeats: a class with fewer images than its profile asks for repeats them, each under a fresh nuisance.
-    """
+class SourceImages:
+    """The official images and labels of a data set, in official order."""
 
     name: str
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    train_groups: NDArray[np.int64] | None = None
-    test_groups: NDArray[np.int64] | None = None
+    train_images: NDArray[np.uint8]  # [N, C, H, W]
+    train_labels: NDArray[np.int64]  # [N], counted from 0
+    test_images: NDArray[np.uint8]  # [M, C, H, W]
+    test_labels: NDArray[np.int64]  # [M]
+    class_names: tuple[str, ...]  # in the order of the labels
+    notes: tuple[str, ...] = ()  # one line per thing that was done to the files
+    train_groups: NDArray[np.int64] | None = None  # [N], indices into group_names; None = no groups
+    test_groups: NDArray[np.int64] | None = None  # [M]
     group_names: tuple[str, ...] = ()
-    validation: NDArray[np.bool_] | None = None
-    keeps_order: bool = False
-    repeats: bool = False
+    validation: NDArray[np.bool_] | None = None  # [N], the images that the source reserves for validation; None = none
+    keeps_order: bool = False  # training takes the first images of each class (a published convention), not random ones
+    repeats: bool = False  # a class with fewer images than its profile asks for repeats them under a fresh nuisance
 
     def digest(self) -> str:
-        """Return the hash of everything in it but its name, which may be that of a folder."""
+        """Return the hash of all fields (names and values) except the name, which may be that of a folder."""
         state = hashlib.blake2b(digest_size=16)
         for entry in fields(self)[1:]:
             value = getattr(self, entry.name)
@@ -61,90 +58,211 @@ class Source:
         return state.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
-class NamedGroups:
-    """The group of each image, int64 ``[N]``, as its position in ``names``."""
+class DataSource(ABC):
+    """Finds and reads the files of one data source."""
 
-    groups: NDArray[np.int64]
-    names: tuple[str, ...]
+    @abstractmethod
+    def find(self, path: str | None) -> Sequence[Path]:
+        """Return the files in the folder ``path``; None = a standard folder of this source.
+
+        Raises:
+            DataError: a file is missing.
+        """
+
+    @abstractmethod
+    def location(self) -> str:
+        """Describe where the files are on this machine, or how to get them."""
+
+    @abstractmethod
+    def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
+        """Return all images in the files that ``find`` returned.
+
+        Raises:
+            DataError: a file is damaged or has another format.
+        """
+
+    def read_selected(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
+        """Return the images without the classes of ``spec.exclude``, ungrouped if ``spec.group`` is "none".
+
+        Raises:
+            DataError: as ``read``, or a class to exclude does not exist.
+        """
+        images = without_classes(self.read(files, spec), spec.exclude)
+        if spec.group == "none":
+            return replace(images, train_groups=None, test_groups=None, group_names=())
+        return images
+
+    def row_names(self, files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Return the file of each training and each test image if users know the images by their files, else None."""
+        return None
 
 
-def group_by_name(names: Sequence[str]) -> NamedGroups:
-    """Return the groups of images whose groups have these names, ``[N]``."""
-    positions = {name: position for position, name in enumerate(dict.fromkeys(names))}
-    return NamedGroups(np.array([positions[name] for name in names], dtype=np.int64), tuple(positions))
+@dataclass(frozen=True, kw_only=True)
+class PublishedSource(DataSource):
+    """A published data set: its files lie in ``data.path`` or a standard folder, or are downloaded.
+
+    Standard folders: ``$GITDIST_DATA/NAME``, a folder of the system, a download in ~/.cache/gitdist.
+    """
+
+    title: str  # in messages
+    name: str  # of its folder in $GITDIST_DATA
+    files: tuple[str, ...]  # paths in the folder, in the order in which they are read
+    cache_folder: str  # in ~/.cache/gitdist, filled by ``download``
+    system_folder: Path | None = None
+    torchvision_class: str = ""  # in torchvision.datasets, downloads the files
+    remedy: str  # how to provide the files without a download
+
+    def find(self, path: str | None) -> tuple[Path, ...]:
+        """Return the files in ``path`` or in the first standard folder that has all of them; else download them.
+
+        Raises:
+            DataError: a file is missing, or the download failed.
+        """
+        folder = Path(path).expanduser() if path else self._find_folder() or self._download()
+        for name in self.files:
+            if not (folder / name).is_file():
+                raise DataError(f"{self.title} needs {name}, but {folder} does not have it; {self.remedy}")
+        return tuple(folder / name for name in self.files)
+
+    def location(self) -> str:
+        """Return the folder of the files, or how to get them."""
+        folder = self._find_folder()
+        return str(folder) if folder else f"not found; {self.remedy}, or have it downloaded to {_CACHE} at first use"
+
+    def download(self, cache: Path) -> None:
+        """Download the files into the folder ``cache``.
+
+        Raises:
+            OSError, RuntimeError, HTTPException: the download failed.
+        """
+        from gitdist.torchvision_cpu import torchvision  # slow to import
+
+        getattr(torchvision.datasets, self.torchvision_class)(str(cache), download=True)
+
+    def _find_folder(self) -> Path | None:
+        root = os.environ.get("GITDIST_DATA")
+        folders = [Path(root).expanduser() / self.name] if root else []
+        folders += [self.system_folder] if self.system_folder else []
+        folders.append(_CACHE.expanduser() / self.cache_folder)
+        return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
+
+    def _download(self) -> Path:
+        cache = _CACHE.expanduser()
+        try:
+            self.download(cache)
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise DataError(
+                f"{self.title} is not on this machine and its download to {cache} failed ({first_line(error)}); "
+                f"{self.remedy}"
+            ) from error
+        return cache / self.cache_folder
 
 
-def without_groups(source: Source) -> Source:
-    """Return a source in which each image is a group by itself."""
-    return replace(source, train_groups=None, test_groups=None, group_names=())
+def user_folder(path: str | None, contents: str) -> Path:
+    """Return the folder ``data.path``; raise DataError, which names its ``contents``, if it is missing."""
+    if path is None:
+        raise DataError(f"data.path is not given; set it to a folder with {contents}")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"data.path must be a folder with {contents}, but {folder} is not a folder")
+    return folder
 
 
-def without_classes(source: Source, exclude: Sequence[str]) -> Source:
-    """Return a source without the images of some classes, the others numbered anew in their order.
+def download_file(url: str, file: Path, md5: str | None = None) -> None:
+    """Download one file unless it exists; ``file`` appears when it is complete, also with several downloads at once.
 
     Raises:
-        DataError: there is no class of such a name, or a label stands for no class.
+        OSError: network or disk fail, or the content has another length or md5.
+        HTTPException: the server breaks off or does not speak HTTP.
     """
-    check_excluded(exclude, source.class_names)
-    if not exclude:
-        return source
-    _check_labels(source.train_labels, len(source.class_names), f"the training split of {source.name}")
-    _check_labels(source.test_labels, len(source.class_names), f"the test split of {source.name}")
-    kept = np.array([name not in exclude for name in source.class_names])
-    numbers = np.cumsum(kept) - 1
-    train, test = kept[source.train_labels], kept[source.test_labels]
-    lost = [
-        f"{name} (training images: {int((source.train_labels == source.class_names.index(name)).sum()):,})"
-        for name in exclude
-    ]
-    return replace(
-        source,
-        train_images=source.train_images[train],
-        train_labels=numbers[source.train_labels[train]],
-        train_groups=None if source.train_groups is None else source.train_groups[train],
-        validation=None if source.validation is None else source.validation[train],
-        test_images=source.test_images[test],
-        test_labels=numbers[source.test_labels[test]],
-        test_groups=None if source.test_groups is None else source.test_groups[test],
-        class_names=tuple(name for name in source.class_names if name not in exclude),
-        notes=(*source.notes, f"left out by data.exclude: {', '.join(lost)}"),
-    )
+    if file.is_file():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{secrets.token_hex(8)}.part")
+    try:
+        with urlopen(url, timeout=_TIMEOUT_S) as response, open(part, "xb") as stream:
+            shutil.copyfileobj(response, stream)
+        length, size = response.headers["Content-Length"], str(part.stat().st_size)
+        if length not in (None, size):
+            raise OSError(f"received {size} of {length} bytes from {url}")
+        if md5 is not None and (found := file_md5(part)) != md5:
+            raise OSError(f"{url} must have the md5 {md5}, but the download has {found}")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
-    """Refuse to leave out a class that is not there.
+def file_md5(file: Path) -> str:
+    """Return the md5 of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def read_npz(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of an npz file that are among ``names``.
 
     Raises:
-        DataError: there is no class of such a name.
+        DataError: the file is damaged or contains anything but plain arrays.
     """
-    for name in exclude:
-        if name not in class_names:
-            raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in names if name in archive}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member that is not an array
+                raise ValueError(f"its {name} is not an array")
+        return arrays
+    except Exception as error:  # a damaged file can raise anything
+        reason = first_line(error)
+        if "pickle" in reason:  # numpy advises to allow pickles, which run code
+            reason = "it contains pickled objects"
+        raise DataError(
+            f"a source file must be a complete npz of plain arrays, but {file} is not ({reason}); replace it"
+        ) from error
 
 
-def grey_source(
+def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
+    """Return ``work(index, image)`` of each image file in order, computed on all cores.
+
+    Raises:
+        DataError: files cannot be read; the message names the first and counts the others.
+    """
+
+    def attempt(index: int) -> Result | Exception:
+        try:
+            with Image.open(files[index], formats=_FORMATS) as image:
+                return work(index, image)
+        except Exception as error:  # a damaged image can raise anything
+            return error
+
+    Image.init()  # not thread-safe
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(attempt, range(len(files))))
+    failed = [(file, outcome) for file, outcome in zip(files, outcomes, strict=True) if isinstance(outcome, Exception)]
+    if failed:
+        file, error = failed[0]
+        others = f", and {len(failed) - 1} more are not" if failed[1:] else ""
+        raise DataError(
+            f"every image must be readable, but {file} is not ({first_line(error)}){others}; fix or remove them"
+        )
+    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+
+
+def grey_images(
     arrays: Sequence[NDArray[np.uint8]], files: Sequence[Path], name: str, class_names: tuple[str, ...]
-) -> Source:
-    """Return a data set of 28x28 grey images.
-
-    Args:
-        arrays: training images ``[N, 28, 28]`` and labels ``[N]``, test images and labels.
-        files: where each is from, for messages.
-        name: the data set's.
-        class_names: in the order of the labels.
+) -> SourceImages:
+    """Return a data set of 28x28 grey images from training images ``[N, 28, 28]`` and labels ``[N]``, and test ones.
 
     Raises:
-        DataError: an array has another shape.
+        DataError: an array has another shape; the message names its file.
     """
     train_images, train_labels, test_images, test_labels = arrays
     for images, labels, file in ((train_images, train_labels, files[0]), (test_images, test_labels, files[2])):
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
             raise DataError(
                 f"images and labels must be [N, 28, 28] and [N], but {file} has {list(images.shape)} "
-                f"and its label file {list(labels.shape)}; get the files anew"
+                f"and its label file {list(labels.shape)}; download the files again"
             )
-    return Source(
+    return SourceImages(
         name=name,
         train_images=train_images[:, None],
         train_labels=train_labels.astype(np.int64),
@@ -154,30 +272,51 @@ def grey_source(
     )
 
 
-def class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...], least: int, where: str) -> NDArray[np.int64]:
-    """Return the number of images of each class, ``[C]``.
+def number_groups(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the group of each image as an index, int64 ``[N]``, and the distinct names, from each image's name."""
+    indices = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return np.array([indices[name] for name in names], dtype=np.int64), tuple(indices)
 
-    Args:
-        labels: int64 ``[N]``.
-        class_names: the names of the classes that must be there.
-        least: the number of images that every class must have.
-        where: the file or split, for the message.
+
+def without_classes(images: SourceImages, exclude: Sequence[str]) -> SourceImages:
+    """Return the images without those of some classes; the labels of the others are renumbered in their order.
 
     Raises:
-        DataError: a label stands for no class, or a class has fewer than ``least`` images.
+        DataError: a class does not exist, or a label stands for no class.
     """
-    _check_labels(labels, len(class_names), where)
-    counts = np.bincount(labels, minlength=len(class_names))
-    if counts.min() < least:
-        poorest = int(counts.argmin())
-        raise DataError(
-            f"every class must have at least {least} images in {where}, but class {poorest} "
-            f"({class_names[poorest]}) has {counts[poorest]}; add images or set data.exclude: [{class_names[poorest]}]"
-        )
-    return counts
+    check_excluded(exclude, images.class_names)
+    if not exclude:
+        return images
+    check_labels(images.train_labels, len(images.class_names), f"the training split of {images.name}")
+    check_labels(images.test_labels, len(images.class_names), f"the test split of {images.name}")
+    kept = np.array([name not in exclude for name in images.class_names])
+    new_labels = np.cumsum(kept) - 1
+    train, test = kept[images.train_labels], kept[images.test_labels]
+    counts = np.bincount(images.train_labels, minlength=len(kept))
+    excluded = [f"{name} (training images: {counts[images.class_names.index(name)]:,})" for name in exclude]
+    return replace(
+        images,
+        train_images=images.train_images[train],
+        train_labels=new_labels[images.train_labels[train]],
+        train_groups=None if images.train_groups is None else images.train_groups[train],
+        validation=None if images.validation is None else images.validation[train],
+        test_images=images.test_images[test],
+        test_labels=new_labels[images.test_labels[test]],
+        test_groups=None if images.test_groups is None else images.test_groups[test],
+        class_names=tuple(name for name in images.class_names if name not in exclude),
+        notes=(*images.notes, f"left out by data.exclude: {', '.join(excluded)}"),
+    )
 
 
-def _check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
+def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
+    """Raise DataError if a class to exclude does not exist."""
+    for name in exclude:
+        if name not in class_names:
+            raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
+
+
+def check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
+    """Raise DataError if a label stands for no class; ``where`` names the split."""
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.size:
         raise DataError(f"labels must be 0..{num_classes - 1}, but {where} has {outside[0]}; count classes from 0")

@@ -1,21 +1,20 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images, 32x32 RGB, from the python batches.
 
-The batches are pickles, which are programs. They are read by an unpickler that knows arrays and plain values only.
+The batches are pickles, which are programs. The unpickler here permits arrays and plain values only.
 """
 
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import Source
-from gitdist.data.sources.place import Place
-from gitdist.errors import DataError
+from gitdist.data.sources.base import PublishedSource, SourceImages
+from gitdist.errors import DataError, first_line
+from gitdist.spec import DataSpec
 
 _VALUES = 3 * 32 * 32
 _PERMITTED = {("numpy", "ndarray"), ("numpy", "dtype")}
@@ -23,31 +22,22 @@ _RECONSTRUCT = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edition:
-    """One of the two data sets: its name, its files' place, their keys; the last two files are test and meta."""
+class _CifarSource(PublishedSource):
+    labels_key: str
+    class_names_key: str
 
-    name: str
-    place: Place
-    labels: str
-    class_names: str
-
-    def read(self, files: Sequence[Path]) -> Source:
-        """Return the images of the training batches, the test batch and the meta file, in official order.
-
-        Raises:
-            DataError: a file is damaged, not of the official form or has more than arrays and plain values in it.
-        """
+    def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
         *train, test, meta = files
-        parts = [_read_batch(file, self.labels) for file in train]
-        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        test_images, test_labels = _read_batch(test, self.labels)
-        return Source(
+        batches = [_read_batch(file, self.labels_key) for file in train]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        test_images, test_labels = _read_batch(test, self.labels_key)
+        return SourceImages(
             name=self.name,
             train_images=images,
             train_labels=labels,
             test_images=test_images,
             test_labels=test_labels,
-            class_names=_read_names(meta, self.class_names),
+            class_names=_read_names(meta, self.class_names_key),
             keeps_order=True,
         )
 
@@ -61,77 +51,63 @@ class _PlainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _read_plain(file: Path) -> dict[str, Any]:
+def _read_pickle(file: Path) -> dict[str, Any]:
     try:
         with open(file, "rb") as stream:
-            content = _unpickle(stream)
+            content = _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
     except OSError as error:
-        raise DataError(f"a source's files must be readable, but {file} is not ({error.strerror})") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        reason = " ".join(str(error).split())
+        raise DataError(f"source files must be readable, but {file} is not ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle can raise anything
         raise DataError(
-            f"a CIFAR batch must be a whole pickle of arrays and plain values, but {file} is not ({reason}); "
-            "get the python version anew"
+            f"a CIFAR batch must be a complete pickle of arrays and plain values, but {file} is not "
+            f"({first_line(error)}); download the python version again"
         ) from error
     if not isinstance(content, dict):
-        raise DataError(f"a CIFAR batch must be a dict, but {file} is a {type(content).__name__}; get it anew")
+        raise DataError(f"a CIFAR batch must be a dict, but {file} is a {type(content).__name__}; download it again")
     return content
 
 
-def _unpickle(stream: IO[bytes]) -> Any:
-    return _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
-
-
-def _read_batch(file: Path, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    content = _read_plain(file)
-    data, labels = content.get("data"), content.get(key)
+def _read_batch(file: Path, labels_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    content = _read_pickle(file)
+    data, labels = content.get("data"), content.get(labels_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,) or not len(data):
         found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else "none"
         raise DataError(
-            f"the images of a CIFAR batch must be uint8 [N, {_VALUES}], but {file} has {found}; get it anew"
+            f"the images of a CIFAR batch must be uint8 [N, {_VALUES}], but {file} has {found}; download it again"
         )
-    whole = isinstance(labels, list) and len(labels) == len(data) and all(type(label) is int for label in labels)
-    if not whole:
-        raise DataError(f"a CIFAR batch must have {len(data)} whole numbers '{key}', but {file} has not; get it anew")
+    if not isinstance(labels, list) or len(labels) != len(data) or any(type(label) is not int for label in labels):
+        raise DataError(
+            f"a CIFAR batch must have {len(data)} integers '{labels_key}', but {file} does not; download it again"
+        )
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
 
 def _read_names(file: Path, key: str) -> tuple[str, ...]:
-    names = _read_plain(file).get(key)
+    names = _read_pickle(file).get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"CIFAR's meta file must have the list '{key}' of class names, but {file} has not; get it anew")
+        raise DataError(
+            f"CIFAR's meta file must have the list '{key}' of class names, but {file} does not; download it again"
+        )
     return tuple(names)
 
 
-def _place(title: str, files: tuple[str, ...], edition: str) -> Place:
-    folder = f"{title.lower()}-python" if edition == "CIFAR100" else f"{title.lower()}-batches-py"
-    return Place(
-        title=title,
-        name=title.lower(),
-        files=files,
-        downloaded=folder,
-        download=partial(_download, edition),
-        remedy=f"set data.path to the folder {folder} of the python version",
-    )
-
-
-def _download(edition: str, cache: Path) -> None:
-    from gitdist.torchvision_cpu import torchvision
-
-    getattr(torchvision.datasets, edition)(str(cache), download=True)
-
-
-CIFAR_10 = Edition(
+CIFAR_10 = _CifarSource(
+    title="CIFAR-10",
     name="cifar-10",
-    place=_place(
-        "CIFAR-10", (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"), "CIFAR10"
-    ),
-    labels="labels",
-    class_names="label_names",
+    files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    cache_folder="cifar-10-batches-py",
+    torchvision_class="CIFAR10",
+    remedy="set data.path to the folder cifar-10-batches-py of the python version",
+    labels_key="labels",
+    class_names_key="label_names",
 )
-CIFAR_100 = Edition(
+CIFAR_100 = _CifarSource(
+    title="CIFAR-100",
     name="cifar-100",
-    place=_place("CIFAR-100", ("train", "test", "meta"), "CIFAR100"),
-    labels="fine_labels",
-    class_names="fine_label_names",
+    files=("train", "test", "meta"),
+    cache_folder="cifar-100-python",
+    torchvision_class="CIFAR100",
+    remedy="set data.path to the folder cifar-100-python of the python version",
+    labels_key="fine_labels",
+    class_names_key="fine_label_names",
 )

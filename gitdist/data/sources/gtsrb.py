@@ -1,12 +1,11 @@
 """GTSRB, German traffic signs (Stallkamp et al. 2012): 26,640 training and 12,630 test images of 43 signs, RGB.
 
 The folder is torchvision's: GTSRB/Training/00000/*.ppm with GT-00000.csv and so on, GTSRB/Final_Test/Images/*.ppm,
-GT-final_test.csv. Images of 15 to 250 pixels, the whole picture with its margin around the sign, are resized to 32x32
-without regard to their proportions: bilinear with antialiasing (PIL). The order is that of the tables.
+GT-final_test.csv. Images of 15 to 250 pixels, with their margin around the sign, are resized to 32x32 without keeping
+their proportions: bilinear with antialiasing (PIL). Their order is that of the tables.
 
 A training image is a frame of a track, a sequence of (mostly 30) frames of one physical sign: ``00003_00029.ppm`` is
-frame 29 of track 3 of its class. Tracks are the groups. The signs of the test images are others; their tracks are not
-known.
+frame 29 of track 3 of its class. Tracks are the groups. The test images show other signs; their tracks are unknown.
 """
 
 import csv
@@ -17,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gitdist.data.sources.base import Source, group_by_name
-from gitdist.data.sources.decoding import map_images
-from gitdist.data.sources.place import Place
+from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
 from gitdist.errors import DataError
+from gitdist.spec import DataSpec
 
 _SIDE = 32
 _CLASS_NAMES = (
@@ -35,47 +33,29 @@ _CLASS_NAMES = (
 )
 
 
-def _download(cache: Path) -> None:
-    from gitdist.torchvision_cpu import torchvision
+class _GtsrbSource(PublishedSource):
+    def download(self, cache: Path) -> None:
+        from gitdist.torchvision_cpu import torchvision  # slow to import
 
-    for split in ("train", "test"):
-        torchvision.datasets.GTSRB(str(cache), split, download=True)
+        for split in ("train", "test"):
+            torchvision.datasets.GTSRB(str(cache), split, download=True)
 
-
-PLACE = Place(
-    title="GTSRB",
-    name="gtsrb",
-    files=(
-        "GT-final_test.csv",
-        *(f"GTSRB/Training/{label:05d}/GT-{label:05d}.csv" for label in range(len(_CLASS_NAMES))),
-    ),
-    downloaded="gtsrb",
-    download=_download,
-    remedy="set data.path to the folder that has GTSRB/ and GT-final_test.csv",
-)
-
-
-def read(files: Sequence[Path]) -> Source:
-    """Return the images that the tables name: the test table first, then a training table a class.
-
-    Raises:
-        DataError: a table or an image is missing, damaged or not of its form.
-    """
-    test_table, *train_tables = files
-    test = _read_table(test_table, test_table.parent / "GTSRB" / "Final_Test" / "Images")
-    train = [row for table in train_tables for row in _read_table(table, table.parent)]
-    tracks = group_by_name([f"{file.parent.name}/{_track(file)}" for file, _ in train])
-    return Source(
-        name="gtsrb",
-        train_images=_read_images([file for file, _ in train]),
-        train_labels=np.array([label for _, label in train], dtype=np.int64),
-        test_images=_read_images([file for file, _ in test]),
-        test_labels=np.array([label for _, label in test], dtype=np.int64),
-        class_names=_CLASS_NAMES,
-        train_groups=tracks.groups,
-        group_names=tracks.names,
-        notes=(f"whole images resized to {_SIDE}x{_SIDE}, proportions not kept",),
-    )
+    def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
+        test_table, *train_tables = files
+        test = _read_table(test_table, test_table.parent / "GTSRB" / "Final_Test" / "Images")
+        train = [row for table in train_tables for row in _read_table(table, table.parent)]
+        tracks, track_names = number_groups([f"{file.parent.name}/{_track(file)}" for file, _ in train])
+        return SourceImages(
+            name=self.name,
+            train_images=_read_images([file for file, _ in train]),
+            train_labels=np.array([label for _, label in train], dtype=np.int64),
+            test_images=_read_images([file for file, _ in test]),
+            test_labels=np.array([label for _, label in test], dtype=np.int64),
+            class_names=_CLASS_NAMES,
+            train_groups=tracks,
+            group_names=track_names,
+            notes=(f"whole images resized to {_SIDE}x{_SIDE}, proportions not kept",),
+        )
 
 
 def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
@@ -85,8 +65,8 @@ def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
         return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"a table of GTSRB must have the columns Filename and ClassId in every row, but {table} has not "
-            f"({error!r}); get it anew"
+            f"a table of GTSRB must have the columns Filename and ClassId in every row, but {table} does not "
+            f"({error!r}); download it again"
         ) from error
 
 
@@ -94,8 +74,8 @@ def _track(file: Path) -> str:
     track, separator, _ = file.stem.partition("_")
     if not separator:
         raise DataError(
-            f"a training image of GTSRB must be named TRACK_FRAME.ppm, but there is {file}; get it anew, or set "
-            "data.group: none to split without regard to tracks"
+            f"a training image of GTSRB must be named TRACK_FRAME.ppm, but {file} is not; download it again, or set "
+            "data.group: none to split without tracks"
         )
     return track
 
@@ -109,3 +89,15 @@ def _read_images(files: Sequence[Path]) -> NDArray[np.uint8]:
 
     map_images(files, resize)
     return images
+
+
+GTSRB = _GtsrbSource(
+    title="GTSRB",
+    name="gtsrb",
+    files=(
+        "GT-final_test.csv",
+        *(f"GTSRB/Training/{label:05d}/GT-{label:05d}.csv" for label in range(len(_CLASS_NAMES))),
+    ),
+    cache_folder="gtsrb",
+    remedy="set data.path to the folder that has GTSRB/ and GT-final_test.csv",
+)

@@ -1,12 +1,19 @@
-"""A folder of your own images: CLASS/ alone, or train/CLASS/ with val/CLASS/, test/CLASS/ or both (see ``folder``).
+"""A folder of the user's own images: CLASS/ alone, or train/CLASS/ with val/CLASS/, test/CLASS/ or both.
+
+If the folder has train/, and val/ (or valid/, validation/) or test/ or no other folder, images lie in SPLIT/CLASS/ and
+these splits are used; otherwise images lie in CLASS/. Without test/, ``test_share * n``, rounded down, of the n images
+of each class become its test images: at least 1, and some are left for the other splits. This random choice depends on
+the class's name, n and its groups alone. With a rule for groups, images may also lie in folders below CLASS/.
 
 Images are turned upright by their EXIF orientation, put on black where they are transparent, resized with the shorter
-side to ``data.image_size`` pixels, and cut to the square in the middle. If any is stored in colour, all become RGB. The
-order is that of class names, then file names.
+side to ``data.image_size`` pixels, and cropped to the square in the middle. If any is stored in colour, all become RGB.
+They are ordered by class name, then file name.
 """
 
+import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,120 +21,252 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gitdist.data.sources.base import Source, group_by_name
-from gitdist.data.sources.decoding import (
-    attempt_images,
-    centre_square,
-    eight_bit,
-    has_colour,
+from gitdist.data.holdout import hold_out
+from gitdist.data.longtail import floor
+from gitdist.data.sources.base import (
+    DataSource,
+    SourceImages,
+    check_excluded,
     map_images,
-    on_black,
-    upright,
+    number_groups,
+    user_folder,
 )
-from gitdist.data.sources.folder import Images, all_files, read_folder
 from gitdist.errors import DataError
+from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
+_CONTENTS = "CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pnm", ".webp")
+_UNSUPPORTED = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".tga")
+_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
 _MULTIPLE, _SMALLEST, _LARGEST = 8, 16, 64  # of automatic sizes, pixels
-_Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
+_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+ClassFiles = Sequence[Sequence[Path]]  # the files of each class, in order
+Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
 
 
-def find(path: str | None) -> Sequence[Path]:
-    """Return every file in the folder ``path``, images or not.
+@dataclass(frozen=True, kw_only=True)
+class _Splits:
+    """The files of each class of each split, their groups (None = no groups), and notes on files that are not used."""
 
-    Raises:
-        DataError: there is no such folder.
-    """
-    if path is None:
-        raise DataError("the source images has no usual place, and data.path is not given; set it to the folder")
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            f"data.path must be a folder with CLASS/, or with train/CLASS/, val/CLASS/, test/CLASS/, but {folder} is "
-            "none"
+    class_names: tuple[str, ...]
+    train: ClassFiles
+    validation: ClassFiles  # empty if the folder has no such split
+    test: ClassFiles
+    groups: Mapping[Path, str] | None
+    notes: tuple[str, ...]
+
+
+class _ImageFolder(DataSource):
+    def find(self, path: str | None) -> Sequence[Path]:
+        folder = user_folder(path, _CONTENTS)
+        return sorted(Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names)
+
+    def location(self) -> str:
+        return f"any folder with {_CONTENTS}, of PNG, JPEG, ... named by data.path"
+
+    def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
+        splits = _split_folder(files, spec)
+        train, train_labels = _flatten(splits.train, splits.validation)
+        test, test_labels = _flatten(splits.test)
+        headers = map_images([*train, *test], _read_header)
+        side = spec.image_size or _automatic_side([size for size, _ in headers])
+        mode = "RGB" if any(colour for _, colour in headers) else "L"
+        images, image_notes = _read_images([*train, *test], mode, side)
+        groups, group_names = number_groups([splits.groups[file] for file in [*train, *test]] if splits.groups else [])
+        num_training = sum(map(len, splits.train))
+        return SourceImages(
+            name=_root(spec).name,
+            train_images=images[: len(train)],
+            train_labels=train_labels,
+            test_images=images[len(train) :],
+            test_labels=test_labels,
+            class_names=splits.class_names,
+            notes=(*_size_notes(headers, side), *image_notes, *splits.notes),
+            train_groups=groups[: len(train)] if splits.groups else None,
+            test_groups=groups[len(train) :] if splits.groups else None,
+            group_names=group_names,
+            validation=np.arange(len(train)) >= num_training if splits.validation else None,
         )
-    return all_files(folder)
+
+    read_selected = read  # leaves the excluded classes out before it decodes
+
+    def row_names(self, files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        splits, root = _split_folder(files, spec), _root(spec)
+        (train, _), (test, _) = _flatten(splits.train, splits.validation), _flatten(splits.test)
+        return tuple(str(file.relative_to(root)) for file in train), tuple(str(file.relative_to(root)) for file in test)
 
 
-def where() -> str:
-    """Return where the images are, for a reader."""
-    return "any folder with CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, of PNG, JPEG, ... named by data.path"
+def _root(spec: DataSpec) -> Path:
+    return Path(spec.path or "").expanduser()
 
 
-def read(files: Sequence[Path], spec: DataSpec) -> Source:
-    """Return the images of the folder ``spec.path`` without the classes of ``spec.exclude``.
+def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:
+    """Return the files of some splits and their labels, int64 ``[N]``."""
+    labelled = [(file, label) for split in splits for label, files in enumerate(split) for file in files]
+    return [file for file, _ in labelled], np.array([label for _, label in labelled], dtype=np.int64)
 
-    Args:
-        files: every file in the folder.
-        spec: with the image size, the test share and the classes to leave out.
 
-    Raises:
-        DataError: an image cannot be read or lies in no class, or a class has too few images.
-    """
-    root = Path(spec.path or "").expanduser()
-    folder = read_folder(root, files, spec)
-    train, test = _rows(folder.train, folder.validation), _rows(folder.test)
-    every = [*train.files, *test.files]
-    headers = [header for header in attempt_images(every, _read_header) if not isinstance(header, Exception)]
-    side = spec.image_size or _automatic_side([size for size, _ in headers])
-    images, done = _read_images(every, "RGB" if any(colour for _, colour in headers) else "L", side)
-    num_train = len(train.files)
-    groups = None if folder.groups is None else group_by_name([folder.groups[file] for file in every])
-    return Source(
-        name=root.name,
-        train_images=images[:num_train],
-        train_labels=train.labels,
-        test_images=images[num_train:],
-        test_labels=test.labels,
-        class_names=tuple(folder.train),
-        notes=(*_size_notes(headers, side), *done, *folder.notes),
-        train_groups=None if groups is None else groups.groups[:num_train],
-        test_groups=None if groups is None else groups.groups[num_train:],
-        group_names=() if groups is None else groups.names,
-        validation=train.reserved if folder.validation else None,
+def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
+    """Sort the files of the folder into classes, splits and groups."""
+    root = _root(spec)
+    split_folders = _find_splits(root)
+    names = sorted({entry.name for of in split_folders.values() for folder in of for entry in _subfolders(folder)})
+    check_excluded(spec.exclude, names)
+    class_names = tuple(name for name in names if name not in spec.exclude)
+    if not class_names:
+        found = "none but those of data.exclude" if names else "none"
+        raise DataError(f"data.path must have a folder for each class, but {root} has {found}; make one per class")
+    depth = 0 if split_folders["train"] == [root] else 1
+    images, notes = _sort_files(root, files, depth, spec)
+    splits: dict[str, ClassFiles] = {
+        split: [[file for folder in folders for file in images.get(folder / name, [])] for name in class_names]
+        for split, folders in split_folders.items()
+    }
+    _check_sizes(splits, class_names, root, depth)
+    groups = None
+    if spec.group not in (None, "none"):
+        groups = {
+            file: _group_of(file, root, depth, str(spec.group)) for of_class in images.values() for file in of_class
+        }
+    train, validation = splits["train"], splits.get("validation", [])
+    if "test" in splits:
+        test = splits["test"]
+    else:
+        train, test = _split_off_test(train, class_names, groups, spec.test_share, spare=1 if validation else 2)
+        notes.append(f"test: {spec.test_share:.0%} of the images of each class, the same for every data.version")
+    return _Splits(
+        class_names=class_names, train=train, validation=validation, test=test, groups=groups, notes=tuple(notes)
     )
 
 
-def row_names(files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the files of the training and of the test rows, named from the folder on; the arguments are ``read``'s."""
-    root = Path(spec.path or "").expanduser()
-    folder = read_folder(root, files, spec)
-    train, test = (
-        tuple(str(file.relative_to(root)) for file in rows.files)
-        for rows in (_rows(folder.train, folder.validation), _rows(folder.test))
-    )
+def _find_splits(root: Path) -> dict[str, list[Path]]:
+    """Return the folders that hold the classes of each split; without split folders ``root`` is that of training."""
+    folders = _subfolders(root)
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        if folder.name in _SPLITS:
+            found.setdefault(_SPLITS[folder.name], []).append(folder)
+    return found if "train" in found and (len(found) > 1 or len(folders) == 1) else {"train": [root]}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _sort_files(
+    root: Path, files: Sequence[Path], depth: int, spec: DataSpec
+) -> tuple[dict[Path, list[Path]], list[str]]:
+    """Return the images by class folder, and notes; ``depth`` is the index of the class in a relative path."""
+    images: dict[Path, list[Path]] = {}
+    misplaced: list[Path] = []
+    unread: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
+    nested = spec.group not in (None, "none")
+    for file in files:
+        parts = file.relative_to(root).parts
+        if any(part.startswith(".") for part in parts):
+            unread["hidden"] += 1
+        elif file.suffix.lower() not in _SUFFIXES + _UNSUPPORTED:
+            unread["of other kinds"] += 1
+        elif len(parts) > depth + 1 and parts[depth] in spec.exclude:
+            excluded[parts[depth]] += 1
+        elif (
+            len(parts) < depth + 2
+            or (len(parts) > depth + 2 and not nested)
+            or file.suffix.lower() in _UNSUPPORTED
+            or (depth and parts[0] not in _SPLITS)
+        ):
+            misplaced.append(file)
+        else:
+            images.setdefault(root.joinpath(*parts[: depth + 1]), []).append(file)
+    if misplaced:
+        others = f" and {len(misplaced) - 1} more are not" if misplaced[1:] else " is not"
+        raise DataError(
+            f"every image must be a PNG, JPEG, BMP, PPM or WebP file in {'SPLIT/CLASS/' if depth else 'CLASS/'} of "
+            f"{root}, but {misplaced[0]}{others}; convert, move or remove it (data.group reads folders below classes)"
+        )
+    notes = [f"left out by data.exclude: {name} (images: {excluded[name]:,})" for name in spec.exclude]
+    if unread:
+        notes.append("files not read: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(unread.items())))
+    return images, notes
+
+
+def _group_of(file: Path, root: Path, depth: int, rule: str) -> str:
+    """Return the name of a file's group: the folder between class and file, or the match of a regular expression."""
+    parts = file.relative_to(root).parts
+    if rule == "folder":
+        if len(parts) > depth + 2:
+            return parts[depth + 1]
+        raise DataError(
+            f"with data.group: folder every image must lie in a folder below its class, CLASS/GROUP/, but {file} "
+            "does not; move it into one, or name groups by a regular expression"
+        )
+    found = re.search(rule, "/".join(parts))
+    if found is None:
+        raise DataError(
+            f"data.group must match the path of every image below {root}, but {rule!r} does not match "
+            f"{'/'.join(parts)}; correct the expression"
+        )
+    return next((part for part in found.groups() if part is not None), found[0])
+
+
+def _check_sizes(splits: Mapping[str, ClassFiles], class_names: Sequence[str], root: Path, depth: int) -> None:
+    missing = [split for split in ("validation", "test") if split not in splits]
+    for split, classes in splits.items():
+        if split == "validation":  # a class may have none
+            continue
+        uses = ["training", *missing] if split == "train" else [split]
+        small = {name: len(files) for name, files in zip(class_names, classes, strict=True) if len(files) < len(uses)}
+        if small:
+            where, first = root / split if depth else root, next(iter(small))
+            others = f", and {len(small) - 1} more have too few" if len(small) > 1 else ""
+            raise DataError(
+                f"a class must have at least {len(uses)} images in {where} for {' and '.join(uses)}, but '{first}' "
+                f"has {small[first]}{others}; add images or set data.exclude: [{', '.join(small)}]"
+            )
+
+
+def _split_off_test(
+    classes: ClassFiles, class_names: Sequence[str], groups: Mapping[Path, str] | None, share: float, spare: int
+) -> tuple[ClassFiles, ClassFiles]:
+    """Return training and test files; at least ``spare`` images of each class stay in training."""
+    train, test = [], []
+    for name, files in zip(class_names, classes, strict=True):
+        count = min(max(floor(share * len(files)), 1), len(files) - spare)
+        of_class = None
+        if groups is not None:
+            of_class, group_names = number_groups([groups[file] for file in files])
+            if len(group_names) == 1:
+                raise DataError(
+                    f"a class must have at least 2 groups for training and test, but all images of '{name}' are of "
+                    f"group '{group_names[0]}'; add images, provide test/, or set data.exclude: [{name}]"
+                )
+        drawn = hold_out(np.arange(len(files)), of_class, count, numpy_rng(0, f"data/images/test/{name}"))
+        train.append([files[index] for index in sorted(drawn.rest.tolist())])
+        test.append([files[index] for index in sorted(drawn.held_out.tolist())])
     return train, test
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Files in the order of their rows, their labels int64 ``[N]``, and whether each is reserved for validation."""
-
-    files: list[Path]
-    labels: NDArray[np.int64]
-    reserved: NDArray[np.bool_]
-
-
-def _rows(*splits: Images) -> _Rows:
-    """Return the rows of the classes of one split, or of training and, after it, validation."""
-    classes = [of_class for split in splits for of_class in split.items()]
-    numbers = {name: label for label, name in enumerate(splits[0])}
-    sizes = [len(files) for _, files in classes]
-    return _Rows(
-        files=[file for _, files in classes for file in files],
-        labels=np.repeat([numbers[name] for name, _ in classes], sizes),
-        reserved=np.arange(sum(sizes)) >= sum(len(files) for files in splits[0].values()),
-    )
-
-
-def _read_header(index: int, image: Image.Image) -> _Header:
-    return image.size, has_colour(image)
 
 
 def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
     """Return the median shorter side, at most 64, rounded down to a multiple of 8, at least 16."""
-    median = int(np.median([min(size) for size in sizes])) if sizes else _LARGEST
+    median = int(np.median([min(size) for size in sizes]))
     return max(min(median, _LARGEST) // _MULTIPLE * _MULTIPLE, _SMALLEST)
+
+
+def _read_header(index: int, image: Image.Image) -> Header:
+    return image.size, _has_colour(image)
 
 
 def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:
@@ -135,28 +274,71 @@ def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[n
     images = np.empty((len(files), 3 if mode == "RGB" else 1, side, side), dtype=np.uint8)
 
     def decode(index: int, image: Image.Image) -> list[str]:
-        turned = upright(image)
-        done = {
-            "grey images made RGB": mode == "RGB" and not has_colour(image),
+        upright = _turn_upright(image)
+        changes = {
+            "grey images made RGB": mode == "RGB" and not _has_colour(image),
             "images with transparent parts put on black": image.has_transparency_data,
-            "images turned upright by their EXIF orientation": turned is not image,
+            "images turned upright by their EXIF orientation": upright is not image,
         }
-        flat = on_black(eight_bit(turned)).convert(mode)
-        images[index] = np.atleast_3d(np.asarray(centre_square(flat, side))).transpose(2, 0, 1)
-        return [what for what, was_done in done.items() if was_done]
+        opaque = _put_on_black(_to_eight_bits(upright)).convert(mode)
+        images[index] = np.atleast_3d(np.asarray(_centre_square(opaque, side))).transpose(2, 0, 1)
+        return [change for change, applied in changes.items() if applied]
 
-    counts = Counter(what for done in map_images(files, decode) for what in done)
-    return images, [f"{what}: {count:,}" for what, count in sorted(counts.items())]
+    counts = Counter(change for changes in map_images(files, decode) for change in changes)
+    return images, [f"{change}: {count:,}" for change, count in sorted(counts.items())]
 
 
-def _size_notes(headers: Sequence[_Header], side: int) -> list[str]:
+def _size_notes(headers: Sequence[Header], side: int) -> list[str]:
     sizes = Counter(size for size, _ in headers)
-    (width, height), count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
     if sizes.keys() == {(side, side)}:
         return []
-    seen = (
-        f"{len(sizes):,} sizes, {width}x{height} in {count:,} of {len(headers):,}"
-        if len(sizes) > 1
-        else f"{width}x{height}"
-    )
-    return [f"images of {seen} (width x height) resized to {side}x{side}: shorter side, then the square in the middle"]
+    (width, height), count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
+    found = f"{width}x{height}"
+    if len(sizes) > 1:
+        found = f"{len(sizes):,} sizes, {found} in {count:,} of {len(headers):,}"
+    return [f"images of {found} (width x height) resized to {side}x{side}: shorter side, then the square in the middle"]
+
+
+def _has_colour(image: Image.Image) -> bool:
+    """Whether an image is stored in colour; a palette is colour unless all of its entries are grey."""
+    if image.mode in ("P", "PA"):
+        palette = np.asarray(image.getpalette(), dtype=np.int64).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Return an image turned by its EXIF orientation, or the image itself if it is upright.
+
+    ``ImageOps.exif_transpose`` also rewrites all other tags, and fails if one of them has an unexpected type.
+    """
+    image.load()  # a PNG may have its tags behind the pixels
+    method = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return image if method is None else image.transpose(method)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image with 8 bits per channel: the upper 8 of 16 bits."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+
+
+def _put_on_black(image: Image.Image) -> Image.Image:
+    """Return an image with its transparent parts black, the level that the nuisances take for background."""
+    if not image.has_transparency_data:
+        return image
+    pixels = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", pixels.size, "black"), pixels).convert("RGB")
+
+
+def _centre_square(image: Image.Image, side: int) -> Image.Image:
+    """Return the middle of an image whose shorter side is resized to ``side`` pixels, bilinear with antialiasing."""
+    shorter = min(image.size)
+    width, height = (max(round(length * side / shorter), side) for length in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - side) // 2, (height - side) // 2
+    return resized.crop((left, top, left + side, top + side))
+
+
+IMAGE_FOLDER = _ImageFolder()

@@ -1,27 +1,25 @@
 """Kuzushiji-49 (Clanuwat et al. 2018): 232,365 training and 38,547 test images of 49 hiragana, 28x28 grey.
 
-The official files are k49-{train,test}-{imgs,labels}.npz, each with one array under the key arr_0. Classes are named in
-Latin letters, so that any font can show them.
+The official files are k49-{train,test}-{imgs,labels}.npz, each with one array under the key arr_0. The class names are
+in Latin letters, which every font has.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import Source, grey_source
-from gitdist.data.sources.npz import read_arrays
-from gitdist.data.sources.place import Place, fetch, file_md5
+from gitdist.data.sources.base import PublishedSource, SourceImages, download_file, file_md5, grey_images, read_npz
 from gitdist.errors import DataError
+from gitdist.spec import DataSpec
 
-# Those of the two label files are not known here: their zip checksums and their form are checked when they are read.
-OFFICIAL_MD5 = {
+# Those of the two label files are not known here: their zip checksums and their format are checked when they are read.
+_OFFICIAL_MD5 = {
     "k49-train-imgs.npz": "7ac088b20481cf51dcd01ceaab89d821",
     "k49-test-imgs.npz": "d352e201d846ce6b94f42c990966f374",
 }
-_FILES = ("k49-train-imgs.npz", "k49-train-labels.npz", "k49-test-imgs.npz", "k49-test-labels.npz")
 _URL = "http://codh.rois.ac.jp/kmnist/dataset/k49"
 _KEY = "arr_0"
 _CLASS_NAMES = (
@@ -38,51 +36,37 @@ _CLASS_NAMES = (
 )
 
 
-def _download(cache: Path) -> None:
-    for name in _FILES:
-        fetch(f"{_URL}/{name}", cache / "kuzushiji-49" / name, OFFICIAL_MD5.get(name))
+@dataclass(frozen=True, kw_only=True)
+class _Kuzushiji49(PublishedSource):
+    md5: Mapping[str, str] = field(default_factory=lambda: _OFFICIAL_MD5)  # by file name; others are not checked
 
+    def download(self, cache: Path) -> None:
+        for name in self.files:
+            download_file(f"{_URL}/{name}", cache / self.cache_folder / name, self.md5.get(name))
 
-PLACE = Place(
-    title="Kuzushiji-49",
-    name="kuzushiji-49",
-    files=_FILES,
-    downloaded="kuzushiji-49",
-    download=_download,
-    remedy="set data.path to the folder of the four k49-*.npz files",
-)
-
-
-def read(files: Sequence[Path], md5: Mapping[str, str] = OFFICIAL_MD5) -> Source:
-    """Return the images of the four npz files: training images and labels, test images and labels.
-
-    Args:
-        files: in that order.
-        md5: the md5 that a file of this name must have; of a name that is not here only the form is checked.
-
-    Raises:
-        DataError: a file is damaged, is not the official one or is not of its form.
-    """
-    for file in files:
-        _check_md5(file, md5.get(file.name))
-    arrays = [_read_array(file) for file in files]
-    return replace(grey_source(arrays, files, "kuzushiji-49", _CLASS_NAMES), repeats=True)
-
-
-def _check_md5(file: Path, expected: str | None) -> None:
-    if expected is None:
-        return
-    try:
-        found = file_md5(file)
-    except OSError as error:
-        raise DataError(f"a source's files must be readable, but {file} is not ({error.strerror})") from error
-    if found != expected:
-        raise DataError(f"{file} must have the md5 {expected}, but it has {found}; get it anew from {_URL}/{file.name}")
+    def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
+        arrays = [_read_array(file) for file in files]
+        for file in files:
+            expected = self.md5.get(file.name)
+            if expected is not None and (found := file_md5(file)) != expected:
+                raise DataError(
+                    f"{file} must have the md5 {expected}, but it has {found}; download {_URL}/{file.name} again"
+                )
+        return replace(grey_images(arrays, files, self.name, _CLASS_NAMES), repeats=True)
 
 
 def _read_array(file: Path) -> NDArray[np.uint8]:
-    arrays = read_arrays(file, (_KEY,))
-    if _KEY not in arrays or arrays[_KEY].dtype != np.uint8:
-        found = f"{_KEY} of {arrays[_KEY].dtype}" if _KEY in arrays else f"no {_KEY}"
-        raise DataError(f"a file of Kuzushiji-49 must have {_KEY} of uint8, but {file} has {found}; get it anew")
-    return arrays[_KEY].astype(np.uint8, copy=False)
+    array = read_npz(file, (_KEY,)).get(_KEY)
+    if array is None or array.dtype != np.uint8:
+        found = f"no {_KEY}" if array is None else f"{_KEY} of {array.dtype}"
+        raise DataError(f"a file of Kuzushiji-49 must have {_KEY} of uint8, but {file} has {found}; download it again")
+    return array.astype(np.uint8, copy=False)
+
+
+KUZUSHIJI_49 = _Kuzushiji49(
+    title="Kuzushiji-49",
+    name="kuzushiji-49",
+    files=("k49-train-imgs.npz", "k49-train-labels.npz", "k49-test-imgs.npz", "k49-test-labels.npz"),
+    cache_folder="kuzushiji-49",
+    remedy="set data.path to the folder of the four k49-*.npz files",
+)

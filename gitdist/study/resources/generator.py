@@ -23,15 +23,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import DiskError, GitdistError, StudyError, first_line
-from gitdist.generator.artefact import (
-    find_generator,
-    generator_artefact,
+from gitdist.generator.base import TrainingStep
+from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.kinds import (
+    find_artifact,
     generator_name,
     load_generator,
-    trains,
+    needs_training,
+    obtain_artifact,
 )
-from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.training import LOSSES_FILE, TrainingStep
+from gitdist.generator.munit.training import LOSSES_FILE
 from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
 from gitdist.store import Store
 from gitdist.stream.reservation import reserve
@@ -82,10 +83,10 @@ def obtain_generator(
         StudyError: no node is large enough for training, or it diverged.
         SpecError: an imported file or a plugin cannot be read.
     """
-    if not trains(spec):
-        return TrainedGenerator(generator_artefact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
+    if not needs_training(spec):
+        return TrainedGenerator(obtain_artifact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
     share, started = resources.training, time.perf_counter()
-    if found := find_generator(spec, dataset, store, Compute.resolve(device=share.device)):
+    if found := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
@@ -190,7 +191,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
         try:
             limit_to_share(share.cpu, share.gpu)
             opened = Dataset.open(store.resolve_locally(dataset))
-            artefact = generator_artefact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
+            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artefact, "what trains has an artefact"
             steps.put(artefact)
         except BaseException as error:

@@ -3,7 +3,7 @@
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, Precision
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import artefact_spec, pretrained_name
+from gitdist.generator.kinds import munit_artifact_spec, pretrained_name
 from gitdist.spec import GeneratorSpec, MunitSpec, PretrainedSpec
 from gitdist.store import content_key
 from gitdist.study.compatibility import load_stored_spec
@@ -20,7 +20,7 @@ def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> 
         return spec
     precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
     for precision in precisions:
-        settings = artefact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
+        settings = munit_artifact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
         name = content_key("generator", settings)
         if name == known:
             return spec.model_copy(update={"precision": precision})

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from gitdist.data.sources import Source, load_source, row_names, source_digest
+from gitdist.data.sources import load_source, row_names, source_digest
+from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
@@ -33,7 +34,7 @@ def write_flat(root: Path, num: int = 10, names: tuple[str, ...] = ("owl", "cat"
     return root
 
 
-def load(root: Path, **fields: Any) -> Source:
+def load(root: Path, **fields: Any) -> SourceImages:
     return load_source(DataSpec(source="images", path=str(root), **fields))
 
 
@@ -184,7 +185,7 @@ def test_unreadable_images_are_counted_and_the_first_is_named(tmp_path: Path, da
     write_flat(tmp_path)
     for name in ("owl/03.png", "owl/01.png", "cat/05.png"):
         damage(tmp_path / name)
-    message = refused(tmp_path, r"05.png is not \(.*, and 2 more are not; mend or remove them")
+    message = refused(tmp_path, r"05.png is not \(.*, and 2 more are not; fix or remove them")
     assert str(tmp_path / "cat") in message
     refused(tmp_path, r"01.png is not \(.*, and 1 more are not", exclude=["cat"])
 
@@ -226,7 +227,7 @@ def test_images_beside_train_and_test_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, "in SPLIT/CLASS/ .*extra/cat/00.png and 3 more are not")
 
 
-def counts(source: Source, spec: DataSpec | None = None) -> tuple[list[int], list[int], list[int]]:
+def counts(source: SourceImages, spec: DataSpec | None = None) -> tuple[list[int], list[int], list[int]]:
     """Return the training, validation and test images of each class."""
     rows = split_rows(source, spec or DataSpec())
     of_split = (source.train_labels[rows.train], source.train_labels[rows.validation], source.test_labels)
@@ -343,7 +344,7 @@ def test_size_and_share_are_part_of_what_the_digest_says(tmp_path: Path) -> None
 def test_the_folder_must_be_given_and_be_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.path is not given"):
         load_source(DataSpec(source="images"))
-    refused(tmp_path / "absent", "absent is none")
+    refused(tmp_path / "absent", "absent is not a folder")
     refused(tmp_path, "a folder for each class, but .* has none")
     refused(write_flat(tmp_path), "has none but those of data.exclude", exclude=["cat", "owl"])
 

@@ -106,7 +106,7 @@ def header(shape: str) -> bytes:
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        (b"no array", "its images is no array"),
+        (b"no array", "its images is not an array"),
         (header("(1, 2"), "train-small.npz is not"),
         (header(f"({2**50},)"), "train-small.npz is not"),
     ],
@@ -138,7 +138,7 @@ def test_something_else_under_the_name_is_one_line(tmp_path: Path) -> None:
 def test_the_folder_must_be_given_be_there_and_have_one_file_of_each_kind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.path is not given"):
         load_source(DataSpec(source="npz"))
-    with pytest.raises(DataError, match="absent is none"):
+    with pytest.raises(DataError, match="absent is not a folder"):
         load_source(DataSpec(source="npz", path=str(tmp_path / "absent")))
     spec = write(tmp_path)
     (tmp_path / "train-b.npz").touch()

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.monitoring.display import LiveDisplay, LogDisplay, open_display

@@ -4,7 +4,7 @@ import ray
 from gitdist.data.dataset import prepare
 from gitdist.device import Compute, Precision
 from gitdist.errors import StudyError
-from gitdist.generator.artefact import artefact_spec, generator_name
+from gitdist.generator.kinds import generator_name, munit_artifact_spec
 from gitdist.spec import (
     DataSpec,
     IdentitySpec,
@@ -45,7 +45,7 @@ def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
 
 
 def named(spec: MunitSpec, precision: Precision) -> str:
-    return content_key("generator", artefact_spec(spec, "data", Compute.resolve(precision, "cpu")))
+    return content_key("generator", munit_artifact_spec(spec, "data", Compute.resolve(precision, "cpu")))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])

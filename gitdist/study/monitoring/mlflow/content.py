@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from gitdist.address import without_secrets
 from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, trainer_name
 from gitdist.study.files.events import Outcome, Row, TrialStates
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId

@@ -15,7 +15,7 @@ from typing import Any
 
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, IncompleteFileError, StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Observer, Outcome, Row, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.times import Times

@@ -4,7 +4,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import IncompleteFileError, StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.times import Times

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gitdist.errors import SpecError, StudyError
-from gitdist.generator.training import TrainingStep
+from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import RowsFile

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gitdist.data.sources import fashion_mnist, load_source
+from gitdist.data.sources import load_source
+from gitdist.data.sources.mnist import FASHION_MNIST
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 
@@ -51,7 +52,7 @@ def test_the_folder_of_the_environment_comes_before_the_installed_one(
 ) -> None:
     folder = write_folder(tmp_path / "fashion-mnist")
     monkeypatch.setenv("GITDIST_DATA", str(tmp_path))
-    assert all(file.parent == folder for file in fashion_mnist.PLACE.find(None))
+    assert all(file.parent == folder for file in FASHION_MNIST.find(None))
 
 
 def cut_short(file: Path) -> None:
@@ -104,8 +105,7 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[
     assert "\n" not in str(caught.value)
 
 
-def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion_mnist, "PLACE", replace(fashion_mnist.PLACE, system=None))
+NOT_INSTALLED = replace(FASHION_MNIST, system_folder=None)
 
 
 def test_a_failed_download_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +114,19 @@ def test_a_failed_download_says_what_to_install(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    not_installed(monkeypatch)
     with pytest.raises(DataError, match="dataset-fashion-mnist") as caught:
-        fashion_mnist.PLACE.find(None)
+        NOT_INSTALLED.find(None)
     assert "\n" not in str(caught.value)
 
 
 def test_a_finished_download_is_used_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    not_installed(monkeypatch)
     write_folder(tmp_path / ".cache" / "gitdist" / "FashionMNIST" / "raw")
-    assert len(fashion_mnist.read(fashion_mnist.PLACE.find(None)).train_labels) == 30
+    assert len(NOT_INSTALLED.read(NOT_INSTALLED.find(None), DataSpec()).train_labels) == 30
+
+
+def test_kuzushiji_mnist_is_read_from_the_idx_files(tmp_path: Path) -> None:
+    source = load_source(DataSpec(source="kuzushiji-mnist", path=str(write_folder(tmp_path))))
+    assert (source.name, source.class_names[3]) == ("kuzushiji-mnist", "tsu")
+    assert source.train_images.shape == (30, 1, 28, 28)

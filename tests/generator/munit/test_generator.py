@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from gitdist.device import Compute
 from gitdist.errors import StreamError
-from gitdist.generator.munit import AutoEncoder, initialise
-from gitdist.generator.munit_generator import MunitGenerator
+from gitdist.generator.munit.generator import MunitGenerator, compile_decoder
+from gitdist.generator.munit.networks import AutoEncoder, initialise
+
+from_torch_itself = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 
 @pytest.fixture(params=["float32", "bf16"])
@@ -51,3 +56,35 @@ def test_finite_weights_that_compute_nan_are_an_error_and_no_black_images(tiny, 
     generator = MunitGenerator(network, tiny.style_dim, Compute.resolve(precision, "cpu"))
     with pytest.raises(StreamError, match="must draw finite values"):
         generator.draw(generator.encode(images, images), np.random.default_rng(0))
+
+
+def decode(codes: Tensor, styles: Tensor) -> Tensor:
+    return torch.tanh(codes * styles[:, :1, None, None] + codes.mean((1, 2, 3), keepdim=True))
+
+
+@pytest.mark.slow
+@from_torch_itself
+def test_an_image_is_the_same_in_every_batch_and_close_to_what_is_not_compiled() -> None:
+    rng = torch.Generator().manual_seed(0)
+    codes, styles = torch.randn(20, 4, 6, 6, generator=rng), torch.randn(20, 3, generator=rng)
+    compiled = compile_decoder(decode, 8)
+    whole = compiled(codes, styles)
+    assert whole.shape == codes.shape
+    torch.testing.assert_close(whole, decode(codes, styles))
+    for part in (slice(0, 1), slice(3, 12), slice(19, 20)):
+        assert torch.equal(compiled(codes[part], styles[part]), whole[part])
+
+
+@from_torch_itself
+def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
+    with (
+        config.patch({"cpp.cxx": (None, "/nowhere/g++")}),
+        pytest.raises(
+            StreamError, match="needs a decoder that compiles here, but InvalidCxxCompiler: .* install a C"
+        ) as caught,
+    ):
+        compile_decoder(lambda codes, styles: codes.sin() + styles.sum(), 2)(torch.ones(2, 1, 2, 2), torch.ones(2, 3))
+    assert "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import torch
 
 from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.device import Compute
-from gitdist.generator.batches import BalancedBatches, draw_styles, to_signed, to_uint8
+from gitdist.generator.munit.batches import BalancedBatches, draw_styles, to_signed, to_uint8
 from gitdist.seeds import numpy_rng
 
 CPU = Compute.resolve("float32", "cpu")

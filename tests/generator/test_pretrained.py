@@ -10,9 +10,8 @@ import torch
 
 from gitdist.device import Compute
 from gitdist.errors import DataError, SpecError
-from gitdist.generator.artefact import find_generator, generator_artefact, load_generator, trains
-from gitdist.generator.interchange import read_checkpoint
-from gitdist.generator.pretrained import load_pretrained, read_pretrained, save_pretrained
+from gitdist.generator.kinds import find_artifact, load_generator, needs_training, obtain_artifact
+from gitdist.generator.pretrained import load_pretrained, read_checkpoint, read_pretrained, save_pretrained
 from gitdist.spec import PretrainedSpec
 from gitdist.store import Store
 from tests.generator import published
@@ -103,8 +102,8 @@ def changed(content: published.State, **changes: torch.Tensor | None) -> publish
         ({"a": {"x": 3}}, ["'x' is of type int"]),
         ({"a": {**state(), 3: torch.ones(1)}}, ["3 is of type Tensor"]),
         ({"a": {**state(), "a\nname": torch.ones(1)}}, ["a name is unknown"]),
-        ({"gen": state()}, ["it holds gen"]),
-        ([1, 2], ["it holds list"]),
+        ({"gen": state()}, ["it contains gen"]),
+        ([1, 2], ["it contains list"]),
     ],
 )
 def test_another_layout_is_refused_in_one_line(tmp_path, content, words):
@@ -165,7 +164,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name, value):
     weights = state()
     weights[name] = weights[name].double()
     weights[name][0] = value
-    with pytest.raises(DataError, match=f"{name} holds NaN or infinite values; take") as caught:
+    with pytest.raises(DataError, match=f"{name} contains NaN or infinite values") as caught:
         read_checkpoint(write(tmp_path / "gen.pt", {"a": weights}))
     assert "\n" not in str(caught.value)
 
@@ -243,18 +242,18 @@ def test_a_pretrained_generator_is_named_by_content_and_kept_in_the_store(checkp
     store, file = Store(tmp_path / "store"), imported(checkpoint)
     other = imported(write(tmp_path / "other.pt", {"a": published.random_state(1, channels=1, **SHAPES), "b": {}}))
 
-    def artefact(path: Path) -> Path:
-        return generator_artefact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
+    def artifact(path: Path) -> Path:
+        return obtain_artifact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
 
-    first, spec = artefact(file), PretrainedSpec(path=str(tmp_path / "moved.safetensors"))
-    assert not trains(spec)
-    assert artefact(other) != first
+    first, spec = artifact(file), PretrainedSpec(path=str(tmp_path / "moved.safetensors"))
+    assert not needs_training(spec)
+    assert artifact(other) != first
     file.rename(spec.path)
-    assert artefact(Path(spec.path)) == first == find_generator(spec, digits, store, CPU)
+    assert artifact(Path(spec.path)) == first == find_artifact(spec, digits, store, CPU)
     Path(spec.path).unlink()
     assert load_generator(spec, digits, first, CPU).device.type == "cpu"
     with pytest.raises(SpecError, match="moved.safetensors cannot be read .No such file"):
-        artefact(Path(spec.path))
+        artifact(Path(spec.path))
 
 
 def test_a_file_of_another_make_is_named_and_leaves_nothing_in_the_store(checkpoint, digits, tmp_path):
@@ -263,17 +262,17 @@ def test_a_file_of_another_make_is_named_and_leaves_nothing_in_the_store(checkpo
     for content, words in ((b"some text", "mine.safetensors is not one"), (coloured, "3 channel")):
         path.write_bytes(content)
         with pytest.raises(SpecError, match=words):
-            generator_artefact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
+            obtain_artifact(PretrainedSpec(path=str(path)), digits, store, lambda step: None, CPU)
     assert not list(store.root.rglob("*.safetensors"))
 
 
 def test_a_kept_or_imported_file_is_refused_if_it_is_damaged(checkpoint, digits, tmp_path):
     file = damaged(imported(checkpoint), state()["dec.model.5.conv.weight"])
     for load in (read_pretrained, lambda path, shape: load_pretrained(path, shape, CPU)):
-        with pytest.raises(SpecError, match="the checksum of its weights is wrong.; import the checkpoint anew"):
+        with pytest.raises(SpecError, match="the checksum of its weights is wrong.; import the checkpoint again"):
             load(file, digits.image_shape)
     with pytest.raises(SpecError, match="the checksum of its weights is wrong"):
-        generator_artefact(PretrainedSpec(path=str(file)), digits, Store(tmp_path / "store"), lambda step: None, CPU)
+        obtain_artifact(PretrainedSpec(path=str(file)), digits, Store(tmp_path / "store"), lambda step: None, CPU)
 
 
 def test_an_imported_file_without_a_checksum_is_read_but_not_if_a_weight_is_not_finite(checkpoint, digits):
@@ -285,7 +284,7 @@ def test_an_imported_file_without_a_checksum_is_read_but_not_if_a_weight_is_not_
     )
     weights["mlp.layers.1.bias"][2] = torch.nan
     save_pretrained(file, architecture, weights)
-    with pytest.raises(SpecError, match="mlp.layers.1.bias holds NaN or infinite values"):
+    with pytest.raises(SpecError, match="mlp.layers.1.bias contains NaN or infinite values"):
         read_pretrained(file, digits.image_shape)
 
 
@@ -303,16 +302,16 @@ def test_a_file_that_changes_before_it_is_copied_is_refused(checkpoint, digits, 
 
     store = SlowStore(tmp_path / "store")
     with pytest.raises(SpecError, match="gen.safetensors changed; run again"):
-        generator_artefact(PretrainedSpec(path=str(file)), digits, store, lambda step: None, CPU)
+        obtain_artifact(PretrainedSpec(path=str(file)), digits, store, lambda step: None, CPU)
     assert not list(store.root.rglob("*.safetensors"))
 
 
 def test_the_home_directory_may_be_written_short(checkpoint, digits, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     spec = PretrainedSpec(path=f"~/{imported(checkpoint).name}")
-    assert generator_artefact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU) is not None
+    assert obtain_artifact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU) is not None
     with pytest.raises(SpecError, match="~nobody-here/x cannot be read"):
-        generator_artefact(PretrainedSpec(path="~nobody-here/x"), digits, Store(tmp_path), lambda step: None, CPU)
+        obtain_artifact(PretrainedSpec(path="~nobody-here/x"), digits, Store(tmp_path), lambda step: None, CPU)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from gitdist.generator.munit import AutoEncoder, Discriminator, initialise
-from gitdist.generator.objective import discriminator_loss, generator_losses, translate, weighted
+from gitdist.generator.munit.networks import AutoEncoder, Discriminator, initialise
+from gitdist.generator.munit.objective import discriminator_loss, generator_losses, translate, weighted_sum
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_losses_are_the_papers_terms(networks, tiny):
     expected = (critic(translated) ** 2).mean() + ((critic(x) - 1) ** 2).mean()
     assert discriminator_loss([critic], [x], made).item() == pytest.approx(expected.item(), rel=1e-5)
     total = losses["gan"] + 10 * losses["image"] + losses["style"] + losses["content"]
-    assert weighted(losses, tiny).item() == pytest.approx(2 * total.item(), rel=1e-6)
+    assert weighted_sum(losses, tiny).item() == pytest.approx(2 * total.item(), rel=1e-6)
 
 
 def test_one_shared_auto_encoder_has_the_mean_of_the_two_domain_gradients(networks, tiny):
@@ -49,7 +49,7 @@ def test_one_shared_auto_encoder_has_the_mean_of_the_two_domain_gradients(networ
         shared = copy.deepcopy(encoder)
         domains = ([shared] * num_domains, [critic] * num_domains, [x] * num_domains, [z] * num_domains)
         made = translate(domains[0], domains[2], domains[3])
-        weighted(generator_losses(domains[1], domains[2], made), tiny).backward()
+        weighted_sum(generator_losses(domains[1], domains[2], made), tiny).backward()
         return torch.cat([parameter.grad.flatten() for parameter in shared.parameters()])
 
     torch.testing.assert_close(gradient(1), gradient(2), rtol=1e-3, atol=1e-5)

@@ -15,9 +15,9 @@ What is computed once:
 - With one auto-encoder for both domains the two sums are the same function of two batches of the same distribution. So
   one batch is its own other domain (i = j) and its sum counts twice: the gradient's expectation is the published one's,
   at half of the encodings, decodings and discriminations.
-- Reconstruction and translation are decoded as one batch, real and translated images discriminated as one.
-- The translated images that teach the discriminator serve for the generators' loss of the same step too: the
-  auto-encoders have not changed in between, and the GAN term is evaluated after the discriminator's update as
+- Reconstruction and translation are decoded as one batch; real and translated images are discriminated as one batch.
+- The translated images for the discriminators' update also serve the auto-encoders' update of the same step: the
+  auto-encoders have not changed in between, and the GAN term is evaluated after the discriminators' update, as
   published.
 """
 
@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gitdist.generator.munit import AutoEncoder, Discriminator
+from gitdist.generator.munit.networks import AutoEncoder, Discriminator
 from gitdist.spec import MunitSpec
 
 LOSS_NAMES = ("discriminator", "gan", "image", "style", "content")
@@ -36,23 +36,14 @@ LOSS_NAMES = ("discriminator", "gan", "image", "style", "content")
 
 @dataclass(frozen=True, kw_only=True)
 class Translation:
-    """What the auto-encoder of one domain made of a batch; the tensors carry gradients.
+    """The outputs of one domain's auto-encoder for a batch, with gradients."""
 
-    Attributes:
-        reconstruction: of the domain's own images, float32 ``[N, C, H, W]``.
-        translated: the other domain's contents in a drawn style, float32 ``[N, C, H, W]``.
-        content: codes that were translated, ``[N, C', H', W']``.
-        content_again: codes of the translated images.
-        style: the drawn styles, float32 ``[N, style_dim]``.
-        style_again: codes of the translated images.
-    """
-
-    reconstruction: Tensor
-    translated: Tensor
-    content: Tensor
-    content_again: Tensor
-    style: Tensor
-    style_again: Tensor
+    reconstruction: Tensor  # of the domain's own images, float32 [N, C, H, W]
+    translated: Tensor  # the other domain's contents in a drawn style, float32 [N, C, H, W]
+    content: Tensor  # the codes that were translated, [N, C', H', W']
+    translated_content: Tensor  # the codes of the translated images
+    style: Tensor  # the drawn styles, float32 [N, style_dim]
+    translated_style: Tensor  # the styles of the translated images
 
 
 def translate(
@@ -61,9 +52,9 @@ def translate(
     """Encode, decode and encode again the batches of all domains.
 
     Args:
-        auto_encoders: one a domain; a single one is both domains.
-        images: a batch a domain, ``[N, C, H, W]`` in -1..1, in the type the networks shall compute in.
-        styles: drawn styles a domain, float32 ``[N, style_dim]``.
+        auto_encoders: one per domain; a single one is both domains.
+        images: a batch per domain, ``[N, C, H, W]`` in -1..1, in the type in which the networks compute.
+        styles: drawn styles per domain, float32 ``[N, style_dim]``.
     """
     contents = [encoder.content_encoder(batch) for encoder, batch in zip(auto_encoders, images, strict=True)]
     translations = []
@@ -77,9 +68,9 @@ def translate(
                 reconstruction=reconstruction,
                 translated=translated,
                 content=other,
-                content_again=encoder.content_encoder(again),
+                translated_content=encoder.content_encoder(again),
                 style=style,
-                style_again=encoder.style_encoder(again),
+                translated_style=encoder.style_encoder(again),
             )
         )
     return translations
@@ -88,12 +79,9 @@ def translate(
 def discriminator_loss(
     discriminators: Sequence[Discriminator], images: Sequence[Tensor], translations: Sequence[Translation]
 ) -> Tensor:
-    """Return the discriminators' least-squares loss, a float32 scalar averaged over the domains.
+    """Return the discriminators' least-squares loss, a float32 scalar, averaged over the domains.
 
-    Args:
-        discriminators: one a domain.
-        images: real batches ``[N, C, H, W]``.
-        translations: of which only the translated images are read, without gradient.
+    No gradient flows into the translations.
     """
     losses = []
     for network, batch, translation in zip(discriminators, images, translations, strict=True):
@@ -106,24 +94,18 @@ def discriminator_loss(
 def generator_losses(
     discriminators: Sequence[Discriminator], images: Sequence[Tensor], translations: Sequence[Translation]
 ) -> dict[str, Tensor]:
-    """Return the auto-encoders' losses without weights, float32 scalars averaged over the domains.
-
-    Args:
-        discriminators: one a domain.
-        images: real batches ``[N, C, H, W]``.
-        translations: what ``translate`` made of them.
-    """
+    """Return the auto-encoders' unweighted losses, float32 scalars, averaged over the domains."""
     rows = []
-    for network, batch, made in zip(discriminators, images, translations, strict=True):
-        gan = (network(made.translated.to(batch.dtype)).float() - 1).square().mean()
-        image = F.l1_loss(made.reconstruction, batch.float())
-        style = F.l1_loss(made.style_again.float(), made.style)
-        content = F.l1_loss(made.content_again.float(), made.content.float())
+    for network, batch, translation in zip(discriminators, images, translations, strict=True):
+        gan = (network(translation.translated.to(batch.dtype)).float() - 1).square().mean()
+        image = F.l1_loss(translation.reconstruction, batch.float())
+        style = F.l1_loss(translation.translated_style.float(), translation.style)
+        content = F.l1_loss(translation.translated_content.float(), translation.content.float())
         rows.append(torch.stack((gan, image, style, content)))
     return dict(zip(LOSS_NAMES[1:], torch.stack(rows).mean(0).unbind(), strict=True))
 
 
-def weighted(losses: dict[str, Tensor], spec: MunitSpec) -> Tensor:
+def weighted_sum(losses: dict[str, Tensor], spec: MunitSpec) -> Tensor:
     """Return the published sum over two domains: twice the weighted average over the domains."""
     return 2 * (
         spec.gan_weight * losses["gan"]

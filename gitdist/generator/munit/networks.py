@@ -3,40 +3,41 @@
     image --content encoder--> content code [N, C', H', W'] --+
     image --style encoder----> style code [N, style_dim] --MLP--> shifts, scales --decoder--> image
 
-To transform an image only the content encoder (once an image), the MLP and the decoder (once a draw) are needed. Images
-are in [-1, 1]; the networks compute in the type of the images. Modules stand in the published order: an encoder's
-convolutions and then its residual blocks, the decoder's residual blocks and then its enlargements, for each AdaIN layer
-its shifts and then its scales.
+Drawing needs the content encoder (once per image), the MLP and the decoder (once per draw) only. Images are in [-1, 1];
+the networks compute in the type of the images. Modules are in the published order: an encoder's convolutions and then
+its residual blocks, the decoder's residual blocks and then its upsamplings, for each AdaIN layer its shifts and then
+its scales. Attribute names are the names of the weights in generator files.
 """
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gitdist.errors import SpecError
-from gitdist.generator.convolution import Convolution, OutputConvolution, UpsamplingConvolution
-from gitdist.generator.normalisation import normalise
+from gitdist.errors import SpecError, StoreError
+from gitdist.generator.munit.layers import Convolution, OutputConvolution, UpsamplingConvolution, normalise
 from gitdist.spec import MunitSpec
 
 STYLE_DOWNSAMPLINGS = 4
+WEIGHTS_FILE = "generator.safetensors"
+
 _LARGEST_CODE = 16  # side of the content codes of 64-pixel images with the published two downsamplings
 
 
-class ResidualBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), the norms' gains and biases from a style or absent."""
+class AdaptiveResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))); the gains and biases of the norms come from a style, or there are none."""
 
     def __init__(self, channels: int) -> None:
-        """Make the block for ``channels`` channels."""
         super().__init__()
         self.convolutions = nn.ModuleList(Convolution(channels, channels, 3) for _ in range(2))
 
     def forward(self, x: Tensor, affine: Tensor | None = None) -> Tensor:
-        """Map ``[N, C, H, W]`` to the same shape.
-
-        Args:
-            x: the block's input.
-            affine: shift and scale of both norms, ``[N, 2, 2, C, 1, 1]``; None = instance norm.
-        """
+        """Map ``[N, C, H, W]`` to the same shape; ``affine`` has shift and scale of both norms, [N, 2, 2, C, 1, 1]."""
         y = x
         for index, convolution in enumerate(self.convolutions):
             bias, gain = (None, None) if affine is None else affine[:, index].unbind(1)
@@ -49,7 +50,6 @@ class ContentEncoder(nn.Module):
     """7x7 convolution, stride-2 convolutions that double the channels, residual blocks; instance norm, ReLU."""
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
-        """Make the encoder of images with ``image_channels`` channels."""
         super().__init__()
         channels = spec.dim
         layers = [Convolution(image_channels, channels, 7)]
@@ -57,7 +57,7 @@ class ContentEncoder(nn.Module):
             layers.append(Convolution(channels, 2 * channels, 4, stride=2))
             channels *= 2
         self.convolutions = nn.ModuleList(layers)
-        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(spec.num_res))
+        self.blocks = nn.ModuleList(AdaptiveResidualBlock(channels) for _ in range(spec.num_res))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``[N, C, H, W]`` to content codes ``[N, dim * 2^d, H / 2^d, W / 2^d]``, d = num_downsample."""
@@ -73,7 +73,6 @@ class StyleEncoder(nn.Module):
     """7x7 convolution, four stride-2 convolutions, average over pixels, 1x1 convolution; no norm."""
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
-        """Make the encoder of images with ``image_channels`` channels."""
         super().__init__()
         channels = spec.dim
         layers = [Convolution(image_channels, channels, 7)]
@@ -94,14 +93,13 @@ class StyleEncoder(nn.Module):
 
 
 class StyleMlp(nn.Module):
-    """The 3-layer perceptron that turns a style code into the shifts and scales of all AdaIN layers."""
+    """The 3-layer perceptron that maps a style code to the shifts and scales of all AdaIN layers."""
 
     def __init__(self, spec: MunitSpec) -> None:
-        """Make the perceptron for the decoder of ``spec``."""
         super().__init__()
         self.num_res, self.channels = spec.num_res, spec.dim * 2**spec.num_downsample
         sizes = (spec.style_dim, spec.mlp_dim, spec.mlp_dim, spec.num_res * 4 * self.channels)
-        self.layers = nn.ModuleList(_linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(_linear(before, after) for before, after in pairwise(sizes))
 
     def forward(self, style: Tensor) -> Tensor:
         """Map styles ``[N, style_dim]`` to ``[N, num_res, 2 layers, (shift, scale), C, 1, 1]``."""
@@ -116,7 +114,6 @@ class Upsampling(nn.Module):
     """Enlargement by 2 with a 5x5 convolution that halves the channels, layer norm over the image, ReLU."""
 
     def __init__(self, channels: int) -> None:
-        """Make the layer from ``channels`` to half as many."""
         super().__init__()
         self.convolution = UpsamplingConvolution(channels, channels // 2)
         self.gain = nn.Parameter(torch.ones(channels // 2, 1, 1))
@@ -128,13 +125,12 @@ class Upsampling(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Residual blocks with AdaIN, enlargements, 7x7 convolution, tanh."""
+    """Residual blocks with AdaIN, upsamplings, 7x7 convolution, tanh."""
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
-        """Make the decoder to images with ``image_channels`` channels."""
         super().__init__()
         channels = spec.dim * 2**spec.num_downsample
-        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(spec.num_res))
+        self.blocks = nn.ModuleList(AdaptiveResidualBlock(channels) for _ in range(spec.num_res))
         self.upsamplings = nn.ModuleList(Upsampling(channels // 2**i) for i in range(spec.num_downsample))
         self.output = OutputConvolution(spec.dim, image_channels, side=min(4, 2**spec.num_downsample))
 
@@ -149,10 +145,9 @@ class Decoder(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """Both encoders, the style MLP and the decoder of one domain."""
+    """Both encoders, the style MLP and the decoder of one domain, with uninitialised weights."""
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
-        """Make the auto-encoder with uninitialised weights."""
         super().__init__()
         self.style_encoder = StyleEncoder(spec, image_channels)
         self.content_encoder = ContentEncoder(spec, image_channels)
@@ -166,15 +161,12 @@ class AutoEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Stride-2 convolutions with leaky ReLU 0.2, no norm, then a 1x1 convolution: one score a patch."""
+    """Stride-2 convolutions with leaky ReLU 0.2, no norm, then a 1x1 convolution: one score per patch."""
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
-        """Make the discriminator of images with ``image_channels`` channels."""
         super().__init__()
         sizes = [image_channels, *(spec.discriminator_dim * 2**i for i in range(spec.discriminator_layers))]
-        self.convolutions = nn.ModuleList(
-            Convolution(before, after, 4, stride=2) for before, after in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(Convolution(before, after, 4, stride=2) for before, after in pairwise(sizes))
         self.output = Convolution(sizes[-1], 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -186,13 +178,19 @@ class Discriminator(nn.Module):
         return scores
 
 
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return an uninitialised layer: the default initialisation would change torch's global random state."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    return layer
+
+
 def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> None:
-    """Draw all convolutions' and linear layers' weights and set their biases to zero.
+    """Draw the weights of all convolutions and linear layers and set their biases to zero.
 
     Args:
         network: an auto-encoder or a discriminator.
         std: of a normal distribution; None = Kaiming's (He et al. 2015): sqrt(2 / inputs of a unit).
-        rng: the source of randomness, on the processor.
+        rng: the source of randomness, on the CPU.
     """
     for module in network.modules():
         if isinstance(module, Convolution | nn.Linear):
@@ -202,15 +200,37 @@ def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> N
                 module.bias.zero_()
 
 
-def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
-    """Refuse settings whose strides leave nothing of an image.
-
-    Args:
-        spec: the generator's settings.
-        image_shape: ``(C, H, W)``.
+def load_auto_encoder(spec: MunitSpec, image_channels: int, artifact: Path) -> AutoEncoder:
+    """Return the trained network in a generator's artifact, on the CPU.
 
     Raises:
-        SpecError: an image is too small or of a size that the decoder cannot restore.
+        StoreError: the weights are missing, damaged, not finite or those of other settings.
+    """
+    auto_encoder = AutoEncoder(spec, image_channels)
+    try:
+        weights = load_file(artifact / WEIGHTS_FILE)
+        if broken := first_non_finite(weights):
+            raise ValueError(f"{broken} contains NaN or infinite values")
+        auto_encoder.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"a trained generator must have the weights of its settings, but {artifact / WEIGHTS_FILE} does not "
+            f"({reason}); remove the directory to train it again"
+        ) from error
+    return auto_encoder
+
+
+def first_non_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first weight with NaN or infinite values, which would draw black images, or None."""
+    return next((name for name, weight in sorted(weights.items()) if not weight.isfinite().all()), None)
+
+
+def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
+    """Check that the strides of the settings fit images ``(C, H, W)``.
+
+    Raises:
+        SpecError: the images are too small or of a size that the decoder cannot restore.
     """
     _, height, width = image_shape
     size = f"images are {height}x{width}"
@@ -231,17 +251,11 @@ def check_geometry(spec: MunitSpec, image_shape: tuple[int, int, int]) -> None:
 def fitting_downsamplings(image_shape: tuple[int, int, int]) -> int:
     """Return the ``num_downsample`` for images ``(C, H, W)``: 2 up to 64 pixels, 3 up to 128, 4 up to 256.
 
-    It is the least of 2 and more with content codes of at most 16x16; where the sides cannot be halved that often, as
-    often as they can.
+    It is the smallest number from 2 up with content codes of at most 16x16. If the sides cannot be halved that often,
+    it is as many halvings as possible.
     """
     _, height, width = image_shape
     halvings = 0
     while not (height | width) >> halvings & 1 and (halvings < 2 or max(height, width) >> halvings > _LARGEST_CODE):
         halvings += 1
     return halvings
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """A layer with uninitialised weights: the default initialisation would move torch's global random state."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    return layer

@@ -4,9 +4,15 @@ import torch
 
 from gitdist.device import Compute
 from gitdist.errors import SpecError
-from gitdist.generator.batches import BalancedBatches
-from gitdist.generator.munit import AutoEncoder, Discriminator, check_geometry, fitting_downsamplings, initialise
-from gitdist.generator.trainer import MunitTrainer
+from gitdist.generator.munit.batches import BalancedBatches
+from gitdist.generator.munit.networks import (
+    AutoEncoder,
+    Discriminator,
+    check_geometry,
+    fitting_downsamplings,
+    initialise,
+)
+from gitdist.generator.munit.training import MunitTrainer
 from gitdist.spec import MunitSpec
 
 
