@@ -167,7 +167,8 @@ class StudySpec(Spec):
     def _parts_agree(self) -> "StudySpec":
         if self.generator.needs_nuisance and self.data.nuisance == "none":
             raise ValueError(
-                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'"
+                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'; "
+                "name the nuisance there, or choose another generator"
             )
         self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:
@@ -228,8 +229,8 @@ class StudySpec(Spec):
     def _check_true_nuisance(self, path: str, trial: TrialSpec) -> None:
         if trial.true_nuisance and self.data.nuisance == "none":
             raise ValueError(
-                f"{path}trial.true_nuisance true needs a known nuisance, but data.nuisance is 'none'; set it to "
-                "rotation, background or dilation-erosion, or true_nuisance to false"
+                f"{path}trial.true_nuisance true needs a known nuisance, but data.nuisance is 'none'; "
+                "name the nuisance there, or set true_nuisance to false"
             )
 
     def _check_pruner(self) -> None:

@@ -78,7 +78,7 @@ class CropFlip:
         return cls(padding=padding, top=top, left=left, flip=flips)
 
     def __call__(self, images: Tensor, start: int = 0) -> Tensor:
-        """Crop and mirror a batch of uint8 images ``[n, C, H, W]``, each by its own choice; padding is 0."""
+        """Crop and mirror a batch of uint8 images ``[n, C, H, W]``, each by its own choice, with zeros as padding."""
         batch = slice(start, start + len(images))
         if self.top is not None and self.left is not None:
             height, width = images.shape[2:]

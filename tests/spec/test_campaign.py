@@ -78,7 +78,7 @@ def test_overrides_reach_every_study_and_the_noted_file_gives_the_same(tmp_path)
     assert isinstance(override_plan(single, ["trial.epochs=8"]), StudySpec)
 
 
-def test_axes_that_end_alike_are_told_apart(tmp_path):
+def test_axes_that_end_alike_have_their_whole_names(tmp_path):
     kinds = {"data.profile.kind": ["zipf", "exponential"], "generator.kind": ["munit"]}
     seeds = {"generator.seed": [0, 1], "stream.seed": [2]}
     plan = load_plan(write(tmp_path, matrix=kinds | seeds))

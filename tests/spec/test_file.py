@@ -59,9 +59,9 @@ def test_the_resolved_copy_shows_every_default(tmp_path):
 def test_an_address_with_a_secret_or_none_at_all_is_refused(tmp_path, override, words):
     with pytest.raises(SpecError) as caught:
         load_study(write(tmp_path), [override])
-    told = str(caught.value)
-    assert all(word in told for word in [override.partition("=")[0], *words]), told
-    assert "hunter2" not in told and "\n" not in told
+    message = str(caught.value)
+    assert all(word in message for word in [override.partition("=")[0], *words]), message
+    assert "hunter2" not in message and "\n" not in message
 
 
 def test_an_override_sets_a_nested_field_and_leaves_its_siblings(tmp_path):
@@ -105,7 +105,7 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("data.source=imagnet", ["data.source", "'digits'", "'imagnet'"]),
         ("generator={kind: munit, step: 3}", ["generator", "did you mean 'steps'"]),
         ("generator={kind: oracle}", ["oracle", "data.nuisance"]),
-        ("trial={true_nuisance: true}", ["trial.true_nuisance", "data.nuisance is 'none'", "set it to rotation"]),
+        ("trial={true_nuisance: true}", ["trial.true_nuisance", "data.nuisance is 'none'", "true_nuisance to false"]),
         ("methods={oracle: {true_nuisance: true}}", ["methods.oracle: trial.true_nuisance", "is 'none'"]),
         ("search.space={true_nuisance: {choice: [false, true]}}", ["search.space.true_nuisance: ", "is 'none'"]),
         ("generator={kind: randaugment, magnitude: 31}", [": generator.magnitude: must be less than", "31"]),

@@ -43,7 +43,7 @@ def test_pairs_are_one_image_before_and_after_the_nuisance(digits, store):
     assert not np.array_equal(pairs.transformed[:, 0], pairs.transformed[:, 1])
 
 
-def test_images_are_untransformed_rows_of_the_split_each_at_most_once(digits, store):
+def test_pairs_are_of_untransformed_images_of_the_split_each_at_most_once(digits, store):
     pairs = ekld_set(digits, EkldRequest(split="validation", images_per_class=99, transformations=1, seed=0), store)
 
     clean = digits.validation.clean

@@ -1,4 +1,4 @@
-"""Whatever happens to a training on a processor, it ends with the bits of an undisturbed one."""
+"""After any interruption, training on a processor ends with the bits of an undisturbed one."""
 
 import random
 import signal
@@ -98,7 +98,7 @@ def test_damaged_checkpoints_cost_epochs_and_change_nothing(undisturbed, digits,
     assert_ends_as(undisturbed, digits, tmp_path)
 
 
-def test_a_full_disk_ends_training_by_name_and_once_there_is_room_it_goes_on(undisturbed, digits, tmp_path):
+def test_a_full_disk_ends_training_with_the_files_name_and_with_free_space_it_resumes(undisturbed, digits, tmp_path):
     size = sum(file.stat().st_size for file in undisturbed[2].iterdir())
     with small_disk(tmp_path / "disk", str(4 * size)) as disk:
         directory = disk / "trial"

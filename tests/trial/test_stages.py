@@ -83,7 +83,7 @@ def own_epochs(rows, name):
     return [row["epoch"] for row in rows if row["trained_by"] == name]
 
 
-def test_every_field_is_known_to_matter_before_the_switch_or_not():
+def test_every_field_is_listed_as_read_before_the_switch_or_not():
     assert LATE.keys() | EARLY.keys() == TrialSpec.model_fields.keys()
 
 
@@ -148,12 +148,12 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
         assert timeless(rows) == alone[0]
         assert_same_state(load_checkpoint(tmp_path / f"{number}"), alone[1])
         assert own == list(range(1 if number == 0 else SWITCH + 1, spec.epochs + 1))
-    assert [place.name for place in (store.root / "prefix").iterdir()] == [
+    assert [artefact.name for artefact in (store.root / "prefix").iterdir()] == [
         key_of(spec_of(), digits, setting_of(digits, evaluation_every=every))
     ]
 
 
-def test_averages_and_blends_go_on_from_a_shared_prefix_as_they_would_alone(digits, tmp_path, store):
+def test_ema_and_mixup_continue_from_a_shared_prefix_as_in_training_alone(digits, tmp_path, store):
     fields = {"epochs": 3, "ema_decay": 0.9, "mixup_alpha": 0.4, "class_weights": "inverse", "loss": "balanced-softmax"}
     staged(spec_of(**fields), digits, tmp_path / "0", store)
     spec = spec_of(**fields | {"class_weights": "effective-number", "sampler": "progressively-balanced"})
@@ -163,7 +163,7 @@ def test_averages_and_blends_go_on_from_a_shared_prefix_as_they_would_alone(digi
     assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
 
 
-def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_path, store):
+def test_the_next_trial_resumes_an_interrupted_prefix(digits, tmp_path, store):
     alone, _ = whole(spec_of(), digits, tmp_path / "alone")
     with closing(begin(spec_of(), digits, tmp_path / "first", store)) as training:
         assert next(training) == [] and [row["epoch"] for row in next(training)] == [1]
@@ -173,7 +173,7 @@ def test_an_interrupted_prefix_is_taken_over_by_whoever_comes_next(digits, tmp_p
     assert timeless(rows) == alone and own == [1, 3, 4]
 
 
-def test_a_builder_that_is_stopped_keeps_nobody_from_finishing(digits, tmp_path, store):
+def test_a_stopped_builder_does_not_keep_other_trials_from_finishing(digits, tmp_path, store):
     alone, _ = whole(spec_of(), digits, tmp_path / "alone")
     stopped = begin(spec_of(), digits, tmp_path / "0", store)
     before = [*next(stopped), *next(stopped)]
@@ -183,7 +183,9 @@ def test_a_builder_that_is_stopped_keeps_nobody_from_finishing(digits, tmp_path,
     assert timeless(rows) == alone and own_epochs(rows, "study/0") == [1, 3, 4]
 
 
-def test_who_waits_yields_nothing_and_takes_over_from_a_builder_that_stays_away(digits, tmp_path, store, monkeypatch):
+def test_a_waiting_trial_yields_nothing_and_takes_over_from_a_builder_that_stays_away(
+    digits, tmp_path, store, monkeypatch
+):
     spec = spec_of(switch_epoch=3)
     alone, _ = whole(spec, digits, tmp_path / "alone")
     trials = [begin(spec, digits, tmp_path / str(number), store, f"study/{number}") for number in range(3)]
@@ -207,7 +209,7 @@ def test_who_waits_yields_nothing_and_takes_over_from_a_builder_that_stays_away(
     assert not list((store.root / "work").iterdir())
 
 
-def test_who_waits_is_asked_each_time_whether_it_may_go_on(digits, tmp_path, store):
+def test_a_waiting_trial_calls_check_before_each_attempt(digits, tmp_path, store):
     class StaleAttempt(Exception):
         pass
 
@@ -226,16 +228,16 @@ def test_who_waits_is_asked_each_time_whether_it_may_go_on(digits, tmp_path, sto
 
 def test_a_prefix_that_is_removed_before_it_is_copied_is_trained_again(digits, tmp_path, store):
     alone, _ = whole(spec_of(), digits, tmp_path / "alone")
-    told = []
+    taken = []
 
     def lose(key, epochs):
-        told.append((key, epochs))
-        if len(told) == 1:
+        taken.append((key, epochs))
+        if len(taken) == 1:
             shutil.rmtree(store.root / "prefix" / key)
 
     rows, own = staged(spec_of(), digits, tmp_path / "0", store, on_prefix=lose)
     assert timeless(rows) == alone and own == [1, 2, 3, 4]
-    assert told == [(key_of(spec_of(), digits, setting_of(digits)), SWITCH)] * 2
+    assert taken == [(key_of(spec_of(), digits, setting_of(digits)), SWITCH)] * 2
 
 
 def test_the_draws_are_announced_once(digits, tmp_path, store):
@@ -250,13 +252,13 @@ def test_the_draws_are_announced_once(digits, tmp_path, store):
         assert announced == [sum(row["draws"] for row in rows)]
 
 
-def test_a_trial_that_began_alone_goes_on_alone(digits, tmp_path, store):
+def test_a_trial_that_began_alone_resumes_alone(digits, tmp_path, store):
     whole(spec_of(), digits, tmp_path / "0", stop_after=1, trained_by="study/0")
     rows, own = staged(spec_of(), digits, tmp_path / "0", store)
     assert own == [1, 2, 3, 4] and not (store.root / "prefix").exists()
 
 
-def test_a_longer_prefix_goes_on_from_a_shorter_one(digits, tmp_path, store):
+def test_a_longer_prefix_resumes_from_a_shorter_one(digits, tmp_path, store):
     alone = whole(spec_of(switch_epoch=3), digits, tmp_path / "alone")
     staged(spec_of(switch_epoch=1), digits, tmp_path / "0", store, "study/0")
     rows, own = staged(spec_of(switch_epoch=3), digits, tmp_path / "1", store, "study/1")

@@ -30,7 +30,7 @@ def test_a_sampler(digits, monkeypatch):
 
     assert class_probabilities(spec, sizes, 2) == pytest.approx(sizes**0.25 / (sizes**0.25).sum())
     assert len(list(train(spec, digits, setting_of(digits)))) == 2
-    # The field that it reads is part of what tells trainings apart.
+    # Trainings that differ in the field that it reads are different trainings.
     assert training_key(spec, sizes) != training_key(spec.model_copy(update={"effective_beta": 0.5}), sizes)
 
 

@@ -139,7 +139,7 @@ def test_before_the_switch_nothing_depends_on_sampler_threshold_or_fraction(digi
 
 
 @pytest.mark.parametrize("variant", VARIANTS[:2])
-def test_going_on_from_a_shared_prefix_equals_training_alone(digits, tmp_path, variant):
+def test_resuming_from_a_shared_prefix_equals_training_alone(digits, tmp_path, variant):
     shared = short_spec(epochs=3, switch_epoch=2, **VARIANTS[2])
     list(train(shared, digits, setting_of(digits, tmp_path / "prefix", evaluation_every=5, stop_after=2)))
     spec = short_spec(epochs=3, switch_epoch=2, **variant)
@@ -183,7 +183,7 @@ def test_draws_are_counted_and_belong_to_the_classes_below_the_threshold(digits,
     assert checkpoint.cursors.tolist() == np.bincount(taken, minlength=10).tolist()
 
 
-def test_draws_take_the_places_of_the_samples_they_replace(tmp_path):
+def test_draws_replace_samples_at_their_indices(tmp_path):
     # A class of one image, drawn without transformation, gives that image again: nothing may change.
     singles = small_digits(tmp_path, kind="step", largest=30, factor=0.01)
     assert singles.class_sizes.tolist() == [30] * 5 + [1] * 5
@@ -263,7 +263,7 @@ def test_a_refusal_before_saving_ends_training_without_that_checkpoint(digits, t
     assert calls == [0, 1, 2] and checkpoints_of(tmp_path).newest() == 2
 
 
-def test_a_row_tells_when_its_epoch_ended_and_a_replay_repeats_it(digits, tmp_path):
+def test_a_row_has_the_time_at_which_its_epoch_ended_and_the_checkpoint_keeps_it(digits, tmp_path):
     before = time.time()
     rows = list(train(short_spec(epochs=2), digits, setting_of(digits, tmp_path)))
 

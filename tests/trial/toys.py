@@ -1,4 +1,4 @@
-"""Small real material for the tests of this room: the digits in their own 8x8 pixels, long-tailed."""
+"""Small real data and trials for tests: the digits in their own 8x8 pixels, long-tailed."""
 
 from pathlib import Path
 from typing import Any
