@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
+from gitdist.cli.console import plain_table, say
 from gitdist.disk import disk_errors
 from gitdist.errors import StoreError
 from gitdist.store.cleaning import DAY_S, clean
@@ -32,15 +32,14 @@ def list_artefacts(results: Path | Mirror, console: Console) -> None:
     layout = _layout(results)
     entries = take_inventory(layout)
     now = server_time(layout.tmp)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("kind", "key", "size", "unused for", "held by", "what it is"):
-        table.add_column(header, justify="right" if header in ("size", "unused for") else "left", overflow="fold")
+    right = ("size", "unused for")
+    table = plain_table("kind", "key", *right, "held by", "what it is", right=right)
     for entry in entries:
         told = (_age(now - entry.used_at), ", ".join(sorted(entry.held_by)) or "-", _describe(layout, entry))
         table.add_row(*entry.artefact, decimal(entry.num_bytes), *told)
     if entries:
         console.print(table)
-    _say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
+    say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
 
 
 def collect_garbage(
@@ -71,9 +70,9 @@ def collect_garbage(
             dry_run=dry_run,
         )
     for removal in removals:
-        _say(console, f"{removal.what} {removal.name}: {decimal(removal.num_bytes)}")
+        say(console, f"{removal.what} {removal.name}: {decimal(removal.num_bytes)}")
     total = decimal(sum(removal.num_bytes for removal in removals))
-    _say(console, f"{'would remove' if dry_run else 'removed'} {_count(len(removals), 'item')}, {total}")
+    say(console, f"{'would remove' if dry_run else 'removed'} {_count(len(removals), 'item')}, {total}")
 
 
 def _layout(results: Path | Mirror) -> Layout:
@@ -107,7 +106,3 @@ def _age(seconds: float) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -105,7 +105,7 @@ def test_sync_fills_an_empty_mlflow_and_the_second_time_has_nothing_to_do(finish
     assert f"{len(before)} runs created" in done.stdout
     check_mlflow(finished, Counter({"study": 1, "generator": 1, "baseline": 1, "trial": 2}), 3)
     again = on(finished, "sync")
-    assert "0 runs created, 0 epochs added, 0 statuses mended" in again.stdout
+    assert "0 runs created, 0 epochs added, 0 statuses fixed" in again.stdout
 
 
 @pytest.mark.slow
@@ -124,6 +124,6 @@ def test_failed_trials_are_tried_again_under_new_numbers(tmp_path: Path):
     assert [trial.params for trial in study.trials()][0] == study.trials()[1].params
     assert sorted(place.name for place in (study.directory / "trials").iterdir()) == ["0000", "0001"]
     assert sorted(study.statuses()) == ["FAILED"] * 4 + ["FINISHED"]  # parent, baseline, two trials; generator
-    assert "0 runs created, 0 epochs added, 0 statuses mended" in on(study, "sync").stdout
+    assert "0 runs created, 0 epochs added, 0 statuses fixed" in on(study, "sync").stdout
     refused = on(study, "retry")
     assert refused.returncode == 2 and "--failed" in refused.stderr
