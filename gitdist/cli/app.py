@@ -1,26 +1,19 @@
 """The commands and their options; what they do is imported when they run, so that ``--help`` is quick."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from gitdist import __version__
-from gitdist.cli.generator_app import generator_app
-from gitdist.cli.options import (
-    RESULTS,
-    RESULTS_DIRECTORY,
-    Address,
-    Overrides,
-    ResultsDirectory,
-    ResultsOption,
-    Scale,
-    StudyFile,
-    opened,
-)
 from gitdist.errors import SpecError
+
+if TYPE_CHECKING:  # slow to import
+    from gitdist.study.files.results import Results
 
 app = typer.Typer(
     name="gitdist",
@@ -29,17 +22,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+generator_app = typer.Typer(
+    help="Train a study's generator, import one, look at what it draws or measure it.", no_args_is_help=True
+)
 data_app = typer.Typer(help="List data sources, or look at a study's data set.", no_args_is_help=True)
+store_app = typer.Typer(help="List what the store contains, or free space in it.", no_args_is_help=True)
 app.add_typer(generator_app, name="generator")
 app.add_typer(data_app, name="data")
-store_app = typer.Typer(help="List the artefacts that all studies share, or delete unused ones.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
-
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
-TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Take the study from a driver that seems to live, on whatever host.")
-]
-
 
 REMOVED = {
     "bench": "python studies/benchmarks/NAME.py in a checkout of gitdist (see studies/benchmarks/README.md)",
@@ -61,9 +51,59 @@ def refuse_removed(arguments: Sequence[str]) -> None:
             raise SpecError(f"`gitdist {removed}` has been removed; use: {replacement}")
 
 
-def console_for_errors() -> Console:
-    """Return the console of error messages: standard error."""
-    return Console(stderr=True)
+def _on_disk(path: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise SpecError(
+            "this command takes a results directory, but --results is on an object store; name a directory of this "
+            "machine"
+        )
+    return path
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
+ResultsOption = Annotated[
+    str, typer.Option("--results", metavar="DIR", help="ResultsOption directory, or a URI such as s3://bucket/prefix.")
+]
+ResultsDirectory = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="ResultsOption directory.", callback=_on_disk)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the study file; may be repeated."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: its first)."),
+]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Take the study from a driver that seems to be alive, on any host.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+RESULTS = "results"
+RESULTS_DIRECTORY = Path(RESULTS)
+
+
+@contextmanager
+def opened(results: str) -> "Iterator[Results]":
+    """Open the results directory, or the results on an object store, whose URI errors then name.
+
+    Raises:
+        SpecError: the URI contains credentials.
+        StoreError: the object store cannot be reached, written, read or deleted from.
+    """
+    from gitdist.study.files.results import open_results
+
+    place = open_results(results)
+    place.connect()
+    with place.describing_errors():
+        yield place
 
 
 @app.callback(invoke_without_command=True)
@@ -102,7 +142,7 @@ def resume(
     address: Address = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Go on with a study that was started before: `run` by name."""
+    """Resume a study by its name."""
     from gitdist.cli.run import HowToRun, run_to_the_end
     from gitdist.cli.studies import stored_plan
     from gitdist.spec.file import override_plan
@@ -115,18 +155,17 @@ def resume(
 @app.command()
 def retry(
     study: Study,
-    failed: Annotated[bool, typer.Option("--failed", help="Try the failed trials again (required).")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry the failed trials (required).")] = False,
     results: ResultsOption = RESULTS,
     address: Address = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Try trials again, under new numbers, and go on with the study."""
+    """Retry trials under new numbers, and resume the study."""
     from gitdist.cli.run import HowToRun, run_to_the_end
     from gitdist.cli.studies import stored_plan
-    from gitdist.errors import StudyError
 
     if not failed:
-        raise StudyError("retry takes which trials to try again, and knows one kind: --failed")
+        raise SpecError("retry: --failed is required")
     how = HowToRun(address=address, take_over=take_over, retry_failed=True)
     with opened(results) as place:
         run_to_the_end(stored_plan(study, place), place, Console(), how)
@@ -134,20 +173,16 @@ def retry(
 
 @app.command()
 def sync(study: Study, results: ResultsOption = RESULTS) -> None:
-    """Bring MLflow up to what the study's files say."""
-    from gitdist.cli.sync import sync_stored_study
+    """Bring MLflow up to date with the study's files."""
+    from gitdist.cli.tracking import sync_stored_study
 
     with opened(results) as place:
         sync_stored_study(study, place, Console())
 
 
 @app.command()
-def status(
-    study: Study,
-    results: ResultsOption = RESULTS,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:
-    """Show what is done, running and failed, the best so far and the time left, from any terminal."""
+def status(study: Study, results: ResultsOption = RESULTS, json: Json = False) -> None:
+    """Show which trials finished, run or failed, the best so far and the time left, from any terminal."""
     from gitdist.cli.status import show_status
 
     with opened(results) as place:
@@ -162,7 +197,7 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).")
     ] = None,
 ) -> None:
-    """Write figures, tables and one page of what studies found so far, running or finished."""
+    """Write figures, tables and one page about studies, running or finished."""
     from gitdist.cli.report import report_studies
 
     with opened(results) as place:
@@ -176,7 +211,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the results directory's store (this machine only; Ctrl-C ends it)."""
-    from gitdist.cli.ui import serve_ui
+    from gitdist.cli.tracking import serve_ui
 
     serve_ui(study, results, port, Console())
 
@@ -188,7 +223,7 @@ def doctor(
     set_: Overrides = None,
     address: Address = None,
     scale: Scale = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    json: Json = False,
 ) -> None:
     """Check this machine, the cluster's nodes and a study's services, with a remedy for each finding."""
     from gitdist.cli.doctor import show_findings
@@ -196,6 +231,75 @@ def doctor(
 
     plan = load_plan(study, set_ or (), scale) if study else None
     show_findings(plan, results, address, Console(), json)
+
+
+@generator_app.command("train")
+def generator_train(
+    study: StudyFile,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
+    set_: Overrides = None,
+    scale: Scale = None,
+    address: Address = None,
+) -> None:
+    """Train the study's generator, or resume an interrupted training."""
+    from gitdist.cli.generator import train_generator
+    from gitdist.spec.file import load_study
+
+    train_generator(load_study(study, set_ or (), scale), results, Console(), address)
+
+
+@generator_app.command("preview")
+def generator_preview(
+    study: StudyFile,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
+    set_: Overrides = None,
+    scale: Scale = None,
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("preview.png"),
+    draws: Annotated[int, typer.Option(min=1, max=32, help="Draws per image.")] = 8,
+    images: Annotated[int, typer.Option(min=1, max=8, help="Images per class.")] = 1,
+    truth: Annotated[bool, typer.Option("--truth", help="Add draws of the data set's own nuisance.")] = False,
+) -> None:
+    """Write a grid picture: per class, training images and draws of the trained generator from them."""
+    from gitdist.cli.generator import preview_generator
+    from gitdist.spec.file import load_study
+
+    spec = load_study(study, set_ or (), scale)
+    preview_generator(spec, results, Console(), out=out, images=images, draws=draws, truth=truth)
+
+
+@generator_app.command("quality")
+def generator_quality(
+    study: StudyFile,
+    results: ResultsDirectory = RESULTS_DIRECTORY,
+    set_: Overrides = None,
+    scale: Scale = None,
+    images: Annotated[int, typer.Option(min=1, help="Validation images per class.")] = 10,
+    draws: Annotated[int, typer.Option(min=2, help="Draws per image.")] = 16,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the classifier that judges (default: as many as see 60,000 images)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure the generators of a study or campaign: whether draws keep their class, how much they vary."""
+    from gitdist.cli.quality import show_quality
+    from gitdist.spec.campaign import Campaign
+    from gitdist.spec.file import load_plan
+
+    plan = load_plan(study, set_ or (), scale)
+    specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
+    show_quality(specs, results, Console(), images=images, draws=draws, epochs=epochs, as_json=json)
+
+
+@generator_app.command("import")
+def generator_import(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint as GIT's authors publish it.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The file to write.")],
+) -> None:
+    """Write the generator in a published checkpoint to a file for `generator: {kind: pretrained, path: FILE}`."""
+    from gitdist.cli.generator import import_generator
+
+    import_generator(checkpoint, out, Console())
 
 
 @data_app.command("ls")
@@ -213,7 +317,7 @@ def data_stats(
     set_: Overrides = None,
     scale: Scale = None,
     thumbnails: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, a row a class.")
+        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, a row per class.")
     ] = None,
 ) -> None:
     """Show the class sizes, shot groups, pixel statistics and duplicates of a study's data set."""
@@ -242,7 +346,7 @@ def store_gc(
     unused_days: Annotated[
         float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artefacts not used for N days.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Delete leftovers of dead processes and damaged artefacts; with options, artefacts that no running study uses."""
     from gitdist.cli.store import collect_garbage

@@ -1,4 +1,4 @@
-"""``gitdist data ls | stats``: the sources at hand, and what a study's data set looks like."""
+"""``gitdist data ls | stats``: the data sources, and what a study's data set looks like."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gitdist.cli.thumbnails import thumbnail_sheet
+from gitdist.cli.console import plain_table, say
 from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
 from gitdist.data.sources import row_names, source_locations
 from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
-from gitdist.generator.grid import save_grid
+from gitdist.generator.grid import draw_rows, save_grid
 from gitdist.generator.munit.networks import fitting_downsamplings
 from gitdist.networks import fitting_networks
 from gitdist.spec import DataSpec, StudySpec
@@ -29,23 +29,15 @@ _CLASSES_NAMED = 10
 
 
 def list_sources(console: Console) -> None:
-    """Print each source with where its files are, or what to do to have them."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("source", "where"):
-        table.add_column(header, overflow="fold")
+    """Print where the files of each source are, or how to get them."""
+    table = plain_table("source", "where")
     for name, where in source_locations().items():
         table.add_row(name, escape(where))
     console.print(table)
 
 
 def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Path | None = None) -> None:
-    """Print class sizes, splits, pixel statistics, what fits and duplicates, preparing the data set if need be.
-
-    Args:
-        spec: the study.
-        results: the results directory with the store.
-        console: where it is printed.
-        thumbnails: a PNG file to write a sheet of images of each class to.
+    """Print class sizes, splits, pixel statistics, what fits and duplicates; write a PNG file of ``thumbnails``.
 
     Raises:
         DataError: the data set cannot be prepared.
@@ -54,18 +46,31 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
     dataset = prepare(spec.data, open_store(StudyPaths.at(results, spec.name), spec))
     console.print(_classes(dataset))
     for name, value in {**_facts(dataset), **_advice(dataset)}.items():
-        console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{name}: {value}")
     for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    for line in _validation_warnings(dataset):
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    for line in _warnings(find_duplicates(dataset), spec.data, dataset):
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
+    for line in (*_validation_warnings(dataset), *_warnings(find_duplicates(dataset), spec.data, dataset)):
+        say(console, line, style="yellow")
     if thumbnails is not None:
-        _save(dataset, thumbnails)
-        console.print(
-            f"{thumbnails}: a row a class; its first training images", highlight=False, markup=False, soft_wrap=True
-        )
+        try:
+            save_grid(thumbnail_sheet(dataset), thumbnails)
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"the sheet cannot be written to {thumbnails} ({error}); choose another --thumbnails FILE.png"
+            ) from None
+        say(console, f"{thumbnails}: a row per class; its first training images")
+
+
+def thumbnail_sheet(dataset: Dataset, images_per_class: int = 10) -> NDArray[np.uint8]:
+    """Return a sheet of the first training images, RGB uint8 ``[H, W, 3]``: a row per class, the largest on top."""
+    columns = min(images_per_class, int(dataset.class_sizes.max()))
+    cells = np.full((dataset.num_classes, columns, *dataset.image_shape), 255, dtype=np.uint8)
+    order = (-dataset.class_sizes).argsort(kind="stable")
+    for row, label in enumerate(order):
+        images = dataset.train.images[np.flatnonzero(dataset.train.labels == label)[:columns]]
+        cells[row, : len(images)] = images
+    names = [f"{dataset.class_names[label]}\n{dataset.class_sizes[label]:,} images" for label in order]
+    return draw_rows(cells, names)
 
 
 def _facts(dataset: Dataset) -> dict[str, str]:
@@ -111,15 +116,6 @@ def _name(image: OfficialImage, dataset: Dataset, names: tuple[str, ...]) -> str
     return f"{where} ({dataset.class_names[image.label]})"
 
 
-def _save(dataset: Dataset, file: Path) -> None:
-    try:
-        save_grid(thumbnail_sheet(dataset), file)
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"the sheet cannot be written to {file} ({error}); choose another place with --thumbnails FILE.png"
-        ) from None
-
-
 def _validation_warnings(dataset: Dataset) -> Iterator[str]:
     counts = np.bincount(dataset.validation.labels, minlength=dataset.num_classes)
     few = [
@@ -138,14 +134,8 @@ def _classes(dataset: Dataset) -> Table:
     images = [np.bincount(split.labels, minlength=dataset.num_classes) for split in splits.values()]
     groups = [_groups_per_class(split, dataset.num_classes) for split in splits.values()]
     grouped = any(counts is not None for counts in groups)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("class", overflow="fold")
-    for name in splits:
-        table.add_column(name, justify="right")
-    if grouped:
-        table.add_column(f"groups ({'/'.join(splits)})", justify="right")
-    table.add_column("shots")
-    table.add_column("")
+    columns = (*splits, f"groups ({'/'.join(splits)})") if grouped else tuple(splits)
+    table = plain_table("class", *columns, "shots", "", right=columns)
     masks = dataset.groups.as_dict()
     largest = int(dataset.class_sizes.max())
     for index in (-dataset.class_sizes).argsort(kind="stable"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gitdist.cli.console import say
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError
@@ -33,7 +34,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
 
         def on_wait(waited_s: float) -> None:
-            display.say(f"waiting for capacity for the generator's training, since {waited_s:.0f} s")
+            display.say(f"waiting {waited_s:.0f} s for free resources to train the generator")
 
         trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
         how = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
@@ -43,16 +44,16 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
 def preview_generator(
     spec: StudySpec, results: Path, console: Console, *, out: Path, images: int, draws: int, truth: bool
 ) -> None:
-    """Write a grid of training images and draws from them.
+    """Write a grid of training images and draws from them to a PNG file.
 
     Args:
         spec: the study.
         results: the results directory with the store.
-        console: where the picture's place is printed.
-        out: the PNG file to write.
-        images: training images a class.
-        draws: draws an image.
-        truth: show draws of the data set's own nuisance too.
+        console: where to print.
+        out: the file.
+        images: training images per class.
+        draws: draws per image.
+        truth: add draws of the data set's own nuisance.
 
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
@@ -71,8 +72,7 @@ def preview_generator(
             f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
         ) from None
     beside = f"; the image before the nuisance, then {draws} draws of the true one" if truth else ""
-    told = f"{out}: a row an image; the training image, then {draws} draws of the generator{beside}"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{out}: a row per image; the training image, then {draws} draws of the generator{beside}")
 
 
 def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
@@ -87,12 +87,8 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
         save_pretrained(out, architecture, weights)
     except OSError as error:
         raise StudyError(f"{out} cannot be written ({error}); choose another place with --out") from None
-    console.print(
-        f"{out}: {architecture.describe()}; use it by generator: {{kind: pretrained, path: {out.resolve()}}}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    use = f"generator: {{kind: pretrained, path: {out.resolve()}}}"
+    say(console, f"{out}: {architecture.describe()}; use it by {use}")
 
 
 def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:

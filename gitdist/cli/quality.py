@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gitdist.cli.console import plain_table, say
 from gitdist.cli.generator import ready_generator
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute, set_threads
@@ -39,10 +40,10 @@ def show_quality(
         specs: the studies, at least one.
         results: the results directory with the store.
         console: where to print.
-        images: validation images a class.
-        draws: draws an image.
+        images: validation images per class.
+        draws: draws per image.
         epochs: of the classifier that judges; None = as many as see 60,000 images.
-        as_json: one JSON object instead of tables, of several studies a list.
+        as_json: one JSON object instead of tables; a list for several studies.
 
     Raises:
         StudyError: a generator is not trained yet, or training the classifier diverged.
@@ -109,21 +110,22 @@ def _print_tables(found: _Measured, console: Console) -> None:
     quality, reference = found.quality, found.reference
     console.print(_variation_table(quality, found.dataset.nuisance))
     console.print(_kept_table(quality, found.dataset.class_names))
-    told = (
+    say(
+        console,
         f"{quality.images} validation images, {quality.draws} draws of each; judged by {found.spec.trial.network}, "
         f"trained {reference.epochs} epochs on {len(reference.dataset.train.labels):,} images of all classes, the same "
-        "nuisance among them"
+        "nuisance among them",
     )
-    console.print(told, highlight=False, soft_wrap=True)
 
 
 def _comparison_table(measured: Sequence[_Measured]) -> Table:
     """Return the main figures of each study: the share answered as the image's class, and the variation of draws."""
-    title = "generators compared (shares; std over the draws of an image, levels 0..255)"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("study", overflow="fold")
-    for header in ("class\nkept", "true\ndraws", "nuisance\nstd", "true\ndraws", "object\nstd", "pixel\nstd"):
-        table.add_column(header, justify="right")
+    columns = ("class\nkept", "true\ndraws", "nuisance\nstd", "true\ndraws", "object\nstd", "pixel\nstd")
+    table = plain_table("study", *columns, right=columns)
+    table.title, table.title_justify = (
+        "generators compared (shares; std over the draws of an image, levels 0..255)",
+        "left",
+    )
     for each in measured:
         quality, own, true = each.quality, each.quality.generator, each.quality.true
         table.add_row(

@@ -1,16 +1,22 @@
-"""``gitdist report``: the report of one or several studies, or of the studies of a campaign."""
+"""``gitdist report``: the report of studies and campaigns; and its table of methods, on the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from gitdist.address import without_secrets
+from gitdist.cli.console import say
 from gitdist.cli.studies import stored_plan, stored_study
 from gitdist.errors import SpecError, StoreError, StudyError
+from gitdist.report.comparison import compare
 from gitdist.report.findings import counted
+from gitdist.report.metrics import METRICS
 from gitdist.report.page import write_report
 from gitdist.report.records import ReportedStudy, read_study
+from gitdist.report.tables import format_cell, method_table
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
@@ -21,6 +27,7 @@ from gitdist.study.study import Study
 
 _MOST_NAMED = 3  # studies in the name of a directory
 _DIGITS = 6  # there, of the hash of all names
+_COMPARED = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")  # on the terminal
 
 
 def report_studies(names: Sequence[str], results: Results, out: Path | None, console: Console) -> None:
@@ -41,11 +48,11 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         members = plan.members if isinstance(plan, Campaign) else (Member(labels={"study": plan.name}, spec=plan),)
         for member in members:
             try:
-                paths, record = read_stored(member, results)
+                paths, record = _read_stored(member, results)
             except StudyError as error:
                 if not isinstance(plan, Campaign):
                     raise
-                _say(console, f"left out: {error}")
+                say(console, f"left out: {error}")
             else:
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
@@ -60,12 +67,31 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         page = results.describe(page)
     for record in records.values():
         for note in record.notes:
-            _say(console, f"{record.spec.name}: {note}")
-    _say(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
+            say(console, f"{record.spec.name}: {note}")
+    say(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
     _log(records, place, files, console)
 
 
-def read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
+def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[Table]:
+    """Return a table per data set: the settings of finished studies, with mean and half of the 95 % interval.
+
+    Raises:
+        StudyError: a study's ledger cannot be read.
+    """
+    finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
+    for comparison in compare([_read_stored(member, results)[1] for member in finished]):
+        full = method_table(comparison)
+        wanted = [METRICS[name].label(comparison.ekld_under) for name in _COMPARED]
+        columns = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
+        table = Table(title=escape(full.caption), title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(escape(full.columns[column]), justify="left" if column == 0 else "right")
+        for row in full.rows:
+            table.add_row(*(escape(format_cell(row[column])) for column in columns))
+        yield table
+
+
+def _read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
     """Return the files of a study that has started, and what they and its ledger say of it.
 
     Raises:
@@ -97,13 +123,7 @@ def _log(records: Mapping[StudyPaths, ReportedStudy], place: Path, files: Sequen
             logged += log_report(paths, uri, place, files[:1] if logged else files)
         except (StoreError, StudyError, SpecError) as error:
             unusable.add(uri)
-            _say(console, f"the report is not in MLflow: {error}")
+            say(console, f"the report is not in MLflow: {error}")
     if logged:
         uris = {tracking_uri(paths, record.spec.tracking.uri) for paths, record in records.items()} - unusable
-        _say(
-            console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_secrets, sorted(uris)))}"
-        )
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_secrets, sorted(uris)))}")

@@ -1,9 +1,9 @@
-"""``gitdist run | resume | retry``: a study from where it stands to its end."""
+"""``gitdist run | resume | retry``: runs a study, or the studies of a campaign, to the end."""
 
 import os
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from gitdist.cli.console import say
 from gitdist.cli.errors import error_message
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
@@ -30,8 +31,8 @@ class HowToRun:
 
     Attributes:
         address: Ray cluster to join.
-        take_over: end the term of a driver that seems to live.
-        retry_failed: try failed trials again.
+        take_over: end the lease of a driver that seems to be alive.
+        retry_failed: retry failed trials.
         fork_name: run the study as another one of this name.
     """
 
@@ -42,39 +43,41 @@ class HowToRun:
 
 
 def run_to_the_end(plan: StudySpec | Campaign, results: Results, console: Console, how: HowToRun) -> None:
-    """Run a study, or the studies of a campaign one by one, and print what was found.
+    """Run a study, or the studies of a campaign in turn, and print the results.
 
-    Where it is interrupted, the command that goes on is printed (exit code 130). Of a campaign several drivers may run
-    at once: each takes the next study that no other has; where the last of it is left to others, the exit code is 3.
-    A study of it that cannot be run is named at the end, and does not keep the others from being run.
+    If it is interrupted, the command that resumes it is printed (exit code 130). Several drivers may run a campaign at
+    once: each takes the next study that no other has; if the last ones are left to others, the exit code is 3. A study
+    of a campaign that cannot be run is named at the end, and the others are run.
 
     Args:
         plan: what to run.
         results: the results directory, or the results on an object store.
         console: where to print.
-        how: in which way.
+        how: options.
 
     Raises:
         GitdistError: a study cannot be run as asked, or not to its end.
     """
     if isinstance(plan, Campaign):
         _run_campaign(plan, results, console, how)
-    else:
-        summary = _run_study(plan, results, console, how, plan.name)
-        for table in summary_tables(summary):
-            console.print(table)
-        if plan.methods:
-            _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
-        look = f"report {summary['study']}" if results.uri else "ui"
-        _say(console, f"look at it: gitdist {look} --results {results}", style="dim")
+        return
+    summary = _run_study(plan, results, console, how, plan.name)
+    for table in summary_tables(summary):
+        console.print(table)
+    if plan.methods:
+        _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
+    look = f"report {summary['study']}" if results.uri else "ui"
+    say(console, f"look at it: gitdist {look} --results {results}", style="dim")
 
 
 def _run_campaign(campaign: Campaign, results: Results, console: Console, how: HowToRun) -> None:
     from gitdist.study.campaign import settle_campaign
 
     if how.fork_name is not None:
-        told = f"'{campaign.name}' is {len(campaign.members)}; --set name=NAME makes another campaign of it"
-        raise SpecError(f"--fork takes one study, but {told}")
+        raise SpecError(
+            f"--fork takes one study, but '{campaign.name}' is {len(campaign.members)}; --set name=NAME makes another "
+            "campaign of it"
+        )
     settle_campaign(results, campaign)
     elsewhere: list[str] = []
     failures: dict[str, str] = {}
@@ -85,42 +88,45 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, how: H
             _run_study(member.spec, results, console, how, campaign.name)
         except StudyLockedError as refusal:
             elsewhere.append(name)
-            _say(console, f"left to its driver: {refusal}")
-        except (DiskError, RayUnavailableError):  # every other study would meet the same
+            say(console, f"left to its driver: {refusal}")
+        except (DiskError, RayUnavailableError):  # every other study would fail too
             raise
         except GitdistError as error:
             failures[name] = error_message(error)
-            _say(console, f"failed: {failures[name]}")
+            say(console, f"failed: {failures[name]}")
     _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
-    _say(console, f"the whole of it: gitdist report {campaign.name} --results {results}", style="dim")
-    left = [name for name in elsewhere if not _is_finished(results, name)]
+    say(console, f"report of all: gitdist report {campaign.name} --results {results}", style="dim")
+    left = []
+    for name in elsewhere:
+        paths = StudyPaths.at(results, name)
+        paths.pull()
+        left += [] if paths.summary.exists() else [name]
     if left:
-        _say(console, f"{len(left)} studies are left to other drivers: {', '.join(left)}")
+        say(console, f"{len(left)} studies are left to other drivers: {', '.join(left)}")
     if failures:
         for name, reason in failures.items():
-            _say(console, f"{name} failed: {reason}")
-        raise StudyError(_told_of(failures, campaign, results, how))
+            say(console, f"{name} failed: {reason}")
+        again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
+        raise StudyError(
+            f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; "
+            f"fix the errors above, then: {again}"
+        )
     if left:
         raise typer.Exit(_LEFT_TO_OTHERS)
 
 
-def _told_of(failures: Collection[str], campaign: Campaign, results: Results, how: HowToRun) -> str:
-    again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
-    return (
-        f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; mend "
-        f"what is said of each above, then: {again}"
-    )
-
-
 def _compare(members: Sequence[Member], results: Results, console: Console) -> None:
-    from gitdist.cli.comparison import comparison_tables  # and matplotlib with it, which no study needs to start
+    from gitdist.cli.report import comparison_tables  # imports matplotlib, which no study needs to start
 
     for table in comparison_tables(members, results):
         console.print(table)
 
 
 def _run_study(spec: StudySpec, results: Results, console: Console, how: HowToRun, resumed_as: str) -> dict[str, Any]:
-    from gitdist.study.compatibility import fork, is_settled  # takes seconds; a mistake in the file is told at once
+    from gitdist.study.compatibility import (
+        fork,
+        is_settled,
+    )  # slow to import; a mistake in the file is reported at once
     from gitdist.study.run import RunOptions, run_study
 
     if how.fork_name is not None:
@@ -138,23 +144,12 @@ def _run_study(spec: StudySpec, results: Results, console: Console, how: HowToRu
             summary = run_study(spec, results, console, options)
     except KeyboardInterrupt:
         settled = is_settled(StudyPaths.at(results, spec.name), spec)
-        command = shlex.join(["gitdist", *resume]) if settled else "the same command"
-        _say(console, f"interrupted; go on with it by: {command}")
+        say(console, f"interrupted; resume with: {shlex.join(['gitdist', *resume]) if settled else 'the same command'}")
         raise typer.Exit(130) from None
     if not spec.search.total:
         samples = StudyPaths.at(results, spec.name).samples.name
-        _say(console, f"draws of the generator: {results}/{spec.name}/{samples}")
+        say(console, f"draws of the generator: {results}/{spec.name}/{samples}")
     return summary
-
-
-def _is_finished(results: Results, name: str) -> bool:
-    paths = StudyPaths.at(results, name)
-    paths.pull()
-    return paths.summary.exists()
-
-
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _resume_command(study: str, results: Results, address: str | None) -> list[str]:
@@ -162,25 +157,20 @@ def _resume_command(study: str, results: Results, address: str | None) -> list[s
 
 
 def _after_ray(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
-    """Resume the study in place of this process, whose main thread Ray may hold for good; without its cluster, end.
+    """Resume the study in place of this process, whose main thread Ray may block forever; without its cluster, exit.
 
     Args:
-        resume: the arguments of the command that goes on.
-        started_here: whether this process had started Ray; else it was a cluster's.
-        progress: whether any epoch was trained since the last time.
+        resume: the arguments of the command that resumes it.
+        started_here: whether this process had started Ray; else a cluster was lost.
+        progress: whether any epoch was trained since the last restart.
     """
     command = shlex.join(["gitdist", *resume])
-    if not started_here:
-        _die(f"when the cluster runs again, go on with it by: {command}")
     restarts = 0 if progress else int(os.environ.get(_RESTARTS, "0"))
-    if restarts == _MAX_RESTARTS:
-        _die(f"Ray has died {restarts + 1} times without an epoch between; mend the cause, then: {command}")
-    os.environ[_RESTARTS] = str(restarts + 1)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "gitdist", *resume])
-
-
-def _die(told: str) -> NoReturn:
-    sys.stdout.flush()
-    print(told, file=sys.stderr, flush=True)
+    if started_here and restarts < _MAX_RESTARTS:
+        os.environ[_RESTARTS] = str(restarts + 1)
+        os.execv(sys.executable, [sys.executable, "-m", "gitdist", *resume])
+    again = f"when the cluster runs again, resume with: {command}"
+    died = f"Ray has died {restarts + 1} times without an epoch between; fix the cause, then: {command}"
+    print(died if started_here else again, file=sys.stderr, flush=True)
     os._exit(1)

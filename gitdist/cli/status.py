@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gitdist.cli.console import plain_table, say
 from gitdist.cli.studies import stored_name, stored_study
 from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
@@ -24,7 +25,7 @@ from gitdist.study.study import Study
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
-    """Print how a study stands, or the studies of a campaign.
+    """Print the status of a study, or of the studies of a campaign.
 
     Args:
         study: the name, or the path of the file.
@@ -41,13 +42,13 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
         return
     paths, spec = stored_study(study, results)
     with Study.open(paths, spec) as opened:
-        standing = read_status(opened)
+        status = read_status(opened)
     if as_json:
-        console.print_json(json.dumps(standing.as_json()), indent=2)
+        console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(standing, list(spec.search.space)))
-    for line in _lines(standing, results):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(_table(status, list(spec.search.space)))
+    for line in _lines(status, results):
+        say(console, line)
 
 
 def duration(seconds: float) -> str:
@@ -59,39 +60,34 @@ def duration(seconds: float) -> str:
 
 
 def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
-    standings = {member.spec.name: _standing_of(member.spec, results) for member in campaign.members}
+    found = {member.spec.name: _status_of(member.spec, results) for member in campaign.members}
     if as_json:
         values = [
-            standing.as_json() if standing else {"study": name, "state": "not started"}
-            for name, standing in standings.items()
+            status.as_json() if status else {"study": name, "state": "not started"} for name, status in found.items()
         ]
         console.print_json(json.dumps(values), indent=2)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("study", "state", "trials", "best", "time left"):
-        table.add_column(header, overflow="fold")
-    for name, standing in standings.items():
-        if standing is None:
+    table = plain_table("study", "state", "trials", "best", "time left")
+    for name, status in found.items():
+        if status is None:
             table.add_row(name, "not started", "-", "-", "-")
             continue
-        counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "-"
         best = "-"
-        if standing.best:
-            pairs = zip(standing.objectives, standing.best[0]["objectives"], strict=True)
+        if status.best:
+            pairs = zip(status.objectives, status.best[0]["objectives"], strict=True)
             best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
-        left = duration(standing.time_left_s) if standing.time_left_s and standing.state != "finished" else "-"
-        table.add_row(name, standing.state, counts, best, left)
+        left = duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
+        table.add_row(name, status.state, _counts(status) or "-", best, left)
     console.print(table)
-    for name, standing in standings.items():
-        for line in standing.notes if standing else ():
-            console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
-    if any(standing is None or standing.state == "interrupted" for standing in standings.values()):
-        told = f"go on with it by: gitdist resume {campaign.name} --results {results}"
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    for name, status in found.items():
+        for line in status.notes if status else ():
+            say(console, f"{name}: {line}")
+    if any(status is None or status.state == "interrupted" for status in found.values()):
+        say(console, f"resume with: gitdist resume {campaign.name} --results {results}")
 
 
-def _standing_of(spec: StudySpec, results: Results) -> StudyStatus | None:
-    """Return how a member stands; None where it has not started."""
+def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
+    """Return the status of a member of a campaign; None = it has not started."""
     paths = StudyPaths.at(results, spec.name)
     paths.pull()
     if not paths.spec.exists():
@@ -103,40 +99,38 @@ def _standing_of(spec: StudySpec, results: Results) -> StudyStatus | None:
         return read_status(study)
 
 
-def _lines(standing: StudyStatus, results: Results) -> list[str]:
-    num_trials = sum(standing.counts.values())
-    counts = ", ".join(f"{count} {state}" for state, count in standing.counts.items()) or "none started"
-    lines = [f"{num_trials} of {standing.total} trials: {counts}"]
-    for best in standing.best[:10]:
-        values = ", ".join(
-            f"{name} {value:.4f}" for name, value in zip(standing.objectives, best["objectives"], strict=True)
-        )
-        kind = "best so far" if len(standing.objectives) == 1 else "no other is better than"
-        lines.append(f"{kind}: trial {best['trial']}, {values}")
-    lines += [gap.sentence(METRICS[gap.metric].title) for gap in standing.gaps]
-    owner = standing.owner
+def _counts(status: StudyStatus) -> str:
+    return ", ".join(f"{count} {state}" for state, count in status.counts.items())
+
+
+def _lines(status: StudyStatus, results: Results) -> list[str]:
+    lines = [f"{sum(status.counts.values())} of {status.total} trials: {_counts(status) or 'none started'}"]
+    for best in status.best[:10]:
+        pairs = zip(status.objectives, best["objectives"], strict=True)
+        kind = "best so far" if len(status.objectives) == 1 else "Pareto front on validation"
+        lines.append(f"{kind}: trial {best['trial']}, {', '.join(f'{name} {value:.4f}' for name, value in pairs)}")
+    lines += [gap.sentence(METRICS[gap.metric].title) for gap in status.gaps]
+    owner = status.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        seen = "" if owner.state == "live" else f", last heard of {owner.last_heartbeat.astimezone():%H:%M:%S}"
+        seen = "" if owner.state == "live" else f", last heartbeat at {owner.last_heartbeat.astimezone():%H:%M:%S}"
         lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
-    elif standing.state == "interrupted" and standing.resumable:
-        lines.append(f"interrupted; go on with it by: gitdist resume {standing.study} --results {results}")
-    elif standing.state == "failed":
-        retry = f"mend the cause, then: gitdist retry {standing.study} --failed --results {results}"
+    elif status.state == "interrupted" and status.resumable:
+        lines.append(f"interrupted; resume with: gitdist resume {status.study} --results {results}")
+    elif status.state == "failed":
+        retry = f"fix the cause, then: gitdist retry {status.study} --failed --results {results}"
         pruned = "all were pruned; raise search.pruner.min_epochs in another study (--fork)"
-        lines.append(f"no trial finished; {retry if standing.counts.get('failed') else pruned}")
-    if standing.stream and (told := describe_stream(standing.stream)):
-        lines.append(f"stream, {duration(time.time() - standing.stream['at'])} ago: {told}")
-    if standing.time_left_s and standing.resumable and standing.state != "finished":
-        lines.append(f"about {duration(standing.time_left_s)} of training left")
-    return [*lines, *standing.notes]
+        lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
+    if status.stream and (told := describe_stream(status.stream)):
+        lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {told}")
+    if status.time_left_s and status.resumable and status.state != "finished":
+        lines.append(f"about {duration(status.time_left_s)} of training left")
+    return [*lines, *status.notes]
 
 
-def _table(standing: StudyStatus, fields: list[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state"):
-        table.add_column(header)
-    for line in standing.trials:
+def _table(status: StudyStatus, fields: list[str]) -> Table:
+    table = plain_table("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state")
+    for line in status.trials:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
+from gitdist.cli.console import plain_table, say
 from gitdist.disk import disk_errors
 from gitdist.errors import StoreError
 from gitdist.store.artefact import read_spec
@@ -30,15 +30,14 @@ def list_artefacts(results: Results, console: Console) -> None:
     layout = _layout(results)
     entries = read_inventory(layout)
     now = layout.now()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("kind", "key", "size", "unused for", "used by", "what it is"):
-        table.add_column(header, justify="right" if header in ("size", "unused for") else "left", overflow="fold")
+    right = ("size", "unused for")
+    table = plain_table("kind", "key", *right, "used by", "what it is", right=right)
     for entry in entries:
         users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artefact)))
         table.add_row(*entry.artefact, decimal(entry.num_bytes), _age(now - entry.used_at), users, what)
     if entries:
         console.print(table)
-    _say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
+    say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
 
 
 def collect_garbage(
@@ -69,9 +68,9 @@ def collect_garbage(
             dry_run=dry_run,
         )
     for removal in removals:
-        _say(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
+        say(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
     total = decimal(sum(removal.num_bytes for removal in removals))
-    _say(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
+    say(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
 
 
 def _layout(results: Results) -> StoreLayout:
@@ -106,7 +105,3 @@ def _age(seconds: float) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Tables that commands print."""
+"""The tables that ``run`` prints at the end of a study."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,7 @@ from gitdist.study.monitoring.display import format_value
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return what a study found: the best trial beside the baseline, and all of several where no other is better.
-
-    A table of each objective follows, with standard errors and the gap to the baseline.
-    """
+    """Return the Pareto front of several objectives, the best trial beside the baseline, and the gaps between them."""
     tables = [_pareto_table(summary)] if summary.get("pareto") else []
     return [*tables, _best_table(summary), *_gap_tables(summary)] if summary["best"] else tables
 
@@ -40,7 +37,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
 
 
 def _gap_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return baseline, best trial and gap with standard errors, a table per objective; it fits 80 columns."""
+    """Return baseline, best trial and gap with standard errors, a table per objective of at most 80 columns."""
     gaps = summary_gaps(summary)
     return [
         _gap_table([gap for gap in gaps if gap.metric == metric], summary)
@@ -68,16 +65,19 @@ def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
 
 
 def _hints(gaps: Sequence[Gap]) -> list[str]:
-    """Return a line for each hint, with the splits that it is about."""
     found = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
     return [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in found]
 
 
 def _pareto_table(summary: dict[str, Any]) -> Table:
-    """Return the trials that no other is better than, by the first objective."""
+    """Return the trials of the Pareto front on validation, in the order of the first objective."""
     names = [objective.removeprefix("val/") for objective in summary["objectives"]]
     fields = list(dict.fromkeys(name for chosen in summary["pareto"] for name in chosen["params"]))
-    table = Table(title="no other trial is better in all objectives", title_justify="left", title_style="bold")
+    table = Table(
+        title="Pareto front on validation: no other trial is better in all objectives",
+        title_justify="left",
+        title_style="bold",
+    )
     for header in ("trial", *fields):
         table.add_column(header)
     for split in ("validation", "test"):

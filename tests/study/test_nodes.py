@@ -68,7 +68,7 @@ def test_the_death_of_the_head_is_told_and_the_study_left_as_it_should_be_found(
     assert driver.returncode == 1, shown + errors
     assert "the head of the Ray cluster does not answer any more" in shown
     resume = f"gitdist resume small --results {study.results} --address {cluster.address}"
-    assert f"when the cluster runs again, go on with it by: {resume}" in errors
+    assert f"when the cluster runs again, resume with: {resume}" in errors
     assert "KILLED" in study.statuses() and "RUNNING" not in study.statuses()
     left = json.loads(call(gitdist("status", "small", "--results", str(study.results), "--json")).stdout)
     assert left["state"] == "interrupted" and left["owner"] is None

@@ -199,7 +199,7 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
     shown = capsys.readouterr().out
     assert "failed: KeyError: '[/tmp/x]' in layer[conv1]" in shown
     assert "2 of 4 trials: 1 failed, 1 interrupted" in shown
-    assert f"go on with it by: gitdist resume study --results {paths.results}" in shown
+    assert f"resume with: gitdist resume study --results {paths.results}" in shown
     assert "about 30 s of training left" in shown  # 3 epochs of trial 1, 2 trials of 4 and the baseline, at 2 s
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)

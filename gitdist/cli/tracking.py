@@ -1,4 +1,4 @@
-"""``gitdist ui``: MLflow's own server on a study's tracking store, on the loopback interface."""
+"""``gitdist sync | ui``: a study's MLflow store brought up to date with its files, and shown."""
 
 import os
 import socket
@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.address import without_secrets
+from gitdist.cli.console import say
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.compatibility import describe_edit
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import LocalResults
+from gitdist.study.files.results import LocalResults, Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.store import opened_for_reading
 from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
@@ -22,14 +23,48 @@ from gitdist.study.study import Study
 _HOST = "127.0.0.1"
 
 
-def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
-    """Serve the MLflow UI until interrupted; name its address where a server runs already.
+def sync_stored_study(study: str, results: Results, console: Console) -> None:
+    """Bring MLflow up to date with a study's files and print what it lacked.
 
     Args:
-        study: name or file of a study whose own tracking store is meant; None = the results directory's.
+        study: its name, or the path of its file.
+        results: the results directory, or the results on an object store.
+        console: where to print.
+
+    Raises:
+        StudyError: there is no such study, a driver runs it, or the store does not answer.
+        StoreError: the results directory is read-only.
+    """
+    from gitdist.study.study_record import sync_mlflow
+
+    paths, spec = stored_study(study, results)
+    paths.check_writable()
+    with Study.open(paths, spec) as opened:
+        owner = opened.owner()
+        if owner is not None:
+            raise StudyError(
+                f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
+                "itself; sync it when that driver has ended"
+            )
+        edit = describe_edit(paths, opened.ledger.get_attr)
+        uri, counts = sync_mlflow(opened)
+    if edit:
+        say(console, edit)
+    say(
+        console,
+        f"MLflow at {without_secrets(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
+        f"{counts.epochs_added} epochs added, {counts.statuses_fixed} statuses fixed",
+    )
+
+
+def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
+    """Serve the MLflow UI until interrupted; print its address if a server runs already.
+
+    Args:
+        study: name or file of a study whose own tracking store to show; None = the results directory's.
         results: the results directory.
         port: port on 127.0.0.1.
-        console: where its address is printed.
+        console: where to print.
 
     Raises:
         StudyError: there is nothing to show, or the port is in use.
@@ -39,31 +74,26 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
         with Study.open(paths, spec) as opened:
             edit = describe_edit(paths, opened.ledger.get_attr)
         if edit:
-            console.print(edit, highlight=False, markup=False, soft_wrap=True)
+            say(console, edit)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
     shown, file = without_secrets(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):
-        console.print(
-            f"this store has a server of its own: open {shown}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(console, f"this store has its own server: open {shown}")
         return
     if file is not None and not file.exists():
         raise StudyError(f"no MLflow store at {file}; run a study first, or name its place with --results")
     _check_port(port)
-    place = f"http://{_HOST}:{port}"
     with opened_for_reading(paths, uri) as (served, is_copy):
         if is_copy:
-            line = f"{file} is read-only, so this is a copy of it: what is changed in the UI is lost when it ends"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        line = f"MLflow UI on {place} for {shown} (Ctrl-C ends it)"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{file} is read-only, so this is a copy of it: changes in the UI are lost when it ends")
+        say(console, f"MLflow UI on http://{_HOST}:{port} for {shown} (Ctrl-C ends it)")
         try:
             exit_code = _serve(served, paths.artefacts, port)
         except KeyboardInterrupt:
-            console.print("MLflow UI ended")
+            say(console, "MLflow UI ended")
             return
     if exit_code:
-        raise StudyError(f"the MLflow server ended with exit code {exit_code}; its own message stands above")
+        raise StudyError(f"the MLflow server ended with exit code {exit_code}; see its message above")
 
 
 def _check_port(port: int) -> None:
