@@ -78,11 +78,16 @@ STUDY_RUN, GENERATOR_RUN = RunKey("study"), RunKey("generator")
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Metrics of one step, and its time in milliseconds since 1970."""
+    """Metrics of one step, and its time in seconds since 1970."""
 
     step: int
     values: Mapping[str, float]
-    time_ms: int
+    time_s: float
+
+    @property
+    def time_ms(self) -> int:
+        """MLflow's form of the time."""
+        return int(1000 * self.time_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +171,13 @@ def epoch_metrics(row: Row) -> StepMetrics:
     names = [name for name in row if name in _EPOCH_METRICS or name.startswith("val/")]
     values = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
     ended_at = row.get("ended_at")
-    return StepMetrics(row["epoch"], values, to_ms(ended_at if isinstance(ended_at, int | float) else time.time()))
+    return StepMetrics(row["epoch"], values, ended_at if isinstance(ended_at, int | float) else time.time())
 
 
 def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, StepMetrics]:
     """Return the losses of a generator's training by step; ``at`` in seconds since 1970, None = now."""
-    time_ms = to_ms(time.time() if at is None else at)
-    return {step.step: StepMetrics(step.step, step.losses, time_ms) for step in steps}
+    time_s = time.time() if at is None else at
+    return {step.step: StepMetrics(step.step, step.losses, time_s) for step in steps}
 
 
 def generator_span(paths: StudyPaths, times: Times) -> Span:
@@ -187,11 +192,6 @@ def generator_span(paths: StudyPaths, times: Times) -> Span:
     end = min(starts, default=None)
     accounts = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
     return Span(end and end - sum(account.get("generator_training_s", 0.0) for account in accounts), end)
-
-
-def to_ms(seconds: float) -> int:
-    """Return MLflow's form of a time in seconds since 1970."""
-    return int(1000 * seconds)
 
 
 def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
@@ -261,7 +261,7 @@ def _test_metrics(file: Path) -> StepMetrics | None:
     if not found:
         return None
     with _reading(file):
-        return StepMetrics(0, found["metrics"], to_ms(found.get("evaluated_at") or _modified_at(file)))
+        return StepMetrics(0, found["metrics"], found.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
@@ -277,7 +277,7 @@ def _watched_metrics(paths: StudyPaths) -> list[StepMetrics]:
             name: float(value) for name, value in line.items() if name in _STREAM_METRICS or name.startswith(PREFIX)
         }
         if values:
-            steps.append(StepMetrics(line["step"], values, to_ms(line["at"])))
+            steps.append(StepMetrics(line["step"], values, line["at"]))
     return steps
 
 
@@ -295,8 +295,8 @@ def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetri
                 if gap.difference.standard_error is not None:
                     metrics[standard_error_name(name)] = gap.difference.standard_error
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-    at = summary.get(_ENDED_AT) or _modified_at(paths.summary)
-    return StepMetrics(sum(summary.get("trials", {}).values()), finite, to_ms(at))
+    num_trials = sum(summary.get("trials", {}).values())
+    return StepMetrics(num_trials, finite, summary.get(_ENDED_AT) or _modified_at(paths.summary))
 
 
 def _study_files(paths: StudyPaths) -> dict[str, bytes]:
@@ -326,13 +326,10 @@ def _describe(summary: Mapping[str, Any]) -> str:
     for split in ("val", "test"):
         for name in best[split]:
             if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
-                lines.append(f"| {name} | {_cell(baseline[split], name)} | {_cell(best[split], name)} |")
+                found = [estimate(metrics[split], name) for metrics in (baseline, best)]
+                cells = " | ".join(each.shown() if each else "-" for each in found)
+                lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
-
-
-def _cell(metrics: Mapping[str, float], name: str) -> str:
-    found = estimate(metrics, name)
-    return "-" if found is None else found.shown()
 
 
 def _read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

@@ -27,7 +27,6 @@ from gitdist.study.monitoring.mlflow.content import (
     RunKey,
     Status,
     StepMetrics,
-    to_ms,
 )
 from gitdist.study.monitoring.mlflow.database import local_path
 from gitdist.study.monitoring.mlflow.store import open_experiment
@@ -116,9 +115,10 @@ class StudyRuns:
         if run is None:
             return False
         try:
-            self._write_steps(run, self._missing_steps(run, steps, thorough=False))
+            written = self._read_steps(run, steps) if run.steps is None else run.steps
+            self._write_steps(run, [step for step in steps if step.step not in written])
         except Exception:
-            del self._known[key]
+            del self._known[key]  # it is unknown how much has arrived
             raise
         return True
 
@@ -146,8 +146,11 @@ class StudyRuns:
         created = run is None
         if run is None:
             run = self._create(key, desired.name, parent, desired.span().started_at)
-        missing = self._missing_steps(run, steps, thorough)
-        self._write_steps(run, missing)
+        missing: list[StepMetrics] = []
+        if steps and (thorough or run.steps is not None or run.tags.get(_LAST_STEP) != str(steps[-1].step)):
+            written = self._read_steps(run, steps) if run.steps is None else run.steps
+            missing = [step for step in steps if step.step not in written]
+            self._write_steps(run, missing)
         self._write_values(run, final, desired.params, {**tags, **run_tags, **parent})
         for tag in OUTCOME_TAGS:
             if tag in run.tags and tag not in run_tags:
@@ -169,7 +172,7 @@ class StudyRuns:
 
     def _create(self, key: RunKey, name: str, parent: Mapping[str, str], started_at: float | None) -> _KnownRun:
         tags = {**self._study_tags, **key.tags, **parent}
-        start_ms = None if started_at is None else to_ms(started_at)
+        start_ms = None if started_at is None else int(1000 * started_at)
         run = self._client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
         try:
             self._read_runs(key.tags)  # a second driver, or a request sent twice, may have created another run
@@ -196,21 +199,27 @@ class StudyRuns:
             yield from page
             token = page.token or ""
 
-    def _missing_steps(self, run: _KnownRun, steps: Sequence[StepMetrics], thorough: bool) -> list[StepMetrics]:
-        if not steps:
-            return []
-        if run.steps is None:
-            if not thorough and run.tags.get(_LAST_STEP) == str(steps[-1].step):
-                return []
-            histories = [self._client.get_metric_history(run.run_id, name) for name in _covering_names(steps)]
-            run.steps = {metric.step for history in histories for metric in history}
-        return [each for each in steps if each.step not in run.steps]
+    def _read_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> set[int]:
+        """Return which steps a run has, by metrics such that each of ``steps`` has one of them."""
+        names: list[str] = []
+        for step in steps:
+            if step.values and not any(name in step.values for name in names):
+                names.append(min(step.values))
+        histories = [self._client.get_metric_history(run.run_id, name) for name in names]
+        run.steps = {metric.step for history in histories for metric in history}
+        return run.steps
 
     def _write_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> None:
-        for batch in _batches(steps):
+        """Write steps in batches; a step is in one batch, so it arrives completely or not at all."""
+        batch: list[Metric] = []
+        for step in steps:
+            if batch and len(batch) + len(step.values) > _BATCH_SIZE:
+                self._client.log_batch(run.run_id, metrics=batch)
+                batch = []
+            batch += [Metric(name, value, step.time_ms, step.step) for name, value in step.values.items()]
+        if batch:
             self._client.log_batch(run.run_id, metrics=batch)
-        if run.steps is not None:
-            run.steps |= {each.step for each in steps}
+        run.steps = (run.steps or set()) | {step.step for step in steps}
 
     def _write_values(
         self, run: _KnownRun, final: StepMetrics | None, params: Mapping[str, object], tags: Mapping[str, str]
@@ -219,7 +228,11 @@ class StudyRuns:
             tags = {**tags, _LAST_STEP: str(max(run.steps))}
         new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         new_params = {name: str(value) for name, value in params.items() if name not in run.params}
-        metrics = [metric for metric in _metrics(final) if run.metrics.get(metric.key) != metric.value] if final else []
+        metrics = []
+        if final is not None:
+            changed = {name: value for name, value in final.values.items() if run.metrics.get(name) != value}
+            metrics = [Metric(name, value, final.time_ms, final.step) for name, value in changed.items()]
+            run.metrics |= changed
         if metrics or new_params or new_tags:
             self._client.log_batch(
                 run.run_id,
@@ -229,10 +242,10 @@ class StudyRuns:
             )
         run.tags |= new_tags
         run.params |= new_params
-        run.metrics |= {metric.key: metric.value for metric in metrics}
 
     def _write_files(self, run: _KnownRun, files: Mapping[str, bytes], thorough: bool) -> None:
-        digest = _digest(files)
+        whole = b"".join(f"{name} {len(content)}\n".encode() + content for name, content in sorted(files.items()))
+        digest = hashlib.sha256(whole).hexdigest()
         if not files or (run.tags.get(_FILES) == digest and not (thorough and self._lacks(run, files))):
             return
         self._check_artifact_root(run)
@@ -262,37 +275,5 @@ class StudyRuns:
         if status == "RUNNING":
             self._client.update_run(run.run_id, status=status)
         else:
-            self._client.set_terminated(run.run_id, status, end_time=None if ended_at is None else to_ms(ended_at))
+            self._client.set_terminated(run.run_id, status, end_time=None if ended_at is None else int(1000 * ended_at))
         run.status = status
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def _covering_names(steps: Sequence[StepMetrics]) -> list[str]:
-    """Return names of metrics such that each step has one of them."""
-    names: list[str] = []
-    for each in steps:
-        if not any(name in each.values for name in names):
-            names.append(min(each.values))
-    return names
-
-
-def _batches(steps: Sequence[StepMetrics]) -> Iterator[list[Metric]]:
-    """Yield the metrics in batches; a step is in one batch, so it arrives completely or not at all."""
-    batch: list[Metric] = []
-    for each in steps:
-        if batch and len(batch) + len(each.values) > _BATCH_SIZE:
-            yield batch
-            batch = []
-        batch += _metrics(each)
-    if batch:
-        yield batch
-
-
-def _metrics(step: StepMetrics) -> list[Metric]:
-    return [Metric(name, value, step.time_ms, step.step) for name, value in step.values.items()]

@@ -177,27 +177,25 @@ class Tracker(Observer):
         except StudyError:
             return  # the new owner writes it
         try:
-            if self._runs is None:
-                self._runs = StudyRuns(self._paths, self._uri, self._identity, self._abandoned)
+            runs = self._runs or StudyRuns(self._paths, self._uri, self._identity, self._abandoned)
             if key == _ALL_RUNS:
-                self._runs.load()
-                self._runs.end_orphans(tuple(self._desired))  # a copy: the driver's thread adds to it
+                runs.load()
+                runs.end_orphans(tuple(self._desired))  # a copy: the driver's thread adds to it
                 self._outbox.enqueue(*self._desired)
-            elif steps is None or not self._runs.append(key, steps):
-                self._runs.upsert(key, self._desired[key], self._tags)
-            previous, self._parent_id = self._parent_id, self._runs.parent_id()
-            if previous not in (None, self._parent_id):
-                self._outbox.enqueue(_ALL_RUNS)  # the store came back without its content
+            elif steps is None or not runs.append(key, steps):
+                runs.upsert(key, self._desired[key], self._tags)
+            if self._runs is None:
+                previous, self._parent_id, self._runs = self._parent_id, runs.parent_id(), runs
+                if previous not in (None, self._parent_id):
+                    self._outbox.enqueue(_ALL_RUNS)  # the store came back without its content
         except IncompleteFileError as error:
-            self._warn_once(f"MLflow does not have all of study '{self._paths.name}': {error}")
+            warning = f"MLflow does not have all of study '{self._paths.name}': {error}"
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._warn(warning)
         except Exception:
             self._runs = None  # the store may come back as another one
             raise
-
-    def _warn_once(self, warning: str) -> None:
-        if warning not in self._warned:
-            self._warned.add(warning)
-            self._warn(warning)
 
     def _warn_of_failure(self, error: Exception) -> None:
         cause = f"the files for MLflow cannot be written: {error}"
