@@ -19,7 +19,7 @@ FAMILIES = {
     "commands": ("gitdist.cli.*",),
     "data sources": ("gitdist.data.sources.*",),
     "figures of the report": ("gitdist.report.figures.*",),
-    "losses": ("gitdist.trial.losses.*",),
+    "losses": ("gitdist.trial.losses", "gitdist.trial.losses.*"),
     "generators": (
         "gitdist.generator.munit",
         "gitdist.generator.munit_generator",
@@ -38,7 +38,6 @@ INTERFACES = {
     "find": ("gitdist.data.sources.*",),
     "read": ("gitdist.data.sources.*",),
     "where": ("gitdist.data.sources.*",),
-    "register": ("gitdist.cli.*",),
 }
 
 
