@@ -19,10 +19,11 @@ FAMILIES = {
     "commands": ("gitdist.cli.*",),
     "data sources": ("gitdist.data.sources.*",),
     "figures of the report": ("gitdist.report.figures.*",),
-    "losses": ("gitdist.trial.losses", "gitdist.trial.losses.*"),
+    "losses": ("gitdist.trial.losses", "gitdist.balancing.losses"),
     "generators": (
         "gitdist.generator.munit",
         "gitdist.generator.munit_generator",
+        "gitdist.generator.munit.generator",
         "gitdist.generator.oracle",
         "gitdist.generator.randaugment",
         "gitdist.generator.pretrained",
