@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.count_structure import Structure
+
 ROOT = Path(__file__).parents[1] / "gitdist"
 # Each room may import from those before it in this order, and from itself.
 ROOMS = [
@@ -38,6 +40,7 @@ LIBRARY_ROOMS = {
     "typer": {"cli/"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
+STRUCTURE = Structure.read(ROOT.parent)
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -79,3 +82,19 @@ def test_a_library_is_imported_in_its_room_only(library):
     assert users, f"nobody imports {library}"
     outside = {user for user in users if not any(user.startswith(room) for room in LIBRARY_ROOMS[library])}
     assert not outside
+
+
+def test_no_module_imports_too_many_others():
+    assert STRUCTURE.too_many_imports() == {}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert STRUCTURE.circles() == []
+
+
+def test_no_two_classes_have_one_name():
+    assert STRUCTURE.classes_of_one_name() == {}
+
+
+def test_public_functions_share_a_name_only_as_one_interface():
+    assert STRUCTURE.functions_of_one_name() == {}
