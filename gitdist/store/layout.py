@@ -14,7 +14,7 @@ from gitdist.disk import locked
 from gitdist.errors import StoreError
 from gitdist.store.artefact import ArtefactId
 
-LOCK_FILES = "claims"  # so named before there were pins and locks; kept for old stores
+LOCK_FILES = "claims"  # named as in stores of earlier versions, whose processes may still run
 _PINS = "holds"  # as above
 _OWN_DIRECTORIES = ("tmp", "work", "locks", LOCK_FILES, _PINS)
 _KEY = re.compile(r"[0-9a-f]{20}")

@@ -68,7 +68,7 @@ def test_a_bug_is_told_by_its_last_line_and_its_traceback_is_kept(tmp_path, erro
     [
         ("failed", TrialFailedError("loss became nan in epoch 3, step 4")),
         ("halt", StreamError("the stream must deliver")),
-        ("disk", DiskError("the disk must hold x")),
+        ("disk", DiskError("cannot write x: No space left on device")),
         ("halt", StoreError("a checkpoint holds tensors")),
         ("halt", DataError("a prepared data set must be whole")),
     ],
