@@ -126,20 +126,22 @@ def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
 
 def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Mapping[str, Any]]]:
     """Return label and changes of each study along an axis."""
-    if isinstance(entries, list) and entries:
-        return [(_label(value, axis, origin), {axis: value}) for value in entries]
-    if isinstance(entries, dict) and entries and all(isinstance(changes, dict) for changes in entries.values()):
-        return [(_label(label, axis, origin), changes) for label, changes in entries.items()]
-    raise SpecError(
-        f"{origin}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
-        f"but it is {entries!r}"
-    )
-
-
-def _label(value: Any, axis: str, origin: str) -> Label:
-    if isinstance(value, str | int | float):
-        return value
-    raise SpecError(f"{origin}: matrix.{axis} must list plain values, but it has {value!r}; map labels to changes")
+    found: list[tuple[Label, Mapping[str, Any]]] = []
+    if isinstance(entries, list):
+        found = [(value, {axis: value}) for value in entries]
+    elif isinstance(entries, dict) and all(isinstance(changes, dict) for changes in entries.values()):
+        found = list(entries.items())
+    if not found:
+        raise SpecError(
+            f"{origin}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
+            f"but it is {entries!r}"
+        )
+    for label, _ in found:
+        if not isinstance(label, Label):
+            raise SpecError(
+                f"{origin}: matrix.{axis} must list plain values, but it has {label!r}; map labels to changes"
+            )
+    return found
 
 
 def _part(axis: str, label: Label) -> str:

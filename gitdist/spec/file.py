@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from gitdist.errors import SpecError
 from gitdist.spec.base import broken_rule, unknown_name
 from gitdist.spec.campaign import Campaign, Member, change, expand
-from gitdist.spec.generator import GENERATOR_KINDS
 from gitdist.spec.paths import absolute_paths
 from gitdist.spec.study import StudySpec
 
@@ -156,8 +155,8 @@ def _describe(error: ValidationError) -> str:
     """Return the first broken rule as one line: field path, rule, value, and how many more there are."""
     first, *others = error.errors(include_url=False)
     path = [str(part) for part in first["loc"]]
-    if len(path) > 1 and path[0] == "generator" and path[1] in GENERATOR_KINDS:
-        del path[1]  # the tag that chose between generator kinds, which is no field of the file
+    if path[:1] == ["generator"]:
+        del path[1:2]  # the generator's kind, which is no field of the file
     field = f"{'.'.join(path)}: " if path else ""
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "missing":

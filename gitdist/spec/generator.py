@@ -1,7 +1,7 @@
 """The generator and stream parts of a study file."""
 
 import json
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -98,9 +98,6 @@ class PluginSpec(KindSpec):
 GeneratorSpec = Annotated[
     MunitSpec | OracleSpec | IdentitySpec | RandAugmentSpec | PretrainedSpec | PluginSpec, Field(discriminator="kind")
 ]
-GENERATOR_KINDS: tuple[str, ...] = tuple(
-    get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(GeneratorSpec)[0])
-)
 
 
 class StreamSpec(Spec):
