@@ -135,9 +135,7 @@ def test_a_class_with_too_few_images_keeps_them_without_copies_and_is_named() ->
 
 
 @pytest.mark.parametrize(("nuisance", "expected"), [("rotation", [100, 100]), ("none", [40, 80])])
-def test_images_repeat_only_where_the_source_says_so_and_each_is_transformed(
-    nuisance: Any, expected: list[int]
-) -> None:
+def test_images_repeat_only_if_the_source_allows_it_and_each_is_transformed(nuisance: Any, expected: list[int]) -> None:
     source = source_of([50, 100], repeats=True)
     spec = DataSpec(nuisance=nuisance, profile=ProfileSpec(kind="step", largest=100, factor=1.0))
     assert per_class(source, split_rows(source, spec).train) == expected

@@ -85,12 +85,12 @@ def decode(state: State, content: Tensor, style: Tensor, depth: int, num_res: in
     for index in range(3):
         numbers = F.linear(numbers, state[f"mlp.model.{index}.fc.weight"], state[f"mlp.model.{index}.fc.bias"])
         numbers = F.relu(numbers) if index < 2 else numbers
-    x, wide, place = content, content.shape[1], 0
+    x, wide, offset = content, content.shape[1], 0
 
     def adaptive(y: Tensor) -> Tensor:
-        nonlocal place
-        shift, scale = numbers[:, place : place + wide], numbers[:, place + wide : place + 2 * wide]
-        place += 2 * wide
+        nonlocal offset
+        shift, scale = numbers[:, offset : offset + wide], numbers[:, offset + wide : offset + 2 * wide]
+        offset += 2 * wide
         return standardise(y) * scale[:, :, None, None] + shift[:, :, None, None]
 
     for index in range(num_res):

@@ -42,7 +42,7 @@ class Learnt(Shade):
 
 
 class Fails(Shade):
-    """Fails where it is told to, or returns what it must not."""
+    """Fails in the method that ``where`` names, or returns something invalid."""
 
     def __init__(self, context: GeneratorContext, where: str) -> None:
         if where == "weights":

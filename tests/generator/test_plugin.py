@@ -74,7 +74,7 @@ def test_a_target_that_is_no_plugin_is_one_line_with_its_name(digits, target, wo
     assert all(word in message for word in [target, *words]), message
 
 
-def test_a_module_that_fails_is_told_with_its_line(digits, tmp_path, monkeypatch):
+def test_a_module_that_fails_is_reported_with_its_line(digits, tmp_path, monkeypatch):
     (tmp_path / "half_written.py").write_text("x = 1\ny = x / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpecError, match=r"ZeroDivisionError: division by zero \(half_written.py, line 2\)"):
@@ -89,14 +89,14 @@ def test_a_module_that_fails_is_told_with_its_line(digits, tmp_path, monkeypatch
         ("device", ["torch.device", "none"]),
     ],
 )
-def test_a_plugin_that_cannot_be_built_is_told_in_one_line(digits, where, words):
+def test_a_plugin_that_cannot_be_built_is_one_line(digits, where, words):
     with pytest.raises(SpecError) as caught:
         load(plugin("Fails", where=where), digits)
     assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_an_option_that_it_does_not_know_is_told(digits):
+def test_an_unknown_option_is_reported(digits):
     with pytest.raises(SpecError, match="unexpected keyword argument 'strogest'.*generator.options"):
         load(plugin("Shade", strogest=1), digits)
 
@@ -120,7 +120,7 @@ def test_what_a_plugin_returns_is_checked(digits, where, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_training_that_fails_is_told_in_one_line(digits, tmp_path):
+def test_training_that_fails_is_one_line(digits, tmp_path):
     with pytest.raises(SpecError, match="must train, but it raised OSError: nothing to learn"):
         obtain_artifact(plugin("FailsToTrain"), digits, Store(tmp_path), lambda step: None, CPU)
     assert not (tmp_path / "generator").exists()

@@ -266,7 +266,7 @@ def test_a_file_of_another_make_is_named_and_leaves_nothing_in_the_store(checkpo
     assert not list(store.root.rglob("*.safetensors"))
 
 
-def test_a_kept_or_imported_file_is_refused_if_it_is_damaged(checkpoint, digits, tmp_path):
+def test_a_damaged_file_is_refused_in_the_store_and_outside(checkpoint, digits, tmp_path):
     file = damaged(imported(checkpoint), state()["dec.model.5.conv.weight"])
     for load in (read_pretrained, lambda path, shape: load_pretrained(path, shape, CPU)):
         with pytest.raises(SpecError, match="the checksum of its weights is wrong.; import the checkpoint again"):

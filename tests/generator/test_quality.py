@@ -25,7 +25,7 @@ def test_draws_that_are_all_alike_do_not_vary(draws):
     assert nuisance_deviations("dilation-erosion", same, draws[:, 0]).tolist() == [0, 0, 0]
 
 
-def test_variation_is_what_its_formula_says(draws):
+def test_variation_equals_its_formula(draws):
     pixels = draws.reshape(3, 5, -1).astype(float)
     assert pixel_deviations(draws) == pytest.approx(pixels.std(1, ddof=1).mean(1))
     expected = [np.mean([np.abs(a - b).mean() for a, b in combinations(image, 2)]) for image in pixels]
@@ -59,7 +59,7 @@ def test_draws_of_the_background_have_the_levels_deviation(digits):
     assert nuisance_deviations("background", draws, clean).mean() == pytest.approx(uniform, rel=0.05)
 
 
-def test_the_share_kept_is_of_draws_by_the_images_class():
+def test_kept_shares_are_per_class_of_the_image():
     predictions = np.array([[0, 0, 1, 0], [1, 1, 1, 1], [0, 2, 0, 0]])
     shares = kept_shares(predictions, np.array([0, 1, 0]), 3)
     assert shares[:2].tolist() == [0.75, 1.0] and np.isnan(shares[2])

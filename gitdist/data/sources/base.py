@@ -46,7 +46,7 @@ class SourceImages:
     repeats: bool = False  # a class with fewer images than its profile asks for repeats them under a fresh nuisance
 
     def digest(self) -> str:
-        """Return the hash of all fields (names and values) except the name, which may be that of a folder."""
+        """Return the hash of the names and values of all fields except ``name``, which may be that of a folder."""
         state = hashlib.blake2b(digest_size=16)
         for entry in fields(self)[1:]:
             value = getattr(self, entry.name)

@@ -21,7 +21,7 @@ from gitdist.store import Store
 from tests.data.sources.test_cifar import write_cifar_10
 
 
-def test_every_source_is_listed_with_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_source_is_listed_with_its_location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITDIST_DATA", str(tmp_path))
     write_cifar_10(tmp_path / "cifar-10")
     locations = source_locations()

@@ -148,7 +148,7 @@ def test_only_the_orientation_among_the_exif_tags_matters(tmp_path: Path, suffix
     assert "images turned upright by their EXIF orientation: 1" in source.notes
 
 
-def test_an_orientation_that_says_nothing_turns_nothing(tmp_path: Path) -> None:
+def test_an_invalid_orientation_turns_nothing(tmp_path: Path) -> None:
     write_flat(tmp_path, 3)
     exif = Image.Exif()
     exif[0x0112] = 0
@@ -334,7 +334,7 @@ def test_other_files_are_counted_and_the_digest_knows_of_them(tmp_path: Path) ->
     assert source_digest(DataSpec(source="images", path=str(tmp_path))) != before
 
 
-def test_size_and_share_are_part_of_what_the_digest_says(tmp_path: Path) -> None:
+def test_size_and_share_are_part_of_the_digest(tmp_path: Path) -> None:
     write_flat(tmp_path)
     specs = [{}, {"image_size": 8}, {"test_share": 0.3}, {"exclude": ["cat"]}]
     digests = [source_digest(DataSpec(source="images", path=str(tmp_path), **fields)) for fields in specs]

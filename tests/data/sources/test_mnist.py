@@ -108,7 +108,7 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[
 NOT_INSTALLED = replace(FASHION_MNIST, system_folder=None)
 
 
-def test_a_failed_download_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request._opener", None)  # else the one with these proxies serves all later tests
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there

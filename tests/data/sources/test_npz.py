@@ -70,7 +70,7 @@ def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, A
     ("train", "test", "where"),
     [({"labels": np.arange(12) % 4}, {}, "training"), ({}, {"labels": np.arange(9) % 4}, "test")],
 )
-def test_a_label_without_a_class_is_told_when_classes_are_left_out(
+def test_a_label_without_a_class_is_refused_when_classes_are_left_out(
     tmp_path: Path, train: dict[str, Any], test: dict[str, Any], where: str
 ) -> None:
     spec = write(tmp_path, **train).model_copy(update={"exclude": ["cat"]})
@@ -150,7 +150,7 @@ def test_the_folder_must_be_given_be_there_and_have_one_file_of_each_kind(tmp_pa
         load_source(spec)
 
 
-def test_the_digest_follows_the_contents_not_the_place(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_contents_not_on_the_path(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one, two = write(tmp_path / "one"), write(tmp_path / "two")

@@ -68,7 +68,7 @@ def test_a_training_killed_by_sigkill_ends_with_the_bits_of_an_uninterrupted_one
     assert_same_files(target, trained(spec, digits, tmp_path / "uninterrupted"))
 
 
-def test_a_damaged_newest_checkpoint_goes_back_to_the_one_before(tiny, digits, folders, tmp_path):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_previous_one(tiny, digits, folders, tmp_path):
     killed_training(tiny, digits, folders)
     target, scratch = folders
     max(scratch.iterdir()).write_bytes(b"damaged")
