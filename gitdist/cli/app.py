@@ -40,11 +40,7 @@ REMOVED = {
 
 
 def refuse_removed(arguments: Sequence[str]) -> None:
-    """Refuse a command or an option that has been removed.
-
-    Raises:
-        SpecError: ``arguments`` contain one; the message names its replacement.
-    """
+    """Refuse a command or an option that has been removed."""
     for removed, replacement in REMOVED.items():
         command, *options = removed.split()
         if list(arguments[:1]) == [command] and set(options) <= set(arguments):
@@ -92,12 +88,7 @@ RESULTS_DIRECTORY = Path(RESULTS)
 
 @contextmanager
 def opened(results: str) -> "Iterator[Results]":
-    """Open the results directory, or the results on an object store, whose URI errors then name.
-
-    Raises:
-        SpecError: the URI contains credentials.
-        StoreError: the object store cannot be reached, written, read or deleted from.
-    """
+    """Open the results directory, or the results on an object store, whose URI errors then name."""
     from gitdist.study.files.results import open_results
 
     place = open_results(results)

@@ -37,12 +37,7 @@ def list_sources(console: Console) -> None:
 
 
 def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Path | None = None) -> None:
-    """Print class sizes, splits, pixel statistics, what fits and duplicates; write a PNG file of ``thumbnails``.
-
-    Raises:
-        DataError: the data set cannot be prepared.
-        StudyError: the sheet cannot be written.
-    """
+    """Print class sizes, splits, pixel statistics, what fits and duplicates; write a PNG file of ``thumbnails``."""
     dataset = prepare(spec.data, open_store(StudyPaths.at(results, spec.name), spec))
     console.print(_classes(dataset))
     for name, value in {**_facts(dataset), **_advice(dataset)}.items():

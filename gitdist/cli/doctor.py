@@ -26,19 +26,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 def show_findings(
     plan: StudySpec | Campaign | None, results: str, address: str | None, console: Console, is_json: bool
 ) -> None:
-    """Examine, print the findings, and exit with 2 if there is a problem.
-
-    Args:
-        plan: a study or campaign that should run here; None = machine and cluster only.
-        results: the results directory, or the URI of results on an object store.
-        address: the cluster; None = ``$RAY_ADDRESS``, else this machine only.
-        console: where to print.
-        is_json: one JSON object instead of a table.
-
-    Raises:
-        SpecError: the URI contains credentials.
-        Exit: there is a problem.
-    """
+    """Examine, print the findings, and exit with 2 if there is a problem."""
     specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan] if plan else []
     address = address or os.environ.get("RAY_ADDRESS")
     place = ObjectStoreResults(results) if "://" in results else _resolve(Path(results))

@@ -46,15 +46,6 @@ def preview_generator(
 ) -> None:
     """Write a grid of training images and draws from them to a PNG file.
 
-    Args:
-        spec: the study.
-        results: the results directory with the store.
-        console: where to print.
-        out: the file.
-        images: training images per class.
-        draws: draws per image.
-        truth: add draws of the data set's own nuisance.
-
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
@@ -76,12 +67,7 @@ def preview_generator(
 
 
 def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
-    """Write the generator in a published checkpoint to a file that ``generator.path`` can name.
-
-    Raises:
-        DataError: the checkpoint cannot be read, or is of another form.
-        StudyError: the file cannot be written.
-    """
+    """Write the generator in a published checkpoint to a file that ``generator.path`` can name."""
     architecture, weights = read_checkpoint(checkpoint)
     try:
         save_pretrained(out, architecture, weights)

@@ -36,15 +36,6 @@ def show_quality(
 ) -> None:
     """Measure the generators of studies and print the figures, of several studies a table of all at the end.
 
-    Args:
-        specs: the studies, at least one.
-        results: the results directory with the store.
-        console: where to print.
-        images: validation images per class.
-        draws: draws per image.
-        epochs: of the classifier that judges; None = as many as see 60,000 images.
-        as_json: one JSON object instead of tables; a list for several studies.
-
     Raises:
         StudyError: a generator is not trained yet, or training the classifier diverged.
     """

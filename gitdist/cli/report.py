@@ -38,9 +38,6 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         results: the results directory, or the results on an object store.
         out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B-HASH.
         console: where to print.
-
-    Raises:
-        GitdistError: a study is not there or has nothing to show yet, or the report cannot be written.
     """
     plans = [stored_plan(name, results) for name in dict.fromkeys(names)]
     records: dict[StudyPaths, ReportedStudy] = {}
@@ -73,11 +70,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
 
 
 def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[Table]:
-    """Return a table per data set: the settings of finished studies, with mean and half of the 95 % interval.
-
-    Raises:
-        StudyError: a study's ledger cannot be read.
-    """
+    """Return a table per data set: the settings of finished studies, with mean and half of the 95 % interval."""
     finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
     for comparison in compare([_read_stored(member, results)[1] for member in finished]):
         full = method_table(comparison)
@@ -92,11 +85,7 @@ def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[T
 
 
 def _read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
-    """Return the files of a study that has started, and what they and its ledger say of it.
-
-    Raises:
-        StudyError: it has not started, or its ledger cannot be read.
-    """
+    """Return the files of a study that has started, and what they and its ledger say of it."""
     paths, spec = stored_study(member.spec.name, results)
     with Study.open(paths, spec) as study:
         return paths, read_study(study, member.labels)

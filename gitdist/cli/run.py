@@ -27,14 +27,7 @@ _LEFT_TO_OTHERS = 3  # exit code
 
 @dataclass(frozen=True, kw_only=True)
 class HowToRun:
-    """The options of the commands that run studies.
-
-    Attributes:
-        address: Ray cluster to join.
-        take_over: end the lease of a driver that seems to be alive.
-        retry_failed: retry failed trials.
-        fork_name: run the study as another one of this name.
-    """
+    """The options of the commands that run studies."""
 
     address: str | None = None
     take_over: bool = False
@@ -48,15 +41,6 @@ def run_to_the_end(plan: StudySpec | Campaign, results: Results, console: Consol
     If it is interrupted, the command that resumes it is printed (exit code 130). Several drivers may run a campaign at
     once: each takes the next study that no other has; if the last ones are left to others, the exit code is 3. A study
     of a campaign that cannot be run is named at the end, and the others are run.
-
-    Args:
-        plan: what to run.
-        results: the results directory, or the results on an object store.
-        console: where to print.
-        how: options.
-
-    Raises:
-        GitdistError: a study cannot be run as asked, or not to its end.
     """
     if isinstance(plan, Campaign):
         _run_campaign(plan, results, console, how)
@@ -157,13 +141,7 @@ def _resume_command(study: str, results: Results, address: str | None) -> list[s
 
 
 def _after_ray(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
-    """Resume the study in place of this process, whose main thread Ray may block forever; without its cluster, exit.
-
-    Args:
-        resume: the arguments of the command that resumes it.
-        started_here: whether this process had started Ray; else a cluster was lost.
-        progress: whether any epoch was trained since the last restart.
-    """
+    """Resume the study in place of this process, whose main thread Ray may block forever; without its cluster, exit."""
     command = shlex.join(["gitdist", *resume])
     restarts = 0 if progress else int(os.environ.get(_RESTARTS, "0"))
     sys.stdout.flush()

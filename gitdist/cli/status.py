@@ -25,17 +25,7 @@ from gitdist.study.study import Study
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
-    """Print the status of a study, or of the studies of a campaign.
-
-    Args:
-        study: the name, or the path of the file.
-        results: the results directory, or the results on an object store.
-        console: where to print.
-        as_json: one JSON object (of a campaign, a list of them) instead of a table.
-
-    Raises:
-        StudyError: there is no such study, or it has not started any trial yet.
-    """
+    """Print the status of a study, or of the studies of a campaign."""
     campaign = load_campaign(results, stored_name(study))
     if campaign is not None:
         _show_members(campaign, results, console, as_json)

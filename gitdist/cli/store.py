@@ -22,11 +22,7 @@ _SHOWN_FIELDS = ("source", "kind", "network", "loss", "nuisance", "profile", "st
 
 
 def list_artefacts(results: Results, console: Console) -> None:
-    """Print the artefacts of a store, the least recently used first, and the size of all.
-
-    Raises:
-        StoreError: there is no store.
-    """
+    """Print the artefacts of a store, the least recently used first, and the size of all."""
     layout = _layout(results)
     entries = read_inventory(layout)
     now = layout.now()
@@ -43,19 +39,7 @@ def list_artefacts(results: Results, console: Console) -> None:
 def collect_garbage(
     results: Results, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
 ) -> None:
-    """Delete leftovers of dead processes and, if a limit is given, artefacts that no running study uses; print them.
-
-    Args:
-        results: the results directory; of results on an object store, this machine's copy of artefacts.
-        console: where to print.
-        max_gb: size limit of all artefacts in 10^9 bytes; the least recently used are deleted first.
-        unused_days: artefacts that were not used for this long are deleted.
-        dry_run: delete nothing.
-
-    Raises:
-        StoreError: there is no store, or a limit is not a number.
-        DiskError: the disk is read-only or failing.
-    """
+    """Delete leftovers of dead processes and, if a limit is given, artefacts that no running study uses; print them."""
     for option, value in (("--max-gb", max_gb), ("--unused-days", unused_days)):
         if value is not None and not math.isfinite(value):
             raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no limit")

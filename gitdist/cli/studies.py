@@ -16,10 +16,6 @@ from gitdist.study.files.results import Results
 def stored_study(study: str, results: Results) -> tuple[StudyPaths, StudySpec]:
     """Return the files and the stored spec of a study.
 
-    Args:
-        study: its name, or the path of its file.
-        results: the results directory, or the results on an object store.
-
     Raises:
         SpecError: it is neither a name nor a file.
         StudyError: there is no such study, or it is a campaign.
@@ -35,21 +31,12 @@ def stored_study(study: str, results: Results) -> tuple[StudyPaths, StudySpec]:
 
 
 def stored_plan(study: str, results: Results) -> StudySpec | Campaign:
-    """Return the stored spec of a study, or the campaign of that name or file.
-
-    Raises:
-        SpecError: it is neither a name nor a file.
-        StudyError: there is no such study.
-    """
+    """Return the stored spec of a study, or the campaign of that name or file."""
     return load_campaign(results, stored_name(study)) or stored_study(study, results)[1]
 
 
 def stored_name(study: str) -> str:
-    """Return the name of a study or campaign that is given by its name or its file (at its first scale).
-
-    Raises:
-        SpecError: it is neither.
-    """
+    """Return the name of a study or campaign that is given by its name or its file (at its first scale)."""
     if study.endswith((".yaml", ".yml")):
         return load_plan(Path(study)).name
     try:

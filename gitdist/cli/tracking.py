@@ -24,17 +24,7 @@ _HOST = "127.0.0.1"
 
 
 def sync_stored_study(study: str, results: Results, console: Console) -> None:
-    """Bring MLflow up to date with a study's files and print what it lacked.
-
-    Args:
-        study: its name, or the path of its file.
-        results: the results directory, or the results on an object store.
-        console: where to print.
-
-    Raises:
-        StudyError: there is no such study, a driver runs it, or the store does not answer.
-        StoreError: the results directory is read-only.
-    """
+    """Bring MLflow up to date with a study's files and print what it lacked."""
     from gitdist.study.study_record import sync_mlflow
 
     paths, spec = stored_study(study, results)
@@ -58,17 +48,7 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
 
 
 def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
-    """Serve the MLflow UI until interrupted; print its address if a server runs already.
-
-    Args:
-        study: name or file of a study whose own tracking store to show; None = the results directory's.
-        results: the results directory.
-        port: port on 127.0.0.1.
-        console: where to print.
-
-    Raises:
-        StudyError: there is nothing to show, or the port is in use.
-    """
+    """Serve the MLflow UI until interrupted; print its address if a server runs already."""
     paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with Study.open(paths, spec) as opened:

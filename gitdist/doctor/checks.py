@@ -49,14 +49,7 @@ def compare_versions(here: MachineReport, place: str, there: MachineReport) -> F
 
 
 def check_machine(place: str, report: MachineReport, node: Node | None = None, store_bytes: float = 0) -> list[Finding]:
-    """Judge GPUs, CPUs, limits and temporary directory.
-
-    Args:
-        place: the machine's name.
-        report: what it says.
-        node: what it offers to Ray; None = no Ray runs there.
-        store_bytes: size of Ray's object store, where blocks of draws are; 0 = no Ray runs there.
-    """
+    """Judge GPUs, CPUs, limits and temporary directory."""
 
     def judge(is_ok: bool, check: str, seen: str, remedy: str, otherwise: State = "warning") -> Finding:
         return Finding.judge(is_ok, check, place, seen, remedy, otherwise)

@@ -37,15 +37,7 @@ def examine_cluster(
     directory: tuple[Path, str] | None,
     stores: Mapping[str, str],
 ) -> list[Finding]:
-    """Join a cluster, ask all of its nodes and leave it.
-
-    Args:
-        address: ``HOST:PORT``.
-        specs: studies that should fit.
-        here: this machine's report, for comparison; None = it has none.
-        directory: the results directory and the name of a file in it; None = results on an object store.
-        stores: the name of a file in each place on an object store, and in each shared one, by the place's URI.
-    """
+    """Join a cluster, ask all of its nodes and leave it."""
     with ExitStack() as stack:
         try:
             check_address(address)

@@ -24,13 +24,7 @@ _DISK_S = 20.0
 
 
 def examine(results: Path | ObjectStoreResults, address: str | None, specs: Sequence[StudySpec]) -> list[Finding]:
-    """Examine this machine, the services and the cluster; equal findings appear once.
-
-    Args:
-        results: the results directory, absolute, or the results on an object store.
-        address: the cluster; None = this machine only.
-        specs: the study, or the studies of a campaign.
-    """
+    """Examine this machine, the services and the cluster; equal findings appear once."""
     findings, here = _examine_machine()
     with ExitStack() as stack:
         directory = None

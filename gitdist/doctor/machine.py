@@ -60,11 +60,7 @@ class DirectoryReport:
 
 
 def describe_machine(all_gpus: bool) -> dict[str, Any]:
-    """Return the fields of a ``MachineReport``.
-
-    Args:
-        all_gpus: look for the node's GPUs, not for this process's: Ray hides them all from a task that takes none.
-    """
+    """Return the fields of a ``MachineReport``."""
     gpus, gpu_error = _ask_torch(all_gpus)
     gitdist, code = _gitdist()
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -64,12 +64,7 @@ class Architecture(Spec):
 
 
 def save_pretrained(path: Path, architecture: Architecture, weights: Weights) -> None:
-    """Write weights, by the names of ``AutoEncoder``, and their architecture.
-
-    Raises:
-        DiskError: the disk fails or is full.
-        OSError: the path cannot be written.
-    """
+    """Write weights, by the names of ``AutoEncoder``, and their architecture."""
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}
     header = architecture.model_dump() | {_CHECKSUM: _checksum(contiguous)}
     write_atomic(path, save(contiguous, {_HEADER: json.dumps(header, separators=(",", ":"))}))

@@ -35,25 +35,13 @@ class BlockCache:
         make_space: Callable[[int], int] = lambda num_bytes: num_bytes,
         shared: FileTree | None = None,
     ) -> None:
-        """Open a directory, which ``save`` creates if it is missing.
-
-        Args:
-            directory: holds blocks of one stream signature only.
-            layout: the layout of these blocks.
-            make_space: frees space for a number of bytes and returns how many may be written, as ``Store.free_up``.
-            shared: where other machines keep such blocks too; None = nowhere.
-        """
+        """Open a directory, which ``save`` creates if it is missing."""
         self._directory, self._layout, self._make_space, self._shared = directory, layout, make_space, shared
         self._granted = 0  # bytes that may be written before space is requested again
         self._is_full = False
 
     def load(self, key: BlockKey) -> Block | None:
-        """Return a block, read-only; None if it is missing, or was damaged and has been removed.
-
-        Raises:
-            DiskError: the disk cannot be read.
-            StoreError: the shared place cannot be reached.
-        """
+        """Return a block, read-only; None if it is missing, or was damaged and has been removed."""
         file = self._file(key)
         try:
             with disk_errors(file):
@@ -66,12 +54,7 @@ class BlockCache:
         return block
 
     def save(self, key: BlockKey, block: Block) -> bool:
-        """Write a block and return True, or return False if the store is full; it stays full from then on.
-
-        Raises:
-            DiskError: the disk cannot be written; no part of the file is left.
-            StoreError: the shared place cannot be reached.
-        """
+        """Write a block and return True, or return False if the store is full; it stays full from then on."""
         if not self._take_space(self._layout.block_bytes + _CHECKSUM_BYTES):
             return False
         rest = block.sources.astype(_SOURCE, copy=False).tobytes() + block.images.tobytes()

@@ -155,11 +155,7 @@ class BlockClient:
             self._request(keys)
 
     def get(self, keys: Sequence[BlockKey]) -> list[Block]:
-        """Return the blocks in the order of ``keys``, waiting for them; they are held until ``release``.
-
-        Raises:
-            StreamError: a block could not be made, the stream is gone or this client is closed.
-        """
+        """Return the blocks in the order of ``keys``, waiting for them; they are held until ``release``."""
         table = self._table
         with self._changed:
             held = table[HELD]
@@ -374,11 +370,7 @@ class RouterClient:
             ) from error
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call the router, and again while it is being restarted.
-
-        Raises:
-            StreamError: the router is gone, does not answer within the deadline, or the client was closed.
-        """
+        """Call the router, and again while it is being restarted."""
         deadline = RetryDeadline(self._deadline_s, self._closed)
         while True:
             reference = getattr(self._router, method).remote(*arguments)

@@ -14,13 +14,7 @@ from gitdist.trial.mixing import check_threshold
 
 
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
-    """Refuse a study that needs images or class sizes that the data set does not have.
-
-    Raises:
-        SpecError: the soft threshold is used with a K that is not above the smallest class, an objective is the
-            accuracy of few-shot classes and none of these has a validation image, or a network is for images of another
-            size.
-    """
+    """Refuse a study that needs images or class sizes that the data set does not have."""
     if "val/few_accuracy" in spec.search.objectives:
         validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
         if not (dataset.groups.few & validated).any():

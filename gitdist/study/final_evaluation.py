@@ -15,12 +15,7 @@ from gitdist.study.worker.trial_task import evaluate_on_test
 
 
 def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Path, max_concurrent: int) -> None:
-    """Measure the Pareto front on validation, or all finished trials, and the baseline on test.
-
-    Raises:
-        StudyError: no trial finished.
-        GitdistError: the files of a trial cannot be read or written.
-    """
+    """Measure the Pareto front on validation, or all finished trials, and the baseline on test."""
     study, spec = running.study, running.spec
     best = study.ledger.pareto()
     if not best:

@@ -27,13 +27,7 @@ from gitdist.study.summary import read_summary
 
 
 def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
-    """Return the files of the study that ``spec`` names and its store, after checking that it may be run there.
-
-    Raises:
-        SpecError: the results are on an object store, and the ledger or MLflow store is no server.
-        StudyError: a campaign has that name.
-        StoreError: the results cannot be written.
-    """
+    """Return the files of the study that ``spec`` names and its store, after checking that it may be run there."""
     paths = StudyPaths.at(results, spec.name)
     check_services(spec, paths.results)
     paths.pull()
@@ -56,9 +50,6 @@ def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Cal
     """Hold the study to what it was started with, repair what a crash left, and return its identity.
 
     If ``retry_failed``, the failed trials are queued again, and ``say`` receives a line about them.
-
-    Raises:
-        StudyError: spec, data, generator or splits differ from those that the study was started with.
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
     paths.pull()  # from now on no other process writes

@@ -51,12 +51,7 @@ class _Recorder:
 
 
 def search(running: RunningStudy, context: TrialContext, resources: StreamResources, max_concurrent: int) -> None:
-    """Train the baseline and all trials that have not ended.
-
-    Raises:
-        GitdistError: a study-wide error ended the search.
-        KeyboardInterrupt: the user stopped it.
-    """
+    """Train the baseline and all trials that have not ended."""
     study, ledger = running.study, running.study.ledger
     with_baseline = not study.is_baseline_ended()
     if not (with_baseline or ledger.num_open()):

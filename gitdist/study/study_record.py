@@ -15,11 +15,7 @@ from gitdist.study.study import GENERATOR, Study
 
 
 def read_study_record(study: Study) -> StudyRecord:
-    """Return the record of a study.
-
-    Raises:
-        StudyError: its driver was killed before it recorded anything.
-    """
+    """Return the record of a study."""
     paths, spec, ledger = study.paths, study.spec, study.ledger
     identity, fingerprint = ledger.get_attr("identity"), ledger.get_attr("data")
     if identity is None or fingerprint is None:
@@ -41,11 +37,7 @@ def read_study_record(study: Study) -> StudyRecord:
 
 
 def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
-    """Make MLflow agree with a study's files and ledger; return its URI and what it lacked.
-
-    Raises:
-        StudyError: the MLflow store cannot be used, or the study has no record yet.
-    """
+    """Make MLflow agree with a study's files and ledger; return its URI and what it lacked."""
     uri = tracking_uri(study.paths, study.spec.tracking.uri)
     return uri, sync_study(study.paths, uri, read_study_record(study))
 

@@ -32,11 +32,7 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into ``directory`` and return its file.
-
-    Raises:
-        DiskError: the disk does not take it; all older ones are still there.
-    """
+    """Write a checkpoint into ``directory`` and return its file."""
     state = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
     return checkpoints_of(directory).save(checkpoint.epoch, state)
 
@@ -53,15 +49,7 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
 
 
 def copy_newest(source: Path, target: Path) -> None:
-    """Copy the newest checkpoint file, unless ``target`` has one as new, or it is being removed.
-
-    Args:
-        source: a directory, with checkpoints or without.
-        target: a directory that exists.
-
-    Raises:
-        DiskError: the disk does not take it.
-    """
+    """Copy the newest checkpoint file, unless ``target`` has one as new, or it is being removed."""
     newest = checkpoints_of(source).files()[:1]
     if newest and checkpoints_of(target).newest() < checkpoints_of(source).newest():
         with suppress(FileNotFoundError), disk_errors(newest[0]):

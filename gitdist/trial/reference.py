@@ -41,14 +41,6 @@ def reference_classifier(
 ) -> Reference:
     """Return the reference classifier, out of the store or trained into it.
 
-    Args:
-        data: the study's data set.
-        network: as of ``TrialSpec``.
-        epochs: of its training; None = as many as see 60,000 images.
-        store: where it is kept.
-        compute: where it is trained and will run.
-        on_epoch: called with the row of each epoch, and the number of epochs.
-
     Raises:
         StudyError: a loss or an output was not finite.
     """

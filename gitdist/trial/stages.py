@@ -96,13 +96,6 @@ def train_in_stages(
     its checkpoint is written, and every few seconds none while another trial trains the prefix. A trial that has begun
     the prefix alone resumes alone.
 
-    Args:
-        spec: the trial.
-        dataset: as for ``train``.
-        setting: as for ``train``, with a directory.
-        store: where prefixes are kept; None = the trial trains all of its epochs itself.
-        on_prefix: called with key and epochs of the prefix just before the trial takes it.
-
     Raises:
         StoreError: the store cannot be read or written.
         Exception: as ``train``.

@@ -91,14 +91,7 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
 def resume(
     spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
 ) -> tuple[list[EpochRow], Iterator[EpochRow]]:
-    """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on.
-
-    Args:
-        spec: the trial.
-        dataset: as for ``train``.
-        setting: as for ``train``.
-        announce: announce to the stream how many draws training takes; False if the caller has done so.
-    """
+    """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
     trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
@@ -149,12 +142,6 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
     Its weights are the averaged ones if the trial keeps an EMA.
-
-    Args:
-        spec: the trial.
-        dataset: its channels and classes shape the network.
-        directory: the trial's checkpoints.
-        compute: where it will run.
 
     Raises:
         StoreError: there is no whole checkpoint of the last epoch.

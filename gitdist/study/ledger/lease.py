@@ -224,11 +224,7 @@ class Lease:
 
 
 def owners(storage: BaseStorage, study_name: str) -> list[Owner]:
-    """Return the drivers that own, owned or claimed a study, by lease epoch; write nothing.
-
-    Raises:
-        StudyError: the storage cannot be used.
-    """
+    """Return the drivers that own, owned or claimed a study, by lease epoch; write nothing."""
     with storage_errors(f"of study '{study_name}'"):
         try:
             records = storage.get_study_id_from_name(_records_name(study_name))

@@ -103,16 +103,7 @@ class Ledger:
 
     @classmethod
     def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
-        """Open the storage and the ledger of a study.
-
-        Args:
-            paths: the study's files.
-            spec: the study.
-            read_only: the ledger exists and is not changed; its files need not be writable.
-
-        Raises:
-            StudyError: the storage cannot be opened.
-        """
+        """Open the storage and the ledger of a study."""
         storage = (read_storage if read_only else open_storage)(spec.ledger, paths)
         try:
             return cls(
@@ -171,11 +162,7 @@ class Ledger:
         return pareto_of(self.trials(), self._search.directions)
 
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
-        """Assign a trial: a running one without a worker, else a new one; None if there is none now.
-
-        Args:
-            link: finds the trial that a new one repeats or replicates.
-        """
+        """Assign a trial: a running one without a worker, else a new one; None if there is none now."""
         trials = self._trials()
         unassigned = (trial for trial in trials if not trial.state.is_finished() and trial.number not in self._assigned)
         if trial := next(unassigned, None):

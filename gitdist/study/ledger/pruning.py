@@ -31,15 +31,7 @@ PRUNERS: Mapping[str, Callable[[PrunerSpec, int], BasePruner]] = {
 def should_prune(
     search: SearchSpec, study_name: str, trials: Sequence[FrozenTrial], number: int, num_steps: int
 ) -> tuple[bool, dict[str, Any]]:
-    """Return whether trial ``number`` ends after its last reported epoch, and the rungs that it has reached.
-
-    Args:
-        search: has the pruner and the objective's direction.
-        study_name: Hyperband assigns trials to brackets by it.
-        trials: all trials by number, as the ledger has them.
-        number: the trial in question; it has reported an epoch.
-        num_steps: epochs of a whole trial after the switch.
-    """
+    """Return whether trial ``number`` ends after its last reported epoch, and the rungs that it has reached."""
     step = trials[number].last_step
     pruner = PRUNERS[search.pruner.kind](search.pruner, num_steps)
     study = optuna.create_study(study_name=study_name, directions=search.directions, pruner=pruner)

@@ -31,12 +31,7 @@ class Repeats:
         self._keys: dict[str, str | None] = {}
 
     def link(self, params: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, int]:
-        """Return ``repeat_of`` or ``replicate_of`` of a new trial with ``params``, or {}.
-
-        Args:
-            params: the new trial's.
-            records: all trials before it.
-        """
+        """Return ``repeat_of`` or ``replicate_of`` of a new trial with ``params``, or {}."""
         key = self._key(params)
         same = [record for record in records if record.state in ("finished", "running")]
         same = [record for record in same if key is not None and self._key(record.params) == key]

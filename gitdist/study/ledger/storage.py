@@ -44,9 +44,6 @@ def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
     Args:
         line: ``sqlite``, ``journal`` or ``postgresql://[user@]host[:port]/database``.
         paths: the study's files; its directory exists.
-
-    Raises:
-        StudyError: it is no Optuna storage or cannot be reached.
     """
     name = describe_storage(line, paths)
     with _opening_errors(name), locked(paths.lock):
@@ -66,11 +63,7 @@ def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
 
 
 def read_storage(line: str, paths: StudyPaths) -> BaseStorage:
-    """Open a storage that ``open_storage`` has created, for reading; nothing is written.
-
-    Raises:
-        StudyError: as ``open_storage``.
-    """
+    """Open a storage that ``open_storage`` has created, for reading; nothing is written."""
     name = describe_storage(line, paths)
     with _opening_errors(name):
         match _kind(line):
@@ -84,11 +77,7 @@ def read_storage(line: str, paths: StudyPaths) -> BaseStorage:
 
 
 def check_server(line: str) -> None:
-    """Connect to the PostgreSQL server of a ``ledger`` line and disconnect; nothing is created.
-
-    Raises:
-        StudyError: it cannot be reached.
-    """
+    """Connect to the PostgreSQL server of a ``ledger`` line and disconnect; nothing is created."""
     with _connected(line) as connection:
         connection.execute("SELECT 1")
 

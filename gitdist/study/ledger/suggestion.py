@@ -65,13 +65,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 def suggest(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tuple[Point, dict[str, BaseDistribution]]:
-    """Return the parameters of a trial and their distributions; both have only the fields searched in it.
-
-    Args:
-        search: what is searched.
-        past: trials 0 to ``number`` - 1; with ``search.lag`` the outcomes of the last lag - 1 are not read.
-        number: the trial's number; it seeds the sampler.
-    """
+    """Return the parameters of a trial and their distributions; both have only the fields searched in it."""
     plan = point_plan(search)
     if plan is None:
         index = number - sum(RETRY_OF in trial.user_attrs for trial in past)

@@ -87,16 +87,7 @@ class Monitor:
         written: Callable[[], None],
         period_s: float = _PERIOD_S,
     ) -> None:
-        """Prepare to monitor.
-
-        Args:
-            paths: the study's files; the lines continue those of an earlier driver.
-            stream_wait: the seconds that trials have waited.
-            machine: returns the figures of this machine since its last call; called by the thread only.
-            show: receives the stream's figures in one line, on the thread.
-            written: called when the file has another line, on the thread.
-            period_s: seconds between two polls.
-        """
+        """Prepare to monitor."""
         self._paths, self._stream_wait, self._machine = paths, stream_wait, machine
         self._show, self._written, self._period_s = show, written, period_s
         self._changed = threading.Condition()
@@ -105,11 +96,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._run, name="gitdist-monitor", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the file and begin.
-
-        Raises:
-            DiskError: the file cannot be written.
-        """
+        """Open the file and begin."""
         lines = read_rows(self._paths.figures)
         self._file = RowsFile(self._paths.figures, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0

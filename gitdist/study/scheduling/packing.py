@@ -74,12 +74,6 @@ class _Packing:
 def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> Capacity:
     """Return how many trials can run at once beside the servers.
 
-    Args:
-        nodes: of the cluster, with nothing on them.
-        resources: what each process takes, and the bound on trials at once. On a cluster that adds nodes that bound
-            holds, whatever fits now.
-        num_servers: generator servers.
-
     Raises:
         StudyError: the servers and one trial do not fit; the message says what is missing where.
     """
@@ -108,12 +102,6 @@ def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Se
 
 def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task, what: str) -> None:
     """Refuse a task, which runs while nothing else does, that no node ever has room for.
-
-    Args:
-        nodes: of the cluster, with nothing on them.
-        resources: what each process takes; where the cluster adds nodes, nothing is refused.
-        task: the field of ``resources`` that says what it takes.
-        what: what it does: "train the generator".
 
     Raises:
         StudyError: it asks for more than any node has.

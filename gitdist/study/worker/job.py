@@ -77,10 +77,6 @@ class TrialJob:
 
     @classmethod
     def create(cls, study: StudySpec, trial: TrialId, params: Mapping[str, Any], **fields: Any) -> Self:
-        """Return the job of a trial with searched parameters, or of the baseline.
-
-        Raises:
-            TrialFailedError: the combination of parameters breaks a rule.
-        """
+        """Return the job of a trial with searched parameters, or of the baseline."""
         spec = baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
         return cls(trial=trial, spec=spec, **fields)

@@ -48,12 +48,7 @@ _STUDIES = sql.text(
 
 
 def ensure_database(file: Path, artifacts: Path) -> None:
-    """Create MLflow's tables in a new SQLite file, with its artifact root; only check an existing file.
-
-    Raises:
-        OSError: the directory cannot be written.
-        sqlite3.Error: the file is no SQLite database.
-    """
+    """Create MLflow's tables in a new SQLite file, with its artifact root; only check an existing file."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(_lock_file(file)):
@@ -76,12 +71,7 @@ def is_read_only(file: Path) -> bool:
 
 
 def copy_database(file: Path, directory: Path) -> Path:
-    """Copy a SQLite file into a directory and return the copy; write nothing next to the original.
-
-    Raises:
-        OSError: a file cannot be read or written.
-        sqlite3.Error: the file is no SQLite database.
-    """
+    """Copy a SQLite file into a directory and return the copy; write nothing next to the original."""
     copy = directory / file.name
     source = f"file:{quote(str(file))}?mode=ro"
     with closing(sqlite3.connect(source, uri=True, timeout=_BUSY_S)) as old, closing(sqlite3.connect(copy)) as new:
@@ -107,12 +97,7 @@ def local_path(location: str | None) -> Path | None:
 
 
 def relocate_artifacts(file: Path, root: Path) -> None:
-    """Move the locations of a results directory's own database from below former roots to below ``root``.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError: the database cannot be read or written.
-        OSError: the directory cannot be written.
-    """
+    """Move the locations of a results directory's own database from below former roots to below ``root``."""
     uri = f"sqlite:///{file}"
     if _former_roots(uri, root):
         with locked(_lock_file(file)):
@@ -121,12 +106,7 @@ def relocate_artifacts(file: Path, root: Path) -> None:
 
 
 def move_locations(uri: str, old: Path, new: Path) -> None:
-    """Change each location of a database that is ``old`` or below it to ``new``, in one transaction.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError: the database cannot be read or written.
-        OSError: the directory of its SQLite file cannot be written.
-    """
+    """Change each location of a database that is ``old`` or below it to ``new``, in one transaction."""
     file = database_file(uri)
     if file is None:
         _move_locations(uri, old, new)

@@ -54,9 +54,6 @@ def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowC
     """Return a client of the store at ``uri``, and the study's experiment there, found or created.
 
     In a database, the locations of a moved or copied results directory are first changed to this directory.
-
-    Raises:
-        Exception: any error of MLflow; see ``mlflow_errors``.
     """
     _configure_mlflow()
     file = database_file(uri)
@@ -82,9 +79,6 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
 
     In a database, locations are changed as ``open_experiment`` does. A SQLite file that cannot be written is copied,
     because MLflow's server writes to its store. ``paths`` may be of a results directory, without a study's name.
-
-    Raises:
-        StudyError: the store cannot be used.
     """
     _configure_mlflow()
     shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
@@ -110,11 +104,7 @@ def is_database(uri: str) -> bool:
 
 
 def ask_server(uri: str) -> None:
-    """Ask a store for something that it refuses to strangers; create nothing there.
-
-    Raises:
-        Exception: any error of MLflow; see ``is_outage`` and ``explain``.
-    """
+    """Ask a store for something that it refuses to strangers; create nothing there."""
     _configure_mlflow()
     if kind_of_store(uri) in _DATABASE_SERVERS:
         _connect(uri)  # MLflow would create its tables

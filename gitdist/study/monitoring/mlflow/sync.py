@@ -87,12 +87,7 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 
 def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Path]) -> bool:
-    """Log files of a report's directory to the study's parent run, as ``report/...``; return False without such a run.
-
-    Raises:
-        StudyError: the store cannot be used, or does not answer.
-        StoreError: artifacts belong in the results directory, which is read-only.
-    """
+    """Log files of a report's directory to the study's parent run, as ``report/...``; return whether there is one."""
     if not paths.identity.exists():
         return False
     if is_database(uri):

@@ -12,11 +12,7 @@ _SQLITE = "sqlite:///"
 
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
-    """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file.
-
-    Raises:
-        SpecError: it is no URI, or no MLflow server although the results are on an object store.
-    """
+    """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
     try:
         check_uri(uri)
