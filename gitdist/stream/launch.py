@@ -158,8 +158,8 @@ def _start_server(name: str, config: ServerConfig, share: Share, placement: Plac
 
 
 def _start_router(name: str, servers: list[str], signature: StreamSignature, window_bytes: int) -> Any:
-    """Start the router on the driver's node: the blocks that it knows of are lost with its node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """Start the router on the driver's node, whose loss ends the stream anyway; a soft affinity may use another one."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0)(Router).options(name=name, scheduling_strategy=here, **_RESTARTING)
     return actor.remote(servers, signature, window_bytes)
 
