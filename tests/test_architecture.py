@@ -31,7 +31,6 @@ LIBRARY_ROOMS = {
         "stream/stats_poller.py",
         "study/",
         "doctor/cluster.py",
-        "cli/",
     },
     "mlflow": {"study/monitoring/mlflow/"},
     "optuna": {"study/ledger/"},

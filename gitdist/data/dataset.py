@@ -85,10 +85,8 @@ class Dataset:
                 notes=tuple(values.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"a prepared data set must have gitdist's metadata, but {directory} does not ({error!r}); "
-                "delete it to prepare it again"
-            ) from error
+            message = f"{directory} is not a prepared data set ({error!r}); delete it to prepare it again"
+            raise DataError(message) from error
 
     @property
     def num_classes(self) -> int:
@@ -228,10 +226,8 @@ def _map_table(file: Path) -> pa.RecordBatch:
     try:
         return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"a prepared data set must be complete, but {file} cannot be read ({first_line(error)}); "
-            "delete it to prepare it again"
-        ) from error
+        message = f"the prepared data set {file} cannot be read ({first_line(error)}); delete it to prepare it again"
+        raise DataError(message) from error
 
 
 def _to_arrow(column: NDArray[Any]) -> pa.Array:

@@ -93,10 +93,8 @@ def size_groups(sizes: Sequence[int], groups: Literal["auto"] | GroupsSpec) -> G
     array = np.asarray(sizes, dtype=np.int64)
     if groups != "auto":
         if groups.few > groups.many + 1:
-            raise SpecError(
-                f"no class may be many- and few-shot at once, but groups.few = {groups.few} leaves sizes above "
-                f"groups.many = {groups.many}; choose few <= many"
-            )
+            found = f"groups.few = {groups.few} and groups.many = {groups.many}"
+            raise SpecError(f"groups.few must be at most groups.many + 1, but {found}; lower groups.few")
         return _bounded(array, groups)
     bounded = _bounded(array, _AUTO)
     return bounded if all(mask.any() for mask in bounded.as_dict().values()) else _thirds(array)

@@ -58,8 +58,8 @@ def split_rows(source: SourceImages, spec: DataSpec) -> SplitRows:
     validation = [each.held_out for each in classes]
     if not any(len(rows) for rows in validation):
         raise DataError(
-            f"some class must have validation images, but {source.name} has none: all images of each class are one "
-            "group, or its validation folder is empty; correct data.group, or remove the folder"
+            f"{source.name} has no validation images: each class is one group, or the validation folder is empty; "
+            "correct data.group or remove the folder"
         )
     return SplitRows(
         train=np.concatenate([np.resize(each.rest, size) for each, size in zip(classes, sizes, strict=True)]),
@@ -120,9 +120,8 @@ def _check_groups(source: SourceImages) -> None:
         group = source.train_groups[other[0]]
         one, two = sorted((source.class_names[labels[other[0]]], source.class_names[first[group]]))
         raise DataError(
-            f"images of one group must be of one class, but group '{names[group]}' of {source.name} is in {one} and "
-            f"{two}; correct the labels, or let data.group name groups of one class (for folders by a regular "
-            "expression that matches the class too)"
+            f"a group must be in one class, but group '{names[group]}' of {source.name} is in {one} and {two}; correct "
+            "the labels, or data.group (a regular expression can match the class too)"
         )
     reserved = np.zeros(len(labels), np.bool_) if source.validation is None else source.validation
     splits = {
@@ -134,8 +133,8 @@ def _check_groups(source: SourceImages) -> None:
         both = np.intersect1d(splits[one], splits[two])
         if both.size:
             raise DataError(
-                f"images of one group must lie in one split, but group '{names[both[0]]}' of {source.name} is in "
-                f"{one} and {two}; move its images into one of them"
+                f"a group must be in one split, but group '{names[both[0]]}' of {source.name} is in {one} and {two}; "
+                "move its images into one of them"
             )
 
 

@@ -27,6 +27,7 @@ _JOIN_S = 40.0
 _DESCRIBE_S = 90.0  # a worker starts, torch is imported from a cold disk
 _ASK_S = 20.0
 _TOKEN = "if the cluster needs a token, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token here"
+_RAYS_REFUSAL = "Failed to connect"  # Ray says no more, whatever the reason
 _RESTART = "look at `ray status` and the logs there (/tmp/ray/session_latest/logs), then start its Ray again"
 
 
@@ -35,7 +36,7 @@ def examine_cluster(
     specs: Sequence[StudySpec],
     here: MachineReport | None,
     directory: tuple[Path, str] | None,
-    stores: Mapping[str, str],
+    stores: Mapping[str, tuple[str, str]],
 ) -> list[Finding]:
     """Join a cluster, ask all of its nodes and leave it."""
     with ExitStack() as stack:
@@ -47,7 +48,8 @@ def examine_cluster(
             seen = f"what listens at '{address}' does not answer as a Ray head within {_JOIN_S:g} s"
             return [Finding("cluster", "cluster", "problem", seen, f"give a Ray head's HOST:6379; {_TOKEN}")]
         except StudyError as error:
-            return [Finding.of_error("cluster", "cluster", StudyError(f"{first_line(error)}; {_TOKEN}"))]
+            hint = f"; {_TOKEN}" if _RAYS_REFUSAL in str(error) else ""
+            return [Finding.of_error("cluster", "cluster", StudyError(f"{first_line(error)}{hint}"))]
         stack.callback(_leave, joining)
         ray.cloudpickle.register_pickle_by_value(machine)  # type: ignore[no-untyped-call]
         stack.callback(ray.cloudpickle.unregister_pickle_by_value, machine)
@@ -63,9 +65,9 @@ def examine_cluster(
             nodes = [node for node in nodes if not isinstance(answers[node.offers.name], NoAnswerError)]
             if directory is not None:
                 findings += _judge_directories(nodes, *directory)
-            check, option = ("store", "store.uri") if directory is not None else ("results", "--results")
-            remedy = f"make {option} reachable from there: network, credentials, or a path that every node mounts"
-            for uri, token in stores.items():
+            for uri, (check, token) in stores.items():
+                option = "--results" if check == "results" else "store.uri"
+                remedy = f"make {option} reachable from there: network, credentials, or a path that every node mounts"
                 for name, reason in _ask(nodes, machine.read_place, _ASK_S, uri, token).items():
                     seen = f"{without_secrets(uri)} {'answers' if reason is None else f'fails: {reason}'}"
                     findings.append(Finding.judge(reason is None, check, name, seen, remedy))

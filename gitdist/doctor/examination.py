@@ -32,7 +32,7 @@ def examine(results: Path | ObjectStoreResults, address: str | None, specs: Sequ
             folder, token, report = stack.enter_context(_file_in(results))
             findings += check_directory(HERE, folder, report)
             directory = folder, token
-        stores: dict[str, str] = {}
+        stores: dict[str, tuple[str, str]] = {}
         uris = [None if isinstance(results, Path) else results.uri, *map(shared_store, specs)]
         for uri in dict.fromkeys(uri for uri in uris if uri is not None):
             name = f"doctor.{secrets.token_hex(8)}"
@@ -40,7 +40,7 @@ def examine(results: Path | ObjectStoreResults, address: str | None, specs: Sequ
             findings.append(found)
             stack.callback(_clean, clean)
             if found.state == "ok":
-                stores[uri] = name
+                stores[uri] = (found.check, name)
         for configured in dict.fromkeys([spec.tracking.uri for spec in specs] or [None]):
             findings += _examine_tracking(configured, results)
         for spec in specs:

@@ -168,10 +168,7 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute 
     try:
         digest = _hash_file(path)
     except OSError as error:
-        raise SpecError(
-            f"generator.path must name a file that `gitdist generator import` wrote, but {path} cannot be read "
-            f"({error.strerror}); give its full path"
-        ) from None
+        raise SpecError(f"generator.path {path} cannot be read ({error.strerror}); give its full path") from None
     read_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:

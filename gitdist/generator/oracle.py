@@ -15,10 +15,8 @@ class OracleGenerator(Generator):
     def __init__(self, nuisance: str) -> None:
         """Choose the data set's nuisance; raise SpecError if it is unknown, ``none``."""
         if nuisance == "none":
-            raise SpecError(
-                "generator.kind = oracle needs a data set whose nuisance is known, but data.nuisance is 'none'; "
-                "name a nuisance or choose generator.kind = munit or identity"
-            )
+            rule = "generator.kind = oracle needs a known nuisance, but data.nuisance is 'none'"
+            raise SpecError(f"{rule}; name a nuisance or choose another generator")
         self.device, self._nuisance = torch.device("cpu"), nuisance
 
     def encode(self, images: Tensor, clean: Tensor) -> Tensor:

@@ -91,22 +91,17 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
         if broken := first_non_finite(weights):
             raise ValueError(f"{broken} contains NaN or infinite values")
     except Exception as error:  # another file can raise anything
-        raise SpecError(
-            f"generator.path must name a file that `gitdist generator import` wrote, but {path} is not one "
-            f"({type(error).__name__}: {first_line(error)}); import the checkpoint again"
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
+        raise SpecError(f"{message}; import the checkpoint again") from error
     channels, height, width = image_shape
     if channels != architecture.image_channels:
-        raise SpecError(
-            f"generator.path is a generator of images with {architecture.image_channels} channel(s), but the data "
-            f"set's have {channels}; use one that was trained on such images"
-        )
+        needed = f"needs images with {architecture.image_channels} channel(s)"
+        raise SpecError(f"generator.path {needed}, but the data set's have {channels}; use another generator")
     multiple = 2**architecture.num_downsample
     if height % multiple or width % multiple:
-        raise SpecError(
-            f"generator.path is a generator of images whose sides are multiples of {multiple}, but the data set's are "
-            f"{height}x{width}; resize the images"
-        )
+        needed = f"needs images whose sides are multiples of {multiple}"
+        raise SpecError(f"generator.path {needed}, but the data set's are {height}x{width}; resize them")
     return architecture, weights
 
 
@@ -240,7 +235,5 @@ def _published_names(architecture: Architecture) -> dict[str, str]:
 
 def _refusal(path: Path, found: str) -> DataError:
     in_one_line = " ".join(found.split())
-    return DataError(
-        "a checkpoint to import must be a torch file with the weights of an auto-encoder, {'a': state, ...} or a state "
-        f"alone, but in {path} {in_one_line}; use a generator's file as the authors published it"
-    )
+    rule = "a checkpoint must be a torch file with {'a': state of an auto-encoder, ...} or such a state"
+    return DataError(f"{rule}, but in {path} {in_one_line}; use a generator's file as published")

@@ -117,7 +117,7 @@ class WholeStudy:
             summary=summary,
             trials={name: (read_object(folder / "trial.json") or {})["spec"] for name, folder in folders.items()},
             rows={name: read_rows(folder / "rows.jsonl") for name, folder in folders.items()},
-            tests=[test_interval(file) for file in paths.study.rglob("test.json")],
+            tests=[interval_on_test(file) for file in paths.study.rglob("test.json")],
         )
 
     @property
@@ -176,7 +176,7 @@ class WholeStudy:
         return list(rows.values())
 
 
-def test_interval(file: Path) -> Interval:
+def interval_on_test(file: Path) -> Interval:
     """Return when a trial was evaluated on test."""
     ended = file.stat().st_mtime
     return ended - (read_object(file) or {}).get("evaluating_s", 0.0), ended

@@ -89,7 +89,7 @@ def test_missing_foreign_and_damaged_weights_are_store_errors(tiny, digits, tmp_
     with pytest.raises(StoreError, match=WEIGHTS_FILE):
         load(tiny, tmp_path)
     artifact = obtain_artifact(tiny, digits, Store(tmp_path), lambda row: None, CPU)
-    with pytest.raises(StoreError, match="must have the weights of its settings"):
+    with pytest.raises(StoreError, match="does not have the weights of the generator's settings"):
         load(tiny.model_copy(update={"dim": 8}), artifact)
     weights = load_file(artifact / WEIGHTS_FILE)
     weights["mlp.layers.0.bias"][0] = torch.inf

@@ -330,6 +330,6 @@ def test_a_file_of_another_make_is_refused_in_one_line(checkpoint, tmp_path):
     assert other != whole
     for content in (b"", checkpoint.read_bytes(), whole[:-100], other):
         (tmp_path / "x.safetensors").write_bytes(content)
-        with pytest.raises(SpecError, match="must name a file that `gitdist generator import` wrote") as caught:
+        with pytest.raises(SpecError, match="must be an imported generator") as caught:
             load_pretrained(tmp_path / "x.safetensors", (1, 28, 28), CPU)
         assert "\n" not in str(caught.value)

@@ -151,10 +151,8 @@ class PublishedSource(DataSource):
         try:
             self.download(cache)
         except (OSError, RuntimeError, HTTPException) as error:
-            raise DataError(
-                f"{self.title} is not on this machine and its download to {cache} failed ({first_line(error)}); "
-                f"{self.remedy}"
-            ) from error
+            message = f"the download of {self.title} to {cache} failed ({first_line(error)}); {self.remedy}"
+            raise DataError(message) from error
         return cache / self.cache_folder
 
 
@@ -215,9 +213,7 @@ def read_npz(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]
         reason = first_line(error)
         if "pickle" in reason:  # numpy advises to allow pickles, which run code
             reason = "it contains pickled objects"
-        raise DataError(
-            f"a source file must be a complete npz of plain arrays, but {file} is not ({reason}); replace it"
-        ) from error
+        raise DataError(f"{file} must be a complete npz of plain arrays, but is not ({reason}); replace it") from error
 
 
 def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
@@ -258,9 +254,9 @@ def grey_images(
     train_images, train_labels, test_images, test_labels = arrays
     for images, labels, file in ((train_images, train_labels, files[0]), (test_images, test_labels, files[2])):
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            shapes = f"{list(images.shape)} and its label file {list(labels.shape)}"
             raise DataError(
-                f"images and labels must be [N, 28, 28] and [N], but {file} has {list(images.shape)} "
-                f"and its label file {list(labels.shape)}; download the files again"
+                f"{file} must have [N, 28, 28] and its label file [N], but has {shapes}; download them again"
             )
     return SourceImages(
         name=name,

@@ -55,15 +55,11 @@ def _read_pickle(file: Path) -> dict[str, Any]:
     try:
         with open(file, "rb") as stream:
             content = _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
-    except OSError as error:
-        raise DataError(f"source files must be readable, but {file} is not ({error.strerror})") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(
-            f"a CIFAR batch must be a complete pickle of arrays and plain values, but {file} is not "
-            f"({first_line(error)}); download the python version again"
-        ) from error
+        message = f"{file} must be a pickle of arrays and plain values, but is not ({first_line(error)})"
+        raise DataError(f"{message}; download the python version again") from error
     if not isinstance(content, dict):
-        raise DataError(f"a CIFAR batch must be a dict, but {file} is a {type(content).__name__}; download it again")
+        raise DataError(f"{file} must have a dict, but has a {type(content).__name__}; download it again")
     return content
 
 
@@ -72,22 +68,16 @@ def _read_batch(file: Path, labels_key: str) -> tuple[NDArray[np.uint8], NDArray
     data, labels = content.get("data"), content.get(labels_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,) or not len(data):
         found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else "none"
-        raise DataError(
-            f"the images of a CIFAR batch must be uint8 [N, {_VALUES}], but {file} has {found}; download it again"
-        )
+        raise DataError(f"{file} must have images uint8 [N, {_VALUES}], but has {found}; download it again")
     if not isinstance(labels, list) or len(labels) != len(data) or any(type(label) is not int for label in labels):
-        raise DataError(
-            f"a CIFAR batch must have {len(data)} integers '{labels_key}', but {file} does not; download it again"
-        )
+        raise DataError(f"{file} must have {len(data)} integers '{labels_key}', but does not; download it again")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
 
 def _read_names(file: Path, key: str) -> tuple[str, ...]:
     names = _read_pickle(file).get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"CIFAR's meta file must have the list '{key}' of class names, but {file} does not; download it again"
-        )
+        raise DataError(f"{file} must have the list '{key}' of class names, but does not; download it again")
     return tuple(names)
 
 

@@ -64,19 +64,14 @@ def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
             rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
         return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(
-            f"a table of GTSRB must have the columns Filename and ClassId in every row, but {table} does not "
-            f"({error!r}); download it again"
-        ) from error
+        message = f"{table} must have the columns Filename and ClassId in every row, but does not ({error!r})"
+        raise DataError(f"{message}; download it again") from error
 
 
 def _track(file: Path) -> str:
     track, separator, _ = file.stem.partition("_")
     if not separator:
-        raise DataError(
-            f"a training image of GTSRB must be named TRACK_FRAME.ppm, but {file} is not; download it again, or set "
-            "data.group: none to split without tracks"
-        )
+        raise DataError(f"{file} must be named TRACK_FRAME.ppm; rename it, or split without tracks by data.group: none")
     return track
 
 

@@ -209,15 +209,12 @@ def _group_of(file: Path, root: Path, depth: int, rule: str) -> str:
     if rule == "folder":
         if len(parts) > depth + 2:
             return parts[depth + 1]
-        raise DataError(
-            f"with data.group: folder every image must lie in a folder below its class, CLASS/GROUP/, but {file} "
-            "does not; move it into one, or name groups by a regular expression"
-        )
-    found = re.search(rule, "/".join(parts))
+        raise DataError(f"with data.group: folder images must lie in CLASS/GROUP/, but {file} does not; move it")
+    path = "/".join(parts)
+    found = re.search(rule, path)
     if found is None:
         raise DataError(
-            f"data.group must match the path of every image below {root}, but {rule!r} does not match "
-            f"{'/'.join(parts)}; correct the expression"
+            f"data.group must match every path below {root}, but {rule!r} does not match {path}; correct it"
         )
     return next((part for part in found.groups() if part is not None), found[0])
 
@@ -250,8 +247,8 @@ def _split_off_test(
             of_class, group_names = number_groups([groups[file] for file in files])
             if len(group_names) == 1:
                 raise DataError(
-                    f"a class must have at least 2 groups for training and test, but all images of '{name}' are of "
-                    f"group '{group_names[0]}'; add images, provide test/, or set data.exclude: [{name}]"
+                    f"a class must have at least 2 groups for training and test, but '{name}' has '{group_names[0]}' "
+                    f"only; add images, provide test/, or set data.exclude: [{name}]"
                 )
         drawn = hold_out(np.arange(len(files)), of_class, count, numpy_rng(0, f"data/images/test/{name}"))
         train.append([files[index] for index in sorted(drawn.rest.tolist())])

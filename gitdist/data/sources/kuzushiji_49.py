@@ -49,9 +49,7 @@ class _Kuzushiji49(PublishedSource):
         for file in files:
             expected = self.md5.get(file.name)
             if expected is not None and (found := file_md5(file)) != expected:
-                raise DataError(
-                    f"{file} must have the md5 {expected}, but it has {found}; download {_URL}/{file.name} again"
-                )
+                raise DataError(f"{file} must have the md5 {expected}, but has {found}; download it from {_URL} again")
         return replace(grey_images(arrays, files, self.name, _CLASS_NAMES), repeats=True)
 
 
@@ -59,7 +57,7 @@ def _read_array(file: Path) -> NDArray[np.uint8]:
     array = read_npz(file, (_KEY,)).get(_KEY)
     if array is None or array.dtype != np.uint8:
         found = f"no {_KEY}" if array is None else f"{_KEY} of {array.dtype}"
-        raise DataError(f"a file of Kuzushiji-49 must have {_KEY} of uint8, but {file} has {found}; download it again")
+        raise DataError(f"{file} must have {_KEY} of uint8, but has {found}; download it again")
     return array.astype(np.uint8, copy=False)
 
 

@@ -39,20 +39,14 @@ def _read_idx(file: Path) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(file.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"an idx file must be complete gzip, but {file} is not ({error}); download it again") from error
+        raise DataError(f"{file} must be complete gzip, but is not ({error}); download it again") from error
     num_axes = content[3] if len(content) > 3 else 0
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * num_axes or not num_axes:
-        raise DataError(
-            f"an idx file of bytes must begin with 00 00 08, but {file} begins with {content[:4].hex(' ')}; "
-            "download it again"
-        )
+        raise DataError(f"{file} must begin with 00 00 08, but begins with {content[:4].hex(' ')}; download it again")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", num_axes, offset=4))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes)
     if values.size != math.prod(shape):
-        raise DataError(
-            f"the idx file {file} must have the {math.prod(shape)} values that its header states, but it has "
-            f"{values.size}; download it again"
-        )
+        raise DataError(f"{file} must have {math.prod(shape)} values, but has {values.size}; download it again")
     return values.reshape(shape)
 
 

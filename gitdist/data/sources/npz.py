@@ -70,28 +70,22 @@ def _read_file(file: Path) -> _NpzFile:
     arrays = read_npz(file, ("images", "labels", "classes", "groups"))
     for name in ("images", "labels"):
         if name not in arrays:
-            raise DataError(f"a source file must have the key '{name}', but {file} does not; add it")
+            raise DataError(f"{file} must have the key '{name}', but does not; add it")
     images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
-        raise DataError(
-            f"images must be uint8 [N, H, W, C] or [N, H, W], but {file} has {images.dtype} {list(images.shape)}"
-        )
+        found = f"{images.dtype} {list(images.shape)}"
+        raise DataError(f"images must be uint8 [N, H, W, C] or [N, H, W], but {file} has {found}; convert them")
     count = len(images)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise DataError(
-            f"labels must be integers [{count}], one per image, but {file} has {labels.dtype} {list(labels.shape)}"
-        )
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise DataError(f"labels must be integers [{count}], but {file} has {found}; provide one per image")
     if labels.min() < 0 or labels.max() >= count:
-        raise DataError(
-            f"labels must count the classes from 0, but {file} with {count} images has labels from {labels.min()} "
-            f"to {labels.max()}; renumber them"
-        )
+        found = f"labels from {labels.min()} to {labels.max()} for {count} images"
+        raise DataError(f"labels must count the classes from 0, but {file} has {found}; renumber them")
     groups = arrays.get("groups")
     if groups is not None and (groups.dtype.kind not in "iuUS" or groups.shape != (count,)):
-        raise DataError(
-            f"groups must be integers or text [{count}], one per image, but {file} has {groups.dtype} "
-            f"{list(groups.shape)}"
-        )
+        found = f"{groups.dtype} {list(groups.shape)}"
+        raise DataError(f"groups must be integers or text [{count}], but {file} has {found}; provide one per image")
     with_channels = images if images.ndim == 4 else images[..., None]
     return _NpzFile(
         images=np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8),
@@ -108,9 +102,8 @@ def _text(arrays: Mapping[str, NDArray[np.generic]], key: str, file: Path) -> tu
     try:
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in arrays[key].ravel())
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{key} must be text or UTF-8 bytes, but {file} has {error.object!r}; save the names as text"
-        ) from error
+        message = f"{key} must be text or UTF-8 bytes, but {file} has {error.object!r}; save the names as text"
+        raise DataError(message) from error
 
 
 NPZ = _NpzFolder()

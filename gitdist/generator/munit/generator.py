@@ -52,10 +52,7 @@ class MunitGenerator(Generator):
         finite = images.sum().isfinite()  # each value is in -1..1, so only NaN makes the sum non-finite
         drawn = to_uint8(images)
         if not finite:
-            raise StreamError(
-                "a generator must draw finite values, but its network's output is NaN: its weights are finite, but too "
-                "large to compute with; train or import another one"
-            )
+            raise StreamError("a generator must draw finite values, but its output is NaN; train or import another one")
         return drawn
 
 
@@ -80,10 +77,8 @@ def compile_decoder(decode: Decode, batch: int) -> Decode:
             images: Tensor = compiled(pad(codes), pad(styles))
         except BackendCompilerFailed as error:
             cause = error.inner_exception
-            raise StreamError(
-                f"stream.compile needs a decoder that compiles here, but {type(cause).__name__}: {first_line(cause)}; "
-                "install a C++ compiler (such as g++) or set stream.compile to false"
-            ) from error
+            message = f"stream.compile failed with {type(cause).__name__}: {first_line(cause)}"
+            raise StreamError(f"{message}; install a C++ compiler (g++) or set stream.compile to false") from error
         return images[: len(codes)]
 
     def decode_all(codes: Tensor, styles: Tensor) -> Tensor:

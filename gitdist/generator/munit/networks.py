@@ -214,10 +214,8 @@ def load_auto_encoder(spec: MunitSpec, image_channels: int, artifact: Path) -> A
         auto_encoder.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise StoreError(
-            f"a trained generator must have the weights of its settings, but {artifact / WEIGHTS_FILE} does not "
-            f"({reason}); remove the directory to train it again"
-        ) from error
+        message = f"{artifact / WEIGHTS_FILE} does not have the weights of the generator's settings ({reason})"
+        raise StoreError(f"{message}; remove the directory to train it again") from error
     return auto_encoder
 
 

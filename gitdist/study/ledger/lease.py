@@ -7,10 +7,10 @@
     heartbeat  a thread updates the record's time; if the record has ended, another driver has taken over: lost
     release    end record n with COMPLETE; its value is the lease's duration in seconds
 
-Lease records are trials of the Optuna study ``NAME.owners``, beside the trials of the study ``NAME``. The number of a
-record is the lease epoch. A record enters the storage in one write, so a kill leaves no partial record. The storage
-numbers records in the order in which they become visible: a claiming driver sees every record below its own, and of
-drivers that claim at the same time only the lowest can find no live one. The record of a killed claimer blocks nobody.
+Lease records are trials of the Optuna study ``NAME.owners``; a record's number is the lease epoch. The storage numbers
+records in the order in which they become visible: a claiming driver sees every record below its own, and of drivers
+that claim at the same time only the lowest can find no live one. A record enters the storage in one write, so a killed
+claimer leaves a whole record, which blocks nobody.
 
 A driver is dead if its process has visibly exited, which only its own host can see, or if its last heartbeat is older
 than its lease. So the clocks of the hosts must agree within much less than a lease.
@@ -26,10 +26,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import optuna
 import psutil
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.errors import StudyLockedError
@@ -111,14 +111,9 @@ class Lease:
         heartbeat_s: float = 10.0,
         lease_s: float = 60.0,
     ) -> Self:
-        """Make this process the owner of a study.
+        """Make this process the owner of a study; with ``take_over``, end the lease of a live owner.
 
-        Args:
-            storage: the ledger's; the heartbeat thread uses it too.
-            study_name: the study.
-            take_over: end the lease of a live owner.
-            heartbeat_s: seconds between two heartbeats.
-            lease_s: seconds without a heartbeat after which other drivers may claim the study.
+        Without a heartbeat for ``lease_s`` seconds, other drivers may claim the study.
 
         Raises:
             StudyLockedError: another driver owns the study.
@@ -141,10 +136,7 @@ class Lease:
         return self._ended is not None
 
     def check(self, thorough: bool = False) -> None:
-        """Check that this driver still owns the study, as far as is known.
-
-        Args:
-            thorough: ask the storage now instead of with the next heartbeat.
+        """Check that this driver still owns the study, as far as is known; ``thorough``: ask the storage now.
 
         Raises:
             StudyLockedError: another driver has taken over the study.
@@ -235,12 +227,10 @@ def owners(storage: BaseStorage, study_name: str) -> list[Owner]:
 
 def get_or_create_records(storage: BaseStorage, study_name: str) -> int:
     """Return the id of the Optuna study with the lease records."""
-    name = _records_name(study_name)
-    with suppress(KeyError):
-        return storage.get_study_id_from_name(name)
-    with suppress(DuplicatedStudyError):  # another driver has just created it
-        return storage.create_new_study([StudyDirection.MAXIMIZE], name)
-    return storage.get_study_id_from_name(name)
+    records = optuna.create_study(
+        storage=storage, study_name=_records_name(study_name), direction="maximize", load_if_exists=True
+    )
+    return int(records._study_id)
 
 
 def add_record(storage: BaseStorage, records: int, heartbeat_s: float, lease_s: float) -> FrozenTrial:
@@ -286,10 +276,8 @@ def _accepts_signals(pid: int) -> bool:
     """Ask the kernel: /proc may hide the processes of other users."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 

@@ -103,7 +103,7 @@ class Ledger:
 
     @classmethod
     def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
-        """Open the storage and the ledger of a study."""
+        """Open the storage and the ledger of a study; if ``read_only``, it exists and is not changed."""
         storage = (read_storage if read_only else open_storage)(spec.ledger, paths)
         try:
             return cls(
@@ -185,13 +185,8 @@ class Ledger:
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Store the first objective after an epoch; return whether the trial is pruned.
 
-        Reporting an epoch again changes nothing and returns the same. A trial that repeats a finished one is not
-        pruned: its result is known.
-
-        Args:
-            number: the trial.
-            epoch: how many epochs it has completed.
-            metrics: the epoch's; without a finite objective nothing is stored.
+        Reporting an epoch again changes nothing and returns the same. Without a finite objective nothing is stored. A
+        trial that repeats a finished one is not pruned: its result is known.
         """
         trial, step = self._trials()[number], epoch - self._switch
         if trial.state.is_finished() or trial.user_attrs.get(DECISION, {}).get("prune"):

@@ -1,10 +1,8 @@
 """Opening the ledger's storage: SQLite on one host, a journal file on a shared disk, PostgreSQL for a team.
 
-Opening creates what is missing; a kill meanwhile leaves nothing half-made: SQLite is created under another name and
-renamed, a journal is created empty, PostgreSQL's tables are created in transactions. Processes that open a storage at
-the same time wait for each other: on the study's lock file on one host, on the server's own lock elsewhere.
-
-Opening for reading creates and locks nothing, so it works with files that this user or machine cannot write.
+Opening creates what is missing, atomically: SQLite under another name that is renamed, PostgreSQL's tables in
+transactions. Processes that open a storage at the same time wait for each other: on the study's lock file on one host,
+on the server's own lock elsewhere. Opening for reading creates and locks nothing, so it works with read-only files.
 
 A journal survives writers that are killed while they write:
 

@@ -28,14 +28,9 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A search algorithm.
+    """A search algorithm: an Optuna sampler, and whether it reads the earlier trials."""
 
-    Attributes:
-        build_sampler: returns Optuna's sampler, given the search and a seed.
-        reads_past: whether the sampler reads the earlier trials.
-    """
-
-    build_sampler: Callable[[SearchSpec, int], BaseSampler]
+    build_sampler: Callable[[SearchSpec, int], BaseSampler]  # given the search and a seed
     reads_past: bool = False
 
 
@@ -65,7 +60,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 def suggest(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tuple[Point, dict[str, BaseDistribution]]:
-    """Return the parameters of a trial and their distributions; both have only the fields searched in it."""
+    """Return the parameters of trial ``number`` and their distributions; both have only the fields searched in it.
+
+    With ``search.lag`` the outcomes of the last lag - 1 trials of the past are not read.
+    """
     plan = point_plan(search)
     if plan is None:
         index = number - sum(RETRY_OF in trial.user_attrs for trial in past)

@@ -321,7 +321,7 @@ def test_a_group_rule_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
 
 def test_a_class_of_one_group_gives_no_test_images(tmp_path: Path) -> None:
     write_groups(tmp_path, {"cat": [5, 5, 5], "owl": [5]})
-    refused(tmp_path, "at least 2 groups .* 'owl' are of group 'patient3'", group="folder")
+    refused(tmp_path, "at least 2 groups .* 'owl' has 'patient3' only", group="folder")
     assert load(tmp_path, group="folder", exclude=["owl"]).class_names == ("cat",)
 
 

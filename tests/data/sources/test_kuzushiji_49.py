@@ -36,7 +36,7 @@ def test_kuzushiji_49_has_49_classes_in_the_order_of_the_files(tmp_path: Path) -
 
 def test_files_that_are_not_the_official_ones_are_refused_with_both_sums(tmp_path: Path) -> None:
     write_k49(tmp_path)
-    with pytest.raises(DataError, match="k49-train-imgs.npz must have the md5 7ac088b20481.*, but it has [0-9a-f]{32}"):
+    with pytest.raises(DataError, match="k49-train-imgs.npz must have the md5 7ac088b20481.*, but has [0-9a-f]{32}"):
         load_source(DataSpec(source="kuzushiji-49", path=str(tmp_path)))
 
 
@@ -51,5 +51,5 @@ def test_files_that_are_not_the_official_ones_are_refused_with_both_sums(tmp_pat
 def test_a_kuzushiji_49_file_of_another_form_is_one_line(tmp_path: Path, array: np.ndarray, message: str) -> None:
     files = write_k49(tmp_path)
     np.savez(files[0], array)
-    with pytest.raises(DataError, match=f"k49-train-imgs.npz has .*{message}"):
+    with pytest.raises(DataError, match=f"k49-train-imgs.npz must have .*{message}"):
         read_unofficial(files)

@@ -82,9 +82,7 @@ def test_a_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
     with (
         config.patch({"cpp.cxx": (None, "/nowhere/g++")}),
-        pytest.raises(
-            StreamError, match="needs a decoder that compiles here, but InvalidCxxCompiler: .* install a C"
-        ) as caught,
+        pytest.raises(StreamError, match="InvalidCxxCompiler: .* install a C") as caught,
     ):
         compile_decoder(lambda codes, styles: codes.sin() + styles.sum(), 2)(torch.ones(2, 1, 2, 2), torch.ones(2, 3))
     assert "\n" not in str(caught.value)

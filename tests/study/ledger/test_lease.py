@@ -155,7 +155,7 @@ def test_of_drivers_that_claim_at_once_exactly_one_owns_the_study(ledger_line, l
         assert all(running == of_round[0][0] and len(running) == 1 for running, _ in of_round)
 
 
-def test_a_second_driver_is_refused_and_told_who_owns_the_study(storage, other_storage):
+def test_a_second_driver_is_refused_and_the_error_names_the_owner(storage, other_storage):
     with Lease.claim(storage, "study") as lease:
         with pytest.raises(StudyError, match=rf"pid {os.getpid()} on .* UTC.*--take-over"):
             Lease.claim(other_storage, "study")
@@ -242,7 +242,7 @@ def test_a_live_driver_is_taken_over_on_demand_and_finds_out(storage, other_stor
             new.check()
 
 
-def test_a_driver_that_was_cut_off_looks_before_it_goes_on(storage, other_storage):
+def test_a_driver_that_was_suspended_asks_the_storage_before_it_continues(storage, other_storage):
     with Lease.claim(storage, "study", heartbeat_s=3600.0, lease_s=0.05) as old:
         time.sleep(0.1)
         with Lease.claim(other_storage, "study"):

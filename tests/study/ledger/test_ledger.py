@@ -84,7 +84,7 @@ class TestLedger:
         again = open_ledger(algorithm=algorithm)
         assert (again.next_trial(), again.num_open()) == (None, 0)
 
-    def test_a_raised_total_goes_on(self, open_ledger):
+    def test_a_raised_total_adds_trials(self, open_ledger):
         drain(open_ledger())
         assert len(drain(open_ledger(total=9))) == 3
 
@@ -126,7 +126,7 @@ class TestLedger:
         assert [(r.number, r.params) for r in resumed] == [(r.number, r.params) for r in (started[0], started[2])]
         assert again.next_trial().number == 3
 
-    def test_a_trial_whose_worker_was_lost_is_handed_out_again_before_new_ones(self, open_ledger):
+    def test_a_trial_whose_worker_was_lost_is_assigned_again_before_new_ones(self, open_ledger):
         ledger = open_ledger(total=3)
         started = [ledger.next_trial() for _ in range(3)]
         assert ledger.next_trial() is None
@@ -136,7 +136,7 @@ class TestLedger:
         assert ledger.next_trial() == started[1]
         assert ledger.next_trial() is None
 
-    def test_proposals_do_not_depend_on_an_interruption_nor_on_the_storage(self, open_ledger):
+    def test_suggestions_depend_neither_on_an_interruption_nor_on_the_storage(self, open_ledger):
         interrupted = []
         for _ in range(6):
             ledger = open_ledger(total=8, space=CONDITIONAL)
@@ -218,7 +218,7 @@ class TestLedger:
         assert drain(ledger)[0] == records[1].params
         assert len(ledger.trials()) == ledger.total == 9
 
-    def test_facts_about_the_study_are_kept(self, open_ledger):
+    def test_study_attributes_are_stored(self, open_ledger):
         ledger = open_ledger()
         assert ledger.get_attr("baseline") is None
         ledger.set_attr("baseline", {"state": "finished", "value": 0.5})
@@ -226,7 +226,7 @@ class TestLedger:
         again = open_ledger()
         assert again.get_attr("baseline") == {"state": "failed", "value": None}
 
-    def test_epochs_are_noted_from_the_switch_on_and_each_once(self, open_ledger, paths, ledger_line):
+    def test_epochs_are_stored_from_the_switch_on_and_each_once(self, open_ledger, paths, ledger_line):
         trial = {"epochs": 6, "switch_epoch": 2}
         spec = StudySpec(name="study", ledger=ledger_line, trial=trial, search={"space": SPACE})
         ledger = Ledger.open(paths, spec)
@@ -240,7 +240,7 @@ class TestLedger:
         assert trial.intermediate_values == {1: 0.3, 2: 0.4, 3: 0.5}
         ledger.close()
 
-    def test_epochs_of_several_objectives_are_not_noted(self, open_ledger):
+    def test_epochs_of_several_objectives_are_not_stored(self, open_ledger):
         ledger = open_ledger(objective=[ACCURACY, EKLD])
         ledger.next_trial()
         assert not ledger.report(0, 1, {ACCURACY: 0.5, EKLD: 0.5})
@@ -275,7 +275,7 @@ class TestLedger:
         with pytest.raises(StudyError, match="maximize.*val/ekld.*another name"):
             open_ledger(objective=EKLD)
 
-    def test_a_second_study_in_the_same_storage_is_no_concern_of_the_first(self, open_ledger):
+    def test_a_second_study_in_the_same_storage_does_not_affect_the_first(self, open_ledger):
         ledger = open_ledger()
         other = optuna.create_study(storage=ledger.storage, study_name="study.owners")
         for _ in range(3):
@@ -284,7 +284,7 @@ class TestLedger:
         assert [record.number for record in ledger.trials()] == [0, 1, 2]
 
     @cheapest
-    def test_with_a_lag_proposals_do_not_depend_on_the_order_in_which_trials_end(self, open_ledger):
+    def test_with_a_lag_suggestions_do_not_depend_on_the_order_in_which_trials_end(self, open_ledger):
         alone = open_ledger(total=14, lag=3, space=CONDITIONAL)
         expected = {number: params for number, params in enumerate(drain(alone))}
         for seed in range(3):
@@ -511,7 +511,7 @@ def test_an_interruption_at_any_write_changes_no_decision_of_the_pruner(kind):
     assert num_writes > 50
 
 
-def test_a_decision_once_made_stands_whatever_other_trials_do_meanwhile():
+def test_a_pruning_decision_is_final_whatever_other_trials_do_meanwhile():
     spec = StudySpec(
         name="study",
         trial={"epochs": 9},
@@ -586,7 +586,7 @@ def test_a_study_that_becomes_longer_than_its_space_ends_with_every_point(algori
     assert len(later) == 12 - len({tuple(sorted(point.items())) for point in proposed})
 
 
-def test_with_a_lag_what_is_reused_changes_no_proposal():
+def test_with_a_lag_reused_results_change_no_suggestion():
     space = {"threshold": {"int": [1, 40]}}  # 40 points; rounded to tens, below, there are 4 settings
     search = {"total": 16, "space": space, "lag": 3, "startup": 3}
 

@@ -67,7 +67,7 @@ def test_every_point_of_a_small_space_is_tried_once_and_equal_ones_are_trained_o
 
 
 @pytest.mark.ray
-def test_status_summary_report_and_mlflow_tell_what_was_reused_and_what_augments_nothing(finished):
+def test_status_summary_report_and_mlflow_show_what_was_reused_and_what_augments_nothing(finished):
     expected = repeats_of(finished)
     unaugmented = [t.number for t in finished.trials() if t.params["threshold"] in (12, 5)]
     summary = json.loads((finished.directory / "summary.json").read_text())

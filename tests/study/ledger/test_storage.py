@@ -92,7 +92,7 @@ def test_a_torn_last_line_of_the_journal_is_cut_off(paths, keep):
     assert path.read_bytes() == whole
 
 
-def test_a_writer_mends_the_line_that_another_one_tore_after_it_opened(paths):
+def test_a_writer_cuts_off_the_line_that_another_one_tore_after_it_opened(paths):
     storage = open_storage("journal", paths)
     add_trial(storage)
     with open(paths.study / "ledger.journal", "ab") as file:
@@ -101,7 +101,7 @@ def test_a_writer_mends_the_line_that_another_one_tore_after_it_opened(paths):
     assert count_trials("journal", paths) == 2
 
 
-def test_the_lock_of_a_killed_writer_of_this_host_holds_nobody_up(paths):
+def test_the_lock_of_a_killed_writer_of_this_host_blocks_nobody(paths):
     open_storage("journal", paths)
     held = PROCESSES.Event()
     holder = PROCESSES.Process(target=hold_journal, args=(paths.study / "ledger.journal", held))
@@ -143,7 +143,7 @@ def test_a_live_writer_of_this_host_is_waited_for(paths):
     assert order == ["first", "second"]
 
 
-def test_a_lock_lost_to_another_host_is_told(paths):
+def test_a_lock_lost_to_another_host_raises(paths):
     open_storage("journal", paths)
     lock = HostLock(paths.study / "ledger.journal")
     lock.acquire()

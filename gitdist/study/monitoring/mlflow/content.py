@@ -37,12 +37,14 @@ _STATUSES: dict[str, Status] = {
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
-_EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")  # and val/...
 _STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
 _EPOCH_FIELDS, _WATCH_FIELDS = ("epoch", "train_s", "evaluating_s"), ("step", "at")  # numbers in every row
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
 _ENDED_AT = "ended_at"  # of the summary; a time, not a metric
+
+EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")
+"""The values of a row that MLflow shows, in addition to all of ``val/...``."""
 
 OUTCOME_TAGS = (_REASON, _PRUNED)
 """Tags that say how a trial ended; they are deleted if it runs again."""
@@ -168,7 +170,7 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
 
 def epoch_metrics(row: Row) -> StepMetrics:
     """Return the metrics of an epoch's row."""
-    names = [name for name in row if name in _EPOCH_METRICS or name.startswith("val/")]
+    names = [name for name in row if name in EPOCH_METRICS or name.startswith("val/")]
     values = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
     ended_at = row.get("ended_at")
     return StepMetrics(row["epoch"], values, ended_at if isinstance(ended_at, int | float) else time.time())

@@ -125,7 +125,7 @@ def test_all_studies_of_a_directory_move_with_it_also_those_of_an_earlier_move(r
     assert not results.exists() and not second.exists()
 
 
-def test_experiments_that_somebody_put_elsewhere_stay_there(results, tmp_path):
+def test_experiments_that_a_user_put_elsewhere_stay_there(results, tmp_path):
     drive(results, TRIAL)
     client = MlflowClient(f"sqlite:///{results}/mlflow.db")
     kept = {"own": str(tmp_path / "own" / "mlartifacts" / "own"), "bucket": "s3://bucket/mlartifacts/bucket"}
@@ -203,7 +203,7 @@ def test_studies_of_one_name_in_one_database_keep_their_files_apart(results, tmp
     assert Runs(uri, "study-two-of-t").files("7") == FILES
 
 
-def test_what_lies_inside_already_is_not_written(results):
+def test_locations_in_the_results_directory_are_not_changed(results):
     drive(results, TRIAL)
     before = (results / "mlflow.db").read_bytes()
     paths = StudyPaths.at(results, "study")

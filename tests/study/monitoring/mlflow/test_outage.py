@@ -218,7 +218,7 @@ def test_the_doctor_finds_a_server_that_refuses_us(answering, status):
     assert "MLFLOW_TRACKING_USERNAME" in found.remedy and "--allowed-hosts" in found.remedy
 
 
-def test_the_doctor_finds_the_server_well(story):
+def test_the_doctor_finds_a_server_that_answers(story):
     for uri in (story.uri, f"{story.uri}/", story.uri.replace("//", "//ann:hunter2@")):
         found = check_tracking(uri)
         assert found.state == "ok" and found.seen.endswith("answers") and "hunter2" not in found.seen

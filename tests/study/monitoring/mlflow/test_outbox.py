@@ -93,7 +93,7 @@ def test_an_outage_is_reported_once_and_so_is_its_end(store, outbox):
     assert sorted(store.got) == ["a", "b"] and store.events == ["a refused", "recovered"]
 
 
-def test_a_key_that_is_refused_for_ever_holds_up_no_other(store, outbox):
+def test_a_key_that_always_fails_does_not_delay_the_others(store, outbox):
     store.refused = {"bad"}
     outbox.enqueue("bad", "a", "b")
     until(lambda: store.got == ["a", "b"])

@@ -60,7 +60,7 @@ def test_a_trial_that_took_its_prefix_from_another_starts_when_it_started_itself
     assert sorted(stamps) == [*ms(ROW["ended_at"] + 1, ROW["ended_at"] + 2), *ms(NOW + 10, NOW + 20)]  # the true ones
 
 
-def test_of_a_trial_of_gitdist_0_5_its_first_own_epoch_tells(paths, runs):
+def test_a_trial_of_gitdist_0_5_starts_with_its_first_own_epoch(paths, runs):
     write_shared_rows(paths, TRIAL)
     sync(paths)
     assert times_of(runs)["7"] == ms(NOW + 10 - 6, NOW + 20)
@@ -130,7 +130,7 @@ def test_a_generator_lasts_as_long_as_the_study_took_to_have_it_and_a_later_driv
     assert {point.timestamp for point in runs.client.get_metric_history(run, "image")} == {ms(NOW + 0.5)[0]}
 
 
-def test_of_a_study_of_gitdist_0_5_trials_and_accounts_tell(paths, runs):
+def test_a_study_of_gitdist_0_5_has_the_times_of_its_trials_and_accounts(paths, runs):
     write_shared_rows(paths, TRIAL)
     shutil.rmtree(paths.study / "baseline")
     paths.usage.mkdir()

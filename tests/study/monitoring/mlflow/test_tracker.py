@@ -13,6 +13,7 @@ from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import RowsFile
 from gitdist.study.files.times import Times
+from gitdist.study.monitoring.mlflow import content
 from gitdist.study.monitoring.mlflow.content import trial_run
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
@@ -104,6 +105,16 @@ def test_scalars_are_logged_by_epoch_and_tables_as_files(open_tracker, runs):
     (point,) = runs.client.get_metric_history(run.info.run_id, "val/ekld")
     assert point.timestamp == 1000 * (ROW["ended_at"] + 1)
     assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
+
+
+def test_a_value_of_the_rows_is_shown_by_an_entry_of_the_table(open_tracker, runs, monkeypatch):
+    monkeypatch.setattr(content, "EPOCH_METRICS", (*content.EPOCH_METRICS, "train_s"))
+    tracker = open_tracker()
+    tracker.trial_started(TRIAL, {})
+    tracker.epoch_ended(TRIAL, {**rows(2)[-1], "train_s": 2.5, "val/new_metric": 0.5})
+    assert flush(tracker)
+    metrics = runs.by_key()["7"].data.metrics
+    assert (metrics["train_s"], metrics["val/new_metric"]) == (2.5, 0.5)
 
 
 def test_a_study_begun_anew_under_an_old_name_gets_runs_of_its_own(open_tracker, runs):
