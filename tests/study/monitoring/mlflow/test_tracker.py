@@ -111,6 +111,7 @@ def test_a_value_of_the_rows_is_shown_by_an_entry_of_the_table(open_tracker, run
     monkeypatch.setattr(content, "EPOCH_METRICS", (*content.EPOCH_METRICS, "train_s"))
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
+    assert flush(tracker)  # else the epoch joins the first write, which reads the rows file
     tracker.epoch_ended(TRIAL, {**rows(2)[-1], "train_s": 2.5, "val/new_metric": 0.5})
     assert flush(tracker)
     metrics = runs.by_key()["7"].data.metrics
