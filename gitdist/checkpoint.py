@@ -35,10 +35,6 @@ class CheckpointFolder:
 
         Only older ones are removed, so a late writer of an early step removes nothing that others need.
 
-        Args:
-            number: the step, from 1.
-            state: tensors, numbers, strings and containers of these.
-
         Raises:
             DiskError: the disk does not take it; the older ones are kept.
         """

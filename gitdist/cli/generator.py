@@ -18,7 +18,7 @@ from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
-from gitdist.study.resources.generator import obtain_generator
+from gitdist.study.resources.generator_training import obtain_generator
 
 
 def train_generator(spec: StudySpec, results: Path, console: Console, address: str | None) -> None:

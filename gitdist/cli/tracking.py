@@ -36,7 +36,7 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
                 f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
                 "itself; sync it when that driver has ended"
             )
-        edit = describe_edit(paths, opened.ledger.get_attr)
+        edit = describe_edit(paths, opened.ledger)
         uri, counts = sync_mlflow(opened)
     if edit:
         say(console, edit)
@@ -52,7 +52,7 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with Study.open(paths, spec) as opened:
-            edit = describe_edit(paths, opened.ledger.get_attr)
+            edit = describe_edit(paths, opened.ledger)
         if edit:
             say(console, edit)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)

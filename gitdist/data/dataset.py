@@ -62,11 +62,7 @@ class Dataset:
 
     @classmethod
     def open(cls, directory: Path) -> "Dataset":
-        """Open the data set that ``prepare`` wrote into ``directory``.
-
-        Raises:
-            DataError: a file is missing or has another format.
-        """
+        """Open the data set that ``prepare`` wrote into ``directory``."""
         table = _map_table(Path(directory) / "train.arrow")
         try:
             values = json.loads(table.schema.metadata[_METADATA_KEY])

@@ -9,7 +9,7 @@ from pathlib import Path
 from gitdist.doctor.checks import check_capacity, check_directory, check_machine, check_sqlite, check_versions
 from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.machine import DirectoryReport, MachineReport, describe_directory, describe_machine, file_system_of
-from gitdist.doctor.services import check_ledger, check_store, check_tracking
+from gitdist.doctor.services import check_ledger, check_mlflow, check_store
 from gitdist.doctor.time_limit import NoAnswerError, answer_within
 from gitdist.errors import SpecError
 from gitdist.spec import StudySpec
@@ -71,7 +71,7 @@ def _examine_tracking(configured: str | None, results: Path | ObjectStoreResults
     paths = StudyPaths.at(results, "study")
     with suppress(SpecError):  # a finding of ``_examine_ledger``
         uri = tracking_uri(paths, configured)
-        yield check_tracking(uri)
+        yield check_mlflow(uri)
         if (file := database_file(uri)) is not None:
             yield from check_sqlite("MLflow", file.parent, _file_system(file.parent))
 

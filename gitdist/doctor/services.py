@@ -27,7 +27,7 @@ def check_ledger(line: str) -> Finding:
     return _ask("ledger", line, lambda: check_server(line), "check `ledger:`, the server and the firewall")
 
 
-def check_tracking(uri: str) -> Finding:
+def check_mlflow(uri: str) -> Finding:
     """Ask MLflow's server or its database, with this environment's credentials; a SQLite file is not opened."""
     shown = without_secrets(uri)
     if kind_of_store(uri) == "sqlite":

@@ -83,11 +83,7 @@ class Plugin:
             raise self._error("must train", f"it raised {describe_raised(error)}") from error
 
     def build(self, context: GeneratorContext) -> Generator:
-        """Return its generator, whose results are checked.
-
-        Raises:
-            SpecError: its code raises or returns something else.
-        """
+        """Return its generator, whose results are checked."""
         try:
             generator = self._attribute(context, **self._spec.options)
         except GitdistError:

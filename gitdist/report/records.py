@@ -188,14 +188,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
 def split_metrics(
     metrics: Mapping[str, Any], per_class: Mapping[str, Any], prefix: str, groups: Groups
 ) -> SplitMetrics:
-    """Return the metrics in a trial's row or test file, and the means of invariance over shot groups.
-
-    Args:
-        metrics: values by name, also of other prefixes.
-        per_class: C numbers, or None, by name as in ``PER_CLASS``.
-        prefix: ``val/`` or ``test/``.
-        groups: the shot groups.
-    """
+    """Return the metrics in a trial's row or test file, and the means of invariance over shot groups."""
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in per_class.items() if values is not None}
     found = {
         name.removeprefix(prefix): float(value)

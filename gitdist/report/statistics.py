@@ -36,12 +36,7 @@ class Interval:
 
 
 def interval(values: Sequence[float] | NDArray[np.float64], limits: tuple[float, float] | None = None) -> Interval:
-    """Return mean and 95 % interval (Student's t) of independent replicates.
-
-    Args:
-        values: one number per replicate, at least one.
-        limits: the smallest and largest possible value.
-    """
+    """Return mean and 95 % interval (Student's t) of independent replicates."""
     array = np.asarray(values, dtype=np.float64)
     n = len(array)
     half_width = None

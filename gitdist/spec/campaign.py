@@ -45,11 +45,6 @@ class Campaign:
 def expand(matrix: Any, values: Mapping[str, Any], origin: str) -> list[tuple[dict[str, Label], dict[str, Any]]]:
     """Return labels and values of every study that a matrix makes.
 
-    Args:
-        matrix: axis -> list of values of the field it names, or -> label -> changes by field path.
-        values: the file without the matrix; a study's name is its name and the labels.
-        origin: names the file in errors.
-
     Raises:
         SpecError: the matrix is not of that form, a field cannot be set, or two studies would have one name.
     """
@@ -82,11 +77,7 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
 
 
 def assign(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
-    """Set the field at ``path.to.field``; missing mappings are made, and others are copied before they are changed.
-
-    Raises:
-        SpecError: a part of the path is no mapping; ``origin`` names the change.
-    """
+    """Set the field at ``path.to.field``; missing mappings are made, and others are copied before they are changed."""
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
         found = values.get(name)
@@ -105,9 +96,6 @@ def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
 
     The value of an axis of labels, which is no field, is one of its labels. Labels that each set only the field which
     the axis is named after count as a list of values.
-
-    Raises:
-        SpecError: as ``assign``, or there is no such label.
     """
     matrix: Any = values.get("matrix")
     axis = matrix.get(path) if isinstance(matrix, dict) else None

@@ -15,11 +15,7 @@ from gitdist.spec.study import StudySpec
 
 
 def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec:
-    """Read a file of one study as ``load_plan`` does.
-
-    Raises:
-        SpecError: as ``load_plan``, or the file describes several studies.
-    """
+    """Read a file of one study as ``load_plan`` does."""
     plan = load_plan(path, overrides, scale)
     if isinstance(plan, Campaign):
         raise SpecError(
@@ -36,11 +32,6 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
     studies of that value alone. Relative paths in the file are relative to the file's directory, those in overrides to
     the working directory.
 
-    Args:
-        path: the file.
-        overrides: changes, as on the command line.
-        scale: one of those under ``scale`` in the file; None = the first of them.
-
     Raises:
         SpecError: the file is missing or no YAML mapping, or a field breaks its rule; the message names the field.
     """
@@ -51,11 +42,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
 
 
 def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> StudySpec | Campaign:
-    """Apply ``path.to.field=value`` overrides to a study or a campaign, as ``load_plan`` does.
-
-    Raises:
-        SpecError: a field breaks its rule; the message names it.
-    """
+    """Apply ``path.to.field=value`` overrides to a study or a campaign, as ``load_plan`` does."""
     if not overrides:
         return plan
     single = isinstance(plan, StudySpec)
@@ -65,11 +52,7 @@ def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> Study
 
 
 def parse_plan(values: dict[str, Any], origin: str) -> StudySpec | Campaign:
-    """Build a study, or with a ``matrix`` a campaign, from plain values; ``origin`` names their source in errors.
-
-    Raises:
-        SpecError: a field breaks its rule.
-    """
+    """Build a study, or with a ``matrix`` a campaign, from plain values; ``origin`` names their source in errors."""
     common = {name: value for name, value in values.items() if name != "matrix"}
     if values.get("matrix") is None:
         return parse_study(common, origin)
@@ -85,11 +68,7 @@ def parse_plan(values: dict[str, Any], origin: str) -> StudySpec | Campaign:
 
 
 def parse_study(values: dict[str, Any], origin: str) -> StudySpec:
-    """Build a study from plain values; ``origin`` names their source in errors.
-
-    Raises:
-        SpecError: a field breaks its rule.
-    """
+    """Build a study from plain values; ``origin`` names their source in errors."""
     try:
         return StudySpec.model_validate(values)
     except ValidationError as error:

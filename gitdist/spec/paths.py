@@ -16,11 +16,6 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
 
     A URI with a scheme stays as it is, except for a relative ``sqlite:///file`` of MLflow. The changes of scales and of
     a matrix's labels are included. Values that a matrix lists become labels, so that studies keep their names.
-
-    Args:
-        values: a whole study file, or the value of one field; not changed.
-        base: what relative paths are relative to, absolute.
-        field: the field's path, such as ``data.path``; "" for a whole file.
     """
     if isinstance(values, str):
         return _absolute(values, base, field)

@@ -194,11 +194,7 @@ class StudySpec(Spec):
         return {**(self.methods[method] if method is not None else {}), **fields}
 
     def trial_of(self, params: Mapping[str, Any]) -> TrialSpec:
-        """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs.
-
-        Raises:
-            ValidationError: the combination breaks a rule.
-        """
+        """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs."""
         values = self.trial.model_dump()
         if self.trial.lr_milestones == default_milestones(self.trial.epochs):
             del values["lr_milestones"]

@@ -108,11 +108,7 @@ class FileTree:
         return None
 
     def download(self, name: str, target: Path) -> None:
-        """Write a file's content to a local file.
-
-        Raises:
-            FileNotFoundError: the file is missing.
-        """
+        """Write a file's content to a local file."""
 
         def act() -> None:
             with open(target, "wb") as file:

@@ -38,11 +38,7 @@ class StoreLayout:
         self.pin_lock = root / "locks" / _PINS
 
     def create(self) -> None:
-        """Create the directories that every store has.
-
-        Raises:
-            StoreError: they cannot be created or written.
-        """
+        """Create the directories that every store has."""
         try:
             for name in _OWN_DIRECTORIES:
                 (self.root / name).mkdir(parents=True, exist_ok=True)

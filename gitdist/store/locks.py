@@ -86,12 +86,7 @@ class LockFiles:
 
     @contextmanager
     def created(self, name: str, host: str) -> Iterator[bool]:
-        """Have a lock file for ``name`` during the block if nobody else has one; yield whether it is the only one.
-
-        Args:
-            name: the artefact's.
-            host: identifies the file lock that the caller holds.
-        """
+        """Have a lock file for ``name`` during the block if nobody else has one; yield whether it is the only one."""
         if self._others(name, host):
             yield False
             return

@@ -164,11 +164,7 @@ class Store:
             lock.release()
 
     def resolve_locally(self, directory: Path) -> Path:
-        """Return where this machine has an artefact whose directory another process's store returned; fetch it first.
-
-        Raises:
-            StoreError: it is neither here nor in the shared store, or that cannot be reached.
-        """
+        """Return this machine's directory of an artefact that another process's store returned; fetch it if needed."""
         if self.results is None:
             return directory
         artefact = ArtefactId(directory.parent.name, directory.name)

@@ -134,11 +134,7 @@ class DrawStream:
         return self._source.waited_s
 
     def plan(self, draws: NDArray[np.int64]) -> None:
-        """Have the blocks of so many draws per class made while servers are idle, and no block beyond requested ahead.
-
-        Args:
-            draws: int64 ``[C]``, counted from the first draw of the stream.
-        """
+        """Have blocks for ``draws`` per class, int64 ``[C]``, made while servers are idle, and request none beyond."""
         self._ends = -(-np.asarray(draws, np.int64) // self._block_size)
         first = self._cursors // self._block_size
         self._source.plan(self._nearest_first(np.arange(len(first)), first, first, self._ends))

@@ -53,11 +53,7 @@ class StreamHandle:
     def transform(
         self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
     ) -> NDArray[np.uint8]:
-        """Return one fresh draw for each image, made by a server and read-only; see ``BlockMaker.transform``.
-
-        Raises:
-            StreamError: the server failed, or was restarted on a node where it would make other draws.
-        """
+        """Return one fresh draw for each image, made by a server and read-only; see ``BlockMaker.transform``."""
         server = self.servers[index % len(self.servers)]
         try:
             drawn: NDArray[np.uint8] = ray.get(
@@ -141,12 +137,7 @@ def launch_stream(
 
 
 def safe_window(nodes: Sequence[str], store_bytes: Mapping[str, float]) -> int:
-    """Return how many bytes of blocks the object stores of the servers' nodes keep without spilling.
-
-    Args:
-        nodes: of each server, the node it is on; all make equally many blocks.
-        store_bytes: of each node, the size of its object store.
-    """
+    """Return how many bytes of blocks the object stores of the servers' nodes keep without spilling."""
     return int(min(_SAFE_SHARE * store_bytes[node] * len(nodes) / count for node, count in Counter(nodes).items()))
 
 

@@ -83,12 +83,7 @@ class Router:
         self._calls = self._blocks = self._prefilled = 0
 
     def refs(self, keys: Sequence[BlockKey], ranges: Sequence[BlockRange] = ()) -> "list[BlockRef[ObjectRef[Any]]]":
-        """Return references to blocks, having missing ones made.
-
-        Args:
-            keys: the blocks to deliver, most urgent first.
-            ranges: blocks to deliver as well if they are made; of each range, those before the first missing one.
-        """
+        """Return references to blocks, having missing ones made."""
         self._calls += 1
         self._reconcile()
         found: list[BlockRef[ObjectRef[Any]]] = []

@@ -48,11 +48,7 @@ class ServerConfig:
     origin: Store | None = None  # of both directories, if this node may have them under another path or not yet
 
     def resolve_locally(self) -> "ServerConfig":
-        """Return the config with the directories' paths on this node, fetched from ``origin`` if missing.
-
-        Raises:
-            StoreError: they cannot be fetched.
-        """
+        """Return the config with the directories' paths on this node, fetched from ``origin`` if missing."""
         if self.origin is None:
             return self
         artefact = self.artefact and self.origin.resolve_locally(self.artefact)
@@ -64,13 +60,7 @@ class ServerConfig:
         return Compute.resolve(self.stream.precision, self.device)
 
     def build_maker(self) -> BlockMaker:
-        """Load data set and generator and return the maker of the stream's blocks.
-
-        Raises:
-            DataError: the data set cannot be read.
-            SpecError: the generator is a plugin that does not return one.
-            StoreError: the generator's weights cannot be read or fetched.
-        """
+        """Load data set and generator and return the maker of the stream's blocks."""
         local = self.resolve_locally()
         dataset = Dataset.open(local.dataset)
         batch = self.stream.block_size if self.stream.compile else None

@@ -1,10 +1,10 @@
-"""What a study keeps from its first run to its last: its spec, its data set and its identity."""
+"""What must stay the same between runs of a study: its spec (some fields may change), its data and its identity."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -18,8 +18,25 @@ from gitdist.store import content_key
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 
-Recall = Callable[[str], Any]  # the ledger's: what it remembers under a key, None = nothing
-Remember = Callable[[str, Any], None]
+
+class Attributes(Protocol):
+    """The attributes of a study that a ledger stores."""
+
+    def get_attr(self, key: str) -> Any:
+        """Return an attribute; None if it is not set."""
+
+    def set_attr(self, key: str, value: Any) -> None:
+        """Set an attribute."""
+
+
+class _NoAttributes:
+    def get_attr(self, key: str) -> Any:
+        return None
+
+    def set_attr(self, key: str, value: Any) -> None: ...
+
+
+NO_LEDGER: Attributes = _NoAttributes()
 
 _MAY_CHANGE = (
     "title",
@@ -44,22 +61,18 @@ _FORK = (
 )
 
 
-def _nothing(key: str) -> Any:
-    return None
-
-
-def check_spec(paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing) -> None:
+def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
     """Accept, of a study that was started before, only changes that leave results comparable; write nothing.
 
     Args:
         paths: the study's files.
         spec: the study as it is to be run.
-        recall: the ledger's; it replaces a stored spec that was removed.
+        attributes: the ledger's; they replace a stored spec that was removed.
 
     Raises:
         StudyError: a field that determines results differs from the stored one, or the stored one cannot be read.
     """
-    copies = _copies(paths, recall)
+    copies = _copies(paths, attributes)
     if not (paths.spec.exists() or copies):
         return
     stored = load_stored_spec(paths) if paths.spec.exists() else copies[-1]
@@ -71,23 +84,23 @@ def check_spec(paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing) ->
 
 def check_started(paths: StudyPaths, spec: StudySpec) -> None:
     """Apply ``refuse_edit`` and ``check_spec`` to a study whose ledger is not open; write nothing."""
-    recall, ledger = _nothing, None
+    attributes, ledger = NO_LEDGER, None
     with suppress(StudyError):  # where it cannot be opened, the run itself says so
         line = load_stored_spec(paths) if paths.spec.exists() else spec
         if Ledger.exists(paths, line):
             ledger = Ledger.open(paths, line, read_only=True)
-            recall = ledger.get_attr
+            attributes = ledger
     try:
-        refuse_edit(paths, recall)
-        check_spec(paths, spec, recall)
+        refuse_edit(paths, attributes)
+        check_spec(paths, spec, attributes)
     finally:
         if ledger is not None:
             ledger.close()
 
 
-def describe_edit(paths: StudyPaths, recall: Recall) -> str | None:
+def describe_edit(paths: StudyPaths, attributes: Attributes) -> str | None:
     """Return in one line how the stored spec differs from what the ledger remembers of it; None if it does not."""
-    copies = _copies(paths, recall)
+    copies = _copies(paths, attributes)
     if not copies or not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
@@ -98,34 +111,32 @@ def describe_edit(paths: StudyPaths, recall: Recall) -> str | None:
     return f"{paths.spec} was edited since the study was run: {changes}"
 
 
-def refuse_edit(paths: StudyPaths, recall: Recall) -> None:
+def refuse_edit(paths: StudyPaths, attributes: Attributes) -> None:
     """Refuse a stored spec that is not the one that the study was run with last."""
-    edit = describe_edit(paths, recall)
+    edit = describe_edit(paths, attributes)
     if edit is not None:
         raise StudyError(f"{edit}; put the old value back there, and change fields by --set FIELD=VALUE instead")
 
 
-def settle_spec(
-    paths: StudyPaths, spec: StudySpec, recall: Recall = _nothing, remember: Remember = lambda key, value: None
-) -> None:
-    """Store the resolved spec, which ``check_spec`` accepts, and have the ledger remember it.
+def settle_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
+    """Store the resolved spec, which ``check_spec`` accepts, and its values in the ledger.
 
     A driver that is killed in between leaves a file that the ledger knows.
 
     Raises:
         StudyError: as ``check_spec``, or the stored spec was edited.
     """
-    refuse_edit(paths, recall)
-    check_spec(paths, spec, recall)
-    own = _is_own(paths, recall)
+    refuse_edit(paths, attributes)
+    check_spec(paths, spec, attributes)
+    own = _is_own(paths, attributes)
     new = spec.model_dump(mode="json", by_alias=True)
-    if own and recall(_COPIES) != [new]:
+    if own and attributes.get_attr(_COPIES) != [new]:
         old = [load_stored_spec(paths).model_dump(mode="json", by_alias=True)] if paths.spec.exists() else []
-        remember(_COPIES, [*old, new])
+        attributes.set_attr(_COPIES, [*old, new])
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
     paths.push(paths.spec)
-    if own and recall(_COPIES) != [new]:
-        remember(_COPIES, [new])
+    if own and attributes.get_attr(_COPIES) != [new]:
+        attributes.set_attr(_COPIES, [new])
 
 
 def is_settled(paths: StudyPaths, spec: StudySpec) -> bool:
@@ -168,9 +179,9 @@ def fork(spec: StudySpec, name: str) -> StudySpec:
     return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
 
 
-def has_current_splits(recall: Recall) -> bool:
-    """Tell whether a study is new or its data set was split by this version's rules; ``recall`` is the ledger's."""
-    return recall("data") is None or recall("data_format") == DATASET_FORMAT
+def has_current_splits(attributes: Attributes) -> bool:
+    """Tell whether a study is new or its data set was split by this version's rules."""
+    return attributes.get_attr("data") is None or attributes.get_attr("data_format") == DATASET_FORMAT
 
 
 def outdated_splits(paths: StudyPaths) -> StudyError:
@@ -182,16 +193,16 @@ def outdated_splits(paths: StudyPaths) -> StudyError:
     )
 
 
-def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerprint: str) -> None:
+def settle_data(paths: StudyPaths, attributes: Attributes, fingerprint: str) -> None:
     """Record the data set's format and fingerprint at the first run; later accept no other fingerprint.
 
     Raises:
         StudyError: the study was started with other data.
     """
-    known = recall("data")
+    known = attributes.get_attr("data")
     if known is None:
-        remember("data_format", DATASET_FORMAT)
-        remember("data", fingerprint)
+        attributes.set_attr("data_format", DATASET_FORMAT)
+        attributes.set_attr("data", fingerprint)
     elif known != fingerprint:
         raise StudyError(
             f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now give "
@@ -200,7 +211,7 @@ def settle_data(paths: StudyPaths, recall: Recall, remember: Remember, fingerpri
         )
 
 
-def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> str:
+def settle_identity(paths: StudyPaths, attributes: Attributes) -> str:
     """Return the name that no other study has, the same in the study's directory and in its ledger.
 
     The directory has it first, so a ledger that has one while the directory has none was there before the directory:
@@ -210,7 +221,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
     """
     here = _read_identity(paths)
-    there = recall("identity")
+    there = attributes.get_attr("identity")
     if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
         raise StudyError(
             f"the ledger already has a study '{paths.name}', which belongs to another results directory than "
@@ -226,7 +237,7 @@ def settle_identity(paths: StudyPaths, recall: Recall, remember: Remember) -> st
         write_atomic(paths.identity, identity.encode())
         paths.push(paths.identity)
     if there is None:
-        remember("identity", identity)
+        attributes.set_attr("identity", identity)
     return identity
 
 
@@ -240,17 +251,17 @@ def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
     return {"gitdist.spec": content_key("study", determining(spec)), "gitdist.data": fingerprint}
 
 
-def _copies(paths: StudyPaths, recall: Recall) -> list[StudySpec]:
+def _copies(paths: StudyPaths, attributes: Attributes) -> list[StudySpec]:
     """Return the specs that the study's own ledger remembers; none where it is another study's, or of gitdist 0.5."""
-    remembered = recall(_COPIES) if _is_own(paths, recall) else None
+    remembered = attributes.get_attr(_COPIES) if _is_own(paths, attributes) else None
     with suppress(SpecError):  # of an earlier version whose rules were others
         return [parse_study(_renewed(values), "the ledger") for values in remembered or []]
     return []
 
 
-def _is_own(paths: StudyPaths, recall: Recall) -> bool:
+def _is_own(paths: StudyPaths, attributes: Attributes) -> bool:
     """Tell whether the ledger is this directory's, as far as both say; ``settle_identity`` has the last word."""
-    return recall("identity") in (None, _read_identity(paths))
+    return attributes.get_attr("identity") in (None, _read_identity(paths))
 
 
 def _read_identity(paths: StudyPaths) -> str | None:

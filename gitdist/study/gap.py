@@ -68,13 +68,7 @@ class Gap:
 
 
 def find_gaps(objectives: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float] | None) -> list[Gap]:
-    """Return the gap in each objective on each split where the best trial has it.
-
-    Args:
-        objectives: ``val/...``.
-        best: metrics of the best trial by name, ``val/...`` and ``test/...``.
-        baseline: those of the baseline; None = there is none.
-    """
+    """Return the gap in each objective on each split where the best trial has it."""
     gaps = []
     for objective in objectives:
         metric = objective.removeprefix("val/")

@@ -20,7 +20,7 @@ from gitdist.study.data_fit import check_fit
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.files.results import Results
 from gitdist.study.files.rows import repair_trial
-from gitdist.study.resources.generator_identity import check_moved_generator
+from gitdist.study.resources.generator import check_moved_generator
 from gitdist.study.retry import copy_checkpoints, retry_failed_trials
 from gitdist.study.study import Study
 from gitdist.study.summary import read_summary
@@ -53,17 +53,17 @@ def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Cal
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
     paths.pull()  # from now on no other process writes
-    current, first = has_current_splits(ledger.get_attr), ledger.get_attr("data") is None
+    current, first = has_current_splits(ledger), ledger.get_attr("data") is None
     if not current and (retry_failed or not is_finished(study)):
         raise outdated_splits(paths)
     if first:
-        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
-    identity = settle_identity(paths, ledger.get_attr, ledger.set_attr)
+        settle_spec(paths, spec, ledger)
+    identity = settle_identity(paths, ledger)
     if current:
-        settle_data(paths, ledger.get_attr, ledger.set_attr, dataset.fingerprint)
+        settle_data(paths, ledger, dataset.fingerprint)
     if not first:  # the paths of other data or of another generator must not be stored
         check_moved_generator(study, dataset)
-        settle_spec(paths, spec, ledger.get_attr, ledger.set_attr)
+        settle_spec(paths, spec, ledger)
     for trial, (_, outcome) in study.trial_states().items():
         if outcome is not None:
             repair_trial(paths, trial)

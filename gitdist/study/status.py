@@ -99,7 +99,7 @@ def read_status(study: Study) -> StudyStatus:
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
         owner=owner,
         stream=newest_line(study.paths.figures) if owner else None,
-        resumable=has_current_splits(ledger.get_attr),
+        resumable=has_current_splits(ledger),
         trials=trials,
         notes=study_notes(study),
     )
@@ -108,9 +108,9 @@ def read_status(study: Study) -> StudyStatus:
 def study_notes(study: Study) -> list[str]:
     """Return one line per thing to know beside the numbers: edited files, lost rows, repeated points."""
     records = study.ledger.trials()
-    edit = describe_edit(study.paths, study.ledger.get_attr)
+    edit = describe_edit(study.paths, study.ledger)
     lines = [edit] if edit else []
-    if not has_current_splits(study.ledger.get_attr) and not study.all_ended():
+    if not has_current_splits(study.ledger) and not study.all_ended():
         lines.append(str(outdated_splits(study.paths)))
     lines += [line for record in records if (line := _lost_rows(study, record))]
     lines += [line for record in records if (line := _changed_rows(study, record))]

@@ -5,12 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from gitdist.errors import StoreError, StudyError
+from gitdist.generator.munit.training import past_steps
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import study_tags
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from gitdist.study.resources.generator import past_steps
 from gitdist.study.study import GENERATOR, Study
 
 

@@ -31,7 +31,7 @@ from gitdist.store import Artefact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.mixing import draws_needed
-from gitdist.trial.training import EpochRow, TrialSetting, resume
+from gitdist.trial.training import EpochRow, TrialSetting, resume_training
 
 PREFIX = "prefix"  # kind of the store's artefacts
 _FORMAT = 3
@@ -90,7 +90,7 @@ def train_in_stages(
     store: Store | None,
     on_prefix: Callable[[str, int], None] = lambda key, epochs: None,
 ) -> Generator[list[EpochRow], None, None]:
-    """Train as ``resume`` does, the prefix out of the store or into it; the numbers are the same, bit for bit.
+    """Train as ``resume_training`` does, the prefix out of the store or into it; the numbers are the same, bit for bit.
 
     Yields first the rows of all epochs that are completed already (there may be none), then those of each epoch once
     its checkpoint is written, and every few seconds none while another trial trains the prefix. A trial that has begun
@@ -106,7 +106,7 @@ def train_in_stages(
         if setting.stream is not None:  # its blocks are made while the prefix is trained, or waited for
             setting.stream.plan(draws_needed(spec, dataset.train.labels, dataset.class_sizes))
         yield from _take_prefix(_PrefixBuilder(prefix, dataset, setting, store), setting, on_prefix)
-    completed, training = resume(spec, dataset, setting, announce=prefix is None)
+    completed, training = resume_training(spec, dataset, setting, announce=prefix is None)
     if prefix is None:
         yield completed
     for row in training:
@@ -188,7 +188,7 @@ class _PrefixBuilder:
         if shorter := self._find_shorter(newest):
             copy_newest(shorter, scratch)
         inner = replace(self._setting, directory=scratch, stream=None, stop_after=self.prefix.epochs)
-        self.rows, self._training = resume(self.prefix.spec, self._dataset, inner)
+        self.rows, self._training = resume_training(self.prefix.spec, self._dataset, inner)
 
     def _find_shorter(self, newest: int) -> Path | None:
         """Return the longest finished prefix of more than ``newest`` epochs that this one begins with, if any."""

@@ -77,7 +77,7 @@ class TrialSetting:
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
     """Train a classifier and yield the row of each epoch once its checkpoint is written.
 
-    Resumes as ``resume`` does; the rows up to there are not yielded again. Test images are never read.
+    Resumes as ``resume_training`` does; the rows up to there are not yielded again. Test images are never read.
 
     Raises:
         SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
@@ -85,10 +85,10 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
         TrialFailedError: a loss or the classifier's output is not finite, or the network cannot be compiled here.
         DiskError: the disk does not take a checkpoint; all older ones are still there.
     """
-    yield from resume(spec, dataset, setting)[1]
+    yield from resume_training(spec, dataset, setting)[1]
 
 
-def resume(
+def resume_training(
     spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
 ) -> tuple[list[EpochRow], Iterator[EpochRow]]:
     """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""

@@ -8,7 +8,7 @@ import pytest
 from gitdist.doctor import checks, services
 from gitdist.doctor.examination import examine
 from gitdist.doctor.machine import file_system_of
-from gitdist.doctor.services import check_ledger, check_store, check_tracking
+from gitdist.doctor.services import check_ledger, check_mlflow, check_store
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_ledger_on_a_server(database, postgresql):
 
 def test_a_server_that_never_answers_is_given_up(impatient, deaf):
     started = time.monotonic()
-    for found in (check_ledger(f"postgresql://gitdist@{deaf}/a"), check_tracking(f"http://{deaf}")):
+    for found in (check_ledger(f"postgresql://gitdist@{deaf}/a"), check_mlflow(f"http://{deaf}")):
         assert found.state == "problem" and deaf in found.seen and found.remedy
     assert time.monotonic() - started < 10
 
@@ -51,29 +51,29 @@ def test_a_ledger_in_a_file_needs_no_server(line):
 
 def test_an_mlflow_server_that_is_not_there():
     """One that is there: tests/study/monitoring/mlflow/test_outage.py, which has started one."""
-    found = check_tracking("http://ann:hunter2@127.0.0.1:1")
+    found = check_mlflow("http://ann:hunter2@127.0.0.1:1")
     assert found.state == "problem" and "Connection refused" in found.seen and "hunter2" not in found.seen
     assert "tracking.uri" in found.remedy
 
 
 def test_an_mlflow_database_is_connected_to_and_nothing_is_made(database, postgresql):
     psycopg = pytest.importorskip("psycopg")
-    assert check_tracking(database.replace("postgresql:", "postgresql+psycopg:", 1)).state == "ok"
+    assert check_mlflow(database.replace("postgresql:", "postgresql+psycopg:", 1)).state == "ok"
     with psycopg.connect(database) as connection:
         tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
     assert tables == (0,)
-    found = check_tracking("postgresql+psycopg://ann:hunter2@127.0.0.1:1/none")
+    found = check_mlflow("postgresql+psycopg://ann:hunter2@127.0.0.1:1/none")
     assert found.state == "problem" and "127.0.0.1:1/none" in found.seen and "hunter2" not in found.seen
 
 
 @pytest.mark.parametrize("uri", ["http://localhost:50o0", "http://[localhost", "htp://localhost", "ann@host:5000"])
 def test_what_is_no_address_of_mlflow_is_one_line(uri):
-    found = check_tracking(uri)
+    found = check_mlflow(uri)
     assert found.state == "problem" and found.seen.startswith(uri) and "\n" not in found.seen
 
 
 def test_a_store_without_a_server_is_left_alone(tmp_path):
-    assert check_tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
+    assert check_mlflow(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkp
 from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
 from gitdist.trial.mixing import replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices
-from gitdist.trial.training import EpochTrainer, TrialSetting, load_classifier, resume, train
+from gitdist.trial.training import EpochTrainer, TrialSetting, load_classifier, resume_training, train
 from tests.trial.toys import (
     IMPORTS_INDUCTOR,
     assert_same_state,
@@ -243,7 +243,7 @@ def test_resuming_gives_the_completed_rows_and_the_rest(digits, tmp_path):
     rows, _ = whole(short_spec(), digits, tmp_path / "whole")
     list(train(short_spec(), digits, setting_of(digits, tmp_path / "parts", stop_after=2)))
 
-    completed, training = resume(short_spec(), digits, setting_of(digits, tmp_path / "parts"))
+    completed, training = resume_training(short_spec(), digits, setting_of(digits, tmp_path / "parts"))
 
     assert timeless(completed) == rows[:2]
     assert timeless(list(training)) == rows[2:] and len(completed) == 2

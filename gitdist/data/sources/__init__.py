@@ -46,9 +46,6 @@ def source_digest(spec: DataSpec) -> str:
     """Return the hash of a source's images, labels, class names and notes.
 
     A process reads the files once, and again only if their size or modification time changed.
-
-    Raises:
-        DataError: as ``load_source``.
     """
     source = _source(spec)
     files = source.find(spec.path)

@@ -63,11 +63,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def find(self, path: str | None) -> Sequence[Path]:
-        """Return the files in the folder ``path``; None = a standard folder of this source.
-
-        Raises:
-            DataError: a file is missing.
-        """
+        """Return the files in the folder ``path``; None = a standard folder of this source."""
 
     @abstractmethod
     def location(self) -> str:
@@ -75,18 +71,10 @@ class DataSource(ABC):
 
     @abstractmethod
     def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
-        """Return all images in the files that ``find`` returned.
-
-        Raises:
-            DataError: a file is damaged or has another format.
-        """
+        """Return all images in the files that ``find`` returned."""
 
     def read_selected(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
-        """Return the images without the classes of ``spec.exclude``, ungrouped if ``spec.group`` is "none".
-
-        Raises:
-            DataError: as ``read``, or a class to exclude does not exist.
-        """
+        """Return the images without the classes of ``spec.exclude``, ungrouped if ``spec.group`` is "none"."""
         images = without_classes(self.read(files, spec), spec.exclude)
         if spec.group == "none":
             return replace(images, train_groups=None, test_groups=None, group_names=())
@@ -113,11 +101,7 @@ class PublishedSource(DataSource):
     remedy: str  # how to provide the files without a download
 
     def find(self, path: str | None) -> tuple[Path, ...]:
-        """Return the files in ``path`` or in the first standard folder that has all of them; else download them.
-
-        Raises:
-            DataError: a file is missing, or the download failed.
-        """
+        """Return the files in ``path`` or in the first standard folder that has all of them; else download them."""
         folder = Path(path).expanduser() if path else self._find_folder() or self._download()
         for name in self.files:
             if not (folder / name).is_file():
@@ -130,11 +114,7 @@ class PublishedSource(DataSource):
         return str(folder) if folder else f"not found; {self.remedy}, or have it downloaded to {_CACHE} at first use"
 
     def download(self, cache: Path) -> None:
-        """Download the files into the folder ``cache``.
-
-        Raises:
-            OSError, RuntimeError, HTTPException: the download failed.
-        """
+        """Download the files into the folder ``cache``."""
         from gitdist.torchvision_cpu import torchvision  # slow to import
 
         getattr(torchvision.datasets, self.torchvision_class)(str(cache), download=True)
@@ -275,11 +255,7 @@ def number_groups(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, .
 
 
 def without_classes(images: SourceImages, exclude: Sequence[str]) -> SourceImages:
-    """Return the images without those of some classes; the labels of the others are renumbered in their order.
-
-    Raises:
-        DataError: a class does not exist, or a label stands for no class.
-    """
+    """Return the images without those of some classes; the labels of the others are renumbered in their order."""
     check_excluded(exclude, images.class_names)
     if not exclude:
         return images

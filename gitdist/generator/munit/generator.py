@@ -42,11 +42,7 @@ class MunitGenerator(Generator):
 
     @torch.inference_mode()
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return one draw for each content code, each in its own style: uint8 ``[N, C, H, W]``.
-
-        Raises:
-            StreamError: the network's output is not finite, which as uint8 would be black pixels.
-        """
+        """Return one draw for each content code, each in its own style: uint8 ``[N, C, H, W]``."""
         styles = draw_styles(len(codes), self._style_dim, rng, self.device)
         images = self._decode(codes.contiguous(memory_format=torch.channels_last), styles)
         finite = images.sum().isfinite()  # each value is in -1..1, so only NaN makes the sum non-finite

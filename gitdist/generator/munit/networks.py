@@ -185,13 +185,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> None:
-    """Draw the weights of all convolutions and linear layers and set their biases to zero.
-
-    Args:
-        network: an auto-encoder or a discriminator.
-        std: of a normal distribution; None = Kaiming's (He et al. 2015): sqrt(2 / inputs of a unit).
-        rng: the source of randomness, on the CPU.
-    """
+    """Draw the weights of all convolutions and linear layers and set their biases to zero."""
     for module in network.modules():
         if isinstance(module, Convolution | nn.Linear):
             with torch.no_grad():
@@ -201,11 +195,7 @@ def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> N
 
 
 def load_auto_encoder(spec: MunitSpec, image_channels: int, artifact: Path) -> AutoEncoder:
-    """Return the trained network in a generator's artifact, on the CPU.
-
-    Raises:
-        StoreError: the weights are missing, damaged, not finite or those of other settings.
-    """
+    """Return the trained network in a generator's artifact, on the CPU."""
     auto_encoder = AutoEncoder(spec, image_channels)
     try:
         weights = load_file(artifact / WEIGHTS_FILE)

@@ -23,6 +23,7 @@ from gitdist.generator.munit.objective import LOSS_NAMES, discriminator_loss, ge
 from gitdist.seeds import torch_rng
 from gitdist.spec import MunitSpec
 
+_PAST_STEPS = 200  # of a trained generator, for its MLflow run
 LOSSES_FILE = "losses.jsonl"
 
 _ROW_EVERY = 10  # steps averaged to one row of losses; reading the losses waits for the GPU
@@ -41,14 +42,6 @@ def train_munit(
     compute: Compute,
 ) -> None:
     """Train MUNIT on a data set's training images and write its weights and losses.
-
-    Args:
-        spec: settings that fit the images (``check_geometry``).
-        dataset: labels of its training images serve for class-balanced sampling only.
-        target: directory that gets ``generator.safetensors`` (the first domain's auto-encoder) and ``losses.jsonl``.
-        scratch: directory of the checkpoints; a killed training resumes from there.
-        report: called every few steps.
-        compute: device and precision.
 
     Raises:
         TrialFailedError: a loss or a weight became infinite or not a number.
@@ -175,3 +168,14 @@ class _Losses:
         """Return one JSON object per row: ``step`` and each loss."""
         rows = (dict(zip(("step", *LOSS_NAMES), (int(row[0]), *row[1:]), strict=True)) for row in self.rows)
         return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def past_steps(artefact: Path) -> list[TrainingStep]:
+    """Return some of the training steps of a generator in the store; none where their file is damaged."""
+    try:
+        rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
+        total = rows[-1]["step"]
+    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artefact anew
+        return []
+    kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
+    return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]

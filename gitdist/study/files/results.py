@@ -140,11 +140,7 @@ class LocalResults(Results):
 
 
 def open_results(results: str) -> Results:
-    """Return the results at a path, or at the URI of an object store.
-
-    Raises:
-        SpecError: the URI holds credentials.
-    """
+    """Return the results at a path, or at the URI of an object store."""
     return ObjectStoreResults(results) if "://" in results else LocalResults(Path(results))
 
 
@@ -156,11 +152,7 @@ class ObjectStoreResults(Results):
     """
 
     def __init__(self, uri: str) -> None:
-        """Take the results at ``uri``; the copy is made at the first use.
-
-        Raises:
-            SpecError: the URI holds credentials.
-        """
+        """Take the results at ``uri``; the copy is made at the first use."""
         refuse_credentials(uri)
         self._uri = uri.rstrip("/")
         self._fetched: dict[str, FileStamp] = {}  # remote stamps of the copy's files when they were fetched
@@ -315,11 +307,7 @@ def results_tree(uri: str, *, retry_s: float = 0.0) -> FileTree:
 
 
 def refuse_credentials(uri: str) -> None:
-    """Refuse a URI with a password or key: it is printed, and visible in the list of this machine's processes.
-
-    Raises:
-        SpecError: it holds one, or is no URI.
-    """
+    """Refuse a URI with a password or key: it is printed, and visible in the list of this machine's processes."""
     try:
         refuse_secrets(uri, _REMEDY)
     except ValueError as error:

@@ -114,10 +114,6 @@ class Lease:
         """Make this process the owner of a study; with ``take_over``, end the lease of a live owner.
 
         Without a heartbeat for ``lease_s`` seconds, other drivers may claim the study.
-
-        Raises:
-            StudyLockedError: another driver owns the study.
-            StudyError: the storage cannot be used.
         """
         with storage_errors(f"of study '{study_name}'"):
             records = get_or_create_records(storage, study_name)

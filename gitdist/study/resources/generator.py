@@ -1,98 +1,23 @@
-"""The generator of a study, trained as a Ray task that can be killed and resumes from its last checkpoint.
+"""The generator of a study: obtained, recorded, and held to the one that the study was started with."""
 
-driver <--training steps (a streaming task)-- generator function <--queue-- training thread
-
-The driver first waits for free capacity, and says so.
-"""
-
-import json
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util import remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayTaskError
 
 from gitdist.data.dataset import Dataset
-from gitdist.device import Compute, limit_to_share
-from gitdist.errors import DiskError, GitdistError, StudyError, first_line
+from gitdist.device import Compute, Precision
+from gitdist.errors import DiskError, GitdistError, StudyError
 from gitdist.generator.base import TrainingStep
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.kinds import (
-    find_artifact,
-    generator_name,
-    load_generator,
-    needs_training,
-    obtain_artifact,
-)
-from gitdist.generator.munit.training import LOSSES_FILE
-from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
-from gitdist.store import Store
-from gitdist.stream.reservation import reserve
-from gitdist.study.cluster.connect import cluster_nodes
-from gitdist.study.files.times import GENERATOR as GENERATOR_TIMES
-from gitdist.study.resources.generator_identity import keep_precision, settle_generator
+from gitdist.generator.kinds import generator_name, load_generator, munit_artifact_spec, pretrained_name
+from gitdist.spec import GeneratorSpec, MunitSpec, PretrainedSpec
+from gitdist.store import content_key
+from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.resources.generator_training import TrainedGenerator, obtain_generator
 from gitdist.study.running_study import RunningStudy
-from gitdist.study.scheduling.packing import check_fits_alone
-from gitdist.study.scheduling.tasks import to_user_error
-from gitdist.study.study import GENERATOR
+from gitdist.study.study import GENERATOR, Study
 
 _DRAWS_PER_IMAGE = 8  # in the picture of samples
-_PAST_STEPS = 200  # of a generator found in the store
-_MAX_DEATHS = 3  # of the training's workers without a step between them
-
-
-@dataclass(frozen=True)
-class TrainedGenerator:
-    """The generator's artifact (None if it has no weights) and the seconds that training it took now.
-
-    ``past_steps`` samples all of its training steps, also those of earlier drivers.
-    """
-
-    artefact: Path | None
-    training_s: float
-    past_steps: Sequence[TrainingStep] = ()
-
-
-def obtain_generator(
-    spec: GeneratorSpec,
-    dataset: Dataset,
-    store: Store,
-    resources: ResourcesSpec,
-    on_step: Callable[[TrainingStep], None],
-    on_wait: Callable[[float], None],
-) -> TrainedGenerator:
-    """Return the generator from the store, or train it on the cluster.
-
-    Args:
-        spec: the generator.
-        dataset: what it is trained on.
-        store: where trained generators are stored.
-        resources: ``training`` is the share of the training task.
-        on_step: receives training steps on the driver.
-        on_wait: receives the seconds that training has waited for free capacity; may raise to end the wait.
-
-    Raises:
-        StudyError: no node is large enough for training, or it diverged.
-        SpecError: an imported file or a plugin cannot be read.
-    """
-    if not needs_training(spec):
-        return TrainedGenerator(obtain_artifact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
-    share, started = resources.training, time.perf_counter()
-    if found := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
-        return TrainedGenerator(found, 0.0, past_steps(found))
-    check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
-    trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
-    artefact = store.resolve_locally(trained)
-    store.mark_used("generator", trained.name)  # this process uses it from now on
-    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
 
 
 def train_study_generator(running: RunningStudy) -> TrainedGenerator:
@@ -100,7 +25,7 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
     study, spec, tracker = running.study, running.spec.generator, running.tracker
     known = study.ledger.get_attr(GENERATOR)
     if known is None:  # else an earlier driver obtained it
-        running.times.started(GENERATOR_TIMES)
+        running.times.started("generator")
     tracker.generator_started(spec.model_dump())
 
     def on_step(step: TrainingStep) -> None:
@@ -119,11 +44,11 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
         raise
     except (GitdistError, RayTaskError):
         if known is None:
-            running.times.ended(GENERATOR_TIMES)
+            running.times.ended("generator")
         tracker.generator_failed()
         raise
     if known is None:
-        running.times.ended(GENERATOR_TIMES)
+        running.times.ended("generator")
     study.ledger.set_attr(GENERATOR, name)
     tracker.generator_ended(name, generator.past_steps)
     return generator
@@ -137,71 +62,45 @@ def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     running.study.paths.push(samples)
 
 
-def past_steps(artefact: Path) -> list[TrainingStep]:
-    """Return some of the training steps of a generator in the store; none where their file is damaged."""
-    try:
-        rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
-        total = rows[-1]["step"]
-    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artefact anew
-        return []
-    kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
-    return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
+def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
+    """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
+
+    Raises:
+        StudyError: it is another one now, in whichever precision it is trained.
+    """
+    if not isinstance(spec, MunitSpec) or known is None:
+        return spec
+    precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
+    for precision in precisions:
+        settings = munit_artifact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
+        name = content_key("generator", settings)
+        if name == known:
+            return spec.model_copy(update={"precision": precision})
+    raise _another(spec, name, known)
 
 
-def _train_on_cluster(
-    share: Share,
-    arguments: tuple[Any, ...],
-    on_step: Callable[[TrainingStep], None],
-    on_wait: Callable[[float], None],
-) -> Path:
-    """Return the artefact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
-    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
-    options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
-    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
-    deaths = 0
-    while True:
-        places = reserve(share, 1, on_wait)
-        try:
-            placed = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(places))
-            for reference in placed.remote(*arguments):
-                item = ray.get(reference)
-                if isinstance(item, Path):
-                    return item
-                deaths = 0
-                on_step(item)
-        except RayTaskError as error:
-            remedy = "lower generator.lr or set generator.precision: float32"
-            raise to_user_error(error, f"training the generator failed: {error.cause}; {remedy}") from None
-        except RayError as error:
-            deaths += 1
-            if deaths == _MAX_DEATHS:
-                raise StudyError(
-                    f"training the generator lost its worker {deaths} times without a step between them "
-                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
-                ) from None
-        finally:
-            remove_placement_group(places)
+def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
+    """Accept a generator only as it was at the first run: trials that are compared share one.
+
+    Raises:
+        StudyError: it is another one now.
+    """
+    if known not in (None, name):
+        raise _another(spec, name, known)
 
 
-def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:
-    """Yield the training steps that are reported, then the artefact's directory."""
-    steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
+def check_moved_generator(study: Study, dataset: Dataset) -> None:
+    """Accept another file of an imported generator only if it has the same content."""
+    known, generator = study.ledger.get_attr(GENERATOR), study.spec.generator
+    if known is None or not isinstance(generator, PretrainedSpec) or not study.paths.spec.exists():
+        return
+    if load_stored_spec(study.paths).generator != generator:
+        settle_generator(generator, pretrained_name(generator, dataset), known)
 
-    def build() -> None:
-        try:
-            limit_to_share(share.cpu, share.gpu)
-            opened = Dataset.open(store.resolve_locally(dataset))
-            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
-            assert artefact, "what trains has an artefact"
-            steps.put(artefact)
-        except BaseException as error:
-            steps.put(error)
 
-    threading.Thread(target=build, daemon=True).start()
-    while True:
-        item = steps.get()
-        if isinstance(item, BaseException):
-            raise item
-        yield item
-        if isinstance(item, Path):
-            return
+def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:
+    now = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
+    return StudyError(
+        f"the study was started with another generator.kind '{spec.kind}' ({known}) than its {now} now give ({name}); "
+        "put that one back, or start another study with --fork NAME"
+    )

@@ -99,16 +99,7 @@ def measure_quality(
     draws: int,
     seed: int,
 ) -> Quality:
-    """Draw from validation images and measure the draws.
-
-    Args:
-        generator: what draws.
-        dataset: the study's; its validation images are drawn from.
-        reference: judges the draws.
-        compute: where it runs.
-        images: the most images per class; in a grouped split from as many groups as possible.
-        draws: draws an image, at least 2.
-        seed: names the draws.
+    """Measure ``draws`` per image of at most ``images`` validation images per class; ``seed`` names the draws.
 
     Raises:
         TrialFailedError: the classifier's output is not a number.

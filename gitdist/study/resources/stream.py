@@ -18,7 +18,7 @@ from gitdist.stream.server import ServerConfig
 from gitdist.stream.stats_poller import StatsPoller
 from gitdist.study.files.attribution import ReusedPrefix
 from gitdist.study.files.layout import TrialId
-from gitdist.study.resources.generator import TrainedGenerator
+from gitdist.study.resources.generator_training import TrainedGenerator
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.worker.job import TrialContext
 from gitdist.trial.evaluation import EkldRequest, ekld_set

@@ -77,15 +77,8 @@ class TrialManager:
     ) -> None:
         """Start with no trial running.
 
-        Args:
-            ledger: assigns search trials and stores how they end.
-            spec: the study.
-            with_baseline: whether the baseline is still to be trained.
-            recorder: called before the observers.
-            observers: notified of every event, in order.
-            check_owner: raises StudyError once another driver has taken over the study; asks the ledger if the
-                argument is true.
-            link: says which trial a new one repeats, see ``Ledger.next_trial``.
+        ``check_owner`` raises StudyError once another driver has taken over the study; it asks the ledger if its
+        argument is true. ``link`` says which trial a new one repeats, see ``Ledger.next_trial``.
         """
         self._ledger, self._spec, self._link = ledger, spec, link
         self._recorder, self._observers, self._check_owner = recorder, tuple(observers), check_owner

@@ -44,15 +44,10 @@ _Process = tuple[str, int]  # address of its node, and pid
 def run_trials(
     train: Callable[[TrialJob], None], manager: TrialManager, resources: ResourcesSpec, max_concurrent: int
 ) -> None:
-    """Run the trials of ``manager`` until it is done.
+    """Run ``train`` in workers for the jobs of ``manager`` until it is done.
 
-    Args:
-        train: runs in the worker; reports ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` if it ends without
-            a result.
-        manager: decides.
-        resources: what a trial takes, and whether the cluster adds nodes: then capacity for all trials is requested at
-            once, else for one after the other.
-        max_concurrent: trials at once.
+    ``train`` reports ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` if it ends without a result. If the
+    cluster adds nodes, capacity for all trials is requested at once, else for one after the other.
     """
     try:
         while not manager.done:

@@ -16,8 +16,8 @@ from gitdist.spec import (
     ResourcesSpec,
 )
 from gitdist.store import Store, content_key
-from gitdist.study.resources.generator import obtain_generator
-from gitdist.study.resources.generator_identity import keep_precision, settle_generator
+from gitdist.study.resources.generator import keep_precision, settle_generator
+from gitdist.study.resources.generator_training import obtain_generator
 from tests.stream.holder import Holder
 
 SHADE = PluginSpec(target="tests.generator.sample_plugins:Shade")

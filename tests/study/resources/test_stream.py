@@ -15,7 +15,7 @@ from gitdist.store import Store
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.resources import stream as stream_resources
-from gitdist.study.resources.generator import TrainedGenerator
+from gitdist.study.resources.generator_training import TrainedGenerator
 from gitdist.study.resources.stream import StreamResources
 from tests.stream.streams import connected, keys_of, running
 

@@ -38,13 +38,7 @@ class Outbox(Generic[K, T]):
         on_failure: Callable[[Exception], None],
         on_recovery: Callable[[], None],
     ) -> None:
-        """Start the thread, which calls all three until ``close``.
-
-        Args:
-            deliver: delivers items of a key, or its newest state if they are None.
-            on_failure: called at the first failure, and again only after a recovery.
-            on_recovery: called when nothing is pending any more after a failure.
-        """
+        """Start the thread, which calls all three until ``close``."""
         self._deliver, self._on_failure, self._on_recovery = deliver, on_failure, on_recovery
         self._pending: dict[K, _Pending[T]] = {}
         self._delivering: tuple[K, ...] = ()  # the key of the delivery under way, if any

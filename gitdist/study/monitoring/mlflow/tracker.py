@@ -61,15 +61,6 @@ class Tracker(Observer):
     ) -> None:
         """Open the store, and find or create the study's experiment and parent run, unless a server is down.
 
-        Args:
-            paths: the study's files.
-            uri: the MLflow tracking URI.
-            identity: the study's, see ``settle_identity``.
-            tags: tags of all runs (spec hash, fingerprints).
-            warn: receives a line, on another thread, when the store fails or is back, or if a file is damaged.
-            check_owner: called before every write; raises StudyError once another driver owns the study.
-            times: those that the driver records; None = those in the study's file.
-
         Raises:
             StudyError: the store cannot be used, now or later.
         """

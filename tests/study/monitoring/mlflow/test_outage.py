@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.doctor.services import check_tracking
+from gitdist.doctor.services import check_mlflow
 from gitdist.errors import StudyError
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import StudyPaths, TrialId
@@ -213,12 +213,12 @@ def test_a_server_that_is_no_store_of_ours_is_refused(open_tracker, answering, s
 @pytest.mark.parametrize("status", [200, 401, 403, 404])
 def test_the_doctor_finds_a_server_that_refuses_us(answering, status):
     uri = answering(status)
-    found = check_tracking(uri)
+    found = check_mlflow(uri)
     assert found.state == "problem" and "cannot be used" in found.seen and "secret" not in found.seen
     assert "MLFLOW_TRACKING_USERNAME" in found.remedy and "--allowed-hosts" in found.remedy
 
 
 def test_the_doctor_finds_a_server_that_answers(story):
     for uri in (story.uri, f"{story.uri}/", story.uri.replace("//", "//ann:hunter2@")):
-        found = check_tracking(uri)
+        found = check_mlflow(uri)
         assert found.state == "ok" and found.seen.endswith("answers") and "hunter2" not in found.seen

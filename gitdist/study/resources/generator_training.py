@@ -1,0 +1,135 @@
+"""Trains a generator as a Ray task that can be killed and resumes from its last checkpoint.
+
+driver <--training steps (a streaming task)-- generator function <--queue-- training thread
+
+The driver first waits for free capacity, and says so.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util import remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from gitdist.data.dataset import Dataset
+from gitdist.device import Compute, limit_to_share
+from gitdist.errors import StudyError, first_line
+from gitdist.generator.base import TrainingStep
+from gitdist.generator.kinds import (
+    find_artifact,
+    needs_training,
+    obtain_artifact,
+)
+from gitdist.generator.munit.training import past_steps
+from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
+from gitdist.store import Store
+from gitdist.stream.reservation import reserve
+from gitdist.study.cluster.connect import cluster_nodes
+from gitdist.study.scheduling.packing import check_fits_alone
+from gitdist.study.scheduling.tasks import to_user_error
+
+_MAX_DEATHS = 3  # of the training's workers without a step between them
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """The generator's artifact (None if it has no weights) and the seconds that training it took now.
+
+    ``past_steps`` samples all of its training steps, also those of earlier drivers.
+    """
+
+    artefact: Path | None
+    training_s: float
+    past_steps: Sequence[TrainingStep] = ()
+
+
+def obtain_generator(
+    spec: GeneratorSpec,
+    dataset: Dataset,
+    store: Store,
+    resources: ResourcesSpec,
+    on_step: Callable[[TrainingStep], None],
+    on_wait: Callable[[float], None],
+) -> TrainedGenerator:
+    """Return the generator from the store, or train it on the cluster.
+
+    Raises:
+        StudyError: no node is large enough for training, or it diverged.
+        SpecError: an imported file or a plugin cannot be read.
+    """
+    if not needs_training(spec):
+        return TrainedGenerator(obtain_artifact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
+    share, started = resources.training, time.perf_counter()
+    if found := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
+        return TrainedGenerator(found, 0.0, past_steps(found))
+    check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
+    trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
+    artefact = store.resolve_locally(trained)
+    store.mark_used("generator", trained.name)  # this process uses it from now on
+    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
+
+
+def _train_on_cluster(
+    share: Share,
+    arguments: tuple[Any, ...],
+    on_step: Callable[[TrainingStep], None],
+    on_wait: Callable[[float], None],
+) -> Path:
+    """Return the artefact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
+    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
+    options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
+    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
+    deaths = 0
+    while True:
+        places = reserve(share, 1, on_wait)
+        try:
+            placed = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(places))
+            for reference in placed.remote(*arguments):
+                item = ray.get(reference)
+                if isinstance(item, Path):
+                    return item
+                deaths = 0
+                on_step(item)
+        except RayTaskError as error:
+            remedy = "lower generator.lr or set generator.precision: float32"
+            raise to_user_error(error, f"training the generator failed: {error.cause}; {remedy}") from None
+        except RayError as error:
+            deaths += 1
+            if deaths == _MAX_DEATHS:
+                raise StudyError(
+                    f"training the generator lost its worker {deaths} times without a step between them "
+                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
+                ) from None
+        finally:
+            remove_placement_group(places)
+
+
+def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:
+    """Yield the training steps that are reported, then the artefact's directory."""
+    steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
+
+    def build() -> None:
+        try:
+            limit_to_share(share.cpu, share.gpu)
+            opened = Dataset.open(store.resolve_locally(dataset))
+            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
+            assert artefact, "what trains has an artefact"
+            steps.put(artefact)
+        except BaseException as error:
+            steps.put(error)
+
+    threading.Thread(target=build, daemon=True).start()
+    while True:
+        item = steps.get()
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+        if isinstance(item, Path):
+            return
