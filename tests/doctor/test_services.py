@@ -99,7 +99,7 @@ def test_results_on_an_object_store_are_named_so():
     found, clean = check_store("nothing://bucket/results", "doctor.1", results=True)
     clean()
     assert (found.check, found.state) == ("results", "problem")
-    assert "--results" in found.seen + found.remedy and "store.uri" not in found.seen + found.remedy
+    assert "the URI of the results" in found.seen + found.remedy and "store.uri" not in found.seen + found.remedy
 
 
 @pytest.mark.parametrize("uri", ["/proc/store", "nothing://bucket/store"])
