@@ -32,7 +32,7 @@ def settle_campaign(results: Results, campaign: Campaign) -> None:
         raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
     paths.check_writable()
     for member in campaign.members:
-        check_services(member.spec, results)
+        check_services(member.spec, paths.results)
         _check_started(StudyPaths.at(results, member.spec.name), member.spec)
     stored = {
         "name": campaign.name,

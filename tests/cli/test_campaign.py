@@ -14,6 +14,7 @@ from gitdist.errors import DiskError, StudyError
 from gitdist.spec.file import load_plan
 from gitdist.study.campaign import load_campaign
 from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
@@ -46,7 +47,7 @@ def run(place: Path, *overrides: str) -> str:
     """Run the campaign and return what was printed, also where it ends by an error, which is printed last."""
     console = Console(file=StringIO(), width=200)
     try:
-        run_to_the_end(load_plan(place / "camp.yaml", overrides), place / "results", console, HowToRun())
+        run_to_the_end(load_plan(place / "camp.yaml", overrides), LocalResults(place / "results"), console, HowToRun())
     except StudyError as error:
         console.print(f"error: {error}", soft_wrap=True)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]

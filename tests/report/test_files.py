@@ -19,6 +19,7 @@ from gitdist.spec.file import parse_plan, parse_study
 from gitdist.study.campaign import settle_campaign
 from gitdist.study.compatibility import settle_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import RowsFile
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
@@ -87,7 +88,7 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     campaign = parse_plan({**study_file("c"), "title": "Both", "matrix": {"data.version": [0, 1, 2]}}, "test")
     assert isinstance(campaign, Campaign)
     settle_campaign(results, campaign)
-    report_studies(["c"], results, None, console)
+    report_studies(["c"], LocalResults(results), None, console)
     told = console.export_text()
     assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
     out = results / "c" / "report"
@@ -109,7 +110,7 @@ def test_several_studies_and_no_mlflow(results, console, monkeypatch):
     for name in ("a", "b"):
         leave_study(results, name, 0, finished=1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
-    report_studies(["a", "b"], results, None, console)
+    report_studies(["a", "b"], LocalResults(results), None, console)
     told = console.export_text().splitlines()
     assert re.search(r"/report-a-b-[0-9a-f]{6}/index.html$", told[0]) and len(told) == 2
     assert told[1].startswith(
@@ -121,7 +122,7 @@ def test_reports_of_other_studies_lie_elsewhere(results, console):
     for name in ("a", "b", "c", "d", "e", "a-b", "b-c"):
         leave_study(results, name, 0, finished=1)
     for names in (["a-b", "c"], ["a", "b-c"], ["a", "b", "c", "d"], ["a", "b", "c", "e"]):
-        report_studies(names, results, None, console)
+        report_studies(names, LocalResults(results), None, console)
     assert len(list(results.glob("report-*/index.html"))) == 4
 
 
@@ -158,16 +159,16 @@ def test_a_directory_that_cannot_be_written_has_a_remedy(results, console):
     leave_study(results, "a", 0, finished=1)
     (results / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/out.*--out DIR"):
-        report_studies(["a"], results, results / "file" / "out", console)
+        report_studies(["a"], LocalResults(results), results / "file" / "out", console)
 
 
 def test_what_is_not_there_or_damaged_is_one_line(results, console):
     with pytest.raises(StudyError, match="no study 'nothing'"):
-        report_studies(["nothing"], results, None, console)
+        report_studies(["nothing"], LocalResults(results), None, console)
     (results / "c").mkdir()
     (results / "c" / "campaign.yaml").write_text("members: [1]")
     with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign as it was started"):
-        report_studies(["c"], results, None, console)
+        report_studies(["c"], LocalResults(results), None, console)
     leave_study(results, "early", 0, finished=0)
     with pytest.raises(StudyError, match=r"\(early\): no trials"):
-        report_studies(["early"], results, None, console)
+        report_studies(["early"], LocalResults(results), None, console)
