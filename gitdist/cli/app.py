@@ -320,11 +320,11 @@ def data_stats(
 
 @store_app.command("ls")
 def store_ls(results: ResultsOption = RESULTS) -> None:
-    """List the artefacts, the least recently used first."""
-    from gitdist.cli.store import list_artefacts
+    """List the artifacts, the least recently used first."""
+    from gitdist.cli.store import list_artifacts
 
     with opened(results) as place:
-        list_artefacts(place, Console())
+        list_artifacts(place, Console())
 
 
 @store_app.command("gc")
@@ -332,14 +332,14 @@ def store_gc(
     results: ResultsOption = RESULTS,
     max_gb: Annotated[
         float | None,
-        typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artefacts."),
+        typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artifacts."),
     ] = None,
     unused_days: Annotated[
-        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artefacts not used for N days.")
+        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artifacts not used for N days.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Delete leftovers of dead processes and damaged artefacts; with options, artefacts that no running study uses."""
+    """Delete leftovers of dead processes and damaged artifacts; with options, artifacts that no running study uses."""
     from gitdist.cli.store import collect_garbage
 
     with opened(results) as place:

@@ -38,7 +38,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
 
         trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
         how = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
-        display.say(f"generator {how}: {trained.artefact}")
+        display.say(f"generator {how}: {trained.artifact}")
 
 
 def preview_generator(
@@ -86,12 +86,12 @@ def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generato
     """
     compute = Compute.resolve(spec.stream.precision)
     if needs_training(spec.generator):
-        artefact = find_artifact(spec.generator, dataset, store, compute)
-        if artefact is None:
+        artifact = find_artifact(spec.generator, dataset, store, compute)
+        if artifact is None:
             raise StudyError(
                 f"the generator of study '{spec.name}' is not in {store.root} yet; run the study, or train the "
                 "generator alone with `gitdist generator train`"
             )
     else:
-        artefact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
-    return load_generator(spec.generator, dataset, artefact, compute)
+        artifact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
+    return load_generator(spec.generator, dataset, artifact, compute)

@@ -68,7 +68,7 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
             say(console, f"{file} is read-only, so this is a copy of it: changes in the UI are lost when it ends")
         say(console, f"MLflow UI on http://{_HOST}:{port} for {shown} (Ctrl-C ends it)")
         try:
-            exit_code = _serve(served, paths.artefacts, port)
+            exit_code = _serve(served, paths.artifacts, port)
         except KeyboardInterrupt:
             say(console, "MLflow UI ended")
             return
@@ -87,10 +87,10 @@ def _check_port(port: int) -> None:
             ) from None
 
 
-def _serve(uri: str, artefacts: Path, port: int) -> int:
+def _serve(uri: str, artifacts: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--registry-store-uri", uri, "--uvicorn-opts", "--log-level warning"]
-    command += ["--artifacts-destination", str(artefacts)]  # else mlartifacts/ of the working directory
+    command += ["--artifacts-destination", str(artifacts)]  # else mlartifacts/ of the working directory
     # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, env=environment, check=False).returncode

@@ -98,7 +98,7 @@ class ReportedStudy:
     """A study, running or finished.
 
     ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
-    is a PNG; ``generator`` is the artefact of its weights or all that determines its draws; ``fingerprint`` is that of
+    is a PNG; ``generator`` is the artifact of its weights or all that determines its draws; ``fingerprint`` is that of
     the data set.
     """
 

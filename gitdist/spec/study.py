@@ -86,10 +86,10 @@ class SharingSpec(Spec):
 
 
 class StoreSpec(Spec):
-    """The store of artefacts (data sets, generators, blocks, training prefixes)."""
+    """The store of artifacts (data sets, generators, blocks, training prefixes)."""
 
     uri: str | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
-    # GB of RESULTS/store, from which the least recently used artefact is removed first; None = no limit
+    # GB of RESULTS/store, from which the least recently used artifact is removed first; None = no limit
     max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @field_validator("uri")

@@ -41,7 +41,7 @@ NO_LEDGER: Attributes = _NoAttributes()
 _MAY_CHANGE = (
     "title",
     "data.path",  # what its files hold is settled by the fingerprint
-    "generator.path",  # and that of the generator's file by the artefact's name
+    "generator.path",  # and that of the generator's file by the artifact's name
     "search.total",
     "resources",
     "sharing",

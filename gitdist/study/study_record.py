@@ -25,7 +25,7 @@ def read_study_record(study: Study) -> StudyRecord:
     name = ledger.get_attr(GENERATOR)
     generator = None
     if name is not None:
-        steps = past_steps(_artefact(paths, spec, name))
+        steps = past_steps(_artifact(paths, spec, name))
         generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
     return StudyRecord(
         num_open=ledger.num_open(),
@@ -50,7 +50,7 @@ def complete_mlflow(study: Study, say: Callable[[str], None]) -> None:
         say(str(error))
 
 
-def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
+def _artifact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
     directory = paths.results.store / "generator" / name
     if paths.results.uri is not None and not directory.exists():
         with suppress(StoreError):  # it has no weights, or is no longer stored there

@@ -59,7 +59,7 @@ class StudyPaths:
         return self.root / "mlflow.db"
 
     @property
-    def artefacts(self) -> Path:
+    def artifacts(self) -> Path:
         """The root of MLflow's artifact locations, if its store is a database.
 
         A symbolic link with this name is not followed, so copied results write their own artifacts.

@@ -35,7 +35,7 @@ from typing import IO
 from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked
 from gitdist.errors import GitdistError, SpecError, StoreError
-from gitdist.store.artefact import FileStamp
+from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
 from gitdist.store.shared import RETRY_S
@@ -192,7 +192,7 @@ class ObjectStoreResults(Results):
 
     @property
     def store(self) -> Path:
-        """The directory of this machine's store of artefacts."""
+        """The directory of this machine's store of artifacts."""
         return cached_store(self.uri)
 
     def connect(self) -> None:

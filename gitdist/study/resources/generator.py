@@ -37,7 +37,7 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
         spec = keep_precision(spec, running.dataset.fingerprint, known)
         on_wait = partial(running.report_wait, "training the generator")
         generator = obtain_generator(spec, running.dataset, running.store, running.spec.resources, on_step, on_wait)
-        name = generator_name(spec, generator.artefact)
+        name = generator_name(spec, generator.artifact)
         settle_generator(spec, name, known)
         _draw_samples(running, generator)
     except DiskError:
@@ -57,7 +57,7 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
 def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     dataset, spec, samples = running.dataset, running.spec, running.study.paths.samples
     compute = Compute.resolve(spec.stream.precision, "cpu")
-    loaded = load_generator(spec.generator, dataset, generator.artefact, compute)
+    loaded = load_generator(spec.generator, dataset, generator.artifact, compute)
     save_grid(sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed), samples)
     running.study.paths.push(samples)
 

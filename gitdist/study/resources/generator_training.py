@@ -45,7 +45,7 @@ class TrainedGenerator:
     ``past_steps`` samples all of its training steps, also those of earlier drivers.
     """
 
-    artefact: Path | None
+    artifact: Path | None
     training_s: float
     past_steps: Sequence[TrainingStep] = ()
 
@@ -71,9 +71,9 @@ def obtain_generator(
         return TrainedGenerator(found, 0.0, past_steps(found))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
-    artefact = store.resolve_locally(trained)
+    artifact = store.resolve_locally(trained)
     store.mark_used("generator", trained.name)  # this process uses it from now on
-    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
+    return TrainedGenerator(artifact, time.perf_counter() - started, past_steps(artifact))
 
 
 def _train_on_cluster(
@@ -82,7 +82,7 @@ def _train_on_cluster(
     on_step: Callable[[TrainingStep], None],
     on_wait: Callable[[float], None],
 ) -> Path:
-    """Return the artefact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
+    """Return the artifact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
     # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
     options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
     task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
@@ -112,16 +112,16 @@ def _train_on_cluster(
 
 
 def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:
-    """Yield the training steps that are reported, then the artefact's directory."""
+    """Yield the training steps that are reported, then the artifact's directory."""
     steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
 
     def build() -> None:
         try:
             limit_to_share(share.cpu, share.gpu)
             opened = Dataset.open(store.resolve_locally(dataset))
-            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
-            assert artefact, "what trains has an artefact"
-            steps.put(artefact)
+            artifact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
+            assert artifact, "what trains has an artifact"
+            steps.put(artifact)
         except BaseException as error:
             steps.put(error)
 

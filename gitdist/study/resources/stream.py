@@ -61,7 +61,7 @@ def _server_config(running: RunningStudy, generator: TrainedGenerator, share: Sh
     return ServerConfig(
         dataset=running.dataset.directory,
         generator=running.spec.generator,
-        artefact=generator.artefact,
+        artifact=generator.artifact,
         stream=running.spec.stream,
         device=share.device,
         origin=running.store if running.study.paths.results.uri is not None else None,

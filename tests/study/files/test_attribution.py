@@ -39,7 +39,7 @@ def test_only_epochs_of_the_prefix_are_shared():
 
 def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tmp_path):
     paths, store = StudyPaths.at(tmp_path, "study"), Store(tmp_path / "store")
-    artefact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
+    artifact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
     store = Store(tmp_path / "store")
     directory = paths.trial(THIRD)
     directory.mkdir(parents=True)
@@ -50,6 +50,6 @@ def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tm
     with store.pin_used("study"):
         resources.pin_prefix(THIRD)
         assert not pinned(StoreLayout(store.root))
-        (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
+        (directory / "trial.json").write_text(json.dumps({"prefix": artifact.name, "prefix_epochs": 1}))
         resources.pin_prefix(THIRD)
-        assert pinned(StoreLayout(store.root)) == {f"prefix-{artefact.name}": {"study"}}
+        assert pinned(StoreLayout(store.root)) == {f"prefix-{artifact.name}": {"study"}}

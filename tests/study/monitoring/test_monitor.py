@@ -182,7 +182,7 @@ def test_the_display_has_the_line(terminal: bool) -> None:
 def test_a_stream_is_monitored_through_the_death_of_a_server(paths: StudyPaths, tmp_path: Path) -> None:
     dataset = prepare(DataSpec(source="digits", nuisance="background"), Store(tmp_path / "store"))
     stream = StreamSpec.model_validate({"block_size": 20})
-    config = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=stream)
+    config = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artifact=None, stream=stream)
     told: list[str] = []
     with launch_stream("watched", config, Share(cpu=0.5), 2) as handle, open_monitor(paths, told) as monitor:
         with connected(handle) as client, monitor.following(handle.stats_poller()):

@@ -79,7 +79,7 @@ def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
     small = MunitSpec(dim=8, num_res=1, discriminator_dim=8, discriminator_layers=2, steps=2, batch_size=4)
     needs = ResourcesSpec.model_validate({"training": {"cpu": 2}})
     trained = obtain_generator(small, digits, store, needs, lambda step: told.append(step.step), on_wait)
-    assert trained.artefact is not None and trained.past_steps[-1].step == 2
+    assert trained.artifact is not None and trained.past_steps[-1].step == 2
     assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states == {"REMOVED"}

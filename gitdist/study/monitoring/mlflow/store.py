@@ -58,9 +58,9 @@ def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowC
     _configure_mlflow()
     file = database_file(uri)
     if file is not None:
-        ensure_database(file, paths.artefacts)
+        ensure_database(file, paths.artifacts)
         if is_own_database(paths, uri):
-            relocate_artifacts(file, paths.artefacts)
+            relocate_artifacts(file, paths.artifacts)
     elif is_database(uri):
         _connect(uri)
     client = MlflowClient(tracking_uri=uri)
@@ -89,7 +89,7 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
                 file = copy_database(file, Path(directory))
                 shown = f"sqlite:///{file}"
             if file is not None and own:
-                relocate_artifacts(file, paths.artefacts)
+                relocate_artifacts(file, paths.artifacts)
             elif is_database(uri) and paths.name and paths.identity.exists():
                 if file is None:
                     _connect(uri)
@@ -180,7 +180,7 @@ class _StudyExperiment:
         former = self._former_location(found)
         if former is None:
             return found
-        move_locations(self._uri, former, self._paths.artefacts / former.name)
+        move_locations(self._uri, former, self._paths.artifacts / former.name)
         return self._client.get_experiment(found.experiment_id)
 
     def _find_by_identity(self) -> Experiment | None:
@@ -192,7 +192,7 @@ class _StudyExperiment:
         name = self._paths.name
         if self._client.get_experiment_by_name(name) is not None:
             name = f"{name}-{self._identity[:_NUM_DIGITS]}"
-        location = (self._paths.artefacts / name).as_uri() if is_database(self._uri) else None
+        location = (self._paths.artifacts / name).as_uri() if is_database(self._uri) else None
         tags = {
             "mlflow.experimentKind": "custom_model_development",  # the UI opens it as model training, not as GenAI
             _STUDY: self._paths.name,
@@ -211,7 +211,7 @@ class _StudyExperiment:
 
         That is ROOT/mlartifacts/NAME with a name that ``_create`` gives; other locations were chosen by users.
         """
-        path, root = local_path(experiment.artifact_location), self._paths.artefacts
+        path, root = local_path(experiment.artifact_location), self._paths.artifacts
         if path is None or not is_database(self._uri) or is_own_database(self._paths, self._uri):
             return None
         names = (self._paths.name, f"{self._paths.name}-{self._identity[:_NUM_DIGITS]}")

@@ -80,9 +80,9 @@ def test_what_is_missing_or_untrue_is_corrected(paths, runs, record):
     found = runs.by_key()
     runs.client.delete_run(found["8"].info.run_id)
     runs.client.update_run(found["7"].info.run_id, status="RUNNING")
-    (place,) = paths.artefacts.rglob(f"{found['baseline'].info.run_id}/artifacts/rows.jsonl")
+    (place,) = paths.artifacts.rglob(f"{found['baseline'].info.run_id}/artifacts/rows.jsonl")
     place.write_text("torn")
-    (stale,) = paths.artefacts.rglob(f"{found['7'].info.run_id}/artifacts/rows.jsonl")
+    (stale,) = paths.artifacts.rglob(f"{found['7'].info.run_id}/artifacts/rows.jsonl")
     paths.rows(TRIAL).write_text(paths.rows(TRIAL).read_text().replace("0.75", "0.76"))
     for extra, stray in (({"gitdist.role": "trial", "gitdist.trial": "99"}, True), ({"gitdist.role": "trial"}, False)):
         tags = {"gitdist.study": "study", "gitdist.identity": "one" if stray else "another", **extra}
