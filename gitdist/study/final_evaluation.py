@@ -26,7 +26,7 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     found = (
         f"best on validation: trial {numbers}" if len(best) == 1 else f"Pareto front on validation: trials {numbers}"
     )
-    running.display.say(f"{found}; evaluating {'all' if every else 'chosen'} trials on test")
+    running.display.log(f"{found}; evaluating {'all' if every else 'chosen'} trials on test")
     jobs: dict[TrialId, TrialJob] = {}
     for record in finished if every else best:
         trial = TrialId("trial", record.number)

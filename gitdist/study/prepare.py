@@ -9,12 +9,12 @@ from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.checks import check_services
 from gitdist.study.compatibility import (
+    check_or_record_data,
     check_started,
+    ensure_identity,
     has_current_splits,
-    outdated_splits,
-    settle_data,
-    settle_identity,
-    settle_spec,
+    outdated_splits_error,
+    store_spec,
 )
 from gitdist.study.data_fit import check_fit
 from gitdist.study.files.layout import StudyPaths, open_store
@@ -46,7 +46,7 @@ def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> Dataset:
     return dataset
 
 
-def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Callable[[str], None]) -> str:
+def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log: Callable[[str], None]) -> str:
     """Hold the study to what it was started with, repair what a crash left, and return its identity.
 
     If ``retry_failed``, the failed trials are queued again, and ``say`` receives a line about them.
@@ -55,20 +55,20 @@ def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Cal
     paths.pull()  # from now on no other process writes
     current, first = has_current_splits(ledger), ledger.get_attr("data") is None
     if not current and (retry_failed or not is_finished(study)):
-        raise outdated_splits(paths)
+        raise outdated_splits_error(paths)
     if first:
-        settle_spec(paths, spec, ledger)
-    identity = settle_identity(paths, ledger)
+        store_spec(paths, spec, ledger)
+    identity = ensure_identity(paths, ledger)
     if current:
-        settle_data(paths, ledger, dataset.fingerprint)
+        check_or_record_data(paths, ledger, dataset.fingerprint)
     if not first:  # the paths of other data or of another generator must not be stored
         check_moved_generator(study, dataset)
-        settle_spec(paths, spec, ledger)
+        store_spec(paths, spec, ledger)
     for trial, (_, outcome) in study.trial_states().items():
         if outcome is not None:
             repair_trial(paths, trial)
     if retry_failed:
-        say(retry_failed_trials(ledger))
+        log(retry_failed_trials(ledger))
     copy_checkpoints(study)
     return identity
 

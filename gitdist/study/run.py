@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gitdist.logging import silence_libraries
 from gitdist.spec import StudySpec
-from gitdist.study.capacity import expect_capacity, measure_capacity
+from gitdist.study.capacity import estimate_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
 from gitdist.study.cluster.shared_fs import check_shared
 from gitdist.study.cluster.signals import interruptible
@@ -26,12 +26,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import open_display
-from gitdist.study.prepare import (
-    is_finished,
-    open_files,
-    prepare_data,
-    settle_study,
-)
+from gitdist.study.prepare import check_and_repair, is_finished, open_files, prepare_data
 from gitdist.study.resources.generator import train_study_generator
 from gitdist.study.resources.stream import launch_resources
 from gitdist.study.running_study import RunningStudy, finish_study, open_monitor, start_study
@@ -87,14 +82,14 @@ def run_study(
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
         ):
-            identity = settle_study(study, dataset, retry_failed=options.retry_failed, say=display.say)
+            identity = check_and_repair(study, dataset, retry_failed=options.retry_failed, log=display.log)
             if is_finished(study):
-                complete_mlflow(study, display.say)
-                display.say(f"study '{spec.name}' is finished; nothing to do")
+                complete_mlflow(study, display.log)
+                display.log(f"study '{spec.name}' is finished; nothing to do")
                 return read_summary(paths) or {}
             remove_summary(paths)  # of a study that has become longer since
             for line in (*describe_study(spec, dataset), *dataset.notes):
-                display.say(line)
+                display.log(line)
             with (
                 store.pin_used(spec.name),
                 interruptible(),
@@ -117,7 +112,7 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)
-        expected = expect_capacity(running, num_servers)
+        expected = estimate_capacity(running, num_servers)
         generator = train_study_generator(running)
         with launch_resources(running, generator) as resources, monitor.following(resources.stats_poller()):
             max_concurrent = measure_capacity(running, resources, expected)
@@ -128,16 +123,16 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
             evaluate_chosen(running, context, resources.ekld_images("test"), max_concurrent)
             resources.record_usage(final=True)
     running.lease.check()
-    study.paths.push(study.paths.figures)
+    study.paths.push(study.paths.monitor_log)
     for line in study_notes(study):
-        running.display.say(line)
+        running.display.log(line)
     return write_summary(study)
 
 
 def _leave_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
     """Leave files and MLflow true, on the watchdog's thread; the main thread may be blocked for good."""
     what = "Ray on this machine has died" if started_here else "the head of the Ray cluster does not answer any more"
-    running.display.say(f"{what} (killed, or out of memory); running trials resume from their checkpoints")
+    running.display.log(f"{what} (killed, or out of memory); running trials resume from their checkpoints")
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()

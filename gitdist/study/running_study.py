@@ -46,7 +46,7 @@ class RunningStudy:
     def report_wait(self, what: str, waited_s: float) -> None:
         """Show that something waits for free capacity on the cluster."""
         self.lease.check()
-        self.display.say(f"waiting for capacity for {what}, since {waited_s:.0f} s")
+        self.display.log(f"waiting for capacity for {what}, since {waited_s:.0f} s")
 
     def close(self, status: Status, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Record the end; set runs that are still open to ``status`` in MLflow, which has ``timeout_s`` to take it."""
@@ -70,7 +70,7 @@ def start_study(
         states = study.trial_states()
         tags = study_tags(study.spec, dataset.fingerprint)
         uri = tracking_uri(study.paths, study.spec.tracking.uri)
-        tracker = Tracker(study.paths, uri, identity, tags, display.say, lease.check, times)
+        tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times)
         tracker.reconcile(states)
         running = RunningStudy(
             study=study,

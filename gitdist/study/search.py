@@ -73,7 +73,7 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
         manager.stop()
         # A signal handler must not print: the signal may have interrupted a print.
         message = "stopping after the present epochs; press Ctrl-C again to stop now"
-        threading.Thread(target=running.display.say, args=[message]).start()
+        threading.Thread(target=running.display.log, args=[message]).start()
 
     with interruptible(stop):
         run_trials(train, manager, running.spec.resources, max_concurrent)
@@ -90,7 +90,7 @@ def restore_lost_epochs(running: RunningStudy, context: TrialContext, max_concur
     damaged: dict[TrialId, TrialJob] = {}
     for record in study.ledger.trials():
         if lost := study.num_lost_epochs(record):
-            running.display.say(f"trial {record.number} has lost {lost} of its rows; training these epochs again")
+            running.display.log(f"trial {record.number} has lost {lost} of its rows; training these epochs again")
             trial = TrialId("trial", record.number)
             damaged[trial] = TrialJob.create(running.spec, trial, record.params, links=record.links)
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitdist.spec import StudySpec
-from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits
-from gitdist.study.files.attribution import SharedEpochs, seconds_of
+from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits_error
+from gitdist.study.files.attribution import SharedEpochs, epoch_seconds
 from gitdist.study.files.events import Outcome, Row
 from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
@@ -98,7 +98,7 @@ def read_status(study: Study) -> StudyStatus:
         gaps=_gaps(study),
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
         owner=owner,
-        stream=newest_line(study.paths.figures) if owner else None,
+        stream=newest_line(study.paths.monitor_log) if owner else None,
         resumable=has_current_splits(ledger),
         trials=trials,
         notes=study_notes(study),
@@ -111,7 +111,7 @@ def study_notes(study: Study) -> list[str]:
     edit = describe_edit(study.paths, study.ledger)
     lines = [edit] if edit else []
     if not has_current_splits(study.ledger) and not study.all_ended():
-        lines.append(str(outdated_splits(study.paths)))
+        lines.append(str(outdated_splits_error(study.paths)))
     lines += [line for record in records if (line := _lost_rows(study, record))]
     lines += [line for record in records if (line := _changed_rows(study, record))]
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
@@ -160,7 +160,7 @@ def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_
     return epoch_s * to_do / max(1, running or max_concurrent)
 
 
-def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
+def trial_state(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
     """Return a trial's state as ``TrialStatus`` has it."""
     if outcome is not None:
         return outcome.state
@@ -194,13 +194,13 @@ def _trial_status(
     shared = SharedEpochs.of_trial(study.paths, trial, rows)
     return TrialStatus(
         trial=str(trial),
-        state=state_now(study.paths, trial, outcome, owner),
+        state=trial_state(study.paths, trial, outcome, owner),
         epoch=rows[-1]["epoch"] if rows else 0,
         epochs=study.num_epochs(params),
         params=dict(params),
         metrics={name: evaluated[name] for name in SHOWN if name in evaluated},
         reason=outcome.reason if outcome else None,
-        seconds=seconds_of(rows) / len(rows) if rows else None,
+        seconds=epoch_seconds(rows) / len(rows) if rows else None,
         shared=shared.epochs if shared else 0,
         repeat_of=record.repeat_of if record else None,
         replicate_of=record.replicate_of if record else None,

@@ -42,12 +42,12 @@ def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
     return uri, sync_study(study.paths, uri, read_study_record(study))
 
 
-def complete_mlflow(study: Study, say: Callable[[str], None]) -> None:
+def complete_mlflow(study: Study, log: Callable[[str], None]) -> None:
     """Write to MLflow what a driver that was killed at its very end left out."""
     try:
         sync_mlflow(study)
     except (StudyError, StoreError) as error:
-        say(str(error))
+        log(str(error))
 
 
 def _artifact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:

@@ -26,7 +26,7 @@ def own_rows(rows: Sequence[Row], trainer: str) -> list[Row]:
     return [row for row in rows if row.get("trained_by", trainer) == trainer]
 
 
-def seconds_of(rows: Sequence[Row]) -> float:
+def epoch_seconds(rows: Sequence[Row]) -> float:
     """Return the seconds of training and evaluation of the rows' epochs."""
     return float(sum(row["train_s"] + row["evaluating_s"] for row in rows))
 
@@ -69,4 +69,4 @@ class SharedEpochs:
         reused = [row for row in rows if row["epoch"] <= epochs and row.get("trained_by", trainer) != trainer]
         if not reused:
             return None
-        return cls(len(reused), ", ".join(dict.fromkeys(row["trained_by"] for row in reused)), seconds_of(reused))
+        return cls(len(reused), ", ".join(dict.fromkeys(row["trained_by"] for row in reused)), epoch_seconds(reused))

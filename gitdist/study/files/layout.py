@@ -78,7 +78,7 @@ class StudyPaths:
 
     @property
     def identity(self) -> Path:
-        """The unique name of the study, see ``settle_identity``."""
+        """The unique name of the study, see ``ensure_identity``."""
         return self.study / "identity"
 
     @property

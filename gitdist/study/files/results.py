@@ -113,7 +113,7 @@ class Results(ABC):
         return text
 
     @contextmanager
-    def describing_errors(self) -> Iterator[None]:
+    def rewriting_errors(self) -> Iterator[None]:
         """Let the errors that leave the block name the results instead of the copy."""
         yield
 
@@ -271,7 +271,7 @@ class ObjectStoreResults(Results):
         return text.replace(str(self.directory), self.uri)
 
     @contextmanager
-    def describing_errors(self) -> Iterator[None]:
+    def rewriting_errors(self) -> Iterator[None]:
         """Let the errors that leave the block name the URI of the results."""
         try:
             yield

@@ -36,7 +36,7 @@ class Display(Observer):
         """Leave what was shown last."""
 
     @abstractmethod
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show one line that stays."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class LogDisplay(Display):
     def __exit__(self, *exception: Any) -> None:
         """Do nothing."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a line."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -91,44 +91,44 @@ class LogDisplay(Display):
         """Write a line every ten seconds and at the end."""
         if done == total or time.monotonic() - self._shown_at >= 10:
             self._shown_at = time.monotonic()
-            self.say(f"{what}: {done} of {total} {detail}".rstrip())
+            self.log(f"{what}: {done} of {total} {detail}".rstrip())
 
     def stream(self, text: str) -> None:
         """Write a line every minute."""
         now = time.monotonic()
         if now - self._streamed_at >= _STREAM_S:
             self._streamed_at = now
-            self.say(f"stream: {text}")
+            self.log(f"stream: {text}")
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Write the trial's parameters."""
         if "epochs" in params:
             self._searched_epochs[trial] = params["epochs"]
         self._waiting.discard(trial)
-        self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
+        self.log(f"{_name(trial)} started {_pairs(params)}".rstrip())
 
     def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
         """Say what the trial has in common with another one."""
-        self.say(_linked(trial, links))
+        self.log(_linked(trial, links))
 
     def trial_waits(self, trial: TrialId) -> None:
         """Write it once."""
         if trial not in self._waiting:
             self._waiting.add(trial)
-            self.say(f"{_name(trial)} {_WAITS}")
+            self.log(f"{_name(trial)} {_WAITS}")
 
     def no_capacity(self, waited_s: float) -> None:
         """Write it."""
-        self.say(_NO_CAPACITY.format(waited_s))
+        self.log(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
         total = self._searched_epochs.get(trial, self._num_epochs)
-        self.say(f"{_name(trial)} epoch {row['epoch']} of {total} {_metrics(row)}".rstrip())
+        self.log(f"{_name(trial)} epoch {row['epoch']} of {total} {_metrics(row)}".rstrip())
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write how the trial ended."""
-        self.say(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
+        self.log(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
 
 
 class LiveDisplay(Display):
@@ -153,7 +153,7 @@ class LiveDisplay(Display):
         self._step = None
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line above the table."""
         self._step = None
         self._live.console.print(text, highlight=False, markup=False)
@@ -175,7 +175,7 @@ class LiveDisplay(Display):
 
     def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
         """Say what the trial has in common with another one."""
-        self.say(_linked(trial, links))
+        self.log(_linked(trial, links))
 
     def trial_waits(self, trial: TrialId) -> None:
         """Say so in place of the state."""
@@ -183,7 +183,7 @@ class LiveDisplay(Display):
 
     def no_capacity(self, waited_s: float) -> None:
         """Say so above the table."""
-        self.say(_NO_CAPACITY.format(waited_s))
+        self.log(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""

@@ -38,7 +38,7 @@ def pause_after(elapsed_s: float) -> float:
     return min(_LONGEST_S, _GROWTH * elapsed_s)
 
 
-def stream_figures(snapshot: StreamSnapshot, waiting_s: float) -> dict[str, float]:
+def stream_metrics(snapshot: StreamSnapshot, waiting_s: float) -> dict[str, float]:
     """Return the stream's figures of a line; ``waiting_s`` are the seconds that all trials have waited."""
     return {
         "stream/images_per_s": round(snapshot.images_per_s, 2),
@@ -97,8 +97,8 @@ class Monitor:
 
     def __enter__(self) -> Self:
         """Open the file and begin."""
-        lines = read_rows(self._paths.figures)
-        self._file = RowsFile(self._paths.figures, lines)
+        lines = read_rows(self._paths.monitor_log)
+        self._file = RowsFile(self._paths.monitor_log, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
         self._began, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()
@@ -157,11 +157,11 @@ class Monitor:
 
     def _figures(self) -> dict[str, float]:
         snapshot = self._poller.poll(_ANSWER_S) if self._poller else None
-        of_stream = stream_figures(snapshot, self._stream_wait.total_s) if snapshot else {}
+        of_stream = stream_metrics(snapshot, self._stream_wait.total_s) if snapshot else {}
         return {**of_stream, **self._machine()}
 
     def _write(self, figures: Mapping[str, Any]) -> None:
         self._file.append({"step": self._step + 1, "at": time.time(), **figures})
         self._step += 1
-        self._paths.push(self._paths.figures)
+        self._paths.push(self._paths.monitor_log)
         self._written()

@@ -34,11 +34,11 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
         tracker.generator_stepped([step])
 
     try:
-        spec = keep_precision(spec, running.dataset.fingerprint, known)
+        spec = resolve_precision(spec, running.dataset.fingerprint, known)
         on_wait = partial(running.report_wait, "training the generator")
         generator = obtain_generator(spec, running.dataset, running.store, running.spec.resources, on_step, on_wait)
         name = generator_name(spec, generator.artifact)
-        settle_generator(spec, name, known)
+        check_same_generator(spec, name, known)
         _draw_samples(running, generator)
     except DiskError:
         raise
@@ -62,7 +62,7 @@ def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     running.study.paths.push(samples)
 
 
-def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
+def resolve_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
     """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
 
     Raises:
@@ -79,7 +79,7 @@ def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> 
     raise _another(spec, name, known)
 
 
-def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
+def check_same_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
     """Accept a generator only as it was at the first run: trials that are compared share one.
 
     Raises:
@@ -95,7 +95,7 @@ def check_moved_generator(study: Study, dataset: Dataset) -> None:
     if known is None or not isinstance(generator, PretrainedSpec) or not study.paths.spec.exists():
         return
     if load_stored_spec(study.paths).generator != generator:
-        settle_generator(generator, pretrained_name(generator, dataset), known)
+        check_same_generator(generator, pretrained_name(generator, dataset), known)
 
 
 def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:

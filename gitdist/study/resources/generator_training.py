@@ -22,11 +22,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StudyError, first_line
 from gitdist.generator.base import TrainingStep
-from gitdist.generator.kinds import (
-    find_artifact,
-    needs_training,
-    obtain_artifact,
-)
+from gitdist.generator.kinds import find_artifact, needs_training, obtain_artifact
 from gitdist.generator.munit.training import past_steps
 from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
 from gitdist.store import Store

@@ -53,7 +53,7 @@ def _launched(
         if kept:
             running.store.mark_used(BLOCKS, stream.signature.digest)
         if stream.warning:
-            running.display.say(stream.warning)
+            running.display.log(stream.warning)
         yield stream
 
 
@@ -133,7 +133,7 @@ class StreamResources:
         servers = self._poller.done() if self._poller else []
         if not self._reported_full_store and any(server.cache_rejects for server in servers):
             self._reported_full_store = True
-            running.display.say(
+            running.display.log(
                 "stream.keep: the store is as large as store.max_gb allows, and running studies use its contents; new "
                 "blocks are not stored: raise store.max_gb to store them"
             )

@@ -188,7 +188,7 @@ def test_errors_name_the_results_and_not_the_copy(object_store):
     assert paths.results
     with (
         pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"),
-        paths.results.describing_errors(),
+        paths.results.rewriting_errors(),
     ):
         raise StoreError(f"{paths.spec} is damaged")
 

@@ -16,7 +16,7 @@ from gitdist.spec import (
     ResourcesSpec,
 )
 from gitdist.store import Store, content_key
-from gitdist.study.resources.generator import keep_precision, settle_generator
+from gitdist.study.resources.generator import check_same_generator, resolve_precision
 from gitdist.study.resources.generator_training import obtain_generator
 from tests.stream.holder import Holder
 
@@ -34,14 +34,14 @@ def test_a_generator_without_weights_is_named_by_what_determines_its_draws(tmp_p
 
 
 def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
-    settle_generator(SHADE, "one", None)
-    settle_generator(SHADE, "one", "one")
+    check_same_generator(SHADE, "one", None)
+    check_same_generator(SHADE, "one", "one")
     with pytest.raises(
         StudyError, match="another generator.kind 'plugin' .one. .* .two.; put that one back, or .*--fork"
     ):
-        settle_generator(SHADE, "two", "one")
+        check_same_generator(SHADE, "two", "one")
     with pytest.raises(StudyError, match="'oracle' .one. than its settings .* .two.; put that one back, or .*--fork"):
-        settle_generator(OracleSpec(), "two", "one")
+        check_same_generator(OracleSpec(), "two", "one")
 
 
 def named(spec: MunitSpec, precision: Precision) -> str:
@@ -50,16 +50,16 @@ def named(spec: MunitSpec, precision: Precision) -> str:
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 def test_a_study_keeps_to_the_precision_that_its_generator_was_trained_in_whatever_this_machine_has(precision):
-    kept = keep_precision(MunitSpec(), "data", named(MunitSpec(), precision))
+    kept = resolve_precision(MunitSpec(), "data", named(MunitSpec(), precision))
     assert kept == MunitSpec(precision=precision)
-    assert keep_precision(MunitSpec(), "data", None) == MunitSpec()  # the first run, or one from before it was noted
-    assert keep_precision(SHADE, "data", "one") == SHADE
+    assert resolve_precision(MunitSpec(), "data", None) == MunitSpec()  # the first run, or one from before it was noted
+    assert resolve_precision(SHADE, "data", "one") == SHADE
 
 
 def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
     for spec in (MunitSpec(steps=1), MunitSpec(precision="bf16")):
         with pytest.raises(StudyError, match="another generator.kind 'munit' .* --fork NAME") as caught:
-            keep_precision(spec, "data", named(MunitSpec(), "float32"))
+            resolve_precision(spec, "data", named(MunitSpec(), "float32"))
         assert "\n" not in str(caught.value)
 
 

@@ -224,7 +224,7 @@ def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | No
     starts = [each.started_at for each in (span, *trials) if each.started_at is not None]
     end = span.ended_at or (summary or {}).get(_ENDED_AT)
     if end is None:
-        watched = [line["at"] for line in _read_rows(paths.figures, _WATCH_FIELDS)[-1:]]
+        watched = [line["at"] for line in _read_rows(paths.monitor_log, _WATCH_FIELDS)[-1:]]
         ends = [each.ended_at for each in trials if each.ended_at is not None]
         end = max([*watched, *starts, *ends], default=None)
     if span.started_at is None and summary and end is not None:
@@ -274,7 +274,7 @@ def _trial_files(directory: Path) -> dict[str, bytes]:
 
 def _watched_metrics(paths: StudyPaths) -> list[StepMetrics]:
     steps = []
-    for line in _read_rows(paths.figures, _WATCH_FIELDS):
+    for line in _read_rows(paths.monitor_log, _WATCH_FIELDS):
         values = {
             name: float(value) for name, value in line.items() if name in _STREAM_METRICS or name.startswith(PREFIX)
         }

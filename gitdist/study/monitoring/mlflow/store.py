@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, StudyError, first_line
-from gitdist.study.checks import kind_of_store
+from gitdist.study.checks import mlflow_scheme
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.monitoring.mlflow.database import (
     copy_database,
@@ -100,13 +100,13 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
 
 def is_database(uri: str) -> bool:
     """Return whether a store is a database, whose artifacts are files in the results directory."""
-    return database_file(uri) is not None or kind_of_store(uri) in _DATABASE_SERVERS
+    return database_file(uri) is not None or mlflow_scheme(uri) in _DATABASE_SERVERS
 
 
 def ask_server(uri: str) -> None:
     """Ask a store for something that it refuses to strangers; create nothing there."""
     _configure_mlflow()
-    if kind_of_store(uri) in _DATABASE_SERVERS:
+    if mlflow_scheme(uri) in _DATABASE_SERVERS:
         _connect(uri)  # MLflow would create its tables
     else:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -115,7 +115,7 @@ def ask_server(uri: str) -> None:
 def is_outage(uri: str, error: BaseException) -> bool:
     """Return whether a server does not answer now but may later; False for a mistake in ``uri``."""
     try:
-        if kind_of_store(uri) not in ("http", "https") or not urlsplit(uri).hostname:
+        if mlflow_scheme(uri) not in ("http", "https") or not urlsplit(uri).hostname:
             return False
     except ValueError:  # it is no URI
         return False

@@ -124,8 +124,8 @@ def test_files_that_cannot_be_written_keep_no_run_from_being_true(paths, runs, r
 def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_mlflow(
     paths, runs, record, name, line, lost
 ):
-    paths.figures.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
-    file = {"rows": paths.rows(TRIAL), "watch": paths.figures, "test": paths.test(TRIAL), "summary": paths.summary}[
+    paths.monitor_log.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
+    file = {"rows": paths.rows(TRIAL), "watch": paths.monitor_log, "test": paths.test(TRIAL), "summary": paths.summary}[
         name
     ]
     whole = file.read_text()

@@ -23,7 +23,7 @@ SHOWN = {"stream/images_per_s", "stream/window_blocks", "stream/server_utilisati
 
 def write_lines(paths: StudyPaths, steps: Sequence[int], *, machine: bool = True) -> None:
     """Leave the lines of a study whose stream began with its third."""
-    with open(paths.figures, "a") as file:
+    with open(paths.monitor_log, "a") as file:
         for step in steps:
             figures = {"system/cpu_utilization_percentage": 10.0 * step} if machine or step < 3 else {}
             file.write(json.dumps({"step": step, "at": AT + step, **figures, **(STREAM if step > 2 else {})}) + "\n")
