@@ -59,7 +59,7 @@ def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
         table.add_column(header, justify="right")
     for gap in gaps:
         estimates = {"": (gap.baseline, gap.best), "+": (gap.difference,)}
-        cells = ["-" if each is None else each.shown(sign) for sign, group in estimates.items() for each in group]
+        cells = ["-" if each is None else each.format(sign) for sign, group in estimates.items() for each in group]
         table.add_row(gap.split, *cells)
     return table
 

@@ -9,7 +9,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
 from gitdist.networks import check_network
 from gitdist.spec import StudySpec
-from gitdist.study.ledger.space import point_plan, untried
+from gitdist.study.ledger.space import num_omitted_points, point_plan
 from gitdist.trial.mixing import check_threshold
 
 
@@ -38,7 +38,7 @@ def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:
         f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
         f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in total"
     ]
-    num_omitted, plan = untried(spec.search), point_plan(spec.search)
+    num_omitted, plan = num_omitted_points(spec.search), point_plan(spec.search)
     if num_omitted:
         lines.append(f"search.total omits {num_omitted} points of the grid")
     elif plan is not None and len(plan) < spec.search.total:

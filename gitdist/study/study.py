@@ -14,7 +14,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.files.events import Outcome, TrialStates
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import count_rows, read_rows
-from gitdist.study.ledger.lease import Owner, owners
+from gitdist.study.ledger.lease import Owner, read_owners
 from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.ledger.records import pareto_of
 
@@ -97,9 +97,9 @@ class Study:
         return not lost and not self.ledger.num_open() and self.is_baseline_ended()
 
     def owner(self) -> Owner | None:
-        """Return the driver that owns the study now, as far as can be seen."""
-        alive = [owner for owner in owners(self.ledger.storage, self.ledger.name) if owner.state in ("live", "unknown")]
-        return alive[0] if alive else None
+        """Return the driver that owns the study now; None if no owner is known to be alive."""
+        owners = read_owners(self.ledger.storage, self.ledger.name)
+        return next((owner for owner in owners if owner.state in ("live", "unknown")), None)
 
     def _outcome(self, record: TrialRecord) -> Outcome | None:
         if record.state == "running":

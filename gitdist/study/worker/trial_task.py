@@ -60,7 +60,7 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
         if attempt is None or not attempt.is_stale:
             report(_failure_report(error, directory, attempt))
     finally:
-        context.results.forget(directory)
+        context.results.discard_copy(directory)
 
 
 def restore_epochs(context: TrialContext, job: TrialJob) -> None:
@@ -69,7 +69,7 @@ def restore_epochs(context: TrialContext, job: TrialJob) -> None:
     try:
         _train_silently(context, job)
     finally:
-        context.results.forget(context.paths.trial(job.trial))
+        context.results.discard_copy(context.paths.trial(job.trial))
 
 
 def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
         context.results.push(file)
         return result
     finally:
-        context.results.forget(directory)
+        context.results.discard_copy(directory)
 
 
 def count_distinct_images(dataset: Dataset) -> list[int]:
@@ -202,7 +202,7 @@ def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> 
     source = context.paths.trial(original)
     context.results.pull(source, checkpoints=True)
     copy_newest(source, attempt.directory)
-    context.results.forget(source)
+    context.results.discard_copy(source)
     attempt.check()
     return completed_rows(attempt.directory)
 

@@ -329,7 +329,7 @@ def _describe(summary: Mapping[str, Any]) -> str:
         for name in best[split]:
             if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
                 found = [estimate(metrics[split], name) for metrics in (baseline, best)]
-                cells = " | ".join(each.shown() if each else "-" for each in found)
+                cells = " | ".join(each.format() if each else "-" for each in found)
                 lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
