@@ -32,10 +32,10 @@ def check_mlflow(uri: str) -> Finding:
     shown = without_secrets(uri)
     if mlflow_scheme(uri) == "sqlite":
         return Finding("MLflow", HERE, "ok", f"{shown}, without a server")
-    from gitdist.study.monitoring.mlflow.store import ask_server, explain, is_outage  # imports MLflow, which is slow
+    from gitdist.study.monitoring.mlflow.store import check_access, explain, is_outage  # imports MLflow, which is slow
 
     try:
-        answer_within(_LIMIT_S, lambda: ask_server(uri))
+        answer_within(_LIMIT_S, lambda: check_access(uri))
     except Exception as error:  # of MLflow or a database's driver, which have no common base
         unreachable = isinstance(error, NoAnswerError) or is_outage(uri, error)
         seen = f"{shown} {'does not answer' if unreachable else 'cannot be used'} ({explain(error)})"

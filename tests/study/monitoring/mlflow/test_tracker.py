@@ -190,7 +190,7 @@ def test_a_damaged_row_is_reported_once_as_that_and_holds_up_no_other_run(open_t
     tracker = open_tracker()
     tracker.reconcile({TRIAL: ({}, Outcome("finished")), BASELINE: ({}, Outcome("finished"))})
     assert flush(tracker)
-    tracker.watched()
+    tracker.monitor_logged()
     tracker.trial_ended(TRIAL, Outcome("finished"))
     assert flush(tracker)
     (warning,) = open_tracker.warnings
