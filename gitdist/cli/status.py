@@ -20,7 +20,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import SHOWN, StudyStatus, read_status
+from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
 from gitdist.study.study import Study
 
 
@@ -121,7 +121,7 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
 def _table(status: StudyStatus, fields: list[str]) -> Table:
     table = plain_table("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state")
     for line in status.trials:
-        metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
+        metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in STATUS_METRICS]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
         state += f" (result of trial {line.repeat_of})" if line.repeat_of is not None else ""

@@ -89,7 +89,7 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     store_campaign(results, campaign)
     report_studies(["c"], results, None, console)
     told = console.export_text()
-    assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
+    assert "skipped: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
     out = results / "c" / "report"
     page = (out / "index.html").read_text()
     assert "<h1>Both</h1>" in page and "2 studies, 5 of 5 trials finished; not all studies have finished." in page

@@ -36,11 +36,9 @@ def test_a_generator_without_weights_is_named_by_what_determines_its_draws(tmp_p
 def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
     check_same_generator(SHADE, "one", None)
     check_same_generator(SHADE, "one", "one")
-    with pytest.raises(
-        StudyError, match="another generator.kind 'plugin' .one. .* .two.; put that one back, or .*--fork"
-    ):
+    with pytest.raises(StudyError, match="'plugin': .* with one, .* two; restore the former one, or .*--fork"):
         check_same_generator(SHADE, "two", "one")
-    with pytest.raises(StudyError, match="'oracle' .one. than its settings .* .two.; put that one back, or .*--fork"):
+    with pytest.raises(StudyError, match="'oracle': .* with one, but its settings .* two; restore .*--fork"):
         check_same_generator(OracleSpec(), "two", "one")
 
 
@@ -58,7 +56,7 @@ def test_a_study_keeps_to_the_precision_that_its_generator_was_trained_in_whatev
 
 def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
     for spec in (MunitSpec(steps=1), MunitSpec(precision="bf16")):
-        with pytest.raises(StudyError, match="another generator.kind 'munit' .* --fork NAME") as caught:
+        with pytest.raises(StudyError, match="kind 'munit': .* --fork NAME") as caught:
             resolve_precision(spec, "data", named(MunitSpec(), "float32"))
         assert "\n" not in str(caught.value)
 
