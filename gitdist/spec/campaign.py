@@ -114,22 +114,22 @@ def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
 
 def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Mapping[str, Any]]]:
     """Return label and changes of each study along an axis."""
-    found: list[tuple[Label, Mapping[str, Any]]] = []
+    alternatives: list[tuple[Label, Mapping[str, Any]]] = []
     if isinstance(entries, list):
-        found = [(value, {axis: value}) for value in entries]
+        alternatives = [(value, {axis: value}) for value in entries]
     elif isinstance(entries, dict) and all(isinstance(changes, dict) for changes in entries.values()):
-        found = list(entries.items())
-    if not found:
+        alternatives = list(entries.items())
+    if not alternatives:
         raise SpecError(
             f"{origin}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
             f"but it is {entries!r}"
         )
-    for label, _ in found:
+    for label, _ in alternatives:
         if not isinstance(label, Label):
             raise SpecError(
                 f"{origin}: matrix.{axis} must list plain values, but it has {label!r}; map labels to changes"
             )
-    return found
+    return alternatives
 
 
 def _part(axis: str, label: Label) -> str:
