@@ -29,7 +29,7 @@ class DataError(GitdistError):
 
 
 class StoreError(GitdistError):
-    """The results directory or an artefact in it cannot be read or written."""
+    """The results directory or an artifact in it cannot be read or written."""
 
 
 class DiskError(StoreError):

@@ -48,8 +48,8 @@ def chosen(dataset) -> np.ndarray:
 def draws(store, dataset, chosen) -> np.ndarray:
     """Draws of the trained generator, uint8 ``[n, DRAWS, 1, 28, 28]``."""
     compute = Compute.resolve()
-    artefact = obtain_artifact(STUDY.generator, dataset, store, lambda step: None, compute)
-    generator = load_generator(STUDY.generator, dataset, artefact, compute)
+    artifact = obtain_artifact(STUDY.generator, dataset, store, lambda step: None, compute)
+    generator = load_generator(STUDY.generator, dataset, artifact, compute)
     codes = generator.encode(torch.tensor(dataset.train.images[chosen]), torch.tensor(dataset.train.clean[chosen]))
     drawn = generator.draw(codes.repeat_interleave(DRAWS, 0), numpy_rng(0, "evidence/draws"))
     return drawn.numpy().reshape(len(chosen), DRAWS, *dataset.image_shape)

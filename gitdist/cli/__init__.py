@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from gitdist.cli.app import app, refuse_removed
-from gitdist.cli.console import say
+from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
 from gitdist.errors import GitdistError
 from gitdist.logging import silence_libraries
@@ -26,5 +26,5 @@ def main() -> None:
         refuse_removed(sys.argv[1:])
         app()
     except GitdistError as error:
-        say(Console(stderr=True), f"error: {error_message(error)}", style="red")
+        print_line(Console(stderr=True), f"error: {error_message(error)}", style="red")
         sys.exit(2)

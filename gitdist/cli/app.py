@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is imported when they run, so that ``--help`` is quick."""
+"""The commands and their options; each command imports its code when it runs, so that ``--help`` is quick."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 generator_app = typer.Typer(
-    help="Train a study's generator, import one, look at what it draws or measure it.", no_args_is_help=True
+    help="Train a study's generator, import one, preview its draws or measure it.", no_args_is_help=True
 )
-data_app = typer.Typer(help="List data sources, or look at a study's data set.", no_args_is_help=True)
+data_app = typer.Typer(help="List data sources, or inspect a study's data set.", no_args_is_help=True)
 store_app = typer.Typer(help="List what the store contains, or free space in it.", no_args_is_help=True)
 app.add_typer(generator_app, name="generator")
 app.add_typer(data_app, name="data")
@@ -59,10 +59,10 @@ def _on_disk(path: Path) -> Path:
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
 ResultsOption = Annotated[
-    str, typer.Option("--results", metavar="DIR", help="ResultsOption directory, or a URI such as s3://bucket/prefix.")
+    str, typer.Option("--results", metavar="DIR", help="Results directory, or a URI such as s3://bucket/prefix.")
 ]
 ResultsDirectory = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="ResultsOption directory.", callback=_on_disk)
+    Path, typer.Option("--results", metavar="DIR", help="Results directory.", callback=_on_disk)
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -76,25 +76,25 @@ Address = Annotated[
 ]
 Scale = Annotated[
     str | None,
-    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: its first)."),
+    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: the first)."),
 ]
 TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Take the study from a driver that seems to be alive, on any host.")
+    bool, typer.Option("--take-over", help="Take over the study from a driver that seems to be alive, on any host.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 RESULTS = "results"
 RESULTS_DIRECTORY = Path(RESULTS)
 
 
 @contextmanager
 def opened(results: str) -> "Iterator[Results]":
-    """Open the results directory, or the results on an object store, whose URI errors then name."""
+    """Open the results directory, or the results on an object store; errors then name its URI."""
     from gitdist.study.files.results import open_results
 
-    place = open_results(results)
-    place.connect()
-    with place.describing_errors():
-        yield place
+    opened_results = open_results(results)
+    opened_results.connect()
+    with opened_results.rewriting_errors():
+        yield opened_results
 
 
 @app.callback(invoke_without_command=True)
@@ -112,17 +112,17 @@ def run(
     address: Address = None,
     scale: Scale = None,
     fork: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Start another study of that name; what the two share is reused.")
+        str | None, typer.Option(metavar="NAME", help="Start another study of that name, reusing artifacts.")
     ] = None,
     take_over: TakeOver = False,
 ) -> None:
     """Run a study; run it again to resume it."""
-    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.cli.run import CommandOptions, run_plan
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
-    with opened(results) as place:
-        run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over, fork_name=fork))
+    with opened(results) as opened_results:
+        run_plan(plan, opened_results, Console(), CommandOptions(address=address, take_over=take_over, fork_name=fork))
 
 
 @app.command()
@@ -134,13 +134,13 @@ def resume(
     take_over: TakeOver = False,
 ) -> None:
     """Resume a study by its name."""
-    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.cli.run import CommandOptions, run_plan
     from gitdist.cli.studies import stored_plan
     from gitdist.spec.file import override_plan
 
-    with opened(results) as place:
-        plan = override_plan(stored_plan(study, place), set_ or ())
-        run_to_the_end(plan, place, Console(), HowToRun(address=address, take_over=take_over))
+    with opened(results) as opened_results:
+        plan = override_plan(stored_plan(study, opened_results), set_ or ())
+        run_plan(plan, opened_results, Console(), CommandOptions(address=address, take_over=take_over))
 
 
 @app.command()
@@ -152,14 +152,14 @@ def retry(
     take_over: TakeOver = False,
 ) -> None:
     """Retry trials under new numbers, and resume the study."""
-    from gitdist.cli.run import HowToRun, run_to_the_end
+    from gitdist.cli.run import CommandOptions, run_plan
     from gitdist.cli.studies import stored_plan
 
     if not failed:
         raise SpecError("retry: --failed is required")
-    how = HowToRun(address=address, take_over=take_over, retry_failed=True)
-    with opened(results) as place:
-        run_to_the_end(stored_plan(study, place), place, Console(), how)
+    options = CommandOptions(address=address, take_over=take_over, retry_failed=True)
+    with opened(results) as opened_results:
+        run_plan(stored_plan(study, opened_results), opened_results, Console(), options)
 
 
 @app.command()
@@ -167,17 +167,17 @@ def sync(study: Study, results: ResultsOption = RESULTS) -> None:
     """Bring MLflow up to date with the study's files."""
     from gitdist.cli.tracking import sync_stored_study
 
-    with opened(results) as place:
-        sync_stored_study(study, place, Console())
+    with opened(results) as opened_results:
+        sync_stored_study(study, opened_results, Console())
 
 
 @app.command()
 def status(study: Study, results: ResultsOption = RESULTS, json: Json = False) -> None:
-    """Show which trials finished, run or failed, the best so far and the time left, from any terminal."""
+    """Show finished, running and failed trials, the best so far and the time left; works from any terminal."""
     from gitdist.cli.status import show_status
 
-    with opened(results) as place:
-        show_status(study, place, Console(), json)
+    with opened(results) as opened_results:
+        show_status(study, opened_results, Console(), json)
 
 
 @app.command()
@@ -191,17 +191,17 @@ def report(
     """Write figures, tables and one page about studies, running or finished."""
     from gitdist.cli.report import report_studies
 
-    with opened(results) as place:
-        report_studies(studies, place, out, Console())
+    with opened(results) as opened_results:
+        report_studies(studies, opened_results, out, Console())
 
 
 @app.command()
 def ui(
-    study: Annotated[str | None, typer.Argument(help="Name or file of a study whose own store to open.")] = None,
+    study: Annotated[str | None, typer.Argument(help="Name or file of a study; opens its MLflow store.")] = None,
     results: ResultsDirectory = RESULTS_DIRECTORY,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on the results directory's store (this machine only; Ctrl-C ends it)."""
+    """Open the MLflow UI on the results directory's store (on this machine only; Ctrl-C ends it)."""
     from gitdist.cli.tracking import serve_ui
 
     serve_ui(study, results, port, Console())
@@ -209,7 +209,7 @@ def ui(
 
 @app.command()
 def doctor(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="A study that should run here.")] = None,
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study to check for.")] = None,
     results: ResultsOption = RESULTS,
     set_: Overrides = None,
     address: Address = None,
@@ -268,7 +268,7 @@ def generator_quality(
     draws: Annotated[int, typer.Option(min=2, help="Draws per image.")] = 16,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs of the classifier that judges (default: as many as see 60,000 images)."),
+        typer.Option(min=1, help="Epochs of the reference classifier (default: enough to see 60,000 images)."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -284,7 +284,7 @@ def generator_quality(
 
 @generator_app.command("import")
 def generator_import(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint as GIT's authors publish it.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint published by GIT's authors.")],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The file to write.")],
 ) -> None:
     """Write the generator in a published checkpoint to a file for `generator: {kind: pretrained, path: FILE}`."""
@@ -295,7 +295,7 @@ def generator_import(
 
 @data_app.command("ls")
 def data_ls() -> None:
-    """List the data sources and whether their files are here."""
+    """List the data sources, and where their files are."""
     from gitdist.cli.data import list_sources
 
     list_sources(Console())
@@ -308,7 +308,7 @@ def data_stats(
     set_: Overrides = None,
     scale: Scale = None,
     thumbnails: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, a row per class.")
+        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, one row per class.")
     ] = None,
 ) -> None:
     """Show the class sizes, shot groups, pixel statistics and duplicates of a study's data set."""
@@ -320,11 +320,11 @@ def data_stats(
 
 @store_app.command("ls")
 def store_ls(results: ResultsOption = RESULTS) -> None:
-    """List the artefacts, the least recently used first."""
-    from gitdist.cli.store import list_artefacts
+    """List the artifacts, the least recently used first."""
+    from gitdist.cli.store import list_artifacts
 
-    with opened(results) as place:
-        list_artefacts(place, Console())
+    with opened(results) as opened_results:
+        list_artifacts(opened_results, Console())
 
 
 @store_app.command("gc")
@@ -332,15 +332,15 @@ def store_gc(
     results: ResultsOption = RESULTS,
     max_gb: Annotated[
         float | None,
-        typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artefacts."),
+        typer.Option("--max-gb", metavar="X", min=0, help="Keep the most recently used X GB of artifacts."),
     ] = None,
     unused_days: Annotated[
-        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artefacts not used for N days.")
+        float | None, typer.Option("--unused-days", metavar="N", min=0, help="Delete artifacts not used for N days.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
 ) -> None:
-    """Delete leftovers of dead processes and damaged artefacts; with options, artefacts that no running study uses."""
+    """Delete leftovers of dead processes and damaged artifacts; with limits, also artifacts that no study uses."""
     from gitdist.cli.store import collect_garbage
 
-    with opened(results) as place:
-        collect_garbage(place, Console(), max_gb=max_gb, unused_days=unused_days, dry_run=dry_run)
+    with opened(results) as opened_results:
+        collect_garbage(opened_results, Console(), max_gb=max_gb, unused_days=unused_days, dry_run=dry_run)

@@ -1,16 +1,16 @@
-"""How commands print: lines that are not wrapped or marked up, and tables without lines."""
+"""Prints for commands: lines without wrapping or markup, and tables without borders."""
 
 from rich.console import Console
 from rich.table import Table
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a line as it is."""
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line without wrapping or markup."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def plain_table(*headers: str, right: tuple[str, ...] = ()) -> Table:
-    """Return a table without lines; the columns ``right`` are aligned right, and long cells are folded."""
+    """Return a table without borders; the columns ``right`` are aligned right, and long cells are folded."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in headers:
         table.add_column(header, justify="right" if header in right else "left", overflow="fold")

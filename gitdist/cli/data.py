@@ -1,4 +1,4 @@
-"""``gitdist data ls | stats``: the data sources, and what a study's data set looks like."""
+"""``gitdist data ls | stats``: list the data sources, and describe a study's data set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gitdist.cli.console import plain_table, say
+from gitdist.cli.console import plain_table, print_line
 from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
@@ -23,7 +23,7 @@ from gitdist.spec import DataSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths, open_store
 
 _BAR = 24  # characters of the longest bar
-_FEW_VALIDATION = 5  # images of a class, below which its validation accuracy says little
+_FEW_VALIDATION = 5  # images of a class, below which its validation accuracy is too imprecise
 _PAIRS_SHOWN = 5
 _CLASSES_NAMED = 10
 
@@ -37,15 +37,15 @@ def list_sources(console: Console) -> None:
 
 
 def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Path | None = None) -> None:
-    """Print class sizes, splits, pixel statistics, what fits and duplicates; write a PNG file of ``thumbnails``."""
+    """Print class sizes, splits, pixel statistics, fitting networks and duplicates; write the PNG ``thumbnails``."""
     dataset = prepare(spec.data, open_store(StudyPaths.at(results, spec.name), spec))
     console.print(_classes(dataset))
     for name, value in {**_facts(dataset), **_advice(dataset)}.items():
-        say(console, f"{name}: {value}")
+        print_line(console, f"{name}: {value}")
     for note in dataset.notes:
-        say(console, f"note: {note}")
+        print_line(console, f"note: {note}")
     for line in (*_validation_warnings(dataset), *_warnings(find_duplicates(dataset), spec.data, dataset)):
-        say(console, line, style="yellow")
+        print_line(console, line, style="yellow")
     if thumbnails is not None:
         try:
             save_grid(thumbnail_sheet(dataset), thumbnails)
@@ -53,7 +53,7 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
             raise StudyError(
                 f"the sheet cannot be written to {thumbnails} ({error}); choose another --thumbnails FILE.png"
             ) from None
-        say(console, f"{thumbnails}: a row per class; its first training images")
+        print_line(console, f"{thumbnails}: one row per class, its first training images")
 
 
 def thumbnail_sheet(dataset: Dataset, images_per_class: int = 10) -> NDArray[np.uint8]:
@@ -87,11 +87,11 @@ def _advice(dataset: Dataset) -> dict[str, str]:
     halvings = fitting_downsamplings(dataset.image_shape)
     code = "x".join(str(side >> halvings) for side in dataset.image_shape[1:])
     return {
-        "K to begin with": "none, every class is many-shot"
+        "suggested K": "none, every class is many-shot"
         if threshold is None
-        else f"{threshold:,}: above every class that is not many-shot, so that those are augmented "
+        else f"{threshold:,}: above every class that is not many-shot, so that all of these are augmented "
         "(published: 500 for CIFAR-10-LT, 100 for CIFAR-100-LT, 25 for GTSRB-LT)",
-        "what fits the images": f"trial.network {' or '.join(fitting_networks(dataset.image_shape))}; for MUNIT "
+        "fitting networks": f"trial.network {' or '.join(fitting_networks(dataset.image_shape))}; for MUNIT "
         f"generator.num_downsample {halvings} (content codes of {code})",
     }
 
@@ -103,7 +103,7 @@ def _warnings(found: Duplicates, spec: DataSpec, dataset: Dataset) -> Iterator[s
         for known, tested in found.across[:_PAIRS_SHOWN]:
             yield f"  test {_name(tested, dataset, test)} = training {_name(known, dataset, train)}"
     if found.within:
-        yield f"duplicates: {found.within:,} training or validation images repeat another one, byte for byte"
+        yield f"duplicates: {found.within:,} training or validation images equal another one, byte for byte"
 
 
 def _name(image: OfficialImage, dataset: Dataset, names: tuple[str, ...]) -> str:
@@ -118,13 +118,13 @@ def _validation_warnings(dataset: Dataset) -> Iterator[str]:
     ]
     if few:
         yield (
-            f"classes with fewer than {_FEW_VALIDATION} validation images, which tell little about their accuracy: "
+            f"classes with fewer than {_FEW_VALIDATION} validation images, too few to estimate their accuracy: "
             f"{len(few)} of {dataset.num_classes} ({name_first(few, _CLASSES_NAMED)})"
         )
 
 
 def _classes(dataset: Dataset) -> Table:
-    """Return images per class and split, and where images are grouped the groups per class and split."""
+    """Return images per class and split, and the groups per class and split if images are grouped."""
     splits = {"train": dataset.train, "val": dataset.validation, "test": dataset.test}
     images = [np.bincount(split.labels, minlength=dataset.num_classes) for split in splits.values()]
     groups = [_groups_per_class(split, dataset.num_classes) for split in splits.values()]

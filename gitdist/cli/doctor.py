@@ -1,4 +1,4 @@
-"""``gitdist doctor``: checks this machine, a cluster and a study's services, and says what to do."""
+"""``gitdist doctor``: checks this machine, a cluster and a study's services, with a remedy for each finding."""
 
 import json
 import os
@@ -29,14 +29,14 @@ def show_findings(
     """Examine, print the findings, and exit with 2 if there is a problem."""
     specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan] if plan else []
     address = address or os.environ.get("RAY_ADDRESS")
-    place = ObjectStoreResults(results) if "://" in results else _resolve(Path(results))
-    findings = examine(place, None if address == "local" else address, specs)
+    location = ObjectStoreResults(results) if "://" in results else _resolve(Path(results))
+    findings = examine(location, None if address == "local" else address, specs)
     if is_json:
         console.print_json(json.dumps(as_json(findings)), indent=2)
     else:
         console.print(_table(findings))
     code = 2 if worst_state(findings) == "problem" else 0
-    if any_abandoned():  # Ray's own end would wait for it
+    if any_abandoned():  # Ray's shutdown would wait for it
         sys.stdout.flush()
         os._exit(code)
     raise typer.Exit(code)
@@ -45,16 +45,16 @@ def show_findings(
 def _resolve(path: Path) -> Path:
     try:
         return answer_within(_DISK_S, path.resolve)
-    except NoAnswerError:  # its disk hangs, which is a finding
+    except NoAnswerError:  # its disk hangs: a check reports that
         return path.absolute()
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Return the findings, each remedy below its finding, in 80 columns; equal ones of several nodes are one row."""
+    """Return the findings, each remedy below its finding, in 80 columns; equal ones of several nodes share a row."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for header in ("state", "check", "place"):
         table.add_column(header, no_wrap=header != "place", overflow="fold", max_width=_PLACE_WIDTH)
-    table.add_column("seen, and what to do", overflow="fold")
+    table.add_column("finding and remedy", overflow="fold")
     places: dict[tuple[str, str, str, str], list[str]] = {}
     for found in findings:
         places.setdefault((found.state, found.check, found.seen, found.remedy), []).append(found.place)

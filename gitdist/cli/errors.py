@@ -1,10 +1,10 @@
-"""The words for errors on the command line."""
+"""Error messages of the command line."""
 
 from gitdist.errors import GitdistError, Remedy
 
 _REMEDIES: dict[Remedy, str] = {
-    "other_disk": "free space there, or move the results to another disk and pass its --results DIR, then run the same "
-    "command again",
+    "other_disk": "free space there, or move the results to another disk and pass it with --results DIR; then run the "
+    "same command again",
     "other_results": "choose another directory with --results DIR",
 }
 

@@ -1,10 +1,10 @@
-"""``gitdist generator train | preview | import``: the generator alone, outside a study's run."""
+"""``gitdist generator train | preview | import``: work with a generator without running its study."""
 
 from pathlib import Path
 
 from rich.console import Console
 
-from gitdist.cli.console import say
+from gitdist.cli.console import print_line
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError
@@ -22,7 +22,7 @@ from gitdist.study.resources.generator_training import obtain_generator
 
 
 def train_generator(spec: StudySpec, results: Path, console: Console, address: str | None) -> None:
-    """Train the study's generator into the store, or find it there.
+    """Train the study's generator and store it, unless the store has it.
 
     Raises:
         StudyError: the study's generator has nothing to train, or training diverged.
@@ -34,11 +34,11 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
 
         def on_wait(waited_s: float) -> None:
-            display.say(f"waiting {waited_s:.0f} s for free resources to train the generator")
+            display.log(f"waiting for capacity for training the generator, since {waited_s:.0f} s")
 
         trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
-        how = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
-        display.say(f"generator {how}: {trained.artefact}")
+        origin = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
+        display.log(f"generator {origin}: {trained.artifact}")
 
 
 def preview_generator(
@@ -53,17 +53,17 @@ def preview_generator(
     dataset = prepare(spec.data, store)
     generator = ready_generator(spec, dataset, store)
     if truth and dataset.nuisance == "none":
-        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; leave it out")
+        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
     oracle = OracleGenerator(dataset.nuisance) if truth else None
     grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
         raise StudyError(
-            f"the picture cannot be written to {out} ({error}); choose another place with --out FILE.png"
+            f"the picture cannot be written to {out} ({error}); choose another path with --out FILE.png"
         ) from None
-    beside = f"; the image before the nuisance, then {draws} draws of the true one" if truth else ""
-    say(console, f"{out}: a row per image; the training image, then {draws} draws of the generator{beside}")
+    beside = f"; the image before the nuisance, then {draws} draws of the true nuisance" if truth else ""
+    print_line(console, f"{out}: one row per image; the training image, then {draws} draws of the generator{beside}")
 
 
 def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
@@ -72,26 +72,26 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
     try:
         save_pretrained(out, architecture, weights)
     except OSError as error:
-        raise StudyError(f"{out} cannot be written ({error}); choose another place with --out") from None
+        raise StudyError(f"{out} cannot be written ({error}); choose another path with --out") from None
     use = f"generator: {{kind: pretrained, path: {out.resolve()}}}"
-    say(console, f"{out}: {architecture.describe()}; use it by {use}")
+    print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 
 def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
     """Return a study's generator, loaded.
 
     Raises:
-        StudyError: it has to be trained first.
+        StudyError: it is not trained yet.
         SpecError: an imported file or a plugin cannot be read.
     """
     compute = Compute.resolve(spec.stream.precision)
     if needs_training(spec.generator):
-        artefact = find_artifact(spec.generator, dataset, store, compute)
-        if artefact is None:
+        artifact = find_artifact(spec.generator, dataset, store, compute)
+        if artifact is None:
             raise StudyError(
                 f"the generator of study '{spec.name}' is not in {store.root} yet; run the study, or train the "
                 "generator alone with `gitdist generator train`"
             )
     else:
-        artefact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
-    return load_generator(spec.generator, dataset, artefact, compute)
+        artifact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
+    return load_generator(spec.generator, dataset, artifact, compute)

@@ -1,4 +1,4 @@
-"""``gitdist generator quality``: how well generators keep classes and vary the rest, as tables or JSON."""
+"""``gitdist generator quality``: whether draws keep their class, and how much they vary, as tables or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gitdist.cli.console import plain_table, say
+from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.generator import ready_generator
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute, set_threads
@@ -34,19 +34,19 @@ def show_quality(
     epochs: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the generators of studies and print the figures, of several studies a table of all at the end.
+    """Measure the generators of studies and print the figures; for several studies, also a comparison.
 
     Raises:
         StudyError: a generator is not trained yet, or training the classifier diverged.
     """
     measured = []
     for spec in specs:
-        found = _measure(spec, results, images, draws, epochs)
-        measured.append(found)
+        result = _measure(spec, results, images, draws, epochs)
+        measured.append(result)
         if not as_json:
             if len(specs) > 1:
                 console.rule(escape(spec.name), align="left")
-            _print_tables(found, console)
+            _print_tables(result, console)
     if as_json:
         figures = [each.as_json() for each in measured]
         console.print_json(json.dumps(figures if len(figures) > 1 else figures[0]), indent=2)
@@ -57,7 +57,7 @@ def show_quality(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Measured:
-    """A study's generator with its figures, and what judged them."""
+    """A study's generator, its quality, and the reference classifier that measured it."""
 
     spec: StudySpec
     dataset: Dataset
@@ -90,22 +90,22 @@ def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: in
 
         def report(row: EpochRow, total: int) -> None:
             detail = f"loss {row['train/loss']:.3f}"
-            display.progress("training the classifier that judges", row["epoch"], total, detail)
+            display.progress("training the reference classifier", row["epoch"], total, detail)
 
         reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
     quality = measure_quality(generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed)
     return _Measured(spec=spec, dataset=dataset, reference=reference, quality=quality)
 
 
-def _print_tables(found: _Measured, console: Console) -> None:
-    quality, reference = found.quality, found.reference
-    console.print(_variation_table(quality, found.dataset.nuisance))
-    console.print(_kept_table(quality, found.dataset.class_names))
-    say(
+def _print_tables(result: _Measured, console: Console) -> None:
+    quality, reference = result.quality, result.reference
+    console.print(_variation_table(quality, result.dataset.nuisance))
+    console.print(_kept_table(quality, result.dataset.class_names))
+    print_line(
         console,
-        f"{quality.images} validation images, {quality.draws} draws of each; judged by {found.spec.trial.network}, "
-        f"trained {reference.epochs} epochs on {len(reference.dataset.train.labels):,} images of all classes, the same "
-        "nuisance among them",
+        f"{quality.images} validation images, {quality.draws} draws of each; judged by {result.spec.trial.network}, "
+        f"trained {reference.epochs} epochs on {len(reference.dataset.train.labels):,} images of all classes with the "
+        "same nuisance",
     )
 
 

@@ -1,4 +1,4 @@
-"""``gitdist report``: the report of studies and campaigns; and its table of methods, on the terminal."""
+"""``gitdist report``: write the report of studies and campaigns, and print its table of methods."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gitdist.address import without_secrets
-from gitdist.cli.console import say
+from gitdist.cli.console import print_line
 from gitdist.cli.studies import stored_plan, stored_study
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.report.comparison import compare
@@ -25,18 +25,18 @@ from gitdist.study.monitoring.mlflow.sync import log_report
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.study import Study
 
-_MOST_NAMED = 3  # studies in the name of a directory
+_MAX_NAMED = 3  # studies in the name of a directory
 _DIGITS = 6  # there, of the hash of all names
 _COMPARED = ("balanced_accuracy", "few_accuracy", "many_ekld", "few_ekld")  # on the terminal
 
 
 def report_studies(names: Sequence[str], results: Results, out: Path | None, console: Console) -> None:
-    """Write the report of studies, say where it is, and log it to the studies' MLflow runs.
+    """Write the report of studies, print its path, and log it to the studies' MLflow runs.
 
     Args:
         names: studies by name or file, and campaigns by name; at least one.
         results: the results directory, or the results on an object store.
-        out: where the report goes; None = RESULTS/STUDY/report, of several RESULTS/report-A-B-HASH.
+        out: the report's directory; None = RESULTS/STUDY/report, for several studies RESULTS/report-A-B-HASH.
         console: where to print.
     """
     plans = [stored_plan(name, results) for name in dict.fromkeys(names)]
@@ -49,13 +49,13 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
             except StudyError as error:
                 if not isinstance(plan, Campaign):
                     raise
-                say(console, f"left out: {error}")
+                print_line(console, f"skipped: {error}")
             else:
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
-    place = out or results.directory / _directory([plan.name for plan in plans])
+    directory = out or results.directory / _default_directory([plan.name for plan in plans])
     try:
-        files = write_report("; ".join(titles), list(records.values()), place)
+        files = write_report("; ".join(titles), list(records.values()), directory)
     except StoreError as error:
         raise type(error)(f"{error}; or choose another directory with --out DIR") from error
     page = str(files[0])
@@ -64,13 +64,13 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         page = results.describe(page)
     for record in records.values():
         for note in record.notes:
-            say(console, f"{record.spec.name}: {note}")
-    say(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
-    _log(records, place, files, console)
+            print_line(console, f"{record.spec.name}: {note}")
+    print_line(console, f"report of {counted(len(records), 'study', 'studies')}: {page}")
+    _log(records, directory, files, console)
 
 
 def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[Table]:
-    """Return a table per data set: the settings of finished studies, with mean and half of the 95 % interval."""
+    """Return one table per data set: the settings of finished studies, with mean and half of the 95 % interval."""
     finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
     for comparison in compare([_read_stored(member, results)[1] for member in finished]):
         full = method_table(comparison)
@@ -85,22 +85,22 @@ def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[T
 
 
 def _read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
-    """Return the files of a study that has started, and what they and its ledger say of it."""
+    """Return the paths of a started study, and its record, read from its files and ledger."""
     paths, spec = stored_study(member.spec.name, results)
     with Study.open(paths, spec) as study:
         return paths, read_study(study, member.labels)
 
 
-def _directory(names: Sequence[str]) -> str:
+def _default_directory(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]}/report"
-    more = [f"and-{len(names) - _MOST_NAMED}-more"] if len(names) > _MOST_NAMED else []
+    more = [f"and-{len(names) - _MAX_NAMED}-more"] if len(names) > _MAX_NAMED else []
     whole = content_key("report", {"names": list(names)})[:_DIGITS]
-    return "-".join(["report", *names[:_MOST_NAMED], *more, whole])
+    return "-".join(["report", *names[:_MAX_NAMED], *more, whole])
 
 
-def _log(records: Mapping[StudyPaths, ReportedStudy], place: Path, files: Sequence[Path], console: Console) -> None:
-    """Log the page to each study's run and the other files to the first one; an unusable store is told of once."""
+def _log(records: Mapping[StudyPaths, ReportedStudy], directory: Path, files: Sequence[Path], console: Console) -> None:
+    """Log the page to each study's run and the other files to the first one; report an unusable store once."""
     unusable: set[str] = set()
     logged = 0
     for paths, record in records.items():
@@ -109,10 +109,11 @@ def _log(records: Mapping[StudyPaths, ReportedStudy], place: Path, files: Sequen
             uri = tracking_uri(paths, record.spec.tracking.uri)
             if uri in unusable:
                 continue
-            logged += log_report(paths, uri, place, files[:1] if logged else files)
+            logged += log_report(paths, uri, directory, files[:1] if logged else files)
         except (StoreError, StudyError, SpecError) as error:
             unusable.add(uri)
-            say(console, f"the report is not in MLflow: {error}")
+            print_line(console, f"the report is not in MLflow: {error}")
     if logged:
         uris = {tracking_uri(paths, record.spec.tracking.uri) for paths, record in records.items()} - unusable
-        say(console, f"logged to {counted(logged, 'run')} of MLflow at {', '.join(map(without_secrets, sorted(uris)))}")
+        addresses = ", ".join(map(without_secrets, sorted(uris)))
+        print_line(console, f"logged to {counted(logged, 'run')} of MLflow at {addresses}")

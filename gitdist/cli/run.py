@@ -1,4 +1,4 @@
-"""``gitdist run | resume | retry``: runs a study, or the studies of a campaign, to the end."""
+"""``gitdist run | resume | retry``: run a study, or the studies of a campaign, to the end."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from gitdist.cli.console import say
+from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
@@ -22,11 +22,11 @@ from gitdist.study.files.results import Results
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
-_LEFT_TO_OTHERS = 3  # exit code
+_OTHERS_RUN = 3  # exit code
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowToRun:
+class CommandOptions:
     """The options of the commands that run studies."""
 
     address: str | None = None
@@ -35,68 +35,68 @@ class HowToRun:
     fork_name: str | None = None
 
 
-def run_to_the_end(plan: StudySpec | Campaign, results: Results, console: Console, how: HowToRun) -> None:
+def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:
     """Run a study, or the studies of a campaign in turn, and print the results.
 
     If it is interrupted, the command that resumes it is printed (exit code 130). Several drivers may run a campaign at
-    once: each takes the next study that no other has; if the last ones are left to others, the exit code is 3. A study
-    of a campaign that cannot be run is named at the end, and the others are run.
+    once: each runs the next study that no other driver owns; if other drivers still run studies at the end, the exit
+    code is 3. If a study of a campaign fails, the others still run, and the failure is printed at the end.
     """
     if isinstance(plan, Campaign):
-        _run_campaign(plan, results, console, how)
+        _run_campaign(plan, results, console, options)
         return
-    summary = _run_study(plan, results, console, how, plan.name)
+    summary = _run_study(plan, results, console, options, plan.name)
     for table in summary_tables(summary):
         console.print(table)
     if plan.methods:
         _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
-    look = f"report {summary['study']}" if results.uri else "ui"
-    say(console, f"look at it: gitdist {look} --results {results}", style="dim")
+    command = f"report {summary['study']}" if results.uri else "ui"
+    print_line(console, f"show the results with: gitdist {command} --results {results}", style="dim")
 
 
-def _run_campaign(campaign: Campaign, results: Results, console: Console, how: HowToRun) -> None:
-    from gitdist.study.campaign import settle_campaign
+def _run_campaign(campaign: Campaign, results: Results, console: Console, options: CommandOptions) -> None:
+    from gitdist.study.campaign import store_campaign
 
-    if how.fork_name is not None:
+    if options.fork_name is not None:
         raise SpecError(
-            f"--fork takes one study, but '{campaign.name}' is {len(campaign.members)}; --set name=NAME makes another "
-            "campaign of it"
+            f"--fork takes one study, but '{campaign.name}' has {len(campaign.members)}; --set name=NAME starts "
+            "another campaign"
         )
-    settle_campaign(results, campaign)
-    elsewhere: list[str] = []
+    store_campaign(results, campaign)
+    owned_by_others: list[str] = []
     failures: dict[str, str] = {}
     for number, member in enumerate(campaign.members, 1):
         name = member.spec.name
         console.rule(f"{number} of {len(campaign.members)}: {name}", align="left")
         try:
-            _run_study(member.spec, results, console, how, campaign.name)
+            _run_study(member.spec, results, console, options, campaign.name)
         except StudyLockedError as refusal:
-            elsewhere.append(name)
-            say(console, f"left to its driver: {refusal}")
+            owned_by_others.append(name)
+            print_line(console, f"skipped: {refusal}")
         except (DiskError, RayUnavailableError):  # every other study would fail too
             raise
         except GitdistError as error:
             failures[name] = error_message(error)
-            say(console, f"failed: {failures[name]}")
+            print_line(console, f"failed: {failures[name]}")
     _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
-    say(console, f"report of all: gitdist report {campaign.name} --results {results}", style="dim")
-    left = []
-    for name in elsewhere:
+    print_line(console, f"report with: gitdist report {campaign.name} --results {results}", style="dim")
+    unfinished = []
+    for name in owned_by_others:
         paths = StudyPaths.at(results, name)
         paths.pull()
-        left += [] if paths.summary.exists() else [name]
-    if left:
-        say(console, f"{len(left)} studies are left to other drivers: {', '.join(left)}")
+        unfinished += [] if paths.summary.exists() else [name]
+    if unfinished:
+        print_line(console, f"other drivers run {len(unfinished)} studies: {', '.join(unfinished)}")
     if failures:
         for name, reason in failures.items():
-            say(console, f"{name} failed: {reason}")
-        again = shlex.join(["gitdist", *_resume_command(campaign.name, results, how.address)])
+            print_line(console, f"{name} failed: {reason}")
+        again = shlex.join(["gitdist", *_resume_command(campaign.name, results, options.address)])
         raise StudyError(
             f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; "
             f"fix the errors above, then: {again}"
         )
-    if left:
-        raise typer.Exit(_LEFT_TO_OTHERS)
+    if unfinished:
+        raise typer.Exit(_OTHERS_RUN)
 
 
 def _compare(members: Sequence[Member], results: Results, console: Console) -> None:
@@ -106,33 +106,34 @@ def _compare(members: Sequence[Member], results: Results, console: Console) -> N
         console.print(table)
 
 
-def _run_study(spec: StudySpec, results: Results, console: Console, how: HowToRun, resumed_as: str) -> dict[str, Any]:
-    from gitdist.study.compatibility import (
-        fork,
-        is_settled,
-    )  # slow to import; a mistake in the file is reported at once
+def _run_study(
+    spec: StudySpec, results: Results, console: Console, options: CommandOptions, resumed_as: str
+) -> dict[str, Any]:
+    # These are slow to import; a mistake in the study file is reported before.
+    from gitdist.study.compatibility import fork, is_spec_stored
     from gitdist.study.run import RunOptions, run_study
 
-    if how.fork_name is not None:
-        spec = fork(spec, how.fork_name)
+    if options.fork_name is not None:
+        spec = fork(spec, options.fork_name)
         resumed_as = spec.name
-    resume = _resume_command(resumed_as, results, how.address)
-    options = RunOptions(
-        address=how.address,
-        take_over=how.take_over,
-        retry_failed=how.retry_failed,
-        on_ray_death=partial(_after_ray, resume),
+    resume = _resume_command(resumed_as, results, options.address)
+    run_options = RunOptions(
+        address=options.address,
+        take_over=options.take_over,
+        retry_failed=options.retry_failed,
+        on_ray_death=partial(_resume_after_ray_death, resume),
     )
     try:
-        with results.describing_errors():
-            summary = run_study(spec, results, console, options)
+        with results.rewriting_errors():
+            summary = run_study(spec, results, console, run_options)
     except KeyboardInterrupt:
-        settled = is_settled(StudyPaths.at(results, spec.name), spec)
-        say(console, f"interrupted; resume with: {shlex.join(['gitdist', *resume]) if settled else 'the same command'}")
+        stored = is_spec_stored(StudyPaths.at(results, spec.name), spec)
+        command = shlex.join(["gitdist", *resume]) if stored else "the same command"
+        print_line(console, f"interrupted; resume with: {command}")
         raise typer.Exit(130) from None
     if not spec.search.total:
         samples = StudyPaths.at(results, spec.name).samples.name
-        say(console, f"draws of the generator: {results}/{spec.name}/{samples}")
+        print_line(console, f"draws of the generator: {results}/{spec.name}/{samples}")
     return summary
 
 
@@ -140,8 +141,8 @@ def _resume_command(study: str, results: Results, address: str | None) -> list[s
     return ["resume", study, "--results", str(results), *(["--address", address] if address else [])]
 
 
-def _after_ray(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
-    """Resume the study in place of this process, whose main thread Ray may block forever; without its cluster, exit."""
+def _resume_after_ray_death(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
+    """Resume in a new process image, since Ray may block the main thread forever; exit if the cluster has died."""
     command = shlex.join(["gitdist", *resume])
     restarts = 0 if progress else int(os.environ.get(_RESTARTS, "0"))
     sys.stdout.flush()
@@ -149,6 +150,6 @@ def _after_ray(resume: list[str], started_here: bool, progress: bool) -> NoRetur
         os.environ[_RESTARTS] = str(restarts + 1)
         os.execv(sys.executable, [sys.executable, "-m", "gitdist", *resume])
     again = f"when the cluster runs again, resume with: {command}"
-    died = f"Ray has died {restarts + 1} times without an epoch between; fix the cause, then: {command}"
+    died = f"Ray has died {restarts + 1} times without a trained epoch; fix the cause, then: {command}"
     print(died if started_here else again, file=sys.stderr, flush=True)
     os._exit(1)

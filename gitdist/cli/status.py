@@ -1,4 +1,4 @@
-"""``gitdist status``: what is done, what runs, what failed and why, the best so far and the time left."""
+"""``gitdist status``: finished, running and failed trials, why they failed, the best so far and the time left."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.cli.console import plain_table, say
+from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.studies import stored_name, stored_study
 from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
@@ -20,7 +20,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import SHOWN, StudyStatus, read_status
+from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
 from gitdist.study.study import Study
 
 
@@ -38,11 +38,11 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
         return
     console.print(_table(status, list(spec.search.space)))
     for line in _lines(status, results):
-        say(console, line)
+        print_line(console, line)
 
 
 def duration(seconds: float) -> str:
-    """Return a time for reading: 40 s, 12 min, 3 h 5 min."""
+    """Return a duration as text: 40 s, 12 min, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -50,15 +50,15 @@ def duration(seconds: float) -> str:
 
 
 def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
-    found = {member.spec.name: _status_of(member.spec, results) for member in campaign.members}
+    statuses = {member.spec.name: _status_of(member.spec, results) for member in campaign.members}
     if as_json:
         values = [
-            status.as_json() if status else {"study": name, "state": "not started"} for name, status in found.items()
+            status.as_json() if status else {"study": name, "state": "not started"} for name, status in statuses.items()
         ]
         console.print_json(json.dumps(values), indent=2)
         return
     table = plain_table("study", "state", "trials", "best", "time left")
-    for name, status in found.items():
+    for name, status in statuses.items():
         if status is None:
             table.add_row(name, "not started", "-", "-", "-")
             continue
@@ -69,11 +69,11 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
         left = duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
     console.print(table)
-    for name, status in found.items():
+    for name, status in statuses.items():
         for line in status.notes if status else ():
-            say(console, f"{name}: {line}")
-    if any(status is None or status.state == "interrupted" for status in found.values()):
-        say(console, f"resume with: gitdist resume {campaign.name} --results {results}")
+            print_line(console, f"{name}: {line}")
+    if any(status is None or status.state == "interrupted" for status in statuses.values()):
+        print_line(console, f"resume with: gitdist resume {campaign.name} --results {results}")
 
 
 def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
@@ -103,16 +103,16 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
     owner = status.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        seen = "" if owner.state == "live" else f", last heartbeat at {owner.last_heartbeat.astimezone():%H:%M:%S}"
-        lines.append(f"driven by pid {owner.pid} on {owner.host} since {since}{seen}")
+        heartbeat = "" if owner.state == "live" else f", last heartbeat at {owner.last_heartbeat.astimezone():%H:%M:%S}"
+        lines.append(f"run by pid {owner.pid} on {owner.host} since {since}{heartbeat}")
     elif status.state == "interrupted" and status.resumable:
         lines.append(f"interrupted; resume with: gitdist resume {status.study} --results {results}")
     elif status.state == "failed":
         retry = f"fix the cause, then: gitdist retry {status.study} --failed --results {results}"
-        pruned = "all were pruned; raise search.pruner.min_epochs in another study (--fork)"
+        pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"
         lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
-    if status.stream and (told := describe_stream(status.stream)):
-        lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {told}")
+    if status.stream and (text := describe_stream(status.stream)):
+        lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
         lines.append(f"about {duration(status.time_left_s)} of training left")
     return [*lines, *status.notes]
@@ -121,7 +121,7 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
 def _table(status: StudyStatus, fields: list[str]) -> Table:
     table = plain_table("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state")
     for line in status.trials:
-        metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in SHOWN]
+        metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in STATUS_METRICS]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
         state = f"{line.state}: {line.reason}" if line.reason else line.state
         state += f" (result of trial {line.repeat_of})" if line.repeat_of is not None else ""

@@ -1,4 +1,4 @@
-"""``gitdist store ls | gc``: list the artefacts of a results directory's store, delete what nobody needs."""
+"""``gitdist store ls | gc``: list the artifacts of a results directory's store, delete unused ones."""
 
 import math
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.filesize import decimal
 
-from gitdist.cli.console import plain_table, say
+from gitdist.cli.console import plain_table, print_line
 from gitdist.disk import disk_errors
 from gitdist.errors import StoreError
-from gitdist.store.artefact import read_spec
+from gitdist.store.artifact import read_spec
 from gitdist.store.gc import DAY_S, delete_unused, read_inventory
 from gitdist.store.layout import StoreLayout
 from gitdist.study.files.layout import StudyPaths
@@ -21,28 +21,28 @@ _UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SHOWN_FIELDS = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
-def list_artefacts(results: Results, console: Console) -> None:
-    """Print the artefacts of a store, the least recently used first, and the size of all."""
+def list_artifacts(results: Results, console: Console) -> None:
+    """Print the artifacts of a store, the least recently used first, and their total size."""
     layout = _layout(results)
     entries = read_inventory(layout)
     now = layout.now()
     right = ("size", "unused for")
     table = plain_table("kind", "key", *right, "used by", "what it is", right=right)
     for entry in entries:
-        users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artefact)))
-        table.add_row(*entry.artefact, decimal(entry.num_bytes), _age(now - entry.used_at), users, what)
+        users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artifact)))
+        table.add_row(*entry.artifact, decimal(entry.num_bytes), _age(now - entry.used_at), users, what)
     if entries:
         console.print(table)
-    say(console, f"{_count(len(entries), 'artefact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
+    print_line(console, f"{_count(len(entries), 'artifact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
 
 
 def collect_garbage(
     results: Results, console: Console, *, max_gb: float | None, unused_days: float | None, dry_run: bool
 ) -> None:
-    """Delete leftovers of dead processes and, if a limit is given, artefacts that no running study uses; print them."""
+    """Delete leftovers of dead processes and, if a limit is given, artifacts that no running study uses; print them."""
     for option, value in (("--max-gb", max_gb), ("--unused-days", unused_days)):
         if value is not None and not math.isfinite(value):
-            raise StoreError(f"{option} must be a number, but it is {value}; leave it out for no limit")
+            raise StoreError(f"{option} must be a number, but it is {value}; omit it for no limit")
     layout = _layout(results)
     with disk_errors(layout.root):
         removals = delete_unused(
@@ -52,9 +52,9 @@ def collect_garbage(
             dry_run=dry_run,
         )
     for removal in removals:
-        say(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
+        print_line(console, f"{removal.what} {removal.path.relative_to(layout.root)}: {decimal(removal.num_bytes)}")
     total = decimal(sum(removal.num_bytes for removal in removals))
-    say(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
+    print_line(console, f"{'would delete' if dry_run else 'deleted'} {_count(len(removals), 'item')}, {total}")
 
 
 def _layout(results: Results) -> StoreLayout:
@@ -70,10 +70,10 @@ def _describe(spec: Mapping[str, Any] | None) -> str:
     if spec is None:
         return "-"
     fields = {**spec.get("trial", {}), **spec}  # a prefix's length is not its trial's
-    return ", ".join(filter(None, (_word(fields, name) for name in _SHOWN_FIELDS))) or "-"
+    return ", ".join(filter(None, (_format_field(fields, name) for name in _SHOWN_FIELDS))) or "-"
 
 
-def _word(spec: Mapping[str, Any], name: str) -> str | None:
+def _format_field(spec: Mapping[str, Any], name: str) -> str | None:
     value = spec.get(name)
     if isinstance(value, Mapping):
         value = value.get("kind")

@@ -1,4 +1,4 @@
-"""Finding a study that was started before, by its name or its file."""
+"""Finds a started study by its name or its file."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def stored_study(study: str, results: Results) -> tuple[StudyPaths, StudySpec]:
     campaign = load_campaign(results, name)
     if campaign is not None:
         names = ", ".join(member.spec.name for member in campaign.members)
-        raise StudyError(f"'{name}' is a campaign, and this command takes one study; name one of {names}")
+        raise StudyError(f"'{name}' is a campaign, but this command takes one study; choose one of {names}")
     paths = StudyPaths.at(results, name)
     paths.pull()
     return paths, load_stored_spec(paths)
@@ -42,5 +42,5 @@ def stored_name(study: str) -> str:
     try:
         check_name(study)
     except ValueError as error:
-        raise SpecError(f"{error}, but it is '{study}'; give the name, or the path of its .yaml file") from None
+        raise SpecError(f"{error}, but it is '{study}'; pass the name, or the path of its .yaml file") from None
     return study

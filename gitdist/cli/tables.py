@@ -12,7 +12,7 @@ from gitdist.study.monitoring.display import format_value
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return the Pareto front of several objectives, the best trial beside the baseline, and the gaps between them."""
+    """Return the Pareto front of several objectives, the best trial next to the baseline, and the gaps between them."""
     tables = [_pareto_table(summary)] if summary.get("pareto") else []
     return [*tables, _best_table(summary), *_gap_tables(summary)] if summary["best"] else tables
 
@@ -37,7 +37,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
 
 
 def _gap_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return baseline, best trial and gap with standard errors, a table per objective of at most 80 columns."""
+    """Return baseline, best trial and gap with standard errors, one table per objective, at most 80 columns wide."""
     gaps = summary_gaps(summary)
     return [
         _gap_table([gap for gap in gaps if gap.metric == metric], summary)
@@ -58,15 +58,15 @@ def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
     for header in ("baseline", f"trial {summary['best']['number']}", "gap"):
         table.add_column(header, justify="right")
     for gap in gaps:
-        found = {"": (gap.baseline, gap.best), "+": (gap.difference,)}
-        cells = ["-" if each is None else each.shown(sign) for sign, some in found.items() for each in some]
+        estimates = {"": (gap.baseline, gap.best), "+": (gap.difference,)}
+        cells = ["-" if each is None else each.format(sign) for sign, group in estimates.items() for each in group]
         table.add_row(gap.split, *cells)
     return table
 
 
 def _hints(gaps: Sequence[Gap]) -> list[str]:
-    found = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
-    return [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in found]
+    hints = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
+    return [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in hints]
 
 
 def _pareto_table(summary: dict[str, Any]) -> Table:
@@ -93,13 +93,13 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
 def _costs(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
     images, trained, shared = summary["generated_images"], summary["trained_epochs"], summary["shared_epochs"]
-    told = (
+    text = (
         f"trials: {counts}, in {summary['wall_s']:.0f} s; {images:,} images generated; trials waited for them "
         f"{summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
     )
     if shared:
-        told += f"; {shared} of {trained + shared} epochs shared, which saved {summary['saved_s']:.0f} s"
-    return told
+        text += f"; {shared} of {trained + shared} epochs shared, which saved {summary['saved_s']:.0f} s"
+    return text
 
 
 def _params(chosen: dict[str, Any]) -> str:

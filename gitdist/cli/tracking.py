@@ -1,4 +1,4 @@
-"""``gitdist sync | ui``: a study's MLflow store brought up to date with its files, and shown."""
+"""``gitdist sync | ui``: bring a study's MLflow store up to date with its files, and show it."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gitdist.address import without_secrets
-from gitdist.cli.console import say
+from gitdist.cli.console import print_line
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
 from gitdist.study.compatibility import describe_edit
@@ -39,38 +39,38 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
         edit = describe_edit(paths, opened.ledger)
         uri, counts = sync_mlflow(opened)
     if edit:
-        say(console, edit)
-    say(
+        print_line(console, edit)
+    print_line(
         console,
-        f"MLflow at {without_secrets(uri)} has all of study '{spec.name}': {counts.runs_created} runs created, "
+        f"MLflow at {without_secrets(uri)} has everything of study '{spec.name}': {counts.runs_created} runs created, "
         f"{counts.epochs_added} epochs added, {counts.statuses_fixed} statuses fixed",
     )
 
 
 def serve_ui(study: str | None, results: Path, port: int, console: Console) -> None:
-    """Serve the MLflow UI until interrupted; print its address if a server runs already."""
+    """Serve the MLflow UI until interrupted; print its address if it has a server already."""
     paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with Study.open(paths, spec) as opened:
             edit = describe_edit(paths, opened.ledger)
         if edit:
-            say(console, edit)
+            print_line(console, edit)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
     shown, file = without_secrets(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):
-        say(console, f"this store has its own server: open {shown}")
+        print_line(console, f"this store has its own server: open {shown}")
         return
     if file is not None and not file.exists():
-        raise StudyError(f"no MLflow store at {file}; run a study first, or name its place with --results")
+        raise StudyError(f"no MLflow store at {file}; run a study first, or pass its directory with --results")
     _check_port(port)
     with opened_for_reading(paths, uri) as (served, is_copy):
         if is_copy:
-            say(console, f"{file} is read-only, so this is a copy of it: changes in the UI are lost when it ends")
-        say(console, f"MLflow UI on http://{_HOST}:{port} for {shown} (Ctrl-C ends it)")
+            print_line(console, f"{file} is read-only: the UI shows a copy, and changes there are lost when it ends")
+        print_line(console, f"MLflow UI on http://{_HOST}:{port} for {shown} (Ctrl-C ends it)")
         try:
-            exit_code = _serve(served, paths.artefacts, port)
+            exit_code = _serve(served, paths.artifacts, port)
         except KeyboardInterrupt:
-            say(console, "MLflow UI ended")
+            print_line(console, "MLflow UI ended")
             return
     if exit_code:
         raise StudyError(f"the MLflow server ended with exit code {exit_code}; see its message above")
@@ -87,10 +87,10 @@ def _check_port(port: int) -> None:
             ) from None
 
 
-def _serve(uri: str, artefacts: Path, port: int) -> int:
+def _serve(uri: str, artifacts: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--registry-store-uri", uri, "--uvicorn-opts", "--log-level warning"]
-    command += ["--artifacts-destination", str(artefacts)]  # else mlartifacts/ of the working directory
+    command += ["--artifacts-destination", str(artifacts)]  # else mlartifacts/ of the working directory
     # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, env=environment, check=False).returncode

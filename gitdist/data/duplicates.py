@@ -1,4 +1,4 @@
-"""Exact duplicates: images of one data set that are the same byte for byte."""
+"""Finds exact duplicates: images of one data set that are equal byte for byte."""
 
 from dataclasses import dataclass
 from hashlib import blake2b

@@ -76,7 +76,7 @@ def apply_nuisance(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
 def find_nuisance(name: str) -> Nuisance:
     """Return the nuisance of a name; raise SpecError if it is unknown."""
     if name not in NUISANCES:
-        raise SpecError(f"a nuisance is one of {', '.join(['none', *NUISANCES])}, but it is '{name}'")
+        raise SpecError(f"a nuisance must be one of {', '.join(['none', *NUISANCES])}, but it is '{name}'")
     return NUISANCES[name]
 
 

@@ -1,4 +1,4 @@
-"""Which official images of a data set are training and which are validation images: seeded, and group by group.
+"""Splits the official training images of a data set into training and validation, seeded and group by group.
 
 of each class:  official training images --v_c--> validation (first, so that every class is validated)
                                          --rest-> training, as many as the class-size profile asks for

@@ -21,7 +21,7 @@ from gitdist.doctor.machine import DirectoryReport, MachineReport
 from gitdist.doctor.time_limit import NoAnswerError, answer_within
 from gitdist.errors import StudyError, first_line
 from gitdist.spec import ResourcesSpec, StudySpec
-from gitdist.study.cluster.connect import LivingNode, check_address, connected, living_nodes
+from gitdist.study.cluster.connect import AliveNode, alive_nodes, check_address, connected
 
 _JOIN_S = 40.0
 _DESCRIBE_S = 90.0  # a worker starts, torch is imported from a cold disk
@@ -54,15 +54,15 @@ def examine_cluster(
         ray.cloudpickle.register_pickle_by_value(machine)  # type: ignore[no-untyped-call]
         stack.callback(ray.cloudpickle.unregister_pickle_by_value, machine)
         try:
-            nodes = living_nodes()
-            offers = [node.offers for node in nodes]
+            nodes = alive_nodes()
+            offers = [node.resources for node in nodes]
             total = f"{len(nodes)} node(s), {sum(node.cpu for node in offers):g} CPU"
             findings = [Finding("cluster", "cluster", "ok", f"{total}, {sum(len(node.cards) for node in offers)} GPU")]
             findings += [check_capacity("cluster", offers, spec) for spec in specs]
             answers = _ask(nodes, machine.describe_machine, _DESCRIBE_S, True)
             for node in nodes:
-                findings += _judge(node, answers[node.offers.name], here)
-            nodes = [node for node in nodes if not isinstance(answers[node.offers.name], NoAnswerError)]
+                findings += _judge(node, answers[node.resources.name], here)
+            nodes = [node for node in nodes if not isinstance(answers[node.resources.name], NoAnswerError)]
             if directory is not None:
                 findings += _judge_directories(nodes, *directory)
             for uri, (check, token) in stores.items():
@@ -81,16 +81,16 @@ def _leave(joining: Any) -> None:
         answer_within(_ASK_S, lambda: joining.__exit__(None, None, None))
 
 
-def _judge(node: LivingNode, answer: Any, here: MachineReport | None) -> list[Finding]:
-    name = node.offers.name
+def _judge(node: AliveNode, answer: Any, here: MachineReport | None) -> list[Finding]:
+    name = node.resources.name
     if isinstance(answer, NoAnswerError):
         return [Finding("node", name, "problem", str(answer), _RESTART)]
     report = MachineReport(**answer)
     versions = [compare_versions(here, name, report)] if here else []
-    return [*versions, *check_machine(name, report, node.offers, node.object_store_bytes)]
+    return [*versions, *check_machine(name, report, node.resources, node.object_store_bytes)]
 
 
-def _judge_directories(nodes: Sequence[LivingNode], path: Path, token: str) -> list[Finding]:
+def _judge_directories(nodes: Sequence[AliveNode], path: Path, token: str) -> list[Finding]:
     findings: list[Finding] = []
     for name, answer in _ask(nodes, machine.describe_directory, _ASK_S, str(path), token).items():
         if isinstance(answer, NoAnswerError):
@@ -101,10 +101,10 @@ def _judge_directories(nodes: Sequence[LivingNode], path: Path, token: str) -> l
     return findings
 
 
-def _ask(nodes: Sequence[LivingNode], question: Callable[..., Any], limit_s: float, *arguments: Any) -> dict[str, Any]:
+def _ask(nodes: Sequence[AliveNode], question: Callable[..., Any], limit_s: float, *arguments: Any) -> dict[str, Any]:
     """Return the answers by the nodes' names; a ``NoAnswerError`` that says why for each that failed."""
     task: Any = ray.remote(num_cpus=0, max_retries=0)(question)
-    strategies = {node.offers.name: NodeAffinitySchedulingStrategy(node.id, soft=False) for node in nodes}
+    strategies = {node.resources.name: NodeAffinitySchedulingStrategy(node.id, soft=False) for node in nodes}
     references = {name: task.options(scheduling_strategy=on).remote(*arguments) for name, on in strategies.items()}
     deadline = time.monotonic() + limit_s
     answers = {}

@@ -104,7 +104,7 @@ def describe_directory(path: str, token: str | None) -> dict[str, Any]:
 
 
 def read_place(uri: str, token: str) -> str | None:
-    """Return why a place of artefacts cannot be used from here, or lacks the token; None if it can."""
+    """Return why a place of artifacts cannot be used from here, or lacks the token; None if it can."""
     from gitdist.store.file_tree import FileTree
 
     found = FileTree.of_uri(uri).read(token)

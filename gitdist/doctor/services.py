@@ -8,7 +8,7 @@ from gitdist.doctor.finding import HERE, Finding
 from gitdist.doctor.time_limit import NoAnswerError, answer_within
 from gitdist.errors import GitdistError, first_line
 from gitdist.store.file_tree import FileTree
-from gitdist.study.checks import kind_of_store
+from gitdist.study.checks import mlflow_scheme
 from gitdist.study.files.results import results_tree
 from gitdist.study.ledger.storage import check_server
 
@@ -30,12 +30,12 @@ def check_ledger(line: str) -> Finding:
 def check_mlflow(uri: str) -> Finding:
     """Ask MLflow's server or its database, with this environment's credentials; a SQLite file is not opened."""
     shown = without_secrets(uri)
-    if kind_of_store(uri) == "sqlite":
+    if mlflow_scheme(uri) == "sqlite":
         return Finding("MLflow", HERE, "ok", f"{shown}, without a server")
-    from gitdist.study.monitoring.mlflow.store import ask_server, explain, is_outage  # imports MLflow, which is slow
+    from gitdist.study.monitoring.mlflow.store import check_access, explain, is_outage  # imports MLflow, which is slow
 
     try:
-        answer_within(_LIMIT_S, lambda: ask_server(uri))
+        answer_within(_LIMIT_S, lambda: check_access(uri))
     except Exception as error:  # of MLflow or a database's driver, which have no common base
         unreachable = isinstance(error, NoAnswerError) or is_outage(uri, error)
         seen = f"{shown} {'does not answer' if unreachable else 'cannot be used'} ({explain(error)})"

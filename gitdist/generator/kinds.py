@@ -33,7 +33,7 @@ from gitdist.spec import (
     RandAugmentSpec,
 )
 from gitdist.store import Store, content_key
-from gitdist.store.artefact import MANIFEST, checksum, stamps
+from gitdist.store.artifact import MANIFEST, checksum, stamps
 
 GENERATOR_FORMAT = 1
 

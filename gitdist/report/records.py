@@ -14,7 +14,7 @@ from gitdist.study.files.events import Row
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import SPLITS, Gap, find_gaps
-from gitdist.study.status import state_now, study_notes
+from gitdist.study.status import study_notes, trial_state
 from gitdist.study.study import GENERATOR, Study
 from gitdist.study.summary import read_summary
 from gitdist.trial.metrics import group_accuracies
@@ -98,7 +98,7 @@ class ReportedStudy:
     """A study, running or finished.
 
     ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
-    is a PNG; ``generator`` is the artefact of its weights or all that determines its draws; ``fingerprint`` is that of
+    is a PNG; ``generator`` is the artifact of its weights or all that determines its draws; ``fingerprint`` is that of
     the data set.
     """
 
@@ -160,7 +160,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         rows = read_rows(paths.rows(trial))
         trials[trial] = ReportedTrial(
             trial=trial,
-            state=state_now(paths, trial, outcome, owner),
+            state=trial_state(paths, trial, outcome, owner),
             params=dict(params),
             seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
             augmented=any(row.get("draws") for row in rows),

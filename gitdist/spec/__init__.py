@@ -1,4 +1,4 @@
-"""What a study is: the fields of a study file, their defaults and the rules that fields must keep.
+"""The spec of a study: the fields of a study file, their defaults and rules.
 
 Every default is a value here, so the resolved copy stored with a study shows all of them.
 """

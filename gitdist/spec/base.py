@@ -1,4 +1,4 @@
-"""The base of all spec parts: immutable, every default visible, unknown fields refused with the nearest known one."""
+"""The base of all spec parts: immutable; an unknown field is an error that names the nearest known one."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Spec(BaseModel):
-    """Base of all parts: immutable, and an unknown field is an error that names its nearest neighbour."""
+    """Base of all parts: immutable, and an unknown field is an error that names the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,14 +39,14 @@ def name_in(table: Mapping[str, Any]) -> AfterValidator:
 
 
 def broken_rule(error: ValidationError) -> tuple[str, str]:
-    """Return the field that breaks the first broken rule ("" where several do), and the rule in our words."""
+    """Return the field that breaks the first broken rule ("" if several do), and the rule."""
     first = error.errors(include_url=False)[0]
     rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return ".".join(str(part) for part in first["loc"]), rule
 
 
 def unknown_name(what: str, name: str, known: list[str]) -> str:
-    """Return the message for a name that is not among ``known``, with the nearest one as the remedy."""
+    """Return the message for a name that is not among ``known``; suggest the nearest one."""
     near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(known))}"
+    remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
     return f"unknown {what} '{name}'; {remedy}"

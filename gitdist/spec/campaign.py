@@ -1,4 +1,4 @@
-"""A campaign: a study file whose ``matrix`` makes several studies of it, one per combination of changes.
+"""A campaign: a study file whose ``matrix`` makes several studies of it, one study per combination of changes.
 
 matrix:
   data.nuisance: [rotation, background]            # a field and its values
@@ -6,7 +6,7 @@ matrix:
     learned: {}
     oracle: {generator: {kind: oracle}}
 
-A report takes studies as replicates that differ in seeds (trial, generator, stream) or the data's version alone. An
+A report treats studies as replicates if they differ in seeds (trial, generator, stream) or the data's version only. An
 axis named ``replicate`` changes several of them together: {r0: {}, r1: {trial.seed: 1, generator.seed: 1}}.
 """
 
@@ -46,7 +46,7 @@ def expand(matrix: Any, values: Mapping[str, Any], origin: str) -> list[tuple[di
     """Return labels and values of every study that a matrix makes.
 
     Raises:
-        SpecError: the matrix is not of that form, a field cannot be set, or two studies would have one name.
+        SpecError: the matrix is not of that form, a field cannot be set, or two studies would have the same name.
     """
     if not isinstance(matrix, dict) or not matrix:
         raise SpecError(f"{origin}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
@@ -80,13 +80,13 @@ def assign(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
     """Set the field at ``path.to.field``; missing mappings are made, and others are copied before they are changed."""
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
-        found = values.get(name)
-        if found is not None and not isinstance(found, dict):
+        current = values.get(name)
+        if current is not None and not isinstance(current, dict):
             parent = ".".join(parents[:depth])
             raise SpecError(
-                f"{origin}: {parent} must be a mapping, for {path} is set, but it is {found!r}; write it as one"
+                f"{origin}: {parent} must be a mapping because {path} is set, but it is {current!r}; make it one"
             )
-        values[name] = dict(found or {})
+        values[name] = dict(current or {})
         values = values[name]
     values[last] = deepcopy(value)
 
@@ -94,7 +94,7 @@ def assign(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
 def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
     """Set a field of a study file as ``assign`` does; a matrix that varies it is reduced to the value.
 
-    The value of an axis of labels, which is no field, is one of its labels. Labels that each set only the field which
+    For an axis of labels that is not a field, the value is one of its labels. Labels that each set only the field which
     the axis is named after count as a list of values.
     """
     matrix: Any = values.get("matrix")
@@ -114,22 +114,22 @@ def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
 
 def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Mapping[str, Any]]]:
     """Return label and changes of each study along an axis."""
-    found: list[tuple[Label, Mapping[str, Any]]] = []
+    alternatives: list[tuple[Label, Mapping[str, Any]]] = []
     if isinstance(entries, list):
-        found = [(value, {axis: value}) for value in entries]
+        alternatives = [(value, {axis: value}) for value in entries]
     elif isinstance(entries, dict) and all(isinstance(changes, dict) for changes in entries.values()):
-        found = list(entries.items())
-    if not found:
+        alternatives = list(entries.items())
+    if not alternatives:
         raise SpecError(
             f"{origin}: matrix.{axis} must be a list of values, or map labels to changes by field path, "
             f"but it is {entries!r}"
         )
-    for label, _ in found:
+    for label, _ in alternatives:
         if not isinstance(label, Label):
             raise SpecError(
                 f"{origin}: matrix.{axis} must list plain values, but it has {label!r}; map labels to changes"
             )
-    return found
+    return alternatives
 
 
 def _part(axis: str, label: Label) -> str:

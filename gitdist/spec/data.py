@@ -61,13 +61,13 @@ class DataSpec(Spec):
     version: int = Field(0, ge=0)  # seed of the splits, of the nuisance and of the order of a zipf profile's classes
     validation: float = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
     validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
-    groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 where no group is empty then, else thirds
+    groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 if no group is empty then, else thirds
 
     @model_validator(mode="after")
     def _of_its_source(self) -> "DataSpec":
         for name in ("image_size", "test_share"):
             if self.source != "images" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} goes with the source images, but the source is {self.source}")
+                raise ValueError(f"{name} applies only to the source images, but the source is {self.source}")
         return self
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class DataSpec(Spec):
         if self.group is None or self.group == "none":
             return self
         if self.source != "images":
-            raise ValueError(f"group must be none or left out for the source {self.source}, but it is {self.group!r}")
+            raise ValueError(f"group must be none or omitted for the source {self.source}, but it is {self.group!r}")
         try:
             re.compile(self.group)
         except re.error as error:

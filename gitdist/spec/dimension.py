@@ -1,4 +1,4 @@
-"""One searched trial field: its values, and on which other fields it depends."""
+"""One searched trial field: its values, and the other fields that it depends on."""
 
 import math
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Dimension(Spec):
         if self.int_ and self.step and self.step != int(self.step):
             raise ValueError(f"the step of an int range must be whole, but it is {self.step}")
         if self.log and (self.step or self.choice):
-            raise ValueError("log goes with int or float and without step")
+            raise ValueError("log requires int or float, and no step")
         return self
 
     @property
@@ -85,7 +85,7 @@ def dependency_order(space: Mapping[str, Dimension]) -> list[str]:
     """Return the fields in an order in which each comes after those that it depends on.
 
     Raises:
-        ValueError: a field depends on one that is not searched, on no choice or, by a circle, on itself.
+        ValueError: a field depends on one that is not searched, on no choice or, through a cycle, on itself.
     """
     for name, dimension in space.items():
         for other, values in dimension.when.items():
@@ -99,7 +99,7 @@ def dependency_order(space: Mapping[str, Dimension]) -> list[str]:
     while len(order) < len(space):
         ready = [name for name in space if name not in order and all(other in order for other in space[name].when)]
         if not ready:
-            circle = ", ".join(name for name in space if name not in order)
-            raise ValueError(f"`when` must not form a circle, but it does for {circle}")
+            cycle = ", ".join(name for name in space if name not in order)
+            raise ValueError(f"`when` must not form a cycle, but it does for {cycle}")
         order += ready
     return order

@@ -1,4 +1,4 @@
-"""Reading and writing study files: YAML in, overrides applied, one clear line for every mistake."""
+"""Reads and writes study files: parses YAML, applies overrides, reports each mistake in one line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = No
     plan = load_plan(path, overrides, scale)
     if isinstance(plan, Campaign):
         raise SpecError(
-            f"{path}: this command takes one study, but the matrix makes {len(plan.members)} of it; "
-            "override matrix=null and name=NAME, and the fields that the matrix varies"
+            f"{path}: this command takes one study, but the matrix makes {len(plan.members)}; "
+            "override matrix=null, name=NAME and the fields that the matrix varies"
         )
     return plan
 
@@ -28,12 +28,12 @@ def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = No
 def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec | Campaign:
     """Read a study file, choose its scale and apply ``path.to.field=value`` overrides (values are YAML).
 
-    With a ``matrix`` it is several studies; a scale or an override that sets a field which the matrix varies leaves the
-    studies of that value alone. Relative paths in the file are relative to the file's directory, those in overrides to
+    A ``matrix`` makes several studies; if a scale or an override sets a field that the matrix varies, only the studies
+    with that value remain. Relative paths in the file are relative to the file's directory, those in overrides to
     the working directory.
 
     Raises:
-        SpecError: the file is missing or no YAML mapping, or a field breaks its rule; the message names the field.
+        SpecError: the file is missing or not a YAML mapping, or a field breaks its rule; the message names the field.
     """
     values = absolute_paths(_read_mapping(path), path.absolute().parent)
     values = _choose_scale(values, scale, str(path))
@@ -76,7 +76,7 @@ def parse_study(values: dict[str, Any], origin: str) -> StudySpec:
 
 
 def dump_study(spec: StudySpec) -> str:
-    """Return the resolved study as YAML, every default visible."""
+    """Return the resolved study as YAML, including all defaults."""
     return yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False, width=120)
 
 
@@ -94,12 +94,12 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         raise SpecError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
     if not isinstance(values, dict):
-        raise SpecError(f"{path}: a study file is a mapping of fields, but this is {type(values).__name__}")
+        raise SpecError(f"{path}: a study file must be a mapping of fields, but this is {type(values).__name__}")
     return values
 
 
 def _choose_scale(values: dict[str, Any], scale: str | None, origin: str) -> dict[str, Any]:
-    """Return the file's values at a scale, whose name becomes part of the study's."""
+    """Return the file's values at a scale, whose name is appended to the study's name."""
     scales = values.get("scale") or {}
     if not isinstance(scales, dict) or not all(isinstance(changes, dict) for changes in scales.values()):
         raise SpecError(f"{origin}: scale must map names to changes by field path, but it is {scales!r}")
@@ -122,7 +122,7 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         field, equals, text = override.partition("=")
         if not equals or not all(field.split(".")):
-            raise SpecError(f"an override is path.to.field=value, but it is '{override}'")
+            raise SpecError(f"an override must be path.to.field=value, but it is '{override}'")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -135,7 +135,7 @@ def _describe(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False)
     path = [str(part) for part in first["loc"]]
     if path[:1] == ["generator"]:
-        del path[1:2]  # the generator's kind, which is no field of the file
+        del path[1:2]  # the generator's kind, which is not a field of the file
     field = f"{'.'.join(path)}: " if path else ""
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "missing":

@@ -12,14 +12,14 @@ from gitdist.spec.base import Positive, Spec
 class KindSpec(Spec):
     """Base of all kinds of generators."""
 
-    needs_nuisance: ClassVar[bool] = False  # it draws from the data set's own nuisance
-    from_outside: ClassVar[bool] = False  # what it draws is not determined by the study file alone
+    needs_nuisance: ClassVar[bool] = False  # it draws from the data set's true nuisance
+    from_outside: ClassVar[bool] = False  # the study file alone does not determine its draws
 
 
 class MunitSpec(KindSpec):
     """MUNIT with both domains the same data set (Huang et al. 2018).
 
-    The defaults are those of GIT (Zhou et al. 2022) but for ``auto_encoders``: the published method trains two, one per
+    The defaults are those of GIT (Zhou et al. 2022) except ``auto_encoders``: the published method trains two, one per
     domain, and draws with the first. ``one`` serves both domains at half the cost; its draws keep their class more
     often.
     """
@@ -77,7 +77,7 @@ class PretrainedSpec(KindSpec):
 
     from_outside: ClassVar[bool] = True
     kind: Literal["pretrained"] = "pretrained"
-    path: str  # what is made with it is named by the content of the file
+    path: str  # artifacts depend on the file's content, not its path
 
 
 class PluginSpec(KindSpec):
@@ -91,7 +91,7 @@ class PluginSpec(KindSpec):
     @field_validator("options")
     @classmethod
     def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        json.dumps(options, allow_nan=False)  # what is made with them is named by their JSON text
+        json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
         return options
 
 

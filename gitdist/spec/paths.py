@@ -21,8 +21,8 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
         return _absolute(values, base, field)
     if isinstance(values, list) and field.startswith("matrix.") and all(isinstance(value, str) for value in values):
         axis = field.removeprefix("matrix.")
-        found = {value: _absolute(value, base, axis) for value in values}
-        return values if values == list(found.values()) else {name: {axis: path} for name, path in found.items()}
+        resolved = {value: _absolute(value, base, axis) for value in values}
+        return values if values == list(resolved.values()) else {name: {axis: path} for name, path in resolved.items()}
     if not isinstance(values, dict):
         return values
     if field == "scale" or field.startswith("matrix."):  # the changes of a scale or a label start at the top again

@@ -31,7 +31,7 @@ class PrunerSpec(Spec):
 class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
-    total: int = Field(8, ge=0)  # search trials, fewer where there are fewer points; 0 = data and generator alone
+    total: int = Field(8, ge=0)  # search trials, fewer if the space has fewer points; 0 = only data and generator
     objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the Pareto front is found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: Positive | None = None  # random trials before TPE starts; None = a third of total, 10 at most
@@ -49,7 +49,7 @@ class SearchSpec(Spec):
             if name not in OBJECTIVES:
                 raise ValueError(unknown_name("objective", name, list(OBJECTIVES)))
         if not names or len(set(names)) < len(names):
-            raise ValueError("at least one objective is needed, each once")
+            raise ValueError("at least one objective is required, and each only once")
         return value
 
     @field_validator("space")
@@ -65,8 +65,8 @@ class SearchSpec(Spec):
     def _parts_agree(self) -> "SearchSpec":
         if self.pruner.kind != "none" and len(self.objectives) > 1:
             raise ValueError(
-                f"pruner {self.pruner.kind} goes with one objective, but there are {len(self.objectives)}; "
-                "leave it out or name one objective"
+                f"pruner {self.pruner.kind} requires one objective, but there are {len(self.objectives)}; "
+                "remove the pruner or name one objective"
             )
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
@@ -105,4 +105,4 @@ def _check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimens
             raise ValueError(f"{path}.{name} must {rule}, but it is {value!r}")
         given = {other: point[other] for other in dimension.when if other in point}
         if not all(point[other] in dimension.when[other] for other in given):
-            raise ValueError(f"{path}.{name} is not searched with {given}; leave it out of the point")
+            raise ValueError(f"{path}.{name} is not searched with {given}; remove it from the point")

@@ -14,7 +14,7 @@ from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.search import METHOD, SearchSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec, default_milestones
 
-RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # what else a results directory holds
+RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # other entries of a results directory
 
 
 def check_name(name: str) -> None:
@@ -28,7 +28,7 @@ def check_name(name: str) -> None:
 
 
 class Share(Spec):
-    """The resources that one process of a kind takes."""
+    """The resources of one process."""
 
     cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
     gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -49,7 +49,7 @@ class Share(Spec):
 class ResourcesSpec(Spec):
     """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
-    servers: Positive = 1  # that generate for all trials
+    servers: Positive = 1  # generator servers for all trials
     server: Share = Share()
     trial: Share = Share()
     training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
@@ -79,23 +79,23 @@ class TrackingSpec(Spec):
 
 
 class SharingSpec(Spec):
-    """What trials share. On a processor the results are the same either way."""
+    """What trials share. On a CPU the results are the same either way."""
 
-    stream: bool = True  # one stream of draws for all trials; off: each generates in its own process
+    stream: bool = True  # one stream of draws for all trials; off: each generates its own draws
     prefix: bool = True  # training before the switch, once for all trials with the same; off: each from scratch
 
 
 class StoreSpec(Spec):
-    """The store of artefacts (data sets, generators, blocks, training prefixes)."""
+    """The store of artifacts (data sets, generators, blocks, training prefixes)."""
 
     uri: str | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
-    # GB of RESULTS/store, from which the least recently used artefact is removed first; None = no limit
+    # GB of RESULTS/store, from which the least recently used artifact is removed first; None = no limit
     max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @field_validator("uri")
     @classmethod
     def _without_secrets(cls, value: str | None) -> str | None:
-        refuse_secrets(value or "", "give them by each node's role or environment (AWS_ACCESS_KEY_ID)")
+        refuse_secrets(value or "", "provide them by each node's role or environment (AWS_ACCESS_KEY_ID)")
         return value
 
 
@@ -103,7 +103,7 @@ class StudySpec(Spec):
     """A whole study file."""
 
     name: str
-    title: str | None = None  # what it shows, for its report
+    title: str | None = None  # shown in the report
     seed: int = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
     data: DataSpec = DataSpec()
     generator: GeneratorSpec = MunitSpec()
@@ -154,7 +154,7 @@ class StudySpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _search_methods(cls, values: Any) -> Any:
-        """Make the methods the first dimension of the search, unless the file says which it takes."""
+        """Make the methods the first dimension of the search, unless the file has that dimension."""
         if not isinstance(values, dict) or not isinstance(values.get("methods"), dict) or not values["methods"]:
             return values
         search = values.get("search") or {}
@@ -172,7 +172,7 @@ class StudySpec(Spec):
             )
         self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:
-            raise ValueError("search.total 0 means no trials, so it goes with baseline: false; add that")
+            raise ValueError("search.total 0 means no trials, so it requires baseline: false")
         self._check_methods()
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
@@ -238,7 +238,7 @@ class StudySpec(Spec):
         if varied:
             raise ValueError(
                 f"search.pruner compares trials at the same epoch, but {varied[0]} is searched; "
-                "leave it out of the space and the methods, or the pruner out of the study"
+                "remove it from the space and the methods, or set search.pruner.kind to none"
             )
         judged = trial.epochs - trial.switch_epoch
         if pruner.min_epochs >= judged:

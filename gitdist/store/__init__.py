@@ -12,7 +12,7 @@ A build lock (``locks``) lets one process build, over all hosts that share the s
 Pins (``pins``) keep what running studies use; ``gc`` deletes what was not used for longest.
 """
 
-from gitdist.store.artefact import canonical_json, content_key
-from gitdist.store.store import Artefact, Build, Store
+from gitdist.store.artifact import canonical_json, content_key
+from gitdist.store.store import Artifact, Build, Store
 
-__all__ = ["Artefact", "Build", "Store", "canonical_json", "content_key"]
+__all__ = ["Artifact", "Build", "Store", "canonical_json", "content_key"]

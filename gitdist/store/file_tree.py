@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
-from gitdist.store.artefact import FileStamp
+from gitdist.store.artifact import FileStamp
 
 _CHUNK_BYTES = 8 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0  # between two tries

@@ -1,4 +1,4 @@
-"""What a store holds, and the deletion of what nobody needs: leftovers of dead processes, artefacts by age and size."""
+"""What a store holds, and the deletion of what nobody needs: leftovers of dead processes, artifacts by age and size."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gitdist.disk import locked
-from gitdist.store.artefact import ArtefactId
+from gitdist.store.artifact import ArtifactId
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import StoreLayout
 from gitdist.store.locks import BuildLock, LockFiles
@@ -21,10 +21,10 @@ _SCRATCH_UNUSED_S = 30 * DAY_S
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredArtefact:
-    """An artefact with its size, its last use by the clock of the store's files, and the studies that pin it."""
+class StoredArtifact:
+    """An artifact with its size, its last use by the clock of the store's files, and the studies that pin it."""
 
-    artefact: ArtefactId
+    artifact: ArtifactId
     num_bytes: int
     used_at: float
     pinned_by: frozenset[str] = frozenset()
@@ -38,23 +38,23 @@ class Removal(NamedTuple):
     num_bytes: int
 
 
-def read_inventory(layout: StoreLayout) -> list[StoredArtefact]:
-    """Return the artefacts of a store, the least recently used first; writing a file of one is a use."""
+def read_inventory(layout: StoreLayout) -> list[StoredArtifact]:
+    """Return the artifacts of a store, the least recently used first; writing a file of one is a use."""
     studies, entries = pinned(layout), []
-    for artefact in layout.artefacts():
-        num_bytes, used_at = _measure(layout.path(artefact))
-        pinned_by = frozenset(studies.get(str(artefact), ()))
-        entries.append(StoredArtefact(artefact=artefact, num_bytes=num_bytes, used_at=used_at, pinned_by=pinned_by))
-    return sorted(entries, key=lambda entry: (entry.used_at, entry.artefact))
+    for artifact in layout.artifacts():
+        num_bytes, used_at = _measure(layout.path(artifact))
+        pinned_by = frozenset(studies.get(str(artifact), ()))
+        entries.append(StoredArtifact(artifact=artifact, num_bytes=num_bytes, used_at=used_at, pinned_by=pinned_by))
+    return sorted(entries, key=lambda entry: (entry.used_at, entry.artifact))
 
 
 def delete_unused(
     layout: StoreLayout, *, max_bytes: int | None = None, unused_s: float | None = None, dry_run: bool = False
 ) -> list[Removal]:
-    """Delete leftovers of dead processes, then artefacts as ``evict`` does; return what was, or would be, deleted."""
+    """Delete leftovers of dead processes, then artifacts as ``evict`` does; return what was, or would be, deleted."""
     leftovers = [leftover for leftover in list(_leftovers(layout)) if dry_run or _delete_leftover(layout, leftover)]
     evicted, _ = evict(layout, max_bytes=max_bytes, unused_s=unused_s, dry_run=dry_run)
-    return leftovers + [Removal("artefact", layout.path(each.artefact), each.num_bytes) for each in evicted]
+    return leftovers + [Removal("artifact", layout.path(each.artifact), each.num_bytes) for each in evicted]
 
 
 def evict(
@@ -62,10 +62,10 @@ def evict(
     *,
     max_bytes: int | None = None,
     unused_s: float | None = None,
-    keep: ArtefactId | None = None,
+    keep: ArtifactId | None = None,
     dry_run: bool = False,
-) -> tuple[list[StoredArtefact], int]:
-    """Delete artefacts that no running study pins and nobody builds, the least recently used first.
+) -> tuple[list[StoredArtifact], int]:
+    """Delete artifacts that no running study pins and nobody builds, the least recently used first.
 
     Those that were not used for ``unused_s`` seconds are deleted, then others until what is left has ``max_bytes``.
 
@@ -77,26 +77,26 @@ def evict(
     for entry in inventory:
         is_old = unused_s is not None and now - entry.used_at >= unused_s
         is_too_much = max_bytes is not None and num_bytes > max_bytes
-        if (is_old or is_too_much) and not entry.pinned_by and entry.artefact != keep:
-            if dry_run or delete_artefact(layout, entry.artefact):
+        if (is_old or is_too_much) and not entry.pinned_by and entry.artifact != keep:
+            if dry_run or delete_artifact(layout, entry.artifact):
                 num_bytes -= entry.num_bytes
                 evicted.append(entry)
     return evicted, num_bytes
 
 
-def delete_artefact(layout: StoreLayout, artefact: ArtefactId) -> bool:
-    """Delete an artefact unless a study pins it or a process builds or uploads it; return whether it is deleted."""
-    with _lock_if_free(layout, str(artefact)) as is_locked:
+def delete_artifact(layout: StoreLayout, artifact: ArtifactId) -> bool:
+    """Delete an artifact unless a study pins it or a process builds or uploads it; return whether it is deleted."""
+    with _lock_if_free(layout, str(artifact)) as is_locked:
         if not is_locked:
             return False
         with locked(layout.pin_lock):
-            if not layout.path(artefact).exists() or str(artefact) in pinned(layout):
+            if not layout.path(artifact).exists() or str(artifact) in pinned(layout):
                 return False
-            aside = layout.move_aside(artefact, "evicted")
-        is_pinned = str(artefact) in pinned(layout)  # since then, by another host
+            aside = layout.move_aside(artifact, "evicted")
+        is_pinned = str(artifact) in pinned(layout)  # since then, by another host
         if is_pinned:
             with suppress(OSError):  # that host has missed it and built it again
-                aside.rename(layout.path(artefact))
+                aside.rename(layout.path(artifact))
         shutil.rmtree(aside, ignore_errors=True)
         return not is_pinned
 
@@ -106,9 +106,9 @@ def _leftovers(layout: StoreLayout) -> Iterator[Removal]:
     now = layout.now()
     groups = [
         ("lock or pin of a dead process", _UNUSED_S, [*layout.lock_files.glob("*"), *layout.pins.glob("*")]),
-        ("unfinished or damaged artefact", _UNUSED_S, layout.tmp.glob("[!.]*")),
+        ("unfinished or damaged artifact", _UNUSED_S, layout.tmp.glob("[!.]*")),
         ("unfinished build", _SCRATCH_UNUSED_S, layout.work.glob("[!.]*")),
-        *(("unfinished file", _UNUSED_S, layout.path(each).glob(".*.tmp")) for each in layout.artefacts()),
+        *(("unfinished file", _UNUSED_S, layout.path(each).glob(".*.tmp")) for each in layout.artifacts()),
     ]
     for what, unused_s, paths in groups:
         for path in paths:
@@ -133,7 +133,7 @@ def _delete_leftover(layout: StoreLayout, leftover: Removal) -> bool:
 
 @contextmanager
 def _lock_if_free(layout: StoreLayout, name: str) -> Iterator[bool]:
-    """Hold the build lock of an artefact during the block unless another process does; yield whether it is held."""
+    """Hold the build lock of an artifact during the block unless another process does; yield whether it is held."""
     for file in layout.lock_files.glob(f"{name}.*"):
         if layout.now() - _measure(file)[1] >= _UNUSED_S:
             file.unlink(missing_ok=True)

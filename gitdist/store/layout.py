@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gitdist.disk import locked
 from gitdist.errors import StoreError
-from gitdist.store.artefact import ArtefactId
+from gitdist.store.artifact import ArtifactId
 
 LOCK_FILES = "claims"  # named as in stores of earlier versions, whose processes may still run
 _PINS = "holds"  # as above
@@ -23,8 +23,8 @@ _KEY = re.compile(r"[0-9a-f]{20}")
 class StoreLayout:
     """The files of the store at ``root``.
 
-    <kind>/<key>/  artefacts
-    tmp/           directories that are being built, fetched or deleted, and damaged artefacts
+    <kind>/<key>/  artifacts
+    tmp/           directories that are being built, fetched or deleted, and damaged artifacts
     work/          scratch directories of unfinished builds
     locks/         what the processes of one host lock
     claims/        lock files that other hosts see
@@ -50,39 +50,39 @@ class StoreLayout:
             raise StoreError(message, remedy="other_results") from error
 
     def lock(self, name: str) -> Path:
-        """Return what the processes of a host lock to build the artefact of that name."""
+        """Return what the processes of a host lock to build the artifact of that name."""
         return self.root / "locks" / name
 
-    def path(self, artefact: ArtefactId) -> Path:
-        """Return the artefact's directory."""
-        return self.root / artefact.kind / artefact.key
+    def path(self, artifact: ArtifactId) -> Path:
+        """Return the artifact's directory."""
+        return self.root / artifact.kind / artifact.key
 
-    def last_use(self, artefact: ArtefactId) -> Path:
-        """Return the file whose time is that of the artefact's last use; hidden, so it is not part of the artefact."""
-        return self.path(artefact) / ".used"
+    def last_use(self, artifact: ArtifactId) -> Path:
+        """Return the file whose time is that of the artifact's last use; hidden, so it is not part of the artifact."""
+        return self.path(artifact) / ".used"
 
-    def scratch(self, artefact: ArtefactId) -> Path:
-        """Return the directory that an unfinished build of the artefact keeps."""
-        return self.work / str(artefact)
+    def scratch(self, artifact: ArtifactId) -> Path:
+        """Return the directory that an unfinished build of the artifact keeps."""
+        return self.work / str(artifact)
 
-    def new_target(self, artefact: ArtefactId, prefix: str = "") -> Path:
-        """Create an empty directory that becomes the artefact."""
+    def new_target(self, artifact: ArtifactId, prefix: str = "") -> Path:
+        """Create an empty directory that becomes the artifact."""
         # No process id in the name: on a shared disk, containers of several hosts have the same ones.
-        target = self.tmp / f"{prefix}{artefact}.{secrets.token_hex(8)}"
+        target = self.tmp / f"{prefix}{artifact}.{secrets.token_hex(8)}"
         target.mkdir()
         return target
 
-    def move_aside(self, artefact: ArtefactId, reason: str) -> Path:
-        """Move the artefact's directory below tmp/ and return where it is."""
-        aside = Path(tempfile.mkdtemp(prefix=f"{reason}-{artefact}.", dir=self.tmp))
-        self.path(artefact).rename(aside)
+    def move_aside(self, artifact: ArtifactId, reason: str) -> Path:
+        """Move the artifact's directory below tmp/ and return where it is."""
+        aside = Path(tempfile.mkdtemp(prefix=f"{reason}-{artifact}.", dir=self.tmp))
+        self.path(artifact).rename(aside)
         return aside
 
-    def artefacts(self) -> Iterator[ArtefactId]:
-        """Yield the artefacts, intact or damaged."""
+    def artifacts(self) -> Iterator[ArtifactId]:
+        """Yield the artifacts, intact or damaged."""
         for kind in sorted(path for path in self.root.iterdir() if path.is_dir() and path.name not in _OWN_DIRECTORIES):
             for path in sorted(path for path in kind.iterdir() if _KEY.fullmatch(path.name) and path.is_dir()):
-                yield ArtefactId(kind.name, path.name)
+                yield ArtifactId(kind.name, path.name)
 
     def now(self) -> float:
         """Return the time, in seconds, by the clock that the times of the store's files come from."""

@@ -1,4 +1,4 @@
-"""At most one builder of an artefact, over the processes of all hosts that share a directory or an object store.
+"""At most one builder of an artifact, over the processes of all hosts that share a directory or an object store.
 
     builder A                            claims/                        builder B
     sees no lock file, writes one ---->  kind-key.host.A
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from gitdist.disk import locked
 from gitdist.errors import StoreError
-from gitdist.store.artefact import FileStamp
+from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import LOCK_FILES
 
@@ -43,7 +43,7 @@ _RANDOM = random.SystemRandom()
 
 
 class BuildLock:
-    """The right to build the artefact that is named like ``path``, which the processes of this host lock."""
+    """The right to build the artifact that is named like ``path``, which the processes of this host lock."""
 
     def __init__(self, path: Path, lock_files: "Sequence[LockFiles]") -> None:
         self._path, self._lock_files = path, lock_files

@@ -1,4 +1,4 @@
-"""The store itself: finds artefacts, builds what is missing, pins what studies use and limits the size."""
+"""The store itself: finds artifacts, builds what is missing, pins what studies use and limits the size."""
 
 import shutil
 import time
@@ -11,7 +11,7 @@ from typing import Any
 from gitdist.address import without_secrets
 from gitdist.disk import disk_errors, fsync
 from gitdist.errors import StoreError
-from gitdist.store.artefact import ArtefactId, FileStamp, content_key, is_intact, seal, stamps
+from gitdist.store.artifact import ArtifactId, FileStamp, content_key, is_intact, seal, stamps
 from gitdist.store.file_tree import FileTree
 from gitdist.store.gc import evict
 from gitdist.store.layout import StoreLayout, cached_store
@@ -21,11 +21,11 @@ from gitdist.store.shared import SharedStore, shared_tree
 
 Build = Callable[[Path, Path], None]
 
-_MARK_S = 60.0  # between two marks of one artefact's use
+_MARK_S = 60.0  # between two marks of one artifact's use
 
 
-class Artefact:
-    """What ``Store.lock`` yields: an artefact, or the right to build it.
+class Artifact:
+    """What ``Store.lock`` yields: an artifact, or the right to build it.
 
     Attributes:
         path: its directory; None while it has to be built.
@@ -36,11 +36,11 @@ class Artefact:
         self.path, self.scratch, self._publish = path, scratch, publish
 
     def publish(self, build: Callable[[Path], None]) -> Path:
-        """Have ``build(target)`` write files into an empty directory, make it the artefact and release the lock.
+        """Have ``build(target)`` write files into an empty directory, make it the artifact and release the lock.
 
         Raises:
             DiskError: the disk does not take it; the scratch is kept.
-            StoreError: the shared store does not take it; the artefact is in place in this store.
+            StoreError: the shared store does not take it; the artifact is in place in this store.
         """
         assert self.path is None, f"{self.path} exists"
         self.path = self._publish(build)
@@ -48,9 +48,9 @@ class Artefact:
 
 
 class Store:
-    """Artefacts under one directory, each named by the hash of what determines it.
+    """Artifacts under one directory, each named by the hash of what determines it.
 
-    Safe for threads, for processes and for hosts that share the directory or the shared store; an artefact never
+    Safe for threads, for processes and for hosts that share the directory or the shared store; an artifact never
     changes. A pickled store is opened again where it arrives, without pins.
     """
 
@@ -67,8 +67,8 @@ class Store:
 
         Args:
             root: its directory.
-            max_bytes: after a build, the least recently used artefacts without pins are deleted down to this size.
-            shared: URI or path of a store that several stores share: artefacts are fetched from it and uploaded to it.
+            max_bytes: after a build, the least recently used artifacts without pins are deleted down to this size.
+            shared: URI or path of a store that several stores share: artifacts are fetched from it and uploaded to it.
             stale_s: a builder on another host without a sign of life for this long, in seconds, is dead; one value for
                 all that share a directory.
             results: URI of the results on an object store that this machine's store is for; unpickled, it is opened
@@ -81,9 +81,9 @@ class Store:
         self.max_bytes, self.shared, self.stale_s, self.results = max_bytes, shared, stale_s, results
         self._layout = StoreLayout(self.root)
         self._lock_files = LockFiles(FileTree.local(self.root), stale_s)
-        self._verified: dict[ArtefactId, dict[str, FileStamp]] = {}
-        self._uploaded: set[ArtefactId] = set()
-        self._used: dict[ArtefactId, float] = {}  # when its use was marked, on the monotonic clock
+        self._verified: dict[ArtifactId, dict[str, FileStamp]] = {}
+        self._uploaded: set[ArtifactId] = set()
+        self._used: dict[ArtifactId, float] = {}  # when its use was marked, on the monotonic clock
         self._pins: list[Pin] = []
         self._layout.create()
         if results is None:
@@ -99,83 +99,83 @@ class Store:
         return SharedStore(shared_tree(self.shared, of_results=self.results is not None), self.stale_s)
 
     def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
-        """Return the artefact's directory if it is intact, here or in the shared store; None if it has to be built.
+        """Return the artifact's directory if it is intact, here or in the shared store; None if it has to be built.
 
         Checksums are compared at the first use and again after a file has changed its size or time.
 
         Raises:
             StoreError: the shared store cannot be reached.
         """
-        return self._find(ArtefactId(kind, content_key(kind, spec)))
+        return self._find(ArtifactId(kind, content_key(kind, spec)))
 
     def get_or_build(self, kind: str, spec: Mapping[str, Any], build: Build) -> Path:
-        """Return the directory of the artefact that ``spec`` determines; build it if it is missing.
+        """Return the directory of the artifact that ``spec`` determines; build it if it is missing.
 
         Args:
             kind: what it is, such as ``"dataset"``; the name of its folder in the store.
             spec: everything that determines it, as JSON values.
-            build: ``build(target, scratch)`` writes the artefact's files into the empty directory ``target``; a killed
+            build: ``build(target, scratch)`` writes the artifact's files into the empty directory ``target``; a killed
                 build leaves ``scratch``, with its checkpoints, to the next one.
 
         Raises:
             DiskError: the disk does not take it; ``scratch`` is kept, and nothing unfinished is in place.
             StoreError: the shared store cannot be reached.
         """
-        with self.lock(kind, spec, blocking=True) as artefact:
-            assert artefact is not None, "it was waited for"
-            return artefact.path or artefact.publish(lambda target: build(target, artefact.scratch))
+        with self.lock(kind, spec, blocking=True) as artifact:
+            assert artifact is not None, "it was waited for"
+            return artifact.path or artifact.publish(lambda target: build(target, artifact.scratch))
 
     @contextmanager
-    def lock(self, kind: str, spec: Mapping[str, Any], *, blocking: bool) -> Iterator[Artefact | None]:
-        """Find an artefact, or have the right to build it until it is published or the block ends.
+    def lock(self, kind: str, spec: Mapping[str, Any], *, blocking: bool) -> Iterator[Artifact | None]:
+        """Find an artifact, or have the right to build it until it is published or the block ends.
 
         For work that yields other results while it builds; else use ``get_or_build``. At most one process over all
         hosts has the right. A block that ends without ``publish`` leaves the scratch to the next process.
 
         Yields:
-            the artefact; None if another process builds it and ``blocking`` is off.
+            the artifact; None if another process builds it and ``blocking`` is off.
 
         Raises:
             DiskError: the disk does not take the lock or the scratch.
             StoreError: the shared store cannot be reached.
         """
-        artefact = ArtefactId(kind, content_key(kind, spec))
-        scratch, lock = self._layout.scratch(artefact), self._build_lock(artefact)
+        artifact = ArtifactId(kind, content_key(kind, spec))
+        scratch, lock = self._layout.scratch(artifact), self._build_lock(artifact)
 
         def publish(build: Callable[[Path], None]) -> Path:
-            path = self._publish(artefact, spec, build)
+            path = self._publish(artifact, spec, build)
             lock.release()
-            self.free_up(0, keep=artefact)
+            self.free_up(0, keep=artifact)
             return path
 
-        found, is_locked = self._find(artefact), False
+        found, is_locked = self._find(artifact), False
         try:
             if found is None:
-                with disk_errors(self._layout.path(artefact)):
+                with disk_errors(self._layout.path(artifact)):
                     is_locked = lock.acquire(blocking=blocking)
-                    found = self._find(artefact) if is_locked else None
+                    found = self._find(artifact) if is_locked else None
                     if is_locked and found is None:
                         scratch.mkdir(exist_ok=True)
             if found is not None:
                 lock.release()
-                self._complete_upload(artefact)  # which its builder may not have finished
-            yield Artefact(found, scratch, publish) if found is not None or is_locked else None
+                self._complete_upload(artifact)  # which its builder may not have finished
+            yield Artifact(found, scratch, publish) if found is not None or is_locked else None
         finally:
             lock.release()
 
     def resolve_locally(self, directory: Path) -> Path:
-        """Return this machine's directory of an artefact that another process's store returned; fetch it if needed."""
+        """Return this machine's directory of an artifact that another process's store returned; fetch it if needed."""
         if self.results is None:
             return directory
-        artefact = ArtefactId(directory.parent.name, directory.name)
-        if (found := self._find(artefact)) is None:
+        artifact = ArtifactId(directory.parent.name, directory.name)
+        if (found := self._find(artifact)) is None:
             store = without_secrets(self.shared or str(self.root))
-            raise StoreError(f"the store {store} has lost its {artefact}; run the same command again, which builds it")
+            raise StoreError(f"the store {store} has lost its {artifact}; run the same command again, which builds it")
         return found
 
     @contextmanager
     def pin_used(self, study: str) -> Iterator[None]:
-        """Pin every artefact that this store has returned, or returns in the block, for a running study."""
+        """Pin every artifact that this store has returned, or returns in the block, for a running study."""
         pin = Pin(self._layout, study)
         self._pins.append(pin)
         try:
@@ -187,20 +187,20 @@ class Store:
             pin.release()
 
     def mark_used(self, kind: str, key: str) -> bool:
-        """Pin an artefact, which may be a directory that grows, and mark its use; return whether it exists."""
-        artefact, now = ArtefactId(kind, key), time.monotonic()
+        """Pin an artifact, which may be a directory that grows, and mark its use; return whether it exists."""
+        artifact, now = ArtifactId(kind, key), time.monotonic()
         for pin in self._pins:
-            pin.add([artefact])
-        if not self._layout.path(artefact).exists():
+            pin.add([artifact])
+        if not self._layout.path(artifact).exists():
             return False
-        if now - self._used.get(artefact, -_MARK_S) >= _MARK_S:
-            self._used[artefact] = now
+        if now - self._used.get(artifact, -_MARK_S) >= _MARK_S:
+            self._used[artifact] = now
             with suppress(OSError):  # the disk is full or read-only
-                self._layout.last_use(artefact).touch()
+                self._layout.last_use(artifact).touch()
         return True
 
-    def free_up(self, num_bytes: int, *, keep: ArtefactId | None = None) -> int:
-        """Delete artefacts without pins until ``num_bytes`` more fit; return how many do, 0 or below if none."""
+    def free_up(self, num_bytes: int, *, keep: ArtifactId | None = None) -> int:
+        """Delete artifacts without pins until ``num_bytes`` more fit; return how many do, 0 or below if none."""
         if self.max_bytes is None:
             return num_bytes
         try:
@@ -209,70 +209,70 @@ class Store:
             return 0
         return self.max_bytes - used_bytes
 
-    def _build_lock(self, artefact: ArtefactId) -> BuildLock:
+    def _build_lock(self, artifact: ArtifactId) -> BuildLock:
         shared = [self._shared_store.lock_files] if self._shared_store else []
-        return BuildLock(self._layout.lock(str(artefact)), [self._lock_files, *shared])
+        return BuildLock(self._layout.lock(str(artifact)), [self._lock_files, *shared])
 
-    def _find(self, artefact: ArtefactId) -> Path | None:
-        while self._is_here(artefact) or self._fetch(artefact):
-            if self.mark_used(*artefact):  # else it was deleted just now
-                return self._layout.path(artefact)
+    def _find(self, artifact: ArtifactId) -> Path | None:
+        while self._is_here(artifact) or self._fetch(artifact):
+            if self.mark_used(*artifact):  # else it was deleted just now
+                return self._layout.path(artifact)
         return None
 
-    def _is_here(self, artefact: ArtefactId) -> bool:
-        path = self._layout.path(artefact)
+    def _is_here(self, artifact: ArtifactId) -> bool:
+        path = self._layout.path(artifact)
         now = stamps(path)
-        if self._verified.get(artefact) != now:
-            self._verified.pop(artefact, None)
-            if not is_intact(path, artefact.key):
+        if self._verified.get(artifact) != now:
+            self._verified.pop(artifact, None)
+            if not is_intact(path, artifact.key):
                 return False
-            self._verified[artefact] = now
+            self._verified[artifact] = now
         return True
 
-    def _fetch(self, artefact: ArtefactId) -> bool:
-        if self._shared_store is None or not self._shared_store.has(artefact):
+    def _fetch(self, artifact: ArtifactId) -> bool:
+        if self._shared_store is None or not self._shared_store.has(artifact):
             return False
-        with disk_errors(self._layout.path(artefact)):
-            target = self._layout.new_target(artefact, "fetched-")
+        with disk_errors(self._layout.path(artifact)):
+            target = self._layout.new_target(artifact, "fetched-")
             try:
-                if not self._shared_store.fetch(artefact, target):
+                if not self._shared_store.fetch(artifact, target):
                     return False
-                self._rename_into_place(target, artefact)
+                self._rename_into_place(target, artifact)
             finally:
                 shutil.rmtree(target, ignore_errors=True)
-        self._uploaded.add(artefact)
-        self.free_up(0, keep=artefact)
-        return self._is_here(artefact)
+        self._uploaded.add(artifact)
+        self.free_up(0, keep=artifact)
+        return self._is_here(artifact)
 
-    def _publish(self, artefact: ArtefactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        path, is_shared = self._layout.path(artefact), False
+    def _publish(self, artifact: ArtifactId, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        path, is_shared = self._layout.path(artifact), False
         with disk_errors(path):
-            target = self._layout.new_target(artefact)
+            target = self._layout.new_target(artifact)
             try:
                 build(target)
-                seal(target, artefact.kind, spec)
+                seal(target, artifact.kind, spec)
                 try:
-                    is_shared = self._fetch(artefact)  # of a builder that took this one for dead
+                    is_shared = self._fetch(artifact)  # of a builder that took this one for dead
                 finally:
-                    self._rename_into_place(target, artefact)
+                    self._rename_into_place(target, artifact)
             except FileNotFoundError:
-                # A builder that took this one for dead has published the artefact and deleted target and scratch.
-                if not self._is_here(artefact):
+                # A builder that took this one for dead has published the artifact and deleted target and scratch.
+                if not self._is_here(artifact):
                     raise
             finally:
                 shutil.rmtree(target, ignore_errors=True)
-            self._verified[artefact] = stamps(path)
-            for leftover in (self._layout.scratch(artefact), *self._layout.tmp.glob(f"{artefact}.*")):
+            self._verified[artifact] = stamps(path)
+            for leftover in (self._layout.scratch(artifact), *self._layout.tmp.glob(f"{artifact}.*")):
                 shutil.rmtree(leftover, ignore_errors=True)
-            self.mark_used(*artefact)
+            self.mark_used(*artifact)
             if self._shared_store is not None and not is_shared:
-                self._shared_store.upload(artefact, path)
-                self._uploaded.add(artefact)
+                self._shared_store.upload(artifact, path)
+                self._uploaded.add(artifact)
         return path
 
-    def _rename_into_place(self, target: Path, artefact: ArtefactId) -> None:
-        """Make a sealed directory the artefact unless an intact one is there; move a damaged one aside."""
-        path = self._layout.path(artefact)
+    def _rename_into_place(self, target: Path, artifact: ArtifactId) -> None:
+        """Make a sealed directory the artifact unless an intact one is there; move a damaged one aside."""
+        path = self._layout.path(artifact)
         path.parent.mkdir(exist_ok=True)
         while True:
             try:
@@ -280,24 +280,24 @@ class Store:
             except OSError:
                 if not path.exists():
                     raise
-                if is_intact(path, artefact.key):
+                if is_intact(path, artifact.key):
                     return
-                self._layout.move_aside(artefact, "damaged")
+                self._layout.move_aside(artifact, "damaged")
             else:
                 fsync(path.parent)
                 return
 
-    def _complete_upload(self, artefact: ArtefactId) -> None:
-        if self._shared_store is None or artefact in self._uploaded:
+    def _complete_upload(self, artifact: ArtifactId) -> None:
+        if self._shared_store is None or artifact in self._uploaded:
             return
-        lock = self._build_lock(artefact)
-        with disk_errors(self._layout.path(artefact)):
+        lock = self._build_lock(artifact)
+        with disk_errors(self._layout.path(artifact)):
             try:
-                if not self._shared_store.has(artefact) and lock.acquire() and not self._shared_store.has(artefact):
-                    self._shared_store.upload(artefact, self._layout.path(artefact))
+                if not self._shared_store.has(artifact) and lock.acquire() and not self._shared_store.has(artifact):
+                    self._shared_store.upload(artifact, self._layout.path(artifact))
             finally:
                 lock.release()
-        self._uploaded.add(artefact)
+        self._uploaded.add(artifact)
 
 
 def _reopen(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:

@@ -41,7 +41,7 @@ class ServerConfig:
 
     dataset: Path  # directory of the prepared data set
     generator: GeneratorSpec
-    artefact: Path | None  # directory of the generator's weights; None if nothing is trained
+    artifact: Path | None  # directory of the generator's weights; None if nothing is trained
     stream: StreamSpec
     device: str | None = None  # None = a GPU if one is visible
     store: Store | None = None  # where blocks are kept on disk; None = they are not kept
@@ -51,8 +51,8 @@ class ServerConfig:
         """Return the config with the directories' paths on this node, fetched from ``origin`` if missing."""
         if self.origin is None:
             return self
-        artefact = self.artefact and self.origin.resolve_locally(self.artefact)
-        return replace(self, dataset=self.origin.resolve_locally(self.dataset), artefact=artefact, origin=None)
+        artifact = self.artifact and self.origin.resolve_locally(self.artifact)
+        return replace(self, dataset=self.origin.resolve_locally(self.dataset), artifact=artifact, origin=None)
 
     @property
     def compute(self) -> Compute:
@@ -64,7 +64,7 @@ class ServerConfig:
         local = self.resolve_locally()
         dataset = Dataset.open(local.dataset)
         batch = self.stream.block_size if self.stream.compile else None
-        generator = load_generator(self.generator, dataset, local.artefact, self.compute, batch)
+        generator = load_generator(self.generator, dataset, local.artifact, self.compute, batch)
         return BlockMaker(generator, dataset.train, self.stream.seed, self.stream.block_size)
 
 
@@ -103,7 +103,7 @@ class GeneratorServer:
     @cached_property
     def _signature(self) -> StreamSignature:
         config, layout = self._config, self._maker.layout
-        draws = draw_spec(config.generator, config.artefact, config.stream, config.compute.name)
+        draws = draw_spec(config.generator, config.artifact, config.stream, config.compute.name)
         digest = stream_digest(Dataset.open(config.dataset).fingerprint, layout.block_size, draws)
         return StreamSignature(layout=layout, draws=draws, digest=digest)
 
@@ -158,10 +158,10 @@ class GeneratorServer:
             )
 
 
-def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpec, compute: str) -> dict[str, Any]:
+def draw_spec(generator: GeneratorSpec, artifact: Path | None, stream: StreamSpec, compute: str) -> dict[str, Any]:
     """Return everything that determines the draws of an image, apart from their names, as JSON values.
 
-    The name of the ``artefact`` is the hash of a spec, and two trainings of one spec may end with different weights, so
+    The name of the ``artifact`` is the hash of a spec, and two trainings of one spec may end with different weights, so
     a digest of the weights is part of it too.
 
     Raises:
@@ -170,8 +170,8 @@ def draw_spec(generator: GeneratorSpec, artefact: Path | None, stream: StreamSpe
     return {
         "generator": generator.kind,
         **draw_settings(generator),
-        "artefact": artefact.name if artefact else None,
-        "weights": weights_digest(generator, artefact) if artefact else None,
+        "artefact": artifact.name if artifact else None,
+        "weights": weights_digest(generator, artifact) if artifact else None,
         "seed": stream.seed,
         "compiled": stream.block_size if stream.compile else None,
         "compute": compute,

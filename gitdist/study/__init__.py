@@ -1,1 +1,1 @@
-"""The study: what is searched, who runs it, where it is recorded."""
+"""The study: the search, the driver that runs it, and its records."""

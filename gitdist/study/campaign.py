@@ -1,4 +1,4 @@
-"""Campaigns in a results directory: studies that are run and reported together."""
+"""Stores and loads campaigns: studies that are run and reported together."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from gitdist.study.files.results import Results
 _FILE = "campaign.yaml"
 
 
-def settle_campaign(results: Results, campaign: Campaign) -> None:
+def store_campaign(results: Results, campaign: Campaign) -> None:
     """Store a campaign and the names of its studies, for later commands and other programs.
 
     Raises:
@@ -29,7 +29,7 @@ def settle_campaign(results: Results, campaign: Campaign) -> None:
     paths = StudyPaths.at(results, campaign.name)
     paths.pull()
     if paths.spec.exists():
-        raise StudyError(f"'{campaign.name}' in {results} is a single study; name the campaign by --set name=NAME")
+        raise StudyError(f"'{campaign.name}' in {results} is a single study; rename the campaign with --set name=NAME")
     paths.check_writable()
     for member in campaign.members:
         check_services(member.spec, paths.results)
@@ -49,7 +49,7 @@ def refuse_campaign(paths: StudyPaths) -> None:
     """Refuse a study that has the name of a campaign."""
     if (paths.study / _FILE).exists():
         raise StudyError(
-            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; give it one by "
+            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; pass "
             "--set name=NAME"
         )
 
@@ -70,7 +70,7 @@ def load_campaign(results: Results, name: str) -> Campaign | None:
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         reason = first_line(error)
     raise StudyError(
-        f"{file} must hold a campaign as it was started, but does not ({reason}); run its study file again"
+        f"{file} must contain the campaign as it was started, but does not ({reason}); run its study file again"
     )
 
 
@@ -78,6 +78,6 @@ def _check_started(paths: StudyPaths, spec: StudySpec) -> None:
     paths.pull()
     try:
         load_stored_spec(paths)
-    except StudyError:  # not started, or damaged, which its own run reports
+    except StudyError:  # not started, or damaged: its own run reports that
         return
     check_started(paths, spec)

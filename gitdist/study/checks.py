@@ -12,10 +12,10 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
 
 
 def check_services(spec: StudySpec, results: Results) -> None:
-    """Refuse a study on an object store whose ledger or MLflow store is a file: it would lie in one process's copy.
+    """Refuse a study on an object store if its ledger or MLflow store is a file, which other processes could not see.
 
     Raises:
-        SpecError: the ledger is a file, or MLflow is no server.
+        SpecError: the ledger is a file, or MLflow is not a server.
     """
     if results.uri is None:
         return
@@ -28,7 +28,7 @@ def check_services(spec: StudySpec, results: Results) -> None:
 
 
 def check_tracking(configured: str | None, results: Results) -> None:
-    """Refuse an MLflow store that is no server, if the results are on an object store.
+    """Refuse an MLflow store that is not a server, if the results are on an object store.
 
     Args:
         configured: the study's ``tracking.uri``; None = ``$MLFLOW_TRACKING_URI``.
@@ -37,16 +37,16 @@ def check_tracking(configured: str | None, results: Results) -> None:
     if results.uri is None:
         return
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri or kind_of_store(uri) not in ("http", "https"):
+    if not uri or mlflow_scheme(uri) not in ("http", "https"):
         name = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
-        told = f"{name} is '{without_secrets(uri)}'" if uri else f"neither tracking.uri nor {name} is set"
+        problem = f"{name} is '{without_secrets(uri)}'" if uri else f"neither tracking.uri nor {name} is set"
         raise SpecError(
-            f"MLflow must be a server with results on an object store ({results}), but {told}; set tracking.uri: "
+            f"MLflow must be a server with results on an object store ({results}), but {problem}; set tracking.uri: "
             "http://host:port"
         )
 
 
-def kind_of_store(uri: str) -> str:
-    """Return the kind of an MLflow store: the scheme without its driver, such as ``postgresql``; empty for a path."""
-    found = _SCHEME.match(uri)
-    return found[1].lower() if found else ""
+def mlflow_scheme(uri: str) -> str:
+    """Return the scheme of an MLflow URI without its driver, such as ``postgresql``; empty for a path."""
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else ""

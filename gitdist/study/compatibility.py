@@ -1,4 +1,4 @@
-"""What must stay the same between runs of a study: its spec (some fields may change), its data and its identity."""
+"""Checks what must stay the same between runs of a study: its spec (except some fields), data and identity."""
 
 import uuid
 from collections.abc import Iterator
@@ -40,8 +40,8 @@ NO_LEDGER: Attributes = _NoAttributes()
 
 _MAY_CHANGE = (
     "title",
-    "data.path",  # what its files hold is settled by the fingerprint
-    "generator.path",  # and that of the generator's file by the artefact's name
+    "data.path",  # the fingerprint identifies the content of its files
+    "generator.path",  # the artifact's name identifies the content of its file
     "search.total",
     "resources",
     "sharing",
@@ -52,43 +52,43 @@ _MAY_CHANGE = (
     "stream.lookahead",
     "generator.checkpoint_every",
 )
-_COPIES = "study_file"  # what the ledger remembers of study.yaml: its values; while it is replaced, old and new ones
+_COPIES = "study_file"  # attribute with the values of study.yaml; while the file is replaced, old and new values
 _ABSENT = object()
-_HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a file with the one alone is torn
+_HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a head without the tail: the file is torn
 _FORK = (
     "--fork NAME (for a campaign: --set name=NAME) starts another study that reuses the data set, the generator and "
-    "whatever else of it is in the store"
+    "all other artifacts that both need"
 )
 
 
 def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
-    """Accept, of a study that was started before, only changes that leave results comparable; write nothing.
+    """Refuse changes to a started study after which its results would not be comparable; write nothing.
 
     Args:
         paths: the study's files.
-        spec: the study as it is to be run.
-        attributes: the ledger's; they replace a stored spec that was removed.
+        spec: the spec that the study is about to run with.
+        attributes: the ledger's; they have a copy of the spec in case its file was removed.
 
     Raises:
         StudyError: a field that determines results differs from the stored one, or the stored one cannot be read.
     """
-    copies = _copies(paths, attributes)
+    copies = _ledger_copies(paths, attributes)
     if not (paths.spec.exists() or copies):
         return
     stored = load_stored_spec(paths) if paths.spec.exists() else copies[-1]
     differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
     forbidden = [difference for difference in differences if not _may_change(difference[0])]
     if forbidden:
-        raise StudyError(_refusal(paths, forbidden))
+        raise StudyError(_describe_refusal(paths, forbidden))
 
 
 def check_started(paths: StudyPaths, spec: StudySpec) -> None:
     """Apply ``refuse_edit`` and ``check_spec`` to a study whose ledger is not open; write nothing."""
     attributes, ledger = NO_LEDGER, None
-    with suppress(StudyError):  # where it cannot be opened, the run itself says so
-        line = load_stored_spec(paths) if paths.spec.exists() else spec
-        if Ledger.exists(paths, line):
-            ledger = Ledger.open(paths, line, read_only=True)
+    with suppress(StudyError):  # if it cannot be opened, the run reports that
+        stored = load_stored_spec(paths) if paths.spec.exists() else spec
+        if Ledger.exists(paths, stored):
+            ledger = Ledger.open(paths, stored, read_only=True)
             attributes = ledger
     try:
         refuse_edit(paths, attributes)
@@ -99,48 +99,48 @@ def check_started(paths: StudyPaths, spec: StudySpec) -> None:
 
 
 def describe_edit(paths: StudyPaths, attributes: Attributes) -> str | None:
-    """Return in one line how the stored spec differs from what the ledger remembers of it; None if it does not."""
-    copies = _copies(paths, attributes)
+    """Return in one line how the stored spec differs from the ledger's copies of it; None if it does not."""
+    copies = _ledger_copies(paths, attributes)
     if not copies or not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)
     if stored in copies:
         return None
-    found = _differences(copies[-1].model_dump(by_alias=True), stored.model_dump(by_alias=True))
-    changes = ", ".join(f"{field} is {_shown(new)} and was {_shown(old)}" for field, old, new in found)
+    differences = _differences(copies[-1].model_dump(by_alias=True), stored.model_dump(by_alias=True))
+    changes = ", ".join(f"{field} is {_format(new)} and was {_format(old)}" for field, old, new in differences)
     return f"{paths.spec} was edited since the study was run: {changes}"
 
 
 def refuse_edit(paths: StudyPaths, attributes: Attributes) -> None:
-    """Refuse a stored spec that is not the one that the study was run with last."""
+    """Refuse a stored spec that was edited since the study was last run."""
     edit = describe_edit(paths, attributes)
     if edit is not None:
-        raise StudyError(f"{edit}; put the old value back there, and change fields by --set FIELD=VALUE instead")
+        raise StudyError(f"{edit}; restore the old value there, and change fields with --set FIELD=VALUE instead")
 
 
-def settle_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
-    """Store the resolved spec, which ``check_spec`` accepts, and its values in the ledger.
+def store_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
+    """Check the resolved spec, then write it to its file and its values to the ledger.
 
-    A driver that is killed in between leaves a file that the ledger knows.
+    If a driver is killed in between, the ledger has a copy of whichever spec the file contains.
 
     Raises:
         StudyError: as ``check_spec``, or the stored spec was edited.
     """
     refuse_edit(paths, attributes)
     check_spec(paths, spec, attributes)
-    own = _is_own(paths, attributes)
+    owns_ledger = _owns_ledger(paths, attributes)
     new = spec.model_dump(mode="json", by_alias=True)
-    if own and attributes.get_attr(_COPIES) != [new]:
+    if owns_ledger and attributes.get_attr(_COPIES) != [new]:
         old = [load_stored_spec(paths).model_dump(mode="json", by_alias=True)] if paths.spec.exists() else []
         attributes.set_attr(_COPIES, [*old, new])
     write_atomic(paths.spec, f"{_HEAD}{dump_study(spec)}{_TAIL}".encode())
     paths.push(paths.spec)
-    if own and attributes.get_attr(_COPIES) != [new]:
+    if owns_ledger and attributes.get_attr(_COPIES) != [new]:
         attributes.set_attr(_COPIES, [new])
 
 
-def is_settled(paths: StudyPaths, spec: StudySpec) -> bool:
-    """Tell whether the stored spec is this one, so that resuming the study by its name runs what ``spec`` says."""
+def is_spec_stored(paths: StudyPaths, spec: StudySpec) -> bool:
+    """Return whether the stored spec equals ``spec``, so that resuming the study by its name runs ``spec``."""
     with suppress(StudyError):
         return paths.spec.exists() and load_stored_spec(paths) == spec
     return False
@@ -154,47 +154,46 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
     """
     if not paths.spec.exists():
         raise StudyError(
-            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results names another place"
+            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results selects another directory"
         )
     try:
-        spec = parse_study(_read_whole(paths), str(paths.spec))
+        spec = parse_study(_read_values(paths), str(paths.spec))
     except (SpecError, OSError, ValueError, yaml.YAMLError) as error:
-        told = first_line(error).removeprefix(f"{paths.spec}: ")
+        reason = first_line(error).removeprefix(f"{paths.spec}: ")
         raise StudyError(
-            f"{paths.spec} must hold the study as it was started, but it is damaged ({told}); put it back from a copy, "
-            "or remove it and run the very study file that the study was started with"
+            f"{paths.spec} must contain the study as it was started, but it is damaged ({reason}); restore it from a "
+            "copy, or remove it and run the same study file that the study was started with"
         ) from None
     if spec.name != paths.name:
         raise StudyError(
-            f"{paths.spec} must be of study '{paths.name}', but it is of '{spec.name}'; give the directory that name "
-            "again"
+            f"{paths.spec} must be of study '{paths.name}', but it is of '{spec.name}'; rename the directory back"
         )
     return spec
 
 
 def fork(spec: StudySpec, name: str) -> StudySpec:
-    """Return the same study under another name: a new one, for which the store has what the two share."""
+    """Return the same study under another name; it reuses from the store all artifacts that both studies need."""
     if name == spec.name:
-        raise SpecError(f"--fork takes the name of another study, but '{name}' is this study's own")
+        raise SpecError(f"--fork needs a new name, but '{name}' is the name of this study")
     return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
 
 
 def has_current_splits(attributes: Attributes) -> bool:
-    """Tell whether a study is new or its data set was split by this version's rules."""
+    """Return whether a study is new, or this version splits its data set in the same way."""
     return attributes.get_attr("data") is None or attributes.get_attr("data_format") == DATASET_FORMAT
 
 
-def outdated_splits(paths: StudyPaths) -> StudyError:
-    """Return the error for a study of which this version cannot train more."""
+def outdated_splits_error(paths: StudyPaths) -> StudyError:
+    """Return the error for a study that an earlier version split differently, so that it cannot continue."""
     return StudyError(
-        f"study '{paths.name}' in {paths.results} was begun by an earlier version of gitdist, which split data sets "
-        "differently, so this version cannot train the rest of it; to start a new study from it: gitdist run "
+        f"study '{paths.name}' in {paths.results} was started by an earlier version of gitdist, which split data sets "
+        "differently, so this version cannot continue it; to start a new study from it: gitdist run "
         f"{paths.spec} --fork NAME --results {paths.results} (status, report and ui still show the old one)"
     )
 
 
-def settle_data(paths: StudyPaths, attributes: Attributes, fingerprint: str) -> None:
-    """Record the data set's format and fingerprint at the first run; later accept no other fingerprint.
+def check_or_record_data(paths: StudyPaths, attributes: Attributes, fingerprint: str) -> None:
+    """Record the data set's format and fingerprint at the first run; refuse another fingerprint later.
 
     Raises:
         StudyError: the study was started with other data.
@@ -205,62 +204,62 @@ def settle_data(paths: StudyPaths, attributes: Attributes, fingerprint: str) -> 
         attributes.set_attr("data", fingerprint)
     elif known != fingerprint:
         raise StudyError(
-            f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now give "
-            f"{fingerprint}; put back the files as they were (data.path may name another folder with the same files), "
-            f"or start anew: {_FORK}"
+            f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now have "
+            f"{fingerprint}; restore the files (data.path may name another folder with the same files), or start a new "
+            f"study: {_FORK}"
         )
 
 
-def settle_identity(paths: StudyPaths, attributes: Attributes) -> str:
-    """Return the name that no other study has, the same in the study's directory and in its ledger.
+def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:
+    """Return the unique ID of the study, which its directory and its ledger both store; create it at the first run.
 
-    The directory has it first, so a ledger that has one while the directory has none was there before the directory:
-    a ledger inside the directory is the study's own all the same, one elsewhere belongs to another directory.
+    It is written to the directory first. So if only the ledger has one, the ledger is older than the directory: a
+    ledger inside the directory still belongs to the study, a ledger elsewhere belongs to another results directory.
 
     Raises:
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
     """
-    here = _read_identity(paths)
-    there = attributes.get_attr("identity")
-    if there is not None and there != here and not (here is None and _ledger_is_inside(paths)):
+    directory_id = _read_identity(paths)
+    ledger_id = attributes.get_attr("identity")
+    if ledger_id is not None and ledger_id != directory_id and not (directory_id is None and _ledger_is_inside(paths)):
         raise StudyError(
-            f"the ledger already has a study '{paths.name}', which belongs to another results directory than "
+            f"the ledger already has a study '{paths.name}', which belongs to another results directory, not "
             f"{paths.results}; name the right one with --results, or give this study another name with --fork NAME"
         )
-    if there is None and here is not None and (paths.study / "trials").exists():
+    if ledger_id is None and directory_id is not None and (paths.study / "trials").exists():
         raise StudyError(
-            f"{paths.study} has trials that the ledger of study '{paths.name}' does not know; put the ledger back, or "
-            "remove that directory to begin anew"
+            f"{paths.study} has trials that the ledger of study '{paths.name}' lacks; restore the ledger, or remove "
+            "that directory to start over"
         )
-    identity: str = there or here or uuid.uuid4().hex
-    if here is None:
+    identity: str = ledger_id or directory_id or uuid.uuid4().hex
+    if directory_id is None:
         write_atomic(paths.identity, identity.encode())
         paths.push(paths.identity)
-    if there is None:
+    if ledger_id is None:
         attributes.set_attr("identity", identity)
     return identity
 
 
-def determining(spec: StudySpec) -> dict[str, Any]:
-    """Return, as JSON values, the fields of a study that determine its results: those that must not change."""
+def result_fields(spec: StudySpec) -> dict[str, Any]:
+    """Return, as JSON values, the fields of a study that determine its results and must not change."""
     return _without_changeable(spec.model_dump(mode="json", by_alias=True, exclude={"ledger"}))
 
 
 def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
     """Return the tags of all MLflow runs of a study: hashes of its spec and of its data."""
-    return {"gitdist.spec": content_key("study", determining(spec)), "gitdist.data": fingerprint}
+    return {"gitdist.spec": content_key("study", result_fields(spec)), "gitdist.data": fingerprint}
 
 
-def _copies(paths: StudyPaths, attributes: Attributes) -> list[StudySpec]:
-    """Return the specs that the study's own ledger remembers; none where it is another study's, or of gitdist 0.5."""
-    remembered = attributes.get_attr(_COPIES) if _is_own(paths, attributes) else None
-    with suppress(SpecError):  # of an earlier version whose rules were others
-        return [parse_study(_renewed(values), "the ledger") for values in remembered or []]
+def _ledger_copies(paths: StudyPaths, attributes: Attributes) -> list[StudySpec]:
+    """Return the ledger's copies of the spec; none if the ledger is another study's, or of gitdist 0.5."""
+    copies = attributes.get_attr(_COPIES) if _owns_ledger(paths, attributes) else None
+    with suppress(SpecError):  # an earlier version had other rules
+        return [parse_study(_migrate(values), "the ledger") for values in copies or []]
     return []
 
 
-def _is_own(paths: StudyPaths, attributes: Attributes) -> bool:
-    """Tell whether the ledger is this directory's, as far as both say; ``settle_identity`` has the last word."""
+def _owns_ledger(paths: StudyPaths, attributes: Attributes) -> bool:
+    """Return whether ledger and directory have no different IDs; ``ensure_identity`` makes the final check."""
     return attributes.get_attr("identity") in (None, _read_identity(paths))
 
 
@@ -269,33 +268,33 @@ def _read_identity(paths: StudyPaths) -> str | None:
 
 
 def _without_changeable(values: dict[str, Any], field: str = "") -> dict[str, Any]:
-    kept = {}
+    fixed = {}
     for name, value in values.items():
         path = f"{field}.{name}" if field else name
         if not _may_change(path):
-            kept[name] = _without_changeable(value, path) if isinstance(value, dict) else value
-    return kept
+            fixed[name] = _without_changeable(value, path) if isinstance(value, dict) else value
+    return fixed
 
 
-def _read_whole(paths: StudyPaths) -> dict[str, Any]:
+def _read_values(paths: StudyPaths) -> dict[str, Any]:
     text = paths.spec.read_text()
     if text.startswith(_HEAD) and not text.endswith(_TAIL):
         raise ValueError("its end is missing")
     values = yaml.safe_load(text)
     if not isinstance(values, dict):
-        raise ValueError("it holds no fields")
-    return _renewed(values)
+        raise ValueError("it has no fields")
+    return _migrate(values)
 
 
-def _renewed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what an earlier gitdist stored as it is stored now: of fields that may change, two have moved."""
+def _migrate(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec of an earlier gitdist in the current form: two fields have moved."""
     stream, resources = dict(values.get("stream") or {}), dict(values.get("resources") or {})
     if "servers" in stream:
         resources["servers"] = stream.pop("servers")
     if "max_concurrent" in resources and resources["max_concurrent"] is None:
         resources["max_concurrent"] = "auto"
-    renewed = {**values, "stream": stream, "resources": resources}
-    return dict(absolute_paths(renewed, Path.cwd()))  # gitdist 0.5 stored relative paths
+    migrated = {**values, "stream": stream, "resources": resources}
+    return dict(absolute_paths(migrated, Path.cwd()))  # gitdist 0.5 stored relative paths
 
 
 def _ledger_is_inside(paths: StudyPaths) -> bool:
@@ -308,27 +307,27 @@ def _may_change(field: str) -> bool:
     return any(f"{field}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
-def _refusal(paths: StudyPaths, forbidden: list[tuple[str, Any, Any]]) -> str:
+def _describe_refusal(paths: StudyPaths, forbidden: list[tuple[str, Any, Any]]) -> str:
     (field, old, new), *others = forbidden
     names = ", ".join(name for name, _, _ in others)
     more = f" (and {len(others)} more: {names})" if others else ""
     return (
-        f"{field} must stay what study '{paths.name}' was started with ({paths.spec}), {_shown(old)}, but now it is "
-        f"{_shown(new)}{more}; {_FORK}"
+        f"{field} must stay what study '{paths.name}' was started with ({paths.spec}), {_format(old)}, but now it is "
+        f"{_format(new)}{more}; {_FORK}"
     )
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, dict):
         value = {name: inner for name, inner in value.items() if inner not in (None, {})}
     return "absent" if value is _ABSENT else repr(value)
 
 
 def _differences(old: Any, new: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield path and both values of every field that differs, as deep as the two have the same shape."""
+    """Yield path, old and new value of every field that differs; compare nested values of the same shape one by one."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
-        if old.get("kind") != new.get("kind"):  # the other fields of another kind are not the same fields
+        if old.get("kind") != new.get("kind"):  # fields of one kind do not exist in another kind
             names = [name for name in names if name in old and name in new]
         pairs = [(str(name), old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in names]
     elif _are_tables(old, new):
@@ -342,7 +341,7 @@ def _differences(old: Any, new: Any, field: str = "") -> Iterator[tuple[str, Any
 
 
 def _are_tables(old: Any, new: Any) -> bool:
-    """Whether both are lists of as many mappings: other lists are told whole."""
-    return all(isinstance(part, list | tuple) for part in (old, new)) and (
+    """Return whether both are lists of equally many mappings; other lists are compared as a whole."""
+    return all(isinstance(values, list | tuple) for values in (old, new)) and (
         len(old) == len(new) and all(isinstance(row, dict) for row in (*old, *new))
     )

@@ -1,4 +1,4 @@
-"""Whether a study's spec fits its data set: class sizes, image size, few-shot classes, points of the search."""
+"""Checks that a study's spec fits its data set: class sizes, image size, few-shot classes, points of the search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
 from gitdist.networks import check_network
 from gitdist.spec import StudySpec
-from gitdist.study.ledger.space import point_plan, untried
+from gitdist.study.ledger.space import num_omitted_points, point_plan
 from gitdist.trial.mixing import check_threshold
 
 
@@ -21,7 +21,7 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
             lacking = "none with a validation image" if dataset.groups.few.any() else "none"
             raise SpecError(
                 f"search.objective val/few_accuracy needs few-shot classes, but the data set has {lacking} "
-                f"({dataset.groups.rule}); set data.groups, or take val/balanced_accuracy"
+                f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
             )
     for fields in spec.methods.values() or [{}]:
         for network in _values(spec, fields, "network"):
@@ -32,19 +32,19 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
 
 
 def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:
-    """Return lines about the data of a study and about points that its search leaves out or lacks."""
+    """Return lines about the data of a study, and about points that its search omits or lacks."""
     sizes = dataset.class_sizes
     lines = [
         f"study '{spec.name}': {spec.data.source}, nuisance {spec.data.nuisance}, {dataset.num_classes} classes of "
-        f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in all"
+        f"{sizes.max()} to {sizes.min()} images, {sizes.sum()} in total"
     ]
-    left_out, plan = untried(spec.search), point_plan(spec.search)
-    if left_out:
-        lines.append(f"search.total leaves out {left_out} points of the grid")
+    num_omitted, plan = num_omitted_points(spec.search), point_plan(spec.search)
+    if num_omitted:
+        lines.append(f"search.total omits {num_omitted} points of the grid")
     elif plan is not None and len(plan) < spec.search.total:
-        what = "the grid" if spec.search.algorithm == "grid" else "the search space"
+        space = "the grid" if spec.search.algorithm == "grid" else "the search space"
         points = "1 point" if len(plan) == 1 else f"{len(plan)} points"
-        lines.append(f"search.total is {spec.search.total}, but {what} has {points}: each is tried once")
+        lines.append(f"search.total is {spec.search.total}, but {space} has {points}: each is tried once")
     return lines
 
 

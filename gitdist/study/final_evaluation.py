@@ -1,4 +1,4 @@
-"""The final evaluation of a study: the trials chosen on validation are measured on test, which is read only here."""
+"""The final evaluation: measures the trials chosen on validation on test data, which only this phase reads."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     if not best:
         raise StudyError(_no_trial_finished(study))
     finished = [record for record in study.ledger.trials() if record.state == "finished"]
-    every = spec.evaluation.test == "all"
+    evaluate_all = spec.evaluation.test == "all"
     numbers = ", ".join(str(record.number) for record in best)
-    found = (
+    selection = (
         f"best on validation: trial {numbers}" if len(best) == 1 else f"Pareto front on validation: trials {numbers}"
     )
-    running.display.say(f"{found}; evaluating {'all' if every else 'chosen'} trials on test")
+    running.display.log(f"{selection}; evaluating {'all' if evaluate_all else 'chosen'} trials on test")
     jobs: dict[TrialId, TrialJob] = {}
-    for record in finished if every else best:
+    for record in finished if evaluate_all else best:
         trial = TrialId("trial", record.number)
         jobs[trial] = TrialJob.create(spec, trial, record.params, links=record.links)
     if study.is_baseline_trained():
@@ -48,7 +48,7 @@ def _no_trial_finished(study: Study) -> str:
     name, results = study.spec.name, study.paths.results
     reason = next((record.reason for record in study.ledger.trials() if record.reason), None)
     if reason is None:
-        return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in another study (--fork)"
+        return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in a new study (--fork)"
     return (
         f"no trial of study '{name}' finished; the first failed with: {reason}; fix the cause, then: "
         f"gitdist retry {name} --failed --results {results}"

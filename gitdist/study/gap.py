@@ -20,13 +20,13 @@ _DECIMALS = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its standard error; None where it is not known, as in studies of version 0.5.0 and before."""
+    """A metric with its standard error; None if unknown, as in studies of version 0.5.0 and before."""
 
     value: float
     standard_error: float | None
 
-    def shown(self, sign: str = "") -> str:
-        """Return ``0.9500 ± 0.0210``; with ``sign="+"`` a positive value has its sign."""
+    def format(self, sign: str = "") -> str:
+        """Return ``0.9500 ± 0.0210``; with ``sign="+"`` a positive value has a plus sign."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.{_DECIMALS}f}"
         return f"{self.value:{sign}.{_DECIMALS}f}{error}"
 
@@ -48,7 +48,7 @@ class Gap:
 
     @property
     def hint(self) -> str | None:
-        """Why the gap is not a clear gain; None if it is one or is not known."""
+        """Why the gap is not a clear gain; None if it is one, or unknown."""
         if self.difference is None:
             return None
         gain = self.difference.value if OBJECTIVES[f"val/{self.metric}"] == "maximize" else -self.difference.value
@@ -58,31 +58,31 @@ class Gap:
         return "the gap is smaller than its standard error" if error is not None and gain < error else None
 
     def sentence(self, title: str) -> str:
-        """Return the gap as one line, the metric called ``title``."""
-        parts = [f"best {self.best.shown()}"]
+        """Return the gap as one line that calls the metric ``title``."""
+        parts = [f"best {self.best.format()}"]
         if self.baseline is not None and self.difference is not None:
-            parts += [f"baseline {self.baseline.shown()}", f"gap {self.difference.shown('+')}"]
+            parts += [f"baseline {self.baseline.format()}", f"gap {self.difference.format('+')}"]
         meaning = "" if self.best.standard_error is None else " (± standard error)"
         hint = f"; {self.hint}" if self.hint else ""
         return f"{title}, {self.split}: {', '.join(parts)}{meaning}{hint}"
 
 
 def find_gaps(objectives: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float] | None) -> list[Gap]:
-    """Return the gap in each objective on each split where the best trial has it."""
+    """Return the gap in each objective on each split that the best trial was evaluated on."""
     gaps = []
     for objective in objectives:
         metric = objective.removeprefix("val/")
         for split, prefix in SPLITS.items():
-            found = estimate(best, f"{prefix}/{metric}")
-            if found is not None:
+            best_estimate = estimate(best, f"{prefix}/{metric}")
+            if best_estimate is not None:
                 other = estimate(baseline or {}, f"{prefix}/{metric}")
-                difference = None if other is None else _difference(found, other)
-                gaps.append(Gap(metric=metric, split=split, best=found, baseline=other, difference=difference))
+                difference = None if other is None else _difference(best_estimate, other)
+                gaps.append(Gap(metric=metric, split=split, best=best_estimate, baseline=other, difference=difference))
     return gaps
 
 
 def summary_gaps(summary: Mapping[str, Any]) -> list[Gap]:
-    """Return the gaps of a summary; none without a finished trial."""
+    """Return the gaps in a summary; empty without a finished trial."""
     best, baseline = summary.get("best"), summary.get("baseline")
     if not best:
         return []
@@ -94,7 +94,7 @@ def summary_gaps(summary: Mapping[str, Any]) -> list[Gap]:
 
 
 def estimate(metrics: Mapping[str, float], name: str) -> Estimate | None:
-    """Return a metric with its standard error out of all metrics by name; None if it is not among them."""
+    """Return the metric ``name`` of ``metrics`` with its standard error; None if missing."""
     value = metrics.get(name)
     return None if value is None else Estimate(value, metrics.get(standard_error_name(name)))
 

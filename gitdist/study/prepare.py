@@ -1,4 +1,4 @@
-"""Preparation of a study to be run: what is checked, recorded and repaired before anything is trained."""
+"""Prepares a study: checks, records and repairs it before any training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,12 @@ from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.checks import check_services
 from gitdist.study.compatibility import (
+    check_or_record_data,
     check_started,
+    ensure_identity,
     has_current_splits,
-    outdated_splits,
-    settle_data,
-    settle_identity,
-    settle_spec,
+    outdated_splits_error,
+    store_spec,
 )
 from gitdist.study.data_fit import check_fit
 from gitdist.study.files.layout import StudyPaths, open_store
@@ -27,7 +27,7 @@ from gitdist.study.summary import read_summary
 
 
 def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
-    """Return the files of the study that ``spec`` names and its store, after checking that it may be run there."""
+    """Check that the study may run in ``results``; return its paths and its store."""
     paths = StudyPaths.at(results, spec.name)
     check_services(spec, paths.results)
     paths.pull()
@@ -39,36 +39,36 @@ def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, St
 
 
 def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> Dataset:
-    """Return the data set of a study, after checking that spec and data fit each other and what was run before."""
+    """Return a study's data set; check that the spec fits the data set and earlier runs of the study."""
     check_started(paths, spec)
     dataset = prepare(spec.data, store)
     check_fit(spec, dataset)
     return dataset
 
 
-def settle_study(study: Study, dataset: Dataset, *, retry_failed: bool, say: Callable[[str], None]) -> str:
-    """Hold the study to what it was started with, repair what a crash left, and return its identity.
+def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log: Callable[[str], None]) -> str:
+    """Check that spec and data match earlier runs, repair damage of a crash, and return the study's identity.
 
-    If ``retry_failed``, the failed trials are queued again, and ``say`` receives a line about them.
+    If ``retry_failed``, the failed trials are queued again, and ``log`` receives a line about them.
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
-    paths.pull()  # from now on no other process writes
-    current, first = has_current_splits(ledger), ledger.get_attr("data") is None
-    if not current and (retry_failed or not is_finished(study)):
-        raise outdated_splits(paths)
-    if first:
-        settle_spec(paths, spec, ledger)
-    identity = settle_identity(paths, ledger)
-    if current:
-        settle_data(paths, ledger, dataset.fingerprint)
-    if not first:  # the paths of other data or of another generator must not be stored
+    paths.pull()  # with the lease, no other process writes any more
+    current_splits, first_run = has_current_splits(ledger), ledger.get_attr("data") is None
+    if not current_splits and (retry_failed or not is_finished(study)):
+        raise outdated_splits_error(paths)
+    if first_run:
+        store_spec(paths, spec, ledger)
+    identity = ensure_identity(paths, ledger)
+    if current_splits:
+        check_or_record_data(paths, ledger, dataset.fingerprint)
+    if not first_run:  # do not store the paths of other data or of another generator
         check_moved_generator(study, dataset)
-        settle_spec(paths, spec, ledger)
+        store_spec(paths, spec, ledger)
     for trial, (_, outcome) in study.trial_states().items():
         if outcome is not None:
             repair_trial(paths, trial)
     if retry_failed:
-        say(retry_failed_trials(ledger))
+        log(retry_failed_trials(ledger))
     copy_checkpoints(study)
     return identity
 

@@ -11,12 +11,12 @@ from gitdist.trial.checkpoint import checkpoints_of
 
 
 def retry_failed_trials(ledger: Ledger) -> str:
-    """Queue the failed trials again and return a line about it."""
+    """Queue the failed trials again and return a line about them."""
     retried = [f"trial {failed} as trial {new}" for failed, new in ledger.retry_failed()]
     if ledger.get_attr(BASELINE_FAILURE) is not None:
         ledger.set_attr(BASELINE_FAILURE, None)
         retried.append("the baseline")
-    return f"retrying: {', '.join(retried)}" if retried else "no failed trial is left to retry"
+    return f"retrying: {', '.join(retried)}" if retried else "no failed trials to retry"
 
 
 def copy_checkpoints(study: Study) -> None:

@@ -1,10 +1,10 @@
-"""Runs a study; running it again resumes it, and a finished one is left as it is.
+"""Runs a study; running it again resumes it, and does nothing if it is finished.
 
-    prepare (spec, data, ledger) -> own (lease) -> settle -> connect (Ray) -> generator -> stream (servers, router, eKLD
-    images) -> search (trials) -> final evaluation (test) -> summary
+    prepare (spec, data, ledger) -> lease -> check and repair -> connect (Ray) -> generator -> stream (servers,
+    router, eKLD images) -> search (trials) -> final evaluation (test) -> summary
 
-Each phase finds in the store, the ledger or the study's directory what an earlier driver has done. Only one driver at a
-time gets past the lease.
+Each phase reuses what an earlier driver has left in the store, the ledger or the study's directory. Only one driver at
+a time owns the lease.
 """
 
 import os
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gitdist.logging import silence_libraries
 from gitdist.spec import StudySpec
-from gitdist.study.capacity import expect_capacity, measure_capacity
+from gitdist.study.capacity import estimate_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
 from gitdist.study.cluster.shared_fs import check_shared
 from gitdist.study.cluster.signals import interruptible
@@ -26,12 +26,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import open_display
-from gitdist.study.prepare import (
-    is_finished,
-    open_files,
-    prepare_data,
-    settle_study,
-)
+from gitdist.study.prepare import check_and_repair, is_finished, open_files, prepare_data
 from gitdist.study.resources.generator import train_study_generator
 from gitdist.study.resources.stream import launch_resources
 from gitdist.study.running_study import RunningStudy, finish_study, open_monitor, start_study
@@ -41,7 +36,7 @@ from gitdist.study.study import Study
 from gitdist.study.study_record import complete_mlflow
 from gitdist.study.summary import read_summary, remove_summary, write_summary
 
-_FINAL_MLFLOW_S = 5.0  # for MLflow to take the last statuses after Ray has died
+_FINAL_MLFLOW_S = 5.0  # for MLflow to write the last statuses after Ray has died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +47,8 @@ class RunOptions:
         address: Ray cluster to join; None = ``$RAY_ADDRESS``, else start Ray on this machine.
         take_over: take over from a driver that seems to be alive.
         retry_failed: retry the failed trials.
-        on_ray_death: called last when Ray has died, with whether it was started here and whether any epoch was trained
-            by this process; must not return. None = exit with code 1.
+        on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
+            epoch; must not return. None = exit with code 1.
     """
 
     address: str | None = None
@@ -65,7 +60,7 @@ class RunOptions:
 def run_study(
     spec: StudySpec, results: Path | Results, console: Console, options: RunOptions | None = None
 ) -> dict[str, Any]:
-    """Run a study to its end and return its summary.
+    """Run a study until it is finished and return its summary.
 
     Args:
         spec: the study.
@@ -74,7 +69,7 @@ def run_study(
         options: how to run it.
 
     Raises:
-        GitdistError: the study cannot be run as asked, or not to its end; then the same call resumes it.
+        GitdistError: the study cannot run, or stopped early; in the latter case the same call resumes it.
         KeyboardInterrupt: the user stopped it; the same call resumes it.
     """
     silence_libraries()
@@ -87,14 +82,14 @@ def run_study(
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
         ):
-            identity = settle_study(study, dataset, retry_failed=options.retry_failed, say=display.say)
+            identity = check_and_repair(study, dataset, retry_failed=options.retry_failed, log=display.log)
             if is_finished(study):
-                complete_mlflow(study, display.say)
-                display.say(f"study '{spec.name}' is finished; nothing to do")
+                complete_mlflow(study, display.log)
+                display.log(f"study '{spec.name}' is finished; nothing to do")
                 return read_summary(paths) or {}
-            remove_summary(paths)  # of a study that has become longer since
+            remove_summary(paths)  # the study was extended since
             for line in (*describe_study(spec, dataset), *dataset.notes):
-                display.say(line)
+                display.log(line)
             with (
                 store.pin_used(spec.name),
                 interruptible(),
@@ -110,14 +105,14 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     num_servers = spec.resources.servers if spec.sharing.stream else 0
 
     def on_ray_death(started_here: bool) -> None:
-        _leave_after_ray_death(running, options, started_here)
+        _exit_after_ray_death(running, options, started_here)
 
     with connected(options.address, spec.resources, num_servers, on_ray_death), open_monitor(running) as monitor:
         check_shared(spec.resources, study.paths)
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)
-        expected = expect_capacity(running, num_servers)
+        expected = estimate_capacity(running, num_servers)
         generator = train_study_generator(running)
         with launch_resources(running, generator) as resources, monitor.following(resources.stats_poller()):
             max_concurrent = measure_capacity(running, resources, expected)
@@ -128,16 +123,16 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
             evaluate_chosen(running, context, resources.ekld_images("test"), max_concurrent)
             resources.record_usage(final=True)
     running.lease.check()
-    study.paths.push(study.paths.figures)
+    study.paths.push(study.paths.monitor_log)
     for line in study_notes(study):
-        running.display.say(line)
+        running.display.log(line)
     return write_summary(study)
 
 
-def _leave_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
-    """Leave files and MLflow true, on the watchdog's thread; the main thread may be blocked for good."""
-    what = "Ray on this machine has died" if started_here else "the head of the Ray cluster does not answer any more"
-    running.display.say(f"{what} (killed, or out of memory); running trials resume from their checkpoints")
+def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
+    """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
+    event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
+    running.display.log(f"{event} (killed, or out of memory); running trials resume from their checkpoints")
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()

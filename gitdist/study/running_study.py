@@ -1,4 +1,4 @@
-"""A study while this process runs it, and how it is left: with true times, and true statuses in MLflow."""
+"""A study that this process runs; at its end, times and MLflow statuses are recorded."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -44,14 +44,14 @@ class RunningStudy:
         return self.study.spec
 
     def report_wait(self, what: str, waited_s: float) -> None:
-        """Show that something waits for free capacity on the cluster."""
+        """Log that ``what`` waits for free capacity on the cluster."""
         self.lease.check()
-        self.display.say(f"waiting for capacity for {what}, since {waited_s:.0f} s")
+        self.display.log(f"waiting for capacity for {what}, since {waited_s:.0f} s")
 
     def close(self, status: Status, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Record the end; set runs that are still open to ``status`` in MLflow, which has ``timeout_s`` to take it."""
+        """Record the end; set open MLflow runs to ``status``, waiting at most ``timeout_s`` for MLflow."""
         if self.times.span(STUDY).ended_at is None:
-            with suppress(GitdistError):  # what ended the study may be a full disk
+            with suppress(GitdistError):  # a full disk may have ended the study
                 self.times.ended(STUDY)
         self.tracker.close(status, timeout_s)
 
@@ -60,7 +60,7 @@ class RunningStudy:
 def start_study(
     study: Study, store: Store, dataset: Dataset, lease: Lease, identity: str, display: Display
 ) -> Iterator[RunningStudy]:
-    """Record that this process starts to run the study; at the end of the block, leave files and MLflow true.
+    """Record that this process starts to run the study; at the end of the block, record the end in files and MLflow.
 
     If another driver has taken over the study, nothing is written at the end.
     """
@@ -70,7 +70,7 @@ def start_study(
         states = study.trial_states()
         tags = study_tags(study.spec, dataset.fingerprint)
         uri = tracking_uri(study.paths, study.spec.tracking.uri)
-        tracker = Tracker(study.paths, uri, identity, tags, display.say, lease.check, times)
+        tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times)
         tracker.reconcile(states)
         running = RunningStudy(
             study=study,
@@ -90,13 +90,13 @@ def start_study(
             if _is_owner(lease):
                 running.close(_unfinished_status(study))
             else:
-                tracker.abandon()  # the new owner writes what is true
+                tracker.abandon()  # the new owner writes the statuses
 
 
 def open_monitor(running: RunningStudy) -> Monitor:
-    """Return the monitor of a study, which samples the stream and this machine while its block runs."""
-    show, written = running.display.stream, running.tracker.watched
-    return Monitor(running.study.paths, running.stream_wait, SystemMetrics().measure, show, written)
+    """Return the monitor of a study, which polls the stream and this machine inside its block."""
+    show, on_write = running.display.stream, running.tracker.monitor_logged
+    return Monitor(running.study.paths, running.stream_wait, SystemMetrics().measure, show, on_write)
 
 
 def finish_study(running: RunningStudy, summary: Mapping[str, Any]) -> None:
@@ -113,6 +113,6 @@ def _is_owner(lease: Lease) -> bool:
 
 def _unfinished_status(study: Study) -> Status:
     """Return the parent run's status if the study has not finished."""
-    with suppress(Exception):  # no error here may hide the one that ended the study
+    with suppress(Exception):  # an error here must not hide the error that ended the study
         return study_status(study.trial_states(), study.ledger.num_open(), finished=False)
     return "KILLED"  # the ledger is gone

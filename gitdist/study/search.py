@@ -1,4 +1,4 @@
-"""The search phase of a study: trains all trials, then the epochs that damage took from finished ones."""
+"""The search phase of a study: trains all trials, then retrains the lost epochs of finished ones."""
 
 import threading
 from typing import Any
@@ -38,12 +38,12 @@ class _Recorder:
     def record_epoch(self, trial: TrialId, row: Row) -> None:
         if self._paths.results.uri is not None:
             rows = read_rows(self._paths.rows(trial))
-            if not rows or rows[-1]["epoch"] < row["epoch"]:  # rows reported together are pulled together
+            if not rows or rows[-1]["epoch"] < row["epoch"]:  # rows that were reported together are pulled at once
                 self._paths.pull(trial)
         self._resources.pin_prefix(trial)
 
     def record_end(self, trial: TrialId, outcome: Outcome) -> None:
-        self._paths.pull(trial)  # a failure may have a file
+        self._paths.pull(trial)  # a failed trial may have an error.txt
         self._times.ended(str(trial))
         if outcome.state == "interrupted":
             end_attempt(self._paths.trial(trial), self._lease.epoch, self._paths.results)
@@ -71,9 +71,9 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
 
     def stop() -> None:
         manager.stop()
-        # A signal handler must not print: the signal may have interrupted a print.
-        message = "stopping after the present epochs; press Ctrl-C again to stop now"
-        threading.Thread(target=running.display.say, args=[message]).start()
+        # Print on a thread: the signal may have interrupted a print.
+        message = "stopping after the current epochs; press Ctrl-C again to stop now"
+        threading.Thread(target=running.display.log, args=[message]).start()
 
     with interruptible(stop):
         run_trials(train, manager, running.spec.resources, max_concurrent)
@@ -84,13 +84,13 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
 
 
 def restore_lost_epochs(running: RunningStudy, context: TrialContext, max_concurrent: int) -> None:
-    """Train again the epochs that finished trials have lost; evaluation and summary read all of their epochs."""
+    """Retrain the lost epochs of finished trials; evaluation and summary need all epochs."""
     study, share = running.study, running.spec.resources.trial
     restore = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(restore_epochs)
     damaged: dict[TrialId, TrialJob] = {}
     for record in study.ledger.trials():
         if lost := study.num_lost_epochs(record):
-            running.display.say(f"trial {record.number} has lost {lost} of its rows; training these epochs again")
+            running.display.log(f"trial {record.number} has lost {lost} of its rows; retraining these epochs")
             trial = TrialId("trial", record.number)
             damaged[trial] = TrialJob.create(running.spec, trial, record.params, links=record.links)
 

@@ -1,12 +1,12 @@
-"""The status of a study, running or not: read from ledger, lease and rows files; nothing is changed."""
+"""Reads the status of a study, running or not, from ledger, lease and rows files; changes nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitdist.spec import StudySpec
-from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits
-from gitdist.study.files.attribution import SharedEpochs, seconds_of
+from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits_error
+from gitdist.study.files.attribution import SharedEpochs, epoch_seconds
 from gitdist.study.files.events import Outcome, Row
 from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
@@ -19,16 +19,16 @@ from gitdist.study.monitoring.latest import newest_line
 from gitdist.study.study import Study
 from gitdist.study.summary import last_metrics, read_summary
 
-SHOWN = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
+STATUS_METRICS = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStatus:
     """One trial.
 
-    ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the present driver. ``seconds`` are those
-    of an epoch, None before the first. ``shared`` counts the epochs that another trial trained. ``repeat_of`` and
-    ``replicate_of`` are those of the ledger's record.
+    ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the current driver. ``seconds`` is the
+    mean per epoch, None before the first. ``shared`` counts the epochs that another trial trained. ``repeat_of`` and
+    ``replicate_of`` are as in ``TrialRecord``.
     """
 
     trial: str
@@ -48,9 +48,9 @@ class TrialStatus:
 class StudyStatus:
     """A study: ``state`` is running, interrupted, finished, or failed (all trials have ended and none finished).
 
-    ``gaps`` compare the best trial so far with the baseline. ``time_left_s`` is an estimate, None if there is none.
-    ``stream`` is the newest line of figures of a running study, or None. ``resumable`` is false if a version of gitdist
-    with other splits began the study. ``notes`` are those of ``study_notes``.
+    ``gaps`` compare the best trial so far with the baseline. ``time_left_s`` is an estimate, None if unknown.
+    ``stream`` is the newest line of the monitor log of a running study, or None. ``resumable`` is false if a
+    version of gitdist with other splits started the study. ``notes`` are those of ``study_notes``.
     """
 
     study: str
@@ -87,7 +87,7 @@ def read_status(study: Study) -> StudyStatus:
     states = [trial.state for trial in searched]
     return StudyStatus(
         study=spec.name,
-        state="running" if owner else _state_at_rest(study),
+        state="running" if owner else _state_without_driver(study),
         total=ledger.total,
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         objectives=spec.search.objectives,
@@ -98,7 +98,7 @@ def read_status(study: Study) -> StudyStatus:
         gaps=_gaps(study),
         time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
         owner=owner,
-        stream=newest_line(study.paths.figures) if owner else None,
+        stream=newest_line(study.paths.monitor_log) if owner else None,
         resumable=has_current_splits(ledger),
         trials=trials,
         notes=study_notes(study),
@@ -106,27 +106,27 @@ def read_status(study: Study) -> StudyStatus:
 
 
 def study_notes(study: Study) -> list[str]:
-    """Return one line per thing to know beside the numbers: edited files, lost rows, repeated points."""
+    """Return notes, one line each: edited files, lost rows, repeated points and trials that augment no class."""
     records = study.ledger.trials()
     edit = describe_edit(study.paths, study.ledger)
     lines = [edit] if edit else []
     if not has_current_splits(study.ledger) and not study.all_ended():
-        lines.append(str(outdated_splits(study.paths)))
-    lines += [line for record in records if (line := _lost_rows(study, record))]
-    lines += [line for record in records if (line := _changed_rows(study, record))]
+        lines.append(str(outdated_splits_error(study.paths)))
+    lines += [line for record in records if (line := _lost_rows_note(study, record))]
+    lines += [line for record in records if (line := _changed_rows_note(study, record))]
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
 
 
-def _lost_rows(study: Study, record: TrialRecord) -> str | None:
+def _lost_rows_note(study: Study, record: TrialRecord) -> str | None:
     lost = study.num_lost_epochs(record)
     if not lost:
         return None
     values = ", ".join(f"{name} {value:.4f}" for name, value in _objectives(study.spec, record).items())
-    return f"trial {record.number} finished with {values}, but {lost} of its rows are lost; resume trains them again"
+    return f"trial {record.number} finished with {values}, but {lost} of its rows are lost; resume retrains them"
 
 
-def _changed_rows(study: Study, record: TrialRecord) -> str | None:
-    """Report that a trial's last row differs from the ledger's objectives; one driver writes both."""
+def _changed_rows_note(study: Study, record: TrialRecord) -> str | None:
+    """Return a note if a trial's last row differs from the ledger's objectives, since one driver writes both."""
     rows = read_rows(study.paths.rows(TrialId("trial", record.number)))
     if record.state != "finished" or not rows or study.num_lost_epochs(record):
         return None
@@ -139,10 +139,10 @@ def _objectives(spec: StudySpec, record: TrialRecord) -> dict[str, float]:
     return dict(zip(spec.search.objectives, record.objectives, strict=True))
 
 
-def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_concurrent: int) -> float | None:
+def time_left(trials: Sequence[TrialStatus], num_unstarted: int, epochs: int, max_concurrent: int) -> float | None:
     """Estimate the seconds until all trials have ended; None before the first epoch.
 
-    The estimate is epochs left x mean seconds of the epochs done / trials that run now. Future trials are assumed to
+    The estimate is epochs left x mean seconds per epoch / running trials. Future trials are assumed to
     last as long as those that ended (with a pruner, less than a complete one) and to find the same shared prefix.
     """
     timed = [trial for trial in trials if trial.seconds is not None]
@@ -153,15 +153,15 @@ def time_left(trials: Sequence[TrialStatus], num_to_come: int, epochs: int, max_
     ended = [trial.epoch for trial in trials if trial.state in ("finished", "pruned")]
     open_ = [trial for trial in trials if trial.state in ("running", "waiting", "interrupted")]
     running = sum(trial.state == "running" for trial in trials)
-    usual = sum(ended) / len(ended) if ended else epochs
+    mean_epochs = sum(ended) / len(ended) if ended else epochs
     shared = max((trial.shared for trial in trials), default=0)
-    to_do = max(0, num_to_come) * max(0.0, usual - shared)
-    to_do += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
-    return epoch_s * to_do / max(1, running or max_concurrent)
+    epochs_left = max(0, num_unstarted) * max(0.0, mean_epochs - shared)
+    epochs_left += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
+    return epoch_s * epochs_left / max(1, running or max_concurrent)
 
 
-def state_now(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
-    """Return a trial's state as ``TrialStatus`` has it."""
+def trial_state(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
+    """Return a trial's state for ``TrialStatus``."""
     if outcome is not None:
         return outcome.state
     if owner is None:
@@ -177,7 +177,7 @@ def _gaps(study: Study) -> list[Gap]:
     return find_gaps(study.spec.search.objectives, last_metrics(study.paths, TrialId("trial", best.number)), baseline)
 
 
-def _state_at_rest(study: Study) -> str:
+def _state_without_driver(study: Study) -> str:
     if not study.all_ended():
         return "interrupted"
     if study.spec.search.total and study.ledger.best() is None:
@@ -190,17 +190,17 @@ def _trial_status(
 ) -> TrialStatus:
     params = record.params if record else {}
     rows = read_rows(study.paths.rows(trial))
-    evaluated: Row = next((row for row in reversed(rows) if SHOWN[0] in row), {})
+    evaluated: Row = next((row for row in reversed(rows) if STATUS_METRICS[0] in row), {})
     shared = SharedEpochs.of_trial(study.paths, trial, rows)
     return TrialStatus(
         trial=str(trial),
-        state=state_now(study.paths, trial, outcome, owner),
+        state=trial_state(study.paths, trial, outcome, owner),
         epoch=rows[-1]["epoch"] if rows else 0,
         epochs=study.num_epochs(params),
         params=dict(params),
-        metrics={name: evaluated[name] for name in SHOWN if name in evaluated},
+        metrics={name: evaluated[name] for name in STATUS_METRICS if name in evaluated},
         reason=outcome.reason if outcome else None,
-        seconds=seconds_of(rows) / len(rows) if rows else None,
+        seconds=epoch_seconds(rows) / len(rows) if rows else None,
         shared=shared.epochs if shared else 0,
         repeat_of=record.repeat_of if record else None,
         replicate_of=record.replicate_of if record else None,

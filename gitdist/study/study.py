@@ -1,7 +1,7 @@
 """A study that has been started: its files, spec and ledger, and the state of its trials.
 
-The ledger says how a search trial ended. A trial that finished but has lost rows (its directory was deleted, a file was
-damaged) is interrupted: the next driver trains the lost epochs again.
+The ledger records how a search trial ended. A finished trial that has lost rows (its directory was deleted, a file was
+damaged) counts as interrupted: the next driver retrains the lost epochs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.files.events import Outcome, TrialStates
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import count_rows, read_rows
-from gitdist.study.ledger.lease import Owner, owners
+from gitdist.study.ledger.lease import Owner, read_owners
 from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.ledger.records import pareto_of
 
@@ -33,7 +33,7 @@ class Study:
     @classmethod
     @contextmanager
     def create(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
-        """Open the ledger, or create it, to run the study; close it at the end of the block."""
+        """Open or create the ledger in order to run the study; close it at the end of the block."""
         ledger = Ledger.open(paths, spec)
         try:
             yield cls(paths, spec, ledger)
@@ -43,7 +43,7 @@ class Study:
     @classmethod
     @contextmanager
     def open(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
-        """Open the ledger of a study that was started, for reading; close it at the end of the block."""
+        """Open the ledger of a started study for reading; close it at the end of the block."""
         if not Ledger.exists(paths, spec):
             raise StudyError(
                 f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"
@@ -97,9 +97,9 @@ class Study:
         return not lost and not self.ledger.num_open() and self.is_baseline_ended()
 
     def owner(self) -> Owner | None:
-        """Return the driver that owns the study now, as far as can be seen."""
-        alive = [owner for owner in owners(self.ledger.storage, self.ledger.name) if owner.state in ("live", "unknown")]
-        return alive[0] if alive else None
+        """Return the driver that owns the study now; None if no owner is known to be alive."""
+        owners = read_owners(self.ledger.storage, self.ledger.name)
+        return next((owner for owner in owners if owner.state in ("live", "unknown")), None)
 
     def _outcome(self, record: TrialRecord) -> Outcome | None:
         if record.state == "running":
@@ -107,7 +107,7 @@ class Study:
         if lost := self.num_lost_epochs(record):
             epochs = self.num_epochs(record.params)
             return Outcome(
-                "interrupted", reason=f"it finished, but {lost} of its {epochs} rows are lost; resume trains them again"
+                "interrupted", reason=f"it finished, but {lost} of its {epochs} rows are lost; resume retrains them"
             )
         return Outcome(record.state, {"epoch": record.pruned_at} if record.pruned_at else None, record.reason)
 

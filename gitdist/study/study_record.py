@@ -1,4 +1,4 @@
-"""What MLflow must hold of a whole study: read from its ledger and files, without its data or a driver."""
+"""Reads the MLflow content of a whole study from its ledger and files, without its data or a driver."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +25,7 @@ def read_study_record(study: Study) -> StudyRecord:
     name = ledger.get_attr(GENERATOR)
     generator = None
     if name is not None:
-        steps = past_steps(_artefact(paths, spec, name))
+        steps = past_steps(_generator_directory(paths, spec, name))
         generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
     return StudyRecord(
         num_open=ledger.num_open(),
@@ -37,22 +37,22 @@ def read_study_record(study: Study) -> StudyRecord:
 
 
 def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
-    """Make MLflow agree with a study's files and ledger; return its URI and what it lacked."""
+    """Bring MLflow up to date with a study's files and ledger; return its URI and what it lacked."""
     uri = tracking_uri(study.paths, study.spec.tracking.uri)
     return uri, sync_study(study.paths, uri, read_study_record(study))
 
 
-def complete_mlflow(study: Study, say: Callable[[str], None]) -> None:
-    """Write to MLflow what a driver that was killed at its very end left out."""
+def complete_mlflow(study: Study, log: Callable[[str], None]) -> None:
+    """Write to MLflow what a driver did not write because it was killed just before its end."""
     try:
         sync_mlflow(study)
     except (StudyError, StoreError) as error:
-        say(str(error))
+        log(str(error))
 
 
-def _artefact(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
+def _generator_directory(paths: StudyPaths, spec: StudySpec, name: str) -> Path:
     directory = paths.results.store / "generator" / name
     if paths.results.uri is not None and not directory.exists():
-        with suppress(StoreError):  # it has no weights, or is no longer stored there
+        with suppress(StoreError):  # it has no weights, or is not stored there any more
             return open_store(paths, spec).resolve_locally(directory)
     return directory

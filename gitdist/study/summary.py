@@ -1,4 +1,4 @@
-"""The summary of a finished study: times, counts, and the best trials beside the baseline."""
+"""The summary of a finished study: times, counts, the best trials and the baseline."""
 
 import json
 import time
@@ -31,35 +31,35 @@ def write_summary(study: Study) -> dict[str, Any]:
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = {trial: read_rows(paths.rows(trial)) for trial in trials}
     states = [record.state for record in records]
-    chosen = [_chosen(paths, TrialId("trial", record.number), record.params) for record in ledger.pareto()]
+    chosen = [_describe_trial(paths, TrialId("trial", record.number), record.params) for record in ledger.pareto()]
     summary = {
         "study": spec.name,
         "objectives": list(spec.search.objectives),
         "ekld_under": spec.ekld_under,
         "trials": {state: states.count(state) for state in sorted(set(states))},
-        "repeats": [_link(record, "repeat_of") for record in records if record.repeat_of is not None],
-        "replicates": [_link(record, "replicate_of") for record in records if record.replicate_of is not None],
+        "repeats": [_format_link(record, "repeat_of") for record in records if record.repeat_of is not None],
+        "replicates": [_format_link(record, "replicate_of") for record in records if record.replicate_of is not None],
         "not_augmented": list(unaugmented_trials(paths, records)),
         **_costs(paths, rows),
-        "best": _chosen(paths, TrialId("trial", best.number), best.params) if best else None,
+        "best": _describe_trial(paths, TrialId("trial", best.number), best.params) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
         "ended_at": time.time(),
     }
     if spec.baseline:
         trained = study.is_baseline_trained()
-        summary["baseline"] = _chosen(paths, BASELINE, _baseline_params(spec)) if trained else None
+        summary["baseline"] = _describe_trial(paths, BASELINE, _baseline_params(spec)) if trained else None
     summary["gaps"] = [asdict(gap) for gap in summary_gaps(summary)]
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     paths.push(paths.summary)
     return summary
 
 
-def _link(record: TrialRecord, name: str) -> dict[str, int]:
+def _format_link(record: TrialRecord, name: str) -> dict[str, int]:
     return {"trial": record.number, name: record.links[name]}
 
 
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
-    """Return the summary; None if it is missing or damaged (it is then written again)."""
+    """Return the summary; None if it is missing or damaged (the next run writes it again)."""
     return read_object(paths.summary)
 
 
@@ -71,7 +71,7 @@ def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
     validation = {
         name: value for name, value in rows[-1].items() if name.startswith("val/") and isinstance(value, int | float)
     }
-    return {**validation, **_test(paths, trial).get("metrics", {})}
+    return {**validation, **_read_test(paths, trial).get("metrics", {})}
 
 
 def remove_summary(paths: StudyPaths) -> None:
@@ -81,31 +81,32 @@ def remove_summary(paths: StudyPaths) -> None:
 
 def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return times and counts of the study's drivers and trials, and what sharing saved."""
-    own = [row for trial, some in rows.items() for row in own_rows(some, trainer_name(paths, trial))]
-    shared = [found for trial, some in rows.items() if (found := SharedEpochs.of_trial(paths, trial, some))]
-    tests = sum(_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
-    drivers = _total(paths)
-    made = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)
+    own = [row for trial, trial_rows in rows.items() for row in own_rows(trial_rows, trainer_name(paths, trial))]
+    reused = (SharedEpochs.of_trial(paths, trial, trial_rows) for trial, trial_rows in rows.items())
+    shared = [epochs for epochs in reused if epochs]
+    tests = sum(_read_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
+    drivers = _total_usage(paths)
+    num_generated = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)
     return {
         **drivers,
-        "generated_images": made,
+        "generated_images": num_generated,
         "training_s": sum(row["train_s"] for row in own),
         "waiting_s": sum(row["waiting_s"] for row in own),
         "evaluating_s": tests + sum(row["evaluating_s"] for row in own),
         "trained_epochs": len(own),
-        "shared_epochs": sum(found.epochs for found in shared),
-        "saved_s": sum(found.saved_s for found in shared),
+        "shared_epochs": sum(each.epochs for each in shared),
+        "saved_s": sum(each.saved_s for each in shared),
     }
 
 
-def _total(paths: StudyPaths) -> dict[str, Any]:
+def _total_usage(paths: StudyPaths) -> dict[str, Any]:
     """Add up the usage of all drivers; an interrupted study has several."""
-    places = sorted(paths.usage.glob("*.json")) if paths.usage.is_dir() else []
-    drivers = [json.loads(place.read_bytes()) for place in places]
+    files = sorted(paths.usage.glob("*.json")) if paths.usage.is_dir() else []
+    drivers = [json.loads(file.read_bytes()) for file in files]
     return {name: sum(driver[name] for driver in drivers) for name in drivers[0]} if drivers else {}
 
 
-def _chosen(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:
+def _describe_trial(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a trial's number, parameters, last validation metrics and test metrics; None if it has no row."""
     metrics = last_metrics(paths, trial)
     if not metrics:
@@ -123,5 +124,5 @@ def _baseline_params(spec: StudySpec) -> dict[str, Any]:
     return {**{name: base[name] for name in spec.search.space if name != METHOD}, "fraction": 0.0}
 
 
-def _test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:
-    return read_object(paths.test(trial)) or {}  # a damaged file is measured again if the trial is chosen
+def _read_test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:
+    return read_object(paths.test(trial)) or {}  # if damaged, the trial is evaluated again if it is chosen

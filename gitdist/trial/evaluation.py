@@ -1,6 +1,6 @@
 """Evaluation of a classifier: accuracies on a split; eKLD and consistency on images and their fixed transformations.
 
-The pairs are an artefact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
+The pairs are an artifact: built once a study, memory-mapped by all trials, so all classifiers answer for the same x'.
 """
 
 import hashlib

@@ -1,10 +1,10 @@
 """A trial in two stages: the prefix, which other trials train in just the same way, and the rest, which is its own.
 
-    epochs 1 .. n   the prefix: instance sampling, no augmentation -> a store artefact, trained at most once
+    epochs 1 .. n   the prefix: instance sampling, no augmentation -> a store artifact, trained at most once
     epochs n+1 ..   what the trial's sampler, K and p make of it   -> the trial's directory
 
     lock the prefix ---found---> copy its checkpoint -----------------------------------------> train the rest
-                     --free----> train its next epoch in the artefact's scratch directory
+                     --free----> train its next epoch in the artifact's scratch directory
                                  release the lock ---> yield the row -------------------------> lock again
                      --another trial's--> yield no row, pause --------------------------------> lock again
 
@@ -12,7 +12,7 @@ The trial that comes first trains the prefix in its own process, so no trial wai
 No trial holds the lock while rows are yielded, for the reader may stop reading. A builder resumes the training that it
 has in memory if the newest checkpoint in the scratch directory is still its own. If a builder is killed or does not
 come back for a while, another trial resumes from that checkpoint. The rows of the prefix are every trial's rows;
-``trained_by`` in a row names the trial that trained it. Prefixes of different lengths are different artefacts: a longer
+``trained_by`` in a row names the trial that trained it. Prefixes of different lengths are different artifacts: a longer
 one resumes from a shorter one that is finished, but not from one that is being trained.
 """
 
@@ -27,13 +27,13 @@ import torch
 
 from gitdist.data.dataset import Dataset
 from gitdist.spec import TrialSpec
-from gitdist.store import Artefact, Store
+from gitdist.store import Artifact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.mixing import draws_needed
 from gitdist.trial.training import EpochRow, TrialSetting, resume_training
 
-PREFIX = "prefix"  # kind of the store's artefacts
+PREFIX = "prefix"  # kind of the store's artifacts
 _FORMAT = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # between two attempts to lock a prefix that another trial trains
 _BUILDER_TIMEOUT_S = 5.0  # for a builder that trains no epoch: its driver may be busy
@@ -122,9 +122,9 @@ def _take_prefix(
     while True:
         if setting.check:
             setting.check()
-        with builder.store.lock(PREFIX, builder.determined_by, blocking=False) as artefact:
-            has_worked = builder.advance(artefact)
-            found = artefact.path if artefact else None
+        with builder.store.lock(PREFIX, builder.determined_by, blocking=False) as artifact:
+            has_worked = builder.advance(artifact)
+            found = artifact.path if artifact else None
         checkpoint = None
         if found:
             on_prefix(found.name, builder.prefix.epochs)
@@ -159,21 +159,21 @@ class _PrefixBuilder:
         self._newest: int | None = None  # epoch of the scratch directory when other builders were last looked for
         self._alive_at = -math.inf  # when another builder was last seen at work
 
-    def advance(self, artefact: Artefact | None) -> bool:
+    def advance(self, artifact: Artifact | None) -> bool:
         """Load what there is, or train an epoch, if it is this trial's turn; publish the prefix once it is whole."""
-        if artefact is None or artefact.path:
+        if artifact is None or artifact.path:
             self._alive_at = time.monotonic()
             return False
-        newest = checkpoints_of(artefact.scratch).newest()
+        newest = checkpoints_of(artifact.scratch).newest()
         if self._training and newest == len(self.rows):
             self.rows.append(next(self._training))
         elif self._is_abandoned(newest):
-            self._load(artefact.scratch, newest)
+            self._load(artifact.scratch, newest)
         else:
             self._training = None
             return False
         if len(self.rows) == self.prefix.epochs:
-            artefact.publish(lambda target: copy_newest(artefact.scratch, target))
+            artifact.publish(lambda target: copy_newest(artifact.scratch, target))
         return True
 
     def _is_abandoned(self, newest: int) -> bool:

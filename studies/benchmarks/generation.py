@@ -126,7 +126,7 @@ def measure(setting: Setting) -> list[Figure]:
     config = ServerConfig(
         dataset=setting.dataset.directory,
         generator=setting.munit,
-        artefact=setting.artefact,
+        artifact=setting.artifact,
         stream=stream,
         device=setting.spec.resources.server.device,
     )
@@ -149,7 +149,7 @@ def bare_loop(setting: Setting) -> Callable[[int], int]:
     """Return a loop that decodes at least so many images from ready codes, in blocks, as the servers do."""
     size, compile_ = setting.spec.stream.block_size, setting.spec.stream.compile
     generator = load_generator(
-        setting.munit, setting.dataset, setting.artefact, setting.serving, size if compile_ else None
+        setting.munit, setting.dataset, setting.artifact, setting.serving, size if compile_ else None
     )
     images = one_block(setting)
     codes = generator.encode(images, images)
@@ -166,7 +166,7 @@ def bare_loop(setting: Setting) -> Callable[[int], int]:
 def original_loop(setting: Setting, count: int) -> Callable[[], int]:
     """Return a loop that encodes and decodes at least ``count`` images in the original way."""
     device, size = setting.serving.device, setting.spec.stream.block_size
-    network = load_plain(setting.munit, setting.dataset.image_shape[0], setting.artefact, device)
+    network = load_plain(setting.munit, setting.dataset.image_shape[0], setting.artifact, device)
     images = one_block(setting).to(device).float() / 255
 
     def transform() -> int:

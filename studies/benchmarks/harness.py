@@ -95,7 +95,7 @@ class Setting:
         return Compute.resolve(self.spec.trial.precision, self.spec.resources.trial.device)
 
     @cached_property
-    def artefact(self) -> Path:
+    def artifact(self) -> Path:
         """The directory of the trained generator, which is trained now if the store has none."""
         share = self.spec.resources.training
         compute = Compute.resolve(device=share.device)

@@ -139,10 +139,10 @@ class PlainMunit(nn.Module):
         return (self.decode(content, style) + 1) / 2
 
 
-def load_plain(spec: MunitSpec, image_channels: int, artefact: Path, device: torch.device) -> PlainMunit:
-    """Return the plain network with the weights of the trained generator in the directory ``artefact``."""
+def load_plain(spec: MunitSpec, image_channels: int, artifact: Path, device: torch.device) -> PlainMunit:
+    """Return the plain network with the weights of the trained generator in the directory ``artifact``."""
     network = PlainMunit(spec, image_channels)
-    network.copy_weights(load_auto_encoder(spec, image_channels, artefact))
+    network.copy_weights(load_auto_encoder(spec, image_channels, artifact))
     return network.to(device).eval()
 
 
@@ -301,7 +301,7 @@ class Job:
     """The input of a whole study, as JSON values; ``trials`` are trial specs, ``share`` is what one trial takes."""
 
     dataset: str
-    artefact: str
+    artifact: str
     generator: dict[str, Any]
     trials: list[dict[str, Any]]
     evaluation: dict[str, Any]
@@ -317,7 +317,7 @@ def train_trial(config: dict[str, Any]) -> None:
     evaluation, munit = EvaluationSpec(**job.evaluation), MunitSpec(**job.generator)
     set_threads(share.cpu)
     dataset, device = Dataset.open(Path(job.dataset)), Compute.resolve("float32", share.device).device
-    generator = load_plain(munit, dataset.image_shape[0], Path(job.artefact), device) if spec.fraction else None
+    generator = load_plain(munit, dataset.image_shape[0], Path(job.artifact), device) if spec.fraction else None
     num_workers = num_loader_processes(device, share.cpu)
     trainer = OriginalTrainer(spec, dataset, device, num_workers, generator)
     for epoch in range(1, spec.epochs + 1):

@@ -92,7 +92,7 @@ def measure(setting: Setting) -> list[Figure]:
     spec, classes = setting.spec, setting.tail
     stream = spec.stream.model_copy(update={"lookahead": min(spec.stream.lookahead, NUM_BLOCKS // 4)})
     config = ServerConfig(
-        dataset=setting.dataset.directory, generator=IdentitySpec(), artefact=None, stream=stream, device="cpu"
+        dataset=setting.dataset.directory, generator=IdentitySpec(), artifact=None, stream=stream, device="cpu"
     )
     share = spec.resources.server.model_copy(update={"gpu": 0.0})
     with connected("local", ResourcesSpec(server=share), 1), launch_stream("benchmark", config, share) as handle:

@@ -238,7 +238,7 @@ class Ways:
         setting = self._setting
         job = Job(
             dataset=str(setting.dataset.directory),
-            artefact=str(setting.artefact),
+            artifact=str(setting.artifact),
             generator=setting.munit.model_dump(mode="json"),
             trials=self._trials,
             evaluation=setting.spec.evaluation.model_dump(mode="json"),
@@ -258,8 +258,8 @@ def stocked(setting: Setting) -> Iterator[Path]:
     parent = setting.results / "benchmarks"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="study-", dir=parent, ignore_cleanup_errors=True) as directory:
-        for artefact in (setting.dataset.directory, setting.artefact):
-            shutil.copytree(artefact, Path(directory) / "store" / artefact.parent.name / artefact.name)
+        for artifact in (setting.dataset.directory, setting.artifact):
+            shutil.copytree(artifact, Path(directory) / "store" / artifact.parent.name / artifact.name)
         yield Path(directory)
 
 

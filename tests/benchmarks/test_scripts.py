@@ -68,7 +68,7 @@ def test_a_turn_generates_what_one_reader_needs_however_many_read(ray_cluster, t
     setting = Setting.prepare(load_study(DIGITS), tmp_path, 1)
     stream, count = setting.spec.stream, 5
     config = ServerConfig(
-        dataset=setting.dataset.directory, generator=IdentitySpec(), artefact=None, stream=stream, device="cpu"
+        dataset=setting.dataset.directory, generator=IdentitySpec(), artifact=None, stream=stream, device="cpu"
     )
     with launch_stream("benchmark-test", config, Share(cpu=0.5)) as handle:
         readers = generation.Readers(handle, setting, stream, count)

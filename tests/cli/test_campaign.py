@@ -9,7 +9,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from gitdist.cli.run import HowToRun, run_to_the_end
+from gitdist.cli.run import CommandOptions, run_plan
 from gitdist.errors import DiskError, StudyError
 from gitdist.spec.file import load_plan
 from gitdist.study.campaign import load_campaign
@@ -47,7 +47,7 @@ def run(place: Path, *overrides: str) -> str:
     """Run the campaign and return what was printed, also where it ends by an error, which is printed last."""
     console = Console(file=StringIO(), width=200)
     try:
-        run_to_the_end(load_plan(place / "camp.yaml", overrides), LocalResults(place / "results"), console, HowToRun())
+        run_plan(load_plan(place / "camp.yaml", overrides), LocalResults(place / "results"), console, CommandOptions())
     except StudyError as error:
         console.print(f"error: {error}", soft_wrap=True)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]

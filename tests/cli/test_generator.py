@@ -60,7 +60,7 @@ def test_the_place_that_cannot_be_written_to_is_named(checkpoint, tmp_path, cons
 
 def test_there_is_no_truth_to_show_without_a_nuisance(tmp_path, console):
     spec = study({"kind": "identity"}, nuisance="none")
-    with pytest.raises(StudyError, match="--truth .* 'none'; leave it out"):
+    with pytest.raises(StudyError, match="--truth .* 'none'; omit it"):
         preview_generator(spec, tmp_path, console, out=tmp_path / "a.png", images=1, draws=2, truth=True)
 
 

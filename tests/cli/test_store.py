@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gitdist.cli.store import collect_garbage, list_artefacts
+from gitdist.cli.store import collect_garbage, list_artifacts
 from gitdist.store import Store
 from tests.cli.test_errors import assert_refused, gitdist
 
@@ -40,7 +40,7 @@ def results(tmp_path: Path) -> Path:
 
 def listed(results: Path) -> list[str]:
     console = Console(file=io.StringIO(), width=160)
-    list_artefacts(results, console)
+    list_artifacts(results, console)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -64,7 +64,7 @@ def test_ls_shows_the_least_recently_used_first(results: Path) -> None:
     assert "40 d" in dataset and "background, zipf, version 0" in dataset and "50." in dataset
     assert generator.split()[:2] == ["generator", found.name]
     assert "0 s" in generator and "my-study" in generator and "munit, steps 2000" in generator
-    assert total.startswith("2 artefacts, 10")
+    assert total.startswith("2 artifacts, 10")
 
 
 def test_ls_describes_a_prefix_by_its_trial_and_its_own_length(results: Path) -> None:
@@ -103,7 +103,7 @@ def test_gc_without_options_deletes_only_what_dead_processes_left(results: Path)
     told = collected(results, dry_run=True)
     assert all(path.exists() for path in (*rubbish, *kept))
     assert collected(results)[:-1] == told[:-1] and len(told) == 7
-    assert f"unfinished or damaged artefact tmp/damaged-thing-{key}.abc: 1.0 kB" in told
+    assert f"unfinished or damaged artifact tmp/damaged-thing-{key}.abc: 1.0 kB" in told
     assert told[-1] == "would delete 6 items, 5.0 kB"
     assert not list((store / "locks").glob("fetched-*"))
     assert not any(path.exists() for path in rubbish) and all(path.exists() for path in kept)
@@ -118,16 +118,16 @@ def test_gc_leaves_the_scratch_and_the_target_of_a_living_builder(results: Path)
         (target / "half").touch()
         age(target, 31 * DAY_S)
         assert collected(results, max_gb=0.0)[-1].startswith("deleted 2 items")
-        assert (target / "half").exists() and artefact.scratch.exists()
+        assert (target / "half").exists() and artifact.scratch.exists()
 
-    with store.lock("thing", {}, blocking=False) as artefact:
-        assert artefact is not None
-        age(artefact.scratch, 31 * DAY_S)
-        artefact.publish(build)
+    with store.lock("thing", {}, blocking=False) as artifact:
+        assert artifact is not None
+        age(artifact.scratch, 31 * DAY_S)
+        artifact.publish(build)
 
 
 def test_gc_deletes_what_was_not_used_for_long(results: Path) -> None:
-    assert [line.split()[0] for line in collected(results, unused_days=10, dry_run=True)] == ["artefact", "would"]
+    assert [line.split()[0] for line in collected(results, unused_days=10, dry_run=True)] == ["artifact", "would"]
     assert kinds(results) == ["dataset", "generator"]
     collected(results, unused_days=10)
     assert kinds(results) == ["generator"]
@@ -140,7 +140,7 @@ def test_gc_keeps_the_limit_and_counts_what_its_age_deleted(results: Path, dry_r
     assert kinds(results) == (["dataset", "generator"] if dry_run else ["generator"])
     collected(results, max_gb=0.0)
     assert not kinds(results)
-    assert listed(results) == ["0 artefacts, 0 bytes"]
+    assert listed(results) == ["0 artifacts, 0 bytes"]
 
 
 def test_a_results_directory_without_a_store(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from gitdist.spec.file import load_study
-from gitdist.study.checks import kind_of_store
+from gitdist.study.checks import mlflow_scheme
 from tests.cluster.templates import CLUSTER, document
 
 README = (CLUSTER / "README.md").read_text().replace("\\\n", " ")
@@ -25,5 +25,5 @@ def test_on_a_shared_disk_nothing_is_kept_in_sqlite(command: str) -> None:
     words = shlex.split(command)
     overrides = [word for before, word in zip(words, words[1:], strict=False) if before == "--set"]
     study = load_study(CLUSTER.parent / "studies" / "cifar10_lt.yaml", overrides)
-    assert study.ledger == "journal" and kind_of_store(study.tracking.uri or "") == "http"
+    assert study.ledger == "journal" and mlflow_scheme(study.tracking.uri or "") == "http"
     assert study.resources.autoscaling and study.resources.max_concurrent == 16

@@ -16,8 +16,8 @@ from gitdist.errors import StoreError, StudyError
 from gitdist.report.records import read_study
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan, parse_study
-from gitdist.study.campaign import settle_campaign
-from gitdist.study.compatibility import settle_spec
+from gitdist.study.campaign import store_campaign
+from gitdist.study.compatibility import store_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import RowsFile
@@ -58,7 +58,7 @@ def leave_study(results: Path, name: str, version: int, finished: int = 2) -> St
     paths = StudyPaths.at(results, name)
     spec = parse_study(study_file(name, version), "test")
     paths.create()
-    settle_spec(paths, spec)
+    store_spec(paths, spec)
     paths.identity.write_text(f"identity-{name}")
     ledger = Ledger.open(paths, spec)
     for number in range(finished):
@@ -87,10 +87,10 @@ def test_a_campaign_of_two_versions_one_of_them_running(results, console):
         sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=f"identity-{name}", states={}))
     campaign = parse_plan({**study_file("c"), "title": "Both", "matrix": {"data.version": [0, 1, 2]}}, "test")
     assert isinstance(campaign, Campaign)
-    settle_campaign(results, campaign)
+    store_campaign(results, campaign)
     report_studies(["c"], LocalResults(results), None, console)
     told = console.export_text()
-    assert "left out: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
+    assert "skipped: no study 'c.version2'" in told and "report of 2 studies:" in told and "logged to 2 runs" in told
     out = results / "c" / "report"
     page = (out / "index.html").read_text()
     assert "<h1>Both</h1>" in page and "2 studies, 5 of 5 trials finished; not all studies have finished." in page
@@ -167,7 +167,7 @@ def test_what_is_not_there_or_damaged_is_one_line(results, console):
         report_studies(["nothing"], LocalResults(results), None, console)
     (results / "c").mkdir()
     (results / "c" / "campaign.yaml").write_text("members: [1]")
-    with pytest.raises(StudyError, match=r"campaign.yaml must hold a campaign as it was started"):
+    with pytest.raises(StudyError, match=r"campaign.yaml must contain the campaign as it was started"):
         report_studies(["c"], LocalResults(results), None, console)
     leave_study(results, "early", 0, finished=0)
     with pytest.raises(StudyError, match=r"\(early\): no trials"):

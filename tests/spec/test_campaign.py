@@ -150,9 +150,13 @@ def test_a_field_can_be_set_before_and_after_its_matrix_is_taken_away(tmp_path):
         (
             {"matrix": {"draws": {"x": {"title.a": 2}}}},
             None,
-            "matrix.draws: title must be a mapping, for title.a is set",
+            "matrix.draws: title must be a mapping because title.a is set",
         ),
-        ({"data": "digits"}, None, "scale.small: data must be a mapping, for data.profile.largest is set.* 'digits'"),
+        (
+            {"data": "digits"},
+            None,
+            "scale.small: data must be a mapping because data.profile.largest is set.* 'digits'",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, changes, scale, message):
@@ -161,7 +165,7 @@ def test_a_wrong_file_is_one_line(tmp_path, changes, scale, message):
 
 
 def test_a_command_for_one_study_refuses_a_matrix_and_says_how_to_take_one(tmp_path):
-    with pytest.raises(SpecError, match=r"the matrix makes 8 of it; override matrix=null and name=NAME") as caught:
+    with pytest.raises(SpecError, match=r"the matrix makes 8; override matrix=null, name=NAME") as caught:
         load_study(write(tmp_path))
     assert "\n" not in str(caught.value)
     assert load_study(write(tmp_path), ["matrix=null", "name=one", "data.version=3"]).data.version == 3

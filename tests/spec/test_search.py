@@ -96,7 +96,7 @@ def test_objectives_are_one_or_several():
                     "lr": {"float": [0.1, 1]},
                 }
             },
-            ["circle", "flip, loss"],
+            ["cycle", "flip, loss"],
         ),
         ({"space": {"loss": {"choice": ["ldam", "ldam"]}}}, ["choices must differ"]),
         ({"space": {"lr": {"float": [0.1, float("inf")]}}}, ["search.space.lr.float.1", "finite"]),
@@ -177,8 +177,8 @@ def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
             {"search": {"space": {"method": {"choice": ["ERN"]}}}},
             r"search.space.method: unknown method 'ERN'; did you mean 'ERM'\?",
         ),
-        ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, r"unknown method 'ERM'; known here"),
-        ({"a": {}}, {"search": {"total": 0}}, "search.total 0 means no trials, so it goes with baseline: false"),
+        ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, r"unknown method 'ERM'; known:"),
+        ({"a": {}}, {"search": {"total": 0}}, "search.total 0 means no trials, so it requires baseline: false"),
         ({"a": {"epochs": 9}}, {"search": {"pruner": {"kind": "median"}}}, "search.pruner compares trials at the same"),
     ],
 )

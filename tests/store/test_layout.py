@@ -2,23 +2,23 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.store.artefact import ArtefactId
+from gitdist.store.artifact import ArtifactId
 from gitdist.store.layout import StoreLayout, cache_directory, cached_store
 
 KEY = "0123456789abcdef0123"
 
 
-def test_artefacts_are_distinguished_from_what_else_is_in_the_directory(tmp_path: Path) -> None:
+def test_artifacts_are_distinguished_from_what_else_is_in_the_directory(tmp_path: Path) -> None:
     layout = StoreLayout(tmp_path)
     layout.create()
-    artefacts = [ArtefactId("blocks", KEY), ArtefactId("dataset", KEY)]
-    for artefact in artefacts:
-        layout.path(artefact).mkdir(parents=True)
-        layout.scratch(artefact).mkdir()
-        layout.new_target(artefact)
+    artifacts = [ArtifactId("blocks", KEY), ArtifactId("dataset", KEY)]
+    for artifact in artifacts:
+        layout.path(artifact).mkdir(parents=True)
+        layout.scratch(artifact).mkdir()
+        layout.new_target(artifact)
     (tmp_path / "dataset" / "notes").mkdir()
     (tmp_path / "dataset" / KEY.replace("0", "1")).touch()
-    assert list(layout.artefacts()) == artefacts
+    assert list(layout.artifacts()) == artifacts
 
 
 def test_each_uri_has_its_directory_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gitdist.store import Store
-from gitdist.store.artefact import FileStamp
+from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.locks import BuildLock, LockFiles, heartbeat
 from tests.object_store import ObjectStore
@@ -85,7 +85,7 @@ def test_hosts_have_the_lock_one_after_the_other(tmp_path: Path, where: str, req
     assert max(counts) == 1 and not tree.files("claims")
 
 
-def test_other_artefacts_have_other_locks(tmp_path: Path) -> None:
+def test_other_artifacts_have_other_locks(tmp_path: Path) -> None:
     locks = [lock_of("host", tmp_path, name=name) for name in ("thing-1", "thing-2", "thing-11")]
     with held(locks[0]), held(locks[1]), held(locks[2]):
         assert len(lock_files(tmp_path)) == 3

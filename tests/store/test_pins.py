@@ -1,11 +1,11 @@
 from pathlib import Path
 
 from gitdist.store import Store
-from gitdist.store.gc import delete_artefact
+from gitdist.store.gc import delete_artifact
 from gitdist.store.layout import StoreLayout
 from gitdist.store.locks import heartbeat
 from gitdist.store.pins import PIN_STALE_S, Pin, pinned
-from tests.store.things import age, artefact_of, build, build_each
+from tests.store.things import age, artifact_of, build, build_each
 from tests.waiting import until
 
 
@@ -60,7 +60,7 @@ def test_the_pin_of_a_dead_process_counts_no_more(tmp_path: Path) -> None:
 def test_a_pin_is_renewed_and_comes_back_if_it_was_deleted(tmp_path: Path) -> None:
     store, layout = Store(tmp_path), StoreLayout(tmp_path)
     pin = Pin(layout, "study")
-    pin.add([artefact_of(build(store, "a"))])
+    pin.add([artifact_of(build(store, "a"))])
     (file,) = layout.pins.iterdir()
     age(file, PIN_STALE_S + 60)
     assert not pinned(layout)
@@ -72,11 +72,11 @@ def test_a_pin_is_renewed_and_comes_back_if_it_was_deleted(tmp_path: Path) -> No
     assert not pinned(layout)
 
 
-def test_an_artefact_that_was_deleted_between_two_uses_is_built_again(tmp_path: Path) -> None:
+def test_an_artifact_that_was_deleted_between_two_uses_is_built_again(tmp_path: Path) -> None:
     study, layout = Store(tmp_path), StoreLayout(tmp_path)
     a = build(study, "a")
-    assert delete_artefact(layout, artefact_of(a))
+    assert delete_artifact(layout, artifact_of(a))
     assert study.find("thing", {"name": "a"}) is None
     with study.pin_used("study"):
         assert build(study, "a") == a and a.exists()
-        assert not delete_artefact(layout, artefact_of(a))
+        assert not delete_artifact(layout, artifact_of(a))

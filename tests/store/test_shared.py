@@ -9,7 +9,7 @@ import pytest
 
 from gitdist.errors import StoreError
 from gitdist.store import Store
-from gitdist.store.artefact import ArtefactId
+from gitdist.store.artifact import ArtifactId
 from gitdist.store.file_tree import FileTree
 from gitdist.store.shared import SharedStore
 from tests.processes import forkserver
@@ -30,26 +30,26 @@ def test_what_one_store_builds_another_fetches(tmp_path: Path) -> None:
         assert is_empty(tmp_path / root)
 
 
-def change(artefact: Path) -> None:
-    (artefact / "part" / "value.txt").write_text("Whole")
+def change(artifact: Path) -> None:
+    (artifact / "part" / "value.txt").write_text("Whole")
 
 
-def lose(artefact: Path) -> None:
-    (artefact / "part" / "value.txt").unlink()
+def lose(artifact: Path) -> None:
+    (artifact / "part" / "value.txt").unlink()
 
 
-def cut_manifest(artefact: Path) -> None:
-    (artefact / "artefact.json").write_bytes((artefact / "artefact.json").read_bytes()[:-9])
+def cut_manifest(artifact: Path) -> None:
+    (artifact / "artefact.json").write_bytes((artifact / "artefact.json").read_bytes()[:-9])
 
 
-def point_outside(artefact: Path) -> None:
-    manifest = json.loads((artefact / "artefact.json").read_text())
+def point_outside(artifact: Path) -> None:
+    manifest = json.loads((artifact / "artefact.json").read_text())
     manifest["checksums"]["../../../outside"] = "0"
-    (artefact / "artefact.json").write_text(json.dumps(manifest))
+    (artifact / "artefact.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("damage", [change, lose, cut_manifest, point_outside])
-def test_a_damaged_shared_artefact_is_built_again_and_replaced(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_shared_artifact_is_built_again_and_replaced(tmp_path: Path, damage: object) -> None:
     shared = tmp_path / "shared"
     Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, write_value)
     damage(shared / "thing" / KEY)  # type: ignore[operator]
@@ -60,14 +60,14 @@ def test_a_damaged_shared_artefact_is_built_again_and_replaced(tmp_path: Path, d
     assert not list(tmp_path.rglob("outside")) and not list((tmp_path / "there" / "tmp").iterdir())
 
 
-def test_a_damaged_artefact_here_is_replaced_by_the_shared_one(tmp_path: Path) -> None:
+def test_a_damaged_artifact_here_is_replaced_by_the_shared_one(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared")
     change(Store(tmp_path / "here", shared=shared).get_or_build("thing", SPEC, write_value))
     assert value_of(Store(tmp_path / "here", shared=shared).get_or_build("thing", SPEC, refuse)) == "whole"
     assert len(list((tmp_path / "here" / "tmp").glob("damaged-thing-*"))) == 1
 
 
-def test_a_half_uploaded_artefact_is_missing_and_its_store_completes_it(tmp_path: Path) -> None:
+def test_a_half_uploaded_artifact_is_missing_and_its_store_completes_it(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, write_value)
     (shared / "thing" / KEY / "artefact.json").unlink()
@@ -76,7 +76,7 @@ def test_a_half_uploaded_artefact_is_missing_and_its_store_completes_it(tmp_path
     assert value_of(Store(tmp_path / "there", shared=str(shared)).get_or_build("thing", SPEC, refuse)) == "whole"
 
 
-def test_a_lost_file_of_a_shared_artefact_is_put_back_by_a_store_that_has_it_whole(tmp_path: Path) -> None:
+def test_a_lost_file_of_a_shared_artifact_is_put_back_by_a_store_that_has_it_whole(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     Store(tmp_path / "here", shared=str(shared)).get_or_build("thing", SPEC, write_value)
     lose(shared / "thing" / KEY)
@@ -84,12 +84,12 @@ def test_a_lost_file_of_a_shared_artefact_is_put_back_by_a_store_that_has_it_who
     assert value_of(Store(tmp_path / "there", shared=str(shared)).find("thing", SPEC)) == "whole"
 
 
-def test_a_builder_that_was_taken_for_dead_uses_the_artefact_that_came_first(tmp_path: Path) -> None:
+def test_a_builder_that_was_taken_for_dead_uses_the_artifact_that_came_first(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared")
     other = Store(tmp_path / "other").get_or_build("thing", SPEC, write_value)
 
     def build(target: Path, scratch: Path) -> None:
-        SharedStore(FileTree.of_uri(shared), 60.0).upload(ArtefactId("thing", KEY), other)
+        SharedStore(FileTree.of_uri(shared), 60.0).upload(ArtifactId("thing", KEY), other)
         write_value(target, scratch)
         (target / "part" / "value.txt").write_text("late")
 
@@ -128,7 +128,7 @@ def test_the_loss_of_the_shared_store_is_reported_before_anything_is_built(tmp_p
     assert not shared.exists()
 
 
-def test_an_artefact_whose_upload_fails_is_in_place_and_uploaded_later(tmp_path: Path) -> None:
+def test_an_artifact_whose_upload_fails_is_in_place_and_uploaded_later(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
 
     def build(target: Path, scratch: Path) -> None:

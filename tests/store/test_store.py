@@ -53,7 +53,7 @@ def build_half_and_hang(root: Path) -> None:
     Store(root).get_or_build("thing", SPEC, build)
 
 
-def test_an_artefact_is_built_once_and_then_found(tmp_path: Path) -> None:
+def test_an_artifact_is_built_once_and_then_found(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.find("thing", SPEC) is None
     path = store.get_or_build("thing", SPEC, write_value)
@@ -94,7 +94,7 @@ def test_a_killed_builder_leaves_nothing_half_written_and_the_next_one_resumes(t
 
 @pytest.mark.parametrize("damage", [change, cut_short, Path.unlink])
 @pytest.mark.parametrize("name", ["part/value.txt", "artefact.json"])
-def test_a_damaged_artefact_is_moved_aside_and_built_again(
+def test_a_damaged_artifact_is_moved_aside_and_built_again(
     tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     path = Store(tmp_path).get_or_build("thing", SPEC, write_value)
@@ -106,7 +106,7 @@ def test_a_damaged_artefact_is_moved_aside_and_built_again(
     assert Store(tmp_path).find("thing", SPEC) == path
 
 
-def test_an_artefact_can_be_damaged_and_rebuilt_twice(tmp_path: Path) -> None:
+def test_an_artifact_can_be_damaged_and_rebuilt_twice(tmp_path: Path) -> None:
     for _ in range(3):
         path = Store(tmp_path).get_or_build("thing", SPEC, write_value)
         assert value_of(path) == "whole"
@@ -143,7 +143,7 @@ def of_another(manifest: str) -> str:
 
 
 @pytest.mark.parametrize("damage", [without_checksums, of_another, lambda manifest: "[]"])
-def test_a_manifest_that_is_not_this_artefacts_is_damage(tmp_path: Path, damage: Callable[[str], str]) -> None:
+def test_a_manifest_that_is_not_this_artifacts_is_damage(tmp_path: Path, damage: Callable[[str], str]) -> None:
     manifest = Store(tmp_path).get_or_build("thing", SPEC, write_value) / "artefact.json"
     manifest.write_text(damage(manifest.read_text()))
     assert Store(tmp_path).find("thing", SPEC) is None
@@ -183,7 +183,7 @@ def write_table(target: Path, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_bytes, write_array, write_table])
-def test_a_full_disk_names_the_artefact_and_leaves_nothing_half_written(
+def test_a_full_disk_names_the_artifact_and_leaves_nothing_half_written(
     tmp_path: Path, write: Callable[[Path, Path], None]
 ) -> None:
     def build(target: Path, scratch: Path) -> None:
@@ -200,15 +200,15 @@ def test_a_full_disk_names_the_artefact_and_leaves_nothing_half_written(
         assert value_of(store.get_or_build("thing", SPEC, write_value)) == "whole"
 
 
-def test_a_lock_is_released_when_the_artefact_is_published(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_the_artifact_is_published(tmp_path: Path) -> None:
     store, another = Store(tmp_path), Store(tmp_path)
-    with store.lock("thing", SPEC, blocking=False) as artefact:
-        assert artefact is not None and artefact.path is None and not list(artefact.scratch.iterdir())
+    with store.lock("thing", SPEC, blocking=False) as artifact:
+        assert artifact is not None and artifact.path is None and not list(artifact.scratch.iterdir())
         with another.lock("thing", SPEC, blocking=False) as second:
             assert second is None
         assert len(lock_files(tmp_path)) == 1
-        path = artefact.publish(write_value)
-        assert artefact.path == path == store.find("thing", SPEC)
+        path = artifact.publish(write_value)
+        assert artifact.path == path == store.find("thing", SPEC)
         assert is_empty(tmp_path)
         with another.lock("thing", SPEC, blocking=False) as second:
             assert second is not None and second.path == path
@@ -230,14 +230,14 @@ def test_of_two_builders_the_first_to_rename_wins(tmp_path: Path, write: Callabl
         (late.scratch / "part").mkdir()
         for file in lock_files(tmp_path):
             file.unlink()
-        with Store(tmp_path).lock("thing", SPEC, blocking=False) as artefact:
-            assert artefact is not None
-            path = artefact.publish(write_value)
+        with Store(tmp_path).lock("thing", SPEC, blocking=False) as artifact:
+            assert artifact is not None
+            path = artifact.publish(write_value)
         assert late.publish(write) == path
     assert value_of(path) == "whole" and is_empty(tmp_path)
 
 
-def test_finding_an_artefact_locks_nothing(tmp_path: Path) -> None:
+def test_finding_an_artifact_locks_nothing(tmp_path: Path) -> None:
     path = Store(tmp_path).get_or_build("thing", SPEC, write_value)
     store = Store(tmp_path)
     for file in (tmp_path / "locks").iterdir():
@@ -247,13 +247,13 @@ def test_finding_an_artefact_locks_nothing(tmp_path: Path) -> None:
 
 
 def epochs(store: Store, begun: list[bool]) -> Iterator[int]:
-    with store.lock("thing", SPEC, blocking=False) as artefact:
-        assert artefact is not None
-        begun.append(artefact.path is None)
+    with store.lock("thing", SPEC, blocking=False) as artifact:
+        assert artifact is not None
+        begun.append(artifact.path is None)
         for epoch in range(3):
-            (artefact.scratch / "checkpoint").write_text(str(epoch))
+            (artifact.scratch / "checkpoint").write_text(str(epoch))
             yield epoch
-        artefact.publish(write_value)
+        artifact.publish(write_value)
 
 
 def test_a_generator_that_is_closed_early_leaves_its_scratch_to_the_next_builder(tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ def test_a_store_of_an_older_version_is_used_as_it_is(tmp_path: Path) -> None:
     store = Store(tmp_path, max_bytes=1)
     assert store.get_or_build("thing", SPEC, refuse) == path
     shutil.rmtree(path)
-    with store.lock("thing", SPEC, blocking=False) as artefact:
-        assert artefact is None
+    with store.lock("thing", SPEC, blocking=False) as artifact:
+        assert artifact is None
     assert Store(tmp_path, stale_s=0.2).get_or_build("thing", SPEC, write_value) == path
     store.get_or_build("thing", {"data": "others"}, write_value)
     assert path.exists()  # it is pinned

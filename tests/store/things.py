@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from gitdist.store import Store, content_key
-from gitdist.store.artefact import ArtefactId
+from gitdist.store.artifact import ArtifactId
 
 SPEC = {"data": "digits", "version": 0}
 KEY = content_key("thing", SPEC)
@@ -13,7 +13,7 @@ BYTES = 10_000
 
 
 def write_value(target: Path, scratch: Path | None = None) -> None:
-    """Build the artefact of these tests."""
+    """Build the artifact of these tests."""
     (target / "part").mkdir()
     (target / "part" / "value.txt").write_text("whole")
     (target / "empty").touch()
@@ -25,7 +25,7 @@ def value_of(path: Path | None) -> str:
 
 
 def refuse(target: Path, scratch: Path | None = None) -> None:
-    """Fail: the artefact must not be built again."""
+    """Fail: the artifact must not be built again."""
     raise AssertionError("must not be built again")
 
 
@@ -45,7 +45,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def lock_files(root: Path) -> list[Path]:
-    """The lock files of the artefact of these tests."""
+    """The lock files of the artifact of these tests."""
     return list((root / "claims").glob("thing*"))
 
 
@@ -63,12 +63,12 @@ def build(store: Store, name: str) -> Path:
 
 
 def build_each(root: Path, *names: str) -> list[Path]:
-    """Build artefacts as other processes would, the first of them least recently used."""
+    """Build artifacts as other processes would, the first of them least recently used."""
     paths = [build(Store(root), name) for name in names]
     for index, path in enumerate(paths):
         age(path, 1000 - 100 * index)
     return paths
 
 
-def artefact_of(path: Path) -> ArtefactId:
-    return ArtefactId(path.parent.name, path.name)
+def artifact_of(path: Path) -> ArtifactId:
+    return ArtifactId(path.parent.name, path.name)

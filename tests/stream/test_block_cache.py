@@ -29,7 +29,7 @@ def config(digits_directory: Path, tmp_path: Path) -> ServerConfig:
     return ServerConfig(
         dataset=digits_directory,
         generator=OracleSpec(),
-        artefact=None,
+        artifact=None,
         stream=StreamSpec(block_size=20, keep=True),
         store=Store(tmp_path),
     )
@@ -136,20 +136,20 @@ def test_all_that_determines_a_block_is_in_its_digest(tmp_path: Path) -> None:
 
     def key(
         generator: GeneratorSpec | None = None,
-        artefact: Path | None = None,
+        artifact: Path | None = None,
         compute: str = cpu,
         data: str = "data",
         **stream: Any,
     ) -> str:
         spec = StreamSpec(**stream)
-        return stream_digest(data, spec.block_size, draw_spec(generator or OracleSpec(), artefact, spec, compute))
+        return stream_digest(data, spec.block_size, draw_spec(generator or OracleSpec(), artifact, spec, compute))
 
     keys = [
         key(),
         key(data="other data"),
         key(IdentitySpec()),
-        key(artefact=trained),
-        key(artefact=again),
+        key(artifact=trained),
+        key(artifact=again),
         key(seed=1),
         key(block_size=32),
         key(compile=True),
@@ -161,7 +161,7 @@ def test_all_that_determines_a_block_is_in_its_digest(tmp_path: Path) -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert key(lookahead=5, window_mb=1, keep=True, per_seed=True) == keys[0]
-    assert key(artefact=shutil.copytree(trained, tmp_path / "elsewhere" / "trained")) == keys[3]
+    assert key(artifact=shutil.copytree(trained, tmp_path / "elsewhere" / "trained")) == keys[3]
 
 
 def test_the_signature_contains_how_a_server_computes(config: ServerConfig) -> None:
@@ -195,7 +195,7 @@ def test_a_server_on_another_machine_reads_kept_blocks_and_makes_damaged_ones(
     config = ServerConfig(
         dataset=digits_directory,
         generator=OracleSpec(),
-        artefact=None,
+        artifact=None,
         stream=StreamSpec(block_size=20, keep=True),
         store=Store(cached_store(uri), shared=f"{uri}/store", results=uri),
     )

@@ -41,10 +41,10 @@ class Slow(NamedTuple):
 
 @pytest.fixture
 def config(digits_directory: Path) -> Config:
-    def make(generator: GeneratorSpec | None = None, artefact: Path | None = None, **stream: int) -> ServerConfig:
+    def make(generator: GeneratorSpec | None = None, artifact: Path | None = None, **stream: int) -> ServerConfig:
         spec = StreamSpec.model_validate({"block_size": 20, **stream})
         return ServerConfig(
-            dataset=digits_directory, generator=generator or OracleSpec(), artefact=artefact, stream=spec
+            dataset=digits_directory, generator=generator or OracleSpec(), artifact=artifact, stream=spec
         )
 
     return make
@@ -54,7 +54,7 @@ def config(digits_directory: Path) -> Config:
 def slow(digits: Dataset, ray_cluster: None) -> Iterator[Slow]:
     """A stream of large blocks: 2000 draws take a server long enough to be met, and killed, in the middle of one."""
     spec = StreamSpec(block_size=2000)
-    config = ServerConfig(dataset=digits.directory, generator=OracleSpec(), artefact=None, stream=spec)
+    config = ServerConfig(dataset=digits.directory, generator=OracleSpec(), artifact=None, stream=spec)
     with running(config, 2) as handle:
         yield Slow(handle, config)
 
@@ -82,8 +82,8 @@ def test_blocks_of_two_servers_equal_local_ones_and_are_read_only_views(slow: Sl
 def test_munit_blocks_equal_local_ones(config: Config, digits: Dataset, tmp_path: Path) -> None:
     set_threads(1)
     spec = MunitSpec(dim=8, num_res=1, mlp_dim=16, discriminator_dim=8, discriminator_layers=2, steps=2)
-    artefact = obtain_artifact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
-    munit = config(spec, artefact)
+    artifact = obtain_artifact(spec, digits, Store(tmp_path), lambda step: None, Compute.resolve())
+    munit = config(spec, artifact)
     keys = keys_of(range(10), range(3))
     with running(munit, 2) as handle, connected(handle) as client:
         client.request(keys[::-1])

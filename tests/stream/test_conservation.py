@@ -45,7 +45,7 @@ class Readers:
 
 def test_no_draw_is_lost_or_doubled_among_64_readers_that_come_at_once(digits_directory: Path) -> None:
     stream = StreamSpec(block_size=SIZE, lookahead=AHEAD)
-    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=stream)
+    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artifact=None, stream=stream)
     with running(config, 2) as handle:
         actor: Any = ray.remote(num_cpus=0)(Readers)
         processes = [actor.remote(handle.router_name) for _ in range(PROCESSES)]

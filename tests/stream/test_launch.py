@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 def oracle(directory: Path, **stream: int) -> ServerConfig:
     return ServerConfig(
-        dataset=directory, generator=OracleSpec(), artefact=None, stream=StreamSpec.model_validate(stream)
+        dataset=directory, generator=OracleSpec(), artifact=None, stream=StreamSpec.model_validate(stream)
     )
 
 

@@ -41,7 +41,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def config(digits_directory: Path) -> ServerConfig:
     spec = StreamSpec(block_size=200)
-    return ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=spec)
+    return ServerConfig(dataset=digits_directory, generator=OracleSpec(), artifact=None, stream=spec)
 
 
 class Holder:

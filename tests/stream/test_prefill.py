@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
 def oracle(directory: Path, **stream: int) -> ServerConfig:
-    return ServerConfig(dataset=directory, generator=OracleSpec(), artefact=None, stream=StreamSpec(**stream))
+    return ServerConfig(dataset=directory, generator=OracleSpec(), artifact=None, stream=StreamSpec(**stream))
 
 
 def router_of(handle: StreamHandle) -> RouterStats:

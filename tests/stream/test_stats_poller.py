@@ -41,7 +41,7 @@ def test_a_silent_server_counts_as_idle() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_poll_waits_for_no_actor_and_shows_servers_that_stop_and_return(digits_directory: Path) -> None:
     stream = StreamSpec.model_validate({"block_size": 20})
-    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=stream)
+    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artifact=None, stream=stream)
     with running(config, 2) as handle, connected(handle) as client:
         poller = StatsPoller(handle.router, handle.servers, silent_s=1.0)
 
@@ -79,7 +79,7 @@ def test_a_poll_waits_for_no_actor_and_shows_servers_that_stop_and_return(digits
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_server_with_a_long_queue_answers_polls(digits_directory: Path) -> None:
     stream = StreamSpec.model_validate({"block_size": 2000})
-    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artefact=None, stream=stream)
+    config = ServerConfig(dataset=digits_directory, generator=OracleSpec(), artifact=None, stream=stream)
     with running(config) as handle, connected(handle) as client:
         client.request(keys_of(range(10), range(60)))
         poller = StatsPoller(handle.router, handle.servers)

@@ -7,15 +7,15 @@ from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import (
+    check_or_record_data,
     describe_edit,
-    determining,
+    ensure_identity,
     fork,
     has_current_splits,
-    is_settled,
+    is_spec_stored,
     load_stored_spec,
-    settle_data,
-    settle_identity,
-    settle_spec,
+    result_fields,
+    store_spec,
 )
 from gitdist.study.files.layout import StudyPaths
 
@@ -33,7 +33,7 @@ def spec_with(**fields) -> StudySpec:
 
 def refusal_of(paths, spec) -> str:
     with pytest.raises(StudyError) as caught:
-        settle_spec(paths, spec)
+        store_spec(paths, spec)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -43,7 +43,7 @@ def refusal_of(paths, spec) -> str:
 
 def test_the_stored_spec_is_the_resolved_one(paths):
     spec = spec_with(trial={"epochs": 3})
-    settle_spec(paths, spec)
+    store_spec(paths, spec)
     assert load_stored_spec(paths) == spec
     assert StudySpec.model_validate(yaml.safe_load(paths.spec.read_text())) == spec
 
@@ -61,18 +61,18 @@ def test_the_stored_spec_is_the_resolved_one(paths):
     ],
 )
 def test_what_leaves_results_comparable_may_change(paths, change):
-    settle_spec(paths, spec_with())
-    settle_spec(paths, spec_with(**change))
+    store_spec(paths, spec_with())
+    store_spec(paths, spec_with(**change))
     assert load_stored_spec(paths) == spec_with(**change)
 
 
 def test_a_study_goes_on_by_its_name_as_it_was_asked_for_once_its_spec_is_stored(paths):
-    assert not is_settled(paths, spec_with())
-    settle_spec(paths, spec_with())
-    assert is_settled(paths, spec_with())
-    assert not is_settled(paths, spec_with(search={"total": 30}))
+    assert not is_spec_stored(paths, spec_with())
+    store_spec(paths, spec_with())
+    assert is_spec_stored(paths, spec_with())
+    assert not is_spec_stored(paths, spec_with(search={"total": 30}))
     paths.spec.write_text("torn")
-    assert not is_settled(paths, spec_with())
+    assert not is_spec_stored(paths, spec_with())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_study_goes_on_by_its_name_as_it_was_asked_for_once_its_spec_is_stored
     ],
 )
 def test_what_determines_results_may_not_change(paths, change, words):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
     before = paths.spec.read_bytes()
     message = refusal_of(paths, spec_with(**change))
     assert all(word in message for word in [*words, "study 'study'", str(paths.spec), "--fork NAME"]), message
@@ -96,7 +96,7 @@ def test_what_determines_results_may_not_change(paths, change, words):
 
 
 def test_every_forbidden_change_is_named(paths):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
     change = {"trial": {"epochs": 7, "lr": 0.5}, "data": {"nuisance": "rotation"}, "search": {"total": 99}}
     message = refusal_of(paths, spec_with(**change))
     assert message.startswith("data.nuisance must stay ")
@@ -113,13 +113,13 @@ def test_a_change_deep_inside_is_named_by_its_own_path(paths):
             }
         )
 
-    settle_spec(paths, searching(0.8, 0.3))
+    store_spec(paths, searching(0.8, 0.3))
     assert "search.space.fraction.float must stay" in refusal_of(paths, searching(0.9, 0.3))
     assert "search.try_first.1.fraction must stay" in refusal_of(paths, searching(0.8, 0.4))
 
 
 def test_another_kind_of_generator_is_one_change(paths):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
     message = refusal_of(paths, spec_with(generator={"kind": "identity"}))
     assert message.startswith("generator.kind must stay ")
     assert "more:" not in message
@@ -127,33 +127,33 @@ def test_another_kind_of_generator_is_one_change(paths):
 
 def test_a_field_of_which_a_changeable_one_is_a_prefix_stays(paths, monkeypatch):
     monkeypatch.setattr("gitdist.study.compatibility._MAY_CHANGE", ("trial.lr",))
-    settle_spec(paths, spec_with())
-    settle_spec(paths, spec_with(trial={"lr": 0.3}))
+    store_spec(paths, spec_with())
+    store_spec(paths, spec_with(trial={"lr": 0.3}))
     assert "trial.lr_decay must stay" in refusal_of(paths, spec_with(trial={"lr": 0.3, "lr_decay": 0.2}))
 
 
 def test_fields_of_an_earlier_version_are_read_where_they_stand_now(paths):
-    settle_spec(paths, spec_with(resources={"servers": 3}))
+    store_spec(paths, spec_with(resources={"servers": 3}))
     values = yaml.safe_load(paths.spec.read_text())
     del values["resources"]["servers"]
     values["stream"]["servers"], values["resources"]["max_concurrent"] = 3, None
     paths.spec.write_text(yaml.safe_dump(values))
     assert load_stored_spec(paths) == spec_with(resources={"servers": 3})
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
 
 
 def test_the_stored_spec_of_an_earlier_version_takes_the_defaults_of_new_fields(paths):
-    settle_spec(paths, spec_with(trial={"epochs": 3}))
+    store_spec(paths, spec_with(trial={"epochs": 3}))
     old = yaml.safe_load(paths.spec.read_text())
     del old["ledger"], old["search"]["try_first"], old["trial"]["crop_padding"]
     paths.spec.write_text(yaml.safe_dump(old, sort_keys=False))
-    settle_spec(paths, spec_with(trial={"epochs": 3}))
+    store_spec(paths, spec_with(trial={"epochs": 3}))
     assert load_stored_spec(paths) == spec_with(trial={"epochs": 3})
 
 
 def assert_damaged(paths) -> None:
-    for use in (load_stored_spec, lambda paths: settle_spec(paths, spec_with())):
-        with pytest.raises(StudyError, match=f"^{paths.spec} .*damaged.*put it back") as caught:
+    for use in (load_stored_spec, lambda paths: store_spec(paths, spec_with())):
+        with pytest.raises(StudyError, match=f"^{paths.spec} .*damaged.*restore it") as caught:
             use(paths)
         assert "\n" not in str(caught.value)
 
@@ -176,7 +176,7 @@ def test_a_damaged_stored_spec_is_named_with_the_remedy(paths, content):
 
 
 def test_a_stored_spec_torn_at_any_line_is_damaged_and_never_taken_for_a_shorter_one(paths):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
     lines = paths.spec.read_bytes().splitlines(keepends=True)
     assert len(lines) > 50
     for number in range(len(lines)):
@@ -185,7 +185,7 @@ def test_a_stored_spec_torn_at_any_line_is_damaged_and_never_taken_for_a_shorter
 
 
 def test_a_copied_study_directory_is_not_taken_for_the_original(paths):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
     copy = StudyPaths.at(paths.results, "copy")
     copy.create()
     copy.spec.write_bytes(paths.spec.read_bytes())
@@ -230,10 +230,10 @@ def test_a_fork_takes_only_a_name_that_another_study_file_could_have(name):
 
 def test_a_resume_with_other_data_is_refused_with_both_fingerprints(paths):
     memory = {}
-    settle_data(paths, memory.get, memory.__setitem__, "aaaa")
-    settle_data(paths, memory.get, memory.__setitem__, "aaaa")
-    with pytest.raises(StudyError, match="'study'.*aaaa.*bbbb.*put back.*--fork NAME"):
-        settle_data(paths, memory.get, memory.__setitem__, "bbbb")
+    check_or_record_data(paths, memory.get, memory.__setitem__, "aaaa")
+    check_or_record_data(paths, memory.get, memory.__setitem__, "aaaa")
+    with pytest.raises(StudyError, match="'study'.*aaaa.*bbbb.*restore the files.*--fork NAME"):
+        check_or_record_data(paths, memory.get, memory.__setitem__, "bbbb")
     assert memory == {"data": "aaaa", "data_format": DATASET_FORMAT}
 
 
@@ -255,17 +255,17 @@ def test_a_study_knows_the_rules_that_its_data_were_split_by(memory, current):
 
 @pytest.fixture
 def settle(paths):
-    settle_spec(paths, spec_with())
+    store_spec(paths, spec_with())
 
     def settle_(memory: dict, paths: StudyPaths = paths) -> str:
-        return settle_identity(paths, memory.get, memory.__setitem__)
+        return ensure_identity(paths, memory.get, memory.__setitem__)
 
     return settle_
 
 
 def keep_ledger_elsewhere(paths) -> None:
     paths.spec.unlink()
-    settle_spec(paths, spec_with(ledger="postgresql://127.0.0.1/studies"))
+    store_spec(paths, spec_with(ledger="postgresql://127.0.0.1/studies"))
 
 
 def test_an_identity_is_made_once_and_stays(paths, settle):
@@ -280,7 +280,7 @@ def test_an_identity_is_made_once_and_stays(paths, settle):
 def test_two_studies_have_two_identities(tmp_path, settle):
     other = StudyPaths.at(tmp_path / "elsewhere", "study")
     other.create()
-    settle_spec(other, spec_with())
+    store_spec(other, spec_with())
     assert settle({}) != settle({}, other)
 
 
@@ -291,7 +291,7 @@ def test_a_kill_before_the_ledger_has_the_identity_changes_nothing(paths, settle
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        settle_identity(paths, memory.get, killed)
+        ensure_identity(paths, memory.get, killed)
     begun = (paths.study / "identity").read_text()
     identity = settle(memory)
     assert identity == begun
@@ -325,7 +325,7 @@ def test_a_new_ledger_does_not_take_the_trials_of_a_lost_one_for_its_own(paths, 
     settle({})
     (paths.study / "trials" / "0000").mkdir(parents=True)
     memory = {}
-    with pytest.raises(StudyError, match="ledger of study 'study' does not know.*put the ledger back"):
+    with pytest.raises(StudyError, match="ledger of study 'study' lacks; restore the ledger"):
         settle(memory)
     assert memory == {}
 
@@ -347,7 +347,7 @@ def settle_with(memory: dict, paths: StudyPaths, spec: StudySpec, survives: int 
         writes.append(key)
         memory[key] = value
 
-    settle_spec(paths, spec, memory.get, remember)
+    store_spec(paths, spec, memory.get, remember)
 
 
 @pytest.mark.parametrize("survives", [0, 1])
@@ -367,7 +367,7 @@ def test_an_edit_is_named_with_old_and_new_values_and_refused(paths):
     settle_with(memory, paths, spec_with())
     edited = paths.spec.read_text().replace("batch_size: 128", "batch_size: 64")
     paths.spec.write_text(edited)
-    with pytest.raises(StudyError, match="trial.batch_size is 64 and was 128; put the old value back") as caught:
+    with pytest.raises(StudyError, match="trial.batch_size is 64 and was 128; restore the old value") as caught:
         settle_with(memory, paths, spec_with())
     assert str(paths.spec) in str(caught.value) and paths.spec.read_text() == edited
 
@@ -381,7 +381,7 @@ def test_an_edit_that_changes_no_field_is_none(paths):
 
 
 def test_a_study_whose_ledger_remembers_no_spec_is_taken_as_it_stands(paths):
-    settle_spec(paths, spec_with(trial={"epochs": 3}))
+    store_spec(paths, spec_with(trial={"epochs": 3}))
     memory: dict = {}
     settle_with(memory, paths, spec_with(trial={"epochs": 3}))
     paths.spec.write_text(paths.spec.read_text().replace("epochs: 3", "epochs: 4"))
@@ -390,8 +390,8 @@ def test_a_study_whose_ledger_remembers_no_spec_is_taken_as_it_stands(paths):
 
 def test_paths_may_change_and_the_data_and_the_generator_decide(paths):
     generator = {"kind": "pretrained", "path": "/old/munit.safetensors"}
-    settle_spec(paths, spec_with(data={"source": "npz", "path": "/old"}, generator=generator))
+    store_spec(paths, spec_with(data={"source": "npz", "path": "/old"}, generator=generator))
     moved = spec_with(data={"source": "npz", "path": "/new"}, generator={**generator, "path": "/new/m.safetensors"})
-    settle_spec(paths, moved)
+    store_spec(paths, moved)
     assert load_stored_spec(paths) == moved
-    assert determining(moved) == determining(spec_with(data={"source": "npz"}, generator=generator))
+    assert result_fields(moved) == result_fields(spec_with(data={"source": "npz"}, generator=generator))

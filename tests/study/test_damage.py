@@ -18,7 +18,7 @@ def cut(path: Path, part: float = 0.7) -> None:
     path.write_bytes(content[: int(len(content) * part)])
 
 
-def test_truncated_checkpoints_rows_and_artefacts_are_recovered(tmp_path, undisturbed):
+def test_truncated_checkpoints_rows_and_artifacts_are_recovered(tmp_path, undisturbed):
     study = stocked(tmp_path, undisturbed)
     driver = study.start()
     wait_for_rows(study, "trials/0001", 2)  # trial 0 or the baseline has ended by then

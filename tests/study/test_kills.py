@@ -179,7 +179,7 @@ def test_ctrl_c_twice_stops_at_once_and_once_lets_the_epoch_end_and_says_how_to_
     study = stocked(tmp_path, undisturbed)
     interrupt(study, "baseline", signal.SIGTERM, signal.SIGINT)
     shown = interrupt(study, "trials/0001", signal.SIGINT)
-    assert "stopping after the epochs under way" in shown
+    assert "stopping after the current epochs" in shown
     assert f"gitdist resume small --results {study.results}" in shown
     done = call(gitdist("resume", "small", "--results", str(study.results)))
     assert done.returncode == 0, done.stdout + done.stderr

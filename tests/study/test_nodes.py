@@ -66,7 +66,7 @@ def test_the_death_of_the_head_is_told_and_the_study_left_as_it_should_be_found(
     cluster.head_node.all_processes["gcs_server"][0].process.kill()
     shown, errors = driver.communicate(timeout=100)
     assert driver.returncode == 1, shown + errors
-    assert "the head of the Ray cluster does not answer any more" in shown
+    assert "the head of the Ray cluster no longer answers" in shown
     resume = f"gitdist resume small --results {study.results} --address {cluster.address}"
     assert f"when the cluster runs again, resume with: {resume}" in errors
     assert "KILLED" in study.statuses() and "RUNNING" not in study.statuses()

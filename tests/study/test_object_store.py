@@ -146,7 +146,7 @@ def test_services_that_are_files_are_refused_in_one_line(tmp_path, object_store:
     refused = call([*command, "--set", "ledger=postgresql://user@127.0.0.1/none"])
     assert refused.returncode == 2
     assert "MLflow must be a server" in refused.stderr and len(refused.stderr.splitlines()) == 1
-    own = "postgresql://me@127.0.0.1/mlflow"  # whose artefacts would lie on this machine
+    own = "postgresql://me@127.0.0.1/mlflow"  # whose artifacts would lie on this machine
     refused = call([*command, "--set", "ledger=postgresql://user@127.0.0.1/none", "--set", f"tracking.uri={own}"])
     assert refused.returncode == 2 and "hunter2" not in refused.stderr
     assert "tracking.uri is 'postgresql://me@127.0.0.1/mlflow'" in refused.stderr

@@ -26,4 +26,4 @@ def test_a_trial_that_would_wait_for_ever_is_refused(tmp_path, cluster):
     done = study.run("--address", cluster.address)
     assert "1 trial(s) at once, beside 1 generator server(s)" in done.stdout
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stdout + done.stderr
-    assert "resources: a trial takes 16 CPU and 1 GPU" in done.stderr and "that Ray has put on" in done.stderr
+    assert "resources: a trial of 16 CPU and 1 GPU" in done.stderr and "that Ray has placed on" in done.stderr

@@ -172,10 +172,10 @@ def test_running_a_finished_study_again_does_nothing(undisturbed):
 def test_a_fork_takes_all_that_is_shared_from_the_store_on_a_running_cluster_which_it_leaves_running(undisturbed):
     from ray.cluster_utils import Cluster
 
-    def artefacts() -> set[str]:
+    def artifacts() -> set[str]:
         return {str(path.relative_to(undisturbed.results)) for path in undisturbed.results.glob("store/*/*")}
 
-    before = artefacts()
+    before = artifacts()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         done = undisturbed.run("--fork", "other", "--address", cluster.address)
@@ -185,7 +185,7 @@ def test_a_fork_takes_all_that_is_shared_from_the_store_on_a_running_cluster_whi
         cluster.shutdown()
     other = SmallStudy(undisturbed.results, "other")
     assert other.rows() == undisturbed.rows()
-    assert artefacts() == before and "training the generator" not in done.stdout
+    assert artifacts() == before and "training the generator" not in done.stdout
     costs = json.loads((other.directory / "summary.json").read_text())
     # The first stage of every trial, and the blocks on disk, are the other study's; two epochs each are its own.
     assert (costs["generated_images"], costs["trained_epochs"], costs["shared_epochs"]) == (0, 4 * 2, 4)

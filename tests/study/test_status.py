@@ -203,13 +203,13 @@ def test_the_table_shows_a_reason_as_it_is_and_the_lines_what_to_do(study, capsy
     assert "about 30 s of training left" in shown  # 3 epochs of trial 1, 2 trials of 4 and the baseline, at 2 s
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)
-    assert f"driven by pid {os.getpid()} on " in capsys.readouterr().out
+    assert f"run by pid {os.getpid()} on " in capsys.readouterr().out
 
 
 def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, capsys):
     paths, spec, ledger = study
     paths.spec.write_text(dump_study(spec))
-    paths.figures.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
+    paths.monitor_log.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
     told = (
         "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in all"
     )
@@ -218,7 +218,9 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
         assert told in (shown := capsys.readouterr().out) and "stream, 2" in shown
         show_status("study", paths.results, Console(width=200), as_json=True)
         assert json.loads(capsys.readouterr().out)["stream"]["stream/waiting_s"] == 1.5
-        paths.figures.write_text(json.dumps({"step": 2, "at": time.time(), "system/cpu_utilization_percentage": 3.0}))
+        paths.monitor_log.write_text(
+            json.dumps({"step": 2, "at": time.time(), "system/cpu_utilization_percentage": 3.0})
+        )
         show_status("study", paths.results, Console(width=200), as_json=False)
         assert "stream" not in capsys.readouterr().out
     show_status("study", paths.results, Console(width=200), as_json=False)

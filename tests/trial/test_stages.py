@@ -148,7 +148,7 @@ def test_trials_of_one_prefix_train_it_once_and_compute_what_each_computes_alone
         assert timeless(rows) == alone[0]
         assert_same_state(load_checkpoint(tmp_path / f"{number}"), alone[1])
         assert own == list(range(1 if number == 0 else SWITCH + 1, spec.epochs + 1))
-    assert [artefact.name for artefact in (store.root / "prefix").iterdir()] == [
+    assert [artifact.name for artifact in (store.root / "prefix").iterdir()] == [
         key_of(spec_of(), digits, setting_of(digits, evaluation_every=every))
     ]
 

@@ -1,4 +1,4 @@
-"""What the data sources share: the images they return, where their files lie, downloads, and reading of files."""
+"""Shared code of the data sources: the images they return, locations, downloads, and reading of files."""
 
 import hashlib
 import os
@@ -139,7 +139,7 @@ class PublishedSource(DataSource):
 def user_folder(path: str | None, contents: str) -> Path:
     """Return the folder ``data.path``; raise DataError, which names its ``contents``, if it is missing."""
     if path is None:
-        raise DataError(f"data.path is not given; set it to a folder with {contents}")
+        raise DataError(f"data.path is missing; set it to a folder with {contents}")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.path must be a folder with {contents}, but {folder} is not a folder")
@@ -288,7 +288,7 @@ def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
 
 
 def check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
-    """Raise DataError if a label stands for no class; ``where`` names the split."""
+    """Raise DataError if a label has no class; ``where`` names the split."""
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.size:
         raise DataError(f"labels must be 0..{num_classes - 1}, but {where} has {outside[0]}; count classes from 0")

@@ -170,12 +170,12 @@ class _Losses:
         return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def past_steps(artefact: Path) -> list[TrainingStep]:
+def past_steps(artifact: Path) -> list[TrainingStep]:
     """Return some of the training steps of a generator in the store; none where their file is damaged."""
     try:
-        rows = [json.loads(line) for line in (artefact / LOSSES_FILE).read_text().splitlines()]
+        rows = [json.loads(line) for line in (artifact / LOSSES_FILE).read_text().splitlines()]
         total = rows[-1]["step"]
-    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artefact anew
+    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artifact anew
         return []
     kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
     return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]

@@ -1,1 +1,1 @@
-"""The Ray cluster: joining it, watching it, what its nodes share."""
+"""The Ray cluster: connection, watchdog, signals, and the check of its shared file system."""

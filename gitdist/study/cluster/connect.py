@@ -18,21 +18,21 @@ from gitdist.study.cluster.watchdog import check_port, watched
 from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's refusal: the cluster's, then this machine's
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
 
 
 @dataclass(frozen=True)
-class LivingNode:
-    """A node of the connected cluster.
+class AliveNode:
+    """A node of the connected cluster that is alive.
 
     Attributes:
         id: Ray's node ID.
-        offers: its name for people, and all of its resources, used or free.
+        resources: its display name, and its total resources, used or free.
         object_store_bytes: size of its object store.
     """
 
     id: str
-    offers: Node
+    resources: Node
     object_store_bytes: float
 
 
@@ -45,8 +45,8 @@ def check_address(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
         raise RayUnavailableError(
-            f"a study is driven from a node of the cluster, not through Ray Client, but the address is '{address}'; "
-            "give HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
+            f"a study must be run from a node of the cluster, not through Ray Client, but the address is '{address}'; "
+            "pass HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
             "--working-dir . -- gitdist run ..."
         )
     _, colon, port = address.rpartition(":")
@@ -55,7 +55,7 @@ def check_address(address: str | None) -> None:
     try:
         check_port(address)
     except OSError as error:
-        raise _unreachable(address, error.strerror or str(error)) from None
+        raise _unreachable_error(address, error.strerror or str(error)) from None
 
 
 @contextmanager
@@ -66,9 +66,9 @@ def connected(
 
     Args:
         address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
-        resources: shares of the study's processes, which a Ray of this machine must offer.
+        resources: resources per process of the study; Ray on this machine must have at least these.
         num_servers: generator servers of the study.
-        on_death: called on a thread when Ray has died, with whether it was started here; see ``watchdog``.
+        on_death: called on a thread when Ray has died, with whether this process started it; see ``watchdog``.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
@@ -83,13 +83,13 @@ def connected(
             ray.init(address=address, **options)
     except AuthenticationError:
         raise RayUnavailableError(
-            f"the cluster at '{address}' needs a token, and this machine has none that fits; copy ~/.ray/auth_token "
-            "of its head to the same place here, or name it in RAY_AUTH_TOKEN_PATH"
+            f"the cluster at '{address}' needs a token, but this machine has no valid one; copy ~/.ray/auth_token "
+            "of its head node to the same path here, or set RAY_AUTH_TOKEN_PATH"
         ) from None
     except Exception as error:  # Ray also raises plain exceptions if its start takes too long
         if address == "local":
             raise RayUnavailableError(f"Ray cannot be started on this machine ({first_line(error)})") from error
-        raise _other_versions(address, error) or _unreachable(address, first_line(error)) from None
+        raise _version_error(address, error) or _unreachable_error(address, first_line(error)) from None
     try:
         started_here = address == "local"
         cluster = None if started_here else ray.get_runtime_context().gcs_address
@@ -100,23 +100,23 @@ def connected(
 
 
 def cluster_nodes() -> list[Node]:
-    """Return the resources of the living nodes of the connected cluster, used or free."""
-    return [node.offers for node in living_nodes()]
+    """Return the total resources of each alive node of the connected cluster."""
+    return [node.resources for node in alive_nodes()]
 
 
-def living_nodes() -> list[LivingNode]:
-    """Return the living nodes of the connected cluster."""
+def alive_nodes() -> list[AliveNode]:
+    """Return the alive nodes of the connected cluster."""
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     addresses = [node["NodeManagerAddress"] for node in alive]
     nodes = []
     for index, node in enumerate(alive):
-        same_before = addresses[:index].count(addresses[index])
-        name = addresses[index] + (f" ({same_before + 1})" if same_before else "")
+        num_same = addresses[:index].count(addresses[index])
+        name = addresses[index] + (f" ({num_same + 1})" if num_same else "")
         resources = node["Resources"]
         nodes.append(
-            LivingNode(
+            AliveNode(
                 id=node["NodeID"],
-                offers=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
+                resources=Node(name, resources.get("CPU", 0.0), [1.0] * int(resources.get("GPU", 0.0))),
                 object_store_bytes=resources.get("object_store_memory", 0.0),
             )
         )
@@ -125,25 +125,25 @@ def living_nodes() -> list[LivingNode]:
 
 def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
     """Return the CPUs to declare to Ray: those of the machine, or more if even one trial needs more."""
-    together = num_servers * resources.server.cpu + resources.trial.cpu
-    needed = max(together, resources.training.cpu, resources.server.cpu)
+    at_once_cpus = num_servers * resources.server.cpu + resources.trial.cpu
+    needed = max(at_once_cpus, resources.training.cpu, resources.server.cpu)
     return max(os.cpu_count() or 1, int(-(-needed // 1)))
 
 
-def _other_versions(address: str, error: BaseException) -> RayUnavailableError | None:
-    """Return an error in one line if Ray refused the cluster because of its versions, else None."""
-    found = _VERSIONS.findall(str(error))
-    if len(found) != 2:
+def _version_error(address: str, error: BaseException) -> RayUnavailableError | None:
+    """Return a one-line error if Ray refused to join because of different versions, else None."""
+    versions = _VERSIONS.findall(str(error))
+    if len(versions) != 2:
         return None
-    (there_ray, there_python), (here_ray, here_python) = found
+    (there_ray, there_python), (here_ray, here_python) = versions
     return RayUnavailableError(
         f"the cluster at '{address}' runs Ray {there_ray} on Python {there_python}, but this machine has Ray "
         f"{here_ray} on Python {here_python}; install the same versions of both on every node and here"
     )
 
 
-def _unreachable(address: str, reason: str) -> RayUnavailableError:
+def _unreachable_error(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
         f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
-        "or leave --address and RAY_ADDRESS out to use this machine"
+        "or omit --address and RAY_ADDRESS to use this machine"
     )

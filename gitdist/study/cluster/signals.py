@@ -1,6 +1,6 @@
-"""Signals: Ctrl-C once stops the trials after their present epoch, twice stops them now.
+"""Signals: the first Ctrl-C stops each trial after its current epoch, the second stops all of them at once.
 
-SIGTERM, which announces the end of a preempted machine, counts as Ctrl-C.
+SIGTERM, which a preempted machine receives before it is shut down, counts as Ctrl-C.
 """
 
 import signal
@@ -14,16 +14,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
-    """Call ``on_first`` at the first signal, if it is given; raise KeyboardInterrupt at every other.
+    """Call ``on_first``, if given, at the first signal; raise KeyboardInterrupt at every other signal.
 
-    Outside the main thread, where Python allows no handlers, signals are handled as before.
+    Outside the main thread, Python allows no handlers, so signal handling does not change there.
     """
-    waiting = [on_first] if on_first else []
+    pending = [on_first] if on_first else []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not waiting:
+        if not pending:
             raise KeyboardInterrupt
-        waiting.pop()()
+        pending.pop()()
 
     with restoring_handlers():
         if _is_main_thread():
@@ -34,7 +34,7 @@ def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
 
 @contextmanager
 def restoring_handlers() -> Iterator[None]:
-    """Restore the present signal handlers at the end of the block; Ray replaces that of SIGTERM when it starts."""
+    """Restore the current signal handlers at the end of the block; Ray replaces that of SIGTERM when it starts."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield

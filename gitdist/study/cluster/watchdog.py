@@ -1,8 +1,8 @@
 """Detects that the driver's Ray has died: the Ray started on this machine, or the head of the joined cluster.
 
 Without its control process Ray blocks every call of the driver for a minute and then exits the process silently. A
-thread checks once a second: the central processes of a Ray started here, which do not come back, or the port of the
-cluster's control process, which may be restarted within 30 seconds.
+thread checks once a second: the central processes of a Ray started here, which are never restarted, or the port
+of the cluster's control process, which may be restarted within 30 seconds.
 """
 
 import socket
@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-_CENTRAL = ("gcs_server", "raylet")
+_CENTRAL_PROCESSES = ("gcs_server", "raylet")
 _CHECK_S = 1.0
-_KILL_S = 5.0  # for killed processes to exit
-_CONNECT_S = 5.0
-_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
+_EXIT_TIMEOUT_S = 5.0  # for killed processes to exit
+_CONNECT_TIMEOUT_S = 5.0
+_MAX_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterato
     Remaining processes of a Ray that this process started are killed first.
 
     Args:
-        on_death: called once; the main thread may be blocked for good, so it should exit the process.
+        on_death: called once; the main thread may be blocked forever, so it should exit the process.
         cluster: ``HOST:PORT`` of the joined cluster's control process; None = this process started Ray.
     """
     done = threading.Event()
@@ -52,7 +52,7 @@ def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterato
 def check_port(address: str) -> None:
     """Check that a process listens at ``HOST:PORT``."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def _local_check() -> Callable[[], bool]:
@@ -65,11 +65,11 @@ def _remote_check(address: str) -> Callable[[], bool]:
 
     def is_alive() -> bool:
         nonlocal last_answer_at
-        asked_at = time.monotonic()
+        started_at = time.monotonic()
         with suppress(OSError):
             check_port(address)
             last_answer_at = time.monotonic()
-        return asked_at - last_answer_at < _SILENCE_S
+        return started_at - last_answer_at < _MAX_SILENCE_S
 
     return is_alive
 
@@ -81,7 +81,7 @@ def _kill_remaining() -> None:
             if "ray" in " ".join(process.cmdline()):
                 process.kill()
                 remaining.append(process)
-    psutil.wait_procs(remaining, timeout=_KILL_S)
+    psutil.wait_procs(remaining, timeout=_EXIT_TIMEOUT_S)
 
 
 def _descendants() -> list[psutil.Process]:
@@ -90,7 +90,7 @@ def _descendants() -> list[psutil.Process]:
 
 def _is_central(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return process.name() in _CENTRAL
+        return process.name() in _CENTRAL_PROCESSES
     return False
 
 

@@ -1,5 +1,5 @@
-"""Files of a study: their paths, rows, copies on an object store, and who may write them.
+"""Files of a study: their paths and rows, their copies on an object store, and the fencing of their writers.
 
-Everything that writes raises ``DiskError`` if the disk is full or failing and leaves the old file unchanged, and
+All functions that write raise ``DiskError`` if the disk is full or failing and leave the old file unchanged, and
 ``StoreError`` if the object store with the results cannot be reached.
 """

@@ -1,4 +1,4 @@
-"""Attributes each epoch row to the trial that trained it: the trial itself, or another one with the same prefix."""
+"""Attributes each epoch row to the trial that trained it: the trial itself, or one that shares its prefix."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from gitdist.study.files.layout import StudyPaths, TrialId
 def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
     """Return the name of a trial in rows: ``quickstart-5f0c9a31/3``, ``quickstart-5f0c9a31/baseline``.
 
-    The digits are the beginning of the study's identity, because several results directories may share a store.
+    The digits begin the study's identity, since several results directories with one study name may share a store.
     """
     identity = ""
     with suppress(FileNotFoundError):
@@ -26,14 +26,14 @@ def own_rows(rows: Sequence[Row], trainer: str) -> list[Row]:
     return [row for row in rows if row.get("trained_by", trainer) == trainer]
 
 
-def seconds_of(rows: Sequence[Row]) -> float:
+def epoch_seconds(rows: Sequence[Row]) -> float:
     """Return the seconds of training and evaluation of the rows' epochs."""
     return float(sum(row["train_s"] + row["evaluating_s"] for row in rows))
 
 
 @dataclass(frozen=True)
 class ReusedPrefix:
-    """The shared prefix that a trial began with: its key in the store, and its number of epochs."""
+    """The shared prefix that a trial started from: its key in the store, and its number of epochs."""
 
     key: str
     epochs: int
@@ -41,8 +41,8 @@ class ReusedPrefix:
     @classmethod
     def read(cls, directory: Path) -> "ReusedPrefix | None":
         """Return the prefix of the trial in ``directory``; None if it has trained all of its epochs itself so far."""
-        found = read_object(directory / "trial.json") or {}
-        key, epochs = found.get("prefix"), found.get("prefix_epochs")
+        description = read_object(directory / "trial.json") or {}
+        key, epochs = description.get("prefix"), description.get("prefix_epochs")
         return cls(key, epochs) if key and epochs else None
 
 
@@ -69,4 +69,4 @@ class SharedEpochs:
         reused = [row for row in rows if row["epoch"] <= epochs and row.get("trained_by", trainer) != trainer]
         if not reused:
             return None
-        return cls(len(reused), ", ".join(dict.fromkeys(row["trained_by"] for row in reused)), seconds_of(reused))
+        return cls(len(reused), ", ".join(dict.fromkeys(row["trained_by"] for row in reused)), epoch_seconds(reused))

@@ -34,7 +34,7 @@ class Observer(Protocol):
         return
 
     def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
-        """A trial that has just started trains the same as another: ``repeat_of`` it or ``replicate_of`` it."""
+        """A trial that has just started repeats (``repeat_of``) or replicates (``replicate_of``) another."""
         return
 
     def trial_waits(self, trial: TrialId) -> None:
@@ -55,13 +55,13 @@ class Observer(Protocol):
 
 
 class TrainingProgress(Observer):
-    """Whether any epoch was trained since this process began to run the study."""
+    """Records whether this process has trained any epoch of the study."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without a trained epoch."""
         self._started_at = time.time()
         self.any_epoch = False
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Count an epoch; the old rows of a resumed trial are reported again and do not count."""
+        """Count an epoch; rows that a resumed trial reports again do not count."""
         self.any_epoch = self.any_epoch or row.get("ended_at", 0.0) > self._started_at

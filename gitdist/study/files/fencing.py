@@ -1,13 +1,13 @@
-"""Fencing of trial directories: a worker thought dead cannot write into a trial that another worker trains.
+"""Fencing of trial directories: a worker presumed dead cannot write into a trial that another worker trains.
 
     worker of a killed driver: begin -> token A ......... check: the file has token B -> StaleAttempt, writes no more
     worker of the next driver:             begin -> token B, loads the checkpoint, resumes
 
-A checkpoint that passed the check just before ``begin`` is a whole one of the same computation, so it does no harm.
-The file also holds the lease epoch of the worker's driver, which says which trials run now.
+A stale worker may write one more checkpoint if it checked just before ``begin``: a valid one of the same training.
+The file also holds the lease epoch of the worker's driver, which identifies the trials that run now.
 
-On an object store the token lies there. Rows of a stale attempt may overwrite the next attempt's rows there; its next
-row writes them again, and lost rows of an ended trial are repaired from its checkpoint.
+On an object store, the token is stored there too. Rows of a stale attempt may overwrite the next attempt's rows there;
+its next row restores them, and lost rows of an ended trial are repaired from its checkpoint.
 """
 
 import secrets
@@ -23,7 +23,7 @@ _FILE = "attempt"
 
 
 class StaleAttempt(Exception):
-    """Another process has begun the trial anew; this one must not write any more."""
+    """Another process has started the trial again; this one must stop writing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Attempt:
 
     @property
     def is_stale(self) -> bool:
-        """Whether another attempt has begun, as far as can be seen."""
+        """Whether another attempt is known to have begun."""
         with suppress(StoreError):
             return self._is_superseded()
         return False
@@ -65,12 +65,12 @@ class Attempt:
             raise StaleAttempt(f"another process trains the trial in {self.directory}")
 
     def _is_superseded(self) -> bool:
-        found = self.results.read(self.directory / _FILE)
-        return found is not None and found != self.content  # without the file nobody else claims the trial
+        current = self.results.read(self.directory / _FILE)
+        return current is not None and current != self.content  # if missing, no other attempt claims the trial
 
 
 def last_lease_epoch(directory: Path) -> int | None:
-    """Return the lease epoch of the driver whose worker trained a trial last; None if there was none or it ended."""
+    """Return the lease epoch of the driver whose worker trained a trial last; None if unknown or fenced off."""
     with suppress(OSError):
         _, _, lease_epoch = (directory / _FILE).read_bytes().partition(b" ")
         return int(lease_epoch) if lease_epoch.isdigit() else None
@@ -78,7 +78,7 @@ def last_lease_epoch(directory: Path) -> int | None:
 
 
 def end_attempt(directory: Path, lease_epoch: int, results: Results) -> None:
-    """Fence off the worker of this driver from its trial; another driver's worker is left alone."""
+    """Fence off the worker of this driver from its trial; do nothing if it is another driver's worker."""
     file = directory / _FILE
     results.pull_file(file)
     if last_lease_epoch(directory) == lease_epoch:

@@ -30,7 +30,7 @@ BASELINE = TrialId("baseline")
 
 @dataclass(frozen=True)
 class StudyPaths:
-    """The files of study ``name`` in ``results`` (a layout that other programs may read)."""
+    """The files of study ``name`` in ``results`` (other programs may rely on this layout)."""
 
     results: Results
     name: str
@@ -59,7 +59,7 @@ class StudyPaths:
         return self.root / "mlflow.db"
 
     @property
-    def artefacts(self) -> Path:
+    def artifacts(self) -> Path:
         """The root of MLflow's artifact locations, if its store is a database.
 
         A symbolic link with this name is not followed, so copied results write their own artifacts.
@@ -78,7 +78,7 @@ class StudyPaths:
 
     @property
     def identity(self) -> Path:
-        """The unique name of the study, see ``settle_identity``."""
+        """The unique ID of the study, see ``ensure_identity``."""
         return self.study / "identity"
 
     @property
@@ -93,7 +93,7 @@ class StudyPaths:
 
     @property
     def summary(self) -> Path:
-        """Times, counts, best and baseline of a finished study."""
+        """Times, counts, best trial and baseline of a finished study."""
         return self.study / "summary.json"
 
     @property
@@ -102,13 +102,13 @@ class StudyPaths:
         return self.study / "drivers"
 
     @property
-    def figures(self) -> Path:
-        """Figures of the stream and of the driver's machine over time."""
+    def monitor_log(self) -> Path:
+        """Statistics of the stream and of the driver's machine over time."""
         return self.study / "watch.jsonl"
 
     @property
     def times(self) -> Path:
-        """When the study, its generator and its trials started and ended, a line per event."""
+        """When the study, its generator and its trials started and ended, one line per event."""
         return self.study / "times.jsonl"
 
     @property
@@ -132,7 +132,7 @@ class StudyPaths:
         return self.trial(trial) / "rows.jsonl"
 
     def test(self, trial: TrialId) -> Path:
-        """The test metrics of one trial, once it was chosen."""
+        """The test metrics of one trial, if it was evaluated on test."""
         return self.trial(trial) / "test.json"
 
     def check_writable(self) -> None:
@@ -140,7 +140,7 @@ class StudyPaths:
         for directory in (self.root, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
-                raise _unwritable(directory, refusal)
+                raise _unwritable_error(directory, refusal)
 
     def create(self) -> None:
         """Create the study's directory."""
@@ -149,20 +149,20 @@ class StudyPaths:
                 self.study.mkdir(parents=True, exist_ok=True)
                 self.lock.touch()
         except OSError as error:
-            raise _unwritable(error.filename, error.strerror) from None
+            raise _unwritable_error(error.filename, error.strerror) from None
 
 
-def _unwritable(path: Path | str, reason: str | None) -> StoreError:
+def _unwritable_error(path: Path | str, reason: str | None) -> StoreError:
     message = f"the results directory must be writable, but {path} is not ({reason})"
     return StoreError(message, remedy="other_results")
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:
-    """Return the store of a study's artifacts, with the bound and the shared store that its spec names."""
-    bound, shared, uri = spec.store.max_gb, shared_store(spec), paths.results.uri
+    """Return the store of a study's artifacts, with the size limit and the shared store of its spec."""
+    max_gb, shared, uri = spec.store.max_gb, shared_store(spec), paths.results.uri
     if shared is None and uri is not None:
         shared = join_uri(uri, "store")
-    max_bytes = None if bound is None else int(bound * 1e9)
+    max_bytes = None if max_gb is None else int(max_gb * 1e9)
     return Store(paths.results.store, max_bytes=max_bytes, shared=shared, results=uri)
 
 

@@ -1,12 +1,12 @@
-"""Where studies keep their files: a directory, or a prefix on an object store.
+"""The files of studies, in a directory or below a prefix on an object store.
 
-On an object store the truth lies there, and every process works on a copy of its own:
+The files on an object store are authoritative; every process works on its own copy of them:
 
-    driver  -- study.yaml, identity, campaign.yaml, usage, samples, figures, summary --> PREFIX/STUDY/...
+    driver  -- study.yaml, identity, campaign.yaml, usage, samples, monitor log, summary --> PREFIX/STUDY/...
     worker  -- attempt; after an epoch its checkpoint, then its row -------------------> PREFIX/STUDY/trials/0007/...
     worker <-- its trial's files, when an attempt begins ------------------------------
-    driver, status, sync, report <-- what is newer or missing, no checkpoints ---------
-    all     <-- artifacts by kind and key: a store of this machine -------------------> PREFIX/store/...
+    driver, status, sync, report <-- newer and missing files, no checkpoints ----------
+    all     <-- artifacts by kind and key: this machine's store ----------------------> PREFIX/store/...
 
 Each copy belongs to one process, so a pull never removes what another process has not pushed yet. Only the store of
 artifacts, which never change, is shared on a machine. Pushes are atomic: a kill leaves the old file or the new one. A
@@ -35,24 +35,23 @@ from typing import IO
 from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked
 from gitdist.errors import GitdistError, SpecError, StoreError
-from gitdist.store.artefact import FileStamp
+from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
 from gitdist.store.shared import RETRY_S
 
 _REMEDY = (
-    "give them on every node by its role, its profile or its environment (AWS_ACCESS_KEY_ID, "
-    "GOOGLE_APPLICATION_CREDENTIALS)"
+    "provide them on every node by role, profile or environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
 )
-_AT_ONCE = 8  # files that are fetched
+_NUM_FETCHERS = 8  # threads that fetch files
 _CHECKPOINT = re.compile(r"epoch-(\d{6,})-[0-9a-f]{32}\.pt")
 _ROWS, _ATTEMPT, _REPORT = "rows.jsonl", "attempt", "report"
 
 
 class Results(ABC):
-    """The results of studies, as one process sees them: ``directory`` has a directory for each study.
+    """The results of studies as one process accesses them: ``directory`` has one directory per study.
 
-    Of a directory that all processes share, every method that copies files does nothing.
+    If all processes share the directory, the methods that copy files do nothing.
     """
 
     @property
@@ -87,13 +86,13 @@ class Results(ABC):
         return 0
 
     def read(self, file: Path) -> bytes | None:
-        """Return the true content of a file now; None if there is no such file."""
+        """Return the authoritative content of a file now; None if there is no such file."""
         with suppress(OSError):
             return file.read_bytes()
         return None
 
     def push(self, *files: Path) -> None:
-        """Write those of the files that have changed since they were last pushed, in this order."""
+        """Write the files that have changed since they were last pushed, in the given order."""
         return
 
     def push_trial(self, directory: Path) -> None:
@@ -104,17 +103,17 @@ class Results(ABC):
         """Remove a file if it exists."""
         file.unlink(missing_ok=True)
 
-    def forget(self, directory: Path) -> None:
-        """Remove a trial's directory from the copy alone, when this process has finished its work there."""
+    def discard_copy(self, directory: Path) -> None:
+        """Remove a trial's directory from the copy only, after this process has finished with it."""
         return
 
     def describe(self, text: str) -> str:
-        """Return a text for users that names the results instead of the copy."""
+        """Return a message with the path or URI of the results instead of the copy's path."""
         return text
 
     @contextmanager
-    def describing_errors(self) -> Iterator[None]:
-        """Let the errors that leave the block name the results instead of the copy."""
+    def rewriting_errors(self) -> Iterator[None]:
+        """Make errors raised in the block name the results instead of the copy."""
         yield
 
 
@@ -122,11 +121,11 @@ class LocalResults(Results):
     """A results directory, which all nodes of a cluster see."""
 
     def __init__(self, path: Path) -> None:
-        """Take the directory at ``path``, which need not exist yet."""
-        self._given, self._directory = path, path.resolve()
+        """Use the directory at ``path``, which need not exist yet."""
+        self._path, self._directory = path, path.resolve()
 
     def __str__(self) -> str:
-        return str(self._given)
+        return str(self._path)
 
     @property
     def directory(self) -> Path:
@@ -147,17 +146,17 @@ def open_results(results: str) -> Results:
 class ObjectStoreResults(Results):
     """This process's copy of results on an object store.
 
-    Unpickled in another process, it makes another copy. Paths are those of the copy. Methods that use the object store
+    A process that unpickles it creates its own copy. Paths are those of the copy. Methods that use the object store
     raise StoreError if it cannot be reached for a minute.
     """
 
     def __init__(self, uri: str) -> None:
-        """Take the results at ``uri``; the copy is made at the first use."""
+        """Use the results at ``uri``; the first use creates the copy."""
         refuse_credentials(uri)
         self._uri = uri.rstrip("/")
         self._fetched: dict[str, FileStamp] = {}  # remote stamps of the copy's files when they were fetched
         self._pushed: dict[str, FileStamp] = {}  # local stamps when they were fetched or pushed
-        self._checkpoints: set[str] = set()  # on the object store, as far as this process has seen or pushed them
+        self._checkpoints: set[str] = set()  # on the object store, as far as this process knows
 
     def __reduce__(self) -> tuple[Callable[[str], "ObjectStoreResults"], tuple[str]]:
         return ObjectStoreResults, (self._uri,)
@@ -178,21 +177,21 @@ class ObjectStoreResults(Results):
             with disk_errors(copies):
                 copies.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with locked(copies / ".sweep"):
-                    _sweep(copies)
+                    _remove_dead_copies(copies)
                     directory = copies / secrets.token_hex(8)
-                    lock = _hold(directory)
+                    lock = _lock_copy(directory)
                     directory.mkdir()
         except OSError as error:
             raise StoreError(
-                f"this machine must keep copies of {self.uri} in {copies}, but cannot write {error.filename} "
-                f"({error.strerror}); name another directory by GITDIST_MIRROR"
+                f"copies of {self.uri} must be written to {copies}, but cannot write {error.filename} "
+                f"({error.strerror}); set GITDIST_MIRROR to another directory"
             ) from None
-        weakref.finalize(self, _discard, directory, lock)
+        weakref.finalize(self, _remove_copy, directory, lock)
         return directory
 
     @property
     def store(self) -> Path:
-        """The directory of this machine's store of artefacts."""
+        """The directory of this machine's store of artifacts."""
         return cached_store(self.uri)
 
     def connect(self) -> None:
@@ -202,20 +201,20 @@ class ObjectStoreResults(Results):
     def pull(self, directory: Path, *, checkpoints: bool = False) -> None:
         """Update a directory of the copy."""
         root = self._name(directory)
-        there = {f"{root}/{name}": stamp for name, stamp in self._tree.files(root).items() if _is_synced(name)}
+        remote = {f"{root}/{name}": stamp for name, stamp in self._tree.files(root).items() if _is_synced(name)}
         self._checkpoints = {name for name in self._checkpoints if not name.startswith(f"{root}/")}
-        self._checkpoints |= {name for name in there if _epoch(name) is not None}
+        self._checkpoints |= {name for name in remote if _epoch(name) is not None}
         changed = {
             name: stamp
-            for name, stamp in there.items()
+            for name, stamp in remote.items()
             if (checkpoints or name not in self._checkpoints) and self._fetched.get(name) != stamp
         }
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_NUM_FETCHERS) as pool:
             for _ in pool.map(self._fetch, changed, changed.values()):
                 pass
         known = list(self._fetched)  # another thread may push meanwhile
-        for name in [name for name in known if name.startswith(f"{root}/") and name not in there]:
-            self._drop(name)
+        for name in [name for name in known if name.startswith(f"{root}/") and name not in remote]:
+            self._forget_stamps(name)
             (self.directory / name).unlink(missing_ok=True)
 
     def pull_file(self, file: Path) -> None:
@@ -242,28 +241,28 @@ class ObjectStoreResults(Results):
                 self._fetched.pop(name, None)
 
     def push_trial(self, directory: Path) -> None:
-        """Write a trial's files; delete only checkpoints that this process has seen and its copy no longer has."""
+        """Write a trial's files; delete only checkpoints that this process knows and its copy no longer has."""
         files = [file for file in directory.iterdir() if _is_synced(file.name) and file.name != _ATTEMPT]
-        here = {self._name(file): file for file in files if _epoch(file.name) is not None}
-        there = self._checkpoints_in(directory)
-        rest = sorted((file for file in files if self._name(file) not in here), key=lambda file: file.name == _ROWS)
-        self.push(*(here[name] for name in sorted(here.keys() - there)), *rest)
-        self._checkpoints |= here.keys()
-        for name in there - here.keys() if here else ():
+        local = {self._name(file): file for file in files if _epoch(file.name) is not None}
+        remote = self._checkpoints_in(directory)
+        rest = sorted((file for file in files if self._name(file) not in local), key=lambda file: file.name == _ROWS)
+        self.push(*(local[name] for name in sorted(local.keys() - remote)), *rest)
+        self._checkpoints |= local.keys()
+        for name in remote - local.keys() if local else ():
             self._tree.delete(name)
             self._checkpoints.discard(name)
 
     def remove(self, file: Path) -> None:
         """Remove a file from the object store and from the copy."""
         self._tree.delete(self._name(file))
-        self._drop(self._name(file))
+        self._forget_stamps(self._name(file))
         file.unlink(missing_ok=True)
 
-    def forget(self, directory: Path) -> None:
+    def discard_copy(self, directory: Path) -> None:
         """Remove a trial's directory from the copy."""
         root = self._name(directory)
         for name in [name for name in self._pushed if name.startswith(f"{root}/")]:
-            self._drop(name)
+            self._forget_stamps(name)
         shutil.rmtree(directory, ignore_errors=True)
 
     def describe(self, text: str) -> str:
@@ -271,8 +270,8 @@ class ObjectStoreResults(Results):
         return text.replace(str(self.directory), self.uri)
 
     @contextmanager
-    def describing_errors(self) -> Iterator[None]:
-        """Let the errors that leave the block name the URI of the results."""
+    def rewriting_errors(self) -> Iterator[None]:
+        """Make errors raised in the block name the URI of the results."""
         try:
             yield
         except GitdistError as error:
@@ -290,7 +289,7 @@ class ObjectStoreResults(Results):
             _write(file, content, stamp)
             self._fetched[name], self._pushed[name] = stamp, _stamp(file)
 
-    def _drop(self, name: str) -> None:
+    def _forget_stamps(self, name: str) -> None:
         self._fetched.pop(name, None)
         self._pushed.pop(name, None)
 
@@ -307,7 +306,7 @@ def results_tree(uri: str, *, retry_s: float = 0.0) -> FileTree:
 
 
 def refuse_credentials(uri: str) -> None:
-    """Refuse a URI with a password or key: it is printed, and visible in the list of this machine's processes."""
+    """Refuse a URI with a password or key: it would be printed, and visible in the process list."""
     try:
         refuse_secrets(uri, _REMEDY)
     except ValueError as error:
@@ -320,8 +319,8 @@ def _is_synced(name: str) -> bool:
 
 
 def _epoch(name: str) -> int | None:
-    found = _CHECKPOINT.fullmatch(name.rpartition("/")[2])
-    return int(found[1]) if found else None
+    match = _CHECKPOINT.fullmatch(name.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def _stamp(file: Path) -> FileStamp:
@@ -340,7 +339,7 @@ def _write(file: Path, content: bytes, stamp: FileStamp | None = None) -> None:
         temporary.replace(file)
 
 
-def _hold(directory: Path) -> IO[str]:
+def _lock_copy(directory: Path) -> IO[str]:
     lock = open(_lock_of(directory), "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -350,20 +349,20 @@ def _hold(directory: Path) -> IO[str]:
     return lock
 
 
-def _discard(directory: Path, lock: IO[str]) -> None:
+def _remove_copy(directory: Path, lock: IO[str]) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     _lock_of(directory).unlink(missing_ok=True)
     lock.close()
 
 
-def _sweep(copies: Path) -> None:
-    """Remove the copies whose processes were killed."""
+def _remove_dead_copies(copies: Path) -> None:
+    """Remove the copies of killed processes."""
     for directory in [path for path in copies.iterdir() if path.is_dir()]:
         try:
-            lock = _hold(directory)
+            lock = _lock_copy(directory)
         except BlockingIOError:
             continue
-        _discard(directory, lock)
+        _remove_copy(directory, lock)
 
 
 def _lock_of(directory: Path) -> Path:

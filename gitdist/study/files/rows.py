@@ -1,4 +1,4 @@
-"""A trial's rows file: one JSON line per epoch, from which MLflow and reports are made.
+"""A trial's rows file: one JSON line per epoch, which MLflow and reports are built from.
 
 Rows of ended trials are repaired from their checkpoints, which hold all rows up to their epoch.
 """
@@ -36,7 +36,7 @@ def _count_rows(path: Path, size: int, mtime_ns: int) -> int:
 
 
 def parse_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Return the rows up to the first unreadable line, and whether there is no such line."""
+    """Return the rows up to the first unreadable line, and whether all lines are readable."""
     if not path.exists():
         return [], True
     rows: list[dict[str, Any]] = []
@@ -52,13 +52,13 @@ def parse_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
 
 
 class RowsFile:
-    """A rows file being written; it starts with the rows of the checkpoint from which training resumes.
+    """A rows file open for appending; it starts with the rows of the checkpoint that training resumes from.
 
     It is opened once: if another writer replaces the file, rows appended here go to the replaced file.
     """
 
     def __init__(self, path: Path, completed: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the file at ``path`` by the ``completed`` rows."""
+        """Replace the content of ``path`` by the ``completed`` rows."""
         self._path = path
         self._descriptor = replace_file(path, "".join(_line(row) for row in completed).encode())
 
@@ -83,23 +83,23 @@ def repair_rows(directory: Path) -> list[dict[str, Any]]:
     """Return the rows of a trial that is not running; rewrite its rows file if it is damaged or too short.
 
     Args:
-        directory: of the trial. Its rows are those of the newest whole checkpoint, or those of the file up to the
-            damage, whichever are more.
+        directory: the trial's. The result is the rows of its newest intact checkpoint or the undamaged rows of its
+            file, whichever are more.
     """
     path = directory / "rows.jsonl"
-    found, whole = parse_rows(path)
-    rows = _consecutive(found)
-    whole = whole and len(rows) == len(found)
-    if whole and len(rows) >= checkpoints_of(directory).newest():
+    readable, intact = parse_rows(path)
+    rows = _consecutive(readable)
+    intact = intact and len(rows) == len(readable)
+    if intact and len(rows) >= checkpoints_of(directory).newest():
         return rows
     repaired = max(rows, completed_rows(directory), key=len)
-    if not whole or len(repaired) > len(rows):
+    if not intact or len(repaired) > len(rows):
         RowsFile(path, repaired).close()
     return repaired
 
 
 def repair_trial(paths: StudyPaths, trial: TrialId) -> None:
-    """Apply ``repair_rows`` to a trial; fetch its checkpoints first if the rows on the object store are behind them."""
+    """Apply ``repair_rows`` to a trial; fetch its checkpoints first if they have more epochs than the rows file."""
     directory, results = paths.trial(trial), paths.results
     if len(read_rows(paths.rows(trial))) < results.newest_remote_checkpoint(directory):
         results.pull(directory, checkpoints=True)

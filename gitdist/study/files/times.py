@@ -2,7 +2,7 @@
 
     {"of": "study", "started_at": 1767225600.0}      a driver
     {"of": "7", "started_at": 1767225610.0}          trial 7; again when it is resumed
-    {"of": "7", "ended_at": 1767225650.0}            finished, pruned, failed or interrupted
+    {"of": "7", "ended_at": 1767225650.0}            it finished, failed, or was pruned or interrupted
 
 The driver appends. MLflow's start and end times come from this file, so a run that is created again, in an empty store
 or by another driver, has the same times. A trial's rows do not have them: the first rows may be of a prefix that
@@ -24,14 +24,14 @@ STUDY, GENERATOR = "study", "generator"
 
 @dataclass(frozen=True)
 class Span:
-    """First start and last end in seconds since 1970; None if unknown, or if it has started again since its end."""
+    """First start and last end in seconds since 1970; the end is None if unknown, or after another start."""
 
     started_at: float | None = None
     ended_at: float | None = None
 
 
 class Times:
-    """The times of one study, for reading, or for writing if it was opened with ``open``. Thread-safe."""
+    """The times of one study: read-only unless opened with ``open``. Thread-safe."""
 
     def __init__(self, paths: StudyPaths) -> None:
         """Read the times of the study at ``paths``; there may be none."""
@@ -51,17 +51,17 @@ class Times:
         with RowsFile(paths.times, times._lines) as times._file:
             yield times
 
-    def span(self, of: str) -> Span:
+    def span(self, name: str) -> Span:
         """Return the times of ``STUDY``, ``GENERATOR`` or a trial (``str(TrialId)``)."""
-        return self._spans.get(of, Span())
+        return self._spans.get(name, Span())
 
-    def started(self, of: str) -> None:
-        """Record that something starts now."""
-        self._append({"of": of, "started_at": time.time()})
+    def started(self, name: str) -> None:
+        """Record that ``name`` starts now."""
+        self._append({"of": name, "started_at": time.time()})
 
-    def ended(self, of: str) -> None:
-        """Record that something ends now."""
-        self._append({"of": of, "ended_at": time.time()})
+    def ended(self, name: str) -> None:
+        """Record that ``name`` ends now."""
+        self._append({"of": name, "ended_at": time.time()})
 
     def _append(self, line: dict[str, Any]) -> None:
         assert self._file is not None, "these times were opened for reading"

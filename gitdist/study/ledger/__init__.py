@@ -1,1 +1,1 @@
-"""The ledger: Optuna's storage as the only record of a study's trials, and of who drives it."""
+"""The ledger: the Optuna storage, the only record of a study's trials and of the driver that owns the study."""

@@ -1,19 +1,19 @@
-"""The lease: at any time one driver owns a study, on whatever host it runs.
+"""The lease: at most one driver, over all hosts, owns a study at any time.
 
-    claim      write lease record n, then look at every record below n that has not ended
-                 one is confirmed and its driver may live  -> end record n with FAIL: refused
-                 one is undecided and its driver may live  -> look again shortly
+    claim      write lease record n, then check every record below n that has not ended
+                 one is confirmed, its driver may be alive -> end record n with FAIL: refused
+                 one is undecided, its driver may be alive -> check again shortly
                  the drivers of all are dead               -> end them with FAIL, confirm record n: owner
     heartbeat  a thread updates the record's time; if the record has ended, another driver has taken over: lost
     release    end record n with COMPLETE; its value is the lease's duration in seconds
 
 Lease records are trials of the Optuna study ``NAME.owners``; a record's number is the lease epoch. The storage numbers
 records in the order in which they become visible: a claiming driver sees every record below its own, and of drivers
-that claim at the same time only the lowest can find no live one. A record enters the storage in one write, so a killed
-claimer leaves a whole record, which blocks nobody.
+that claim at the same time only the one with the lowest record can find no live owner. A record enters the storage in
+one write, so a killed claimer leaves a complete record of a dead driver, which blocks no other.
 
-A driver is dead if its process has visibly exited, which only its own host can see, or if its last heartbeat is older
-than its lease. So the clocks of the hosts must agree within much less than a lease.
+A driver is dead if its process has exited, which only its own host can detect, or if its last heartbeat is older than
+its lease. So the clocks of the hosts must differ by much less than a lease.
 """
 
 import os
@@ -35,16 +35,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.errors import StudyLockedError
 from gitdist.study.ledger.storage import storage_errors
 
-OWNER = "gitdist.owner"  # attributes of a lease record: its process, since when, heartbeat interval and duration
-HEARTBEAT = "gitdist.beat"  # the last one's time
-CONFIRMED = "gitdist.holds"  # since when the claim has succeeded
-TAKEN_OVER_BY = "gitdist.taken_over"  # which driver ended the lease, and when
+OWNER = "gitdist.owner"  # attributes of a lease record: process, start time, heartbeat interval and lease duration
+HEARTBEAT = "gitdist.beat"  # time of the last heartbeat
+CONFIRMED = "gitdist.holds"  # when the claim succeeded
+TAKEN_OVER_BY = "gitdist.taken_over"  # the driver that ended the lease, and when
 
-_CLAIM_TIMEOUT_S = 5.0  # for a lower claimer to decide
+_CLAIM_TIMEOUT_S = 5.0  # for a claimer with a lower record to decide
 _POLL_S = 0.02
-_RELEASE_TIMEOUT_S = 5.0  # for a heartbeat that is being sent at the release
+_RELEASE_TIMEOUT_S = 5.0  # for a heartbeat in progress at the release
 _OVERDUE = 2  # intervals without a heartbeat after which ``check`` asks the storage
-_UNKNOWN = 3  # intervals without a heartbeat after which other drivers cannot tell whether the owner lives
+_UNKNOWN = 3  # intervals without a heartbeat after which other drivers cannot know whether the owner is alive
 _CLOCK_TOLERANCE_S = 1.0  # the system's boot time moves by a second while its clock is being set
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
@@ -74,7 +74,7 @@ class Owner:
         return self.last_heartbeat + timedelta(seconds=self.lease_s)
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values under the names that ``gitdist status --json`` has always had."""
+        """Return JSON values under the names of ``gitdist status --json``, which must not change."""
         return {
             "term": self.lease_epoch,
             "host": self.host,
@@ -87,12 +87,12 @@ class Owner:
 
 
 class Lease:
-    """A driver's ownership of a study; a context manager that releases it. Made by ``claim``."""
+    """A driver's ownership of a study, returned by ``claim``; a context manager that releases it."""
 
     def __init__(
         self, storage: BaseStorage, study_name: str, record: FrozenTrial, heartbeat_s: float, lease_s: float
     ) -> None:
-        """Represent a lease record that ``claim`` has written."""
+        """Wrap a lease record that ``claim`` has written."""
         self._storage, self._name, self._id = storage, study_name, record._trial_id
         self._heartbeat_s, self._lease_s = heartbeat_s, lease_s
         self._claimed_at = self._last_heartbeat = time.time()
@@ -132,7 +132,7 @@ class Lease:
         return self._ended is not None
 
     def check(self, thorough: bool = False) -> None:
-        """Check that this driver still owns the study, as far as is known; ``thorough``: ask the storage now.
+        """Check that this driver is not known to have lost the study; if ``thorough``, read the storage now.
 
         Raises:
             StudyLockedError: another driver has taken over the study.
@@ -160,7 +160,7 @@ class Lease:
         self.release()
 
     def _acquire(self, records: int, take_over: bool) -> None:
-        """End all lower records and confirm this one; raise StudyLockedError if the driver of a lower one may live."""
+        """End all lower records and confirm this one; raise StudyLockedError if a lower driver may be alive."""
         deadline = time.monotonic() + _CLAIM_TIMEOUT_S
         while True:
             running = self._storage.get_all_trials(records, deepcopy=False, states=(TrialState.RUNNING,))
@@ -170,13 +170,13 @@ class Lease:
                 break
             confirmed = [record for record in blocking if CONFIRMED in record.user_attrs]
             if confirmed or time.monotonic() > deadline:
-                raise StudyLockedError(_describe_refusal(self._name, _read_owner((confirmed or blocking)[0])))
+                raise StudyLockedError(_describe_owner(self._name, _read_owner((confirmed or blocking)[0])))
             time.sleep(_POLL_S)
         for record in lower:
             self._take_over(record)
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(self._id, CONFIRMED, _timestamp())
-        # A higher claimer may have ended this record meanwhile: it is the owner's only if it still runs now.
+        # A higher claimer may have ended this record meanwhile: the claim succeeds only if the record still runs.
         self._refresh()
         self.check()
 
@@ -211,12 +211,12 @@ class Lease:
             self._storage.set_trial_state_values(self._id, state, values or None)
 
 
-def owners(storage: BaseStorage, study_name: str) -> list[Owner]:
+def read_owners(storage: BaseStorage, study_name: str) -> list[Owner]:
     """Return the drivers that own, owned or claimed a study, by lease epoch; write nothing."""
     with storage_errors(f"of study '{study_name}'"):
         try:
             records = storage.get_study_id_from_name(_records_name(study_name))
-        except KeyError:  # nobody has claimed it yet
+        except KeyError:  # no driver has claimed it yet
             return []
         return [_read_owner(record) for record in storage.get_all_trials(records, deepcopy=False)]
 
@@ -239,7 +239,7 @@ def add_record(storage: BaseStorage, records: int, heartbeat_s: float, lease_s: 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process of a host. Process ids are unique within one boot and one pid namespace only."""
+    """Identifies a process: process ids are unique only within one host, boot and pid namespace."""
 
     host: str
     boot: str
@@ -254,22 +254,22 @@ class ProcessIdentity:
         return cls(socket.gethostname(), _boot(), _pid_namespace(), pid, _started_s(psutil.Process(pid)))
 
     def has_exited(self) -> bool:
-        """Return whether the process is known to have exited; False if that cannot be seen from here."""
+        """Return whether the process is known to have exited; False if this process cannot know."""
         if (self.host, self.boot, self.pid_namespace) != (socket.gethostname(), _boot(), _pid_namespace()):
             return False
         try:
             process = psutil.Process(self.pid)
             if abs(_started_s(process) - self.started_s) > _CLOCK_TOLERANCE_S:
-                return True  # another process has its id
+                return True  # another process reuses its id
             return bool(process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
-            return not _accepts_signals(self.pid)
+            return not _pid_exists(self.pid)
         except psutil.AccessDenied:
             return False
 
 
-def _accepts_signals(pid: int) -> bool:
-    """Ask the kernel: /proc may hide the processes of other users."""
+def _pid_exists(pid: int) -> bool:
+    """Return whether a process exists, even one of another user that /proc hides."""
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -312,7 +312,7 @@ def _timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _describe_refusal(study_name: str, owner: Owner) -> str:
+def _describe_owner(study_name: str, owner: Owner) -> str:
     return (
         f"study '{study_name}' is being run by pid {owner.pid} on {owner.host} since {_format_time(owner.since)}, last "
         f"heartbeat {_format_time(owner.last_heartbeat)}; wait for it (without another heartbeat its lease expires at "

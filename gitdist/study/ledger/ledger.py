@@ -1,12 +1,12 @@
-"""The ledger: Optuna's storage, the only record of which search trials exist and how they ended.
+"""The ledger: the Optuna storage, the only record of the search trials and of how they ended.
 
     next_trial   --> a trial enters the storage RUNNING, in one write, with all of its parameters
     report       --> the epoch's value, then the pruner's decision with its rungs, then PRUNED if the trial is pruned
     finish, fail --> COMPLETE or FAIL
 
-Each step is one write, or several of which each determines the next. So a driver can be killed between any two: the
-next one is given the RUNNING trials again, with their numbers and before any new trial, and reporting the last epoch
-again ends in the same decision.
+Each step is one write, or several writes that each determine the next. So a driver can be killed between any two of
+them: the next driver gets the RUNNING trials again, under their numbers and before any new trial, and when it reports
+the last epoch again, the decision is the same.
 """
 
 import math
@@ -61,14 +61,14 @@ class Ledger:
         Args:
             storage: where the trials are stored.
             study_name: the study's name there.
-            search: what is searched.
-            switch_epoch: epochs of a trial that are not stored, because all trials are equal until then.
-            epochs: epochs of a whole trial, after which it is not pruned; required with a pruner.
-            storage_name: names the storage in messages.
+            search: the search part of the spec.
+            switch_epoch: epochs before the switch, which are not stored because all trials are equal until then.
+            epochs: epochs of a complete trial, which is not pruned; required with a pruner.
+            storage_name: the storage's name in messages.
             create: create the study if it is missing; if false, nothing is written.
 
         Raises:
-            StudyError: the storage cannot be read, or lacks the study, or its study has other objectives.
+            StudyError: the storage cannot be read, or lacks the study, or the study there has other objectives.
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._storage_name = search, switch_epoch, epochs, storage_name
@@ -96,14 +96,14 @@ class Ledger:
         directions = tuple(direction.name.lower() for direction in study.directions)
         if directions != search.directions:
             raise StudyError(
-                f"the ledger {self._storage_name} has a study '{self.name}' with objectives to {', '.join(directions)},"
+                f"the ledger {self._storage_name} has a study '{self.name}' with directions {', '.join(directions)},"
                 f" but search.objective is {', '.join(search.objectives)}; give the study another name"
             )
         return study
 
     @classmethod
     def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
-        """Open the storage and the ledger of a study; if ``read_only``, it exists and is not changed."""
+        """Open the storage and the ledger of a study; if ``read_only``, it must exist and is not changed."""
         storage = (read_storage if read_only else open_storage)(spec.ledger, paths)
         try:
             return cls(
@@ -121,7 +121,7 @@ class Ledger:
 
     @staticmethod
     def exists(paths: StudyPaths, spec: StudySpec) -> bool:
-        """Return whether a study's ledger has been created; that of a database is assumed to be."""
+        """Return whether a study's ledger exists; assume so if it is in a database."""
         local = {"sqlite": paths.ledger, "journal": paths.journal}.get(spec.ledger)
         return local is None or local.exists()
 
@@ -131,7 +131,7 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """The number of search trials that the study ends with; retries of failed trials count on top."""
+        """The number of search trials after the study has ended, including retries of failed trials."""
         return self._total(self._trials())
 
     def get_attr(self, key: str) -> Any:
@@ -154,7 +154,7 @@ class Ledger:
         return max(0, self._total(trials) - len(trials)) + sum(not trial.state.is_finished() for trial in trials)
 
     def best(self) -> TrialRecord | None:
-        """Return the finished trial with the best first objective; the earlier one of equals."""
+        """Return the finished trial with the best first objective; the earliest if several are equal."""
         return best_of(self.trials(), self._search.directions)
 
     def pareto(self) -> list[TrialRecord]:
@@ -162,7 +162,7 @@ class Ledger:
         return pareto_of(self.trials(), self._search.directions)
 
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
-        """Assign a trial: a running one without a worker, else a new one; None if there is none now."""
+        """Assign a running trial without a worker, else a new one; None if no trial can be assigned now."""
         trials = self._trials()
         unassigned = (trial for trial in trials if not trial.state.is_finished() and trial.number not in self._assigned)
         if trial := next(unassigned, None):
@@ -179,14 +179,14 @@ class Ledger:
         return self._assign(self._trials()[number])
 
     def requeue(self, number: int) -> None:
-        """Assign a running trial again whose worker was lost, before any new one."""
+        """Let ``next_trial`` assign a running trial again, whose worker was lost, before any new one."""
         self._assigned.discard(number)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Store the first objective after an epoch; return whether the trial is pruned.
 
-        Reporting an epoch again changes nothing and returns the same. Without a finite objective nothing is stored. A
-        trial that repeats a finished one is not pruned: its result is known.
+        Reporting an epoch again changes nothing and returns the same decision. An objective that is not finite is not
+        stored. A trial that repeats a finished one is not pruned: its result is known.
         """
         trial, step = self._trials()[number], epoch - self._switch
         if trial.state.is_finished() or trial.user_attrs.get(DECISION, {}).get("prune"):
@@ -197,7 +197,7 @@ class Ledger:
         if step not in trial.intermediate_values:
             with storage_errors(self._storage_name):
                 self._storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
-        if REPEAT_OF in trial.user_attrs or not self._asks_pruner(epoch):
+        if REPEAT_OF in trial.user_attrs or not self._is_pruning_epoch(epoch):
             return False
         if trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
             return False
@@ -207,7 +207,7 @@ class Ledger:
         return self._prune_if_decided(self._trials()[number])
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
-        """End a trial with its objectives; without finite ones it has failed. Ending twice changes nothing."""
+        """End a trial with its objectives; fail it if they are not finite. Ending twice changes nothing."""
         for name in self._search.objectives:
             value = metrics.get(name)
             if value is None or not math.isfinite(value):
@@ -225,7 +225,7 @@ class Ledger:
                 self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def retry_failed(self) -> list[tuple[int, int]]:
-        """Add a trial with the same parameters for each failed one that has none yet; return pairs (failed, new)."""
+        """Add a trial with the same parameters for each failed trial not yet retried; return pairs (failed, new)."""
         trials = self._trials()
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
@@ -241,7 +241,7 @@ class Ledger:
 
     @property
     def _storage(self) -> BaseStorage:
-        return self._study._storage  # caches ended trials in memory, while ``self.storage`` reads all again
+        return self._study._storage  # caches ended trials in memory; ``self.storage`` would read all of them again
 
     def _trials(self) -> list[FrozenTrial]:
         with storage_errors(self._storage_name):
@@ -251,7 +251,7 @@ class Ledger:
         return num_suggestions(self._search, trials) + sum(RETRY_OF in trial.user_attrs for trial in trials)
 
     def _must_wait(self, trials: list[FrozenTrial]) -> bool:
-        """Return whether the next trial's suggestion needs the outcome of a trial that runs (``search.lag``)."""
+        """Return whether the next trial's suggestion needs the outcome of a running trial (``search.lag``)."""
         lag = self._search.lag
         if lag is None:
             return False
@@ -269,8 +269,8 @@ class Ledger:
         with storage_errors(self._storage_name):
             self._storage.set_trial_user_attr(trial._trial_id, key, value)
 
-    def _asks_pruner(self, epoch: int) -> bool:
-        """Return whether the pruner is asked after this epoch: neither too early, nor about a whole trial."""
+    def _is_pruning_epoch(self, epoch: int) -> bool:
+        """Return whether the pruner decides after this epoch: not before ``min_epochs``, not at the last epoch."""
         pruner, last = self._search.pruner, self._epochs or math.inf
         return pruner.kind != "none" and pruner.min_epochs <= epoch - self._switch and epoch < last
 

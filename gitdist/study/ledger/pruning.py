@@ -1,7 +1,7 @@
-"""The pruners: whether a trial ends early, as a pure function of the trials' epochs so far.
+"""The pruners: decide whether a trial ends early, as a pure function of all trials' epochs so far.
 
 Optuna's pruners store the rungs that a trial has reached as attributes of that trial. Here a pruner works on a study in
-memory and the attributes are returned, so that the ledger stores them together with the decision.
+memory and its attributes are returned, so that the ledger stores them together with the decision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ PRUNERS: Mapping[str, Callable[[PrunerSpec, int], BasePruner]] = {
     ),
     "median": lambda spec, num_steps: MedianPruner(n_startup_trials=spec.startup, n_warmup_steps=spec.min_epochs),
 }
-"""Optuna's pruners by ``search.pruner.kind``; ``num_steps`` are the epochs of a whole trial after the switch."""
+"""Optuna's pruners by ``search.pruner.kind``; ``num_steps`` are the epochs of a complete trial after the switch."""
 
 
 def should_prune(
@@ -35,13 +35,13 @@ def should_prune(
     step = trials[number].last_step
     pruner = PRUNERS[search.pruner.kind](search.pruner, num_steps)
     study = optuna.create_study(study_name=study_name, directions=search.directions, pruner=pruner)
-    study.add_trials(_readable(trial, None if trial.number == number else step) for trial in trials)
+    study.add_trials(_visible_to_pruner(trial, None if trial.number == number else step) for trial in trials)
     prune = bool(pruner.prune(study, study.get_trials(deepcopy=False)[number]))  # JSON has no NumPy bool
     return prune, dict(study.get_trials(deepcopy=False)[number].system_attrs)
 
 
-def _readable(trial: FrozenTrial, step: int | None) -> FrozenTrial:
-    """Return a trial with no more than pruners read: state, rungs, and its value at ``step`` (None: its curve)."""
+def _visible_to_pruner(trial: FrozenTrial, step: int | None) -> FrozenTrial:
+    """Return only what pruners read of a trial: state, rungs, and its value at ``step`` (None: all its values)."""
     curve = trial.intermediate_values
     return create_trial(
         state=trial.state,

@@ -1,4 +1,4 @@
-"""A search trial as the ledger stores it, and the best of several."""
+"""A search trial as the ledger stores it, and the choice of the best trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 REASON = "gitdist.reason"  # attributes of a trial in the Optuna storage: why it failed
-RETRY_OF = "gitdist.retry_of"  # number of the failed trial whose parameters it tries again
-REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial that trained the same and whose result it reuses
-REPLICATE_OF = "gitdist.replicate_of"  # number of a trial that trains the same as this one, which is trained too
+RETRY_OF = "gitdist.retry_of"  # number of the failed trial that it retries
+REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial with the same training, whose result it reuses
+REPLICATE_OF = "gitdist.replicate_of"  # number of another trial with the same training; both are trained
 
 State = Literal["running", "finished", "failed", "pruned"]
 _STATES: dict[TrialState, State] = {
@@ -49,7 +49,7 @@ class TrialRecord:
 
 
 def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
-    """Return the record of Optuna's trial; its step 1 is the first epoch after ``switch_epoch``."""
+    """Return the record of an Optuna trial, whose step 1 is the first epoch after ``switch_epoch``."""
     state = _STATES[trial.state]
     curve = {step + switch_epoch: value for step, value in sorted(trial.intermediate_values.items())}
     return TrialRecord(
@@ -67,7 +67,7 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
 
 
 def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialRecord | None:
-    """Return the finished trial with the best first objective; the earlier one of equals."""
+    """Return the finished trial with the best first objective; the earliest if several are equal."""
     finished = [record for record in records if record.state == "finished"]
     return min(finished, key=lambda record: (_costs(record, directions)[0], record.number), default=None)
 
@@ -92,7 +92,7 @@ def pareto_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> list
 
 
 def _costs(record: TrialRecord, directions: Sequence[str]) -> list[float]:
-    return [-x if to == "maximize" else x for x, to in zip(record.objectives, directions, strict=True)]
+    return [-x if direction == "maximize" else x for x, direction in zip(record.objectives, directions, strict=True)]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -1,7 +1,7 @@
-"""Trials that train the same as an earlier one, and trials whose K or p augments no class.
+"""Finds trials with the same training as an earlier trial, and trials whose K or p augments no class.
 
-If training is deterministic (on a CPU), a new trial reuses the result of a finished trial that trained the same: it
-repeats it. On a GPU, or while the other trial is running, it is trained too: it replicates it.
+If training is deterministic (on a CPU), a new trial repeats a finished trial with the same training: it reuses the
+result. On a GPU, or while the other trial is running, the new trial replicates it: it is trained too.
 """
 
 import json
@@ -25,7 +25,7 @@ class Repeats:
     """Finds the trial that a new one repeats or replicates; ``link`` is an argument of ``Ledger.next_trial``."""
 
     def __init__(self, spec: StudySpec, class_sizes: NDArray[np.int64]) -> None:
-        """Compare trials of a study on a data set with ``class_sizes`` training images, int64 ``[C]``."""
+        """Compare the trials of a study whose data set has ``class_sizes`` training images, int64 ``[C]``."""
         self._spec, self._sizes = spec, class_sizes
         self._deterministic = spec.resources.trial.device == "cpu"
         self._keys: dict[str, str | None] = {}
@@ -42,7 +42,7 @@ class Repeats:
         return {"replicate_of": same[0].number} if same else {}
 
     def _key(self, params: Mapping[str, Any]) -> str | None:
-        """Return a key that parameters with the same training share; None for parameters that break a rule."""
+        """Return a key that parameters with the same training share; None if the parameters break a rule."""
         point = json.dumps(dict(params), sort_keys=True)
         if point not in self._keys:
             try:
@@ -52,17 +52,17 @@ class Repeats:
         return self._keys[point]
 
 
-def read_links(described: Mapping[str, Any]) -> dict[str, int]:
+def read_links(description: Mapping[str, Any]) -> dict[str, int]:
     """Return ``repeat_of`` or ``replicate_of`` from the content of a trial.json, or {}."""
-    return {name: described[name] for name in ("repeat_of", "replicate_of") if described.get(name) is not None}
+    return {name: description[name] for name in ("repeat_of", "replicate_of") if description.get(name) is not None}
 
 
 def describe_links(records: Sequence[TrialRecord]) -> list[str]:
-    """Return one line about the trials whose results were reused, and one about those that were trained again."""
+    """Return a line about the trials that reuse results and a line about those that were trained again, if any."""
     repeats = [f"{record.number} (of {record.repeat_of})" for record in records if record.repeat_of is not None]
     others = [f"{record.number} (of {record.replicate_of})" for record in records if record.replicate_of is not None]
-    lines = [f"result of an earlier trial that trains the same, reused: {_list_trials(repeats)}"] if repeats else []
-    return lines + ([f"trained again, the same as another trial: {_list_trials(others)}"] if others else [])
+    lines = [f"result of an earlier trial with the same training reused: {_list_trials(repeats)}"] if repeats else []
+    return lines + ([f"same training as another trial, trained again: {_list_trials(others)}"] if others else [])
 
 
 def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dict[int, int]:
@@ -70,23 +70,23 @@ def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dic
 
     Trials without a trial.json are left out.
     """
-    found = {}
+    smallest_sizes = {}
     for record in records:
-        described = read_object(paths.trial(TrialId("trial", record.number)) / "trial.json") or {}
-        if "spec" in described and "classes" in described:
-            spec, sizes = TrialSpec.model_validate(described["spec"]), np.asarray(described["classes"]["sizes"])
+        description = read_object(paths.trial(TrialId("trial", record.number)) / "trial.json") or {}
+        if "spec" in description and "classes" in description:
+            spec, sizes = TrialSpec.model_validate(description["spec"]), np.asarray(description["classes"]["sizes"])
             if spec.fraction > 0 and not augmented_classes(spec, sizes).any():
-                found[record.number] = int(sizes.min())
-    return found
+                smallest_sizes[record.number] = int(sizes.min())
+    return smallest_sizes
 
 
-def describe_unaugmented(found: Mapping[int, int]) -> list[str]:
+def describe_unaugmented(smallest_sizes: Mapping[int, int]) -> list[str]:
     """Return a line about the trials of ``unaugmented_trials``, if any."""
-    if not found:
+    if not smallest_sizes:
         return []
     return [
-        f"no class augmented, the same as fraction 0: {_list_trials([str(number) for number in found])}; no class is "
-        f"smaller than K (the smallest has {min(found.values())} images), or fraction * batch_size is below 1"
+        f"no class augmented, as with fraction 0: {_list_trials([str(number) for number in smallest_sizes])}; no class "
+        f"is smaller than K (the smallest has {min(smallest_sizes.values())} images), or fraction * batch_size < 1"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The search space: Optuna distributions and grid points of the searched fields, and the trial of some parameters."""
+"""The search space: Optuna distributions and grid points, and the trial spec of given parameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -23,7 +23,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         return CategoricalDistribution(dimension.choice or ())
     low, high = dimension.bounds
     if dimension.step is not None:
-        high = _stepped(low, high, dimension.step)[-1]
+        high = _step_values(low, high, dimension.step)[-1]
     if dimension.int_ is not None:
         return IntDistribution(int(low), int(high), log=dimension.log, step=int(dimension.step or 1))
     return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
@@ -33,34 +33,34 @@ def grid_points(space: Mapping[str, Dimension]) -> list[dict[str, Any]]:
     """Return the points of the grid, each once; a point has only the fields that are searched there."""
     points: list[dict[str, Any]] = [{}]
     for name in dependency_order(space):
-        points = _extended(points, name, space[name], _grid_values(space[name]))
+        points = _extend(points, name, space[name], _grid_values(space[name]))
     return points
 
 
 def grid_plan(search: SearchSpec) -> list[dict[str, Any]]:
     """Return the points of a grid search in the order of their trials: ``try_first``, then the rest shuffled."""
-    return _planned(search, grid_points(search.space))
+    return _order_points(search, grid_points(search.space))
 
 
 def point_plan(search: SearchSpec) -> list[dict[str, Any]] | None:
-    """Return the points to try, each once; None if the algorithm suggests them.
+    """Return the points to try, each once; None if the algorithm's sampler suggests them.
 
-    A grid has such a plan, and so has a space of at most ``search.total`` points with any algorithm: trying one of them
-    twice would leave another one out.
+    A grid has such a plan. So has a space of at most ``search.total`` points with any algorithm: a point tried twice
+    would take the trial of another point.
     """
     if search.algorithm == "grid":
         return grid_plan(search)
     points = _all_points(search.space, search.total)
-    return None if points is None else _planned(search, points)
+    return None if points is None else _order_points(search, points)
 
 
 def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return a key that equal points share; a float has the digits that survive a step's rounding."""
+    """Return a key that equal points share; floats are rounded to 12 digits."""
     shown = {name: f"{value:.12g}" if isinstance(value, float) else repr(value) for name, value in point.items()}
     return tuple(sorted(shown.items()))
 
 
-def _planned(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _order_points(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     grid = [grid[index] for index in numpy_rng(search.seed, "search/grid").permutation(len(grid))]
     plan: list[dict[str, Any]] = []
     for fixed in search.try_first:
@@ -69,8 +69,8 @@ def _planned(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[str, A
     return plan + [point for point in grid if point not in plan[: len(search.try_first)]]
 
 
-def untried(search: SearchSpec) -> int:
-    """Return how many points of a grid ``search.total`` leaves out."""
+def num_omitted_points(search: SearchSpec) -> int:
+    """Return how many points of a grid exceed ``search.total``."""
     return max(0, len(grid_points(search.space)) - search.total) if search.algorithm == "grid" else 0
 
 
@@ -98,24 +98,24 @@ def field_importances(
 ) -> dict[str, float]:
     """Return the share of importance of searched fields for the first objective, the largest first.
 
-    By PED-ANOVA (Watanabe et al. 2023), Optuna's default: in which fields the better trials agree.
+    By PED-ANOVA (Watanabe et al. 2023), Optuna's default, which measures in which fields the better trials agree.
 
     Args:
-        search: what was searched.
+        search: the search part of the spec.
         fields: at least two fields of the search space.
         trials: searched parameters and first objective of each, at least two.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction=search.directions[0])
     for params, value in trials:
-        found = {name: params[name] for name in fields if name in params}
-        distributions = {name: distribution(search.space[name]) for name in found}
-        study.add_trial(create_trial(params=found, distributions=distributions, value=value))
+        searched = {name: params[name] for name in fields if name in params}
+        distributions = {name: distribution(search.space[name]) for name in searched}
+        study.add_trial(create_trial(params=searched, distributions=distributions, value=value))
     shares = optuna.importance.get_param_importances(study)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _extended(points: list[dict[str, Any]], name: str, dimension: Dimension, values: list[Any]) -> list[dict[str, Any]]:
+def _extend(points: list[dict[str, Any]], name: str, dimension: Dimension, values: list[Any]) -> list[dict[str, Any]]:
     return [
         extended
         for point in points
@@ -123,27 +123,27 @@ def _extended(points: list[dict[str, Any]], name: str, dimension: Dimension, val
     ]
 
 
-def _all_points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
-    """Return every point of a space; None if there are more than ``most``."""
+def _all_points(space: Mapping[str, Dimension], max_count: int) -> list[dict[str, Any]] | None:
+    """Return every point of a space; None if there are more than ``max_count``."""
     points: list[dict[str, Any]] = [{}]
     for name in dependency_order(space):
-        values = _all_values(space[name], most)
+        values = _all_values(space[name], max_count)
         if values is None:
             return None
-        points = _extended(points, name, space[name], values)
-        if len(points) > most:
+        points = _extend(points, name, space[name], values)
+        if len(points) > max_count:
             return None
     return points
 
 
-def _all_values(dimension: Dimension, most: int) -> list[Any] | None:
-    """Return every value of a dimension; None if there are more than ``most``."""
+def _all_values(dimension: Dimension, max_count: int) -> list[Any] | None:
+    """Return every value of a dimension; None if there are more than ``max_count``."""
     if dimension.bounds is None:
         return list(dimension.extremes)
     (low, high), step = dimension.bounds, dimension.step or (1 if dimension.int_ else None)
-    if step is None or (high - low) / step >= most:
+    if step is None or (high - low) / step >= max_count:
         return None
-    values = _stepped(low, high, step)
+    values = _step_values(low, high, step)
     return values if dimension.int_ is None else [round(value) for value in values]
 
 
@@ -153,21 +153,21 @@ def _grid_values(dimension: Dimension) -> list[Any]:
         return list(dimension.extremes)
     low, high = dimension.bounds
     if dimension.step is not None:
-        values = _stepped(low, high, dimension.step)
+        values = _step_values(low, high, dimension.step)
     else:
         spread = np.geomspace if dimension.log else np.linspace
         values = [float(value) for value in spread(float(low), float(high), dimension.points)]
     return values if dimension.int_ is None else sorted({round(value) for value in values})
 
 
-def _stepped(low: float, high: float, step: float) -> list[float]:
+def _step_values(low: float, high: float, step: float) -> list[float]:
     """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 + 0.2 is 0.3."""
     first, width = Decimal(str(low)), Decimal(str(step))
     return [float(first + index * width) for index in range(int((Decimal(str(high)) - first) // width) + 1)]
 
 
 def _merge(point: Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any] | None:
-    """Return a grid point with fixed values instead of its own; None if they activate a field that it lacks."""
+    """Return a grid point with ``fixed`` values replaced; None if they activate a field that the point lacks."""
     merged: dict[str, Any] = {}
     for name in dependency_order(space):
         if space[name].applies(merged):

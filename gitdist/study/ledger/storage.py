@@ -1,15 +1,15 @@
-"""Opening the ledger's storage: SQLite on one host, a journal file on a shared disk, PostgreSQL for a team.
+"""Opens the ledger's storage: SQLite on one host, a journal file on a shared disk, PostgreSQL for a team.
 
-Opening creates what is missing, atomically: SQLite under another name that is renamed, PostgreSQL's tables in
-transactions. Processes that open a storage at the same time wait for each other: on the study's lock file on one host,
-on the server's own lock elsewhere. Opening for reading creates and locks nothing, so it works with read-only files.
+Opening creates what is missing, atomically: SQLite in a temporary file that is renamed, PostgreSQL's tables in
+transactions. Processes that open a storage at the same time wait for each other: with the study's lock file on one
+host, with a lock on the server otherwise. Opening for reading creates and locks nothing, even for read-only files.
 
 A journal survives writers that are killed while they write:
 
     writer --host lock (flock, released when its process ends)--> --Optuna's lock file--> cut a torn line off --> append
 
-Of one host's processes only the holder of the host lock tries to get the lock file. So a lock file with this host's
-mark was left by a killed writer and is removed at once. Other hosts' lock files expire by Optuna's own rule (30 s).
+On each host only the holder of the host lock tries to get the lock file. So a lock file marked with this host was left
+by a killed writer and is removed at once. Optuna lets the lock files of other hosts expire (30 s).
 """
 
 import fcntl
@@ -30,22 +30,22 @@ from gitdist.study.files.layout import StudyPaths
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
-_BUSY_S = 30  # for which a writer waits for another one's lock on SQLite
+_BUSY_S = 30  # that a writer waits for another writer's SQLite lock
 _LOCKED = "database is locked"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of the running kernel; containers of a machine share it
 _TAIL_BYTES = 1 << 16  # read at once to find the end of the last whole line
 
 
-def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
-    """Open the storage that a study file's ``ledger`` line names; create it if it is missing.
+def open_storage(ledger: str, paths: StudyPaths) -> BaseStorage:
+    """Open the storage that a study's ``ledger`` field names; create it if it is missing.
 
     Args:
-        line: ``sqlite``, ``journal`` or ``postgresql://[user@]host[:port]/database``.
+        ledger: ``sqlite``, ``journal`` or ``postgresql://[user@]host[:port]/database``.
         paths: the study's files; its directory exists.
     """
-    name = describe_storage(line, paths)
+    name = describe_storage(ledger, paths)
     with _opening_errors(name), locked(paths.lock):
-        match _kind(line):
+        match _kind(ledger):
             case "sqlite":
                 return _create_sqlite(paths.ledger)
             case "journal":
@@ -55,28 +55,28 @@ def open_storage(line: str, paths: StudyPaths) -> BaseStorage:
                 lock.release()
                 return _open_journal(paths.journal)
             case "postgresql":
-                with _connected(line) as connection:
+                with _connected(ledger) as connection:
                     connection.execute("SELECT pg_advisory_lock(%s)", [_SERVER_LOCK])
-                    return _open_postgresql(line, create=True)
+                    return _open_postgresql(ledger, create=True)
 
 
-def read_storage(line: str, paths: StudyPaths) -> BaseStorage:
+def read_storage(ledger: str, paths: StudyPaths) -> BaseStorage:
     """Open a storage that ``open_storage`` has created, for reading; nothing is written."""
-    name = describe_storage(line, paths)
+    name = describe_storage(ledger, paths)
     with _opening_errors(name):
-        match _kind(line):
+        match _kind(ledger):
             case "sqlite":
                 return _open_sqlite(paths.ledger, create=False)
             case "journal":
                 return _open_journal(paths.journal)
             case "postgresql":
-                with _connected(line):
-                    return _open_postgresql(line, create=False)
+                with _connected(ledger):
+                    return _open_postgresql(ledger, create=False)
 
 
-def check_server(line: str) -> None:
-    """Connect to the PostgreSQL server of a ``ledger`` line and disconnect; nothing is created."""
-    with _connected(line) as connection:
+def check_server(ledger: str) -> None:
+    """Connect to the PostgreSQL server of a ``ledger`` field and disconnect; nothing is created."""
+    with _connected(ledger) as connection:
         connection.execute("SELECT 1")
 
 
@@ -87,20 +87,20 @@ def close_storage(storage: BaseStorage) -> None:
         storage.engine.dispose()
 
 
-def describe_storage(line: str, paths: StudyPaths) -> str:
+def describe_storage(ledger: str, paths: StudyPaths) -> str:
     """Return the name of a storage for messages: the file's path, or the server's address."""
-    match _kind(line):
+    match _kind(ledger):
         case "sqlite":
             return str(paths.ledger)
         case "journal":
             return str(paths.journal)
         case "postgresql":
-            return line
+            return ledger
 
 
 @contextmanager
 def storage_errors(name: str) -> Iterator[None]:
-    """Turn what a storage raises when it is lost or full into one line.
+    """Turn the exceptions of a lost or full storage into one line.
 
     Raises:
         StudyError: instead of the storage's own exception.
@@ -109,13 +109,13 @@ def storage_errors(name: str) -> Iterator[None]:
         yield
     except (StorageInternalError, OSError) as error:
         raise StudyError(
-            f"the ledger {name} cannot be read or written ({_cause(error)}); fix that, then run the same command again "
+            f"the ledger {name} cannot be read or written ({_cause(error)}); fix this, then run the same command again "
             "to resume"
         ) from error
 
 
 class HostLock(JournalFileSymlinkLock):
-    """Optuna's lock of a journal, preceded by a lock of this host; cuts off what a killed writer left unfinished."""
+    """Optuna's lock of a journal, preceded by a lock of this host; removes an incomplete line of a killed writer."""
 
     def __init__(self, journal: Path) -> None:
         """Guard the file ``journal``."""
@@ -131,7 +131,7 @@ class HostLock(JournalFileSymlinkLock):
         self._held = open(self._host_file, "ab")
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX)
-            os.utime(self._host_file)  # by its time other hosts see that the lock file is new
+            os.utime(self._host_file)  # other hosts use its time to decide whether the lock file has expired
             with suppress(FileNotFoundError):  # there is no lock file
                 if os.readlink(self._lock_file) == self._lock_target_file:
                     os.unlink(self._lock_file)
@@ -146,7 +146,7 @@ class HostLock(JournalFileSymlinkLock):
         """Release the lock.
 
         Raises:
-            OSError: another host has taken it, because this process was suspended for longer than locks last.
+            OSError: another host has acquired it, because this process was suspended until the lock expired.
         """
         try:
             super().release()
@@ -158,30 +158,30 @@ class HostLock(JournalFileSymlinkLock):
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Cut the file after its last line end."""
+    """Truncate the file after its last line end."""
     with open(path, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep > 0:
-            start = max(0, keep - _TAIL_BYTES)
+        whole_bytes = end
+        while whole_bytes > 0:
+            start = max(0, whole_bytes - _TAIL_BYTES)
             file.seek(start)
-            found = file.read(keep - start).rfind(b"\n")
-            if found >= 0:
-                keep = start + found + 1
+            newline = file.read(whole_bytes - start).rfind(b"\n")
+            if newline >= 0:
+                whole_bytes = start + newline + 1
                 break
-            keep = start
-        if keep < end:
-            file.truncate(keep)
+            whole_bytes = start
+        if whole_bytes < end:
+            file.truncate(whole_bytes)
 
 
-def _kind(line: str) -> Literal["sqlite", "journal", "postgresql"]:
-    if line == "sqlite":
+def _kind(ledger: str) -> Literal["sqlite", "journal", "postgresql"]:
+    if ledger == "sqlite":
         return "sqlite"
-    if line == "journal":
+    if ledger == "journal":
         return "journal"
-    if line.partition("://")[0].lower() in ("postgresql", "postgresql+psycopg"):
+    if ledger.partition("://")[0].lower() in ("postgresql", "postgresql+psycopg"):
         return "postgresql"
-    raise StudyError(f"ledger must be sqlite, journal or postgresql://..., but it is '{line}'")
+    raise StudyError(f"ledger must be sqlite, journal or postgresql://..., but it is '{ledger}'")
 
 
 def _create_sqlite(path: Path) -> RDBStorage:
@@ -195,7 +195,7 @@ def _create_sqlite(path: Path) -> RDBStorage:
 
 
 def _open_sqlite(path: Path, *, create: bool) -> RDBStorage:
-    # SQLite opens for reading what it cannot write; if it can, it rolls back what a killed writer left.
+    # SQLite opens a read-only file for reading; in a writable one, it rolls back a killed writer's transaction.
     arguments = {"connect_args": {"timeout": _BUSY_S}}
     return RDBStorage(f"sqlite:///{path}", engine_kwargs=arguments, skip_table_creation=not create)
 
@@ -204,28 +204,28 @@ def _open_journal(path: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path), HostLock(path)))
 
 
-def _open_postgresql(line: str, *, create: bool) -> RDBStorage:
-    url = f"postgresql+psycopg://{line.partition('://')[2]}"
+def _open_postgresql(ledger: str, *, create: bool) -> RDBStorage:
+    url = f"postgresql+psycopg://{ledger.partition('://')[2]}"
     arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
     return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=not create)
 
 
 @contextmanager
-def _connected(line: str) -> Iterator[Any]:
+def _connected(ledger: str) -> Iterator[Any]:
     try:
         import psycopg
     except ImportError:
         raise StudyError(
-            f"the ledger {line} needs the package psycopg; install it with `pip install 'gitdist[postgresql]'`"
+            f"the ledger {ledger} needs the package psycopg; install it with `pip install 'gitdist[postgresql]'`"
         ) from None
-    url = f"postgresql://{line.partition('://')[2]}"
+    url = f"postgresql://{ledger.partition('://')[2]}"
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_S) as connection:
             yield connection
     except psycopg.OperationalError as error:
         raise StudyError(
-            f"the ledger {line} cannot be reached ({_cause(error)}); "
-            "check the `ledger:` line, the server and PGPASSWORD or ~/.pgpass"
+            f"the ledger {ledger} cannot be reached ({_cause(error)}); "
+            "check the `ledger:` field, the server and PGPASSWORD or ~/.pgpass"
         ) from None
 
 
@@ -241,7 +241,7 @@ def _opening_errors(name: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the underlying error in one line; Optuna's own message only says that there was one."""
+    """Return the underlying error in one line; Optuna's own message does not name it."""
     line = first_line(error.__cause__ or error)
     if _LOCKED in line:
         line += ": a process was suspended while it wrote (Ctrl-Z?); resume it or end it"

@@ -1,7 +1,7 @@
-"""The search's algorithms: the parameters of the next trial, a pure function of the search and the trials before it.
+"""The search algorithms: suggest the next trial's parameters, as a pure function of the search and earlier trials.
 
     a grid, or a space of at most ``total`` points --> the next point that was not tried
-    else: the algorithm's sampler, over a study in memory with what it may read of the earlier trials
+    else: the algorithm's sampler, on a study in memory with what it may read of the earlier trials
           (the points of ``try_first`` come first; the sampler suggests the fields that they leave out)
 
 The study in memory keeps partial trials out of the ledger: a trial enters it with all of its parameters.
@@ -54,13 +54,13 @@ def _build_random(search: SearchSpec, seed: int) -> RandomSampler:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "tpe": Algorithm(_build_tpe, reads_past=True),
     "random": Algorithm(_build_random),
-    "grid": Algorithm(_build_random),  # it has a point for every trial, see ``point_plan``
+    "grid": Algorithm(_build_random),  # not used: ``point_plan`` has a point for every trial
 }
-"""The algorithms by the name that ``search.algorithm`` gives."""
+"""The algorithms by ``search.algorithm``."""
 
 
 def suggest(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tuple[Point, dict[str, BaseDistribution]]:
-    """Return the parameters of trial ``number`` and their distributions; both have only the fields searched in it.
+    """Return the parameters of trial ``number`` and their distributions, both only for the fields searched in it.
 
     With ``search.lag`` the outcomes of the last lag - 1 trials of the past are not read.
     """
@@ -75,16 +75,16 @@ def suggest(search: SearchSpec, past: Sequence[FrozenTrial], number: int) -> tup
     trial = _study_in_memory(search, past, number).ask()
     for name in dependency_order(search.space):
         if search.space[name].applies(params):
-            asked = distributions[name] = distribution(search.space[name])
+            dimension = distributions[name] = distribution(search.space[name])
             if name in fixed:
-                params[name] = asked.to_external_repr(asked.to_internal_repr(fixed[name]))
+                params[name] = dimension.to_external_repr(dimension.to_internal_repr(fixed[name]))
             else:
-                params[name] = trial._suggest(name, asked)  # as Study.ask does if nothing is conditional
+                params[name] = trial._suggest(name, dimension)  # as Study.ask does if nothing is conditional
     return params, distributions
 
 
 def num_suggestions(search: SearchSpec, past: Sequence[FrozenTrial]) -> int:
-    """Return how many trials a search has, those of the past included; retries count on top."""
+    """Return how many trials a search has, including past ones but not retries."""
     plan = point_plan(search)
     if plan is None:
         return search.total
@@ -107,12 +107,14 @@ def _study_in_memory(search: SearchSpec, past: Sequence[FrozenTrial], number: in
         pruner=optuna.pruners.NopPruner(),
     )
     if algorithm.reads_past:
-        study.add_trials(_readable(trial, search.lag is None or trial.number <= number - search.lag) for trial in past)
+        study.add_trials(
+            _visible_to_sampler(trial, search.lag is None or trial.number <= number - search.lag) for trial in past
+        )
     return study
 
 
-def _readable(trial: FrozenTrial, with_outcome: bool) -> FrozenTrial:
-    """Return a trial with no more than samplers read: parameters, values, and the last epoch of a pruned one."""
+def _visible_to_sampler(trial: FrozenTrial, with_outcome: bool) -> FrozenTrial:
+    """Return only what samplers read of a trial: parameters, values, and the last epoch if it was pruned."""
     state = trial.state if with_outcome and trial.state.is_finished() else TrialState.RUNNING
     last = trial.last_step if state == TrialState.PRUNED else None
     return create_trial(

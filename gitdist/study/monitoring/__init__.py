@@ -1,1 +1,1 @@
-"""What watches a running study and changes nothing: display, figures of the stream, MLflow."""
+"""Observers of a running study, which do not change it: display, statistics of the stream, MLflow."""

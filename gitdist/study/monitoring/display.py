@@ -19,7 +19,7 @@ from gitdist.study.files.layout import TrialId
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
 _MAX_LINES = 40
-_STREAM_S = 60.0  # between two lines of a log about the stream
+_STREAM_LOG_S = 60.0  # between two log lines about the stream
 _NO_CAPACITY = "waiting for capacity for trials, since {:.0f} s"
 _WAITS = "waits for its first stage, which another trial trains"
 
@@ -33,11 +33,11 @@ class Display(Observer):
 
     @abstractmethod
     def __exit__(self, *exception: Any) -> None:
-        """Leave what was shown last."""
+        """Stop, and leave the last state on the screen."""
 
     @abstractmethod
-    def say(self, text: str) -> None:
-        """Show one line that stays."""
+    def log(self, text: str) -> None:
+        """Log one line permanently."""
 
     @abstractmethod
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
@@ -62,7 +62,7 @@ def open_display(console: Console, num_epochs: int, search_fields: tuple[str, ..
 
 
 def format_value(value: Any) -> str:
-    """Return a parameter or metric as text: four significant digits, 'all' for no threshold."""
+    """Return a parameter or metric as text: four significant digits, 'all' for a missing threshold."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "all" if value is None else str(value)
@@ -77,62 +77,62 @@ class LogDisplay(Display):
         self._num_epochs = num_epochs
         self._searched_epochs: dict[TrialId, int] = {}
         self._waiting: set[TrialId] = set()
-        self._shown_at = 0.0
-        self._streamed_at = -_STREAM_S
+        self._progress_logged_at = 0.0
+        self._stream_logged_at = -_STREAM_LOG_S
 
     def __exit__(self, *exception: Any) -> None:
         """Do nothing."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a line."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Write a line every ten seconds and at the end."""
-        if done == total or time.monotonic() - self._shown_at >= 10:
-            self._shown_at = time.monotonic()
-            self.say(f"{what}: {done} of {total} {detail}".rstrip())
+        if done == total or time.monotonic() - self._progress_logged_at >= 10:
+            self._progress_logged_at = time.monotonic()
+            self.log(f"{what}: {done} of {total} {detail}".rstrip())
 
     def stream(self, text: str) -> None:
         """Write a line every minute."""
         now = time.monotonic()
-        if now - self._streamed_at >= _STREAM_S:
-            self._streamed_at = now
-            self.say(f"stream: {text}")
+        if now - self._stream_logged_at >= _STREAM_LOG_S:
+            self._stream_logged_at = now
+            self.log(f"stream: {text}")
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Write the trial's parameters."""
         if "epochs" in params:
             self._searched_epochs[trial] = params["epochs"]
         self._waiting.discard(trial)
-        self.say(f"{_name(trial)} started {_pairs(params)}".rstrip())
+        self.log(f"{_name(trial)} started {_format_params(params)}".rstrip())
 
-    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
-        """Say what the trial has in common with another one."""
-        self.say(_linked(trial, links))
+    def trial_describe_link(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Log which trial it repeats or replicates."""
+        self.log(_describe_link(trial, links))
 
     def trial_waits(self, trial: TrialId) -> None:
-        """Write it once."""
+        """Log once that the trial waits."""
         if trial not in self._waiting:
             self._waiting.add(trial)
-            self.say(f"{_name(trial)} {_WAITS}")
+            self.log(f"{_name(trial)} {_WAITS}")
 
     def no_capacity(self, waited_s: float) -> None:
-        """Write it."""
-        self.say(_NO_CAPACITY.format(waited_s))
+        """Log the missing capacity."""
+        self.log(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Write the epoch's metrics."""
         total = self._searched_epochs.get(trial, self._num_epochs)
-        self.say(f"{_name(trial)} epoch {row['epoch']} of {total} {_metrics(row)}".rstrip())
+        self.log(f"{_name(trial)} epoch {row['epoch']} of {total} {_format_metrics(row)}".rstrip())
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write how the trial ended."""
-        self.say(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
+        self.log(f"{_name(trial)} {outcome.state}" + (f": {outcome.reason}" if outcome.reason else ""))
 
 
 class LiveDisplay(Display):
-    """A table of all trials, redrawn in place: the present step's progress above it, the stream below."""
+    """A table of all trials, redrawn in place: the current step's progress above it, the stream below."""
 
     def __init__(self, console: Console, num_epochs: int, search_fields: tuple[str, ...]) -> None:
         """Draw on ``console``; ``num_epochs`` is a trial's length, ``search_fields`` are the searched fields."""
@@ -153,37 +153,37 @@ class LiveDisplay(Display):
         self._step = None
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line above the table."""
         self._step = None
         self._live.console.print(text, highlight=False, markup=False)
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Draw a bar."""
+        """Draw a progress bar."""
         grid = Table.grid(padding=(0, 1))
         grid.add_row(what, ProgressBar(total=total, completed=done, width=30), f"{done}/{total}", Text(detail, "dim"))
         self._step = grid if done < total else None
 
     def stream(self, text: str) -> None:
-        """Draw it below the table."""
+        """Draw the line below the table."""
         self._stream = text
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial's line."""
         self._step = None
-        self._rows[trial] = _new_line(params)
+        self._rows[trial] = _new_row(params)
 
-    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
-        """Say what the trial has in common with another one."""
-        self.say(_linked(trial, links))
+    def trial_describe_link(self, trial: TrialId, links: Mapping[str, int]) -> None:
+        """Log which trial it repeats or replicates."""
+        self.log(_describe_link(trial, links))
 
     def trial_waits(self, trial: TrialId) -> None:
-        """Say so in place of the state."""
+        """Show that the trial waits instead of its state."""
         self._rows[trial]["reason"] = _WAITS
 
     def no_capacity(self, waited_s: float) -> None:
-        """Say so above the table."""
-        self.say(_NO_CAPACITY.format(waited_s))
+        """Log the missing capacity above the table."""
+        self.log(_NO_CAPACITY.format(waited_s))
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
         """Update the trial's metrics."""
@@ -193,7 +193,7 @@ class LiveDisplay(Display):
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Update the trial's state."""
-        line = self._rows.setdefault(trial, _new_line({}))  # some trials end before they start
+        line = self._rows.setdefault(trial, _new_row({}))  # some trials end before they start
         line.update(state=outcome.state, reason=outcome.reason)
 
     def _render(self) -> RenderableType:
@@ -222,7 +222,7 @@ class LiveDisplay(Display):
         return table
 
 
-def _new_line(params: Mapping[str, Any]) -> dict[str, Any]:
+def _new_row(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": params, "state": "running", "row": {}, "reason": None, "waited": {}}
 
 
@@ -230,16 +230,16 @@ def _name(trial: TrialId) -> str:
     return "baseline" if trial.number is None else f"trial {trial.number}"
 
 
-def _linked(trial: TrialId, links: Mapping[str, int]) -> str:
+def _describe_link(trial: TrialId, links: Mapping[str, int]) -> str:
     if "repeat_of" in links:
         return f"{_name(trial)} trains the same as trial {links['repeat_of']}, whose result is reused"
     return f"{_name(trial)} trains the same as trial {links['replicate_of']} and is a replicate of it"
 
 
-def _pairs(params: Mapping[str, Any]) -> str:
+def _format_params(params: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={format_value(value)}" for name, value in params.items())
 
 
-def _metrics(row: Row) -> str:
+def _format_metrics(row: Row) -> str:
     shown = {"loss": row.get("train/loss"), **{name.split("/")[1]: row.get(name) for name in _COLUMNS}}
     return " ".join(f"{name}={value:.4f}" for name, value in shown.items() if value is not None)

@@ -1,15 +1,15 @@
-"""Reads the figures of a running study from ``watch.jsonl``, which the monitor writes. No Ray in here.
+"""Reads the newest statistics of a running study from ``watch.jsonl``, which the monitor writes; does not use Ray.
 
-    step    counts the lines of the file, over all drivers, from 1
+    step    number of the line in the file, over all drivers, from 1
     at      seconds since 1970
     stream/images_per_s         images generated per second
     stream/window_blocks        blocks in the router's window, of ``stream/window_capacity``
-    stream/server_utilisation   share of their time that servers generate, 0..1
+    stream/server_utilisation   share of time in which servers generate, 0..1
     stream/servers, stream/servers_answering
     stream/waiting_s            seconds that all trials have waited for the stream
     system/...                  CPU, memory and GPUs of the driver's machine, named as MLflow does
 
-If trials share no stream, or while none runs, the stream's figures are missing.
+If trials share no stream, or while no stream runs, the stream's statistics are missing.
 """
 
 import json
@@ -18,26 +18,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_TAIL_BYTES = 8192  # many times a line
-_FRESH_S = 300.0  # an older line is out of date
+_TAIL_BYTES = 8192  # enough for many lines
+_FRESH_S = 300.0  # an older line is outdated
 
 
-def describe_stream(figures: Mapping[str, Any]) -> str:
-    """Return the stream's figures as one line of text; empty if there are none."""
-    if "stream/images_per_s" not in figures:
+def describe_stream(stats: Mapping[str, Any]) -> str:
+    """Return the stream's statistics as one line of text; empty if missing."""
+    if "stream/images_per_s" not in stats:
         return ""
-    num_servers, num_answering = figures["stream/servers"], figures["stream/servers_answering"]
-    silent = "" if num_answering == num_servers else f" ({num_answering} of {num_servers} servers answer)"
+    num_servers, num_answering = stats["stream/servers"], stats["stream/servers_answering"]
+    answering = "" if num_answering == num_servers else f" ({num_answering} of {num_servers} servers answer)"
     return (
-        f"{figures['stream/images_per_s']:,.0f} images/s{silent}, "
-        f"{figures['stream/window_blocks']:,} of {figures['stream/window_capacity']:,} blocks in the window, "
-        f"servers generate {100 * figures['stream/server_utilisation']:.0f} % of the time, "
-        f"trials waited {figures['stream/waiting_s']:.1f} s in all"
+        f"{stats['stream/images_per_s']:,.0f} images/s{answering}, "
+        f"{stats['stream/window_blocks']:,} of {stats['stream/window_capacity']:,} blocks in the window, "
+        f"servers generate {100 * stats['stream/server_utilisation']:.0f} % of the time, "
+        f"trials waited {stats['stream/waiting_s']:.1f} s in total"
     )
 
 
 def newest_line(path: Path) -> dict[str, Any] | None:
-    """Return the last whole line of the file, unless it is old; None if there is none."""
+    """Return the last complete line of the file; None if it is missing or outdated."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
@@ -46,8 +46,8 @@ def newest_line(path: Path) -> dict[str, Any] | None:
         return None
     for line in reversed(lines):
         try:
-            found = json.loads(line)
+            values = json.loads(line)
         except ValueError:
-            continue  # incomplete: its writer was killed, or reading began within it
-        return found if isinstance(found, dict) and time.time() - found.get("at", 0.0) < _FRESH_S else None
+            continue  # incomplete: its writer was killed, or the read began inside it
+        return values if isinstance(values, dict) and time.time() - values.get("at", 0.0) < _FRESH_S else None
     return None

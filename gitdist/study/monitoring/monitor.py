@@ -1,12 +1,12 @@
-"""Monitors a study while it runs, on a thread that nobody waits for.
+"""Monitors a study while it runs, on a separate thread.
 
     driver's loop: epoch_ended --> seconds waited -----\
     stream's actors --> StatsPoller -- every 10 s ------> a line --> display; watch.jsonl --> MLflow, `gitdist status`
     this machine --> its CPU, memory, GPUs ------------/
 
-The file receives every line at first, later one per minute. With each line it is copied to the object store, before
-the line goes to MLflow, so the next driver's lines continue after all that MLflow has. If the thread cannot read or
-write the figures, they are missing; the study continues.
+At first every line is written to the file, later one per minute. After each line, the file is copied to the object
+store, then the line is written to MLflow, so the next driver's step numbers continue after those in MLflow. If the
+thread cannot read or write the statistics, they are missing; the study continues.
 """
 
 import threading
@@ -24,22 +24,22 @@ from gitdist.study.files.rows import RowsFile, read_rows
 from gitdist.study.monitoring.latest import describe_stream
 
 _PERIOD_S = 10.0  # between two polls
-_ANSWER_S = 0.5  # that a poll waits for answers
-_LAST_S = 5.0  # that the end of a stream, or of the study, waits for a poll
+_ANSWER_S = 0.5  # timeout of a poll
+_LAST_S = 5.0  # timeout of the last poll of a stream, or of the study
 _LONGEST_S = 60.0  # between two lines of the file
-_GROWTH = 0.05  # of the time since the driver began, up to that
+_GROWTH = 0.05  # of the time since the driver started, up to _LONGEST_S
 
 
 def pause_after(elapsed_s: float) -> float:
-    """Return the least seconds between two lines of the file, ``elapsed_s`` after the driver began.
+    """Return the minimum seconds between two lines of the file, ``elapsed_s`` after the driver started.
 
-    A short study has many lines, a long one no more than one a minute.
+    A short study has many lines, a long one at most one per minute.
     """
     return min(_LONGEST_S, _GROWTH * elapsed_s)
 
 
-def stream_figures(snapshot: StreamSnapshot, waiting_s: float) -> dict[str, float]:
-    """Return the stream's figures of a line; ``waiting_s`` are the seconds that all trials have waited."""
+def stream_metrics(snapshot: StreamSnapshot, waiting_s: float) -> dict[str, float]:
+    """Return the stream's statistics; ``waiting_s``: the total seconds that trials have waited."""
     return {
         "stream/images_per_s": round(snapshot.images_per_s, 2),
         "stream/window_blocks": snapshot.window_blocks,
@@ -55,7 +55,7 @@ class StreamWaitTotal(Observer):
     """Adds up the seconds that trials waited for the stream; any thread may read ``total_s``."""
 
     def __init__(self, paths: StudyPaths, trials: Iterable[TrialId] = ()) -> None:
-        """Begin with the rows files of ``trials``, which earlier drivers ran."""
+        """Start from the rows files of ``trials``, which earlier drivers ran."""
         self.total_s = 0.0
         self._paths = paths
         self._names: dict[TrialId, str] = {}
@@ -65,7 +65,7 @@ class StreamWaitTotal(Observer):
                 self.epoch_ended(trial, row)
 
     def epoch_ended(self, trial: TrialId, row: Row) -> None:
-        """Add an epoch that the trial itself trained; after an interruption it comes again, and counts once."""
+        """Add an epoch that the trial itself trained; an epoch reported again after an interruption counts once."""
         if trial not in self._names:
             self._names[trial] = trainer_name(self._paths, trial)
         trainer = self._names[trial]
@@ -82,86 +82,86 @@ class Monitor:
         self,
         paths: StudyPaths,
         stream_wait: StreamWaitTotal,
-        machine: Callable[[], Mapping[str, float]],
+        measure: Callable[[], Mapping[str, float]],
         show: Callable[[str], None],
-        written: Callable[[], None],
+        on_write: Callable[[], None],
         period_s: float = _PERIOD_S,
     ) -> None:
-        """Prepare to monitor."""
-        self._paths, self._stream_wait, self._machine = paths, stream_wait, machine
-        self._show, self._written, self._period_s = show, written, period_s
+        """Create the thread; entering the block starts it."""
+        self._paths, self._stream_wait, self._measure_machine = paths, stream_wait, measure
+        self._show, self._on_write, self._period_s = show, on_write, period_s
         self._changed = threading.Condition()
         self._poller: StatsPoller | None = None
-        self._leaving = self._ended = False
+        self._stream_ending = self._ended = False
         self._thread = threading.Thread(target=self._run, name="gitdist-monitor", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the file and begin."""
-        lines = read_rows(self._paths.figures)
-        self._file = RowsFile(self._paths.figures, lines)
+        """Open the file and start the thread."""
+        lines = read_rows(self._paths.monitor_log)
+        self._file = RowsFile(self._paths.monitor_log, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
-        self._began, self._wrote_at = time.monotonic(), -_LONGEST_S
+        self._started_at, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread after the current poll; one that hangs is waited for a few seconds."""
+        """End the thread after the current poll; wait at most a few seconds."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
         self._thread.join(_LAST_S)
-        if not self._thread.is_alive():  # else it hangs in a call, and ends with the process
+        if not self._thread.is_alive():  # else it hangs in a call until the process ends
             self._file.close()
 
     @contextmanager
     def following(self, poller: StatsPoller | None) -> Iterator[None]:
-        """Monitor a stream, if there is one, to its end; wait a few seconds for a last poll there."""
+        """Monitor a stream, if any, inside the block; at its end, wait a few seconds for a last poll."""
         self._poller = poller
         try:
             yield
         finally:
             with self._changed:
-                self._leaving = poller is not None
+                self._stream_ending = poller is not None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._leaving, timeout=_LAST_S)
+                self._changed.wait_for(lambda: not self._stream_ending, timeout=_LAST_S)
 
     def _run(self) -> None:
-        self._begin()
+        self._start_measuring()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._leaving or self._ended, timeout=self._period_s)
-                is_last = self._leaving
+                self._changed.wait_for(lambda: self._stream_ending or self._ended, timeout=self._period_s)
+                is_last = self._stream_ending
                 if self._ended:
                     return
             self._poll(is_last)
             if is_last:
                 with self._changed:
-                    self._poller, self._leaving = None, False
+                    self._poller, self._stream_ending = None, False
                     self._changed.notify_all()
 
-    def _begin(self) -> None:
+    def _start_measuring(self) -> None:
         with suppress(Exception):  # the first poll shows the error
-            self._machine()
+            self._measure_machine()
 
     def _poll(self, is_last: bool) -> None:
         try:
-            figures = self._figures()
-            if line := describe_stream(figures):
+            stats = self._read_stats()
+            if line := describe_stream(stats):
                 self._show(line)
-            elapsed_s = time.monotonic() - self._began
-            if figures and (is_last or elapsed_s - self._wrote_at >= pause_after(elapsed_s)):
-                self._write(figures)
+            elapsed_s = time.monotonic() - self._started_at
+            if stats and (is_last or elapsed_s - self._wrote_at >= pause_after(elapsed_s)):
+                self._write(stats)
                 self._wrote_at = elapsed_s
-        except Exception as error:  # whatever it is, the study does not depend on the monitor
-            self._show(f"cannot be monitored now ({first_line(error)})")
+        except Exception as error:  # the study does not depend on the monitor
+            self._show(f"monitoring failed ({first_line(error)})")
 
-    def _figures(self) -> dict[str, float]:
+    def _read_stats(self) -> dict[str, float]:
         snapshot = self._poller.poll(_ANSWER_S) if self._poller else None
-        of_stream = stream_figures(snapshot, self._stream_wait.total_s) if snapshot else {}
-        return {**of_stream, **self._machine()}
+        stream_stats = stream_metrics(snapshot, self._stream_wait.total_s) if snapshot else {}
+        return {**stream_stats, **self._measure_machine()}
 
-    def _write(self, figures: Mapping[str, Any]) -> None:
-        self._file.append({"step": self._step + 1, "at": time.time(), **figures})
+    def _write(self, stats: Mapping[str, Any]) -> None:
+        self._file.append({"step": self._step + 1, "at": time.time(), **stats})
         self._step += 1
-        self._paths.push(self._paths.figures)
-        self._written()
+        self._paths.push(self._paths.monitor_log)
+        self._on_write()

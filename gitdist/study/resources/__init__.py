@@ -1,1 +1,1 @@
-"""What trials are given: the trained generator and the running stream."""
+"""The resources that trials use: the trained generator and the running stream."""

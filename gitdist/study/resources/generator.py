@@ -1,4 +1,4 @@
-"""The generator of a study: obtained, recorded, and held to the one that the study was started with."""
+"""Obtains and records a study's generator, and checks that it is the one that the study was started with."""
 
 from functools import partial
 
@@ -21,10 +21,10 @@ _DRAWS_PER_IMAGE = 8  # in the picture of samples
 
 
 def train_study_generator(running: RunningStudy) -> TrainedGenerator:
-    """Obtain the generator of a study, record it in the ledger and MLflow, and draw samples of it."""
+    """Obtain a study's generator, record it in the ledger and MLflow, and draw sample images."""
     study, spec, tracker = running.study, running.spec.generator, running.tracker
-    known = study.ledger.get_attr(GENERATOR)
-    if known is None:  # else an earlier driver obtained it
+    recorded = study.ledger.get_attr(GENERATOR)
+    if recorded is None:  # else an earlier driver obtained it
         running.times.started("generator")
     tracker.generator_started(spec.model_dump())
 
@@ -34,20 +34,20 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
         tracker.generator_stepped([step])
 
     try:
-        spec = keep_precision(spec, running.dataset.fingerprint, known)
+        spec = resolve_precision(spec, running.dataset.fingerprint, recorded)
         on_wait = partial(running.report_wait, "training the generator")
         generator = obtain_generator(spec, running.dataset, running.store, running.spec.resources, on_step, on_wait)
-        name = generator_name(spec, generator.artefact)
-        settle_generator(spec, name, known)
+        name = generator_name(spec, generator.artifact)
+        check_same_generator(spec, name, recorded)
         _draw_samples(running, generator)
     except DiskError:
         raise
     except (GitdistError, RayTaskError):
-        if known is None:
+        if recorded is None:
             running.times.ended("generator")
         tracker.generator_failed()
         raise
-    if known is None:
+    if recorded is None:
         running.times.ended("generator")
     study.ledger.set_attr(GENERATOR, name)
     tracker.generator_ended(name, generator.past_steps)
@@ -57,50 +57,50 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
 def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     dataset, spec, samples = running.dataset, running.spec, running.study.paths.samples
     compute = Compute.resolve(spec.stream.precision, "cpu")
-    loaded = load_generator(spec.generator, dataset, generator.artefact, compute)
+    loaded = load_generator(spec.generator, dataset, generator.artifact, compute)
     save_grid(sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed), samples)
     running.study.paths.push(samples)
 
 
-def keep_precision(spec: GeneratorSpec, fingerprint: str, known: str | None) -> GeneratorSpec:
-    """Return the generator's spec with ``precision: auto`` as the first run resolved it, on whatever machine this is.
+def resolve_precision(spec: GeneratorSpec, fingerprint: str, recorded: str | None) -> GeneratorSpec:
+    """Return the generator's spec with the precision that ``auto`` meant in the first run, on any machine.
 
     Raises:
-        StudyError: it is another one now, in whichever precision it is trained.
+        StudyError: the generator has changed, whatever its precision.
     """
-    if not isinstance(spec, MunitSpec) or known is None:
+    if not isinstance(spec, MunitSpec) or recorded is None:
         return spec
     precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
     for precision in precisions:
         settings = munit_artifact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
         name = content_key("generator", settings)
-        if name == known:
+        if name == recorded:
             return spec.model_copy(update={"precision": precision})
-    raise _another(spec, name, known)
+    raise _changed_error(spec, name, recorded)
 
 
-def settle_generator(spec: GeneratorSpec, name: str, known: str | None) -> None:
-    """Accept a generator only as it was at the first run: trials that are compared share one.
+def check_same_generator(spec: GeneratorSpec, name: str, recorded: str | None) -> None:
+    """Refuse another generator than in the first run, since the trials of a study must share one.
 
     Raises:
-        StudyError: it is another one now.
+        StudyError: the generator has changed.
     """
-    if known not in (None, name):
-        raise _another(spec, name, known)
+    if recorded not in (None, name):
+        raise _changed_error(spec, name, recorded)
 
 
 def check_moved_generator(study: Study, dataset: Dataset) -> None:
-    """Accept another file of an imported generator only if it has the same content."""
-    known, generator = study.ledger.get_attr(GENERATOR), study.spec.generator
-    if known is None or not isinstance(generator, PretrainedSpec) or not study.paths.spec.exists():
+    """Refuse another file of an imported generator unless it has the same content."""
+    recorded, generator = study.ledger.get_attr(GENERATOR), study.spec.generator
+    if recorded is None or not isinstance(generator, PretrainedSpec) or not study.paths.spec.exists():
         return
     if load_stored_spec(study.paths).generator != generator:
-        settle_generator(generator, pretrained_name(generator, dataset), known)
+        check_same_generator(generator, pretrained_name(generator, dataset), recorded)
 
 
-def _another(spec: GeneratorSpec, name: str, known: str | None) -> StudyError:
-    now = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
+def _changed_error(spec: GeneratorSpec, name: str, recorded: str | None) -> StudyError:
+    what = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
     return StudyError(
-        f"the study was started with another generator.kind '{spec.kind}' ({known}) than its {now} now give ({name}); "
-        "put that one back, or start another study with --fork NAME"
+        f"generator.kind '{spec.kind}': the study was started with {recorded}, but its {what} now give {name}; "
+        "restore the former one, or start another study with --fork NAME"
     )

@@ -2,7 +2,7 @@
 
 driver <--training steps (a streaming task)-- generator function <--queue-- training thread
 
-The driver first waits for free capacity, and says so.
+The driver first waits for free capacity, and reports the wait.
 """
 
 import queue
@@ -22,11 +22,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, limit_to_share
 from gitdist.errors import StudyError, first_line
 from gitdist.generator.base import TrainingStep
-from gitdist.generator.kinds import (
-    find_artifact,
-    needs_training,
-    obtain_artifact,
-)
+from gitdist.generator.kinds import find_artifact, needs_training, obtain_artifact
 from gitdist.generator.munit.training import past_steps
 from gitdist.spec import GeneratorSpec, ResourcesSpec, Share
 from gitdist.store import Store
@@ -35,17 +31,17 @@ from gitdist.study.cluster.connect import cluster_nodes
 from gitdist.study.scheduling.packing import check_fits_alone
 from gitdist.study.scheduling.tasks import to_user_error
 
-_MAX_DEATHS = 3  # of the training's workers without a step between them
+_MAX_LOSSES = 3  # worker losses without a training step in between
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """The generator's artifact (None if it has no weights) and the seconds that training it took now.
+    """The generator's artifact (None if it has no weights) and the seconds that this process trained it.
 
-    ``past_steps`` samples all of its training steps, also those of earlier drivers.
+    ``past_steps`` are samples of all its training steps, including those of earlier drivers.
     """
 
-    artefact: Path | None
+    artifact: Path | None
     training_s: float
     past_steps: Sequence[TrainingStep] = ()
 
@@ -66,14 +62,14 @@ def obtain_generator(
     """
     if not needs_training(spec):
         return TrainedGenerator(obtain_artifact(spec, dataset, store, on_step, Compute.resolve()), 0.0)
-    share, started = resources.training, time.perf_counter()
-    if found := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
-        return TrainedGenerator(found, 0.0, past_steps(found))
+    share, start_s = resources.training, time.perf_counter()
+    if artifact := find_artifact(spec, dataset, store, Compute.resolve(device=share.device)):
+        return TrainedGenerator(artifact, 0.0, past_steps(artifact))
     check_fits_alone(cluster_nodes(), resources, "training", "train the generator")
     trained = _train_on_cluster(share, (spec, dataset.directory, store, share), on_step, on_wait)
-    artefact = store.resolve_locally(trained)
-    store.mark_used("generator", trained.name)  # this process uses it from now on
-    return TrainedGenerator(artefact, time.perf_counter() - started, past_steps(artefact))
+    artifact = store.resolve_locally(trained)
+    store.mark_used("generator", trained.name)  # this process uses it from here on
+    return TrainedGenerator(artifact, time.perf_counter() - start_s, past_steps(artifact))
 
 
 def _train_on_cluster(
@@ -82,46 +78,46 @@ def _train_on_cluster(
     on_step: Callable[[TrainingStep], None],
     on_wait: Callable[[float], None],
 ) -> Path:
-    """Return the artefact's directory where ``_train`` with these arguments made it, over the deaths of its workers."""
-    # Ray's own retry of a streaming task leaves out as many items as were taken before; a resumed training has fewer.
+    """Run ``_train`` with these arguments, again if a worker is lost; return the artifact's directory on its node."""
+    # Ray's retry of a streaming task skips as many items as were read before, but a resumed training yields fewer.
     options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
     task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
-    deaths = 0
+    losses = 0
     while True:
-        places = reserve(share, 1, on_wait)
+        placement_group = reserve(share, 1, on_wait)
         try:
-            placed = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(places))
-            for reference in placed.remote(*arguments):
+            pinned_task = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group))
+            for reference in pinned_task.remote(*arguments):
                 item = ray.get(reference)
                 if isinstance(item, Path):
                     return item
-                deaths = 0
+                losses = 0
                 on_step(item)
         except RayTaskError as error:
             remedy = "lower generator.lr or set generator.precision: float32"
             raise to_user_error(error, f"training the generator failed: {error.cause}; {remedy}") from None
         except RayError as error:
-            deaths += 1
-            if deaths == _MAX_DEATHS:
+            losses += 1
+            if losses == _MAX_LOSSES:
                 raise StudyError(
-                    f"training the generator lost its worker {deaths} times without a step between them "
-                    f"({first_line(error)}); give it more by resources.training, or lower generator.batch_size or dim"
+                    f"training the generator lost its worker {losses} times without a training step "
+                    f"({first_line(error)}); raise resources.training, or lower generator.batch_size or dim"
                 ) from None
         finally:
-            remove_placement_group(places)
+            remove_placement_group(placement_group)
 
 
 def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> Iterator[TrainingStep | Path]:
-    """Yield the training steps that are reported, then the artefact's directory."""
+    """Yield the reported training steps, then the artifact's directory."""
     steps: queue.SimpleQueue[TrainingStep | Path | BaseException] = queue.SimpleQueue()
 
     def build() -> None:
         try:
             limit_to_share(share.cpu, share.gpu)
             opened = Dataset.open(store.resolve_locally(dataset))
-            artefact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
-            assert artefact, "what trains has an artefact"
-            steps.put(artefact)
+            artifact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
+            assert artifact, "a trained generator has an artifact"
+            steps.put(artifact)
         except BaseException as error:
             steps.put(error)
 

@@ -1,7 +1,7 @@
-"""A study's generator measured on validation images, which neither it nor the judging classifier has seen.
+"""Measures a study's generator on validation images, which neither it nor the reference classifier was trained on.
 
-validation images --generator--> draws ---+--> variation, and the ratio to that of the true nuisance's draws
-                  --true T-----> draws ---+--> a classifier that knows every class: share answered as the image's
+validation images --generator--> draws ---+--> variation, and its ratio to that of the true nuisance's draws
+                  --true T-----> draws ---+--> reference classifier of all classes: share with the image's class
 """
 
 from dataclasses import asdict, dataclass
@@ -28,15 +28,15 @@ from gitdist.trial.evaluation import Predictor, choose_indices
 from gitdist.trial.metrics import balanced_mean, per_class_mean
 from gitdist.trial.reference import Reference
 
-_BATCH = 64
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
     """How much the draws of an image differ, in grey levels: mean over classes of the mean over images.
 
-    ``nuisance_std`` is that of what the nuisance moves (``STATISTICS``); ``object_std`` that of the object before a
-    background, which this leaves alone. None = no number tells, or nothing is known.
+    ``nuisance_std`` is that of the nuisance's own statistic (``STATISTICS``); ``object_std`` that of the object's
+    level, which a background does not change. None = undefined or unknown.
     """
 
     pixel_std: float
@@ -47,9 +47,9 @@ class Variation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quality:
-    """What a generator is worth; shares in 0..1 by class, float64 ``[C]``.
+    """How well a generator's draws keep their class, and vary; shares in 0..1 per class, float64 ``[C]``.
 
-    ``true`` and ``kept_true`` are those of draws of the data set's own nuisance; None where that is not known.
+    ``true`` and ``kept_true`` are those of draws of the data set's own nuisance; None if it is unknown.
     """
 
     images: int
@@ -61,7 +61,7 @@ class Quality:
     kept_true: NDArray[np.float64] | None
 
     def as_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """Return the figures as JSON values."""
+        """Return all values as JSON."""
         shares = {"images": self.kept_images, "draws": self.kept_draws}
         shares |= {} if self.kept_true is None else {"true": self.kept_true}
         return {
@@ -75,14 +75,14 @@ class Quality:
             "label_kept": {
                 "mean": {name: float(np.nanmean(share)) for name, share in shares.items()},
                 "classes": [
-                    {"class": name} | {kind: _number(share[index]) for kind, share in shares.items()}
+                    {"class": name} | {kind: _none_if_nan(share[index]) for kind, share in shares.items()}
                     for index, name in enumerate(class_names)
                 ],
             },
         }
 
     def ratios(self) -> dict[str, float] | None:
-        """Return the generator's variation by that of the true nuisance; what that does not vary is left out."""
+        """Return the generator's variation / the true nuisance's, without statistics that the latter does not vary."""
         if self.true is None:
             return None
         own, true = asdict(self.generator), asdict(self.true)
@@ -99,7 +99,7 @@ def measure_quality(
     draws: int,
     seed: int,
 ) -> Quality:
-    """Measure ``draws`` per image of at most ``images`` validation images per class; ``seed`` names the draws.
+    """Measure ``draws`` per image of at most ``images`` validation images per class; ``seed`` is that of the draws.
 
     Raises:
         TrialFailedError: the classifier's output is not a number.
@@ -109,22 +109,22 @@ def measure_quality(
     given, clean, labels = split.images[indices], split.clean[indices], split.labels[indices]
     predictor = Predictor(reference.model, reference.dataset, compute)
 
-    def kept(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def label_kept(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         with torch.inference_mode():
-            answers = predictor(pixels.reshape(-1, *given.shape[1:])).argmax(1).cpu().numpy()
-        return kept_shares(answers.reshape(len(labels), -1), labels, dataset.num_classes)
+            predictions = predictor(pixels.reshape(-1, *given.shape[1:])).argmax(1).cpu().numpy()
+        return kept_shares(predictions.reshape(len(labels), -1), labels, dataset.num_classes)
 
     drawn = _draw(generator, given, clean, draws, seed, "quality/draws")
-    known = dataset.nuisance != "none"
-    true = _draw(OracleGenerator(dataset.nuisance), given, clean, draws, seed, "quality/true") if known else None
+    has_nuisance = dataset.nuisance != "none"
+    true = _draw(OracleGenerator(dataset.nuisance), given, clean, draws, seed, "quality/true") if has_nuisance else None
     return Quality(
         images=len(indices),
         draws=draws,
         generator=_variation(drawn, clean, labels, dataset),
         true=None if true is None else _variation(true, clean, labels, dataset),
-        kept_images=kept(given),
-        kept_draws=kept(drawn),
-        kept_true=None if true is None else kept(true),
+        kept_images=label_kept(given),
+        kept_draws=label_kept(drawn),
+        kept_true=None if true is None else label_kept(true),
     )
 
 
@@ -133,8 +133,8 @@ def _draw(
 ) -> NDArray[np.uint8]:
     """Return draws, uint8 ``[N, D, C, H, W]``."""
     drawn = np.empty((len(images), draws, *images.shape[1:]), np.uint8)
-    for low in range(0, len(images), _BATCH):
-        part = slice(low, low + _BATCH)
+    for low in range(0, len(images), _BATCH_SIZE):
+        part = slice(low, low + _BATCH_SIZE)
         codes = generator.encode(torch.tensor(images[part]), torch.tensor(clean[part]))
         for index in range(draws):
             drawn[part, index] = generator.draw(codes, numpy_rng(seed, name, low, index)).numpy()
@@ -160,5 +160,5 @@ def _variation(
     )
 
 
-def _number(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

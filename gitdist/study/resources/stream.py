@@ -1,4 +1,4 @@
-"""Owns the running stream and the eKLD image sets of a study, and records what they used."""
+"""Owns the running stream and the eKLD image sets of a study, and records the usage of its driver."""
 
 import json
 import time
@@ -29,31 +29,31 @@ _FINAL_WAIT_S = 10.0  # for the servers' last statistics
 
 @contextmanager
 def launch_resources(running: RunningStudy, generator: TrainedGenerator) -> Iterator["StreamResources"]:
-    """Launch the study's stream, unless each trial generates for itself, and stop it at the end of the block."""
+    """Launch the study's stream, unless each trial generates its own draws, and stop it at the end of the block."""
     if not running.spec.sharing.stream:
         yield StreamResources(running, generator, None)
         return
-    with _launched(running, generator, running.spec.stream, running.spec.resources.servers) as stream:
+    with _launch(running, generator, running.spec.stream, running.spec.resources.servers) as stream:
         yield StreamResources(running, generator, stream)
 
 
 @contextmanager
-def _launched(
+def _launch(
     running: RunningStudy, generator: TrainedGenerator, spec: StreamSpec, num_servers: int
 ) -> Iterator[StreamHandle]:
     share, store = running.spec.resources.server, running.store
-    # The actors of a killed driver live on for a while on a cluster, so each lease epoch has its own names.
+    # On a cluster, the actors of a killed driver live on for a while, so actor names contain the lease epoch.
     identity = running.study.ledger.get_attr("identity")
     name = f"{running.spec.name}-{identity[:8]}-{running.lease.epoch}"
     shared = store.shared if store.results is not None else None
-    kept = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
-    config = replace(_server_config(running, generator, share), stream=spec, store=kept)
+    cache = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
+    config = replace(_server_config(running, generator, share), stream=spec, store=cache)
     on_wait = partial(running.report_wait, f"{num_servers} generator server(s)")
     with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
-        if kept:
+        if cache:
             running.store.mark_used(BLOCKS, stream.signature.digest)
         if stream.warning:
-            running.display.say(stream.warning)
+            running.display.log(stream.warning)
         yield stream
 
 
@@ -61,7 +61,7 @@ def _server_config(running: RunningStudy, generator: TrainedGenerator, share: Sh
     return ServerConfig(
         dataset=running.dataset.directory,
         generator=running.spec.generator,
-        artefact=generator.artefact,
+        artifact=generator.artifact,
         stream=running.spec.stream,
         device=share.device,
         origin=running.store if running.study.paths.results.uri is not None else None,
@@ -72,7 +72,7 @@ class StreamResources:
     """The generator, the stream and the eKLD images of a study."""
 
     def __init__(self, running: RunningStudy, generator: TrainedGenerator, stream: StreamHandle | None) -> None:
-        """Take a running stream; None if each trial generates for itself."""
+        """Wrap a running stream; None if each trial generates its own draws."""
         self._running, self._generator, self._stream = running, generator, stream
         self._poller = self.stats_poller()
         self._pinned: set[TrialId] = set()  # trials whose prefix this process has pinned
@@ -113,12 +113,12 @@ class StreamResources:
         )
         if running.dataset.nuisance != "none":
             return ekld_set(running.dataset, request, running.store).directory
-        with self._any_stream() as stream:
+        with self._stream_or_temporary() as stream:
             request = replace(request, under="generator", key=stream.signature.draws)
             return ekld_set(running.dataset, request, running.store, stream.transform).directory
 
     def pin_prefix(self, trial: TrialId) -> None:
-        """Pin the prefix that a trial reused, for later trials; the trial's worker pins it only while it runs."""
+        """Pin the prefix that a trial reused, for later trials; the trial's worker pins it only while it trains."""
         if trial not in self._pinned:
             prefix = ReusedPrefix.read(self._running.study.paths.trial(trial))
             if prefix:
@@ -133,9 +133,9 @@ class StreamResources:
         servers = self._poller.done() if self._poller else []
         if not self._reported_full_store and any(server.cache_rejects for server in servers):
             self._reported_full_store = True
-            running.display.say(
-                "stream.keep: the store is as large as store.max_gb allows, and running studies use its contents; new "
-                "blocks are not stored: raise store.max_gb to store them"
+            running.display.log(
+                "stream.keep: the store has reached store.max_gb, and running studies use all of its artifacts; new "
+                "blocks are not stored; raise store.max_gb"
             )
         usage = {
             "wall_s": time.perf_counter() - running.started_s,
@@ -149,9 +149,9 @@ class StreamResources:
         write_atomic(file, json.dumps(usage, indent=2).encode())
         running.study.paths.push(file)
 
-    def _any_stream(self) -> AbstractContextManager[StreamHandle]:
+    def _stream_or_temporary(self) -> AbstractContextManager[StreamHandle]:
         """Return the shared stream, else launch one with a single server for the block."""
         if self._stream:
             return nullcontext(self._stream)
-        unkept = self._running.spec.stream.model_copy(update={"keep": False})
-        return _launched(self._running, self._generator, unkept, 1)
+        uncached = self._running.spec.stream.model_copy(update={"keep": False})
+        return _launch(self._running, self._generator, uncached, 1)

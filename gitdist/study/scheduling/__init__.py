@@ -1,1 +1,1 @@
-"""Which trial runs when and where: decisions without Ray, and their execution by Ray Tune."""
+"""Decides, without Ray, which trial runs when and where; Ray Tune executes it."""

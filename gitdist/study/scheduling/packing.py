@@ -1,8 +1,8 @@
 """Packs a study's servers and trials onto the nodes of a cluster: arithmetic, without Ray.
 
-Servers are placed first, each on the node with the fewest servers and, of these, where it costs the fewest trials.
-Trials fill what is left. Ray may spread the servers differently, so the capacity is computed again once they run. A
-share of a GPU below 1 lies on one card, a larger one takes whole cards, as in Ray.
+Servers are placed first, each on the node with the fewest servers and, among these, where it displaces the fewest
+trials. Trials fill the rest. Ray may spread the servers differently, so the capacity is computed again once they run.
+As in Ray, a GPU share below 1 is part of one card, and a larger share takes whole cards.
 """
 
 from collections import Counter
@@ -15,8 +15,8 @@ from gitdist.spec import ResourcesSpec, Share
 
 Task = Literal["server", "trial", "training"]
 
-_TINY = 1e-6  # of a CPU or a card: sums of fractions
-_LISTED = 8  # nodes that a message names
+_TOLERANCE = 1e-6  # of a CPU or a card, for rounding errors
+_MAX_LISTED = 8  # nodes in a message
 
 
 @dataclass
@@ -29,25 +29,25 @@ class Node:
 
     def num_fitting(self, share: Share) -> int:
         """Return how many processes with that share fit."""
-        by_cpu = int((self.cpu + _TINY) / share.cpu)
+        by_cpu = int((self.cpu + _TOLERANCE) / share.cpu)
         if not share.gpu:
             return by_cpu
         part = min(share.gpu, 1.0)
-        parts = sum(int((free + _TINY) / part) for free in self.cards)
+        parts = sum(int((free + _TOLERANCE) / part) for free in self.cards)
         return min(by_cpu, parts // _num_cards(share.gpu))
 
-    def take(self, share: Share) -> None:
-        """Take the share of one process, which fits."""
+    def allocate(self, share: Share) -> None:
+        """Allocate the share of one process, which must fit."""
         self.cpu -= share.cpu
         part = min(share.gpu, 1.0)
-        fit = [card for card, free in enumerate(self.cards) if free + _TINY >= part]
-        for card in sorted(fit, key=lambda card: self.cards[card])[: _num_cards(share.gpu)]:  # the fullest first
+        fitting = [card for card, free in enumerate(self.cards) if free + _TOLERANCE >= part]
+        for card in sorted(fitting, key=lambda card: self.cards[card])[: _num_cards(share.gpu)]:  # the fullest first
             self.cards[card] -= part
 
     def without(self, share: Share) -> "Node":
-        """Return the node after one process, which fits, has taken its share."""
+        """Return the node after allocating the share of one process, which must fit."""
         rest = Node(self.name, self.cpu, list(self.cards))
-        rest.take(share)
+        rest.allocate(share)
         return rest
 
     def describe(self) -> str:
@@ -75,33 +75,33 @@ def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: 
     """Return how many trials can run at once beside the servers.
 
     Raises:
-        StudyError: the servers and one trial do not fit; the message says what is missing where.
+        StudyError: the servers and one trial do not fit; the message lists what the nodes have.
     """
     packing = _pack(nodes, resources, num_servers)
     if not resources.autoscaling and len(packing.servers) < num_servers:
-        raise _does_not_fit(nodes, resources, num_servers, "server")
+        raise _does_not_fit_error(nodes, resources, num_servers, "server")
     if not resources.autoscaling and not packing.trials:
-        raise _does_not_fit(nodes, resources, num_servers, "trial")
+        raise _does_not_fit_error(nodes, resources, num_servers, "trial")
     return _capacity(nodes, resources, num_servers, packing)
 
 
 def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Sequence[str]) -> Capacity:
-    """Return how many trials run at once beside servers that have their nodes."""
+    """Return how many trials run at once beside servers on the nodes ``servers``."""
     free = list(nodes)
     for name in servers:
         free = [node.without(resources.server) if node.name == name else node for node in free]
     packing = _Packing(list(servers), _place_trials(free, resources))
     if not resources.autoscaling and not packing.trials:
         raise StudyError(
-            f"resources: a trial takes {_text(resources.trial)}, which fits no node beside the server(s) of "
-            f"{_text(resources.server)} that Ray has put on {', '.join(dict.fromkeys(servers))}; lower what each takes "
-            "until both fit on one node"
+            f"resources: a trial of {_format(resources.trial)} fits no node beside the server(s) of "
+            f"{_format(resources.server)} that Ray has placed on {', '.join(dict.fromkeys(servers))}; lower both until "
+            "they fit on one node"
         )
     return _capacity(nodes, resources, len(servers), packing)
 
 
 def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task, what: str) -> None:
-    """Refuse a task, which runs while nothing else does, that no node ever has room for.
+    """Refuse a task that fits no node, even while nothing else runs.
 
     Raises:
         StudyError: it asks for more than any node has.
@@ -109,7 +109,7 @@ def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task
     share: Share = getattr(resources, task)
     if not resources.autoscaling and not any(node.num_fitting(share) for node in nodes):
         raise StudyError(
-            f"resources.{task} asks for {_text(share)} to {what}, but {_largest(nodes)}; lower resources.{task}"
+            f"resources.{task} asks for {_format(share)} to {what}, but {_largest(nodes)}; lower resources.{task}"
         )
 
 
@@ -117,19 +117,19 @@ def _pack(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> 
     free = list(nodes)
     servers: list[str] = []
     while len(servers) < num_servers:
-        fit = [place for place, node in enumerate(free) if node.num_fitting(resources.server)]
-        if not fit:
+        fitting = [index for index, node in enumerate(free) if node.num_fitting(resources.server)]
+        if not fitting:
             return _Packing(servers, [])
-        chosen = min(fit, key=lambda place: _placement_cost(free[place], resources, servers))
+        chosen = min(fitting, key=lambda index: _placement_cost(free[index], resources, servers))
         free[chosen] = free[chosen].without(resources.server)
         servers.append(free[chosen].name)
     return _Packing(servers, _place_trials(free, resources))
 
 
 def _placement_cost(node: Node, resources: ResourcesSpec, servers: list[str]) -> tuple[float, ...]:
-    """Return a sort key of nodes for one more server: few servers, few lost trials, much free capacity."""
-    loss = node.num_fitting(resources.trial) - node.without(resources.server).num_fitting(resources.trial)
-    return servers.count(node.name), loss, -sum(node.cards), -node.cpu
+    """Return a sort key of nodes for one more server: few servers, few displaced trials, much free capacity."""
+    displaced = node.num_fitting(resources.trial) - node.without(resources.server).num_fitting(resources.trial)
+    return servers.count(node.name), displaced, -sum(node.cards), -node.cpu
 
 
 def _place_trials(free: Sequence[Node], resources: ResourcesSpec) -> list[str]:
@@ -138,34 +138,33 @@ def _place_trials(free: Sequence[Node], resources: ResourcesSpec) -> list[str]:
 
 
 def _capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: _Packing) -> Capacity:
-    bound, at_once = resources.max_concurrent, len(packing.trials)
+    bound, num_trials = resources.max_concurrent, len(packing.trials)
     if resources.autoscaling and bound != "auto":
-        missing = len(packing.servers) < num_servers or at_once < bound
-        now = f"; now {len(packing.servers)} and {at_once} fit, the others wait for more nodes"
-        return Capacity(bound, _at_once(bound, num_servers) + (now if missing else ""))
-    return Capacity(
-        at_once, _at_once(at_once, num_servers) + (_describe_placement(nodes, packing) if len(nodes) > 1 else "")
-    )
+        missing = len(packing.servers) < num_servers or num_trials < bound
+        now = f"; now {len(packing.servers)} and {num_trials} fit, the others wait for more nodes"
+        return Capacity(bound, _concurrency_text(bound, num_servers) + (now if missing else ""))
+    placement = _describe_placement(nodes, packing) if len(nodes) > 1 else ""
+    return Capacity(num_trials, _concurrency_text(num_trials, num_servers) + placement)
 
 
 def _num_cards(gpu: float) -> int:
     return 0 if gpu == 0 else max(1, round(gpu))
 
 
-def _does_not_fit(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, task: Task) -> StudyError:
+def _does_not_fit_error(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, task: Task) -> StudyError:
     share: Share = getattr(resources, task)
-    grows = "on a cluster that adds nodes, set resources.autoscaling: true and resources.max_concurrent"
+    autoscaling = "on a cluster that adds nodes, set resources.autoscaling: true and resources.max_concurrent"
     if not any(node.num_fitting(share) for node in nodes):
         return StudyError(
-            f"resources.{task} asks for {_text(share)} on one node, but {_largest(nodes)}; lower resources.{task}, "
-            f"or {grows}"
+            f"resources.{task} asks for {_format(share)} on one node, but {_largest(nodes)}; lower resources.{task}, "
+            f"or {autoscaling}"
         )
-    servers = f"{num_servers} server(s) of {_text(resources.server)}"
-    have = ", ".join(f"{node.name} {node.describe()}" for node in nodes[:_LISTED])
-    more = f" and {len(nodes) - _LISTED} more" if len(nodes) > _LISTED else ""
+    servers = f"{num_servers} server(s) of {_format(resources.server)}"
+    have = ", ".join(f"{node.name} {node.describe()}" for node in nodes[:_MAX_LISTED])
+    more = f" and {len(nodes) - _MAX_LISTED} more" if len(nodes) > _MAX_LISTED else ""
     return StudyError(
-        f"resources: {servers} and one trial of {_text(resources.trial)} must fit the cluster together, but its nodes "
-        f"have {have}{more}; lower resources.servers or what each takes, or {grows}"
+        f"resources: {servers} and one trial of {_format(resources.trial)} must fit the cluster together, but its "
+        f"nodes have {have}{more}; lower resources.servers or the share of each, or {autoscaling}"
     )
 
 
@@ -175,23 +174,23 @@ def _largest(nodes: Sequence[Node]) -> str:
     most_cpu, most_gpu = (max(nodes, key=key) for key in (lambda node: node.cpu, lambda node: sum(node.cards)))
     if sum(most_gpu.cards) == sum(most_cpu.cards):
         return f"the largest node has {most_cpu.describe()}"
-    return f"the nodes with most have {most_cpu.describe()}, and {most_gpu.describe()}"
+    return f"the largest nodes have {most_cpu.describe()}, and {most_gpu.describe()}"
 
 
-def _text(share: Share) -> str:
+def _format(share: Share) -> str:
     return f"{share.cpu:g} CPU" + (f" and {share.gpu:g} GPU" if share.gpu else "")
 
 
-def _at_once(num_trials: int, num_servers: int) -> str:
+def _concurrency_text(num_trials: int, num_servers: int) -> str:
     beside = f"beside {num_servers} generator server(s)" if num_servers else "each with its own generator"
     return f"{num_trials} trial(s) at once, {beside}"
 
 
 def _describe_placement(nodes: Sequence[Node], packing: _Packing) -> str:
     servers, trials = Counter(packing.servers), Counter(packing.trials)
-    places = [
+    parts = [
         f"{node.name} {servers[node.name]} server(s) and {trials[node.name]} trial(s)"
         for node in nodes
         if node.name in servers or node.name in trials
     ]
-    return f": {', '.join(places)}"
+    return f": {', '.join(parts)}"

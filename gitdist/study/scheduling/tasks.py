@@ -18,18 +18,18 @@ def run_tasks(
     task: str,
     on_poll: Callable[[], None],
 ) -> Iterator[TrialId]:
-    """Run a task per trial and yield each trial when its task has succeeded.
+    """Run one task per trial and yield each trial when its task has succeeded.
 
     Args:
         submit: submits a trial's task and returns its reference.
         trials: the trials.
-        max_concurrent: tasks submitted at once; a cluster that adds nodes grows for submitted tasks.
-        task: what it does, for messages, with ``{}`` for the trial: "evaluate trial {} on test".
+        max_concurrent: submitted tasks at once; an autoscaling cluster adds nodes for submitted tasks.
+        task: a description for messages, with ``{}`` for the trial: "evaluate trial {} on test".
         on_poll: called every few seconds; may raise to end the wait.
 
     Raises:
         GitdistError: a task's own error.
-        StudyError: a task met a value that is not finite, or its worker was lost repeatedly.
+        StudyError: a value in a task was not finite, or its worker was lost repeatedly.
     """
     remaining = list(trials)
     running: dict[Any, TrialId] = {}
@@ -57,7 +57,7 @@ def _check(reference: Any, task: str) -> None:
 
 
 def to_user_error(error: RayTaskError, diverged: str) -> Exception:
-    """Return the error for the user: the task's own line, ``diverged`` for a value that is not finite, else a bug."""
+    """Return the task's own user error, a StudyError with ``diverged`` if a value is not finite, else ``error``."""
     if isinstance(error.cause, GitdistError):
         return error.cause
     return StudyError(diverged) if isinstance(error.cause, TrialFailedError) else error

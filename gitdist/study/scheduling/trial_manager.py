@@ -1,4 +1,4 @@
-"""Decides what the trials of a study do: which runs next, whether it continues, how it ended. Does not know Ray.
+"""Decides which trial runs next, whether it continues and how it ended. Does not use Ray.
 
     executor (``tune_adapter``)             TrialManager
     asks for a trial         --next_job-->          interrupted trials first, then the ledger's next one
@@ -8,10 +8,10 @@
                                                     no rows: the trial waits; continue?
                                                     failed, halt or disk: stored until the trial ends
     sees a trial end         --on_complete-->       finished, pruned, failed or interrupted
-    loses a worker           --on_worker_lost-->    rescheduled; failed at the third loss without an epoch between,
+    loses a worker           --on_worker_lost-->    rescheduled; failed at the third loss without an epoch,
                                                     or at once if memory ran out
 
-Each decision is written in this order: ledger, the trial's files (``TrialRecorder``), then observers are notified.
+Each decision goes first to the ledger, then to the trial's files (``TrialRecorder``), then to the observers.
 
 Not thread-safe: one caller at a time. Methods do not raise. The first study-wide error (full disk, lost stream, ledger
 or lease) is stored in ``error``; no further trials are assigned.
@@ -30,11 +30,11 @@ from gitdist.study.ledger.ledger import Ledger, Link
 from gitdist.study.study import BASELINE_FAILURE
 from gitdist.study.worker.job import TrialJob
 
-MAX_LOSSES = 3  # of a trial's workers without an epoch between them
+MAX_LOSSES = 3  # worker losses without an epoch in between
 ENDINGS = ("failed", "halt", "disk")  # keys of a trial's last report without a result, see ``worker.failures``
 LossCause = Literal["worker", "memory", "node"]  # the loss of a node is not counted against the trial
 _OUT_OF_MEMORY = (
-    "its worker ran out of memory; lower trial.batch_size, or run fewer trials at once by resources.max_concurrent"
+    "its worker ran out of memory; lower trial.batch_size, or run fewer trials at once with resources.max_concurrent"
 )
 
 
@@ -57,7 +57,7 @@ class _Running:
     params: Mapping[str, Any]
     started: bool = False
     row: Row | None = None
-    ending: dict[str, str] = field(default_factory=dict)  # what it reported under a key of ENDINGS
+    ending: dict[str, str] = field(default_factory=dict)  # its report under a key of ENDINGS
     pruned: bool = False
 
 
@@ -77,16 +77,16 @@ class TrialManager:
     ) -> None:
         """Start with no trial running.
 
-        ``check_owner`` raises StudyError once another driver has taken over the study; it asks the ledger if its
-        argument is true. ``link`` says which trial a new one repeats, see ``Ledger.next_trial``.
+        ``check_owner`` raises StudyError once another driver has taken over the study; it reads the storage if its
+        argument is true. ``link`` finds the trial that a new one repeats, see ``Ledger.next_trial``.
         """
         self._ledger, self._spec, self._link = ledger, spec, link
         self._recorder, self._observers, self._check_owner = recorder, tuple(observers), check_owner
         self._baseline_due = with_baseline
         self._ask_ledger = True
         self._running: dict[TrialId, _Running] = {}
-        self._last_epoch: dict[TrialId, int] = {}  # of each trial, over all its workers
-        self._losses: dict[TrialId, int] = {}  # of its workers since then
+        self._last_epoch: dict[TrialId, int] = {}  # over all workers of a trial
+        self._losses: dict[TrialId, int] = {}  # of workers since that epoch
         self._stopping = False
         self.error: GitdistError | None = None
 
@@ -102,7 +102,7 @@ class TrialManager:
 
     @property
     def stopping(self) -> bool:
-        """Whether trials stop after their present epoch."""
+        """Whether trials stop after their current epoch."""
         return self._stopping
 
     @property
@@ -113,11 +113,11 @@ class TrialManager:
         return not (self._baseline_due or self._running or self._ask_ledger)
 
     def stop(self) -> None:
-        """Assign no more trials and stop each running one after its present epoch; the next driver resumes them."""
+        """Assign no more trials and stop each running one after its current epoch; the next driver resumes them."""
         self._stopping = True
 
     def next_job(self) -> TrialJob | None:
-        """Return a trial to run; None if there is none now (``done`` says whether there will be another)."""
+        """Return a trial to run; None if there is none now (if ``done``, there will be none)."""
         with self._storing_error():
             return self._next_job()
         return None
@@ -162,7 +162,7 @@ class TrialManager:
                 self._baseline_due = False
                 return self._assign(TrialJob.create(self._spec, BASELINE, {}), {})
             record = self._ledger.next_trial(self._link) if self._ask_ledger else None
-            self._ask_ledger = record is not None  # if None, there is none until another trial has ended
+            self._ask_ledger = record is not None  # if None, ask again after a trial has ended
             if record is None:
                 return None
             trial = TrialId("trial", record.number)

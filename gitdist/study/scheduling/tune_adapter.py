@@ -7,8 +7,8 @@
     TrialManager.on_complete    <-- LedgerScheduler.on_trial_complete <-- the worker's function returned, or was stopped
     TrialManager.on_worker_lost <-- LedgerScheduler.on_trial_error  <-- the worker's process died
 
-All of it runs in Tune's loop on the driver. A trial that is retried is a new trial for Tune and the same one for the
-ledger. Tune's own state lies in a temporary directory and is never restored.
+All of it runs in Tune's loop on the driver. For Tune, a rescheduled trial is a new trial; for the ledger it is
+the same. Tune's own state is in a temporary directory and is never restored.
 """
 
 import os
@@ -33,10 +33,10 @@ from gitdist.study.files.layout import TrialId
 from gitdist.study.scheduling.trial_manager import ENDINGS, LossCause, TrialManager
 from gitdist.study.worker.job import TrialJob
 
-_SENTENCE = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
-_NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is sure of it
-_NODE = re.compile(r"\(IP: ([^,)]+)")  # in the report of Ray's memory monitor, as the next
-_VICTIM = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([\d.]+)GB")
+_DEATH_REASON = re.compile(r"(?:is dead|died) because (.*?)(?:\. Some common|\.? Node Id|$)", re.MULTILINE)
+_NODE_LOST = ("node has died", "is unavailable")  # the latter until Ray is certain
+_OOM_NODE = re.compile(r"\(IP: ([^,)]+)")  # these two match the report of Ray's memory monitor
+_OOM_PROCESS = re.compile(r"(?s)Selected to kill: .*?pid=(\d+), actual memory used=([\d.]+)GB")
 
 _Process = tuple[str, int]  # address of its node, and pid
 
@@ -47,7 +47,7 @@ def run_trials(
     """Run ``train`` in workers for the jobs of ``manager`` until it is done.
 
     ``train`` reports ``{"rows": [...]}`` after an epoch, or one of ``ENDINGS`` if it ends without a result. If the
-    cluster adds nodes, capacity for all trials is requested at once, else for one after the other.
+    cluster adds nodes, capacity is requested for all trials at once, else for one after another.
     """
     try:
         while not manager.done:
@@ -57,8 +57,8 @@ def run_trials(
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
-                _attribute_oom(manager, error.__cause__, workers)  # Tune does not handle this, and stops
-            if not manager.done:  # Tune stopped by itself, for example at a SIGUSR1
+                _attribute_oom(manager, error.__cause__, workers)  # Tune does not handle this error, and stops
+            if not manager.done:  # Tune stopped on its own, for example after SIGUSR1
                 for trial in manager.running:
                     manager.on_worker_lost(trial, "Tune has stopped", "node")
     finally:
@@ -84,7 +84,7 @@ def _fit(
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(manager, max_concurrent),
                 scheduler=LedgerScheduler(manager, workers),
-                num_samples=sys.maxsize,  # the manager says when it is done
+                num_samples=sys.maxsize,  # the manager decides when it is done
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -100,8 +100,8 @@ def _fit(
 def _attribute_oom(manager: TrialManager, error: OutOfMemoryError, workers: Mapping[TrialId, _Process]) -> None:
     """Fail the trial of the largest process that the memory monitor killed; reschedule the others."""
     report = str(error)
-    killed = sorted((float(gigabytes), int(pid)) for pid, gigabytes in _VICTIM.findall(report))
-    largest = {(node, pid) for node in _NODE.findall(report) for _, pid in killed[-1:]}
+    killed = sorted((float(gigabytes), int(pid)) for pid, gigabytes in _OOM_PROCESS.findall(report))
+    largest = {(node, pid) for node in _OOM_NODE.findall(report) for _, pid in killed[-1:]}
     known = any(workers.get(trial) in largest for trial in manager.running)
     for trial in manager.running:
         other: LossCause = "node" if known else "worker"
@@ -109,7 +109,7 @@ def _attribute_oom(manager: TrialManager, error: OutOfMemoryError, workers: Mapp
 
 
 class _Unsaved:
-    """Leaves the manager out of the state that Tune writes to disk for a restore that never happens here."""
+    """Excludes the manager from the state that Tune writes to disk, which is never restored."""
 
     def __init__(self, manager: TrialManager) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class LedgerScheduler(_Unsaved, FIFOScheduler):
     """Passes reports and ends of workers to the manager; stops the trials that the manager does not let continue."""
 
     def __init__(self, manager: TrialManager, workers: dict[TrialId, _Process]) -> None:
-        """Keep in ``workers`` the process of each trial's worker since its first report."""
+        """Record each trial's worker process in ``workers`` at its first report."""
         super().__init__(manager)
         self._workers = workers
 
@@ -158,37 +158,37 @@ class LedgerScheduler(_Unsaved, FIFOScheduler):
         """Pass on a report."""
         if result.get("done"):  # the last report again, when the worker's function has returned
             return str(TrialScheduler.CONTINUE)
-        self._workers[_identify(trial)] = (result["node_ip"], result["pid"])
+        self._workers[_trial_id(trial)] = (result["node_ip"], result["pid"])
         report = {key: result[key] for key in ("rows", *ENDINGS) if key in result}
-        continues = self._manager.on_report(_identify(trial), report)
+        continues = self._manager.on_report(_trial_id(trial), report)
         return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Pass on that a trial returned or was stopped."""
-        self._workers.pop(_identify(trial), None)
-        self._manager.on_complete(_identify(trial))
+        self._workers.pop(_trial_id(trial), None)
+        self._manager.on_complete(_trial_id(trial))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on that a worker died."""
         message = Path(trial.error_file).read_text() if trial.error_file else ""
-        sentence = _SENTENCE.search(message)
-        node_lost = any(sign in (sentence[1] if sentence else message) for sign in _NODE_LOST)
-        reason = sentence[1] if sentence else "its node does not answer" if node_lost else "no reason known"
-        self._workers.pop(_identify(trial), None)
-        self._manager.on_worker_lost(_identify(trial), reason, "node" if node_lost else "worker")
+        death = _DEATH_REASON.search(message)
+        node_lost = any(sign in (death[1] if death else message) for sign in _NODE_LOST)
+        reason = death[1] if death else "its node does not answer" if node_lost else "unknown reason"
+        self._workers.pop(_trial_id(trial), None)
+        self._manager.on_worker_lost(_trial_id(trial), reason, "node" if node_lost else "worker")
 
 
 class LedgerCallback(_Unsaved, tune.Callback):
     """Passes on starts of workers, missing capacity, and failures that Tune does not report to schedulers."""
 
     def __init__(self, manager: TrialManager) -> None:
-        """Start without waiting."""
+        """Start with no wait in progress."""
         super().__init__(manager)
         self._reporter: WaitReporter | None = None  # while no trial has a worker
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Pass on the start."""
-        self._manager.on_start(_identify(trial))
+        self._manager.on_start(_trial_id(trial))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Report missing capacity, and trials whose reused worker could not be reset."""
@@ -197,10 +197,10 @@ class LedgerCallback(_Unsaved, tune.Callback):
             self._reporter.poll()
         else:
             self._reporter = None
-        newest = {_identify(trial): trial for trial in trials}
-        for identity in self._manager.running:
-            if identity in newest and newest[identity].status == Trial.ERROR:
-                self._manager.on_worker_lost(identity, "its worker could not be reused")
+        newest = {_trial_id(trial): trial for trial in trials}
+        for trial_id in self._manager.running:
+            if trial_id in newest and newest[trial_id].status == Trial.ERROR:
+                self._manager.on_worker_lost(trial_id, "its worker could not be reused")
 
     def _report_wait(self, waited_s: float) -> None:
         if any(group["state"] == "PENDING" for group in placement_group_table().values()):  # else a worker is starting
@@ -219,6 +219,6 @@ class LedgerStopper(_Unsaved, tune.Stopper):
         return self._manager.error is not None or (self._manager.stopping and self._manager.idle)
 
 
-def _identify(trial: Trial) -> TrialId:
+def _trial_id(trial: Trial) -> TrialId:
     job: TrialJob = trial.config["job"]
     return job.trial

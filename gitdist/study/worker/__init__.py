@@ -1,1 +1,1 @@
-"""One trial in its worker process."""
+"""The code of a worker process, which runs one trial."""

@@ -1,6 +1,6 @@
-"""The last report of a trial whose training ended by an exception; its key says what the error concerns.
+"""Builds the last report of a trial whose training raised an exception; its key is the scope of the error.
 
-failed   this trial: a loss that is not finite, memory, a bug
+failed   this trial: a loss that is not finite, out of memory, a bug
 halt     every trial of the study: damaged files, a stream that cannot deliver
 disk     every study: the disk is full, over its quota, read-only or failing
 """
@@ -18,19 +18,19 @@ from gitdist.errors import DataError, DiskError, StoreError, StreamError, TrialF
 
 _ALLOCATORS = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _MEMORY_REMEDY = (
-    "lower trial.batch_size, give trials more by resources.trial, or run fewer at once by resources.max_concurrent"
+    "lower trial.batch_size, raise resources.trial, or run fewer trials at once with resources.max_concurrent"
 )
-_SERVER_MEMORY_REMEDY = "give servers more by resources.server, or run fewer of them by resources.servers"
+_SERVER_MEMORY_REMEDY = "raise resources.server, or run fewer servers with resources.servers"
 
 
 def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     """Return ``failed``, ``halt`` or ``disk`` with the reason in one line.
 
-    The traceback of a bug or of missing memory is written to error.txt if the disk allows it.
+    The traceback of a bug or of an out-of-memory error is written to error.txt if the disk is writable.
     """
     if isinstance(error, StreamError):
-        lacking = error.__cause__ is not None and _lacks_memory(error.__cause__)
-        return {"halt": f"{error}; {_SERVER_MEMORY_REMEDY}" if lacking else str(error)}
+        out_of_memory = error.__cause__ is not None and _is_out_of_memory(error.__cause__)
+        return {"halt": f"{error}; {_SERVER_MEMORY_REMEDY}" if out_of_memory else str(error)}
     if isinstance(error, DiskError) or is_disk_error(error):
         return {"disk": first_line(error)}
     if isinstance(error, StoreError | DataError):
@@ -38,12 +38,12 @@ def describe_failure(error: Exception, directory: Path) -> dict[str, str]:
     if isinstance(error, TrialFailedError):
         return {"failed": str(error)}
     reason = f"{type(error).__name__}: {first_line(error)}"
-    if _lacks_memory(error):
+    if _is_out_of_memory(error):
         reason = f"out of memory: {first_line(error)}; {_MEMORY_REMEDY}"
     return {"failed": reason + _save_traceback(error, directory / "error.txt")}
 
 
-def _lacks_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):

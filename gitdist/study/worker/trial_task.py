@@ -1,6 +1,6 @@
-"""What runs on the cluster's workers: one classifier training, and the final evaluation of one.
+"""The tasks of the cluster's workers: train one classifier, restore its lost epochs, evaluate it on test.
 
-trial directory: trial.json (what it is), rows.jsonl (one row per epoch), checkpoints, test.json, error.txt, attempt
+trial directory: trial.json (description), rows.jsonl (one row per epoch), checkpoints, test.json, error.txt, attempt
 """
 
 import json
@@ -36,10 +36,10 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
 
     Reports are ``{"begun": True}`` at the start, then ``{"rows": [...]}``: the completed epochs of an earlier attempt
     or of a shared prefix together, then each epoch as it is trained. If training ends by an exception, the last report
-    is that of ``describe_failure``. An attempt that another one has superseded reports nothing more.
+    is that of ``describe_failure``. A stale attempt stops reporting.
 
     Args:
-        context: what the study's trials share.
+        context: the context that the study's trials share.
         job: which trial, and what it trains.
         report: receives the reports; ``ray.tune.report``.
     """
@@ -50,7 +50,7 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
     try:
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        attempt = _begin(context, job.trial)
+        attempt = _begin_attempt(context, job.trial)
         with closing(_train(context, job, attempt)) as training:
             for rows in training:
                 report({"rows": rows})
@@ -60,22 +60,22 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
         if attempt is None or not attempt.is_stale:
             report(_failure_report(error, directory, attempt))
     finally:
-        context.results.forget(directory)
+        context.results.discard_copy(directory)
 
 
 def restore_epochs(context: TrialContext, job: TrialJob) -> None:
-    """Train a trial that had ended again from its newest whole checkpoint, because later epochs were lost."""
+    """Retrain the lost epochs of an ended trial from its newest intact checkpoint."""
     limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
     try:
         _train_silently(context, job)
     finally:
-        context.results.forget(context.paths.trial(job.trial))
+        context.results.discard_copy(context.paths.trial(job.trial))
 
 
 def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> dict[str, Any]:
-    """Return the test metrics of a trained trial; test data is read the first time only, later test.json is.
+    """Return the test metrics of a trained trial; evaluate it only if test.json is missing.
 
-    If the last epoch's checkpoint is damaged, the trial is trained again from the one before.
+    If the last epoch's checkpoint is damaged, the last epochs are retrained from an earlier checkpoint.
 
     Returns:
         ``metrics`` (``test/...``), what ``Evaluation.per_class`` returns, ``evaluated_at`` (unix time in seconds) and
@@ -84,9 +84,9 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
     directory, file = context.paths.trial(job.trial), context.paths.test(job.trial)
     try:
         context.results.pull(directory, checkpoints=True)
-        found = read_object(file)
-        if found:
-            return found
+        stored = read_object(file)
+        if stored:
+            return stored
         started = time.perf_counter()
         limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
         dataset, compute = _open_data(context, job)
@@ -107,18 +107,18 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
         context.results.push(file)
         return result
     finally:
-        context.results.forget(directory)
+        context.results.discard_copy(directory)
 
 
 def count_distinct_images(dataset: Dataset) -> list[int]:
-    """Return the number of training images of each class, each image of the source counted once."""
+    """Return the number of training images of each class, counting each image of the source once."""
     _, first = np.unique(dataset.train.source, return_index=True)
     counts: list[int] = np.bincount(dataset.train.labels[first], minlength=dataset.num_classes).tolist()
     return counts
 
 
-def _begin(context: TrialContext, trial: TrialId) -> Attempt:
-    context.results.pull_file(context.paths.identity)  # the name of the trial's trainer contains it
+def _begin_attempt(context: TrialContext, trial: TrialId) -> Attempt:
+    context.results.pull_file(context.paths.identity)  # ``trainer_name`` contains it
     return Attempt.begin(context.paths.trial(trial), context.lease_epoch, context.results)
 
 
@@ -128,7 +128,7 @@ def _open_data(context: TrialContext, job: TrialJob) -> tuple[Dataset, Compute]:
 
 
 def _train_silently(context: TrialContext, job: TrialJob) -> None:
-    with closing(_train(context, job, _begin(context, job.trial))) as training:
+    with closing(_train(context, job, _begin_attempt(context, job.trial))) as training:
         deque(training, maxlen=0)
 
 
@@ -137,7 +137,7 @@ def _failure_report(error: Exception, directory: Path, attempt: Attempt | None) 
     if attempt is None:
         return report
     if "failed" in report:
-        with suppress(StoreError, StaleAttempt):  # the reason is reported with or without its file
+        with suppress(StoreError, StaleAttempt):  # the reason is reported even if its file cannot be pushed
             attempt.push()
     return {kind: attempt.results.describe(reason) for kind, reason in report.items()}
 
@@ -145,13 +145,13 @@ def _failure_report(error: Exception, directory: Path, attempt: Attempt | None) 
 def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[list[EpochRow], None, None]:
     """Train; yield the completed rows from ``job.reported_epoch`` on, then each epoch's once it is in the rows file.
 
-    A trial that repeats another one takes its result, and trains only what that one's files lack.
+    A trial that repeats another one copies its result, and trains only epochs that the other's files lack.
     """
     dataset, compute = _open_data(context, job)
     if "repeat_of" in job.links:
         completed = _copy_result(context, TrialId("trial", job.links["repeat_of"]), attempt)
         if len(completed) == job.spec.epochs:
-            _describe(context, job, dataset, attempt.directory, None)
+            _write_description(context, job, dataset, attempt.directory, None)
             RowsFile(attempt.directory / "rows.jsonl", completed).close()
             attempt.push()
             yield _unreported(completed, job)
@@ -169,13 +169,13 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, job.trial),
         )
-        _describe(context, job, dataset, attempt.directory, ReusedPrefix.read(attempt.directory))
+        _write_description(context, job, dataset, attempt.directory, ReusedPrefix.read(attempt.directory))
         store = context.store if context.spec.sharing.prefix else None
         if store is not None:
             stack.enter_context(store.pin_used(context.spec.name))
 
         def on_prefix(key: str, epochs: int) -> None:
-            _describe(context, job, dataset, attempt.directory, ReusedPrefix(key, epochs))
+            _write_description(context, job, dataset, attempt.directory, ReusedPrefix(key, epochs))
 
         training = stack.enter_context(closing(train_in_stages(job.spec, dataset, setting, store, on_prefix)))
         completed = next(training)
@@ -198,21 +198,21 @@ def _unreported(completed: list[EpochRow], job: TrialJob) -> list[EpochRow]:
 
 
 def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> list[EpochRow]:
-    """Copy another trial's newest checkpoint, unless this trial has one as new, and return the rows of the newest."""
+    """Copy another trial's newest checkpoint unless this trial's is as new; return the rows of the newest."""
     source = context.paths.trial(original)
     context.results.pull(source, checkpoints=True)
     copy_newest(source, attempt.directory)
-    context.results.forget(source)
+    context.results.discard_copy(source)
     attempt.check()
     return completed_rows(attempt.directory)
 
 
-def _describe(
+def _write_description(
     context: TrialContext, job: TrialJob, dataset: Dataset, directory: Path, prefix: ReusedPrefix | None
 ) -> None:
-    """Write trial.json: what is trained here, which prefix or result it reuses, and the classes."""
+    """Write trial.json: the trial's spec, the prefix or result that it reuses, and the classes."""
     trial = job.trial
-    described = {
+    description = {
         "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
         "role": trial.role,
         "number": trial.number,
@@ -226,4 +226,4 @@ def _describe(
             "distinct": count_distinct_images(dataset),
         },
     }
-    write_atomic(directory / "trial.json", json.dumps(described, indent=2).encode())
+    write_atomic(directory / "trial.json", json.dumps(description, indent=2).encode())

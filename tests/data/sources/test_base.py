@@ -58,7 +58,7 @@ class Stripes(DataSource):
 
 def test_a_new_source_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = DataSpec(nuisance="background").model_copy(update={"source": "stripes"})
-    with pytest.raises(SpecError, match="data.source: unknown source 'stripes'; known here: cifar-10"):
+    with pytest.raises(SpecError, match="data.source: unknown source 'stripes'; known: cifar-10"):
         prepare(spec, Store(tmp_path))
     monkeypatch.setitem(SOURCES, "stripes", Stripes())
     dataset = prepare(spec, Store(tmp_path))

@@ -342,7 +342,7 @@ def test_size_and_share_are_part_of_the_digest(tmp_path: Path) -> None:
 
 
 def test_the_folder_must_be_given_and_be_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.path is not given"):
+    with pytest.raises(DataError, match="data.path is missing"):
         load_source(DataSpec(source="images"))
     refused(tmp_path / "absent", "absent is not a folder")
     refused(tmp_path, "a folder for each class, but .* has none")
@@ -363,5 +363,5 @@ def test_classes_of_any_source_can_be_left_out() -> None:
 
 
 def test_the_folder_fields_are_refused_for_other_sources() -> None:
-    with pytest.raises(ValueError, match="image_size goes with the source images"):
+    with pytest.raises(ValueError, match="image_size applies only to the source images"):
         DataSpec(image_size=32)

@@ -136,7 +136,7 @@ def test_something_else_under_the_name_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_folder_must_be_given_be_there_and_have_one_file_of_each_kind(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.path is not given"):
+    with pytest.raises(DataError, match="data.path is missing"):
         load_source(DataSpec(source="npz"))
     with pytest.raises(DataError, match="absent is not a folder"):
         load_source(DataSpec(source="npz", path=str(tmp_path / "absent")))

@@ -13,7 +13,7 @@ from gitdist.study.cluster.watchdog import watched
 def test_ray_client_is_refused_with_what_to_do_instead(monkeypatch, given):
     address = "ray://127.0.0.1:10001"
     monkeypatch.setenv("RAY_ADDRESS", "" if given else address)
-    with pytest.raises(RayUnavailableError, match=f"'{address}'; give HOST:6379 on such a node, .*ray job submit"):
+    with pytest.raises(RayUnavailableError, match=f"'{address}'; pass HOST:6379 on such a node, .*ray job submit"):
         check_address(address if given else None)
 
 
@@ -23,7 +23,7 @@ def listening(port: int = 0) -> socket.socket:
 
 def test_a_head_that_comes_back_lives_and_one_that_stays_silent_is_dead(monkeypatch):
     monkeypatch.setattr(watchdog, "_CHECK_S", 0.05)
-    monkeypatch.setattr(watchdog, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(watchdog, "_MAX_SILENCE_S", 1.0)
     dead = threading.Event()
     head = listening()
     port = head.getsockname()[1]
@@ -38,7 +38,7 @@ def test_a_head_that_comes_back_lives_and_one_that_stays_silent_is_dead(monkeypa
 
 def test_a_head_that_is_left_is_not_missed(monkeypatch):
     monkeypatch.setattr(watchdog, "_CHECK_S", 0.05)
-    monkeypatch.setattr(watchdog, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(watchdog, "_MAX_SILENCE_S", 0.2)
     dead = threading.Event()
     with listening() as head, watched(dead.set, f"127.0.0.1:{head.getsockname()[1]}"):
         pass

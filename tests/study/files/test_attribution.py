@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from gitdist.store import Store
 from gitdist.store.layout import StoreLayout
 from gitdist.store.pins import pinned
-from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, seconds_of, trainer_name
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, epoch_seconds, own_rows, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.resources.stream import StreamResources
 
@@ -34,12 +34,12 @@ def test_only_epochs_of_the_prefix_are_shared():
     assert SharedEpochs.of(rows, "s/3", ReusedPrefix("key", 2)) == SharedEpochs(2, "s/0, s/1", 5.0)
     assert SharedEpochs.of(rows, "s/3", None) is None
     assert SharedEpochs.of(rows_by("s/3", "s/2"), "s/3", ReusedPrefix("key", 1)) is None
-    assert seconds_of(own_rows(rows, "s/3")) == 2.5
+    assert epoch_seconds(own_rows(rows, "s/3")) == 2.5
 
 
 def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tmp_path):
     paths, store = StudyPaths.at(tmp_path, "study"), Store(tmp_path / "store")
-    artefact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
+    artifact = store.get_or_build("prefix", {}, lambda target, _: (target / "state").touch())
     store = Store(tmp_path / "store")
     directory = paths.trial(THIRD)
     directory.mkdir(parents=True)
@@ -50,6 +50,6 @@ def test_the_driver_holds_a_prefix_from_the_first_row_of_a_trial_that_took_it(tm
     with store.pin_used("study"):
         resources.pin_prefix(THIRD)
         assert not pinned(StoreLayout(store.root))
-        (directory / "trial.json").write_text(json.dumps({"prefix": artefact.name, "prefix_epochs": 1}))
+        (directory / "trial.json").write_text(json.dumps({"prefix": artifact.name, "prefix_epochs": 1}))
         resources.pin_prefix(THIRD)
-        assert pinned(StoreLayout(store.root)) == {f"prefix-{artefact.name}": {"study"}}
+        assert pinned(StoreLayout(store.root)) == {f"prefix-{artifact.name}": {"study"}}

@@ -188,7 +188,7 @@ def test_errors_name_the_results_and_not_the_copy(object_store):
     assert paths.results
     with (
         pytest.raises(StoreError, match=f"^{object_store.uri}/study/study.yaml is damaged$"),
-        paths.results.describing_errors(),
+        paths.results.rewriting_errors(),
     ):
         raise StoreError(f"{paths.spec} is damaged")
 
@@ -215,7 +215,7 @@ def test_the_copy_of_a_killed_process_goes_and_that_of_one_that_lives_stays(obje
     assert not left.exists() and alive.directory.is_dir()
 
 
-def test_an_artefact_is_found_by_kind_and_key_on_another_machine(object_store, monkeypatch, tmp_path):
+def test_an_artifact_is_found_by_kind_and_key_on_another_machine(object_store, monkeypatch, tmp_path):
     uri = object_store.uri
     store = Store(cached_store(uri), shared=f"{uri}/store", results=uri)
     built = store.get_or_build("thing", SPEC, lambda target, scratch: write(target / "value", "whole"))

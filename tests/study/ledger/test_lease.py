@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 from gitdist.errors import StudyError
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import lease as lease_module
-from gitdist.study.ledger.lease import Lease, ProcessIdentity, owners
+from gitdist.study.ledger.lease import Lease, ProcessIdentity, read_owners
 from gitdist.study.ledger.storage import close_storage, open_storage
 from tests.processes import forkserver
 from tests.waiting import until
@@ -111,7 +111,7 @@ def claim_in_rounds(line, paths, take_over, num_rounds, barrier, connection) -> 
             except StudyError:
                 pass
             barrier.wait(60)
-            running = [owner.lease_epoch for owner in owners(storage, name) if owner.state != "ended"]
+            running = [owner.lease_epoch for owner in read_owners(storage, name) if owner.state != "ended"]
             if lease is not None and lease.epoch not in running:
                 until(lambda lease=lease: lease.lost)
             found.append((running, lease is not None and not lease.lost))
@@ -214,15 +214,15 @@ def test_a_claimer_killed_at_any_moment_does_not_block_the_next(ledger_line, sto
 def test_a_stopped_driver_is_taken_over_when_its_lease_has_expired_and_then_sees_it(ledger_line, storage, ledger_paths):
     with process_of(own_until_lost, ledger_line, ledger_paths, 1.0, 3.0) as (process, connection):
         assert connection.recv() == "claimed"
-        first = owners(storage, "study")[0].last_heartbeat
-        until(lambda: owners(storage, "study")[0].last_heartbeat > first)
+        first = read_owners(storage, "study")[0].last_heartbeat
+        until(lambda: read_owners(storage, "study")[0].last_heartbeat > first)
         time.sleep(
             0.1
         )  # the heartbeat that has just arrived is over: a writer stopped in the middle blocks the storage
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(StudyError, match="--take-over"):
             Lease.claim(storage, "study")
-        until(lambda: owners(storage, "study")[0].state == "dead", pause_s=0.1)
+        until(lambda: read_owners(storage, "study")[0].state == "dead", pause_s=0.1)
         with Lease.claim(storage, "study") as lease:
             os.kill(process.pid, signal.SIGCONT)
             assert f"by pid {os.getpid()} on" in connection.recv()
@@ -314,29 +314,29 @@ def test_a_claim_taken_over_before_it_is_confirmed_does_not_succeed(storage, oth
 
 def test_heartbeats_keep_a_short_lease(storage):
     with Lease.claim(storage, "study", heartbeat_s=0.05, lease_s=5.0) as lease:
-        seen = [owners(storage, "study")[0].last_heartbeat]
+        seen = [read_owners(storage, "study")[0].last_heartbeat]
         while len(seen) < 5:
-            until(lambda: owners(storage, "study")[0].last_heartbeat > seen[-1])
-            seen.append(owners(storage, "study")[0].last_heartbeat)
+            until(lambda: read_owners(storage, "study")[0].last_heartbeat > seen[-1])
+            seen.append(read_owners(storage, "study")[0].last_heartbeat)
         lease.check()
 
 
 def test_an_unreachable_storage_loses_no_lease_and_heartbeats_resume_afterwards(sqlite):
     with Lease.claim(sqlite, "study", heartbeat_s=0.02, lease_s=0.1) as lease:
-        last = owners(sqlite, "study")[0].last_heartbeat
+        last = read_owners(sqlite, "study")[0].last_heartbeat
         rename(sqlite, "trials", "away")
         time.sleep(0.3)
         assert not lease.lost
         lease.check()
         rename(sqlite, "away", "trials")
-        until(lambda: owners(sqlite, "study")[0].last_heartbeat > last + timedelta(seconds=0.3))
+        until(lambda: read_owners(sqlite, "study")[0].last_heartbeat > last + timedelta(seconds=0.3))
         lease.check()
     assert states(sqlite) == ["COMPLETE"]
 
 
 def test_a_release_ends_the_thread_and_leaves_no_connection_in_use(sqlite):
     with Lease.claim(sqlite, "study", heartbeat_s=0.01) as quick:
-        until(lambda: owners(sqlite, "study")[0].last_heartbeat > owners(sqlite, "study")[0].since)
+        until(lambda: read_owners(sqlite, "study")[0].last_heartbeat > read_owners(sqlite, "study")[0].since)
     assert not quick._thread.is_alive()
     with Lease.claim(sqlite, "study", heartbeat_s=3600.0) as slow:
         pass
@@ -354,7 +354,7 @@ def test_a_release_without_a_storage_is_silent(sqlite):
 
 def test_a_broken_storage_is_one_line(sqlite):
     rename(sqlite, "studies", "away")
-    for use in (lambda: Lease.claim(sqlite, "study"), lambda: owners(sqlite, "study")):
+    for use in (lambda: Lease.claim(sqlite, "study"), lambda: read_owners(sqlite, "study")):
         with pytest.raises(StudyError, match="ledger of study 'study'") as caught:
             use()
         assert "\n" not in str(caught.value)
@@ -370,7 +370,7 @@ def rename(storage: RDBStorage, table: str, name: str) -> None:
 
 
 def test_owners_of_every_state_and_reading_writes_nothing(ledger_line, storage, ledger_paths):
-    assert owners(storage, "study") == []
+    assert read_owners(storage, "study") == []
     assert storage.get_all_studies() == []
     with Lease.claim(storage, "study"):
         pass
@@ -378,11 +378,11 @@ def test_owners_of_every_state_and_reading_writes_nothing(ledger_line, storage, 
         write_record(storage, age_s=age_s)
     with process_of(hold_record_of_a_process, ledger_line, ledger_paths) as (process, connection):
         assert connection.recv() == "written"
-        assert [owner.state for owner in owners(storage, "study")] == ["ended", "live", "unknown", "dead", "live"]
+        assert [owner.state for owner in read_owners(storage, "study")] == ["ended", "live", "unknown", "dead", "live"]
         process.kill()
         process.join()
     before = checksums(ledger_paths.study)
-    found = owners(storage, "study")
+    found = read_owners(storage, "study")
     assert [owner.state for owner in found] == ["ended", "live", "unknown", "dead", "dead"]
     assert [owner.lease_epoch for owner in found] == list(range(5))
     assert (found[1].host, found[1].pid) == ("node-7", 4242)

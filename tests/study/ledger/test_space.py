@@ -12,8 +12,8 @@ from gitdist.study.ledger.space import (
     field_importances,
     grid_plan,
     grid_points,
+    num_omitted_points,
     trial_spec,
-    untried,
 )
 
 CONDITIONAL = {
@@ -111,9 +111,9 @@ def test_a_methods_fields_come_before_those_that_are_searched_beside_it():
 
 def test_a_grid_says_how_many_of_its_points_total_leaves_out():
     space = {"sampler": {"choice": ["instance", "square-root"]}, "seed": {"choice": [0, 1, 2]}}
-    counted = [untried(SearchSpec(algorithm="grid", total=total, space=space)) for total in (4, 6, 7)]
+    counted = [num_omitted_points(SearchSpec(algorithm="grid", total=total, space=space)) for total in (4, 6, 7)]
     assert counted == [2, 0, 0]
-    assert untried(SearchSpec(algorithm="random", total=4, space=space)) == 0
+    assert num_omitted_points(SearchSpec(algorithm="random", total=4, space=space)) == 0
 
 
 def test_the_baseline_is_the_base_without_augmentation():

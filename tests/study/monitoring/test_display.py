@@ -14,7 +14,7 @@ def show(terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
     with open_display(console, 5, ("threshold", "fraction", "method")) as display:
         assert isinstance(display, LiveDisplay if terminal else LogDisplay)
-        display.say("2 trials at once")
+        display.log("2 trials at once")
         display.progress("training the generator", 400, 400, "image 0.1")
         display.trial_started(BASELINE, {})
         display.trial_started(TrialId("trial", 3), {"threshold": None, "fraction": 0.25, "method": "DRS [/few]"})

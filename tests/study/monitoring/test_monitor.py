@@ -87,11 +87,11 @@ def test_the_file_grows_by_every_look_at_first_and_by_one_a_minute_later() -> No
 
 def test_lines_go_on_where_an_earlier_driver_was_killed(paths: StudyPaths) -> None:
     whole = json.dumps({"step": 3, "at": 1.0, "system/x": 1.0})
-    paths.figures.write_text(f'{whole}\n{{"step": 4, "at"')
+    paths.monitor_log.write_text(f'{whole}\n{{"step": 4, "at"')
     told: list[str] = []
     with open_monitor(paths, told):
-        until(lambda: len(read_rows(paths.figures)) >= 3)
-    lines = read_rows(paths.figures)
+        until(lambda: len(read_rows(paths.monitor_log)) >= 3)
+    lines = read_rows(paths.monitor_log)
     assert [line["step"] for line in lines] == list(range(3, 3 + len(lines)))
     assert told == ["written"] * (len(lines) - 1)  # nothing is said of a stream that is not there
 
@@ -111,17 +111,17 @@ def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_
     assert seen == list(range(1, len(seen) + 1))
     second.pull()  # the first one may have been killed
     with open_monitor(second, []):
-        until(lambda: len(read_rows(second.figures)) >= len(seen) + 2)
-    steps = [line["step"] for line in read_rows(second.figures)]
+        until(lambda: len(read_rows(second.monitor_log)) >= len(seen) + 2)
+    steps = [line["step"] for line in read_rows(second.monitor_log)]
     assert steps == list(range(1, len(steps) + 1))
 
 
 def test_a_superseded_driver_writes_into_no_file_of_its_successor(paths: StudyPaths) -> None:
     with open_monitor(paths, []):
-        until(lambda: read_rows(paths.figures))
+        until(lambda: read_rows(paths.monitor_log))
         with open_monitor(paths, []):
-            until(lambda: len(read_rows(paths.figures)) >= 4)
-        steps = [line["step"] for line in read_rows(paths.figures)]
+            until(lambda: len(read_rows(paths.monitor_log)) >= 4)
+        steps = [line["step"] for line in read_rows(paths.monitor_log)]
     assert steps == list(range(1, len(steps) + 1))
 
 
@@ -135,8 +135,8 @@ def test_what_keeps_it_from_seeing_is_told_and_ends_nothing(paths: StudyPaths) -
         return {"system/x": 1.0}
 
     with open_monitor(paths, told, machine):
-        until(lambda: read_rows(paths.figures))
-    assert told[:2] == ["cannot be monitored now (no /proc here)"] * 2 and told[2] == "written"
+        until(lambda: read_rows(paths.monitor_log))
+    assert told[:2] == ["monitoring failed (no /proc here)"] * 2 and told[2] == "written"
 
 
 def test_a_look_that_hangs_keeps_no_study_from_ending(paths: StudyPaths, monkeypatch) -> None:
@@ -155,14 +155,14 @@ def test_a_look_that_hangs_keeps_no_study_from_ending(paths: StudyPaths, monkeyp
 
 
 def test_only_a_fresh_and_whole_line_is_shown_as_the_newest(paths: StudyPaths) -> None:
-    assert newest_line(paths.figures) is None
+    assert newest_line(paths.monitor_log) is None
     now = time.time()
     lines = [json.dumps({"step": step, "at": now - age_s, **LINE}) for step, age_s in ((1, 30), (2, 20))]
-    write_atomic(paths.figures, ("x" * 10_000 + "\n" + "\n".join([*lines, '{"step": 3']) + "\n").encode())
-    newest = newest_line(paths.figures)
+    write_atomic(paths.monitor_log, ("x" * 10_000 + "\n" + "\n".join([*lines, '{"step": 3']) + "\n").encode())
+    newest = newest_line(paths.monitor_log)
     assert newest is not None and newest["step"] == 2 and describe_stream(newest) == TOLD
-    write_atomic(paths.figures, json.dumps({"step": 1, "at": now - 3600}).encode())
-    assert newest_line(paths.figures) is None
+    write_atomic(paths.monitor_log, json.dumps({"step": 1, "at": now - 3600}).encode())
+    assert newest_line(paths.monitor_log) is None
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -182,7 +182,7 @@ def test_the_display_has_the_line(terminal: bool) -> None:
 def test_a_stream_is_monitored_through_the_death_of_a_server(paths: StudyPaths, tmp_path: Path) -> None:
     dataset = prepare(DataSpec(source="digits", nuisance="background"), Store(tmp_path / "store"))
     stream = StreamSpec.model_validate({"block_size": 20})
-    config = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=stream)
+    config = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artifact=None, stream=stream)
     told: list[str] = []
     with launch_stream("watched", config, Share(cpu=0.5), 2) as handle, open_monitor(paths, told) as monitor:
         with connected(handle) as client, monitor.following(handle.stats_poller()):
@@ -194,9 +194,9 @@ def test_a_stream_is_monitored_through_the_death_of_a_server(paths: StudyPaths, 
             until(lambda: [server.pid for server in handle.stats()[1]] != pids)
             seen = len(told)
             until(lambda: len(told) > seen + 5)
-        _check_last(read_rows(paths.figures)[-1], handle)
-        until(lambda: "stream/images_per_s" not in read_rows(paths.figures)[-1])  # its stream has ended
-    assert not any("cannot be monitored" in line for line in told)
+        _check_last(read_rows(paths.monitor_log)[-1], handle)
+        until(lambda: "stream/images_per_s" not in read_rows(paths.monitor_log)[-1])  # its stream has ended
+    assert not any("monitoring failed" in line for line in told)
     assert not [thread for thread in threading.enumerate() if thread.name == "gitdist-monitor"]
 
 

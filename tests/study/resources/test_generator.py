@@ -16,7 +16,7 @@ from gitdist.spec import (
     ResourcesSpec,
 )
 from gitdist.store import Store, content_key
-from gitdist.study.resources.generator import keep_precision, settle_generator
+from gitdist.study.resources.generator import check_same_generator, resolve_precision
 from gitdist.study.resources.generator_training import obtain_generator
 from tests.stream.holder import Holder
 
@@ -34,14 +34,12 @@ def test_a_generator_without_weights_is_named_by_what_determines_its_draws(tmp_p
 
 
 def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
-    settle_generator(SHADE, "one", None)
-    settle_generator(SHADE, "one", "one")
-    with pytest.raises(
-        StudyError, match="another generator.kind 'plugin' .one. .* .two.; put that one back, or .*--fork"
-    ):
-        settle_generator(SHADE, "two", "one")
-    with pytest.raises(StudyError, match="'oracle' .one. than its settings .* .two.; put that one back, or .*--fork"):
-        settle_generator(OracleSpec(), "two", "one")
+    check_same_generator(SHADE, "one", None)
+    check_same_generator(SHADE, "one", "one")
+    with pytest.raises(StudyError, match="'plugin': .* with one, .* two; restore the former one, or .*--fork"):
+        check_same_generator(SHADE, "two", "one")
+    with pytest.raises(StudyError, match="'oracle': .* with one, but its settings .* two; restore .*--fork"):
+        check_same_generator(OracleSpec(), "two", "one")
 
 
 def named(spec: MunitSpec, precision: Precision) -> str:
@@ -50,16 +48,16 @@ def named(spec: MunitSpec, precision: Precision) -> str:
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 def test_a_study_keeps_to_the_precision_that_its_generator_was_trained_in_whatever_this_machine_has(precision):
-    kept = keep_precision(MunitSpec(), "data", named(MunitSpec(), precision))
+    kept = resolve_precision(MunitSpec(), "data", named(MunitSpec(), precision))
     assert kept == MunitSpec(precision=precision)
-    assert keep_precision(MunitSpec(), "data", None) == MunitSpec()  # the first run, or one from before it was noted
-    assert keep_precision(SHADE, "data", "one") == SHADE
+    assert resolve_precision(MunitSpec(), "data", None) == MunitSpec()  # the first run, or one from before it was noted
+    assert resolve_precision(SHADE, "data", "one") == SHADE
 
 
 def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
     for spec in (MunitSpec(steps=1), MunitSpec(precision="bf16")):
-        with pytest.raises(StudyError, match="another generator.kind 'munit' .* --fork NAME") as caught:
-            keep_precision(spec, "data", named(MunitSpec(), "float32"))
+        with pytest.raises(StudyError, match="kind 'munit': .* --fork NAME") as caught:
+            resolve_precision(spec, "data", named(MunitSpec(), "float32"))
         assert "\n" not in str(caught.value)
 
 
@@ -79,7 +77,7 @@ def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
     small = MunitSpec(dim=8, num_res=1, discriminator_dim=8, discriminator_layers=2, steps=2, batch_size=4)
     needs = ResourcesSpec.model_validate({"training": {"cpu": 2}})
     trained = obtain_generator(small, digits, store, needs, lambda step: told.append(step.step), on_wait)
-    assert trained.artefact is not None and trained.past_steps[-1].step == 2
+    assert trained.artifact is not None and trained.past_steps[-1].step == 2
     assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states == {"REMOVED"}

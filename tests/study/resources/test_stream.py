@@ -28,7 +28,7 @@ def test_the_images_of_a_living_server_are_recorded_while_another_is_silent(
     monkeypatch.setattr(stream_resources, "_FINAL_WAIT_S", 3.0)
     dataset = prepare(DataSpec(source="digits", nuisance="background"), Store(tmp_path / "store"))
     config = ServerConfig(
-        dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=StreamSpec(block_size=20)
+        dataset=dataset.directory, generator=OracleSpec(), artifact=None, stream=StreamSpec(block_size=20)
     )
     paths = StudyPaths.at(tmp_path, "study")
     paths.create()

@@ -52,8 +52,8 @@ def test_room_beside_servers_is_counted_where_they_are():
     with pytest.raises(StudyError) as refused:
         capacity_beside(nodes, large, ["a"])
     assert str(refused.value) == (
-        "resources: a trial takes 16 CPU and 1 GPU, which fits no node beside the server(s) of 1 CPU that Ray "
-        "has put on a; lower what each takes until both fit on one node"
+        "resources: a trial of 16 CPU and 1 GPU fits no node beside the server(s) of 1 CPU that Ray has placed on a; "
+        "lower both until they fit on one node"
     )
     grown = resources(trial={"cpu": 16, "gpu": 1}, max_concurrent=2, autoscaling=True)
     assert "now 1 and 0 fit" in capacity_beside(nodes, grown, ["a"]).note
@@ -83,7 +83,7 @@ def test_a_study_that_never_fits_is_told_why():
         find_capacity([Node("a", 1), Node("b", 1)], resources(), num_servers=2)
     assert str(too_many.value) == (
         "resources: 2 server(s) of 1 CPU and one trial of 1 CPU must fit the cluster together, but its nodes have "
-        f"a 1 CPU and 0 GPU, b 1 CPU and 0 GPU; lower resources.servers or what each takes, {grows}"
+        f"a 1 CPU and 0 GPU, b 1 CPU and 0 GPU; lower resources.servers or the share of each, {grows}"
     )
 
 
@@ -109,6 +109,6 @@ def test_what_runs_alone_must_fit_by_itself():
     with pytest.raises(StudyError) as refused:
         check_fits_alone(nodes, resources(training={"cpu": 4, "gpu": 1}), "training", "train the generator")
     assert str(refused.value) == (
-        "resources.training asks for 4 CPU and 1 GPU to train the generator, but the nodes with most have "
+        "resources.training asks for 4 CPU and 1 GPU to train the generator, but the largest nodes have "
         "4 CPU and 0 GPU, and 2 CPU and 1 GPU; lower resources.training"
     )

@@ -45,8 +45,8 @@ def test_lack_of_memory_is_told_with_the_remedies(tmp_path, action):
     report = describe_failure(error, tmp_path)
     reason = str(error).splitlines()[0]
     assert report == {
-        "failed": f"out of memory: {reason}; lower trial.batch_size, give trials more by resources.trial, "
-        f"or run fewer at once by resources.max_concurrent (see {tmp_path / 'error.txt'})"
+        "failed": f"out of memory: {reason}; lower trial.batch_size, raise resources.trial, "
+        f"or run fewer trials at once with resources.max_concurrent (see {tmp_path / 'error.txt'})"
     }
     assert reason in (tmp_path / "error.txt").read_text()
 
@@ -82,7 +82,7 @@ def test_what_a_server_meets_is_no_trials_fault_and_names_the_servers_remedy(tmp
     error = StreamError("the stream must make block 3 of class 1, but OutOfMemoryError: CUDA out of memory")
     error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
     assert describe_failure(error, tmp_path) == {
-        "halt": f"{error}; give servers more by resources.server, or run fewer of them by resources.servers"
+        "halt": f"{error}; raise resources.server, or run fewer servers with resources.servers"
     }
 
 

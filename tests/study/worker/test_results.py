@@ -51,7 +51,7 @@ def context_of(paths: StudyPaths, prefix: bool = True) -> tuple[TrialContext, Pa
         ekld_set(dataset, EkldRequest(split=split, images_per_class=2, transformations=2, seed=0), store).directory
         for split in ("validation", "test")
     ]
-    server = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artefact=None, stream=stream)
+    server = ServerConfig(dataset=dataset.directory, generator=OracleSpec(), artifact=None, stream=stream)
     if paths.results.uri:
         server = ServerConfig(**{**vars(server), "origin": store})
     context = TrialContext(

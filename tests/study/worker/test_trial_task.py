@@ -272,7 +272,7 @@ def test_trials_of_one_seed_read_the_same_draws_and_of_others_different_ones(
         context = replace(
             context,
             spec=context.spec.model_copy(update={"stream": stream}),
-            generator=ServerConfig(dataset=digits.directory, generator=OracleSpec(), artefact=None, stream=stream),
+            generator=ServerConfig(dataset=digits.directory, generator=OracleSpec(), artifact=None, stream=stream),
             router=None,
         )
         assert len(rows_of(run(context))) == 2

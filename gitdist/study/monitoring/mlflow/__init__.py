@@ -1,1 +1,1 @@
-"""MLflow as a copy of the study: its runs are written from the ledger and the rows files, and again after an outage."""
+"""Mirrors the study in MLflow: writes runs from the ledger and the rows files, again after an outage."""

@@ -1,8 +1,8 @@
-"""What the MLflow runs of a study must hold. The study's files are the truth, MLflow is a copy of them.
+"""The desired content of a study's MLflow runs. The study's files are authoritative, MLflow is a copy of them.
 
-trial       rows.jsonl --> a step per epoch; test.json --> test metrics; rows, per-class table and figure --> files
-generator   losses of its training --> a step each; samples.png --> file
-parent run  watch.jsonl --> a step per line; summary.json --> metrics and description; spec and summary --> files
+trial       rows.jsonl --> one step per epoch; test.json --> test metrics; rows, per-class table and figure --> files
+generator   training losses --> one step each; samples.png --> file
+parent run  watch.jsonl --> one step per line; summary.json --> metrics and description; spec and summary --> files
 """
 
 import math
@@ -41,18 +41,18 @@ _STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server
 _EPOCH_FIELDS, _WATCH_FIELDS = ("epoch", "train_s", "evaluating_s"), ("step", "at")  # numbers in every row
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
-_ENDED_AT = "ended_at"  # of the summary; a time, not a metric
+_ENDED_AT = "ended_at"  # field of the summary that is a time, not a metric
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")
-"""The values of a row that MLflow shows, in addition to all of ``val/...``."""
+"""The values of a row that MLflow shows, in addition to every ``val/...``."""
 
 OUTCOME_TAGS = (_REASON, _PRUNED)
-"""Tags that say how a trial ended; they are deleted if it runs again."""
+"""Tags with a trial's outcome, which are deleted if it runs again."""
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """Which run of a study: the parent run ("study"), the generator's, the baseline's, or a trial's by number."""
+    """Identifies a study's run: the parent run ("study"), the generator's, the baseline's, or a trial's by number."""
 
     role: str
     number: int | None = None
@@ -70,7 +70,7 @@ class RunKey:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags by which the run is found."""
+        """The tags that identify the run."""
         number = {} if self.number is None else {"gitdist.trial": str(self.number)}
         return {"gitdist.role": self.role, **number}
 
@@ -88,13 +88,13 @@ class StepMetrics:
 
     @property
     def time_ms(self) -> int:
-        """MLflow's form of the time."""
+        """The time in milliseconds, as MLflow stores it."""
         return int(1000 * self.time_s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesiredRun:
-    """What one run must hold. The callables are called when it is written, so it is never older than the files."""
+    """The desired content of one run. The callables run when it is written, so it is as new as the files."""
 
     name: str
     status: Status
@@ -109,7 +109,7 @@ class DesiredRun:
 def trial_run(
     paths: StudyPaths, trial: TrialId, params: Mapping[str, Any], outcome: Outcome | None, times: Times
 ) -> DesiredRun:
-    """Return what the run of a trial or of the baseline must hold; without an outcome it is running."""
+    """Return the desired run of a trial or of the baseline, which is running if it has no outcome."""
     return DesiredRun(
         name="baseline" if trial.number is None else f"trial {trial.number:04d}",
         status=_STATUSES[outcome.state] if outcome else "RUNNING",
@@ -123,7 +123,7 @@ def trial_run(
 
 
 def trial_runs(paths: StudyPaths, states: TrialStates, times: Times) -> dict[RunKey, DesiredRun]:
-    """Return what the runs of all trials must hold while no driver works on them: one that has not ended is killed."""
+    """Return the desired runs of all trials while no driver runs the study: a trial that has not ended is KILLED."""
     return {
         RunKey.of_trial(trial): trial_run(paths, trial, params, outcome or Outcome("interrupted"), times)
         for trial, (params, outcome) in states.items()
@@ -133,7 +133,7 @@ def trial_runs(paths: StudyPaths, states: TrialStates, times: Times) -> dict[Run
 def generator_run(
     paths: StudyPaths, params: Mapping[str, Any], losses: Mapping[int, StepMetrics], status: Status, times: Times
 ) -> DesiredRun:
-    """Return what the generator's run must hold; ``losses`` by training step may grow later."""
+    """Return the desired run of the generator; ``losses`` by training step may grow later."""
     return DesiredRun(
         name="generator",
         status=status,
@@ -145,12 +145,12 @@ def generator_run(
 
 
 def parent_run(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | None, times: Times) -> DesiredRun:
-    """Return what the parent run must hold; without a summary the study has not finished."""
+    """Return the desired parent run; without a summary the study has not finished."""
     return DesiredRun(
         name=paths.name,
         status=status,
         tags=partial(_summary_tags, paths, summary) if summary else dict,
-        steps=partial(_watched_metrics, paths),
+        steps=partial(_monitor_metrics, paths),
         span=partial(_study_span, paths, times, summary),
         final=partial(_summary_metrics, paths, summary) if summary else lambda: None,
         files=partial(_study_files, paths),
@@ -158,7 +158,7 @@ def parent_run(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | N
 
 
 def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
-    """Return the parent run's status while no driver works on the study; ``finished``: it has a summary."""
+    """Return the parent run's status while no driver runs the study; ``finished``: it has a summary."""
     ended = {outcome and outcome.state for _, outcome in states.values()}
     if num_open or not ended <= {"finished", "pruned", "failed"}:
         return "KILLED"
@@ -183,21 +183,21 @@ def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict
 
 
 def generator_span(paths: StudyPaths, times: Times) -> Span:
-    """Return when the study started to train its generator, or to look for it in the store, and when it had it.
+    """Return when the study began to train its generator, or to search the store for it, and when it had it.
 
-    In a study of gitdist 0.5 that was before its first trial, and took the seconds in the drivers' accounts.
+    In a study of gitdist 0.5, it ended when the first trial started; its length is in the drivers' usage files.
     """
     span = times.span(GENERATOR)
     if span.started_at is not None:
         return span
     starts = [each.started_at for each in _trial_spans(paths, times) if each.started_at is not None]
     end = min(starts, default=None)
-    accounts = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
-    return Span(end and end - sum(account.get("generator_training_s", 0.0) for account in accounts), end)
+    usages = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
+    return Span(end and end - sum(usage.get("generator_training_s", 0.0) for usage in usages), end)
 
 
 def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
-    """Return when a trial itself started and ended; epochs of a shared prefix happened at another time.
+    """Return when a trial itself started and ended, without the epochs of a shared prefix.
 
     If its driver was killed, it ended with its last own epoch. A trial of gitdist 0.5 started with its first own epoch,
     or when its ``trial.json`` was written.
@@ -217,16 +217,16 @@ def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
 def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | None) -> Span:
     """Return when the study's first driver started and its last one ended.
 
-    If that was killed, the study ended with its summary, else at the latest time in any file. A study of gitdist 0.5
-    started with its first trial, or as long before its end as its drivers took, if that is earlier.
+    If the last driver was killed, the study ended with its summary, else at the latest time in any file. A study of
+    gitdist 0.5 started with its first trial, or, if earlier, its drivers' total time before its end.
     """
     span, trials = times.span(STUDY), _trial_spans(paths, times)
     starts = [each.started_at for each in (span, *trials) if each.started_at is not None]
     end = span.ended_at or (summary or {}).get(_ENDED_AT)
     if end is None:
-        watched = [line["at"] for line in _read_rows(paths.figures, _WATCH_FIELDS)[-1:]]
+        monitored = [line["at"] for line in _read_rows(paths.monitor_log, _WATCH_FIELDS)[-1:]]
         ends = [each.ended_at for each in trials if each.ended_at is not None]
-        end = max([*watched, *starts, *ends], default=None)
+        end = max([*monitored, *starts, *ends], default=None)
     if span.started_at is None and summary and end is not None:
         starts.append(end - summary.get("wall_s", 0.0))
     return Span(min(starts, default=None), end)
@@ -239,7 +239,7 @@ def _trial_spans(paths: StudyPaths, times: Times) -> list[Span]:
 
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
-    """Return how a trial ended, which trial it repeats, and which prefix it shares, with its trainer and saving."""
+    """Return tags with a trial's outcome, the trial that it repeats, and its shared prefix, trainer and saved time."""
     rows = _read_rows(paths.rows(trial), _EPOCH_FIELDS)
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
@@ -259,11 +259,11 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
 
 
 def _test_metrics(file: Path) -> StepMetrics | None:
-    found = read_object(file)  # a damaged one is measured again if the trial is chosen
-    if not found:
+    result = read_object(file)  # if damaged, the trial is evaluated again if it is chosen
+    if not result:
         return None
     with _reading(file):
-        return StepMetrics(0, found["metrics"], found.get("evaluated_at") or _modified_at(file))
+        return StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
@@ -272,9 +272,9 @@ def _trial_files(directory: Path) -> dict[str, bytes]:
     return _read_files([directory / "rows.jsonl", *per_class])
 
 
-def _watched_metrics(paths: StudyPaths) -> list[StepMetrics]:
+def _monitor_metrics(paths: StudyPaths) -> list[StepMetrics]:
     steps = []
-    for line in _read_rows(paths.figures, _WATCH_FIELDS):
+    for line in _read_rows(paths.monitor_log, _WATCH_FIELDS):
         values = {
             name: float(value) for name, value in line.items() if name in _STREAM_METRICS or name.startswith(PREFIX)
         }
@@ -284,7 +284,7 @@ def _watched_metrics(paths: StudyPaths) -> list[StepMetrics]:
 
 
 def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetrics:
-    """Return the summary's numbers; the step is the number of trials, so a study that grew has one value per size."""
+    """Return the summary's numbers; the step is the number of trials, so an extended study has one value per size."""
     metrics = {name: value for name, value in summary.items() if isinstance(value, int | float) and name != _ENDED_AT}
     with _reading(paths.summary):
         for role in ("best", "baseline"):
@@ -315,7 +315,7 @@ def _describe(summary: Mapping[str, Any]) -> str:
     """Return the parent run's description in Markdown: the best trial next to the baseline."""
     best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
     if best is None:
-        return "No trial finished." if summary["trials"] else "Data and generator alone, no trials."
+        return "No trial finished." if summary["trials"] else "Only data and generator, no trials."
     params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
     lines = [
         f"Best on validation: trial {best['number']} ({params})",
@@ -328,14 +328,14 @@ def _describe(summary: Mapping[str, Any]) -> str:
     for split in ("val", "test"):
         for name in best[split]:
             if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
-                found = [estimate(metrics[split], name) for metrics in (baseline, best)]
-                cells = " | ".join(each.shown() if each else "-" for each in found)
+                estimates = [estimate(metrics[split], name) for metrics in (baseline, best)]
+                cells = " | ".join(each.format() if each else "-" for each in estimates)
                 lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
 
 def _read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of a file; raise IncompleteFileError if one of the fields is missing or no number."""
+    """Return the rows of a file; raise IncompleteFileError if one of the fields is missing or not a number."""
     rows = read_rows(path)
     for line, row in enumerate(rows, start=1):
         for name in fields:
@@ -360,6 +360,6 @@ def _read_files(paths: Sequence[Path]) -> dict[str, bytes]:
 def _modified_at(path: Path) -> float:
     """Return a file's modification time in seconds since 1970; now if it does not exist.
 
-    A copied file has another time, so this is only for files of gitdist 0.5, which do not contain theirs.
+    A copied file has another time, so use this only for files of gitdist 0.5, which do not contain their time.
     """
     return path.stat().st_mtime if path.exists() else time.time()

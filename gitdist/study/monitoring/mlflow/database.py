@@ -1,12 +1,12 @@
-"""MLflow's database: a SQLite file that is created atomically, and the artifact locations that a database stores.
+"""MLflow's database: creates a SQLite file atomically, and updates the artifact locations that a database stores.
 
-MLflow stores each artifact location as an absolute path, of experiments and of runs. A client creates missing
-directories, so a database that was moved or copied with its results directory would send writers to the old path.
+MLflow stores the artifact locations of experiments and runs as absolute paths. A client creates missing directories,
+so after a database was moved or copied with its results directory, writers would use the old path.
 
     the results directory's own database   locations below a former mlartifacts/ --> below mlartifacts/ here
     a database elsewhere                   those of one study's experiment, see ``store``
 
-A former root is recognized by what gitdist has recorded there: the location of the default experiment, which is written
+gitdist recognizes a former root by locations that it has recorded: that of the default experiment, which is written
 with the database, and ROOT/mlartifacts/STUDY of an experiment with runs of that study. All other locations were chosen
 by users and are not changed.
 """
@@ -52,7 +52,7 @@ def ensure_database(file: Path, artifacts: Path) -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(_lock_file(file)):
-            if not file.exists():  # else another process has created it meanwhile
+            if not file.exists():  # another process may have created it meanwhile
                 draft = file.with_name(f".{file.name}.new")
                 for suffix in _SQLITE_FILES:
                     draft.with_name(draft.name + suffix).unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def copy_database(file: Path, directory: Path) -> Path:
         try:
             old.backup(new)
             return copy
-        except sqlite3.OperationalError:  # a killed writer's journal, which SQLite can only roll back by writing
+        except sqlite3.OperationalError:  # SQLite must write to roll back a killed writer's journal
             new.close()
     for suffix in _SQLITE_FILES:
         part = file.with_name(file.name + suffix)
@@ -122,10 +122,10 @@ def _lock_file(file: Path) -> Path:
 
 def _former_roots(uri: str, root: Path) -> set[Path]:
     with _engine(uri) as engine, engine.connect() as connection:
-        found = {number: local_path(location) for number, location in connection.execute(_EXPERIMENTS)}
+        locations = {number: local_path(location) for number, location in connection.execute(_EXPERIMENTS)}
         moved = {
             number: path
-            for number, path in found.items()
+            for number, path in locations.items()
             if path is not None and path.parent.name == root.name and path.parent != root
         }
         if not moved:
@@ -138,7 +138,7 @@ def _move_locations(uri: str, old: Path, new: Path) -> None:
     with _engine(uri) as engine, engine.begin() as connection:
         inspector = sql.inspect(connection)
         for name, column in _LOCATIONS:
-            if not inspector.has_table(name) or column not in {found["name"] for found in inspector.get_columns(name)}:
+            if not inspector.has_table(name) or column not in {info["name"] for info in inspector.get_columns(name)}:
                 continue
             table = sql.table(name, sql.column(column, sql.String))
             value = table.c[column]

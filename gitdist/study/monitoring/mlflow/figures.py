@@ -19,9 +19,9 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito, for colour-blind readers
 
 
 def write_per_class(directory: Path) -> tuple[Path, ...]:
-    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; nothing without evaluated rows.
+    """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; if it has evaluated rows.
 
-    Files that are newer than the rows are kept. A damaged trial.json counts as missing: nothing is written.
+    Files that are newer than the rows are not rewritten. If trial.json is missing or damaged, nothing is written.
     """
     rows = directory / "rows.jsonl"
     row = next((row for row in reversed(read_rows(rows)) if "val/accuracy_per_class" in row), None)

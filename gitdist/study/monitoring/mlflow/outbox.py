@@ -1,11 +1,11 @@
-"""Delivers changes to an external store on its own thread, so that nobody waits for it; retries failed deliveries.
+"""Delivers changes to an external store on its own thread, so that callers do not wait; retries failed deliveries.
 
     enqueue(key)       --> key is pending in full     --the thread: deliver(key, None)---> done
     append(key, item)  --> key is pending with items  --the thread: deliver(key, items)--> done
                            ^-- failed: pending in full, after a pause (1 s, doubled up to 30 s)
 
-A delivery in full reads the newest state itself: any number of calls before it make one delivery, and a call during it
-makes one more. New keys are delivered before failed ones. Only ``flush``, ``close`` and, briefly, ``abandon`` wait.
+A delivery in full reads the newest state itself: all calls before it lead to one delivery, and a call during it leads
+to one more. New keys are delivered before failed ones. Only ``flush``, ``close`` and, briefly, ``abandon`` block.
 """
 
 import math
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-_ABANDON_S = 2.0  # for a delivery under way when all others are abandoned
+_ABANDON_S = 2.0  # for the current delivery when all others are abandoned
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Outbox(Generic[K, T]):
         """Start the thread, which calls all three until ``close``."""
         self._deliver, self._on_failure, self._on_recovery = deliver, on_failure, on_recovery
         self._pending: dict[K, _Pending[T]] = {}
-        self._delivering: tuple[K, ...] = ()  # the key of the delivery under way, if any
+        self._delivering: tuple[K, ...] = ()  # the key of the current delivery, if any
         self._failing = self._ended = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="gitdist-outbox", daemon=True)
@@ -74,13 +74,13 @@ class Outbox(Generic[K, T]):
         """Flush, end the thread, and return what was not delivered; a second call does nothing."""
         if self._ended:
             return []
-        left = self.flush(timeout_s)
+        undelivered = self.flush(timeout_s)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        if not left and not self._abandoned:  # else the thread may hang in a call, and ends with the process
+        if not undelivered and not self._abandoned:  # else the thread may hang in a call, and ends with the process
             self._thread.join()
-        return left
+        return undelivered
 
     def abandon(self) -> None:
         """Drop what is pending and end the thread; later calls do nothing."""
@@ -91,11 +91,11 @@ class Outbox(Generic[K, T]):
         self._thread.join(_ABANDON_S)
 
     def _work(self) -> None:
-        while (taken := self._take()) is not None:
-            key, pending = taken
+        while (entry := self._next_due()) is not None:
+            key, pending = entry
             try:
                 self._deliver(key, pending.items)
-            except Exception as error:  # whatever the store raises
+            except Exception as error:  # the store may raise anything
                 if not self._failing and not self._ended:
                     self._on_failure(error)
                 with self._changed:
@@ -110,7 +110,7 @@ class Outbox(Generic[K, T]):
                     self._delivering = ()
                     self._changed.notify_all()
 
-    def _take(self) -> tuple[K, _Pending[T]] | None:
+    def _next_due(self) -> tuple[K, _Pending[T]] | None:
         """Wait for the next key that is due; None at the end."""
         with self._changed:
             while not self._ended:

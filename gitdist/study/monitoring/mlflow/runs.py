@@ -1,10 +1,10 @@
-"""The runs of one study in an MLflow store: each is found by its tags before it is created, and given what it lacks.
+"""The runs of one study in an MLflow store: finds each by its tags or creates it, and writes what it lacks.
 
     upsert(key, desired)  find or create --> steps, params, tags --> files --> status
-    append(key, steps)    steps alone, of a run that was upserted
+    append(key, steps)    only steps, to a run that was upserted
 
-The status comes last: a run with its final status has everything else, except files that could not be written; a tag
-has the digest of the files that arrived. If several runs have one key (two drivers raced, or a server's answer was
+The status is written last: a run with its final status is complete, except for files that could not be written; a tag
+has the digest of the written files. If several runs have one key (two drivers raced, or a server's answer was
 lost), the oldest is kept and the others are deleted.
 """
 
@@ -31,9 +31,9 @@ from gitdist.study.monitoring.mlflow.content import (
 from gitdist.study.monitoring.mlflow.database import local_path
 from gitdist.study.monitoring.mlflow.store import open_experiment
 
-_LAST_STEP = "gitdist.last_step"  # if it is the last one of the files, the run's curves need not be read
-_FILES = "gitdist.files"  # digest of the files that arrived last
-_BATCH_SIZE = 800  # metrics; MLflow takes 1000 metrics, params and tags together
+_LAST_STEP = "gitdist.last_step"  # if it equals the last step in the files, the run's curves are not read
+_FILES = "gitdist.files"  # digest of the files that were written last
+_BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once
 _PAGE_SIZE = 1000
 
 
@@ -48,7 +48,7 @@ class UpsertResult:
 
 @dataclass
 class _KnownRun:
-    """The content of a run in the store, as far as it was read or written here."""
+    """The known content of a run in the store: what this process has read or written."""
 
     run_id: str
     status: str
@@ -63,9 +63,9 @@ class OwnershipLostError(Exception):
 
 
 class StudyRuns:
-    """The runs of a study; for one thread at a time.
+    """The runs of a study; not thread-safe.
 
-    The methods raise the errors of MLflow; a run that they were writing is read again before it is written again.
+    The methods raise MLflow's errors; after an error, a run is read again before it is written.
     """
 
     def __init__(self, paths: StudyPaths, uri: str, identity: str, stop: threading.Event | None = None) -> None:
@@ -99,18 +99,18 @@ class StudyRuns:
     def upsert(
         self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], *, thorough: bool = False
     ) -> UpsertResult:
-        """Make a run hold what is desired, and the ``tags`` of all runs.
+        """Write what a run lacks of its desired content, and the ``tags`` of all runs.
 
         Unless ``thorough``, curves and files are not read if the run's own tags say that they are complete.
         """
         try:
             return self._upsert(key, desired, tags, thorough)
         except Exception:
-            self._known.pop(key, None)  # it is unknown how much has arrived
+            self._known.pop(key, None)  # it is unknown how much was written
             raise
 
     def append(self, key: RunKey, steps: Sequence[StepMetrics]) -> bool:
-        """Write the steps that a run lacks; return False if the run is not known, and has to be upserted."""
+        """Write the steps that a run lacks; return False if the run is unknown and must be upserted."""
         run = self._known.get(key)
         if run is None:
             return False
@@ -118,7 +118,7 @@ class StudyRuns:
             written = self._read_steps(run, steps) if run.steps is None else run.steps
             self._write_steps(run, [step for step in steps if step.step not in written])
         except Exception:
-            del self._known[key]  # it is unknown how much has arrived
+            del self._known[key]  # it is unknown how much was written
             raise
         return True
 
@@ -130,7 +130,7 @@ class StudyRuns:
         return len(orphans)
 
     def log_files(self, key: RunKey, directories: Mapping[Path, str]) -> bool:
-        """Add files to a run, each in its directory there; return False if there is no such run."""
+        """Add files to a run, each in its artifact directory; return False if the run does not exist."""
         run = self._find(key)
         if run is None:
             return False
@@ -176,7 +176,7 @@ class StudyRuns:
         run = self._client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
         try:
             self._read_runs(key.tags)  # a second driver, or a request sent twice, may have created another run
-        except OwnershipLostError:  # just now: the new owner has its own run and does not look for this one any more
+        except OwnershipLostError:  # meanwhile the new owner has created its own run, and would not find this one
             self._store.delete_run(run.info.run_id)
             raise
         return self._known[key]
@@ -185,9 +185,9 @@ class StudyRuns:
         """Add the study's runs with ``tags`` to the known ones, the oldest of each key, and delete the others."""
         for run in sorted(self._search(tags), key=lambda run: (run.info.start_time, run.info.run_id)):
             key, data = RunKey.of_tags(run.data.tags), run.data
-            found = _KnownRun(run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics))
-            if self._known.setdefault(key, found).run_id != found.run_id:
-                self._client.delete_run(found.run_id)
+            known = _KnownRun(run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics))
+            if self._known.setdefault(key, known).run_id != known.run_id:
+                self._client.delete_run(known.run_id)
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**self._study_tags, **tags}.items())
@@ -200,7 +200,7 @@ class StudyRuns:
             token = page.token or ""
 
     def _read_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> set[int]:
-        """Return which steps a run has, by metrics such that each of ``steps`` has one of them."""
+        """Return the steps that a run has, read from metrics that cover all of ``steps``."""
         names: list[str] = []
         for step in steps:
             if step.values and not any(name in step.values for name in names):
@@ -210,7 +210,7 @@ class StudyRuns:
         return run.steps
 
     def _write_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> None:
-        """Write steps in batches; a step is in one batch, so it arrives completely or not at all."""
+        """Write steps in batches; each step is in one batch, so it is written completely or not at all."""
         batch: list[Metric] = []
         for step in steps:
             if batch and len(batch) + len(step.values) > _BATCH_SIZE:
@@ -261,9 +261,9 @@ class StudyRuns:
         return any(sizes.get(name) != len(content) for name, content in files.items())
 
     def _check_artifact_root(self, run: _KnownRun) -> None:
-        """Raise MlflowException if a run's files belong elsewhere than when the experiment was opened.
+        """Raise MlflowException if a run's artifact location has changed since the experiment was opened.
 
-        A driver that sees the same results directory under another path has changed the locations since; opening the
+        A driver that uses the same results directory under another path has changed the locations; opening the
         experiment again changes them back.
         """
         location = local_path(self._client.get_run(run.run_id).info.artifact_uri)

@@ -1,6 +1,6 @@
-"""Opens an MLflow store and the experiment of a study in it; describes errors of MLflow in one line without passwords.
+"""Opens a study's experiment in an MLflow store; describes MLflow's errors in one line without passwords.
 
-The experiment is found by the study's identity under any name, else by the study's name, else created. A tag
+``open_experiment`` finds the experiment by the study's identity, else by the study's name, else creates it. A tag
 ``gitdist.identity.IDENTITY`` marks the experiment of each study that uses it. On a server, studies of one name from
 several results directories share an experiment, since their runs differ by identity. In a database the artifacts of an
 experiment are files of one results directory, so a second directory gets an experiment with another name.
@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, StudyError, first_line
-from gitdist.study.checks import kind_of_store
+from gitdist.study.checks import mlflow_scheme
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.monitoring.mlflow.database import (
     copy_database,
@@ -35,7 +35,7 @@ from gitdist.study.monitoring.mlflow.database import (
 )
 from gitdist.study.monitoring.mlflow.uri import database_file, is_own_database
 
-# MLflow itself waits minutes per call for a server that does not answer
+# By default, MLflow waits minutes per call for a server that does not answer.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -51,16 +51,16 @@ class MlflowOutageError(StudyError):
 
 
 def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowClient, Experiment]:
-    """Return a client of the store at ``uri``, and the study's experiment there, found or created.
+    """Return a client of the store at ``uri``, and the study's experiment, which is created if missing.
 
     In a database, the locations of a moved or copied results directory are first changed to this directory.
     """
     _configure_mlflow()
     file = database_file(uri)
     if file is not None:
-        ensure_database(file, paths.artefacts)
+        ensure_database(file, paths.artifacts)
         if is_own_database(paths, uri):
-            relocate_artifacts(file, paths.artefacts)
+            relocate_artifacts(file, paths.artifacts)
     elif is_database(uri):
         _connect(uri)
     client = MlflowClient(tracking_uri=uri)
@@ -75,38 +75,38 @@ def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowC
 
 @contextmanager
 def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]]:
-    """Yield the URI of a store for a reader, and whether that is a copy, which is removed afterwards.
+    """Yield the URI of a store for a reader, and whether it is a temporary copy.
 
     In a database, locations are changed as ``open_experiment`` does. A SQLite file that cannot be written is copied,
     because MLflow's server writes to its store. ``paths`` may be of a results directory, without a study's name.
     """
     _configure_mlflow()
-    shown, file, own = uri, database_file(uri), is_own_database(paths, uri)
+    reader_uri, file, own = uri, database_file(uri), is_own_database(paths, uri)
     with ExitStack() as stack:
         with mlflow_errors(uri):
             if file is not None and is_read_only(file):
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gitdist-mlflow-"))
                 file = copy_database(file, Path(directory))
-                shown = f"sqlite:///{file}"
+                reader_uri = f"sqlite:///{file}"
             if file is not None and own:
-                relocate_artifacts(file, paths.artefacts)
+                relocate_artifacts(file, paths.artifacts)
             elif is_database(uri) and paths.name and paths.identity.exists():
                 if file is None:
                     _connect(uri)
                 identity = paths.identity.read_text().strip()
-                _StudyExperiment(MlflowClient(tracking_uri=shown), shown, paths, identity).find()
-        yield shown, shown != uri
+                _StudyExperiment(MlflowClient(tracking_uri=reader_uri), reader_uri, paths, identity).find()
+        yield reader_uri, reader_uri != uri
 
 
 def is_database(uri: str) -> bool:
     """Return whether a store is a database, whose artifacts are files in the results directory."""
-    return database_file(uri) is not None or kind_of_store(uri) in _DATABASE_SERVERS
+    return database_file(uri) is not None or mlflow_scheme(uri) in _DATABASE_SERVERS
 
 
-def ask_server(uri: str) -> None:
-    """Ask a store for something that it refuses to strangers; create nothing there."""
+def check_access(uri: str) -> None:
+    """Check access to a store with a request that needs credentials; create nothing."""
     _configure_mlflow()
-    if kind_of_store(uri) in _DATABASE_SERVERS:
+    if mlflow_scheme(uri) in _DATABASE_SERVERS:
         _connect(uri)  # MLflow would create its tables
     else:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -115,17 +115,17 @@ def ask_server(uri: str) -> None:
 def is_outage(uri: str, error: BaseException) -> bool:
     """Return whether a server does not answer now but may later; False for a mistake in ``uri``."""
     try:
-        if kind_of_store(uri) not in ("http", "https") or not urlsplit(uri).hostname:
+        if mlflow_scheme(uri) not in ("http", "https") or not urlsplit(uri).hostname:
             return False
-    except ValueError:  # it is no URI
+    except ValueError:  # not a URI
         return False
     # Errors of requests are OSErrors; those of a malformed URI are ValueErrors too.
-    return any(isinstance(cause, OSError) and not isinstance(cause, ValueError) for cause in _causes(error))
+    return any(isinstance(cause, OSError) and not isinstance(cause, ValueError) for cause in _cause_chain(error))
 
 
 def explain(error: BaseException) -> str:
     """Return the cause of an error of MLflow in one line."""
-    causes = list(_causes(error))
+    causes = list(_cause_chain(error))
     outside = any(isinstance(cause, OSError | sqlite3.Error) for cause in causes)
     return without_secrets(first_line(causes[-1] if outside else error))
 
@@ -143,13 +143,13 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     except GitdistError:
         raise
     except Exception as error:  # MLflow passes on any error of its store
-        shown, cause = without_secrets(uri), explain(error)
+        address, cause = without_secrets(uri), explain(error)
         if is_outage(uri, error):
             raise MlflowOutageError(
-                f"MLflow at {shown} does not answer ({cause}); run the same command again when it is back"
+                f"MLflow at {address} does not answer ({cause}); run the same command again when it is back"
             ) from error
         raise StudyError(
-            f"the MLflow store {shown} cannot be used ({cause}); name another with tracking.uri or MLFLOW_TRACKING_URI"
+            f"the MLflow store {address} cannot be used ({cause}); set tracking.uri or MLFLOW_TRACKING_URI to another"
         ) from error
 
 
@@ -162,37 +162,37 @@ class _StudyExperiment:
 
     def open(self) -> Experiment:
         """Return the experiment; create it if it is missing and restore it if it was deleted."""
-        found = self.find() or self._create()
-        number = found.experiment_id
-        if found.lifecycle_stage == LifecycleStage.DELETED:
+        experiment = self.find() or self._create()
+        number = experiment.experiment_id
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
             self._client.restore_experiment(number)
-        if self._tag not in found.tags:
+        if self._tag not in experiment.tags:
             self._client.set_experiment_tag(number, self._tag, self._paths.name)
         return self._client.get_experiment(number)
 
     def find(self) -> Experiment | None:
         """Return the experiment, deleted or not, with its locations in this results directory; None if missing."""
-        found = self._find_by_identity()
-        if found is None:
-            found = self._client.get_experiment_by_name(self._paths.name)
-            if found is None or self._belongs_to_another(found):
+        experiment = self._find_by_identity()
+        if experiment is None:
+            experiment = self._client.get_experiment_by_name(self._paths.name)
+            if experiment is None or self._belongs_to_another(experiment):
                 return None
-        former = self._former_location(found)
+        former = self._former_location(experiment)
         if former is None:
-            return found
-        move_locations(self._uri, former, self._paths.artefacts / former.name)
-        return self._client.get_experiment(found.experiment_id)
+            return experiment
+        move_locations(self._uri, former, self._paths.artifacts / former.name)
+        return self._client.get_experiment(experiment.experiment_id)
 
     def _find_by_identity(self) -> Experiment | None:
         query = f"tags.`{self._tag}` = '{self._paths.name}'"
-        found = self._client.search_experiments(ViewType.ALL, filter_string=query, order_by=["experiment_id ASC"])
-        return min(found, key=lambda experiment: experiment.lifecycle_stage == LifecycleStage.DELETED, default=None)
+        matches = self._client.search_experiments(ViewType.ALL, filter_string=query, order_by=["experiment_id ASC"])
+        return min(matches, key=lambda experiment: experiment.lifecycle_stage == LifecycleStage.DELETED, default=None)
 
     def _create(self) -> Experiment:
         name = self._paths.name
         if self._client.get_experiment_by_name(name) is not None:
             name = f"{name}-{self._identity[:_NUM_DIGITS]}"
-        location = (self._paths.artefacts / name).as_uri() if is_database(self._uri) else None
+        location = (self._paths.artifacts / name).as_uri() if is_database(self._uri) else None
         tags = {
             "mlflow.experimentKind": "custom_model_development",  # the UI opens it as model training, not as GenAI
             _STUDY: self._paths.name,
@@ -201,29 +201,29 @@ class _StudyExperiment:
         try:
             return self._client.get_experiment(self._client.create_experiment(name, location, tags))
         except MlflowException:  # another process was faster, or the answer to the first try was lost
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return found
+            return experiment
 
     def _former_location(self, experiment: Experiment) -> Path | None:
-        """Return the location that a database elsewhere has in another results directory than this one; else None.
+        """Return the experiment's location if it is in another results directory, for a database elsewhere; else None.
 
-        That is ROOT/mlartifacts/NAME with a name that ``_create`` gives; other locations were chosen by users.
+        That is ROOT/mlartifacts/NAME with a name that ``_create`` gives; users have chosen all other locations.
         """
-        path, root = local_path(experiment.artifact_location), self._paths.artefacts
+        path, root = local_path(experiment.artifact_location), self._paths.artifacts
         if path is None or not is_database(self._uri) or is_own_database(self._paths, self._uri):
             return None
         names = (self._paths.name, f"{self._paths.name}-{self._identity[:_NUM_DIGITS]}")
         return path if path.parent.name == root.name and path.parent != root and path.name in names else None
 
     def _belongs_to_another(self, experiment: Experiment) -> bool:
-        """Return whether the experiment of this study's name has its files in another study's results directory."""
+        """Return whether the experiment with this study's name belongs to a study of another results directory."""
         if self._former_location(experiment) is None:
             return False
         if any(name.startswith(f"{_IDENTITY}.") for name in experiment.tags):
-            return True  # this study would have been found by its own mark
-        query = f"tags.`{_ROLE}` = 'study'"  # the runs of gitdist 0.5 in an experiment without marks
+            return True  # this study would be found by its own tag
+        query = f"tags.`{_ROLE}` = 'study'"  # the runs of gitdist 0.5 in an experiment without such tags
         runs = self._client.search_runs([experiment.experiment_id], query, ViewType.ALL)
         return any(run.data.tags.get(_IDENTITY) != self._identity for run in runs)
 
@@ -236,11 +236,11 @@ def _configure_mlflow() -> None:
 
 
 def _connect(uri: str) -> None:
-    """Connect to a database and disconnect; MLflow's own first attempt would be repeated for minutes."""
+    """Connect to a database and disconnect; MLflow would retry the first attempt for minutes."""
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _cause_chain(error: BaseException) -> Iterator[BaseException]:
     """Yield ``error`` and its causes, down to the first."""
     cause: BaseException | None = error
     while cause is not None:

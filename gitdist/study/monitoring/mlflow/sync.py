@@ -1,4 +1,4 @@
-"""Writes MLflow from a study's files while no driver runs the study: all of its runs, or the files of a report."""
+"""Writes a study's files to MLflow while no driver runs it: all of its runs, or the files of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class GeneratorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """What the ledger and the artifact store know of a study; MLflow must hold it in addition to the study's files."""
+    """A study's data from its ledger and artifact store, which MLflow must have in addition to its files."""
 
     identity: str
     tags: Mapping[str, str] = field(default_factory=dict)  # of all runs: spec hash, fingerprints
@@ -48,7 +48,7 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncCounts:
-    """What MLflow lacked: whole runs, epochs of trials, and true statuses of runs that existed."""
+    """What MLflow lacked: whole runs, epochs of trials, and correct statuses of existing runs."""
 
     runs_created: int
     epochs_added: int
@@ -56,7 +56,7 @@ class SyncCounts:
 
 
 def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
-    """Make an MLflow store agree with the study's files and record, even if it is empty; a second call adds nothing.
+    """Bring an MLflow store, even an empty one, up to date with the study's files and record; idempotent.
 
     Raises:
         IncompleteFileError: a file of the study is damaged; all other runs are complete.
@@ -73,7 +73,7 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
         for key, desired in desired_runs.items():
             try:
                 results[key] = runs.upsert(key, desired, tags, thorough=True)
-            except Exception as error:  # of this run alone, if the store still answers
+            except Exception as error:  # affects only this run if the store still answers
                 errors.append(error)
                 runs.check_store()
         num_orphans = runs.end_orphans(desired_runs)
@@ -87,15 +87,15 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 
 def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Path]) -> bool:
-    """Log files of a report's directory to the study's parent run, as ``report/...``; return whether there is one."""
+    """Log files of a report's directory to the study's parent run, as ``report/...``; return whether it exists."""
     if not paths.identity.exists():
         return False
     if is_database(uri):
         paths.check_writable()
     with mlflow_errors(uri):
         runs = StudyRuns(paths, uri, paths.identity.read_text().strip())
-        places = {file: ("report" / file.relative_to(directory)).parent.as_posix() for file in files}
-        return runs.log_files(STUDY_RUN, places)
+        artifact_directories = {file: ("report" / file.relative_to(directory)).parent.as_posix() for file in files}
+        return runs.log_files(STUDY_RUN, artifact_directories)
 
 
 def _desired_runs(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, DesiredRun]:

@@ -1,7 +1,7 @@
-"""MLflow's system metrics of the driver's machine, for the study's own file.
+"""Measures the driver's machine with MLflow's monitors, for the study's monitor log.
 
-MLflow's SystemMetricsMonitor would write to the run itself, on its own thread, whoever owns the study, and would lose
-what it could not write. So only its monitors are used, which measure.
+MLflow's SystemMetricsMonitor writes to the run on its own thread, even after another driver has taken over, and loses
+what it cannot write. So this module only uses its monitors.
 """
 
 import logging
@@ -11,14 +11,14 @@ from typing import Any
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-PREFIX = "system/"  # MLflow's UI shows these metrics on a page of their own
+PREFIX = "system/"  # MLflow's UI shows these metrics on a separate page
 
 
 class SystemMetrics:
     """Measures the CPUs, the memory and, if nvidia-ml-py is installed, the NVIDIA GPUs of this machine."""
 
     def __init__(self) -> None:
-        """Find out what can be measured."""
+        """Create the monitors that work on this machine."""
         logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # a GPU need not report every metric
         monitors: list[Any] = [CPUMonitor, GPUMonitor]
         self._monitors: list[Any] = []
@@ -29,11 +29,11 @@ class SystemMetrics:
     def measure(self) -> dict[str, float]:
         """Return percentages, megabytes and watts under MLflow's names.
 
-        CPU usage is that since the same thread's last call; the first call's is meaningless.
+        CPU usage is measured since the thread's previous call; in its first call, the value is meaningless.
         """
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
-            found |= {f"{PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+            values |= {f"{PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
-        return found
+        return values

@@ -1,10 +1,10 @@
-"""The driver's part of MLflow: one experiment per study, one parent run, and one run per trial for all of its attempts.
+"""Writes a running study to MLflow: one experiment, a parent run, and one run per trial over all of its attempts.
 
     driver's loop --an event--> desired run, or an epoch's metrics --> Outbox (a thread) --> StudyRuns --> MLflow
 
-No call of the driver's loop waits for MLflow, and only the driver writes there, so no worker needs to reach the server.
+The driver's loop never waits for MLflow. Only the driver writes there, so workers need no access to the server.
 An epoch's metrics are appended. A run is written from the study's files when it starts and ends, and after an outage;
-``sync_study`` adds what a driver left undone.
+``sync_study`` adds what a killed driver did not write.
 """
 
 import threading
@@ -46,7 +46,7 @@ _ALL_RUNS = RunKey("all")  # compares all runs of the store with the desired one
 class Tracker(Observer):
     """Keeps the MLflow runs of one study up to date; one thread calls its methods.
 
-    A study that was started again under an old name has another ``identity``, and so runs of its own.
+    A new study that reuses an old name has another ``identity``, and so its own runs.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Tracker(Observer):
         """Open the store, and find or create the study's experiment and parent run, unless a server is down.
 
         Raises:
-            StudyError: the store cannot be used, now or later.
+            StudyError: the store cannot be used, and this is no outage.
         """
         self._paths, self._uri, self._identity, self._warn = paths, uri, identity, warn
         self._tags, self._check_owner, self._times = dict(tags), check_owner, times or Times(paths)
         self._runs: StudyRuns | None = None
-        self._parent_id: str | None = None  # as far as it is known
+        self._parent_id: str | None = None  # None = not known yet
         self._abandoned = threading.Event()
         self._warned: set[str] = set()
         self._losses: dict[int, StepMetrics] = {}
@@ -127,7 +127,7 @@ class Tracker(Observer):
         self._desired[GENERATOR_RUN] = generator_run(self._paths, params, self._losses, "FINISHED", self._times)
         self._outbox.enqueue(*self._desired)
 
-    def watched(self) -> None:
+    def monitor_logged(self) -> None:
         """Write the lines of ``watch.jsonl`` that the parent run lacks; any thread may call this."""
         self._outbox.enqueue(STUDY_RUN)
 
@@ -136,24 +136,24 @@ class Tracker(Observer):
         self._set(STUDY_RUN, parent_run(self._paths, "FINISHED", summary, self._times))
 
     def close(self, status: Status = "KILLED", timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Write the final status of runs that are RUNNING, and wait for MLflow; warn if it does not take everything.
+        """Write the final status of runs that are RUNNING, and wait for MLflow; warn if some metrics were not written.
 
         ``status`` is the parent run's, unless the study ended.
         """
         for key, desired in list(self._desired.items()):
             if desired.status == "RUNNING":
                 self._set(key, replace(desired, status=status if key == STUDY_RUN else "KILLED"))
-        left = self._outbox.close(timeout_s)
-        if left:
-            number = len(self._desired) if _ALL_RUNS in left else len(left)
+        undelivered = self._outbox.close(timeout_s)
+        if undelivered:
+            number = len(self._desired) if _ALL_RUNS in undelivered else len(undelivered)
             self._warn(
                 f"MLflow at {without_secrets(self._uri)} lacks the newest metrics of {number} "
-                f"{'run' if number == 1 else 'runs'}; when it is back, add them by: gitdist sync {self._paths.name} "
+                f"{'run' if number == 1 else 'runs'}; when it is back, add them with: gitdist sync {self._paths.name} "
                 f"--results {self._paths.results}"
             )
 
     def abandon(self) -> None:
-        """Write nothing more, because another driver owns the study now; does not wait for MLflow."""
+        """Stop writing, because another driver owns the study now; does not wait for MLflow."""
         self._abandoned.set()
         self._outbox.abandon()
 
@@ -162,7 +162,7 @@ class Tracker(Observer):
         self._outbox.enqueue(key)
 
     def _deliver(self, key: RunKey, steps: Sequence[StepMetrics] | None) -> None:
-        """Write some steps of a run, or if None, all that it lacks; called by the outbox's thread."""
+        """Write ``steps`` of a run, or if None, all that it lacks; called on the outbox's thread."""
         try:
             self._check_owner()
         except StudyError:
@@ -192,7 +192,7 @@ class Tracker(Observer):
         cause = f"the files for MLflow cannot be written: {error}"
         if not isinstance(error, GitdistError):
             cause = f"MLflow at {without_secrets(self._uri)} cannot be written ({explain(error)})"
-        self._warn(f"{cause}; the study continues, and what is missing is added when it is back")
+        self._warn(f"{cause}; the study continues, and missing data are added when it is back")
 
     def _warn_of_recovery(self) -> None:
-        self._warn(f"MLflow at {without_secrets(self._uri)} is back and has everything")
+        self._warn(f"MLflow at {without_secrets(self._uri)} is up to date again")

@@ -163,7 +163,7 @@ def test_a_driver_brings_back_what_another_mount_of_the_directory_changed(result
     tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, warnings.append)
     tracker.trial_started(TRIAL, {})
     assert flush(tracker)
-    move_locations(tracking_uri(paths, None), paths.artefacts, tmp_path / "mounted" / "mlartifacts")
+    move_locations(tracking_uri(paths, None), paths.artifacts, tmp_path / "mounted" / "mlartifacts")
     tracker.trial_ended(TRIAL, DONE)
     assert flush(tracker)
     tracker.close("FINISHED")

@@ -118,7 +118,7 @@ def test_what_an_outage_left_out_is_added_when_the_server_is_back(story):
     assert runs.files("0") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
     first, second = story.during.warnings
     assert first.startswith(f"MLflow at {story.uri} cannot be written (") and "the study continues" in first
-    assert second == f"MLflow at {story.uri} is back and has everything"
+    assert second == f"MLflow at {story.uri} is up to date again"
 
 
 def test_the_drivers_calls_did_not_wait_for_the_server(story):

@@ -80,9 +80,9 @@ def test_what_is_missing_or_untrue_is_corrected(paths, runs, record):
     found = runs.by_key()
     runs.client.delete_run(found["8"].info.run_id)
     runs.client.update_run(found["7"].info.run_id, status="RUNNING")
-    (place,) = paths.artefacts.rglob(f"{found['baseline'].info.run_id}/artifacts/rows.jsonl")
+    (place,) = paths.artifacts.rglob(f"{found['baseline'].info.run_id}/artifacts/rows.jsonl")
     place.write_text("torn")
-    (stale,) = paths.artefacts.rglob(f"{found['7'].info.run_id}/artifacts/rows.jsonl")
+    (stale,) = paths.artifacts.rglob(f"{found['7'].info.run_id}/artifacts/rows.jsonl")
     paths.rows(TRIAL).write_text(paths.rows(TRIAL).read_text().replace("0.75", "0.76"))
     for extra, stray in (({"gitdist.role": "trial", "gitdist.trial": "99"}, True), ({"gitdist.role": "trial"}, False)):
         tags = {"gitdist.study": "study", "gitdist.identity": "one" if stray else "another", **extra}
@@ -124,8 +124,8 @@ def test_files_that_cannot_be_written_keep_no_run_from_being_true(paths, runs, r
 def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_mlflow(
     paths, runs, record, name, line, lost
 ):
-    paths.figures.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
-    file = {"rows": paths.rows(TRIAL), "watch": paths.figures, "test": paths.test(TRIAL), "summary": paths.summary}[
+    paths.monitor_log.write_text("".join(f'{{"step": {n}, "at": {n}.0, "system/cpu": 1.0}}\n' for n in (1, 2)))
+    file = {"rows": paths.rows(TRIAL), "watch": paths.monitor_log, "test": paths.test(TRIAL), "summary": paths.summary}[
         name
     ]
     whole = file.read_text()

@@ -190,7 +190,7 @@ def test_a_damaged_row_is_reported_once_as_that_and_holds_up_no_other_run(open_t
     tracker = open_tracker()
     tracker.reconcile({TRIAL: ({}, Outcome("finished")), BASELINE: ({}, Outcome("finished"))})
     assert flush(tracker)
-    tracker.watched()
+    tracker.monitor_logged()
     tracker.trial_ended(TRIAL, Outcome("finished"))
     assert flush(tracker)
     (warning,) = open_tracker.warnings
@@ -432,7 +432,7 @@ def test_the_parent_run_has_the_summary_and_no_password(open_tracker, runs, path
     assert run.data.metrics == {"wall_s": 4.0, "best/val/ekld": 0.25, "best/test/ekld": 0.5}
     assert runs.steps("study", "wall_s") == [8]
     assert "trial 7 (fraction = 0.5)" in run.data.tags["mlflow.note.content"]
-    place = paths.artefacts / "study" / run.info.run_id / "artifacts" / "study.yaml"
+    place = paths.artifacts / "study" / run.info.run_id / "artifacts" / "study.yaml"
     assert place.read_text() == "tracking: {uri: 'https://me:***@host/mlflow'}\n"
 
 
@@ -552,7 +552,7 @@ def test_a_database_on_a_server_has_its_files_with_the_results(open_tracker, pat
     uri = database.replace("postgresql:", "postgresql+psycopg:", 1)
     open_tracker(uri=uri).close()
     experiment = MlflowClient(uri).get_experiment_by_name(paths.name)
-    assert experiment.artifact_location == (paths.artefacts / paths.name).as_uri()
+    assert experiment.artifact_location == (paths.artifacts / paths.name).as_uri()
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -563,7 +563,7 @@ def test_a_file_that_is_no_database(open_tracker, paths):
 
 
 def test_an_artifact_directory_that_cannot_be_written(open_tracker, paths):
-    paths.artefacts.write_text("in the way")
+    paths.artifacts.write_text("in the way")
     with pytest.raises(StudyError, match="mlartifacts"):
         open_tracker()
 

@@ -23,7 +23,7 @@ SHOWN = {"stream/images_per_s", "stream/window_blocks", "stream/server_utilisati
 
 def write_lines(paths: StudyPaths, steps: Sequence[int], *, machine: bool = True) -> None:
     """Leave the lines of a study whose stream began with its third."""
-    with open(paths.figures, "a") as file:
+    with open(paths.monitor_log, "a") as file:
         for step in steps:
             figures = {"system/cpu_utilization_percentage": 10.0 * step} if machine or step < 3 else {}
             file.write(json.dumps({"step": step, "at": AT + step, **figures, **(STREAM if step > 2 else {})}) + "\n")
@@ -34,15 +34,15 @@ def test_every_line_is_there_once_whichever_driver_brought_it(open_tracker, runs
     first = open_tracker()
     assert flush(first)
     write_lines(paths, [3, 4])
-    first.watched()
-    first.watched()
+    first.monitor_logged()
+    first.monitor_logged()
     assert flush(first)
     first.close()
     assert runs.statuses()["study"] == "KILLED"
     write_lines(paths, [5])
     second = open_tracker()
     write_lines(paths, [6])
-    second.watched()
+    second.monitor_logged()
     second.close("FINISHED")
     assert runs.steps("study", "system/cpu_utilization_percentage") == [1, 2, 3, 4, 5, 6]
     for name in SHOWN:
@@ -99,11 +99,11 @@ def test_lines_of_an_outage_follow_when_the_store_is_back(open_tracker, runs, pa
         outage.setattr(MlflowClient, "search_runs", down)
         for step in (1, 2, 3):
             write_lines(paths, [step])
-            tracker.watched()
+            tracker.monitor_logged()
         assert not flush(tracker, 0.2)
     assert flush(tracker)
     assert runs.steps("study", "system/cpu_utilization_percentage") == [1, 2, 3]
-    assert len(open_tracker.warnings) == 2 and open_tracker.warnings[1].endswith("is back and has everything")
+    assert len(open_tracker.warnings) == 2 and open_tracker.warnings[1].endswith("is up to date again")
 
 
 def test_a_driver_that_lost_its_study_brings_no_line(open_tracker, runs, paths):
@@ -111,7 +111,7 @@ def test_a_driver_that_lost_its_study_brings_no_line(open_tracker, runs, paths):
     assert flush(tracker)
     tracker.abandon()
     write_lines(paths, [1])
-    tracker.watched()
+    tracker.monitor_logged()
     assert flush(tracker, 0.2)
     assert "system/cpu_utilization_percentage" not in runs.by_key()["study"].data.metrics
 

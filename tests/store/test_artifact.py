@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gitdist.store import Store, canonical_json, content_key
-from gitdist.store.artefact import read_spec, seal
+from gitdist.store.artifact import read_spec, seal
 from tests.store.things import SPEC, write_value
 
 

@@ -1,4 +1,4 @@
-"""An artefact: a directory named by the hash of its spec, with a manifest of spec and checksums."""
+"""An artifact: a directory named by the hash of its spec, with a manifest of spec and checksums."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ MANIFEST = "artefact.json"
 _FORMAT_VERSION = 1
 
 
-class ArtefactId(NamedTuple):
-    """Kind and key of an artefact; as text, the name of its lock and of its scratch directory."""
+class ArtifactId(NamedTuple):
+    """Kind and key of an artifact; as text, the name of its lock and of its scratch directory."""
 
     kind: str
     key: str
@@ -36,7 +36,7 @@ def canonical_json(spec: Mapping[str, Any]) -> str:
 
 
 def content_key(kind: str, spec: Mapping[str, Any]) -> str:
-    """Return the key of the artefact that ``spec`` determines: 20 hexadecimal digits."""
+    """Return the key of the artifact that ``spec`` determines: 20 hexadecimal digits."""
     text = canonical_json({"format": _FORMAT_VERSION, "kind": kind, "spec": spec})
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -52,7 +52,7 @@ def seal(directory: Path, kind: str, spec: Mapping[str, Any]) -> None:
 
 
 def is_intact(directory: Path, key: str) -> bool:
-    """Return whether a directory is the artefact ``key`` with all of its files as they were written."""
+    """Return whether a directory is the artifact ``key`` with all of its files as they were written."""
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         checksums = manifest["checksums"]
@@ -76,7 +76,7 @@ def listed_files(manifest: bytes) -> list[str] | None:
 
 
 def read_spec(directory: Path) -> Mapping[str, Any] | None:
-    """Return the spec of the artefact in a directory; None if its manifest is missing or damaged."""
+    """Return the spec of the artifact in a directory; None if its manifest is missing or damaged."""
     with suppress(OSError):
         spec = (read_object(directory / MANIFEST) or {}).get("spec")
         return spec if isinstance(spec, dict) else None
@@ -87,7 +87,7 @@ def stamps(directory: Path) -> dict[str, FileStamp]:
     """Return the files in a directory and below by name, without the hidden ones that other programs leave behind."""
     found = {}
     for path in sorted(directory.rglob("[!.]*")):
-        with suppress(FileNotFoundError):  # the artefact is being deleted
+        with suppress(FileNotFoundError):  # the artifact is being deleted
             if path.is_file():
                 status = path.stat()
                 found[str(path.relative_to(directory))] = FileStamp(status.st_size, status.st_mtime_ns)
