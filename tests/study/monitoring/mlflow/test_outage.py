@@ -141,7 +141,7 @@ def test_what_a_driver_could_not_deliver_is_reported_and_synced_later(story):
     paths, warnings = story.ended.paths, story.ended.warnings
     assert len(warnings) == 2
     assert f"MLflow at {story.uri} lacks" in warnings[1] and " 3 runs" in warnings[1]
-    assert f"`gitdist sync ended --results {paths.results}`" in warnings[1]
+    assert f"gitdist sync ended --results {paths.results}" in warnings[1]
     runs = Runs(story.uri, "ended")
     assert runs.all() == []
     record = StudyRecord(identity="ended", states={FIRST: ({"fraction": 0.5}, Outcome("failed", reason="nan"))})
