@@ -20,6 +20,14 @@ from gitdist.study.compatibility import (
 from gitdist.study.files.layout import StudyPaths
 
 
+class Memory:
+    """A ledger's attributes, stored in a dictionary."""
+
+    def __init__(self, values: dict, set_attr=None) -> None:
+        self.get_attr = values.get
+        self.set_attr = set_attr or values.__setitem__
+
+
 @pytest.fixture
 def paths(tmp_path) -> StudyPaths:
     paths = StudyPaths.at(tmp_path, "study")
@@ -230,10 +238,10 @@ def test_a_fork_takes_only_a_name_that_another_study_file_could_have(name):
 
 def test_a_resume_with_other_data_is_refused_with_both_fingerprints(paths):
     memory = {}
-    check_or_record_data(paths, memory.get, memory.__setitem__, "aaaa")
-    check_or_record_data(paths, memory.get, memory.__setitem__, "aaaa")
+    check_or_record_data(paths, Memory(memory), "aaaa")
+    check_or_record_data(paths, Memory(memory), "aaaa")
     with pytest.raises(StudyError, match="'study'.*aaaa.*bbbb.*restore the files.*--fork NAME"):
-        check_or_record_data(paths, memory.get, memory.__setitem__, "bbbb")
+        check_or_record_data(paths, Memory(memory), "bbbb")
     assert memory == {"data": "aaaa", "data_format": DATASET_FORMAT}
 
 
@@ -247,7 +255,7 @@ def test_a_resume_with_other_data_is_refused_with_both_fingerprints(paths):
     ],
 )
 def test_a_study_knows_the_rules_that_its_data_were_split_by(memory, current):
-    assert has_current_splits(memory.get) is current
+    assert has_current_splits(Memory(memory)) is current
 
 
 # The identity.
@@ -258,7 +266,7 @@ def settle(paths):
     store_spec(paths, spec_with())
 
     def settle_(memory: dict, paths: StudyPaths = paths) -> str:
-        return ensure_identity(paths, memory.get, memory.__setitem__)
+        return ensure_identity(paths, Memory(memory))
 
     return settle_
 
@@ -291,7 +299,7 @@ def test_a_kill_before_the_ledger_has_the_identity_changes_nothing(paths, settle
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure_identity(paths, memory.get, killed)
+        ensure_identity(paths, Memory(memory, killed))
     begun = (paths.study / "identity").read_text()
     identity = settle(memory)
     assert identity == begun
@@ -347,7 +355,7 @@ def settle_with(memory: dict, paths: StudyPaths, spec: StudySpec, survives: int 
         writes.append(key)
         memory[key] = value
 
-    store_spec(paths, spec, memory.get, remember)
+    store_spec(paths, spec, Memory(memory, remember))
 
 
 @pytest.mark.parametrize("survives", [0, 1])
@@ -357,9 +365,9 @@ def test_a_kill_while_the_spec_is_replaced_is_no_edit(paths, survives):
     longer = spec_with(search={"total": 30})
     with pytest.raises(Killed):
         settle_with(memory, paths, longer, survives)
-    assert describe_edit(paths, memory.get) is None
+    assert describe_edit(paths, Memory(memory)) is None
     settle_with(memory, paths, longer)
-    assert load_stored_spec(paths) == longer and describe_edit(paths, memory.get) is None
+    assert load_stored_spec(paths) == longer and describe_edit(paths, Memory(memory)) is None
 
 
 def test_an_edit_is_named_with_old_and_new_values_and_refused(paths):
@@ -376,7 +384,7 @@ def test_an_edit_that_changes_no_field_is_none(paths):
     memory: dict = {}
     settle_with(memory, paths, spec_with())
     paths.spec.write_text("# mine\n" + paths.spec.read_text())
-    assert describe_edit(paths, memory.get) is None
+    assert describe_edit(paths, Memory(memory)) is None
     settle_with(memory, paths, spec_with())
 
 
@@ -385,7 +393,7 @@ def test_a_study_whose_ledger_remembers_no_spec_is_taken_as_it_stands(paths):
     memory: dict = {}
     settle_with(memory, paths, spec_with(trial={"epochs": 3}))
     paths.spec.write_text(paths.spec.read_text().replace("epochs: 3", "epochs: 4"))
-    assert "trial.epochs is 4 and was 3" in describe_edit(paths, memory.get)
+    assert "trial.epochs is 4 and was 3" in describe_edit(paths, Memory(memory))
 
 
 def test_paths_may_change_and_the_data_and_the_generator_decide(paths):

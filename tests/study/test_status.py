@@ -211,7 +211,7 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
     paths.spec.write_text(dump_study(spec))
     paths.monitor_log.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
     told = (
-        "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in all"
+        "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in total"
     )
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)
@@ -278,7 +278,7 @@ def test_status_changes_nothing(left_alone, capsys):
 
 
 def test_status_needs_no_permission_to_write(left_alone, capsys):
-    with read_only(left_alone.results):
+    with read_only(left_alone.root):
         show_status("alone", left_alone.results, Console(width=200), as_json=False)
     assert "1 of 4 trials: 1 interrupted" in capsys.readouterr().out
 
