@@ -42,7 +42,7 @@ def test_problems_are_a_table_with_remedies_and_exit_code_2(tmp_path, monkeypatc
     done = gitdist("doctor", QUICKSTART, "--results", tmp_path, *address, "--set", line)
     assert done.returncode == 2 and not done.stderr, done.stderr
     lines = done.stdout.splitlines()
-    column = lines[0].index("seen")
+    column = lines[0].index("finding and remedy")
     assert column <= 40 and max(map(len, lines)) <= 80  # in the smallest of terminals
     told = " ".join(line[column:].strip() for line in lines)
     assert "problem" in done.stdout and "PGPASSWORD" in told and "-> start one with `ray start --head`" in told

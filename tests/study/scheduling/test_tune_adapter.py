@@ -235,7 +235,7 @@ def test_a_cluster_that_adds_nodes_is_asked_for_room_for_all_trials_at_once(stud
     manager, ledger, log = study(total=3)
     run_here(train, manager, max_concurrent=3, trial=Share(cpu=4), autoscaling=True)
     assert states(ledger) == ["finished"] * 3
-    assert log.told[0] == "0 started"
+    assert next(told for told in log.told if told != "no capacity") == "0 started"
 
 
 def test_a_lack_of_room_for_trials_is_told_until_there_is_some(study):
