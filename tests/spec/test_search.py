@@ -72,7 +72,7 @@ def test_objectives_are_one_or_several():
     ("search", "words"),
     [
         ({"objective": ["val/ekld", "val/few_acuracy"]}, ["did you mean 'val/few_accuracy'"]),
-        ({"objective": ["val/ekld", "val/ekld"]}, ["search.objective", "each once"]),
+        ({"objective": ["val/ekld", "val/ekld"]}, ["search.objective", "only once"]),
         ({"objective": []}, ["search.objective", "at least one"]),
         ({"objective": ["val/ekld", "val/few_accuracy"], "pruner": {"kind": "median"}}, ["median", "one objective"]),
         ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "'hyperband'", "'halving'"]),

@@ -51,7 +51,7 @@ def test_running_stream_is_not_started_twice(digits_directory: Path, two_servers
 
 
 def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_path: Path) -> None:
-    with pytest.raises(StreamError, match="DataError: a prepared data set must be whole"):
+    with pytest.raises(StreamError, match="DataError: the prepared data set .* cannot be read"):
         launch_stream("broken", oracle(tmp_path), Share(cpu=0.5))
     with pytest.raises(ValueError):
         ray.get_actor("gitdist-broken-server-0")

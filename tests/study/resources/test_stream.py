@@ -33,7 +33,7 @@ def test_the_images_of_a_living_server_are_recorded_while_another_is_silent(
     paths = StudyPaths.at(tmp_path, "study")
     paths.create()
     study = SimpleNamespace(
-        study=SimpleNamespace(paths=paths), started_s=time.perf_counter(), lease=SimpleNamespace(term=0)
+        study=SimpleNamespace(paths=paths), started_s=time.perf_counter(), lease=SimpleNamespace(epoch=0)
     )
     with running(config, 2) as handle, connected(handle) as client:
         resources = StreamResources(study, TrainedGenerator(None, 0.0), handle)  # type: ignore[arg-type]

@@ -212,7 +212,12 @@ def test_stop_ends_every_trial_after_its_epoch(study):
 
     manager, ledger, log = study(total=5)
     manager._spec = manager._spec.model_copy(update={"trial": manager._spec.trial.model_copy(update={"epochs": 1000})})
-    threading.Timer(8.0, manager.stop).start()
+
+    def stop() -> None:
+        until(lambda: {"0 epoch 1", "1 epoch 1"} <= set(log.told), limit_s=60)
+        manager.stop()
+
+    threading.Thread(target=stop).start()
     run_here(train, manager)
     assert set(states(ledger)) == {"running"} and len(states(ledger)) == 2
     assert sorted(told for told in log.told if "epoch" not in told and "started" not in told) == [
