@@ -211,7 +211,8 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
     paths.spec.write_text(dump_study(spec))
     paths.monitor_log.write_text(json.dumps({"step": 1, "at": time.time() - 20, **STREAM}) + "\n")
     told = (
-        "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, trials waited 1.5 s in total"
+        "ago: 12 images/s, 7 of 99 blocks in the window, servers generate 50 % of the time, "
+        "trials waited 1.5 s in total"
     )
     with Lease.claim(ledger.storage, "study"):
         show_status("study", paths.results, Console(width=200), as_json=False)

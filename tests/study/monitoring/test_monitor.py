@@ -40,7 +40,7 @@ LINE = {
     "stream/waiting_s": 3.44,
 }
 TOLD = (
-    "1,234 images/s, 310 of 2,048 blocks in the window, servers generate 87 % of the time, trials waited 3.4 s in all"
+    "1,234 images/s, 310 of 2,048 blocks in the window, servers generate 87 % of the time, trials waited 3.4 s in total"
 )
 
 
