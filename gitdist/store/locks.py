@@ -9,8 +9,8 @@
 Two that write at the same time see each other; both delete their files and try again after random pauses. Writing and
 listing are all that this needs, which object stores have too.
 
-A lock file is stale, and whoever sees it deletes it, if its holder is dead:
-    it has not changed for ``stale_s``, on the clock of the one who watches;
+Any process that finds a stale lock file deletes it. A lock file is stale if
+    it has not changed for ``stale_s``, on the clock of the process that checks;
     or its holder had the file lock (flock) that we have: the kernel frees that when a process of this host dies.
 A process that was stopped for long may have lost its lock and continue to build. Then two build, and the first one to
 rename its directory wins.

@@ -1,4 +1,4 @@
-"""Runs a study; running it again resumes it, and does nothing if it is finished.
+"""Runs a study. A second run resumes it, or does nothing if the study is finished.
 
     prepare (spec, data, ledger) -> lease -> check and repair -> connect (Ray) -> generator -> stream (servers,
     router, eKLD images) -> search (trials) -> final evaluation (test) -> summary

@@ -146,7 +146,7 @@ def measure(setting: Setting) -> list[Figure]:
 
 
 def bare_loop(setting: Setting) -> Callable[[int], int]:
-    """Return a loop that decodes at least so many images from ready codes, in blocks, as the servers do."""
+    """Return a function that decodes at least n images from prepared codes, in blocks, as the servers do."""
     size, compile_ = setting.spec.stream.block_size, setting.spec.stream.compile
     generator = load_generator(
         setting.munit, setting.dataset, setting.artifact, setting.serving, size if compile_ else None
@@ -211,7 +211,7 @@ def figures(rates: dict[str, list[float]], turns: dict[int, list[Turn]], bf16: b
 
 
 def name_of(num_readers: int) -> str:
-    """Return the name of the side with so many readers."""
+    """Return the name of the side with ``num_readers`` readers."""
     return f"server, {counted(num_readers, 'reader')}"
 
 

@@ -7,7 +7,7 @@
 - Training and evaluation: float32, contiguous tensors, images of a DataLoader transformed one by one by torchvision
   (the faster of its two sets of transforms on PIL images: the first, except for RandAugment). Network, loss, learning
   rate and samplers are gitdist's.
-- Study: ``python original.py JOB.json`` runs a list of trials by Ray Tune, each with its own generator. It writes no
+- Study: ``python original.py JOB.json`` runs a list of trials with Ray Tune, each with its own generator. It writes no
   checkpoints and evaluates nothing on test. The result is written to the same file.
 """
 

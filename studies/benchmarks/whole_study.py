@@ -213,7 +213,7 @@ class Ways:
         self._trials: list[dict[str, Any]] = []  # specs for the original way
 
     def gitdist(self, total: int, shared: bool = True) -> WholeStudy:
-        """Run so many trials by ``gitdist run``, with or without sharing."""
+        """Run ``total`` trials with ``gitdist run``, with or without sharing."""
         say(f"{counted(total, 'trial')}, sharing {'on' if shared else 'off'}")
         spec = self._setting.spec
         search = {"total": total, "try_first": spec.search.try_first[:total]}
@@ -233,7 +233,7 @@ class Ways:
         return study
 
     def original(self, total: int) -> Original:
-        """Run the trials of the last study of so many trials by plain Ray Tune."""
+        """Run the trials of the last study of ``total`` trials with plain Ray Tune."""
         say(f"{counted(total, 'trial')}, the original way")
         setting = self._setting
         job = Job(

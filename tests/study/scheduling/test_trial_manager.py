@@ -15,7 +15,7 @@ FIRST = TrialId("trial", 0)
 
 
 class Log:
-    """An observer that notes what it is told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple] = []

@@ -172,15 +172,21 @@ def test_a_driver_brings_back_what_another_mount_of_the_directory_changed(result
     assert runs_of(results).files("7") == FILES
 
 
-def test_a_database_elsewhere_has_the_files_of_a_moved_study_where_they_are_now(results, tmp_path):
-    uri = f"sqlite:///{tmp_path}/elsewhere.db"
-    shutil.copy(results / "mlflow.db", tmp_path / "elsewhere.db")
+def move_between_trials(results, uri):
+    """Move ``results`` after its first trial; return the new directory and the runs, which have all files."""
     drive(results, TRIAL, uri=uri)
-    new = results.rename(tmp_path / "new")
+    new = results.rename(results.parent / "new")
     drive(new, SECOND, uri=uri)
     assert not results.exists()
     runs = Runs(uri)
     assert runs.files("7") == runs.files("8") == FILES
+    return new, runs
+
+
+def test_a_database_elsewhere_has_the_files_of_a_moved_study_where_they_are_now(results, tmp_path):
+    uri = f"sqlite:///{tmp_path}/elsewhere.db"
+    shutil.copy(results / "mlflow.db", tmp_path / "elsewhere.db")
+    new, runs = move_between_trials(results, uri)
     assert all(place.startswith(f"file://{new}/mlartifacts/study") for place in locations(tmp_path / "elsewhere.db"))
 
 
@@ -214,12 +220,7 @@ def test_locations_in_the_results_directory_are_not_changed(results):
     assert (results / "mlflow.db").read_bytes() == before
 
 
-def test_a_database_on_a_server_has_the_files_of_a_moved_study_where_they_are_now(results, tmp_path, database):
+def test_a_database_on_a_server_has_the_files_of_a_moved_study_where_they_are_now(results, database):
     uri = database.replace("postgresql:", "postgresql+psycopg:", 1)
-    drive(results, TRIAL, uri=uri)
-    new = results.rename(tmp_path / "new")
-    drive(new, SECOND, uri=uri)
-    assert not results.exists()
-    runs = Runs(uri)
-    assert runs.files("7") == runs.files("8") == FILES
+    new, runs = move_between_trials(results, uri)
     assert {run.info.artifact_uri.partition("/study/")[0] for run in runs.all()} == {f"file://{new}/mlartifacts"}
