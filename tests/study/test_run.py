@@ -132,7 +132,8 @@ def test_the_gap_to_the_baseline_has_standard_errors_everywhere(undisturbed, run
     assert shown in status.stdout
     again = undisturbed.run(COLUMNS="80")
     assert shown.removeprefix("gap ") in again.stdout
-    assert max(map(len, again.stdout[again.stdout.index("┏") :].splitlines())) <= 80
+    *tables, command = again.stdout[again.stdout.index("┏") :].splitlines()  # a command is never broken into lines
+    assert max(map(len, tables)) <= 80 and str(undisturbed.results) in command
 
 
 def test_status_shows_the_finished_study(undisturbed):

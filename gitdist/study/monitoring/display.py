@@ -107,7 +107,7 @@ class LogDisplay(Display):
         self._waiting.discard(trial)
         self.log(f"{_name(trial)} started {_format_params(params)}".rstrip())
 
-    def trial_describe_link(self, trial: TrialId, links: Mapping[str, int]) -> None:
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
         """Log which trial it repeats or replicates."""
         self.log(_describe_link(trial, links))
 
@@ -173,7 +173,7 @@ class LiveDisplay(Display):
         self._step = None
         self._rows[trial] = _new_row(params)
 
-    def trial_describe_link(self, trial: TrialId, links: Mapping[str, int]) -> None:
+    def trial_linked(self, trial: TrialId, links: Mapping[str, int]) -> None:
         """Log which trial it repeats or replicates."""
         self.log(_describe_link(trial, links))
 
