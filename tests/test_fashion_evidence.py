@@ -20,8 +20,9 @@ from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec, TrialSpec
 from gitdist.spec.file import load_study
 from gitdist.store import Store
+from gitdist.trial.checkpoint import load_classifier
 from gitdist.trial.evaluation import EkldRequest, Predictor, ekld_set, evaluate
-from gitdist.trial.training import TrialSetting, load_classifier, train
+from gitdist.trial.training import TrialSetting, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 STUDY = load_study(Path(__file__).parents[1] / "studies" / "fashion_bg.yaml")

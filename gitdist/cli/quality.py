@@ -20,8 +20,8 @@ from gitdist.spec import StudySpec
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.quality import Quality, measure_quality
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.reference import Reference, reference_classifier
-from gitdist.trial.training import EpochRow
 
 
 def show_quality(
@@ -89,8 +89,8 @@ def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: in
     with open_display(Console(stderr=True), 0, ()) as display:
 
         def report(row: EpochRow, total: int) -> None:
-            detail = f"loss {row['train/loss']:.3f}"
-            display.progress("training the reference classifier", row["epoch"], total, detail)
+            detail = f"loss {row.loss:.3f}"
+            display.progress("training the reference classifier", row.epoch, total, detail)
 
         reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
     quality = measure_quality(generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed)

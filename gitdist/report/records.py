@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.disk import read_object
 from gitdist.spec import StudySpec
-from gitdist.study.files.events import Row
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.status import study_notes, trial_state
 from gitdist.study.study import GENERATOR, Study
 from gitdist.study.summary import read_summary
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.metrics import group_accuracies
 
 Split = Literal["validation", "test"]
@@ -163,8 +163,8 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             state=trial_state(paths, trial, outcome, owner),
             params=dict(params),
             seed=int(spec.changes(params).get(SEED, spec.trial.seed)),
-            augmented=any(row.get("draws") for row in rows),
-            epoch=rows[-1]["epoch"] if rows else 0,
+            augmented=any(row.draws for row in rows),
+            epoch=rows[-1].epoch if rows else 0,
             reason=outcome.reason if outcome else None,
             links=links.get(trial, {}),
             classes=classes,
@@ -205,12 +205,14 @@ def split_metrics(
     return SplitMetrics(found, arrays)
 
 
-def _read_splits(rows: Sequence[Row], tested: Mapping[str, Any] | None, groups: Groups) -> dict[Split, SplitMetrics]:
+def _read_splits(
+    rows: Sequence[EpochRow], tested: Mapping[str, Any] | None, groups: Groups
+) -> dict[Split, SplitMetrics]:
     splits: dict[Split, SplitMetrics] = {}
-    evaluated = next((row for row in reversed(rows) if "val/balanced_accuracy" in row), None)
+    evaluated = next((row for row in reversed(rows) if row.metrics), None)
     if evaluated is not None:
-        per_class = {name: evaluated.get(f"val/{name}_per_class") for name in PER_CLASS}
-        splits["validation"] = split_metrics(evaluated, per_class, "val/", groups)
+        per_class = {name: evaluated.per_class.get(f"{name}_per_class") for name in PER_CLASS}
+        splits["validation"] = split_metrics(evaluated.metrics, per_class, "val/", groups)
     if tested is not None:
         per_class = {name: tested.get(f"{name}_per_class") for name in PER_CLASS}
         splits["test"] = split_metrics(tested.get("metrics", {}), per_class, "test/", groups)

@@ -57,6 +57,14 @@ class Gap:
         error = self.difference.standard_error
         return "the gap is smaller than its standard error" if error is not None and gain < error else None
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The difference, if there is one, as ``gap/val/balanced_accuracy`` and ``gap/val/balanced_accuracy_se``."""
+        if self.difference is None:
+            return {}
+        name, error = f"gap/{SPLITS[self.split]}/{self.metric}", self.difference.standard_error
+        return {name: self.difference.value, **({} if error is None else {standard_error_name(name): error})}
+
     def sentence(self, title: str) -> str:
         """Return the gap as one line that calls the metric ``title``."""
         parts = [f"best {self.best.format()}"]
@@ -97,6 +105,13 @@ def estimate(metrics: Mapping[str, float], name: str) -> Estimate | None:
     """Return the metric ``name`` of ``metrics`` with its standard error; None if missing."""
     value = metrics.get(name)
     return None if value is None else Estimate(value, metrics.get(standard_error_name(name)))
+
+
+def metric_names(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of ``metrics`` without those of standard errors."""
+    return [
+        name for name in metrics if standard_error_name(name) in metrics or not name.endswith(standard_error_name(""))
+    ]
 
 
 def _difference(best: Estimate, baseline: Estimate) -> Estimate:

@@ -8,7 +8,7 @@ from ray import tune
 
 from gitdist.disk import disk_errors
 from gitdist.study.cluster.signals import interruptible
-from gitdist.study.files.events import Outcome, Row
+from gitdist.study.files.events import Outcome
 from gitdist.study.files.fencing import end_attempt
 from gitdist.study.files.layout import TrialId
 from gitdist.study.files.rows import read_rows
@@ -20,6 +20,7 @@ from gitdist.study.scheduling.trial_manager import TrialManager
 from gitdist.study.scheduling.tune_adapter import run_trials
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.study.worker.trial_task import restore_epochs, run_trial
+from gitdist.trial.epoch_row import EpochRow
 
 
 class _Recorder:
@@ -35,10 +36,10 @@ class _Recorder:
             directory.mkdir(parents=True, exist_ok=True)
         self._times.started(str(trial))
 
-    def record_epoch(self, trial: TrialId, row: Row) -> None:
+    def record_epoch(self, trial: TrialId, row: EpochRow) -> None:
         if self._paths.results.uri is not None:
             rows = read_rows(self._paths.rows(trial))
-            if not rows or rows[-1]["epoch"] < row["epoch"]:  # rows that were reported together are pulled at once
+            if not rows or rows[-1].epoch < row.epoch:  # rows that were reported together are pulled at once
                 self._paths.pull(trial)
         self._resources.pin_prefix(trial)
 

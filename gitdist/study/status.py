@@ -7,7 +7,7 @@ from typing import Any
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits_error
 from gitdist.study.files.attribution import SharedEpochs, epoch_seconds
-from gitdist.study.files.events import Outcome, Row
+from gitdist.study.files.events import Outcome
 from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
@@ -130,8 +130,9 @@ def _changed_rows_note(study: Study, record: TrialRecord) -> str | None:
     rows = read_rows(study.paths.rows(TrialId("trial", record.number)))
     if record.state != "finished" or not rows or study.num_lost_epochs(record):
         return None
-    wrong = {name: value for name, value in _objectives(study.spec, record).items() if rows[-1].get(name) != value}
-    values = ", ".join(f"{name} {rows[-1].get(name)} (ledger: {value})" for name, value in wrong.items())
+    metrics = rows[-1].metrics
+    wrong = {name: value for name, value in _objectives(study.spec, record).items() if metrics.get(name) != value}
+    values = ", ".join(f"{name} {metrics.get(name)} (ledger: {value})" for name, value in wrong.items())
     return f"rows of trial {record.number} changed since it finished: {values}" if wrong else None
 
 
@@ -190,15 +191,15 @@ def _trial_status(
 ) -> TrialStatus:
     params = record.params if record else {}
     rows = read_rows(study.paths.rows(trial))
-    evaluated: Row = next((row for row in reversed(rows) if STATUS_METRICS[0] in row), {})
+    metrics = next((row.metrics for row in reversed(rows) if row.metrics), {})
     shared = SharedEpochs.of_trial(study.paths, trial, rows)
     return TrialStatus(
         trial=str(trial),
         state=trial_state(study.paths, trial, outcome, owner),
-        epoch=rows[-1]["epoch"] if rows else 0,
+        epoch=rows[-1].epoch if rows else 0,
         epochs=study.num_epochs(params),
         params=dict(params),
-        metrics={name: evaluated[name] for name in STATUS_METRICS if name in evaluated},
+        metrics={name: metrics[name] for name in STATUS_METRICS if name in metrics},
         reason=outcome.reason if outcome else None,
         seconds=epoch_seconds(rows) / len(rows) if rows else None,
         shared=shared.epochs if shared else 0,

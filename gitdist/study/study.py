@@ -85,7 +85,7 @@ class Study:
         if not self.spec.baseline:
             return False
         rows = read_rows(self.paths.rows(BASELINE))
-        return bool(rows) and rows[-1]["epoch"] == self.spec.trial.epochs
+        return bool(rows) and rows[-1].epoch == self.spec.trial.epochs
 
     def is_baseline_ended(self) -> bool:
         """Return whether the baseline has finished or failed, or the study has none."""
@@ -109,7 +109,7 @@ class Study:
             return Outcome(
                 "interrupted", reason=f"it finished, but {lost} of its {epochs} rows are lost; resume retrains them"
             )
-        return Outcome(record.state, {"epoch": record.pruned_at} if record.pruned_at else None, record.reason)
+        return Outcome(record.state, record.pruned_at, record.reason)
 
     def _baseline_outcome(self) -> Outcome | None:
         if self.is_baseline_trained():

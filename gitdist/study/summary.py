@@ -16,6 +16,7 @@ from gitdist.study.gap import summary_gaps
 from gitdist.study.ledger.ledger import TrialRecord
 from gitdist.study.ledger.repeats import unaugmented_trials
 from gitdist.study.study import Study
+from gitdist.trial.epoch_row import EpochRow
 
 
 def write_summary(study: Study) -> dict[str, Any]:
@@ -65,13 +66,10 @@ def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
 
 def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
     """Return a trial's metrics of its last evaluated epoch (``val/...``) and on test; empty without such an epoch."""
-    rows = [row for row in read_rows(paths.rows(trial)) if "val/balanced_accuracy" in row]
+    rows = [row for row in read_rows(paths.rows(trial)) if row.metrics]
     if not rows:
         return {}
-    validation = {
-        name: value for name, value in rows[-1].items() if name.startswith("val/") and isinstance(value, int | float)
-    }
-    return {**validation, **_read_test(paths, trial).get("metrics", {})}
+    return {**rows[-1].metrics, **_read_test(paths, trial).get("metrics", {})}
 
 
 def remove_summary(paths: StudyPaths) -> None:
@@ -79,20 +77,20 @@ def remove_summary(paths: StudyPaths) -> None:
     paths.results.remove(paths.summary)
 
 
-def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[dict[str, Any]]]) -> dict[str, Any]:
+def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[EpochRow]]) -> dict[str, Any]:
     """Return times and counts of the study's drivers and trials, and what sharing saved."""
     own = [row for trial, trial_rows in rows.items() for row in own_rows(trial_rows, trainer_name(paths, trial))]
     reused = (SharedEpochs.of_trial(paths, trial, trial_rows) for trial, trial_rows in rows.items())
     shared = [epochs for epochs in reused if epochs]
     tests = sum(_read_test(paths, trial).get("evaluating_s", 0.0) for trial in rows)
     drivers = _total_usage(paths)
-    num_generated = drivers.get("generated_images", 0) + sum(row.get("generated", 0) for row in own)
+    num_generated = drivers.get("generated_images", 0) + sum(row.generated for row in own)
     return {
         **drivers,
         "generated_images": num_generated,
-        "training_s": sum(row["train_s"] for row in own),
-        "waiting_s": sum(row["waiting_s"] for row in own),
-        "evaluating_s": tests + sum(row["evaluating_s"] for row in own),
+        "training_s": sum(row.train_s for row in own),
+        "waiting_s": sum(row.waiting_s for row in own),
+        "evaluating_s": tests + sum(row.evaluating_s for row in own),
         "trained_epochs": len(own),
         "shared_epochs": sum(each.epochs for each in shared),
         "saved_s": sum(each.saved_s for each in shared),

@@ -1,4 +1,4 @@
-"""What a trial's checkpoint holds, one per epoch.
+"""What a trial's checkpoint holds, one per epoch, and the classifier in it.
 
 It includes the rows of all epochs so far: after a crash, state and rows come back together.
 """
@@ -11,7 +11,15 @@ from typing import Any
 import torch
 
 from gitdist.checkpoint import CheckpointFolder
+from gitdist.data.dataset import Dataset
+from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
+from gitdist.errors import StoreError
+from gitdist.networks import build_classifier
+from gitdist.networks.classifier import Classifier, to_device
+from gitdist.seeds import torch_rng
+from gitdist.spec import TrialSpec
+from gitdist.trial.epoch_row import EpochRow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,25 +35,60 @@ class Checkpoint:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     cursors: torch.Tensor
-    rows: list[dict[str, Any]]
+    rows: list[EpochRow]
     average: dict[str, Any] | None = None
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into ``directory`` and return its file."""
     state = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
+    state["rows"] = [row.to_json() for row in checkpoint.rows]
     return checkpoints_of(directory).save(checkpoint.epoch, state)
 
 
 def load_checkpoint(directory: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none."""
     found = checkpoints_of(directory).load()
-    return Checkpoint(**found[1]) if found else None
+    if found is None:
+        return None
+    state = found[1]
+    return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
 
 
 def checkpoints_of(directory: Path) -> CheckpointFolder:
     """Return the checkpoint files of the trial in ``directory``."""
     return CheckpointFolder(directory, "epoch")
+
+
+def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
+    """Return the classifier that a trial begins with, on the CPU."""
+    return build_classifier(
+        spec.network,
+        dataset.image_shape[0],
+        dataset.num_classes,
+        cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
+        rng=torch_rng(spec.seed, "trial/weights"),
+    )
+
+
+def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
+    """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
+
+    Its weights are the averaged ones if the trial keeps an EMA.
+
+    Raises:
+        StoreError: there is no whole checkpoint of the last epoch.
+    """
+    checkpoint = load_checkpoint(directory)
+    if checkpoint is None or checkpoint.epoch < spec.epochs:
+        found = f"only one of epoch {checkpoint.epoch}" if checkpoint else "none"
+        raise StoreError(
+            f"a trained classifier needs a whole checkpoint of epoch {spec.epochs}, but {directory} has {found}; "
+            "resume training"
+        )
+    model = fresh_classifier(spec, dataset)
+    model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
+    return to_device(model, compute.device).eval()
 
 
 def copy_newest(source: Path, target: Path) -> None:
@@ -56,7 +99,7 @@ def copy_newest(source: Path, target: Path) -> None:
             write_atomic(target / newest[0].name, newest[0].read_bytes())
 
 
-def completed_rows(directory: Path) -> list[dict[str, Any]]:
+def completed_rows(directory: Path) -> list[EpochRow]:
     """Return the rows of all epochs up to the newest whole checkpoint of ``directory``."""
     checkpoint = load_checkpoint(directory)
     return checkpoint.rows if checkpoint else []

@@ -14,8 +14,9 @@ from gitdist.errors import StudyError, TrialFailedError
 from gitdist.networks.classifier import Classifier
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
-from gitdist.trial.checkpoint import load_checkpoint, save_checkpoint
-from gitdist.trial.training import EpochRow, TrialSetting, load_classifier, train
+from gitdist.trial.checkpoint import load_checkpoint, load_classifier, save_checkpoint
+from gitdist.trial.epoch_row import EpochRow
+from gitdist.trial.training import TrialSetting, train
 
 _FORMAT = 1
 _PER_CLASS = 1000

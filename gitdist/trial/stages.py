@@ -30,8 +30,9 @@ from gitdist.spec import TrialSpec
 from gitdist.store import Artifact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.mixing import draws_needed
-from gitdist.trial.training import EpochRow, TrialSetting, resume_training
+from gitdist.trial.training import TrialSetting, resume_training
 
 PREFIX = "prefix"  # kind of the store's artifacts
 _FORMAT = 3

@@ -12,9 +12,8 @@ for bit on a processor. Until ``switch_epoch`` nothing reads the sampler, K, p, 
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,26 +24,17 @@ from torch.utils.dlpack import from_dlpack
 from gitdist.balancing.losses import Loss
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.errors import StoreError, StreamError, TrialFailedError
-from gitdist.networks import build_classifier
+from gitdist.errors import StreamError, TrialFailedError
 from gitdist.networks.classifier import Classifier, compiled, to_device
-from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
-from gitdist.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
 from gitdist.trial.ema import EMA
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
-
-EpochRow = dict[str, Any]
-"""One epoch as JSON values: ``epoch`` (from 1) and ``lr``; ``train/loss`` (with class weights the mean of the batches'
-weighted means) and ``train/accuracy`` (with mixup of each sample's own label, not its partner's); ``draws`` (augmented
-images) and ``generated`` (images made in this very process, not by a stream that all trials read); the seconds
-``train_s`` with its part ``waiting_s`` for the stream, and ``evaluating_s``; on evaluated epochs the metrics
-``val/...`` and the lists per class, such as ``val/accuracy_per_class`` (see ``Evaluation``); ``ended_at`` (unix time in
-seconds) and, if it is known, ``trained_by``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,48 +104,15 @@ def _train_epochs(
                 evaluation = evaluate(trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute)
             except TrialFailedError as failure:
                 raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
-            row |= evaluation.metrics("val")
-            row |= {f"val/{name}": values for name, values in evaluation.per_class().items()}
-        row |= {"evaluating_s": time.perf_counter() - started, "ended_at": time.time()}
-        if setting.trained_by is not None:
-            row["trained_by"] = setting.trained_by
+            row = replace(row, metrics=evaluation.metrics("val"), per_class=evaluation.per_class())
+        evaluating_s = time.perf_counter() - started
+        row = replace(row, evaluating_s=evaluating_s, ended_at=time.time(), trained_by=setting.trained_by)
         rows.append(row)
         if setting.directory:
             if setting.check:
                 setting.check()
             save_checkpoint(setting.directory, trainer.checkpoint(rows))
         yield row
-
-
-def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return the classifier that a trial begins with, on the CPU."""
-    return build_classifier(
-        spec.network,
-        dataset.image_shape[0],
-        dataset.num_classes,
-        cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
-        rng=torch_rng(spec.seed, "trial/weights"),
-    )
-
-
-def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
-    """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
-
-    Its weights are the averaged ones if the trial keeps an EMA.
-
-    Raises:
-        StoreError: there is no whole checkpoint of the last epoch.
-    """
-    checkpoint = load_checkpoint(directory)
-    if checkpoint is None or checkpoint.epoch < spec.epochs:
-        found = f"only one of epoch {checkpoint.epoch}" if checkpoint else "none"
-        raise StoreError(
-            f"a trained classifier needs a whole checkpoint of epoch {spec.epochs}, but {directory} has {found}; "
-            "resume training"
-        )
-    model = fresh_classifier(spec, dataset)
-    model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
-    return to_device(model, compute.device).eval()
 
 
 class EpochTrainer:
@@ -256,16 +213,16 @@ class EpochTrainer:
             loss, logits = self._step(inputs, labels_there[batch], blended_loss)
             losses.append(loss)
             correct += (logits.argmax(1) == labels_there[batch]).sum()
-        return {
-            "epoch": epoch,
-            "lr": lr,
-            "train/loss": _mean_loss(torch.stack(losses), spec.batch_size, num_samples, epoch),
-            "train/accuracy": int(correct) / num_samples,
-            "draws": int(replaced.sum()),
-            "generated": stream.generated - generated if stream else 0,
-            "train_s": time.perf_counter() - started,
-            "waiting_s": stream.waited_s - waited_s if stream else 0.0,
-        }
+        return EpochRow(
+            epoch=epoch,
+            lr=lr,
+            loss=_mean_loss(torch.stack(losses), spec.batch_size, num_samples, epoch),
+            accuracy=int(correct) / num_samples,
+            draws=int(replaced.sum()),
+            generated=stream.generated - generated if stream else 0,
+            train_s=time.perf_counter() - started,
+            waiting_s=stream.waited_s - waited_s if stream else 0.0,
+        )
 
     def _open_stream(self, epoch: int) -> DrawStream | None:
         """Return the stream if this epoch draws from it; request the first blocks one epoch earlier."""

@@ -38,9 +38,9 @@ from gitdist.data.sources import load_source
 from gitdist.data.sources.base import SourceImages
 from gitdist.device import Compute
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
-from gitdist.trial.checkpoint import checkpoints_of
+from gitdist.trial.checkpoint import checkpoints_of, load_classifier
 from gitdist.trial.evaluation import evaluate
-from gitdist.trial.training import TrialSetting, load_classifier, train
+from gitdist.trial.training import TrialSetting, train
 
 FRAMES = 30
 TRACKS = (60, 50, 40, 30, 25, 20, 15, 12, 10, 8)  # of each class
@@ -144,7 +144,7 @@ def measure(dataset: Dataset, spec: TrialSpec, directory: Path) -> tuple[float, 
     assert checkpoints_of(directory).newest() == spec.epochs
     model = load_classifier(spec, dataset, directory, compute)
     evaluation = evaluate(model, dataset.test, None, dataset, compute)
-    return last["val/balanced_accuracy"], evaluation.scalars["balanced_accuracy"]
+    return last.metrics["val/balanced_accuracy"], evaluation.scalars["balanced_accuracy"]
 
 
 def main() -> None:

@@ -28,8 +28,9 @@ from gitdist.stream.blocks import Block, BlockKey, BlockMaker
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.study.cluster.connect import cluster_nodes, connected
 from gitdist.study.scheduling.packing import find_capacity
+from gitdist.trial.checkpoint import fresh_classifier
 from gitdist.trial.plan import build_loss
-from gitdist.trial.training import EpochTrainer, fresh_classifier
+from gitdist.trial.training import EpochTrainer
 
 LOOP, BARE, ORIGINAL = "gitdist's loop", "bare step", "original loop"
 BLOCKS_PER_CLASS = 4

@@ -32,8 +32,8 @@ from gitdist.disk import read_object, write_atomic
 from gitdist.errors import SpecError, StudyError
 from gitdist.spec import SharingSpec, StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.file import dump_study
+from gitdist.study.files.json_lines import read_lines
 from gitdist.study.files.layout import BASELINE, StudyPaths
-from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.space import grid_plan
 from gitdist.study.summary import read_summary
 
@@ -116,7 +116,7 @@ class WholeStudy:
             peak_bytes=peak_bytes,
             summary=summary,
             trials={name: (read_object(folder / "trial.json") or {})["spec"] for name, folder in folders.items()},
-            rows={name: read_rows(folder / "rows.jsonl") for name, folder in folders.items()},
+            rows={name: read_lines(folder / "rows.jsonl") for name, folder in folders.items()},
             tests=[interval_on_test(file) for file in paths.study.rglob("test.json")],
         )
 

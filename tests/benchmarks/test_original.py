@@ -11,8 +11,8 @@ from gitdist.generator.munit.networks import AutoEncoder, initialise
 from gitdist.spec import DataSpec, EvaluationSpec, MunitSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augmentation import Normaliser
+from gitdist.trial.checkpoint import fresh_classifier
 from gitdist.trial.evaluation import evaluate
-from gitdist.trial.training import fresh_classifier
 
 
 @pytest.fixture(scope="module")

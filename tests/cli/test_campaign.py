@@ -85,7 +85,7 @@ def test_the_same_command_runs_what_is_left_and_all_trials_are_tested(place):
         assert "baseline" not in json.loads(paths.summary.read_text())
         for number in (0, 1):
             trial = TrialId("trial", number)
-            assert [row["epoch"] for row in read_rows(paths.rows(trial))] == [1, 2, 3]
+            assert [row.epoch for row in read_rows(paths.rows(trial))] == [1, 2, 3]
             assert len(json.loads(paths.test(trial).read_text())["ekld_per_class"]) == 10
 
 

@@ -20,11 +20,12 @@ from gitdist.study.campaign import store_campaign
 from gitdist.study.compatibility import store_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.results import LocalResults
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.study import GENERATOR, Study
+from tests.epoch_rows import epoch_row
 from tests.study.monitoring.mlflow.conftest import Runs
 
 SIZES = [30, 10, 3]
@@ -35,8 +36,8 @@ def leave_trial(paths: StudyPaths, trial: TrialId, accuracy: float) -> None:
     paths.trial(trial).mkdir(parents=True)
     per_class = {"accuracy_per_class": [0.9, accuracy, 0.1], "ekld_per_class": [0.1, 0.2, 0.4]}
     metrics = {"balanced_accuracy": accuracy, "few_accuracy": 0.1, "ekld": 0.233}
-    row = {"epoch": 1, **{f"val/{name}": value for name, value in {**metrics, **per_class}.items()}}
-    RowsFile(paths.rows(trial), [row]).close()
+    row = epoch_row(metrics={f"val/{name}": value for name, value in metrics.items()}, per_class=per_class)
+    open_rows(paths.rows(trial), [row]).close()
     described = {"title": "t", "classes": {"names": ["cat", "dog", "owl"], "sizes": SIZES}}
     (paths.trial(trial) / "trial.json").write_text(json.dumps(described))
     tested = {"metrics": {f"test/{name}": value for name, value in metrics.items()}, **per_class}

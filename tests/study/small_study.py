@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.storage import close_storage, open_storage
+from gitdist.trial.epoch_row import EpochRow
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -142,9 +143,9 @@ def call(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=400, check=False)
 
 
-def lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def lasting(rows: list[EpochRow]) -> list[dict[str, Any]]:
     """The part of the rows that must be the same in every run."""
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+    return [{name: value for name, value in row.to_json().items() if name not in TIMES} for row in rows]
 
 
 def check_whole(study: SmallStudy, total: int, epochs: int = 3) -> None:

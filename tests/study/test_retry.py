@@ -51,7 +51,7 @@ def test_the_first_epochs_are_not_trained_again(context):
     list(TrialThread(context, AGAIN))
     after = read_rows(paths.rows(AGAIN))
     assert after[:2] == before  # times and all
-    assert [row["epoch"] for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
+    assert [row.epoch for row in own_rows(after, trainer_name(paths, AGAIN))] == [3]
     assert SharedEpochs.of(after, trainer_name(paths, AGAIN), ReusedPrefix.read(paths.trial(AGAIN))) is None
     list(TrialThread(context, WHOLE))
     assert timeless(after) == timeless(read_rows(paths.rows(WHOLE)))

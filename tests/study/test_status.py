@@ -17,12 +17,13 @@ from gitdist.spec.file import dump_study
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.fencing import Attempt, end_attempt
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.status import TrialStatus, read_status, time_left
 from gitdist.study.study import BASELINE_FAILURE, Study
 from tests.disks import read_only
+from tests.epoch_rows import epoch_row
 from tests.study.sightings import STREAM
 
 EPOCHS = 4
@@ -68,10 +69,10 @@ def study(tmp_path):
 def write_rows(paths: StudyPaths, trial: TrialId, num: int) -> None:
     paths.trial(trial).mkdir(parents=True)
     rows = [
-        {"epoch": epoch, "val/balanced_accuracy": 0.1 * epoch, "train_s": 1.5, "evaluating_s": 0.5}
+        epoch_row(epoch, metrics={"val/balanced_accuracy": 0.1 * epoch}, train_s=1.5, evaluating_s=0.5)
         for epoch in range(1, num + 1)
     ]
-    RowsFile(paths.rows(trial), rows).close()
+    open_rows(paths.rows(trial), rows).close()
 
 
 def test_an_unfinished_study_with_older_splits_names_the_fork_instead_of_resume(study):
@@ -135,15 +136,15 @@ def test_the_best_so_far_is_set_beside_the_baseline_with_standard_errors(study, 
     paths, spec, ledger = study
     paths.spec.write_text(dump_study(spec))
     ledger.finish(ledger.next_trial().number, {"val/balanced_accuracy": 0.9})
-    row = {"train_s": 1.5, "evaluating_s": 0.5, "val/balanced_accuracy": 0.9, "val/balanced_accuracy_se": 0.03}
+    upper = {"val/balanced_accuracy": 0.9, "val/balanced_accuracy_se": 0.03}
     lower = {"val/balanced_accuracy": 0.8, "val/balanced_accuracy_se": 0.04}
-    for trial, changes, epochs in ((TrialId("trial", 0), {}, EPOCHS), (BASELINE, lower, EPOCHS - 1)):
+    for trial, metrics, epochs in ((TrialId("trial", 0), upper, EPOCHS), (BASELINE, lower, EPOCHS - 1)):
         paths.trial(trial).mkdir(parents=True)
-        rows = [{"epoch": epoch, **row, **changes} for epoch in range(1, epochs + 1)]
-        RowsFile(paths.rows(trial), rows).close()
+        rows = [epoch_row(epoch, metrics=metrics) for epoch in range(1, epochs + 1)]
+        open_rows(paths.rows(trial), rows).close()
     (gap,) = read_status(Study(paths, spec, ledger)).gaps
     assert (gap.best.standard_error, gap.baseline) == (0.03, None)  # of a baseline that still trains
-    RowsFile(paths.rows(BASELINE), [*rows, {"epoch": EPOCHS, **row, **lower}]).close()
+    open_rows(paths.rows(BASELINE), [*rows, epoch_row(EPOCHS, metrics=lower)]).close()
     values = read_status(Study(paths, spec, ledger)).as_json()["gaps"]
     assert values[0]["difference"] == {"value": pytest.approx(0.1), "standard_error": pytest.approx(0.05)}
     show_status("study", paths.results, Console(width=80), as_json=False)
@@ -162,7 +163,7 @@ def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_
     write_rows(paths, BASELINE, EPOCHS - 1)
     ledger.requeue(last)
     assert read_status(Study(paths, spec, ledger)).state == "interrupted"
-    RowsFile(paths.rows(BASELINE), [{"epoch": EPOCHS, "train_s": 1.5, "evaluating_s": 0.5}]).close()
+    open_rows(paths.rows(BASELINE), [epoch_row(EPOCHS)]).close()
     assert read_status(Study(paths, spec, ledger)).state == "interrupted"
     ledger.finish(last, {"val/balanced_accuracy": 0.4})
     write_rows(paths, TrialId("trial", last), EPOCHS)

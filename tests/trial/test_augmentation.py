@@ -221,7 +221,7 @@ def test_draws_crop_and_flip_come_after_the_true_nuisance(digits):
 
 
 def test_the_oracle_never_touches_the_stream(digits):
-    assert [row["draws"] for row in train(oracle(epochs=2), digits, setting_of(digits, stream=None))] == [0, 0]
+    assert [row.draws for row in train(oracle(epochs=2), digits, setting_of(digits, stream=None))] == [0, 0]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

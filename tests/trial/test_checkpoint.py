@@ -4,6 +4,7 @@ import io
 import torch
 
 from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, completed_rows, load_checkpoint, save_checkpoint
+from tests.epoch_rows import epoch_row
 
 
 def checkpoint_of(epoch):
@@ -13,7 +14,7 @@ def checkpoint_of(epoch):
         model={"weight": weights, "norm.running_mean": weights[0]},
         optimizer={"state": {0: {"momentum_buffer": weights}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         cursors=torch.tensor([epoch, 0]),
-        rows=[{"epoch": number, "val/accuracy_per_class": [0.5, 1.0]} for number in range(1, epoch + 1)],
+        rows=[epoch_row(number, per_class={"accuracy_per_class": [0.5, 1.0]}) for number in range(1, epoch + 1)],
     )
 
 
@@ -41,7 +42,7 @@ def test_a_directory_without_checkpoints_has_none(tmp_path):
 
 def test_a_file_of_the_first_version_still_loads(tmp_path):
     buffer = io.BytesIO()
-    state = vars(checkpoint_of(2))
+    state = vars(checkpoint_of(2)) | {"rows": [row.to_json() for row in checkpoint_of(2).rows]}
     del state["average"]
     torch.save(state, buffer)
     checksum = hashlib.blake2b(buffer.getvalue(), digest_size=16).hexdigest()

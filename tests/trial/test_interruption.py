@@ -64,7 +64,7 @@ def test_kills_at_random_steps_of_writing_change_nothing(undisturbed, digits, tm
 
 def test_kills_at_random_times_change_nothing(undisturbed, digits, tmp_path):
     rng = random.Random(0)
-    epoch_s = [row["train_s"] + row["evaluating_s"] for row in completed_rows(undisturbed[2])]
+    epoch_s = [row.train_s + row.evaluating_s for row in completed_rows(undisturbed[2])]
     ends = []
     for _ in range(6):
         process = start(digits, tmp_path)

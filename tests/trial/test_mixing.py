@@ -110,6 +110,6 @@ def test_a_class_without_images_is_not_augmented():
 def test_the_draws_needed_are_the_draws_taken(digits, fields):
     spec, stream = short_spec(**fields), stream_of(digits)
     labels, sizes = digits.train.labels, digits.class_sizes
-    draws = [row["draws"] for row in train(spec, digits, setting_of(digits, stream=stream))]
+    draws = [row.draws for row in train(spec, digits, setting_of(digits, stream=stream))]
     needed = draws_needed(spec, labels, sizes)
     assert needed.tolist() == stream.cursors.tolist() and needed.sum() == sum(draws)

@@ -27,7 +27,7 @@ def data(tmp_path) -> DataSpec:
 def test_it_learns_from_all_images_but_those_that_the_study_validates_on(data, tmp_path):
     store, rows = Store(tmp_path / "store"), []
     reference = reference_classifier(
-        data, "resnet20", 3, store, CPU, lambda row, total: rows.append((row["epoch"], total))
+        data, "resnet20", 3, store, CPU, lambda row, total: rows.append((row.epoch, total))
     )
     assert rows == [(1, 3), (2, 3), (3, 3)]
     study, learnt = prepare(data, store), reference.dataset

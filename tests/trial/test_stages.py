@@ -80,7 +80,7 @@ def key_of(spec, digits, setting):
 
 
 def own_epochs(rows, name):
-    return [row["epoch"] for row in rows if row["trained_by"] == name]
+    return [row.epoch for row in rows if row.trained_by == name]
 
 
 def test_every_field_is_listed_as_read_before_the_switch_or_not():
@@ -166,9 +166,9 @@ def test_ema_and_mixup_continue_from_a_shared_prefix_as_in_training_alone(digits
 def test_the_next_trial_resumes_an_interrupted_prefix(digits, tmp_path, store):
     alone, _ = whole(spec_of(), digits, tmp_path / "alone")
     with closing(begin(spec_of(), digits, tmp_path / "first", store)) as training:
-        assert next(training) == [] and [row["epoch"] for row in next(training)] == [1]
+        assert next(training) == [] and [row.epoch for row in next(training)] == [1]
     rows, own = staged(spec_of(), digits, tmp_path / "second", store, "study/1")
-    assert timeless(rows) == alone and own == [2, 3, 4] and rows[0]["trained_by"] == "study/0"
+    assert timeless(rows) == alone and own == [2, 3, 4] and rows[0].trained_by == "study/0"
     rows, own = staged(spec_of(), digits, tmp_path / "first", store, "study/0")
     assert timeless(rows) == alone and own == [1, 3, 4]
 
@@ -195,7 +195,7 @@ def test_a_waiting_trial_yields_nothing_and_takes_over_from_a_builder_that_stays
     def advance(trial):
         new = next(trial)
         rows.setdefault(trial, []).extend(new)
-        return [row["epoch"] for row in new]
+        return [row.epoch for row in new]
 
     assert advance(builder) == [1] and advance(other) == []
     assert advance(builder) == [2] and advance(other) == []
@@ -205,7 +205,7 @@ def test_a_waiting_trial_yields_nothing_and_takes_over_from_a_builder_that_stays
     for trial in trials:
         rows[trial] += [row for some in trial for row in some]
         assert timeless(rows[trial]) == alone
-        assert [row["trained_by"] for row in rows[trial][:3]] == ["study/0", "study/0", "study/2"]
+        assert [row.trained_by for row in rows[trial][:3]] == ["study/0", "study/0", "study/2"]
     assert not list((store.root / "work").iterdir())
 
 
@@ -249,7 +249,7 @@ def test_the_draws_are_announced_once(digits, tmp_path, store):
     for directory in (tmp_path / "0", tmp_path / "1"):
         announced = []
         rows, _ = staged(spec_of(), digits, directory, store, stream=stream_of(digits, kind=Counting))
-        assert announced == [sum(row["draws"] for row in rows)]
+        assert announced == [sum(row.draws for row in rows)]
 
 
 def test_a_trial_that_began_alone_resumes_alone(digits, tmp_path, store):

@@ -68,8 +68,8 @@ def test_a_metric(digits, tmp_path, monkeypatch):
 
     (row,) = train(short_spec(epochs=1, switch_epoch=0), digits, setting_of(digits, ekld=pairs))
 
-    assert row["val/worst_kl"] == pytest.approx(np.mean(row["val/worst_kl_per_class"])) and row["val/worst_kl"] > 0
-    assert row["val/worst_kl_se"] > 0
+    assert row.metrics["val/worst_kl"] == pytest.approx(np.mean(row.per_class["worst_kl_per_class"]))
+    assert row.metrics["val/worst_kl"] > 0 and row.metrics["val/worst_kl_se"] > 0
 
 
 @pytest.mark.parametrize("field", ["network", "loss", "sampler", "class_weights", "threshold_kind"])

@@ -17,6 +17,7 @@ from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.draw_stream import DrawStream, LocalBlocks
 from gitdist.trial.checkpoint import Checkpoint, load_checkpoint
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.training import TrialSetting, train
 
 BLOCK_SIZE = 16
@@ -76,8 +77,8 @@ def short_spec(**fields: Any) -> TrialSpec:
     return TrialSpec(**{**defaults, **fields})
 
 
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+def timeless(rows: list[EpochRow]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.to_json().items() if name not in TIMES} for row in rows]
 
 
 def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

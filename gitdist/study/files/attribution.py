@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitdist.disk import read_object
-from gitdist.study.files.events import Row
 from gitdist.study.files.layout import StudyPaths, TrialId
+from gitdist.trial.epoch_row import EpochRow
 
 
 def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
@@ -21,14 +21,14 @@ def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
     return f"{paths.name}{identity}/{trial}"
 
 
-def own_rows(rows: Sequence[Row], trainer: str) -> list[Row]:
+def own_rows(rows: Sequence[EpochRow], trainer: str) -> list[EpochRow]:
     """Return the rows of the epochs that the trial named ``trainer`` trained itself."""
-    return [row for row in rows if row.get("trained_by", trainer) == trainer]
+    return [row for row in rows if (row.trained_by or trainer) == trainer]
 
 
-def epoch_seconds(rows: Sequence[Row]) -> float:
+def epoch_seconds(rows: Sequence[EpochRow]) -> float:
     """Return the seconds of training and evaluation of the rows' epochs."""
-    return float(sum(row["train_s"] + row["evaluating_s"] for row in rows))
+    return float(sum(row.train_s + row.evaluating_s for row in rows))
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class SharedEpochs:
     saved_s: float
 
     @classmethod
-    def of_trial(cls, paths: StudyPaths, trial: TrialId, rows: Sequence[Row]) -> "SharedEpochs | None":
+    def of_trial(cls, paths: StudyPaths, trial: TrialId, rows: Sequence[EpochRow]) -> "SharedEpochs | None":
         """Return the epochs that a trial with these rows reused, according to its files."""
         return cls.of(rows, trainer_name(paths, trial), ReusedPrefix.read(paths.trial(trial)))
 
     @classmethod
-    def of(cls, rows: Sequence[Row], trainer: str, prefix: ReusedPrefix | None) -> "SharedEpochs | None":
+    def of(cls, rows: Sequence[EpochRow], trainer: str, prefix: ReusedPrefix | None) -> "SharedEpochs | None":
         """Return the epochs of its prefix that the trial named ``trainer`` reused, or None.
 
         Epochs of a failed trial that a retry continues from do not count.
         """
         epochs = prefix.epochs if prefix else 0
-        reused = [row for row in rows if row["epoch"] <= epochs and row.get("trained_by", trainer) != trainer]
+        reused = [row for row in rows if row.epoch <= epochs and (row.trained_by or trainer) != trainer]
         if not reused:
             return None
-        return cls(len(reused), ", ".join(dict.fromkeys(row["trained_by"] for row in reused)), epoch_seconds(reused))
+        return cls(len(reused), ", ".join(dict.fromkeys(str(row.trained_by) for row in reused)), epoch_seconds(reused))

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gitdist.study.files.layout import TrialId
-
-Row = Mapping[str, Any]
+from gitdist.trial.epoch_row import EpochRow
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """State of a trial: running, ended, or interrupted (the next driver resumes it); with its last row, if any."""
+    """State of a trial: running, ended, or interrupted (the next driver resumes it); with its last epoch, if any."""
 
     state: Literal["running", "finished", "pruned", "failed", "interrupted"]
-    row: Row | None = None
+    epoch: int | None = None
     reason: str | None = None
 
 
@@ -45,7 +44,7 @@ class Observer(Protocol):
         """No trial has found free capacity on the cluster for ``waited_s`` seconds; called repeatedly."""
         return
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """A trial completed an epoch."""
         return
 
@@ -62,6 +61,6 @@ class TrainingProgress(Observer):
         self._started_at = time.time()
         self.any_epoch = False
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Count an epoch; rows that a resumed trial reports again do not count."""
-        self.any_epoch = self.any_epoch or row.get("ended_at", 0.0) > self._started_at
+        self.any_epoch = self.any_epoch or (row.ended_at or 0.0) > self._started_at

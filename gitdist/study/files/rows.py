@@ -1,23 +1,21 @@
-"""A trial's rows file: one JSON line per epoch, which MLflow and reports are built from.
+"""A trial's rows file: one line per epoch, which MLflow and reports are built from.
 
 Rows of ended trials are repaired from their checkpoints, which hold all rows up to their epoch.
 """
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-from gitdist.disk import append_whole, replace_file
+from gitdist.errors import IncompleteFileError
+from gitdist.study.files.json_lines import JsonLinesFile, parse_lines
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows
+from gitdist.trial.epoch_row import EpochRow
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows up to the first unreadable line."""
+def read_rows(path: Path) -> list[EpochRow]:
+    """Return the rows up to the first damaged line."""
     return parse_rows(path)[0]
 
 
@@ -35,51 +33,26 @@ def _count_rows(path: Path, size: int, mtime_ns: int) -> int:
     return len(read_rows(path))
 
 
-def parse_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Return the rows up to the first unreadable line, and whether all lines are readable."""
-    if not path.exists():
-        return [], True
-    rows: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            return rows, False
-        rows.append(row)
-    return rows, True
+def parse_rows(path: Path) -> tuple[list[EpochRow], IncompleteFileError | None]:
+    """Return the rows up to the first damaged line, and an error if that line lacks a field.
 
-
-class RowsFile:
-    """A rows file open for appending; it starts with the rows of the checkpoint that training resumes from.
-
-    It is opened once: if another writer replaces the file, rows appended here go to the replaced file.
+    A line that is no JSON object is the torn end of an interrupted write, not an error.
     """
-
-    def __init__(self, path: Path, completed: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the content of ``path`` by the ``completed`` rows."""
-        self._path = path
-        self._descriptor = replace_file(path, "".join(_line(row) for row in completed).encode())
-
-    def __enter__(self) -> "RowsFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Append one epoch's row and flush it to the disk."""
-        append_whole(self._descriptor, _line(row).encode(), self._path)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+    rows: list[EpochRow] = []
+    for line in parse_lines(path)[0]:
+        try:
+            rows.append(EpochRow.from_json(line))
+        except KeyError as missing:
+            return rows, IncompleteFileError(path, missing.args[0], len(rows) + 1)
+    return rows, None
 
 
-def repair_rows(directory: Path) -> list[dict[str, Any]]:
+def open_rows(path: Path, completed: Sequence[EpochRow]) -> JsonLinesFile:
+    """Replace the rows file by the ``completed`` rows and open it for appending."""
+    return JsonLinesFile(path, [row.to_json() for row in completed])
+
+
+def repair_rows(directory: Path) -> list[EpochRow]:
     """Return the rows of a trial that is not running; rewrite its rows file if it is damaged or too short.
 
     Args:
@@ -87,14 +60,14 @@ def repair_rows(directory: Path) -> list[dict[str, Any]]:
             file, whichever are more.
     """
     path = directory / "rows.jsonl"
-    readable, intact = parse_rows(path)
-    rows = _consecutive(readable)
-    intact = intact and len(rows) == len(readable)
+    lines, readable = parse_lines(path)
+    rows = _consecutive(read_rows(path))
+    intact = readable and len(rows) == len(lines)
     if intact and len(rows) >= checkpoints_of(directory).newest():
         return rows
     repaired = max(rows, completed_rows(directory), key=len)
     if not intact or len(repaired) > len(rows):
-        RowsFile(path, repaired).close()
+        open_rows(path, repaired).close()
     return repaired
 
 
@@ -107,13 +80,9 @@ def repair_trial(paths: StudyPaths, trial: TrialId) -> None:
         paths.push(paths.rows(trial))
 
 
-def _consecutive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _consecutive(rows: list[EpochRow]) -> list[EpochRow]:
     """Return the rows up to the first whose epoch is not its index + 1."""
     for index, row in enumerate(rows):
-        if row.get("epoch") != index + 1:
+        if row.epoch != index + 1:
             return rows[:index]
     return rows
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, separators=(",", ":")) + "\n"

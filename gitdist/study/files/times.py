@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from gitdist.study.files.json_lines import JsonLinesFile, read_lines
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.rows import RowsFile, read_rows
 
 STUDY, GENERATOR = "study", "generator"
 
@@ -36,10 +36,10 @@ class Times:
     def __init__(self, paths: StudyPaths) -> None:
         """Read the times of the study at ``paths``; there may be none."""
         self._paths = paths
-        self._file: RowsFile | None = None
+        self._file: JsonLinesFile | None = None
         self._writing = threading.Lock()
         self._spans: dict[str, Span] = {}
-        self._lines = read_rows(paths.times)
+        self._lines = read_lines(paths.times)
         for line in self._lines:
             self._update(line)
 
@@ -48,7 +48,7 @@ class Times:
     def open(cls, paths: StudyPaths) -> Iterator[Self]:
         """Read the times and allow appending until the end of the block; for the driver that owns the study."""
         times = cls(paths)
-        with RowsFile(paths.times, times._lines) as times._file:
+        with JsonLinesFile(paths.times, times._lines) as times._file:
             yield times
 
     def span(self, name: str) -> Span:

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.generator.base import TrainingStep
-from gitdist.study.files.events import Observer, Outcome, Row
+from gitdist.study.files.events import Observer, Outcome
 from gitdist.study.files.layout import TrialId
+from gitdist.trial.epoch_row import EpochRow
 
 _COLUMNS = {"val/balanced_accuracy": "balanced acc.", "val/few_accuracy": "few-shot acc.", "val/ekld": "eKLD (nats)"}
 _COLOURS = {"running": "yellow", "finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "magenta"}
@@ -121,10 +122,10 @@ class LogDisplay(Display):
         """Log the missing capacity."""
         self.log(_NO_CAPACITY.format(waited_s))
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Write the epoch's metrics."""
         total = self._searched_epochs.get(trial, self._num_epochs)
-        self.log(f"{_name(trial)} epoch {row['epoch']} of {total} {_format_metrics(row)}".rstrip())
+        self.log(f"{_name(trial)} epoch {row.epoch} of {total} {_format_metrics(row)}".rstrip())
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write how the trial ended."""
@@ -185,11 +186,11 @@ class LiveDisplay(Display):
         """Log the missing capacity above the table."""
         self.log(_NO_CAPACITY.format(waited_s))
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Update the trial's metrics."""
         line = self._rows[trial]
-        line.update(row={**line["row"], **row}, reason=None)
-        line["waited"][row["epoch"]] = row["waiting_s"]  # after an interruption epochs are reported again
+        line.update(epoch=row.epoch, metrics=row.metrics or line["metrics"], reason=None)
+        line["waited"][row.epoch] = row.waiting_s  # after an interruption epochs are reported again
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Update the trial's state."""
@@ -210,12 +211,12 @@ class LiveDisplay(Display):
         for header in headers:
             table.add_column(header, justify="left" if header in ("trial", "state", *self._fields) else "right")
         for trial, line in list(self._rows.items())[-_MAX_LINES:]:
-            row, params = line["row"], line["params"]
+            metrics, params = line["metrics"], line["params"]
             table.add_row(
                 str(trial),
                 *(escape(format_value(params[name])) if name in params else "-" for name in self._fields),
-                f"{row.get('epoch', 0)}/{params.get('epochs', self._num_epochs)}",
-                *(f"{row[name]:.4f}" if row.get(name) is not None else "-" for name in _COLUMNS),
+                f"{line['epoch']}/{params.get('epochs', self._num_epochs)}",
+                *(f"{metrics[name]:.4f}" if name in metrics else "-" for name in _COLUMNS),
                 f"{sum(line['waited'].values()):.1f} s",
                 Text(line["reason"] or line["state"], _COLOURS[line["state"]]),
             )
@@ -223,7 +224,7 @@ class LiveDisplay(Display):
 
 
 def _new_row(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {"params": params, "state": "running", "row": {}, "reason": None, "waited": {}}
+    return {"params": params, "state": "running", "epoch": 0, "metrics": {}, "reason": None, "waited": {}}
 
 
 def _name(trial: TrialId) -> str:
@@ -240,6 +241,6 @@ def _format_params(params: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={format_value(value)}" for name, value in params.items())
 
 
-def _format_metrics(row: Row) -> str:
-    shown = {"loss": row.get("train/loss"), **{name.split("/")[1]: row.get(name) for name in _COLUMNS}}
-    return " ".join(f"{name}={value:.4f}" for name, value in shown.items() if value is not None)
+def _format_metrics(row: EpochRow) -> str:
+    shown = {name.split("/")[1]: row.metrics[name] for name in _COLUMNS if name in row.metrics}
+    return " ".join(f"{name}={value:.4f}" for name, value in {"loss": row.loss, **shown}.items())

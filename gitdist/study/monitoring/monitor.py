@@ -18,10 +18,12 @@ from typing import Any, Self
 from gitdist.errors import first_line
 from gitdist.stream.stats_poller import StatsPoller, StreamSnapshot
 from gitdist.study.files.attribution import trainer_name
-from gitdist.study.files.events import Observer, Row
+from gitdist.study.files.events import Observer
+from gitdist.study.files.json_lines import JsonLinesFile, read_lines
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.files.rows import RowsFile, read_rows
+from gitdist.study.files.rows import read_rows
 from gitdist.study.monitoring.latest import describe_stream
+from gitdist.trial.epoch_row import EpochRow
 
 _PERIOD_S = 10.0  # between two polls
 _ANSWER_S = 0.5  # timeout of a poll
@@ -64,13 +66,13 @@ class StreamWaitTotal(Observer):
             for row in read_rows(paths.rows(trial)):
                 self.epoch_ended(trial, row)
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Add an epoch that the trial itself trained; an epoch reported again after an interruption counts once."""
         if trial not in self._names:
             self._names[trial] = trainer_name(self._paths, trial)
         trainer = self._names[trial]
-        if row.get("trained_by", trainer) == trainer:
-            key, waited_s = (trial, row["epoch"]), row.get("waiting_s", 0.0)
+        if (row.trained_by or trainer) == trainer:
+            key, waited_s = (trial, row.epoch), row.waiting_s
             self.total_s += waited_s - self._waited.get(key, 0.0)
             self._waited[key] = waited_s
 
@@ -97,8 +99,8 @@ class Monitor:
 
     def __enter__(self) -> Self:
         """Open the file and start the thread."""
-        lines = read_rows(self._paths.monitor_log)
-        self._file = RowsFile(self._paths.monitor_log, lines)
+        lines = read_lines(self._paths.monitor_log)
+        self._file = JsonLinesFile(self._paths.monitor_log, lines)
         self._step = lines[-1].get("step", len(lines)) if lines else 0
         self._started_at, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()

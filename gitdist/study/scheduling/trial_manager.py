@@ -24,11 +24,12 @@ from typing import Any, Literal, Protocol
 
 from gitdist.errors import DiskError, GitdistError, StudyError, TrialFailedError
 from gitdist.spec import StudySpec
-from gitdist.study.files.events import Observer, Outcome, Row
+from gitdist.study.files.events import Observer, Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.ledger.ledger import Ledger, Link
 from gitdist.study.study import BASELINE_FAILURE
 from gitdist.study.worker.job import TrialJob
+from gitdist.trial.epoch_row import EpochRow
 
 MAX_LOSSES = 3  # worker losses without an epoch in between
 ENDINGS = ("failed", "halt", "disk")  # keys of a trial's last report without a result, see ``worker.failures``
@@ -44,7 +45,7 @@ class TrialRecorder(Protocol):
     def record_start(self, trial: TrialId) -> None:
         """Record that a trial started or was resumed."""
 
-    def record_epoch(self, trial: TrialId, row: Row) -> None:
+    def record_epoch(self, trial: TrialId, row: EpochRow) -> None:
         """Record that a trial completed an epoch."""
 
     def record_end(self, trial: TrialId, outcome: Outcome) -> None:
@@ -56,9 +57,14 @@ class _Running:
     job: TrialJob
     params: Mapping[str, Any]
     started: bool = False
-    row: Row | None = None
+    row: EpochRow | None = None  # the last one
     ending: dict[str, str] = field(default_factory=dict)  # its report under a key of ENDINGS
     pruned: bool = False
+
+    @property
+    def epoch(self) -> int | None:
+        """The last epoch that was reported, if any."""
+        return self.row.epoch if self.row else None
 
 
 class TrialManager:
@@ -202,16 +208,16 @@ class TrialManager:
                 return False
         return not self._stopping or self._is_complete(running)
 
-    def _handle_row(self, running: _Running, row: Row) -> bool:
+    def _handle_row(self, running: _Running, row: EpochRow) -> bool:
         """Handle an epoch's row; return whether the trial continues."""
         trial = running.job.trial
         running.row = row
         self._recorder.record_epoch(trial, row)
         self._notify(lambda observer: observer.epoch_ended(trial, row))
-        if row["epoch"] > self._last_epoch.get(trial, running.job.reported_epoch):
-            self._last_epoch[trial] = row["epoch"]
+        if row.epoch > self._last_epoch.get(trial, running.job.reported_epoch):
+            self._last_epoch[trial] = row.epoch
             self._losses.pop(trial, None)
-        if trial.number is not None and self._ledger.report(trial.number, row["epoch"], row):
+        if trial.number is not None and self._ledger.report(trial.number, row.epoch, row.metrics):
             running.pruned = True
         return not running.pruned
 
@@ -225,7 +231,7 @@ class TrialManager:
         if "failed" in running.ending:
             self._fail(trial, running.ending["failed"])
         elif running.pruned:
-            self._end(trial, Outcome("pruned", running.row))
+            self._end(trial, Outcome("pruned", running.epoch))
         elif self._is_complete(running):
             self._finish(trial)
         elif self._stopping or self.error:
@@ -247,24 +253,24 @@ class TrialManager:
                 self._baseline_due = True
             else:
                 self._ledger.requeue(trial.number)
-            self._end(trial, Outcome("interrupted", running.row, f"worker lost, trial rescheduled ({reason})"))
+            self._end(trial, Outcome("interrupted", running.epoch, f"worker lost, trial rescheduled ({reason})"))
 
     def _finish(self, trial: TrialId) -> None:
         row = self._running[trial].row
         assert row is not None, "a complete trial has a last row"
         if trial.number is None:
-            self._end(trial, Outcome("finished", row))
+            self._end(trial, Outcome("finished", row.epoch))
             return
-        self._ledger.finish(trial.number, row)
+        self._ledger.finish(trial.number, row.metrics)
         record = self._ledger.trials()[trial.number]
-        self._end(trial, Outcome("failed" if record.state == "failed" else "finished", row, record.reason))
+        self._end(trial, Outcome("failed" if record.state == "failed" else "finished", row.epoch, record.reason))
 
     def _fail(self, trial: TrialId, reason: str) -> None:
         if trial.number is None:
             self._ledger.set_attr(BASELINE_FAILURE, reason)
         else:
             self._ledger.fail(trial.number, reason)
-        self._end(trial, Outcome("failed", self._running[trial].row, reason))
+        self._end(trial, Outcome("failed", self._running[trial].epoch, reason))
 
     def _fail_unstarted(self, trial: TrialId, params: Mapping[str, Any], reason: str) -> None:
         assert trial.number is not None, "the baseline's setting is the study's own"
@@ -277,7 +283,7 @@ class TrialManager:
 
     def _interrupt(self, trial: TrialId) -> None:
         if self._running[trial].started:
-            self._end(trial, Outcome("interrupted", self._running[trial].row))
+            self._end(trial, Outcome("interrupted", self._running[trial].epoch))
         else:
             del self._running[trial]
 
@@ -288,7 +294,7 @@ class TrialManager:
         self._notify(lambda observer: observer.trial_ended(trial, outcome))
 
     def _is_complete(self, running: _Running) -> bool:
-        return running.row is not None and running.row["epoch"] >= running.job.spec.epochs
+        return (running.epoch or 0) >= running.job.spec.epochs
 
     def _notify(self, event: Callable[[Observer], None]) -> None:
         for observer in self._observers:

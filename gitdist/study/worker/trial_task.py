@@ -20,13 +20,14 @@ from gitdist.errors import StoreError
 from gitdist.study.files.attribution import ReusedPrefix, trainer_name
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import TrialId
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.worker.failures import describe_failure
 from gitdist.study.worker.job import TrialContext, TrialJob
-from gitdist.trial.checkpoint import completed_rows, copy_newest
+from gitdist.trial.checkpoint import completed_rows, copy_newest, load_classifier
+from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.stages import train_in_stages
-from gitdist.trial.training import EpochRow, TrialSetting, load_classifier
+from gitdist.trial.training import TrialSetting
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -152,7 +153,7 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
         completed = _copy_result(context, TrialId("trial", job.links["repeat_of"]), attempt)
         if len(completed) == job.spec.epochs:
             _write_description(context, job, dataset, attempt.directory, None)
-            RowsFile(attempt.directory / "rows.jsonl", completed).close()
+            open_rows(attempt.directory / "rows.jsonl", completed).close()
             attempt.push()
             yield _unreported(completed, job)
             return
@@ -180,21 +181,21 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
         training = stack.enter_context(closing(train_in_stages(job.spec, dataset, setting, store, on_prefix)))
         completed = next(training)
         attempt.check()
-        file = stack.enter_context(RowsFile(attempt.directory / "rows.jsonl", completed))
+        file = stack.enter_context(open_rows(attempt.directory / "rows.jsonl", completed))
         attempt.push()
         if completed:
             yield _unreported(completed, job)
         for rows in training:
             attempt.check()
             for row in rows:
-                file.append(row)
+                file.append(row.to_json())
             attempt.push()
             yield rows
 
 
 def _unreported(completed: list[EpochRow], job: TrialJob) -> list[EpochRow]:
     """Return the completed rows from the last reported one on, at least the last row."""
-    return [row for row in completed if row["epoch"] >= job.reported_epoch] or completed[-1:]
+    return [row for row in completed if row.epoch >= job.reported_epoch] or completed[-1:]
 
 
 def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> list[EpochRow]:

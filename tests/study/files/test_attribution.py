@@ -9,14 +9,14 @@ from gitdist.store.pins import pinned
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, epoch_seconds, own_rows, trainer_name
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.resources.stream import StreamResources
+from tests.epoch_rows import epoch_row
 
 THIRD = TrialId("trial", 3)
 
 
 def rows_by(*trainers):
     return [
-        {"epoch": epoch, "trained_by": trainer, "train_s": 2.0, "evaluating_s": 0.5}
-        for epoch, trainer in enumerate(trainers, 1)
+        epoch_row(epoch, trained_by=trainer, train_s=2.0, evaluating_s=0.5) for epoch, trainer in enumerate(trainers, 1)
     ]
 
 

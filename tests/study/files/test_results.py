@@ -20,8 +20,10 @@ from gitdist.study.files import results as mirrors
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.results import ObjectStoreResults
-from gitdist.study.files.rows import RowsFile, read_rows
+from gitdist.study.files.rows import open_rows, read_rows
 from gitdist.trial.checkpoint import checkpoints_of
+from gitdist.trial.epoch_row import EpochRow
+from tests.epoch_rows import epoch_row
 from tests.waiting import until
 
 TRIAL = TrialId("trial", 3)
@@ -38,17 +40,17 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def rows(num_epochs: int) -> list[dict]:
-    return [{"epoch": epoch} for epoch in range(1, num_epochs + 1)]
+def rows(num_epochs: int) -> list[EpochRow]:
+    return [epoch_row(epoch) for epoch in range(1, num_epochs + 1)]
 
 
 def train(attempt: Attempt, epochs: range) -> None:
     """Leave what a worker does: a checkpoint and a row an epoch, brought to the object store."""
-    with RowsFile(attempt.directory / "rows.jsonl", rows(epochs.start - 1)) as file:
+    with open_rows(attempt.directory / "rows.jsonl", rows(epochs.start - 1)) as file:
         for epoch in epochs:
             attempt.check()
             checkpoints_of(attempt.directory).save(epoch, {"epoch": epoch})
-            file.append({"epoch": epoch})
+            file.append(epoch_row(epoch).to_json())
             attempt.push()
 
 

@@ -1,12 +1,15 @@
+import json
+
 import pytest
 import torch
 
-from gitdist.study.files.rows import RowsFile, read_rows, repair_rows
+from gitdist.study.files.rows import open_rows, read_rows, repair_rows
 from gitdist.trial.checkpoint import Checkpoint, save_checkpoint
+from tests.epoch_rows import epoch_row
 
 
 def rows_to(epoch):
-    return [{"epoch": number, "val/ekld": 1 / number} for number in range(1, epoch + 1)]
+    return [epoch_row(number, metrics={"val/ekld": 1 / number}) for number in range(1, epoch + 1)]
 
 
 def checkpoint(directory, epoch):
@@ -18,7 +21,7 @@ def checkpoint(directory, epoch):
 @pytest.fixture
 def trial(tmp_path):
     """An ended trial of 4 epochs with its two newest checkpoints."""
-    RowsFile(tmp_path / "rows.jsonl", rows_to(4)).close()
+    open_rows(tmp_path / "rows.jsonl", rows_to(4)).close()
     for epoch in (3, 4):
         checkpoint(tmp_path, epoch)
     return tmp_path
@@ -76,6 +79,16 @@ def test_whole_rows_beyond_the_newest_whole_checkpoint_are_kept(trial):
 
 def test_rows_without_a_checkpoint_are_kept_up_to_the_damage(tmp_path):
     assert repair_rows(tmp_path) == [] and not (tmp_path / "rows.jsonl").exists()
-    (tmp_path / "rows.jsonl").write_text('{"epoch":1}\n{"epo\n{"epoch":3}\n')
-    assert repair_rows(tmp_path) == [{"epoch": 1}]
-    assert (tmp_path / "rows.jsonl").read_text() == '{"epoch":1}\n'
+    first, third = (json.dumps(epoch_row(epoch).to_json(), separators=(",", ":")) for epoch in (1, 3))
+    (tmp_path / "rows.jsonl").write_text(f'{first}\n{{"epo\n{third}\n')
+    assert repair_rows(tmp_path) == [epoch_row(1)]
+    assert (tmp_path / "rows.jsonl").read_text() == f"{first}\n"
+
+
+def test_a_row_without_a_field_is_damaged(trial):
+    file = trial / "rows.jsonl"
+    whole = file.read_text()
+    file.write_text(whole.replace('"train_s"', '"other"', 1))
+    assert read_rows(file) == []
+    assert repair_rows(trial) == rows_to(4)
+    assert file.read_text() == whole

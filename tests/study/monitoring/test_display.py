@@ -6,8 +6,9 @@ from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.monitoring.display import LiveDisplay, LogDisplay, open_display
+from tests.epoch_rows import epoch_row
 
-ROW = {"epoch": 2, "train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 0.125, "waiting_s": 1.5}
+ROW = epoch_row(2, metrics={"val/balanced_accuracy": 0.75, "val/ekld": 0.125}, waiting_s=1.5)
 
 
 def show(terminal: bool) -> str:
@@ -21,7 +22,7 @@ def show(terminal: bool) -> str:
         display.trial_waits(TrialId("trial", 3))
         display.trial_waits(TrialId("trial", 3))
         display.epoch_ended(TrialId("trial", 3), ROW)
-        display.trial_ended(TrialId("trial", 3), Outcome("failed", ROW, "loss became nan"))
+        display.trial_ended(TrialId("trial", 3), Outcome("failed", 2, "loss became nan"))
     return console.file.getvalue()
 
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from gitdist.store import Store
 from gitdist.store.file_tree import FileTree
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
+from gitdist.study.files.json_lines import read_lines
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.results import ObjectStoreResults
-from gitdist.study.files.rows import RowsFile, read_rows
+from gitdist.study.files.rows import open_rows
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.monitoring.latest import describe_stream, newest_line
 from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal, pause_after
+from tests.epoch_rows import epoch_row
 from tests.stream.streams import connected, keys_of
 from tests.study.small_study import SmallStudy
 from tests.waiting import until
@@ -67,17 +70,17 @@ def test_waiting_counts_each_epoch_once_and_none_of_another_trials(paths: StudyP
     paths.identity.write_text("5f0c9a31ee")
     own, others = "study-5f0c9a31/0", "study-5f0c9a31/7"
     rows = [
-        {"epoch": 1, "waiting_s": 100.0, "trained_by": others},
-        {"epoch": 2, "waiting_s": 2.0, "trained_by": own},
-        {"epoch": 3, "waiting_s": 3.0},  # of a study that an early gitdist began
+        epoch_row(1, waiting_s=100.0, trained_by=others),
+        epoch_row(2, waiting_s=2.0, trained_by=own),
+        epoch_row(3, waiting_s=3.0),  # of a study that an early gitdist began
     ]
     paths.trial(TRIAL).mkdir(parents=True)
-    RowsFile(paths.rows(TRIAL), rows).close()
+    open_rows(paths.rows(TRIAL), rows).close()
     stream_wait = StreamWaitTotal(paths, [TRIAL, BASELINE])
     assert stream_wait.total_s == 5.0
-    stream_wait.epoch_ended(TRIAL, {**rows[2], "waiting_s": 3.5})  # again, after an interruption
+    stream_wait.epoch_ended(TRIAL, replace(rows[2], waiting_s=3.5))  # again, after an interruption
     stream_wait.epoch_ended(TRIAL, rows[0])
-    stream_wait.epoch_ended(BASELINE, {"epoch": 1, "waiting_s": 0.25})
+    stream_wait.epoch_ended(BASELINE, epoch_row(waiting_s=0.25))
     assert stream_wait.total_s == 5.75
 
 
@@ -90,8 +93,8 @@ def test_lines_go_on_where_an_earlier_driver_was_killed(paths: StudyPaths) -> No
     paths.monitor_log.write_text(f'{whole}\n{{"step": 4, "at"')
     told: list[str] = []
     with open_monitor(paths, told):
-        until(lambda: len(read_rows(paths.monitor_log)) >= 3)
-    lines = read_rows(paths.monitor_log)
+        until(lambda: len(read_lines(paths.monitor_log)) >= 3)
+    lines = read_lines(paths.monitor_log)
     assert [line["step"] for line in lines] == list(range(3, 3 + len(lines)))
     assert told == ["written"] * (len(lines) - 1)  # nothing is said of a stream that is not there
 
@@ -111,17 +114,17 @@ def test_lines_are_on_the_object_store_before_they_are_told_and_another_machine_
     assert seen == list(range(1, len(seen) + 1))
     second.pull()  # the first one may have been killed
     with open_monitor(second, []):
-        until(lambda: len(read_rows(second.monitor_log)) >= len(seen) + 2)
-    steps = [line["step"] for line in read_rows(second.monitor_log)]
+        until(lambda: len(read_lines(second.monitor_log)) >= len(seen) + 2)
+    steps = [line["step"] for line in read_lines(second.monitor_log)]
     assert steps == list(range(1, len(steps) + 1))
 
 
 def test_a_superseded_driver_writes_into_no_file_of_its_successor(paths: StudyPaths) -> None:
     with open_monitor(paths, []):
-        until(lambda: read_rows(paths.monitor_log))
+        until(lambda: read_lines(paths.monitor_log))
         with open_monitor(paths, []):
-            until(lambda: len(read_rows(paths.monitor_log)) >= 4)
-        steps = [line["step"] for line in read_rows(paths.monitor_log)]
+            until(lambda: len(read_lines(paths.monitor_log)) >= 4)
+        steps = [line["step"] for line in read_lines(paths.monitor_log)]
     assert steps == list(range(1, len(steps) + 1))
 
 
@@ -135,7 +138,7 @@ def test_what_keeps_it_from_seeing_is_told_and_ends_nothing(paths: StudyPaths) -
         return {"system/x": 1.0}
 
     with open_monitor(paths, told, machine):
-        until(lambda: read_rows(paths.monitor_log))
+        until(lambda: read_lines(paths.monitor_log))
     assert told[:2] == ["monitoring failed (no /proc here)"] * 2 and told[2] == "written"
 
 
@@ -194,8 +197,8 @@ def test_a_stream_is_monitored_through_the_death_of_a_server(paths: StudyPaths, 
             until(lambda: [server.pid for server in handle.stats()[1]] != pids)
             seen = len(told)
             until(lambda: len(told) > seen + 5)
-        _check_last(read_rows(paths.monitor_log)[-1], handle)
-        until(lambda: "stream/images_per_s" not in read_rows(paths.monitor_log)[-1])  # its stream has ended
+        _check_last(read_lines(paths.monitor_log)[-1], handle)
+        until(lambda: "stream/images_per_s" not in read_lines(paths.monitor_log)[-1])  # its stream has ended
     assert not any("monitoring failed" in line for line in told)
     assert not [thread for thread in threading.enumerate() if thread.name == "gitdist-monitor"]
 
@@ -210,7 +213,7 @@ def _check_last(line: dict[str, Any], handle: StreamHandle) -> None:
 
 @pytest.mark.ray
 def test_a_study_leaves_its_figures_in_its_file_and_in_mlflow(undisturbed: SmallStudy) -> None:
-    lines = read_rows(undisturbed.directory / "watch.jsonl")
+    lines = read_lines(undisturbed.directory / "watch.jsonl")
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     last = next(line for line in reversed(lines) if "stream/images_per_s" in line)
     summary = json.loads((undisturbed.directory / "summary.json").read_text())

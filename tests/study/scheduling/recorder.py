@@ -1,5 +1,6 @@
-from gitdist.study.files.events import Outcome, Row
+from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import TrialId
+from gitdist.trial.epoch_row import EpochRow
 
 
 class Recorder:
@@ -7,6 +8,6 @@ class Recorder:
 
     def record_start(self, trial: TrialId) -> None: ...
 
-    def record_epoch(self, trial: TrialId, row: Row) -> None: ...
+    def record_epoch(self, trial: TrialId, row: EpochRow) -> None: ...
 
     def record_end(self, trial: TrialId, outcome: Outcome) -> None: ...

@@ -8,6 +8,7 @@ from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.scheduling.trial_manager import MAX_LOSSES, TrialManager
+from tests.epoch_rows import row_report
 from tests.study.scheduling.recorder import Recorder
 
 EPOCHS = 3
@@ -30,7 +31,7 @@ class Log:
         self.told.append(("no capacity", waited_s))
 
     def epoch_ended(self, trial, row) -> None:
-        self.told.append(("epoch", str(trial), row["epoch"]))
+        self.told.append(("epoch", str(trial), row.epoch))
 
     def trial_ended(self, trial, outcome: Outcome) -> None:
         self.told.append((outcome.state, str(trial)))
@@ -66,14 +67,10 @@ def begin(tmp_path):
         ledger.close()
 
 
-def row(epoch: int, accuracy: float = 0.5) -> dict:
-    return {"rows": [{"epoch": epoch, "val/balanced_accuracy": accuracy}]}
-
-
 def train(manager: TrialManager, first: int = 1, last: int = EPOCHS) -> None:
     manager.on_start(FIRST)
     for epoch in range(first, last + 1):
-        assert manager.on_report(FIRST, row(epoch))
+        assert manager.on_report(FIRST, row_report(epoch))
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -90,7 +87,7 @@ def test_the_baseline_comes_first_then_the_ledgers_trials_and_then_it_is_over(be
         order.append(str(job.trial))
         manager.on_start(job.trial)
         for epoch in range(1, EPOCHS + 1):
-            assert manager.on_report(job.trial, row(epoch))
+            assert manager.on_report(job.trial, row_report(epoch))
         manager.on_complete(job.trial)
     assert order == ["baseline", "0", "1"]
     assert states(ledger) == ["finished", "finished"]
@@ -180,7 +177,7 @@ def test_a_last_row_without_an_objective_is_a_failure_for_ledger_and_observers(b
     manager, ledger, log = begin()
     manager.next_job()
     train(manager, last=2)
-    manager.on_report(FIRST, row(3, float("nan")))
+    manager.on_report(FIRST, row_report(3, float("nan")))
     manager.on_complete(FIRST)
     assert states(ledger) == ["failed"]
     assert log.told[-1] == ("failed", "0") and "nan" in log.reason
@@ -208,9 +205,9 @@ def test_stop_lets_each_trial_end_its_epoch_and_a_whole_one_finish(begin):
     manager.on_start(second)
     manager.stop()
     assert manager.next_job() is None and manager.done
-    assert not manager.on_report(second, row(1))
+    assert not manager.on_report(second, row_report(1))
     manager.on_complete(second)
-    assert manager.on_report(FIRST, row(3))
+    assert manager.on_report(FIRST, row_report(3))
     manager.on_complete(FIRST)
     assert states(ledger) == ["finished", "running"]
     assert log.told[-3:] == [("interrupted", "1"), ("epoch", "0", 3), ("finished", "0")]
@@ -227,7 +224,7 @@ def test_after_a_lost_lease_the_ledger_is_left_alone(begin):
     manager.next_job()
     train(manager, last=2)
     taken.append(True)
-    assert not manager.on_report(FIRST, row(3))
+    assert not manager.on_report(FIRST, row_report(3))
     manager.on_complete(FIRST)
     assert manager.next_job() is None
     assert str(manager.error) == "taken over"
@@ -299,10 +296,10 @@ def test_a_pruned_trial_stops_and_is_told_so(begin):
     manager, ledger, log = begin(pruner=pruner)
     manager.next_job(), manager.next_job()
     manager.on_start(FIRST)
-    assert manager.on_report(FIRST, row(1, 0.9))
+    assert manager.on_report(FIRST, row_report(1, 0.9))
     second = TrialId("trial", 1)
     manager.on_start(second)
-    assert not manager.on_report(second, row(1, 0.1))
+    assert not manager.on_report(second, row_report(1, 0.1))
     manager.on_complete(second)
     assert states(ledger) == ["running", "pruned"]
     assert log.told[-1] == ("pruned", "1")

@@ -19,6 +19,7 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.scheduling.trial_manager import MAX_LOSSES, TrialManager
 from gitdist.study.worker.job import TrialJob
+from tests.epoch_rows import row_report
 from tests.stream.holder import Holder
 from tests.study.scheduling.recorder import Recorder
 from tests.waiting import until
@@ -44,7 +45,7 @@ class Log:
         self.on_no_capacity()
 
     def epoch_ended(self, trial, row) -> None:
-        self.told.append(f"{trial} epoch {row['epoch']}")
+        self.told.append(f"{trial} epoch {row.epoch}")
 
     def trial_ended(self, trial, outcome) -> None:
         self.told.append(f"{trial} {outcome.state}")
@@ -78,7 +79,7 @@ def report(job: TrialJob, first: int = 1, value: float = 0.5) -> None:
     from ray import tune
 
     for epoch in range(max(first, job.reported_epoch), EPOCHS + 1):
-        tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": value, "val/ekld_per_class": [0.1, 0.2]}]})
+        tune.report(row_report(epoch, value))
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -102,7 +103,7 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_what_the_ledger_knows(stud
         from ray import tune
 
         if job.trial.number == 1 and not mark.exists():
-            tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
+            tune.report(row_report(1))
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         report(job)
@@ -172,7 +173,7 @@ def test_trouble_of_the_whole_study_stops_the_others_at_once_and_leaves_them_ope
         if job.trial.number == 0:
             tune.report({"disk": "the disk is full"})
         else:
-            tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
+            tune.report(row_report(1))
             time.sleep(600)
 
     manager, ledger, log = study(total=5)
@@ -188,7 +189,7 @@ def test_a_signal_that_ends_tune_is_no_trials_fault_and_the_study_goes_on(study,
     def train(job: TrialJob) -> None:
         from ray import tune
 
-        tune.report({"rows": [{"epoch": 1, "val/balanced_accuracy": 0.5}]})
+        tune.report(row_report(1))
         if not sent.exists():
             sent.touch()
             os.kill(driver, signal.SIGUSR1)
@@ -208,7 +209,7 @@ def test_stop_ends_every_trial_after_its_epoch(study):
 
         for epoch in range(1, 1000):
             time.sleep(0.05)
-            tune.report({"rows": [{"epoch": epoch, "val/balanced_accuracy": 0.5}]})
+            tune.report(row_report(epoch))
 
     manager, ledger, log = study(total=5)
     manager._spec = manager._spec.model_copy(update={"trial": manager._spec.trial.model_copy(update={"epochs": 1000})})

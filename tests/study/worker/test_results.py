@@ -87,7 +87,7 @@ def test_a_trial_goes_on_on_another_machine_and_ends_with_the_same_bits(object_s
     context, pairs = context_of(StudyPaths.at(ObjectStoreResults(object_store.uri), "study"))
     sent = pickle.dumps(context)
     first = TrialThread(context, TRIAL)
-    assert rows_of([next(first), next(first)])[-1]["epoch"] == 2
+    assert rows_of([next(first), next(first)])[-1].epoch == 2
     monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "another"))
     arrived = pickle.loads(sent)
     assert timeless(rows_of(TrialThread(arrived, TRIAL))) == whole[0]
@@ -124,7 +124,7 @@ def test_an_outage_halts_the_study_in_one_line_and_the_trial_goes_on_later(objec
     context, _ = context_of(StudyPaths.at(ObjectStoreResults(object_store.uri), "study"), prefix=False)
     sent = pickle.dumps(context)
     reports = TrialThread(context, TRIAL)
-    assert rows_of([next(reports)])[-1]["epoch"] == 1
+    assert rows_of([next(reports)])[-1].epoch == 1
     object_store.stop()
     (ended,) = reports
     assert (
@@ -141,7 +141,7 @@ def test_what_a_driver_mends_and_carries_over_is_on_the_object_store(object_stor
     ledger = Ledger.open(local, context.spec)  # any ledger: a database's is tested with whole studies
     ledger.next_trial()
     reports = TrialThread(pickle.loads(pickle.dumps(context)), FAILED)
-    assert rows_of([next(reports), next(reports)])[-1]["epoch"] == 2
+    assert rows_of([next(reports), next(reports)])[-1].epoch == 2
     reports.close()
     object_store.write("study/trials/0000/rows.jsonl", b"")
     ledger.fail(0, "its worker was lost 3 times")

@@ -93,7 +93,7 @@ def interrupted(context, num_rows):
 
 
 def epochs(reports):
-    return [row["epoch"] for row in rows_of(reports)]
+    return [row.epoch for row in rows_of(reports)]
 
 
 def test_every_row_is_reported_once_it_is_in_the_file(context):
@@ -102,7 +102,7 @@ def test_every_row_is_reported_once_it_is_in_the_file(context):
     for report in TrialThread(context, TRIAL):
         reported += report["rows"]
         assert read_rows(path) == reported
-    assert [row["epoch"] for row in reported] == [1, 2, 3]
+    assert [row.epoch for row in reported] == [1, 2, 3]
     assert json.loads((path.parent / "trial.json").read_text())["number"] == 3
 
 
@@ -111,7 +111,7 @@ def test_after_an_interruption_completed_rows_come_again_from_the_last_noted_one
     before = interrupted(context, 2)
     after = run(context, noted)
     assert epochs(after) == expected
-    assert {row["epoch"]: row for row in rows_of(after)}[2] == rows_of(before)[1]
+    assert {row.epoch: row for row in rows_of(after)}[2] == rows_of(before)[1]
     assert read_rows(context.paths.rows(TRIAL)) == completed_rows(context.paths.trial(TRIAL))
 
 

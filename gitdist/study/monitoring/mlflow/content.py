@@ -18,16 +18,17 @@ from gitdist.address import without_secrets
 from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
 from gitdist.generator.base import TrainingStep
-from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, own_rows, trainer_name
-from gitdist.study.files.events import Outcome, Row, TrialStates
+from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, epoch_seconds, own_rows, trainer_name
+from gitdist.study.files.events import Outcome, TrialStates
+from gitdist.study.files.json_lines import read_lines
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
-from gitdist.study.files.rows import read_rows
+from gitdist.study.files.rows import parse_rows, read_rows
 from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
-from gitdist.study.gap import SPLITS, estimate, summary_gaps
+from gitdist.study.gap import estimate, metric_names, summary_gaps
 from gitdist.study.ledger.repeats import read_links
 from gitdist.study.monitoring.mlflow.figures import write_per_class
 from gitdist.study.monitoring.mlflow.system_metrics import PREFIX
-from gitdist.trial.evaluation import standard_error_name
+from gitdist.trial.epoch_row import EpochRow
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -38,13 +39,13 @@ _STATUSES: dict[str, Status] = {
     "interrupted": "KILLED",
 }
 _STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
-_EPOCH_FIELDS, _WATCH_FIELDS = ("epoch", "train_s", "evaluating_s"), ("step", "at")  # numbers in every row
+_WATCH_FIELDS = ("step", "at")  # numbers in every line of the monitor's log
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
 _ENDED_AT = "ended_at"  # field of the summary that is a time, not a metric
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")
-"""The values of a row that MLflow shows, in addition to every ``val/...``."""
+"""The values of ``EpochRow.to_json`` that MLflow shows, in addition to every ``val/...``."""
 
 OUTCOME_TAGS = (_REASON, _PRUNED)
 """Tags with a trial's outcome, which are deleted if it runs again."""
@@ -115,7 +116,7 @@ def trial_run(
         status=_STATUSES[outcome.state] if outcome else "RUNNING",
         params=params,
         tags=partial(_outcome_tags, paths, trial, outcome) if outcome else dict,
-        steps=lambda: [epoch_metrics(row) for row in _read_rows(paths.rows(trial), _EPOCH_FIELDS)],
+        steps=lambda: [epoch_metrics(row) for row in _read_rows(paths.rows(trial))],
         span=partial(_trial_span, paths, trial, times),
         final=partial(_test_metrics, paths.test(trial)),
         files=partial(_trial_files, paths.trial(trial)),
@@ -168,12 +169,11 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
     return "FINISHED" if finished else "KILLED"
 
 
-def epoch_metrics(row: Row) -> StepMetrics:
+def epoch_metrics(row: EpochRow) -> StepMetrics:
     """Return the metrics of an epoch's row."""
-    names = [name for name in row if name in EPOCH_METRICS or name.startswith("val/")]
-    values = {name: float(row[name]) for name in names if isinstance(row[name], int | float)}
-    ended_at = row.get("ended_at")
-    return StepMetrics(row["epoch"], values, ended_at if isinstance(ended_at, int | float) else time.time())
+    values = {name: value for name, value in row.to_json().items() if name in EPOCH_METRICS}
+    metrics = {name: float(value) for name, value in {**values, **row.metrics}.items()}
+    return StepMetrics(row.epoch, metrics, time.time() if row.ended_at is None else row.ended_at)
 
 
 def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, StepMetrics]:
@@ -204,14 +204,14 @@ def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
     """
     span, description = times.span(str(trial)), paths.trial(trial) / "trial.json"
     own = own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial))
-    own = [row for row in own if isinstance(row.get("ended_at"), int | float)]
     starts = [] if span.started_at is None else [span.started_at]
-    if own:
-        starts.append(own[0]["ended_at"] - own[0].get("train_s", 0.0) - own[0].get("evaluating_s", 0.0))
+    ends = [row.ended_at for row in own if row.ended_at is not None]
+    if ends:
+        starts.append(ends[0] - epoch_seconds(own[:1]))
     elif not starts and description.exists():
         starts.append(_modified_at(description))
     start = min(starts, default=None)
-    return Span(start, span.ended_at or (own[-1]["ended_at"] if own else start))
+    return Span(start, span.ended_at or (ends[-1] if ends else start))
 
 
 def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | None) -> Span:
@@ -224,7 +224,7 @@ def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | No
     starts = [each.started_at for each in (span, *trials) if each.started_at is not None]
     end = span.ended_at or (summary or {}).get(_ENDED_AT)
     if end is None:
-        monitored = [line["at"] for line in _read_rows(paths.monitor_log, _WATCH_FIELDS)[-1:]]
+        monitored = [line["at"] for line in _monitor_lines(paths)[-1:]]
         ends = [each.ended_at for each in trials if each.ended_at is not None]
         end = max([*monitored, *starts, *ends], default=None)
     if span.started_at is None and summary and end is not None:
@@ -240,11 +240,10 @@ def _trial_spans(paths: StudyPaths, times: Times) -> list[Span]:
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
     """Return tags with a trial's outcome, the trial that it repeats, and its shared prefix, trainer and saved time."""
-    rows = _read_rows(paths.rows(trial), _EPOCH_FIELDS)
+    rows = _read_rows(paths.rows(trial))
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
-        row = outcome.row or next(reversed(rows), {})
-        tags[_PRUNED] = str(row.get("epoch", 0))
+        tags[_PRUNED] = str(outcome.epoch or len(rows))
     links = read_links(read_object(paths.trial(trial) / "trial.json") or {})
     tags |= {f"gitdist.{name}": str(number) for name, number in links.items()}
     prefix = ReusedPrefix.read(paths.trial(trial))
@@ -274,7 +273,7 @@ def _trial_files(directory: Path) -> dict[str, bytes]:
 
 def _monitor_metrics(paths: StudyPaths) -> list[StepMetrics]:
     steps = []
-    for line in _read_rows(paths.monitor_log, _WATCH_FIELDS):
+    for line in _monitor_lines(paths):
         values = {
             name: float(value) for name, value in line.items() if name in _STREAM_METRICS or name.startswith(PREFIX)
         }
@@ -291,11 +290,7 @@ def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetri
             chosen = summary.get(role) or {"val": {}, "test": {}}
             metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
         for gap in summary_gaps(summary):
-            if gap.difference is not None:
-                name = f"gap/{SPLITS[gap.split]}/{gap.metric}"
-                metrics[name] = gap.difference.value
-                if gap.difference.standard_error is not None:
-                    metrics[standard_error_name(name)] = gap.difference.standard_error
+            metrics |= gap.metrics
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     num_trials = sum(summary.get("trials", {}).values())
     return StepMetrics(num_trials, finite, summary.get(_ENDED_AT) or _modified_at(paths.summary))
@@ -326,22 +321,29 @@ def _describe(summary: Mapping[str, Any]) -> str:
         "|---|---|---|",
     ]
     for split in ("val", "test"):
-        for name in best[split]:
-            if standard_error_name(name) in best[split] or not name.endswith(standard_error_name("")):
-                estimates = [estimate(metrics[split], name) for metrics in (baseline, best)]
-                cells = " | ".join(each.format() if each else "-" for each in estimates)
-                lines.append(f"| {name} | {cells} |")
+        for name in metric_names(best[split]):
+            estimates = [estimate(metrics[split], name) for metrics in (baseline, best)]
+            cells = " | ".join(each.format() if each else "-" for each in estimates)
+            lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
 
-def _read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of a file; raise IncompleteFileError if one of the fields is missing or not a number."""
-    rows = read_rows(path)
-    for line, row in enumerate(rows, start=1):
-        for name in fields:
-            if not isinstance(row.get(name), int | float):
-                raise IncompleteFileError(path, name, line)
+def _read_rows(path: Path) -> list[EpochRow]:
+    """Return the rows of a file; raise IncompleteFileError if a field is missing or not a number."""
+    rows, damage = parse_rows(path)
+    if damage:
+        raise damage
     return rows
+
+
+def _monitor_lines(paths: StudyPaths) -> list[dict[str, Any]]:
+    """Return the lines of the monitor's log; raise IncompleteFileError if a field is missing or not a number."""
+    lines = read_lines(paths.monitor_log)
+    for number, line in enumerate(lines, start=1):
+        for name in _WATCH_FIELDS:
+            if not isinstance(line.get(name), int | float):
+                raise IncompleteFileError(paths.monitor_log, name, number)
+    return lines
 
 
 @contextmanager

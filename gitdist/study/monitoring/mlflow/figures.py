@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from gitdist.disk import read_object, write_atomic
 from gitdist.study.files.rows import read_rows
+from gitdist.trial.epoch_row import EpochRow
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito, for colour-blind readers
 
@@ -24,20 +25,20 @@ def write_per_class(directory: Path) -> tuple[Path, ...]:
     Files that are newer than the rows are not rewritten. If trial.json is missing or damaged, nothing is written.
     """
     rows = directory / "rows.jsonl"
-    row = next((row for row in reversed(read_rows(rows)) if "val/accuracy_per_class" in row), None)
+    row = next((row for row in reversed(read_rows(rows)) if row.per_class), None)
     description = read_object(directory / "trial.json")
     if row is None or description is None:
         return ()
     parquet, picture = directory / "per_class.parquet", directory / "per_class.png"
     if not all(file.exists() and file.stat().st_mtime > rows.stat().st_mtime for file in (parquet, picture)):
         table = _table(row, description["classes"])
-        figure = _figure(table, f"{description['title']}, epoch {row['epoch']}, validation")
+        figure = _figure(table, f"{description['title']}, epoch {row.epoch}, validation")
         _write(parquet, partial(pq.write_table, table))
         _write(picture, partial(figure.savefig, format="png", dpi=120))
     return parquet, picture
 
 
-def _table(row: dict[str, Any], classes: dict[str, Any]) -> pa.Table:
+def _table(row: EpochRow, classes: dict[str, Any]) -> pa.Table:
     """Return one line per class: name, class size, validation accuracy and eKLD (nats); the largest class first."""
     sizes = np.asarray(classes["sizes"])
     order = np.argsort(-sizes, kind="stable")
@@ -45,9 +46,10 @@ def _table(row: dict[str, Any], classes: dict[str, Any]) -> pa.Table:
         "class_name": [classes["names"][index] for index in order],
         "class_size": sizes[order],
     }
-    for column, key in (("accuracy", "val/accuracy_per_class"), ("ekld", "val/ekld_per_class")):
-        if row.get(key) is not None:
-            columns[column] = np.asarray(row[key], dtype=np.float64)[order]
+    for column in ("accuracy", "ekld"):
+        values = row.per_class.get(f"{column}_per_class")
+        if values is not None:
+            columns[column] = np.asarray(values, dtype=np.float64)[order]
     return pa.table(columns)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, IncompleteFileError, StudyError
 from gitdist.generator.base import TrainingStep
-from gitdist.study.files.events import Observer, Outcome, Row, TrialStates
+from gitdist.study.files.events import Observer, Outcome, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.times import Times
 from gitdist.study.monitoring.mlflow.content import (
@@ -37,6 +37,7 @@ from gitdist.study.monitoring.mlflow.content import (
 from gitdist.study.monitoring.mlflow.outbox import Outbox
 from gitdist.study.monitoring.mlflow.runs import StudyRuns
 from gitdist.study.monitoring.mlflow.store import MlflowOutageError, explain, mlflow_errors
+from gitdist.trial.epoch_row import EpochRow
 
 CLOSE_TIMEOUT_S = 20.0  # how long the end of a driver waits for MLflow
 
@@ -90,7 +91,7 @@ class Tracker(Observer):
         """Write the trial's run as RUNNING, with the epochs of its rows file."""
         self._set(RunKey.of_trial(trial), trial_run(self._paths, trial, params, None, self._times))
 
-    def epoch_ended(self, trial: TrialId, row: Row) -> None:
+    def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Append the epoch's metrics to the trial's run."""
         self._outbox.append(RunKey.of_trial(trial), epoch_metrics(row))
 

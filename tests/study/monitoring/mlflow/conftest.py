@@ -2,37 +2,37 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
+from gitdist.trial.epoch_row import EpochRow
+from tests.epoch_rows import epoch_row
 
-ROW = {
-    "epoch": 1,
-    "train/loss": 0.5,
-    "val/balanced_accuracy": 0.75,
-    "val/ekld": 0.25,
-    "val/accuracy_per_class": [0.5, 1.0],
-    "val/ekld_per_class": [0.4, 0.1],
-    "train_s": 0.0,
-    "evaluating_s": 0.0,
-    "ended_at": 1_700_000_000.0,
-}
+ROW = epoch_row(
+    metrics={"val/balanced_accuracy": 0.75, "val/ekld": 0.25},
+    per_class={"accuracy_per_class": [0.5, 1.0], "ekld_per_class": [0.4, 0.1]},
+    ended_at=1_700_000_000.0,
+)
 TRIAL = TrialId("trial", 7)
 
 
-def rows(num_epochs: int) -> list[dict]:
-    return [{**ROW, "epoch": n, "val/ekld": 1 / n, "ended_at": ROW["ended_at"] + n} for n in range(1, num_epochs + 1)]
+def rows(num_epochs: int) -> list[EpochRow]:
+    return [
+        replace(ROW, epoch=n, metrics={**ROW.metrics, "val/ekld": 1 / n}, ended_at=ROW.ended_at + n)
+        for n in range(1, num_epochs + 1)
+    ]
 
 
 def write_rows(paths: StudyPaths, trial: TrialId, num_epochs: int) -> None:
     """Leave a trial's directory as a worker does after so many epochs."""
     directory = paths.trial(trial)
     directory.mkdir(parents=True, exist_ok=True)
-    RowsFile(directory / "rows.jsonl", rows(num_epochs)).close()
+    open_rows(directory / "rows.jsonl", rows(num_epochs)).close()
     described = {"title": "study", "classes": {"names": ["cat", "dog"], "sizes": [3, 30]}}
     (directory / "trial.json").write_text(json.dumps(described))
 

@@ -94,7 +94,7 @@ def _continue_without_the_server(driver: Driver) -> None:
         write_rows(driver.paths, FIRST, num_epochs)
         driver.tracker.epoch_ended(FIRST, rows(num_epochs)[-1])
     write_rows(driver.paths, SECOND, 1)
-    driver.tracker.trial_ended(FIRST, Outcome("pruned", {"epoch": 4}))
+    driver.tracker.trial_ended(FIRST, Outcome("pruned", 4))
     driver.tracker.trial_started(SECOND, {"fraction": 0.9})
     driver.tracker.epoch_ended(SECOND, rows(1)[-1])
 

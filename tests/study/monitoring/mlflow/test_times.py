@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
@@ -24,12 +25,12 @@ DONE = Outcome("finished")
 def write_shared_rows(paths: StudyPaths, trial: TrialId) -> None:
     """Leave a trial with two epochs that another one trained long before, and two of its own at ``NOW``."""
     write_rows(paths, trial, 2)
-    taken = [{**row, "trained_by": "other-12345678/0", "train_s": 7.0, "evaluating_s": 1.0} for row in rows(2)]
+    taken = [replace(row, trained_by="other-12345678/0", train_s=7.0, evaluating_s=1.0) for row in rows(2)]
     own = [
-        {**ROW, "epoch": epoch, "trained_by": "study-one/7", "train_s": 5.0, "evaluating_s": 1.0, "ended_at": ended_at}
+        replace(ROW, epoch=epoch, trained_by="study-one/7", train_s=5.0, evaluating_s=1.0, ended_at=ended_at)
         for epoch, ended_at in ((3, NOW + 10), (4, NOW + 20))
     ]
-    RowsFile(paths.rows(trial), [*taken, *own]).close()
+    open_rows(paths.rows(trial), [*taken, *own]).close()
     paths.identity.write_text("one")
 
 
@@ -57,7 +58,7 @@ def test_a_trial_that_took_its_prefix_from_another_starts_when_it_started_itself
     assert times_of(runs)["7"] == ms(NOW, NOW + 21)
     run = runs.by_key()["7"].info.run_id
     stamps = [point.timestamp for point in runs.client.get_metric_history(run, "val/ekld")]
-    assert sorted(stamps) == [*ms(ROW["ended_at"] + 1, ROW["ended_at"] + 2), *ms(NOW + 10, NOW + 20)]  # the true ones
+    assert sorted(stamps) == [*ms(ROW.ended_at + 1, ROW.ended_at + 2), *ms(NOW + 10, NOW + 20)]  # the true ones
 
 
 def test_a_trial_of_gitdist_0_5_starts_with_its_first_own_epoch(paths, runs):
@@ -68,7 +69,7 @@ def test_a_trial_of_gitdist_0_5_starts_with_its_first_own_epoch(paths, runs):
 
 def test_a_trial_of_gitdist_0_5_without_an_own_epoch_started_when_it_was_described(paths, runs):
     write_shared_rows(paths, TRIAL)
-    RowsFile(paths.rows(TRIAL), [{**row, "trained_by": "other-12345678/0"} for row in rows(2)]).close()
+    open_rows(paths.rows(TRIAL), [replace(row, trained_by="other-12345678/0") for row in rows(2)]).close()
     os.utime(paths.trial(TRIAL) / "trial.json", (NOW, NOW))
     sync(paths)
     assert times_of(runs)["7"] == ms(NOW, NOW)

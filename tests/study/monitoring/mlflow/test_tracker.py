@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 from mlflow.entities import Metric
@@ -10,8 +11,9 @@ from mlflow.tracking import MlflowClient
 from gitdist.errors import SpecError, StudyError
 from gitdist.generator.base import TrainingStep
 from gitdist.study.files.events import Outcome
+from gitdist.study.files.json_lines import JsonLinesFile
 from gitdist.study.files.layout import BASELINE, TrialId
-from gitdist.study.files.rows import RowsFile
+from gitdist.study.files.rows import open_rows
 from gitdist.study.files.times import Times
 from gitdist.study.monitoring.mlflow import content
 from gitdist.study.monitoring.mlflow.content import trial_run
@@ -59,11 +61,11 @@ def test_a_trial_keeps_its_one_run_whichever_driver_logs_it(open_tracker, runs):
 @pytest.mark.parametrize(
     ("outcome", "status", "tags"),
     [
-        (Outcome("finished", ROW), "FINISHED", {}),
-        (Outcome("pruned", {**ROW, "epoch": 4}), "FINISHED", {"gitdist.pruned": "4"}),
+        (Outcome("finished", 1), "FINISHED", {}),
+        (Outcome("pruned", 4), "FINISHED", {"gitdist.pruned": "4"}),
         (Outcome("pruned"), "FINISHED", {"gitdist.pruned": "1"}),
         (Outcome("failed", None, "loss became nan"), "FAILED", {"gitdist.reason": "loss became nan"}),
-        (Outcome("interrupted", ROW), "KILLED", {}),
+        (Outcome("interrupted", 1), "KILLED", {}),
     ],
 )
 def test_statuses_are_true(open_tracker, runs, outcome, status, tags):
@@ -96,14 +98,15 @@ def test_scalars_are_logged_by_epoch_and_tables_as_files(open_tracker, runs):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {"fraction": 0.5})
     tracker.epoch_ended(TRIAL, ROW)
-    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    tracker.trial_ended(TRIAL, Outcome("finished", 1))
     assert flush(tracker)
     run = runs.by_key()["7"]
-    assert run.data.metrics == {"train/loss": 0.5, "val/balanced_accuracy": 0.75, "val/ekld": 1.0}
+    found = {"train/loss": 0.5, "train/accuracy": 0.25, "lr": 0.1, "draws": 0, "waiting_s": 0.0}
+    assert run.data.metrics == {**found, "val/balanced_accuracy": 0.75, "val/ekld": 1.0}
     assert run.data.params == {"fraction": "0.5"}
     assert runs.steps("7") == [1]
     (point,) = runs.client.get_metric_history(run.info.run_id, "val/ekld")
-    assert point.timestamp == 1000 * (ROW["ended_at"] + 1)
+    assert point.timestamp == 1000 * (ROW.ended_at + 1)
     assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
 
 
@@ -112,7 +115,7 @@ def test_a_value_of_the_rows_is_shown_by_an_entry_of_the_table(open_tracker, run
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
     assert flush(tracker)  # else the epoch joins the first write, which reads the rows file
-    tracker.epoch_ended(TRIAL, {**rows(2)[-1], "train_s": 2.5, "val/new_metric": 0.5})
+    tracker.epoch_ended(TRIAL, replace(rows(2)[-1], train_s=2.5, metrics={"val/new_metric": 0.5}))
     assert flush(tracker)
     metrics = runs.by_key()["7"].data.metrics
     assert (metrics["train_s"], metrics["val/new_metric"]) == (2.5, 0.5)
@@ -160,7 +163,7 @@ def test_an_epoch_is_appended_without_reading_the_files_of_its_trial(open_tracke
     run = runs.by_key()["7"].info.run_id
     points = runs.client.get_metric_history(run, "val/ekld")
     assert [(point.value, point.timestamp) for point in points] == [
-        (row["val/ekld"], int(1000 * row["ended_at"])) for row in rows(4)
+        (row.metrics["val/ekld"], int(1000 * row.ended_at)) for row in rows(4)
     ]
 
 
@@ -185,8 +188,8 @@ def test_epochs_of_an_outage_come_from_the_rows_file(open_tracker, runs, paths, 
 
 @pytest.mark.parametrize("field", ["epoch", "train_s"])
 def test_a_damaged_row_is_reported_once_as_that_and_holds_up_no_other_run(open_tracker, runs, paths, field):
-    damaged = [{name: value for name, value in row.items() if name != field} for row in rows(1)]
-    RowsFile(paths.rows(TRIAL), damaged).close()
+    damaged = [{name: value for name, value in row.to_json().items() if name != field} for row in rows(1)]
+    JsonLinesFile(paths.rows(TRIAL), damaged).close()
     tracker = open_tracker()
     tracker.reconcile({TRIAL: ({}, Outcome("finished")), BASELINE: ({}, Outcome("finished"))})
     assert flush(tracker)
@@ -209,7 +212,7 @@ def test_a_store_that_fails_while_the_study_runs_is_reported_once_and_completed_
     whole = paths.tracking_db.read_bytes()
     paths.tracking_db.write_bytes(b"no database any more" * 1000)
     tracker.epoch_ended(TRIAL, ROW)
-    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    tracker.trial_ended(TRIAL, Outcome("finished", 1))
     until(lambda: open_tracker.warnings)
     assert not flush(tracker, 0.1)
     (warning,) = open_tracker.warnings
@@ -237,10 +240,10 @@ def test_what_a_stopped_driver_left_open_is_killed_and_runs_again_later(open_tra
 def test_a_store_that_comes_back_empty_gets_everything_again(open_tracker, runs, paths, empty_store):
     tracker = open_tracker()
     tracker.trial_started(TRIAL, {})
-    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    tracker.trial_ended(TRIAL, Outcome("finished", 1))
     assert flush(tracker)
     shutil.copy(empty_store, paths.tracking_db)
-    tracker.trial_ended(BASELINE, Outcome("finished", ROW))
+    tracker.trial_ended(BASELINE, Outcome("finished", 1))
     assert flush(tracker)
     assert runs.statuses() == {"study": "RUNNING", "7": "FINISHED", "baseline": "FINISHED"}
     assert runs.steps("7") == runs.steps("baseline") == [1]
@@ -248,7 +251,7 @@ def test_a_store_that_comes_back_empty_gets_everything_again(open_tracker, runs,
 
 def test_a_deleted_experiment_comes_back(open_tracker, runs, paths):
     tracker = open_tracker()
-    tracker.trial_ended(TRIAL, Outcome("finished", ROW))
+    tracker.trial_ended(TRIAL, Outcome("finished", 1))
     tracker.close("FINISHED")
     before = runs.contents()
     runs.client.delete_experiment(runs.client.get_experiment_by_name("study").experiment_id)
@@ -340,7 +343,7 @@ def test_two_drivers_that_race_agree_on_one_run(open_tracker, runs, monkeypatch)
     def raced(client, experiment, **fields):
         other = real(client, experiment, **fields)  # another driver's, at the same moment and quicker
         if "gitdist.trial" in fields["tags"]:
-            client.log_batch(other.info.run_id, [Metric(name, 0.5, 0, 1) for name in ("train/loss", "val/ekld")])
+            client.log_batch(other.info.run_id, [Metric(name, 0.5, 0, 1) for name in content.epoch_metrics(ROW).values])
             fields["start_time"] = other.info.start_time + 1
         return real(client, experiment, **fields)
 
@@ -362,8 +365,8 @@ def test_a_write_whose_answer_is_lost_is_not_doubled(open_tracker, runs, paths, 
             raise ConnectionResetError("no answer")
 
     write_rows(paths, TRIAL, 600)  # several batches
-    undated = [{name: value for name, value in row.items() if name != "ended_at"} for row in rows(600)]
-    RowsFile(paths.rows(TRIAL), undated).close()  # a store tells a doubled write of dated rows by itself
+    undated = [replace(row, ended_at=None) for row in rows(600)]
+    open_rows(paths.rows(TRIAL), undated).close()  # a store tells a doubled write of dated rows by itself
     tracker = open_tracker()
     monkeypatch.setattr(MlflowClient, "log_batch", losing)
     tracker.trial_started(TRIAL, {"fraction": 0.5})
@@ -581,4 +584,4 @@ def test_a_runs_length_is_that_of_its_rows(open_tracker, runs, paths):
     tracker.reconcile({TRIAL: ({}, Outcome("finished"))})
     assert flush(tracker)
     info = runs.by_key()["7"].info
-    assert (info.start_time, info.end_time) == (1000 * (ROW["ended_at"] + 1), 1000 * (ROW["ended_at"] + 5))
+    assert (info.start_time, info.end_time) == (1000 * (ROW.ended_at + 1), 1000 * (ROW.ended_at + 5))
