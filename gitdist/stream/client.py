@@ -246,7 +246,11 @@ class BlockClient:
                 if table.state(ref.key) not in (READY, HELD):
                     table.move(ref.key, KNOWN, ref)
             known = {ref.reference: ref for ref in table[KNOWN].values()}
-        arrived = _wait(list(known))
+        if not known:
+            return
+        references = list(known)
+        arrived = ray.wait(references, num_returns=len(references), timeout=_ARRIVE_S)[0]
+        arrived = arrived or ray.wait(references, num_returns=1, timeout=_ROUND_S)[0]
         try:
             blocks = ray.get(arrived)
             outcomes = {known[reference].key: block for reference, block in zip(arrived, blocks, strict=True)}
@@ -425,13 +429,3 @@ def stream_error(task: str, error: Exception) -> StreamError:
 
 def _closed_error() -> StreamError:
     return StreamError("blocks come from an open stream, but this client is closed; connect a new one")
-
-
-def _wait(references: "list[ObjectRef[Any]]") -> "list[ObjectRef[Any]]":
-    """Return the references whose blocks are made, waiting at most a round for the first of them."""
-    if not references:
-        return []
-    ended, _ = ray.wait(references, num_returns=len(references), timeout=_ARRIVE_S)
-    if not ended:
-        ended, _ = ray.wait(references, num_returns=1, timeout=_ROUND_S)
-    return list(ended)

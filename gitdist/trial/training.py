@@ -17,11 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from gitdist.balancing.losses import Loss
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import StreamError, TrialFailedError
@@ -207,12 +205,21 @@ class EpochTrainer:
         for start in range(0, num_samples, spec.batch_size):
             batch = slice(start, start + spec.batch_size)
             images = nuisance_of(self._images[indices_there[batch]], start)
-            if stream is not None:
-                _mix(images, labels[batch], replaced[batch], stream)
+            samples = np.flatnonzero(replaced[batch])
+            if stream is not None and len(samples):
+                drawn = torch.from_numpy(stream.take(labels[batch][samples])).to(device, non_blocking=True)
+                images[torch.from_numpy(samples).to(device, non_blocking=True)] = drawn
             inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)
-            loss, logits = self._step(inputs, labels_there[batch], blended_loss)
-            losses.append(loss)
-            correct += (logits.argmax(1) == labels_there[batch]).sum()
+            with self._compute.autocast():
+                logits = self._forward(inputs)
+            loss = blended_loss(logits, labels_there[batch])
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update()
+            losses.append(loss.detach())
+            correct += (logits.detach().argmax(1) == labels_there[batch]).sum()
         return EpochRow(
             epoch=epoch,
             lr=lr,
@@ -230,25 +237,6 @@ class EpochTrainer:
             return None
         self.stream.prefetch(self._augmented)
         return self.stream if epoch > self._spec.switch_epoch else None
-
-    def _step(self, inputs: Tensor, labels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
-        with self._compute.autocast():
-            logits = self._forward(inputs)
-        loss = loss_of(logits, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        return loss.detach(), logits.detach()
-
-
-def _mix(images: Tensor, labels: NDArray[np.int64], replaced: NDArray[np.bool_], stream: DrawStream) -> None:
-    """Replace samples of the batch by draws of their class, in place."""
-    samples = np.flatnonzero(replaced)
-    if len(samples):
-        drawn = torch.from_numpy(stream.take(labels[samples])).to(images.device, non_blocking=True)
-        images[torch.from_numpy(samples).to(images.device, non_blocking=True)] = drawn
 
 
 def _mean_loss(losses: Tensor, batch_size: int, num_samples: int, epoch: int) -> float:

@@ -17,10 +17,10 @@ Not thread-safe: one caller at a time. Methods do not raise. The first study-wid
 or lease) is stored in ``error``; no further trials are assigned.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import wraps
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from gitdist.errors import DiskError, GitdistError, StudyError, TrialFailedError
 from gitdist.spec import StudySpec
@@ -34,6 +34,7 @@ from gitdist.trial.epoch_row import EpochRow
 MAX_LOSSES = 3  # worker losses without an epoch in between
 ENDINGS = ("failed", "halt", "disk")  # keys of a trial's last report without a result, see ``worker.failures``
 LossCause = Literal["worker", "memory", "node"]  # the loss of a node is not counted against the trial
+Method = TypeVar("Method", bound=Callable[..., Any])
 _OUT_OF_MEMORY = (
     "its worker ran out of memory; lower trial.batch_size, or run fewer trials at once with resources.max_concurrent"
 )
@@ -65,6 +66,23 @@ class _Running:
     def epoch(self) -> int | None:
         """The last epoch that was reported, if any."""
         return self.row.epoch if self.row else None
+
+
+def _storing_error(default: Any = None) -> Callable[[Method], Method]:
+    """Decorate a method: instead of raising, it stores the first error in ``error`` and returns ``default``."""
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def call(self: "TrialManager", *arguments: Any) -> Any:
+            try:
+                return method(self, *arguments)
+            except GitdistError as error:
+                self.error = self.error or error
+                return default
+
+        return cast(Method, call)
+
+    return decorate
 
 
 class TrialManager:
@@ -122,46 +140,9 @@ class TrialManager:
         """Assign no more trials and stop each running one after its current epoch; the next driver resumes them."""
         self._stopping = True
 
+    @_storing_error()
     def next_job(self) -> TrialJob | None:
         """Return a trial to run; None if there is none now (if ``done``, there will be none)."""
-        with self._storing_error():
-            return self._next_job()
-        return None
-
-    def on_no_capacity(self, waited_s: float) -> None:
-        """Handle that no assigned trial has found free capacity for ``waited_s`` seconds."""
-        with self._storing_error():
-            self._check_owner(False)
-            self._notify(lambda observer: observer.no_capacity(waited_s))
-
-    def on_start(self, trial: TrialId) -> None:
-        """Handle that a trial's worker has started."""
-        with self._storing_error():
-            self._start(self._running[trial])
-
-    def on_report(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
-        """Handle a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial continues."""
-        with self._storing_error():
-            return self._handle_report(trial, report)
-        return False
-
-    def on_complete(self, trial: TrialId) -> None:
-        """Handle that a trial returned, or was stopped after ``on_report`` returned False."""
-        with self._storing_error():
-            self._complete(trial)
-
-    def on_worker_lost(self, trial: TrialId, reason: str, cause: LossCause = "worker") -> None:
-        """Handle a worker's death: reschedule the trial, or fail it if it ran out of memory or keeps losing workers."""
-        with self._storing_error():
-            self._lose_worker(trial, reason, cause)
-
-    def close(self) -> None:
-        """Mark the trials that still run as interrupted."""
-        for trial in list(self._running):
-            with self._storing_error():
-                self._interrupt(trial)
-
-    def _next_job(self) -> TrialJob | None:
         self._check_owner(False)
         while not (self._stopping or self.error):
             if self._baseline_due:
@@ -183,45 +164,52 @@ class TrialManager:
                 return self._assign(job, record.params)
         return None
 
-    def _assign(self, job: TrialJob, params: Mapping[str, Any]) -> TrialJob:
-        self._running[job.trial] = _Running(job, params)
-        return job
+    @_storing_error()
+    def on_no_capacity(self, waited_s: float) -> None:
+        """Handle that no assigned trial has found free capacity for ``waited_s`` seconds."""
+        self._check_owner(False)
+        for observer in self._observers:
+            observer.no_capacity(waited_s)
 
-    def _start(self, running: _Running) -> None:
+    @_storing_error()
+    def on_start(self, trial: TrialId) -> None:
+        """Handle that a trial's worker has started."""
+        running = self._running[trial]
         running.started = True
-        trial, links = running.job.trial, running.job.links
         self._recorder.record_start(trial)
-        self._notify(lambda observer: observer.trial_started(trial, running.params))
-        if links:
-            self._notify(lambda observer: observer.trial_linked(trial, links))
+        for observer in self._observers:
+            observer.trial_started(trial, running.params)
+        if links := running.job.links:
+            for observer in self._observers:
+                observer.trial_linked(trial, links)
 
-    def _handle_report(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
+    @_storing_error(False)
+    def on_report(self, trial: TrialId, report: Mapping[str, Any]) -> bool:
+        """Handle a worker's report (``rows``, or one of ``ENDINGS``); return whether the trial continues."""
         self._check_owner(False)
         running = self._running[trial]
         if "rows" not in report:
             running.ending = {key: str(report[key]) for key in ENDINGS if key in report}
             return True
         if not report["rows"]:
-            self._notify(lambda observer: observer.trial_waits(trial))
+            for observer in self._observers:
+                observer.trial_waits(trial)
         for row in report["rows"]:
-            if not self._handle_row(running, row):
+            running.row = row
+            self._recorder.record_epoch(trial, row)
+            for observer in self._observers:
+                observer.epoch_ended(trial, row)
+            if row.epoch > self._last_epoch.get(trial, running.job.reported_epoch):
+                self._last_epoch[trial] = row.epoch
+                self._losses.pop(trial, None)
+            if trial.number is not None and self._ledger.report(trial.number, row.epoch, row.metrics):
+                running.pruned = True
                 return False
         return not self._stopping or self._is_complete(running)
 
-    def _handle_row(self, running: _Running, row: EpochRow) -> bool:
-        """Handle an epoch's row; return whether the trial continues."""
-        trial = running.job.trial
-        running.row = row
-        self._recorder.record_epoch(trial, row)
-        self._notify(lambda observer: observer.epoch_ended(trial, row))
-        if row.epoch > self._last_epoch.get(trial, running.job.reported_epoch):
-            self._last_epoch[trial] = row.epoch
-            self._losses.pop(trial, None)
-        if trial.number is not None and self._ledger.report(trial.number, row.epoch, row.metrics):
-            running.pruned = True
-        return not running.pruned
-
-    def _complete(self, trial: TrialId) -> None:
+    @_storing_error()
+    def on_complete(self, trial: TrialId) -> None:
+        """Handle that a trial returned, or was stopped after ``on_report`` returned False."""
         self._check_owner(False)
         running = self._running[trial]
         if "disk" in running.ending:
@@ -237,9 +225,11 @@ class TrialManager:
         elif self._stopping or self.error:
             self._interrupt(trial)
         else:
-            self._lose_worker(trial, "it exited without reporting", "worker")
+            self.on_worker_lost(trial, "it exited without reporting", "worker")
 
-    def _lose_worker(self, trial: TrialId, reason: str, cause: LossCause) -> None:
+    @_storing_error()
+    def on_worker_lost(self, trial: TrialId, reason: str, cause: LossCause = "worker") -> None:
+        """Handle a worker's death: reschedule the trial, or fail it if it ran out of memory or keeps losing workers."""
         self._check_owner(True)  # a new owner's worker may have superseded it
         running = self._running[trial]
         epoch = self._last_epoch.get(trial, running.job.reported_epoch) + 1
@@ -254,6 +244,15 @@ class TrialManager:
             else:
                 self._ledger.requeue(trial.number)
             self._end(trial, Outcome("interrupted", running.epoch, f"worker lost, trial rescheduled ({reason})"))
+
+    def close(self) -> None:
+        """Mark the trials that still run as interrupted."""
+        for trial in list(self._running):
+            self._interrupt(trial)
+
+    def _assign(self, job: TrialJob, params: Mapping[str, Any]) -> TrialJob:
+        self._running[job.trial] = _Running(job, params)
+        return job
 
     def _finish(self, trial: TrialId) -> None:
         row = self._running[trial].row
@@ -276,11 +275,14 @@ class TrialManager:
         assert trial.number is not None, "the baseline's setting is the study's own"
         self._ledger.fail(trial.number, reason)
         self._recorder.record_start(trial)
-        self._notify(lambda observer: observer.trial_started(trial, params))
+        for observer in self._observers:
+            observer.trial_started(trial, params)
         outcome = Outcome("failed", None, reason)
         self._recorder.record_end(trial, outcome)
-        self._notify(lambda observer: observer.trial_ended(trial, outcome))
+        for observer in self._observers:
+            observer.trial_ended(trial, outcome)
 
+    @_storing_error()
     def _interrupt(self, trial: TrialId) -> None:
         if self._running[trial].started:
             self._end(trial, Outcome("interrupted", self._running[trial].epoch))
@@ -291,18 +293,8 @@ class TrialManager:
         del self._running[trial]
         self._ask_ledger = True
         self._recorder.record_end(trial, outcome)
-        self._notify(lambda observer: observer.trial_ended(trial, outcome))
+        for observer in self._observers:
+            observer.trial_ended(trial, outcome)
 
     def _is_complete(self, running: _Running) -> bool:
         return (running.epoch or 0) >= running.job.spec.epochs
-
-    def _notify(self, event: Callable[[Observer], None]) -> None:
-        for observer in self._observers:
-            event(observer)
-
-    @contextmanager
-    def _storing_error(self) -> Iterator[None]:
-        try:
-            yield
-        except GitdistError as error:
-            self.error = self.error or error

@@ -44,8 +44,14 @@ _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
 _ENDED_AT = "ended_at"  # field of the summary that is a time, not a metric
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "lr", "draws", "waiting_s")
-"""The values of ``EpochRow.to_json`` that MLflow shows, in addition to every ``val/...``."""
+EPOCH_METRICS = {
+    "train/loss": "loss",
+    "train/accuracy": "accuracy",
+    "lr": "lr",
+    "draws": "draws",
+    "waiting_s": "waiting_s",
+}
+"""What MLflow shows of an ``EpochRow`` in addition to its ``metrics``: attributes by the name of the metric."""
 
 OUTCOME_TAGS = (_REASON, _PRUNED)
 """Tags with a trial's outcome, which are deleted if it runs again."""
@@ -171,9 +177,8 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
 
 def epoch_metrics(row: EpochRow) -> StepMetrics:
     """Return the metrics of an epoch's row."""
-    values = {name: value for name, value in row.to_json().items() if name in EPOCH_METRICS}
-    metrics = {name: float(value) for name, value in {**values, **row.metrics}.items()}
-    return StepMetrics(row.epoch, metrics, time.time() if row.ended_at is None else row.ended_at)
+    values = {name: float(getattr(row, attribute)) for name, attribute in EPOCH_METRICS.items()}
+    return StepMetrics(row.epoch, {**values, **row.metrics}, time.time() if row.ended_at is None else row.ended_at)
 
 
 def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, StepMetrics]:
