@@ -3,19 +3,33 @@
 from pathlib import Path
 from typing import Literal
 
-Remedy = Literal["other_disk", "other_results"]
+Remedy = Literal[
+    "other_disk",
+    "other_results",
+    "find_study",
+    "change_field",
+    "fork",
+    "fork_stored",
+    "fork_or_find",
+    "rename",
+    "retry",
+    "take_over",
+    "submit",
+]
 
 
 class GitdistError(Exception):
     """An error that the user can fix; the command line prints it and exits with code 2.
 
-    If the remedy is an option of the command line, ``remedy`` names it and ``cli/`` words it.
+    If the remedy is a command or an option of the command line, ``remedy`` names it and ``cli/`` words it with the
+    ``facts``.
     """
 
     remedy: Remedy | None = None
 
-    def __init__(self, message: str, *, remedy: Remedy | None = None) -> None:
+    def __init__(self, message: str, *, remedy: Remedy | None = None, **facts: object) -> None:
         super().__init__(message)
+        self.facts = facts
         if remedy is not None:
             self.remedy = remedy
 

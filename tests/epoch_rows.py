@@ -6,7 +6,7 @@ from gitdist.trial.epoch_row import EpochRow
 
 
 def epoch_row(epoch: int = 1, **fields: Any) -> EpochRow:
-    defaults = {"lr": 0.1, "loss": 0.5, "accuracy": 0.25, "draws": 0, "train_s": 0.0}
+    defaults = {"lr": 0.1, "loss": 0.5, "accuracy": 0.25, "draws": 0, "train_s": 0.0, "evaluating_s": 0.0}
     return EpochRow(epoch=epoch, **{**defaults, **fields})
 
 

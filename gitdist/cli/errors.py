@@ -2,13 +2,28 @@
 
 from gitdist.errors import GitdistError, Remedy
 
+_FORK = (
+    "--fork NAME (for a campaign: --set name=NAME) starts another study that reuses the data set, the generator and "
+    "all other artifacts that both need"
+)
 _REMEDIES: dict[Remedy, str] = {
     "other_disk": "free space there, or move the results to another disk and pass it with --results DIR; then run the "
     "same command again",
     "other_results": "choose another directory with --results DIR",
+    "find_study": "`gitdist run` starts one, --results selects another directory",
+    "change_field": "restore the old value there, and change fields with --set FIELD=VALUE instead",
+    "fork": _FORK,
+    "fork_stored": "to start a new study from it: gitdist run {spec} --fork NAME --results {results} (status, report "
+    "and ui still show the old one)",
+    "fork_or_find": "name the right one with --results, or give this study another name with --fork NAME",
+    "rename": "give it another name with --set name=NAME",
+    "retry": "fix the cause, then: gitdist retry {name} --failed --results {results}",
+    "take_over": "or take over the study with --take-over",
+    "submit": "pass HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
+    "--working-dir . -- gitdist run ...",
 }
 
 
 def error_message(error: GitdistError) -> str:
     """Return an error's message with what the user can do about it."""
-    return f"{error}; {_REMEDIES[error.remedy]}" if error.remedy else str(error)
+    return f"{error}; {_REMEDIES[error.remedy].format(**error.facts)}" if error.remedy else str(error)

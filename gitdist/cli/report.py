@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gitdist.address import without_secrets
 from gitdist.cli.console import print_line
+from gitdist.cli.errors import error_message
 from gitdist.cli.studies import stored_plan, stored_study
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.report.comparison import compare
@@ -49,7 +50,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
             except StudyError as error:
                 if not isinstance(plan, Campaign):
                     raise
-                print_line(console, f"skipped: {error}")
+                print_line(console, f"skipped: {error_message(error)}")
             else:
                 records.setdefault(paths, record)
     titles = [plan.title or plan.name for plan in plans]
@@ -112,7 +113,7 @@ def _log(records: Mapping[StudyPaths, ReportedStudy], directory: Path, files: Se
             logged += log_report(paths, uri, directory, files[:1] if logged else files)
         except (StoreError, StudyError, SpecError) as error:
             unusable.add(uri)
-            print_line(console, f"the report is not in MLflow: {error}")
+            print_line(console, f"the report is not in MLflow: {error_message(error)}")
     if logged:
         uris = {tracking_uri(paths, record.spec.tracking.uri) for paths, record in records.items()} - unusable
         addresses = ", ".join(map(without_secrets, sorted(uris)))

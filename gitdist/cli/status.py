@@ -107,6 +107,9 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         lines.append(f"run by pid {owner.pid} on {owner.host} since {since}{heartbeat}")
     elif status.state == "interrupted" and status.resumable:
         lines.append(f"interrupted; resume with: gitdist resume {status.study} --results {results}")
+    elif status.state == "interrupted":
+        spec = StudyPaths.at(results, status.study).spec
+        lines.append(f"to start a new study from it: gitdist run {spec} --fork NAME --results {results}")
     elif status.state == "failed":
         retry = f"fix the cause, then: gitdist retry {status.study} --failed --results {results}"
         pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"

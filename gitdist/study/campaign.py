@@ -29,7 +29,7 @@ def store_campaign(results: Results, campaign: Campaign) -> None:
     paths = StudyPaths.at(results, campaign.name)
     paths.pull()
     if paths.spec.exists():
-        raise StudyError(f"'{campaign.name}' in {results} is a single study; rename the campaign with --set name=NAME")
+        raise StudyError(f"'{campaign.name}' in {results} is a single study, not this campaign", remedy="rename")
     paths.check_writable()
     for member in campaign.members:
         check_services(member.spec, paths.results)
@@ -49,8 +49,7 @@ def refuse_campaign(paths: StudyPaths) -> None:
     """Refuse a study that has the name of a campaign."""
     if (paths.study / _FILE).exists():
         raise StudyError(
-            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name; pass "
-            "--set name=NAME"
+            f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name", remedy="rename"
         )
 
 

@@ -55,10 +55,6 @@ _MAY_CHANGE = (
 _COPIES = "study_file"  # attribute with the values of study.yaml; while the file is replaced, old and new values
 _ABSENT = object()
 _HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a head without the tail: the file is torn
-_FORK = (
-    "--fork NAME (for a campaign: --set name=NAME) starts another study that reuses the data set, the generator and "
-    "all other artifacts that both need"
-)
 
 
 def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
@@ -79,7 +75,7 @@ def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_L
     differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
     forbidden = [difference for difference in differences if not _may_change(difference[0])]
     if forbidden:
-        raise StudyError(_describe_refusal(paths, forbidden))
+        raise StudyError(_describe_refusal(paths, forbidden), remedy="fork")
 
 
 def check_started(paths: StudyPaths, spec: StudySpec) -> None:
@@ -115,7 +111,7 @@ def refuse_edit(paths: StudyPaths, attributes: Attributes) -> None:
     """Refuse a stored spec that was edited since the study was last run."""
     edit = describe_edit(paths, attributes)
     if edit is not None:
-        raise StudyError(f"{edit}; restore the old value there, and change fields with --set FIELD=VALUE instead")
+        raise StudyError(edit, remedy="change_field")
 
 
 def store_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_LEDGER) -> None:
@@ -153,9 +149,7 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
         StudyError: there is no such study, or its stored spec is damaged.
     """
     if not paths.spec.exists():
-        raise StudyError(
-            f"no study '{paths.name}' in {paths.results}; `gitdist run` starts one, --results selects another directory"
-        )
+        raise StudyError(f"no study '{paths.name}' in {paths.results}", remedy="find_study")
     try:
         spec = parse_study(_read_values(paths), str(paths.spec))
     except (SpecError, OSError, ValueError, yaml.YAMLError) as error:
@@ -174,8 +168,8 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
 def fork(spec: StudySpec, name: str) -> StudySpec:
     """Return the same study under another name; it reuses from the store all artifacts that both studies need."""
     if name == spec.name:
-        raise SpecError(f"--fork needs a new name, but '{name}' is the name of this study")
-    return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "--fork")
+        raise SpecError(f"a fork needs a new name, but '{name}' is the name of this study")
+    return parse_study({**spec.model_dump(mode="json", by_alias=True), "name": name}, "fork")
 
 
 def has_current_splits(attributes: Attributes) -> bool:
@@ -187,8 +181,10 @@ def outdated_splits_error(paths: StudyPaths) -> StudyError:
     """Return the error for a study that an earlier version split differently, so that it cannot continue."""
     return StudyError(
         f"study '{paths.name}' in {paths.results} was started by an earlier version of gitdist, which split data sets "
-        "differently, so this version cannot continue it; to start a new study from it: gitdist run "
-        f"{paths.spec} --fork NAME --results {paths.results} (status, report and ui still show the old one)"
+        "differently, so this version cannot continue it",
+        remedy="fork_stored",
+        spec=paths.spec,
+        results=paths.results,
     )
 
 
@@ -206,7 +202,8 @@ def check_or_record_data(paths: StudyPaths, attributes: Attributes, fingerprint:
         raise StudyError(
             f"study '{paths.name}' in {paths.results} was started with the data set {known}, but its files now have "
             f"{fingerprint}; restore the files (data.path may name another folder with the same files), or start a new "
-            f"study: {_FORK}"
+            "study",
+            remedy="fork",
         )
 
 
@@ -224,7 +221,8 @@ def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:
     if ledger_id is not None and ledger_id != directory_id and not (directory_id is None and _ledger_is_inside(paths)):
         raise StudyError(
             f"the ledger already has a study '{paths.name}', which belongs to another results directory, not "
-            f"{paths.results}; name the right one with --results, or give this study another name with --fork NAME"
+            f"{paths.results}",
+            remedy="fork_or_find",
         )
     if ledger_id is None and directory_id is not None and (paths.study / "trials").exists():
         raise StudyError(
@@ -313,7 +311,7 @@ def _describe_refusal(paths: StudyPaths, forbidden: list[tuple[str, Any, Any]]) 
     more = f" (and {len(others)} more: {names})" if others else ""
     return (
         f"{field} must stay what study '{paths.name}' was started with ({paths.spec}), {_format(old)}, but now it is "
-        f"{_format(new)}{more}; {_FORK}"
+        f"{_format(new)}{more}"
     )
 
 

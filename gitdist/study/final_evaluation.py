@@ -19,7 +19,7 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     study, spec = running.study, running.spec
     best = study.ledger.pareto()
     if not best:
-        raise StudyError(_no_trial_finished(study))
+        raise _no_trial_finished(study)
     finished = [record for record in study.ledger.trials() if record.state == "finished"]
     evaluate_all = spec.evaluation.test == "all"
     numbers = ", ".join(str(record.number) for record in best)
@@ -44,12 +44,16 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
         running.tracker.test_evaluated(trial)
 
 
-def _no_trial_finished(study: Study) -> str:
+def _no_trial_finished(study: Study) -> StudyError:
     name, results = study.spec.name, study.paths.results
     reason = next((record.reason for record in study.ledger.trials() if record.reason), None)
     if reason is None:
-        return f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in a new study (--fork)"
-    return (
-        f"no trial of study '{name}' finished; the first failed with: {reason}; fix the cause, then: "
-        f"gitdist retry {name} --failed --results {results}"
+        return StudyError(
+            f"every trial of study '{name}' was pruned; raise search.pruner.min_epochs in a new study", remedy="fork"
+        )
+    return StudyError(
+        f"no trial of study '{name}' finished; the first failed with: {reason}",
+        remedy="retry",
+        name=name,
+        results=results,
     )

@@ -1,11 +1,11 @@
 """One epoch of a trial: what training yields, and what its rows file, its checkpoint and MLflow hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
-_NEEDED = ("epoch", "lr", "train/loss", "train/accuracy", "draws", "train_s", "evaluating_s")
-VALIDATION = "val/"
+_NAMES = {"loss": "train/loss", "accuracy": "train/accuracy"}  # in JSON, of attributes with another name
+_VALIDATION = "val/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +21,9 @@ class EpochRow:
         generated: number of images made in this very process, not by a stream that all trials read.
         train_s: seconds of training.
         waiting_s: the part of ``train_s`` that was spent waiting for the stream.
-        evaluating_s: seconds of evaluation.
         metrics: what ``Evaluation.metrics`` returns (``val/...``); empty if the epoch was not evaluated.
         per_class: what ``Evaluation.per_class`` returns; empty if the epoch was not evaluated.
+        evaluating_s: seconds of evaluation.
         ended_at: unix time in seconds; None in studies of gitdist 0.1.
         trained_by: the trial that trained this epoch, see ``trainer_name``; None if it is not known.
     """
@@ -33,32 +33,26 @@ class EpochRow:
     loss: float
     accuracy: float
     draws: int
-    train_s: float
     generated: int = 0
+    train_s: float
     waiting_s: float = 0.0
-    evaluating_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     per_class: Mapping[str, list[float | None]] = field(default_factory=dict)
+    evaluating_s: float
     ended_at: float | None = None
     trained_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON values."""
-        optional = {"ended_at": self.ended_at, "trained_by": self.trained_by}
-        return {
-            "epoch": self.epoch,
-            "lr": self.lr,
-            "train/loss": self.loss,
-            "train/accuracy": self.accuracy,
-            "draws": self.draws,
-            "generated": self.generated,
-            "train_s": self.train_s,
-            "waiting_s": self.waiting_s,
-            **self.metrics,
-            **{f"{VALIDATION}{name}": values for name, values in self.per_class.items()},
-            "evaluating_s": self.evaluating_s,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+        """Return the row as JSON values by name; metrics and lists per class have names with ``val/``."""
+        row: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "metrics":
+                row |= value
+            elif name == "per_class":
+                row |= {f"{_VALIDATION}{metric}": values for metric, values in value.items()}
+            elif value is not None:
+                row[_NAMES.get(name, name)] = value
+        return row
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -67,24 +61,17 @@ class EpochRow:
         Raises:
             KeyError: the named field is missing or not a number.
         """
-        for name in _NEEDED:
-            if not isinstance(values.get(name), int | float):
-                raise KeyError(name)
-        validation = {name: value for name, value in values.items() if name.startswith(VALIDATION)}
-        return cls(
-            epoch=values["epoch"],
-            lr=values["lr"],
-            loss=values["train/loss"],
-            accuracy=values["train/accuracy"],
-            draws=values["draws"],
-            generated=values.get("generated", 0),
-            train_s=values["train_s"],
-            waiting_s=values.get("waiting_s", 0.0),
-            evaluating_s=values["evaluating_s"],
-            metrics={name: value for name, value in validation.items() if isinstance(value, int | float)},
-            per_class={
-                name.removeprefix(VALIDATION): value for name, value in validation.items() if isinstance(value, list)
+        validation = {name: value for name, value in values.items() if name.startswith(_VALIDATION)}
+        found: dict[str, Any] = {
+            "metrics": {name: value for name, value in validation.items() if isinstance(value, int | float)},
+            "per_class": {
+                name.removeprefix(_VALIDATION): value for name, value in validation.items() if isinstance(value, list)
             },
-            ended_at=values.get("ended_at"),
-            trained_by=values.get("trained_by"),
-        )
+        }
+        for each in fields(cls):
+            name = _NAMES.get(each.name, each.name)
+            if each.default is each.default_factory is MISSING and not isinstance(values.get(name), int | float):
+                raise KeyError(name)
+            if name in values:
+                found[each.name] = values[name]
+        return cls(**found)

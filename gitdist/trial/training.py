@@ -229,6 +229,7 @@ class EpochTrainer:
             generated=stream.generated - generated if stream else 0,
             train_s=time.perf_counter() - started,
             waiting_s=stream.waited_s - waited_s if stream else 0.0,
+            evaluating_s=0.0,
         )
 
     def _open_stream(self, epoch: int) -> DrawStream | None:

@@ -82,7 +82,7 @@ def test_an_unfinished_study_with_older_splits_names_the_fork_instead_of_resume(
     ledger.set_attr("data", "aaaa")  # without a data format, as gitdist 0.5 left it
     found = read_status(Study(paths, spec, ledger))
     assert (found.state, found.resumable) == ("interrupted", False)
-    assert any("--fork NAME" in note for note in found.notes)
+    assert any("earlier version" in note for note in found.notes)
     console = Console(file=io.StringIO(), width=200)
     show_status("study", paths.results, console, as_json=False)
     assert "--fork NAME" in console.file.getvalue() and "gitdist resume" not in console.file.getvalue()

@@ -45,9 +45,8 @@ def check_address(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
         raise RayUnavailableError(
-            f"a study must be run from a node of the cluster, not through Ray Client, but the address is '{address}'; "
-            "pass HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
-            "--working-dir . -- gitdist run ..."
+            f"a study must be run from a node of the cluster, not through Ray Client, but the address is '{address}'",
+            remedy="submit",
         )
     _, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()):
@@ -144,6 +143,6 @@ def _version_error(address: str, error: BaseException) -> RayUnavailableError | 
 
 def _unreachable_error(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
-        f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, "
-        "or omit --address and RAY_ADDRESS to use this machine"
+        f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, or give no address "
+        "(nor RAY_ADDRESS) to use this machine"
     )

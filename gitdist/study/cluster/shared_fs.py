@@ -36,7 +36,7 @@ def check_shared(resources: ResourcesSpec, paths: StudyPaths) -> None:
     for node, answer in zip(checked, answers, strict=True):
         if answer in ready and not _is_same(answer, own_identity):
             raise StudyError(
-                f"--results must be a directory that all nodes see, but {paths.root} is another one on "
+                f"the results directory must be one that all nodes see, but {paths.root} is another one on "
                 f"{node.resources.name}; choose one on a file system that every node mounts at this path (NFS, Lustre, "
                 "a FUSE mount of a bucket), or a URI on an object store"
             )

@@ -170,7 +170,8 @@ class Lease:
                 break
             confirmed = [record for record in blocking if CONFIRMED in record.user_attrs]
             if confirmed or time.monotonic() > deadline:
-                raise StudyLockedError(_describe_owner(self._name, _read_owner((confirmed or blocking)[0])))
+                owner = _read_owner((confirmed or blocking)[0])
+                raise StudyLockedError(_describe_owner(self._name, owner), remedy="take_over")
             time.sleep(_POLL_S)
         for record in lower:
             self._take_over(record)
@@ -316,7 +317,7 @@ def _describe_owner(study_name: str, owner: Owner) -> str:
     return (
         f"study '{study_name}' is being run by pid {owner.pid} on {owner.host} since {_format_time(owner.since)}, last "
         f"heartbeat {_format_time(owner.last_heartbeat)}; wait for it (without another heartbeat its lease expires at "
-        f"{_format_time(owner.expires_at)}), or take over the study with --take-over"
+        f"{_format_time(owner.expires_at)})"
     )
 
 

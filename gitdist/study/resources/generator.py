@@ -102,5 +102,6 @@ def _changed_error(spec: GeneratorSpec, name: str, recorded: str | None) -> Stud
     what = "file, target, version and precision" if spec.from_outside else "settings and this version of gitdist"
     return StudyError(
         f"generator.kind '{spec.kind}': the study was started with {recorded}, but its {what} now give {name}; "
-        "restore the former one, or start another study with --fork NAME"
+        "restore the former one, or start another study",
+        remedy="fork",
     )

@@ -13,8 +13,9 @@ from gitdist.study.cluster.watchdog import watched
 def test_ray_client_is_refused_with_what_to_do_instead(monkeypatch, given):
     address = "ray://127.0.0.1:10001"
     monkeypatch.setenv("RAY_ADDRESS", "" if given else address)
-    with pytest.raises(RayUnavailableError, match=f"'{address}'; pass HOST:6379 on such a node, .*ray job submit"):
+    with pytest.raises(RayUnavailableError, match=f"'{address}'") as caught:
         check_address(address if given else None)
+    assert caught.value.remedy == "submit"
 
 
 def listening(port: int = 0) -> socket.socket:

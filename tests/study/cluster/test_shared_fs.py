@@ -24,6 +24,6 @@ def test_results_that_a_node_does_not_see_are_refused_in_one_line(tmp_path):
     finally:
         cluster.shutdown()
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stdout + refused.stderr
-    assert "--results must be a directory that all nodes see" in refused.stderr
+    assert "the results directory must be one that all nodes see" in refused.stderr
     assert f"{disk / 'results'} is another one on" in refused.stderr
     assert alone.returncode == 0, alone.stdout + alone.stderr

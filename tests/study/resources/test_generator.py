@@ -56,9 +56,9 @@ def test_a_study_keeps_to_the_precision_that_its_generator_was_trained_in_whatev
 
 def test_a_generator_of_other_settings_is_refused_before_it_is_trained():
     for spec in (MunitSpec(steps=1), MunitSpec(precision="bf16")):
-        with pytest.raises(StudyError, match="kind 'munit': .* --fork NAME") as caught:
+        with pytest.raises(StudyError, match="kind 'munit': ") as caught:
             resolve_precision(spec, "data", named(MunitSpec(), "float32"))
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and caught.value.remedy == "fork"
 
 
 @pytest.mark.ray
