@@ -143,6 +143,6 @@ def _version_error(address: str, error: BaseException) -> RayUnavailableError | 
 
 def _unreachable_error(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
-        f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, or give no address "
-        "(nor RAY_ADDRESS) to use this machine"
+        f"no Ray cluster can be reached at '{address}' ({reason}); start one with `ray start --head`, or give no "
+        "address (nor RAY_ADDRESS) to use this machine"
     )
