@@ -18,10 +18,11 @@ from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
+from tests.commands import call, gitdist
 from tests.disks import fill, small_disk
-from tests.study.small_study import SPEC, call, gitdist
+from tests.study.small_study import SPEC
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 FILE = {
     **SPEC,

@@ -1,9 +1,7 @@
 """What a user sees after a mistake: one line on standard error, exit code 2, no traceback, nothing left behind."""
 
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -13,22 +11,14 @@ import typer
 import yaml
 
 from gitdist.cli import app
+from tests import commands
+from tests.commands import call
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.yaml"
 
 
 def gitdist(*arguments: object, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "gitdist", *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=limit_s,
-        check=False,
-    )
+    return call(commands.gitdist(*arguments), timeout=limit_s)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

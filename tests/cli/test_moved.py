@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests.commands import call, environment, gitdist
 from tests.disks import read_only
-from tests.study.small_study import SmallStudy, call, environment, gitdist
+from tests.study.small_study import SmallStudy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 OVERRIDES = ("generator={kind: identity}", "search.total=1", "baseline=false")
 

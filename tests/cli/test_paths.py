@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.study.small_study import SPEC, environment, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SPEC
 from tests.trial.toys import write_digits
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 
 def on(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run gitdist in a directory."""
     directory.mkdir(exist_ok=True)
-    command = gitdist(*map(str, arguments))
-    return subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, check=False)
+    return call(gitdist(*arguments), cwd=directory)
 
 
 def stored(results: Path) -> dict:

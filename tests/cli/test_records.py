@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.study.small_study import SmallStudy, call, check_mlflow, check_whole, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy, check_mlflow, check_whole
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 OVERRIDES = ("generator={kind: oracle}", "search.total=2", "trial.epochs=2")
 

@@ -1,9 +1,7 @@
 """A study of half a minute, run by the command line as a user runs it, and what must be true of one that has ended."""
 
-import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.storage import close_storage, open_storage
 from gitdist.trial.epoch_row import EpochRow
+from tests.commands import call, environment, gitdist
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -53,12 +52,6 @@ SPEC: dict[str, Any] = {
     "resources": {"server": {"cpu": 0.5}, "trial": {"cpu": 0.75}, "training": {"cpu": 1}},
 }
 TIMES = {"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"}  # and whose work it was
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would send a study elsewhere."""
-    own = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    return {**own, **more}
 
 
 @dataclass(frozen=True)
@@ -133,14 +126,6 @@ def wait_for_rows(study: SmallStudy, trial: str = "trials/0000", epochs: int = 1
     while len(read_rows(rows)) < epochs:
         assert time.monotonic() < deadline, f"{rows} has no {epochs} rows"
         time.sleep(0.02)
-
-
-def gitdist(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "gitdist", *arguments]
-
-
-def call(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=400, check=False)
 
 
 def lasting(rows: list[EpochRow]) -> list[dict[str, Any]]:

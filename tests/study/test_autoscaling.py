@@ -17,7 +17,8 @@ import psutil
 import pytest
 import ray
 
-from tests.study.small_study import check_whole, environment, stocked
+from tests.commands import environment
+from tests.study.small_study import check_whole, stocked
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]

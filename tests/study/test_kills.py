@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from gitdist.study.files.rows import read_rows
-from tests.study.small_study import SmallStudy, call, check_whole, gitdist, stocked, wait_for_rows
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy, check_whole, stocked, wait_for_rows
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

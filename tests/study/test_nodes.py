@@ -7,7 +7,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.study.small_study import call, check_whole, gitdist, stocked, wait_for_rows
+from tests.commands import call, gitdist
+from tests.study.small_study import check_whole, stocked, wait_for_rows
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -13,10 +13,11 @@ from gitdist.store.file_tree import FileTree
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.ledger.storage import close_storage, open_storage
+from tests.commands import call, environment, gitdist
 from tests.object_store import ObjectStore
 from tests.study.monitoring.mlflow.conftest import Runs
 from tests.study.monitoring.mlflow.server import Server
-from tests.study.small_study import SmallStudy, call, environment, gitdist
+from tests.study.small_study import SmallStudy
 from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -5,9 +5,10 @@ import pytest
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
-from tests.study.small_study import SmallStudy, call, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 EMPTY = ("search.total=0", "baseline=false", "search.space={}", "generator={kind: identity}")
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from tests.study.small_study import SmallStudy, call, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

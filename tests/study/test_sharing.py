@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
 from whole_study import WholeStudy, differing_rows, work_ratio
 
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, trainer_name
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from tests.study.small_study import SmallStudy, check_whole, stocked
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
 OFF = ("sharing.stream=false", "sharing.prefix=false")
 

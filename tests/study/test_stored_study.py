@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from gitdist.study.files.rows import read_rows
-from tests.study.small_study import SmallStudy, call, check_whole, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy, check_whole
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 STORED = Path(__file__).parent / "begun_study.tar.xz"
 

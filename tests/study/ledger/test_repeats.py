@@ -12,7 +12,8 @@ from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.records import TrialRecord, pareto_of
 from gitdist.study.ledger.repeats import Repeats
-from tests.study.small_study import SmallStudy, call, check_whole, gitdist
+from tests.commands import call, gitdist
+from tests.study.small_study import SmallStudy, check_whole
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -34,7 +35,7 @@ def command(study: SmallStudy, name: str, *arguments: str):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> SmallStudy:
+def finished(tmp_path_factory, shared_ray) -> SmallStudy:
     study = SmallStudy(tmp_path_factory.mktemp("repeats"), overrides=OVERRIDES)
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
