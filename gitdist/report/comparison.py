@@ -178,8 +178,8 @@ class Report:
     @property
     def searched_studies(self) -> list[ReportedStudy]:
         """Those of ``compared_studies`` whose settings are too many to compare each."""
-        searched = [study for each in self.comparisons if each.searched for study in each.studies]
-        return [study for study in self.compared_studies if study in searched]
+        compared = self.compared_studies
+        return [study for each in self.comparisons if each.searched for study in each.studies if study in compared]
 
 
 def compare(studies: Sequence[ReportedStudy]) -> tuple[Comparison, ...]:
@@ -188,9 +188,10 @@ def compare(studies: Sequence[ReportedStudy]) -> tuple[Comparison, ...]:
     first_paths: dict[str, str | None] = {}  # of data sets that lie in several folders
     for study in studies:
         if study.finished:
-            path = study.spec.data.path
-            path = path if study.fingerprint is None else first_paths.setdefault(study.fingerprint, path)
-            by_data.setdefault(_data_key(study, path), []).append(study)
+            data, classes = study.spec.data, Replicate(study, study.finished[0]).classes
+            path = data.path if study.fingerprint is None else first_paths.setdefault(study.fingerprint, data.path)
+            sizes = tuple(sorted(classes.sizes.tolist(), reverse=True))
+            by_data.setdefault((data.source, data.nuisance, sizes, path), []).append(study)
     titles = _titles(list(by_data))
     comparisons = [_comparison(title, members) for title, members in zip(titles, by_data.values(), strict=True)]
     labels = list(dict.fromkeys(setting.label for each in comparisons for setting in each.settings))
@@ -232,12 +233,6 @@ def _mean_at_size(replicate: Replicate, metric: str, split: Split, size: int) ->
 def _generator_seed(study: ReportedStudy) -> int | None:
     generator = study.spec.generator
     return generator.seed if isinstance(generator, MunitSpec) else None
-
-
-def _data_key(study: ReportedStudy, path: str | None) -> tuple[Any, ...]:
-    classes = study.finished[0].classes
-    sizes = () if classes is None else tuple(sorted(classes.sizes.tolist(), reverse=True))
-    return study.spec.data.source, study.spec.data.nuisance, sizes, path
 
 
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:

@@ -165,9 +165,9 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
-        if self.generator.needs_nuisance and self.data.nuisance == "none":
+        if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError(
-                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'; "
+                "generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'; "
                 "name the nuisance there, or choose another generator"
             )
         self._check_true_nuisance("", self.trial)

@@ -80,7 +80,7 @@ class _ImageFolder(DataSource):
         splits = _split_folder(files, spec)
         train, train_labels = _flatten(splits.train, splits.validation)
         test, test_labels = _flatten(splits.test)
-        headers = map_images([*train, *test], _read_header)
+        headers = map_images([*train, *test], lambda _, image: (image.size, _has_colour(image)))
         side = spec.image_size or _automatic_side([size for size, _ in headers])
         mode = "RGB" if any(colour for _, colour in headers) else "L"
         images, image_notes = _read_images([*train, *test], mode, side)
@@ -119,7 +119,6 @@ def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:
 
 
 def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
-    """Sort the files of the folder into classes, splits and groups."""
     root = _root(spec)
     split_folders = _find_splits(root)
     names = sorted({entry.name for of in split_folders.values() for folder in of for entry in _subfolders(folder)})
@@ -260,10 +259,6 @@ def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
     """Return the median shorter side, at most 64, rounded down to a multiple of 8, at least 16."""
     median = int(np.median([min(size) for size in sizes]))
     return max(min(median, _LARGEST) // _MULTIPLE * _MULTIPLE, _SMALLEST)
-
-
-def _read_header(index: int, image: Image.Image) -> Header:
-    return image.size, _has_colour(image)
 
 
 def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:
