@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
         versions={
             "python": platform.python_version(),
             "gitdist": gitdist,
-            **{name: _version(name) for name in PACKAGES},
+            **{name: _or_none(partial(importlib.metadata.version, name)) for name in PACKAGES},
         },
         code=code,
         gpus=gpus,
@@ -124,18 +124,16 @@ def file_system_of(path: Path) -> str | None:
 
 def _appears(file: Path) -> bool:
     deadline = time.monotonic() + _APPEARS_S
-    while not file.exists():
-        if time.monotonic() > deadline:
-            return False
+    while not (is_there := file.exists()) and time.monotonic() <= deadline:
         time.sleep(_POLL_S)
-    return True
+    return is_there
 
 
 def _or_none(question: Callable[[], Any]) -> Any:
-    """Return an answer; None if the machine cannot give it."""
+    """Return an answer; None if the machine cannot give it, or lacks the package that is asked about."""
     try:
         return question()
-    except OSError:
+    except (OSError, importlib.metadata.PackageNotFoundError):
         return None
 
 
@@ -155,12 +153,6 @@ def _cgroup_files(name: str) -> list[str]:
     group = _CGROUPS / (own or "")
     files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
     return [file.read_text().strip() for file in files if file.is_file()]
-
-
-def _version(package: str) -> str | None:
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
 
 
 def _gitdist() -> tuple[str | None, str | None]:

@@ -4,6 +4,7 @@ Three stages of 16, 32 and 64 channels, batch norm, and shortcuts without parame
 zero): for images of up to 64 pixels.
 """
 
+from itertools import pairwise
 from typing import cast
 
 from torch import Tensor, nn
@@ -50,12 +51,8 @@ class CifarResnet(Classifier):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, _WIDTHS[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(_WIDTHS[0])
-        blocks: list[nn.Module] = []
-        channels = _WIDTHS[0]
-        for stage, width in enumerate(_WIDTHS):
-            for block in range(blocks_per_stage):
-                blocks.append(BasicBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
-                channels = width
+        widths = [_WIDTHS[0], *(width for width in _WIDTHS for _ in range(blocks_per_stage))]
+        blocks = (BasicBlock(before, after, 2 if after > before else 1) for before, after in pairwise(widths))
         self.blocks = nn.Sequential(*blocks)
 
     def feature_maps(self, images: Tensor) -> Tensor:

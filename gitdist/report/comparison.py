@@ -263,7 +263,12 @@ def _comparison(title: str, studies: Sequence[ReportedStudy]) -> Comparison:
         for study in studies
         if study.finished_baseline
     ]
-    every = _settings([*baselines, *_all_trials(studies)])
+    all_trials = [
+        _Labelled(setting_label(trial.setting), _params_key(trial), Replicate(study, trial))
+        for study in studies
+        for trial in _ordered(study)
+    ]
+    every = _settings([*baselines, *all_trials])
     settings = _settings([*baselines, *_best_trials(studies)]) if searched else every
     split = _common_split([replicate for setting in settings for replicate in setting.replicates])
     all_known = split == _common_split([replicate for setting in every for replicate in setting.replicates])
@@ -294,14 +299,6 @@ def _settings(trials: Sequence[_Labelled]) -> tuple[Setting, ...]:
         )
         for (label, _, extra), group in groups.items()
     )
-
-
-def _all_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:
-    return [
-        _Labelled(setting_label(trial.setting), _params_key(trial), Replicate(study, trial))
-        for study in studies
-        for trial in _ordered(study)
-    ]
 
 
 def _best_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:

@@ -90,7 +90,9 @@ class StyleMlp(nn.Module):
         super().__init__()
         self.num_res, self.channels = spec.num_res, spec.dim * 2**spec.num_downsample
         sizes = (spec.style_dim, spec.mlp_dim, spec.mlp_dim, spec.num_res * 4 * self.channels)
-        self.layers = nn.ModuleList(_linear(before, after) for before, after in pairwise(sizes))
+        # The default initialisation, which is skipped here, would change torch's global random state.
+        layers = [nn.utils.skip_init(nn.Linear, *pair) for pair in pairwise(sizes)]  # type: ignore[no-untyped-call]
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, style: Tensor) -> Tensor:
         """Map styles ``[N, style_dim]`` to ``[N, num_res, 2 layers, (shift, scale), C, 1, 1]``."""
@@ -173,12 +175,6 @@ def _encoding_convolutions(image_channels: int, sizes: Sequence[int]) -> nn.Modu
     """Return a 7x7 convolution to ``sizes[0]`` channels, then one of stride 2 from each size to the next."""
     halving = [Convolution(before, after, 4, stride=2) for before, after in pairwise(sizes)]
     return nn.ModuleList([Convolution(image_channels, sizes[0], 7), *halving])
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return an uninitialised layer: the default initialisation would change torch's global random state."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    return layer
 
 
 def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> None:
