@@ -22,15 +22,7 @@ from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
-from gitdist.spec import (
-    GeneratorSpec,
-    IdentitySpec,
-    MunitSpec,
-    OracleSpec,
-    PluginSpec,
-    PretrainedSpec,
-    RandAugmentSpec,
-)
+from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
 

@@ -23,14 +23,7 @@ from PIL import Image
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
-from gitdist.data.sources.base import (
-    DataSource,
-    SourceImages,
-    check_excluded,
-    map_images,
-    number_groups,
-    user_folder,
-)
+from gitdist.data.sources.base import DataSource, SourceImages, check_excluded, map_images, number_groups, user_folder
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
