@@ -52,7 +52,7 @@ class GeneratorKind:
 
 def needs_training(spec: GeneratorSpec) -> bool:
     """Return whether a generator is trained on the data set; raise SpecError if a plugin cannot be imported."""
-    return KINDS[type(spec)].trains(spec)
+    return _kind(spec).trains(spec)
 
 
 def obtain_artifact(
@@ -66,7 +66,7 @@ def obtain_artifact(
         SpecError: the images do not fit the settings, or an imported file or a plugin cannot be read.
         TrialFailedError: training diverged.
     """
-    recipe = KINDS[type(spec)].recipe(spec, dataset, compute)
+    recipe = _kind(spec).recipe(spec, dataset, compute)
     if recipe is None:
         return None
     build = recipe.build
@@ -75,7 +75,7 @@ def obtain_artifact(
 
 def find_artifact(spec: GeneratorSpec, dataset: Dataset, store: Store, compute: Compute) -> Path | None:
     """Return what ``obtain_artifact`` would if it is in the store already, else None."""
-    recipe = KINDS[type(spec)].recipe(spec, dataset, compute)
+    recipe = _kind(spec).recipe(spec, dataset, compute)
     return None if recipe is None else store.find("generator", recipe.determined_by)
 
 
@@ -100,12 +100,12 @@ def load_generator(
             returns no generator.
         StoreError: the artifact is missing or has other settings.
     """
-    return KINDS[type(spec)].load(spec, dataset, artifact, compute, compiled_batch)
+    return _kind(spec).load(spec, dataset, artifact, compute, compiled_batch)
 
 
 def draw_settings(spec: GeneratorSpec) -> dict[str, object]:
     """Return what determines a generator's draws besides its kind and weights, as JSON values."""
-    return KINDS[type(spec)].draw_settings(spec)
+    return _kind(spec).draw_settings(spec)
 
 
 def generator_name(spec: GeneratorSpec, artifact: Path | None) -> str:
@@ -123,7 +123,7 @@ def pretrained_name(spec: PretrainedSpec, dataset: Dataset) -> str:
 
 def weights_digest(spec: GeneratorSpec, artifact: Path) -> str:
     """Return the hash of a generator's weights, which can differ between two trainings; raise OSError if unreadable."""
-    return KINDS[type(spec)].weights_digest(artifact)
+    return _kind(spec).weights_digest(artifact)
 
 
 def munit_artifact_spec(spec: MunitSpec, fingerprint: str, compute: Compute) -> dict[str, object]:
@@ -238,3 +238,9 @@ KINDS: dict[type, GeneratorKind] = {  # by the class of the spec, which Generato
         weights_digest=_hash_all_files,
     ),
 }
+
+
+def _kind(spec: GeneratorSpec) -> GeneratorKind:
+    if type(spec) not in KINDS:
+        raise SpecError(f"generator.kind '{spec.kind}' is not in gitdist.generator.kinds.KINDS")
+    return KINDS[type(spec)]
