@@ -25,7 +25,6 @@ FAMILIES = {
         "gitdist.generator.munit_generator",
         "gitdist.generator.munit.generator",
         "gitdist.generator.oracle",
-        "gitdist.generator.randaugment",
         "gitdist.generator.pretrained",
         "gitdist.generator.plugin",
     ),

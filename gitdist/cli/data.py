@@ -40,7 +40,7 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
     """Print class sizes, splits, pixel statistics, fitting networks and duplicates; write the PNG ``thumbnails``."""
     dataset = prepare(spec.data, open_store(StudyPaths.at(results, spec.name), spec))
     console.print(_classes(dataset))
-    for name, value in {**_facts(dataset), **_advice(dataset)}.items():
+    for name, value in _facts(dataset).items():
         print_line(console, f"{name}: {value}")
     for note in dataset.notes:
         print_line(console, f"note: {note}")
@@ -70,6 +70,9 @@ def thumbnail_sheet(dataset: Dataset, images_per_class: int = 10) -> NDArray[np.
 
 def _facts(dataset: Dataset) -> dict[str, str]:
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    threshold = suggested_threshold(dataset.class_sizes, dataset.groups)
+    halvings = fitting_downsamplings(dataset.image_shape)
+    code = "x".join(str(side >> halvings) for side in dataset.image_shape[1:])
     return {
         "images": ", ".join(f"{name} {len(split.labels):,}" for name, split in splits.items()),
         "shape": "x".join(str(side) for side in dataset.image_shape) + " (channels x height x width), uint8",
@@ -79,14 +82,6 @@ def _facts(dataset: Dataset) -> dict[str, str]:
         "std": ", ".join(f"{value:.4f}" for value in dataset.std),
         "fingerprint": dataset.fingerprint,
         "files": str(dataset.directory),
-    }
-
-
-def _advice(dataset: Dataset) -> dict[str, str]:
-    threshold = suggested_threshold(dataset.class_sizes, dataset.groups)
-    halvings = fitting_downsamplings(dataset.image_shape)
-    code = "x".join(str(side >> halvings) for side in dataset.image_shape[1:])
-    return {
         "suggested K": "none, every class is many-shot"
         if threshold is None
         else f"{threshold:,}: above every class that is not many-shot, so that all of these are augmented "

@@ -1,6 +1,5 @@
 """``gitdist doctor``: checks this machine, a cluster and a study's services, with a remedy for each finding."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ def show_findings(
     location = ObjectStoreResults(results) if "://" in results else _resolve(Path(results))
     findings = examine(location, None if address == "local" else address, specs)
     if is_json:
-        console.print_json(json.dumps(as_json(findings)), indent=2)
+        console.print_json(data=as_json(findings))
     else:
         console.print(_table(findings))
     code = 2 if worst_state(findings) == "problem" else 0

@@ -49,9 +49,7 @@ def preview_generator(
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
-    store = open_store(StudyPaths.at(results, spec.name), spec)
-    dataset = prepare(spec.data, store)
-    generator = ready_generator(spec, dataset, store)
+    dataset, _, generator = load_ready(spec, results)
     if truth and dataset.nuisance == "none":
         raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
     oracle = OracleGenerator(dataset.nuisance) if truth else None
@@ -77,13 +75,15 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
     print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 
-def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generator:
-    """Return a study's generator, loaded.
+def load_ready(spec: StudySpec, results: Path) -> tuple[Dataset, Store, Generator]:
+    """Return a study's data set, its store and its generator, loaded.
 
     Raises:
         StudyError: it is not trained yet.
         SpecError: an imported file or a plugin cannot be read.
     """
+    store = open_store(StudyPaths.at(results, spec.name), spec)
+    dataset = prepare(spec.data, store)
     compute = Compute.resolve(spec.stream.precision)
     if needs_training(spec.generator):
         artifact = find_artifact(spec.generator, dataset, store, compute)
@@ -94,4 +94,4 @@ def ready_generator(spec: StudySpec, dataset: Dataset, store: Store) -> Generato
             )
     else:
         artifact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
-    return load_generator(spec.generator, dataset, artifact, compute)
+    return dataset, store, load_generator(spec.generator, dataset, artifact, compute)

@@ -1,6 +1,5 @@
 """``gitdist generator quality``: whether draws keep their class, and how much they vary, as tables or JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from gitdist.cli.console import plain_table, print_line
-from gitdist.cli.generator import ready_generator
-from gitdist.data.dataset import Dataset, prepare
+from gitdist.cli.generator import load_ready
+from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.generator.quality import STATISTICS
 from gitdist.spec import StudySpec
-from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.quality import Quality, measure_quality
 from gitdist.trial.epoch_row import EpochRow
@@ -49,7 +47,7 @@ def show_quality(
             _print_tables(result, console)
     if as_json:
         figures = [each.as_json() for each in measured]
-        console.print_json(json.dumps(figures if len(figures) > 1 else figures[0]), indent=2)
+        console.print_json(data=figures if len(figures) > 1 else figures[0])
     elif len(measured) > 1:
         console.rule("all studies", align="left")
         console.print(_comparison_table(measured))
@@ -65,26 +63,20 @@ class _Measured:
     quality: Quality
 
     def as_json(self) -> dict[str, Any]:
-        spec, reference = self.spec, self.reference
-        judge = {
-            "network": spec.trial.network,
-            "epochs": reference.epochs,
-            "images": len(reference.dataset.train.labels),
-        }
-        figures = {
-            "study": spec.name,
-            "generator": spec.generator.kind,
+        reference = self.reference
+        images = len(reference.dataset.train.labels)
+        return {
+            "study": self.spec.name,
+            "generator": self.spec.generator.kind,
             "nuisance": self.dataset.nuisance,
-            "judge": judge,
+            "judge": {"network": self.spec.trial.network, "epochs": reference.epochs, "images": images},
+            **self.quality.as_json(self.dataset.class_names),
         }
-        return figures | self.quality.as_json(self.dataset.class_names)
 
 
 def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: int | None) -> _Measured:
     set_threads(spec.resources.training.cpu)
-    store = open_store(StudyPaths.at(results, spec.name), spec)
-    dataset = prepare(spec.data, store)
-    generator = ready_generator(spec, dataset, store)
+    dataset, store, generator = load_ready(spec, results)
     compute = Compute.resolve(spec.trial.precision)
     with open_display(Console(stderr=True), 0, ()) as display:
 
@@ -113,10 +105,8 @@ def _comparison_table(measured: Sequence[_Measured]) -> Table:
     """Return the main figures of each study: the share answered as the image's class, and the variation of draws."""
     columns = ("class\nkept", "true\ndraws", "nuisance\nstd", "true\ndraws", "object\nstd", "pixel\nstd")
     table = plain_table("study", *columns, right=columns)
-    table.title, table.title_justify = (
-        "generators compared (shares; std over the draws of an image, levels 0..255)",
-        "left",
-    )
+    table.title = "generators compared (shares; std over the draws of an image, levels 0..255)"
+    table.title_justify = "left"
     for each in measured:
         quality, own, true = each.quality, each.quality.generator, each.quality.true
         table.add_row(
@@ -146,9 +136,8 @@ def _variation_table(quality: Quality, nuisance: str) -> Table:
         table.add_column(header, justify="right")
     for name, title in names.items():
         if own[name] is not None:
-            cells = (own.get(name), true.get(name), ratios.get(name))
-            formats = (".2f", ".2f", ".3f")
-            table.add_row(title, *(_cell(cell, form) for cell, form in zip(cells, formats, strict=True)))
+            ratio = _cell(ratios.get(name), ".3f")
+            table.add_row(title, _cell(own[name], ".2f"), _cell(true.get(name), ".2f"), ratio)
     return table
 
 

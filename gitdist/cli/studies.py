@@ -40,7 +40,6 @@ def stored_name(study: str) -> str:
     if study.endswith((".yaml", ".yml")):
         return load_plan(Path(study)).name
     try:
-        check_name(study)
+        return check_name(study)
     except ValueError as error:
         raise SpecError(f"{error}, but it is '{study}'; pass the name, or the path of its .yaml file") from None
-    return study

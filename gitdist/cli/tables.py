@@ -1,14 +1,17 @@
 """The tables that ``run`` prints at the end of a study."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from gitdist.report.metrics import METRICS
-from gitdist.study.gap import Gap, summary_gaps
+from gitdist.study.gap import summary_gaps
 from gitdist.study.monitoring.display import format_value
+
+_TITLE_STYLE: Any = {"title_justify": "left", "title_style": "bold"}
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
@@ -21,7 +24,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary.get("baseline")
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary['study']}: trial {best['number']} ({_params(best)}){beside}"
-    table = Table(title=escape(title), title_justify="left", title_style="bold", caption=_costs(summary))
+    table = Table(title=escape(title), caption=_costs(summary), **_TITLE_STYLE)
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]
@@ -36,48 +39,30 @@ def _best_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _gap_tables(summary: dict[str, Any]) -> list[Table]:
-    """Return baseline, best trial and gap with standard errors, one table per objective, at most 80 columns wide."""
-    gaps = summary_gaps(summary)
-    return [
-        _gap_table([gap for gap in gaps if gap.metric == metric], summary)
-        for metric in dict.fromkeys(gap.metric for gap in gaps)
-    ]
-
-
-def _gap_table(gaps: Sequence[Gap], summary: dict[str, Any]) -> Table:
-    meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
-    table = Table(
-        title=f"{METRICS[gaps[0].metric].label(summary['ekld_under'])}{meaning}",
-        title_justify="left",
-        title_style="bold",
-        caption="\n".join(_hints(gaps)) or None,
-        caption_justify="left",
-    )
-    table.add_column("split")
-    for header in ("baseline", f"trial {summary['best']['number']}", "gap"):
-        table.add_column(header, justify="right")
-    for gap in gaps:
-        estimates = {"": (gap.baseline, gap.best), "+": (gap.difference,)}
-        cells = ["-" if each is None else each.format(sign) for sign, group in estimates.items() for each in group]
-        table.add_row(gap.split, *cells)
-    return table
-
-
-def _hints(gaps: Sequence[Gap]) -> list[str]:
-    hints = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
-    return [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in hints]
+def _gap_tables(summary: dict[str, Any]) -> Iterator[Table]:
+    """Yield baseline, best trial and gap with standard errors, one table per objective, at most 80 columns wide."""
+    for metric, group in itertools.groupby(summary_gaps(summary), lambda gap: gap.metric):
+        gaps = list(group)
+        meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
+        hints = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
+        notes = [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in hints]
+        title, caption = f"{METRICS[metric].label(summary['ekld_under'])}{meaning}", "\n".join(notes) or None
+        table = Table(title=title, caption=caption, caption_justify="left", **_TITLE_STYLE)
+        table.add_column("split")
+        for header in ("baseline", f"trial {summary['best']['number']}", "gap"):
+            table.add_column(header, justify="right")
+        for gap in gaps:
+            estimates = ((gap.baseline, ""), (gap.best, ""), (gap.difference, "+"))
+            cells = ["-" if each is None else each.format(sign) for each, sign in estimates]
+            table.add_row(gap.split, *cells)
+        yield table
 
 
 def _pareto_table(summary: dict[str, Any]) -> Table:
     """Return the trials of the Pareto front on validation, in the order of the first objective."""
     names = [objective.removeprefix("val/") for objective in summary["objectives"]]
     fields = list(dict.fromkeys(name for chosen in summary["pareto"] for name in chosen["params"]))
-    table = Table(
-        title="Pareto front on validation: no other trial is better in all objectives",
-        title_justify="left",
-        title_style="bold",
-    )
+    table = Table(title="Pareto front on validation: no other trial is better in all objectives", **_TITLE_STYLE)
     for header in ("trial", *fields):
         table.add_column(header)
     for split in ("validation", "test"):

@@ -51,10 +51,13 @@ def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images
     """
     if nuisance == "none":
         return images
-    parameters = draw_parameters(nuisance, len(images), rng)
-    if isinstance(images, Tensor):
-        return _apply_in_chunks(nuisance, images, parameters)
-    return _apply_in_chunks(nuisance, from_dlpack(np.ascontiguousarray(images)), parameters).numpy()
+    before = images if isinstance(images, Tensor) else from_dlpack(np.ascontiguousarray(images))
+    parameters = draw_parameters(nuisance, len(images), rng).to(before.device)
+    after = torch.empty_like(before, memory_format=torch.contiguous_format)
+    for start in range(0, len(images), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        after[chunk] = apply_nuisance(nuisance, before[chunk], parameters[chunk])
+    return after if isinstance(images, Tensor) else after.numpy()
 
 
 def draw_parameters(nuisance: str, count: int, rng: np.random.Generator) -> Tensor:
@@ -80,15 +83,6 @@ def find_nuisance(name: str) -> Nuisance:
     return NUISANCES[name]
 
 
-def _apply_in_chunks(nuisance: str, images: Tensor, parameters: Tensor) -> Tensor:
-    result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    parameters = parameters.to(images.device)
-    for start in range(0, len(images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        result[chunk] = apply_nuisance(nuisance, images[chunk], parameters[chunk])
-    return result
-
-
 def _draw_rotations(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw the cosine and sine of the angle of each image, ``[N, 2]``."""
     angles = np.deg2rad(rng.uniform(-180.0, 180.0, count))
@@ -111,10 +105,6 @@ def _rotate(images: Tensor, rotations: Tensor) -> Tensor:
 
 def _from_centre(size: int, device: torch.device) -> Tensor:
     return torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2
-
-
-def _draw_levels(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return rng.integers(0, _BACKGROUND_LEVELS, count)
 
 
 def _fill_background(images: Tensor, levels: Tensor) -> Tensor:
@@ -157,7 +147,7 @@ def _dilate(images: Tensor, side: int) -> Tensor:
 NUISANCES = {  # data.nuisance but "none"; a test compares the names with those that DataSpec allows
     "rotation": Nuisance(draw=_draw_rotations, apply=_rotate),
     "background": Nuisance(
-        draw=_draw_levels,
+        draw=lambda count, rng: rng.integers(0, _BACKGROUND_LEVELS, count),
         apply=_fill_background,
         statistic="background level",
         pixels=lambda clean: (clean == 0).all(0),

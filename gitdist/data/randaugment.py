@@ -61,7 +61,6 @@ class RandAugment:
     """Applies drawn operations, all at one magnitude, to batches of images of one shape."""
 
     def __init__(self, magnitude: int, image_shape: tuple[int, int, int], device: torch.device | str = "cpu") -> None:
-        """Build the tables."""
         channels, height, width = image_shape
         moves = [_source_pixels(*code, magnitude, height, width) for code in CODES[:_COLOR]]
         blends = [_blend_table(*code, magnitude, channels) for code in CODES[_COLOR:_CONTRAST]]

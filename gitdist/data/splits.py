@@ -141,20 +141,14 @@ def _check_groups(source: SourceImages) -> None:
 def _notes(
     class_names: Sequence[str], asked: Sequence[int], sizes: Sequence[int], num_validation: Sequence[int]
 ) -> list[str]:
-    short = [
-        f"{name} ({size:,} of {wanted:,})"
-        for name, wanted, size in zip(class_names, asked, sizes, strict=True)
-        if size < wanted
-    ]
-    unvalidated = [name for name, count in zip(class_names, num_validation, strict=True) if not count]
-    notes = []
-    if short:
-        notes.append(f"classes with fewer training images than data.profile asks for: {name_first(short, _NAMED)}")
-    if unvalidated:
-        notes.append(
-            f"classes without validation images (not measured in selection): {name_first(unvalidated, _NAMED)}"
-        )
-    return notes
+    classes = list(zip(class_names, asked, sizes, num_validation, strict=True))
+    short = [f"{name} ({size:,} of {wanted:,})" for name, wanted, size, _ in classes if size < wanted]
+    unvalidated = [name for name, *_, count in classes if not count]
+    found = {
+        "classes with fewer training images than data.profile asks for": short,
+        "classes without validation images (not measured in selection)": unvalidated,
+    }
+    return [f"{title}: {name_first(names, _NAMED)}" for title, names in found.items() if names]
 
 
 def name_first(entries: Sequence[str], limit: int) -> str:

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +66,21 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     disk = _or_none(lambda: shutil.disk_usage(temporary))
+    cpu_limits = [int(quota) / int(period) for quota, period in map(str.split, _cgroup_limits("cpu.max"))]
+    memory_limits = [int(limit) for limit in _cgroup_limits("memory.max")]
     report = MachineReport(
         versions={
             "python": platform.python_version(),
             "gitdist": gitdist,
-            **{name: _version(name) for name in PACKAGES},
+            **{name: _or_none(partial(importlib.metadata.version, name)) for name in PACKAGES},
         },
         code=code,
         gpus=gpus,
         gpu_error=gpu_error,
         cpus=os.cpu_count() or 1,
-        allotted_cpus=min([len(os.sched_getaffinity(0)), *cpu_limits()]),
+        allotted_cpus=min([len(os.sched_getaffinity(0)), *cpu_limits]),
         open_files=sys.maxsize if files == resource.RLIM_INFINITY else files,
-        memory_bytes=min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *memory_limits()]),
+        memory_bytes=min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *memory_limits]),
         shared_memory_bytes=_or_none(lambda: shutil.disk_usage("/dev/shm").total),
         temporary=temporary,
         temporary_free=disk.free / disk.total if disk and os.access(temporary, os.W_OK) else None,
@@ -124,43 +126,26 @@ def file_system_of(path: Path) -> str | None:
 
 def _appears(file: Path) -> bool:
     deadline = time.monotonic() + _APPEARS_S
-    while not file.exists():
-        if time.monotonic() > deadline:
-            return False
+    while not (is_there := file.exists()) and time.monotonic() <= deadline:
         time.sleep(_POLL_S)
-    return True
+    return is_there
 
 
 def _or_none(question: Callable[[], Any]) -> Any:
-    """Return an answer; None if the machine cannot give it."""
+    """Return an answer; None if the machine cannot give it, or lacks the package that is asked about."""
     try:
         return question()
-    except OSError:
+    except (OSError, importlib.metadata.PackageNotFoundError):
         return None
 
 
-def cpu_limits() -> list[float]:
-    """Return the CPUs that this process's control group, and those above it, leave (cgroup v2)."""
-    pairs = [text.split() for text in _cgroup_files("cpu.max")]
-    return [int(quota) / int(period) for quota, period in pairs if quota != "max"]
-
-
-def memory_limits() -> list[int]:
-    """Return the bytes that this process's control group, and those above it, leave (cgroup v2)."""
-    return [int(text) for text in _cgroup_files("memory.max") if text != "max"]
-
-
-def _cgroup_files(name: str) -> list[str]:
+def _cgroup_limits(name: str) -> list[str]:
+    """Return the limits of one kind of this process's control group and those above it (cgroup v2)."""
     own = _or_none(lambda: Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().strip("/"))
     group = _CGROUPS / (own or "")
     files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
-    return [file.read_text().strip() for file in files if file.is_file()]
-
-
-def _version(package: str) -> str | None:
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
+    limits = [file.read_text().strip() for file in files if file.is_file()]
+    return [limit for limit in limits if not limit.startswith("max")]  # max = no limit
 
 
 def _gitdist() -> tuple[str | None, str | None]:

@@ -19,19 +19,10 @@ from gitdist.generator.base import Generator, TrainingStep
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE, check_geometry, load_auto_encoder
 from gitdist.generator.munit.training import train_munit
-from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
+from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
-from gitdist.generator.randaugment import RandAugmentGenerator
-from gitdist.spec import (
-    GeneratorSpec,
-    IdentitySpec,
-    MunitSpec,
-    OracleSpec,
-    PluginSpec,
-    PretrainedSpec,
-    RandAugmentSpec,
-)
+from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
 

@@ -1,10 +1,11 @@
-"""Generators without a network: the true nuisance, and no transformation."""
+"""Generators without a network: the true nuisance, no transformation, and RandAugment."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gitdist.data.nuisance import transform
+from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.errors import SpecError
 from gitdist.generator.base import Generator
 
@@ -41,3 +42,16 @@ class IdentityGenerator(Generator):
     def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a copy of ``codes``."""
         return codes.clone()
+
+
+class RandAugmentGenerator(IdentityGenerator):
+    """Draws are the data set's image after random operations: a baseline that needs no training."""
+
+    def __init__(self, ops: int, magnitude: int, image_shape: tuple[int, int, int]) -> None:
+        """Build the tables of ``ops`` operations per image ``(C, H, W)`` at a magnitude of 0..30."""
+        super().__init__()
+        self._ops, self._augment = ops, RandAugment(magnitude, image_shape)
+
+    def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return each image after its own operations, uint8 ``[N, C, H, W]``."""
+        return self._augment(codes, draw_operations(len(codes), self._ops, rng))

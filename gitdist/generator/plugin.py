@@ -75,27 +75,25 @@ class Plugin:
         self, dataset: Dataset, folder: Path, report: Callable[[int, int, Mapping[str, float]], None], compute: Compute
     ) -> None:
         """Train it into ``folder``; raise SpecError if its code raises."""
-        try:
-            self._attribute.train(dataset, folder, report, compute, **self._spec.options)
-        except GitdistError:
-            raise
-        except Exception as error:
-            raise self._error("must train", f"it raised {describe_raised(error)}") from error
+        self._call("must train", self._attribute.train, dataset, folder, report, compute)
 
     def build(self, context: GeneratorContext) -> Generator:
         """Return its generator, whose results are checked."""
-        try:
-            generator = self._attribute(context, **self._spec.options)
-        except GitdistError:
-            raise
-        except Exception as error:
-            raise self._error("must build a generator", f"it raised {describe_raised(error)}") from error
+        generator = self._call("must build a generator", self._attribute, context)
         if not isinstance(generator, Generator):
             kind = type(generator).__name__
             raise self._error("must return a gitdist.generator.base.Generator", f"it returned one of type {kind}")
         if not isinstance(getattr(generator, "device", None), torch.device):
             raise self._error("must return a generator whose `device` is a torch.device", "it has none")
         return _CheckedGenerator(generator, self._spec.target, context.image_shape)
+
+    def _call(self, rule: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments, **self._spec.options)
+        except GitdistError:
+            raise
+        except Exception as error:
+            raise self._error(rule, f"it raised {describe_raised(error)}") from error
 
     def _error(self, rule: str, found: str) -> SpecError:
         return SpecError(f"generator.target '{self._spec.target}' {rule}, but {found}; fix it or generator.options")

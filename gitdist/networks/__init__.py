@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from gitdist.errors import SpecError
-from gitdist.networks.cifar_resnet import CifarResnet
 from gitdist.networks.classifier import Classifier, CosineHead
-from gitdist.networks.torchvision_resnet import Resnet18
+from gitdist.networks.resnets import CifarResnet, Resnet18
 
 LARGEST_SMALL_SIDE = 64  # pixels
 

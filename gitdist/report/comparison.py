@@ -178,8 +178,8 @@ class Report:
     @property
     def searched_studies(self) -> list[ReportedStudy]:
         """Those of ``compared_studies`` whose settings are too many to compare each."""
-        searched = [study for each in self.comparisons if each.searched for study in each.studies]
-        return [study for study in self.compared_studies if study in searched]
+        compared = self.compared_studies
+        return [study for each in self.comparisons if each.searched for study in each.studies if study in compared]
 
 
 def compare(studies: Sequence[ReportedStudy]) -> tuple[Comparison, ...]:
@@ -188,9 +188,10 @@ def compare(studies: Sequence[ReportedStudy]) -> tuple[Comparison, ...]:
     first_paths: dict[str, str | None] = {}  # of data sets that lie in several folders
     for study in studies:
         if study.finished:
-            path = study.spec.data.path
-            path = path if study.fingerprint is None else first_paths.setdefault(study.fingerprint, path)
-            by_data.setdefault(_data_key(study, path), []).append(study)
+            data, classes = study.spec.data, Replicate(study, study.finished[0]).classes
+            path = data.path if study.fingerprint is None else first_paths.setdefault(study.fingerprint, data.path)
+            sizes = tuple(sorted(classes.sizes.tolist(), reverse=True))
+            by_data.setdefault((data.source, data.nuisance, sizes, path), []).append(study)
     titles = _titles(list(by_data))
     comparisons = [_comparison(title, members) for title, members in zip(titles, by_data.values(), strict=True)]
     labels = list(dict.fromkeys(setting.label for each in comparisons for setting in each.settings))
@@ -234,12 +235,6 @@ def _generator_seed(study: ReportedStudy) -> int | None:
     return generator.seed if isinstance(generator, MunitSpec) else None
 
 
-def _data_key(study: ReportedStudy, path: str | None) -> tuple[Any, ...]:
-    classes = study.finished[0].classes
-    sizes = () if classes is None else tuple(sorted(classes.sizes.tolist(), reverse=True))
-    return study.spec.data.source, study.spec.data.nuisance, sizes, path
-
-
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
     plain = [source if nuisance == "none" else f"{source}, {nuisance}" for source, nuisance, *_ in keys]
     sized = [
@@ -268,7 +263,12 @@ def _comparison(title: str, studies: Sequence[ReportedStudy]) -> Comparison:
         for study in studies
         if study.finished_baseline
     ]
-    every = _settings([*baselines, *_all_trials(studies)])
+    all_trials = [
+        _Labelled(setting_label(trial.setting), _params_key(trial), Replicate(study, trial))
+        for study in studies
+        for trial in _ordered(study)
+    ]
+    every = _settings([*baselines, *all_trials])
     settings = _settings([*baselines, *_best_trials(studies)]) if searched else every
     split = _common_split([replicate for setting in settings for replicate in setting.replicates])
     all_known = split == _common_split([replicate for setting in every for replicate in setting.replicates])
@@ -299,14 +299,6 @@ def _settings(trials: Sequence[_Labelled]) -> tuple[Setting, ...]:
         )
         for (label, _, extra), group in groups.items()
     )
-
-
-def _all_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:
-    return [
-        _Labelled(setting_label(trial.setting), _params_key(trial), Replicate(study, trial))
-        for study in studies
-        for trial in _ordered(study)
-    ]
 
 
 def _best_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:

@@ -87,19 +87,15 @@ def _invariance(comparison: Comparison) -> list[str]:
     for setting in comparison.settings:
         correlation = setting.size_correlation("ekld", comparison.split)
         if correlation is not None:
+            direction = "falls" if correlation.mean < 0 else "rises"
+            trend = direction if abs(correlation.mean) >= _CLEAR else "does not clearly change"
             found = f"{setting.label} (rank correlation {_signed(correlation.mean, 2)})"
-            by_trend.setdefault(_trend(correlation), []).append(found)
+            by_trend.setdefault(trend, []).append(found)
     if not by_trend:
         return []
     trends = "; it ".join(f"{trend} under {_listed(settings)}" for trend, settings in by_trend.items())
     metric = METRICS["ekld"].title_under(comparison.ekld_under)
     return [f"{comparison.title}: with growing class size, per-class {metric} {trends}."]
-
-
-def _trend(correlation: Interval) -> str:
-    if abs(correlation.mean) < _CLEAR:
-        return "does not clearly change"
-    return "falls" if correlation.mean < 0 else "rises"
 
 
 def _best(comparison: Comparison) -> list[str]:

@@ -126,10 +126,7 @@ class ReportedStudy:
     @property
     def gaps(self) -> list[Gap]:
         """The gaps between the baseline and the best trial in the first objective; empty if no trial finished."""
-        values = {trial: trial.metric("validation", self.objective) for trial in self.finished}
-        known = {
-            trial: value for trial, value in values.items() if trial.trial.number in self.best and value is not None
-        }
+        known = {trial: value for trial, value in self.objective_values.items() if trial.trial.number in self.best}
         if not known:
             return []
         best = (max if self.spec.search.directions[0] == "maximize" else min)(known, key=known.__getitem__)
@@ -140,6 +137,12 @@ class ReportedStudy:
     def objective(self) -> str:
         """The first objective, without its split."""
         return self.spec.search.objectives[0].removeprefix("val/")
+
+    @property
+    def objective_values(self) -> dict[ReportedTrial, float]:
+        """The first objective on validation of the finished trials that have it."""
+        values = {trial: trial.metric("validation", self.objective) for trial in self.finished}
+        return {trial: value for trial, value in values.items() if value is not None}
 
     @property
     def varied_fields(self) -> list[str]:

@@ -3,7 +3,7 @@
 Every default is a value here, so the resolved copy stored with a study shows all of them.
 """
 
-from gitdist.spec.base import Spec, unknown_name
+from gitdist.spec.base import unknown_name
 from gitdist.spec.data import DataSpec, GroupsSpec, ProfileSpec
 from gitdist.spec.dimension import Dimension
 from gitdist.spec.generator import (
@@ -16,12 +16,11 @@ from gitdist.spec.generator import (
     RandAugmentSpec,
     StreamSpec,
 )
-from gitdist.spec.search import OBJECTIVES, PrunerSpec, SearchSpec
+from gitdist.spec.search import PrunerSpec, SearchSpec
 from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec
 
 __all__ = [
-    "OBJECTIVES",
     "DataSpec",
     "Dimension",
     "EvaluationSpec",
@@ -39,7 +38,6 @@ __all__ = [
     "SearchSpec",
     "Share",
     "SharingSpec",
-    "Spec",
     "StoreSpec",
     "StreamSpec",
     "StudySpec",

@@ -59,8 +59,10 @@ def expand(matrix: Any, values: Mapping[str, Any], origin: str) -> list[tuple[di
         for axis, (_, changes) in zip(axes, combination, strict=True):
             for path, value in changes.items():
                 assign(changed, str(path), value, f"{origin}: matrix.{axis}")
-        parts = (_part(short[axis], label) for axis, label in labels.items())
-        changed["name"] = ".".join([str(values.get("name")), *parts])
+        # A label that is a number or a boolean is preceded by its axis.
+        parts = [label if isinstance(label, str) else f"{short[axis]}{label}" for axis, label in labels.items()]
+        plain = [re.sub(r"[^A-Za-z0-9_-]+", "-", part) for part in parts]
+        changed["name"] = ".".join([str(values.get("name")), *plain])
         studies.append((labels, changed))
     names = [changed["name"] for _, changed in studies]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -130,9 +132,3 @@ def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Map
                 f"{origin}: matrix.{axis} must list plain values, but it has {label!r}; map labels to changes"
             )
     return alternatives
-
-
-def _part(axis: str, label: Label) -> str:
-    """Return an axis's part of a study's name: the label, after the axis if the label is a number or a boolean."""
-    text = label if isinstance(label, str) else f"{axis}{label}"
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)

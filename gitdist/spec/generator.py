@@ -12,7 +12,6 @@ from gitdist.spec.base import Positive, Spec
 class KindSpec(Spec):
     """Base of all kinds of generators."""
 
-    needs_nuisance: ClassVar[bool] = False  # it draws from the data set's true nuisance
     from_outside: ClassVar[bool] = False  # the study file alone does not determine its draws
 
 
@@ -54,7 +53,6 @@ class MunitSpec(KindSpec):
 class OracleSpec(KindSpec):
     """The true nuisance instead of a generator."""
 
-    needs_nuisance: ClassVar[bool] = True
     kind: Literal["oracle"] = "oracle"
 
 

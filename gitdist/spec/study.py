@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from gitdist.address import refuse_secrets
 from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
@@ -17,14 +17,15 @@ from gitdist.spec.trial import EvaluationSpec, TrialSpec, default_milestones
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # other entries of a results directory
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError for a text that cannot be a study's name."""
+def check_name(name: str) -> str:
+    """Return a study's name; raise ValueError for a text that cannot be one."""
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
     if not plain or name in RESERVED_NAMES or name.endswith(".owners"):
         raise ValueError(
             "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', "
             f"none of {', '.join(RESERVED_NAMES)}, and without '.owners' at its end"
         )
+    return name
 
 
 class Share(Spec):
@@ -102,7 +103,7 @@ class StoreSpec(Spec):
 class StudySpec(Spec):
     """A whole study file."""
 
-    name: str
+    name: Annotated[str, AfterValidator(check_name)]
     title: str | None = None  # shown in the report
     seed: int = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
     data: DataSpec = DataSpec()
@@ -118,12 +119,6 @@ class StudySpec(Spec):
     store: StoreSpec = StoreSpec()
     resources: ResourcesSpec = ResourcesSpec()
     tracking: TrackingSpec = TrackingSpec()
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        check_name(value)
-        return value
 
     @field_validator("ledger")
     @classmethod
@@ -165,9 +160,9 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "StudySpec":
-        if self.generator.needs_nuisance and self.data.nuisance == "none":
+        if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError(
-                f"generator.kind '{self.generator.kind}' needs a known nuisance, but data.nuisance is 'none'; "
+                "generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'; "
                 "name the nuisance there, or choose another generator"
             )
         self._check_true_nuisance("", self.trial)

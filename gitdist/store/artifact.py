@@ -94,7 +94,7 @@ def stamps(directory: Path) -> dict[str, FileStamp]:
     return found
 
 
-def checksum(path: Path) -> str:
-    """Return the hash of a file's content."""
+def checksum(path: Path, algorithm: str = "blake2b") -> str:
+    """Return the hash of a file's content; ``algorithm`` is one of hashlib's."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -102,7 +102,6 @@ def delete_artifact(layout: StoreLayout, artifact: ArtifactId) -> bool:
 
 
 def _leftovers(layout: StoreLayout) -> Iterator[Removal]:
-    """Yield what dead processes left."""
     now = layout.now()
     groups = [
         ("lock or pin of a dead process", _UNUSED_S, [*layout.lock_files.glob("*"), *layout.pins.glob("*")]),

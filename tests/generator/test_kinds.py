@@ -19,8 +19,7 @@ from gitdist.generator.kinds import (
 )
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE
-from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
-from gitdist.generator.randaugment import RandAugmentGenerator
+from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.spec import GeneratorSpec, IdentitySpec, OracleSpec, RandAugmentSpec
 from gitdist.spec.generator import KindSpec
 from gitdist.store import Store, content_key

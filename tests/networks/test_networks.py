@@ -4,8 +4,8 @@ from torch.nn import functional
 
 from gitdist.errors import SpecError
 from gitdist.networks import build_classifier, check_network
-from gitdist.networks.cifar_resnet import BasicBlock
 from gitdist.networks.classifier import compiled
+from gitdist.networks.resnets import BasicBlock
 from gitdist.spec import TrialSpec
 from gitdist.torchvision_cpu import torchvision
 from tests.trial.toys import IMPORTS_INDUCTOR

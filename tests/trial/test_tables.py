@@ -9,7 +9,7 @@ from torch.nn import functional
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.networks import NETWORKS, Network, fitting_networks
-from gitdist.networks.cifar_resnet import CifarResnet
+from gitdist.networks.resnets import CifarResnet
 from gitdist.spec import TrialSpec
 from gitdist.store import Store
 from gitdist.trial.canonical import training_key

@@ -19,6 +19,7 @@ from PIL import Image
 
 from gitdist.errors import DataError, first_line
 from gitdist.spec import DataSpec, unknown_name
+from gitdist.store.artifact import checksum
 
 Result = TypeVar("Result")
 
@@ -163,17 +164,11 @@ def download_file(url: str, file: Path, md5: str | None = None) -> None:
         length, size = response.headers["Content-Length"], str(part.stat().st_size)
         if length not in (None, size):
             raise OSError(f"received {size} of {length} bytes from {url}")
-        if md5 is not None and (found := file_md5(part)) != md5:
+        if md5 is not None and (found := checksum(part, "md5")) != md5:
             raise OSError(f"{url} must have the md5 {md5}, but the download has {found}")
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-
-
-def file_md5(file: Path) -> str:
-    """Return the md5 of a file's content."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def read_npz(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import interpolate, pad
 
 from gitdist.data.sources.base import DataSource, SourceImages
@@ -30,7 +29,10 @@ class _Digits(DataSource):
         from sklearn.datasets import load_digits  # slow to import
 
         official = load_digits()
-        images, labels = _enlarge(official.images), official.target.astype(np.int64)
+        levels = torch.from_numpy(official.images)[:, None] * (255 / 16)
+        enlarged = interpolate(levels, size=(24, 24), mode="bilinear", align_corners=False)
+        images = pad(enlarged, (2, 2, 2, 2)).round().to(torch.uint8).numpy()
+        labels = official.target.astype(np.int64)
         test = np.zeros(len(labels), dtype=np.bool_)
         for digit in range(10):
             test[np.flatnonzero(labels == digit)[-_TEST_PER_CLASS:]] = True
@@ -42,12 +44,6 @@ class _Digits(DataSource):
             test_labels=labels[test],
             class_names=tuple(str(digit) for digit in range(10)),
         )
-
-
-def _enlarge(images: NDArray[np.float64]) -> NDArray[np.uint8]:
-    levels = torch.from_numpy(images)[:, None] * (255 / 16)
-    enlarged = interpolate(levels, size=(24, 24), mode="bilinear", align_corners=False)
-    return pad(enlarged, (2, 2, 2, 2)).round().to(torch.uint8).numpy()
 
 
 DIGITS = _Digits()

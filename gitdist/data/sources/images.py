@@ -23,14 +23,7 @@ from PIL import Image
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
-from gitdist.data.sources.base import (
-    DataSource,
-    SourceImages,
-    check_excluded,
-    map_images,
-    number_groups,
-    user_folder,
-)
+from gitdist.data.sources.base import DataSource, SourceImages, check_excluded, map_images, number_groups, user_folder
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
@@ -52,7 +45,7 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-ClassFiles = Sequence[Sequence[Path]]  # the files of each class, in order
+ClassFiles = Mapping[str, Sequence[Path]]  # the files of each class, in the order of the labels
 Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
 
 
@@ -60,7 +53,6 @@ Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
 class _Splits:
     """The files of each class of each split, their groups (None = no groups), and notes on files that are not used."""
 
-    class_names: tuple[str, ...]
     train: ClassFiles
     validation: ClassFiles  # empty if the folder has no such split
     test: ClassFiles
@@ -80,19 +72,19 @@ class _ImageFolder(DataSource):
         splits = _split_folder(files, spec)
         train, train_labels = _flatten(splits.train, splits.validation)
         test, test_labels = _flatten(splits.test)
-        headers = map_images([*train, *test], _read_header)
+        headers = map_images([*train, *test], lambda _, image: (image.size, _has_colour(image)))
         side = spec.image_size or _automatic_side([size for size, _ in headers])
         mode = "RGB" if any(colour for _, colour in headers) else "L"
         images, image_notes = _read_images([*train, *test], mode, side)
         groups, group_names = number_groups([splits.groups[file] for file in [*train, *test]] if splits.groups else [])
-        num_training = sum(map(len, splits.train))
+        num_training = sum(map(len, splits.train.values()))
         return SourceImages(
             name=_root(spec).name,
             train_images=images[: len(train)],
             train_labels=train_labels,
             test_images=images[len(train) :],
             test_labels=test_labels,
-            class_names=splits.class_names,
+            class_names=tuple(splits.train),
             notes=(*_size_notes(headers, side), *image_notes, *splits.notes),
             train_groups=groups[: len(train)] if splits.groups else None,
             test_groups=groups[len(train) :] if splits.groups else None,
@@ -114,41 +106,38 @@ def _root(spec: DataSpec) -> Path:
 
 def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:
     """Return the files of some splits and their labels, int64 ``[N]``."""
-    labelled = [(file, label) for split in splits for label, files in enumerate(split) for file in files]
+    labelled = [(file, label) for split in splits for label, files in enumerate(split.values()) for file in files]
     return [file for file, _ in labelled], np.array([label for _, label in labelled], dtype=np.int64)
 
 
 def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
-    """Sort the files of the folder into classes, splits and groups."""
     root = _root(spec)
     split_folders = _find_splits(root)
     names = sorted({entry.name for of in split_folders.values() for folder in of for entry in _subfolders(folder)})
     check_excluded(spec.exclude, names)
-    class_names = tuple(name for name in names if name not in spec.exclude)
+    class_names = [name for name in names if name not in spec.exclude]
     if not class_names:
         found = "none but those of data.exclude" if names else "none"
         raise DataError(f"data.path must have a folder for each class, but {root} has {found}; make one per class")
     depth = 0 if split_folders["train"] == [root] else 1
     images, notes = _sort_files(root, files, depth, spec)
     splits: dict[str, ClassFiles] = {
-        split: [[file for folder in folders for file in images.get(folder / name, [])] for name in class_names]
+        split: {name: [file for folder in folders for file in images.get(folder / name, [])] for name in class_names}
         for split, folders in split_folders.items()
     }
-    _check_sizes(splits, class_names, root, depth)
+    _check_sizes(splits, root, depth)
     groups = None
     if spec.group not in (None, "none"):
         groups = {
             file: _group_of(file, root, depth, str(spec.group)) for of_class in images.values() for file in of_class
         }
-    train, validation = splits["train"], splits.get("validation", [])
+    train, validation = splits["train"], splits.get("validation", {})
     if "test" in splits:
         test = splits["test"]
     else:
-        train, test = _split_off_test(train, class_names, groups, spec.test_share, spare=1 if validation else 2)
+        train, test = _split_off_test(train, groups, spec.test_share, spare=1 if validation else 2)
         notes.append(f"test: {spec.test_share:.0%} of the images of each class, the same for every data.version")
-    return _Splits(
-        class_names=class_names, train=train, validation=validation, test=test, groups=groups, notes=tuple(notes)
-    )
+    return _Splits(train=train, validation=validation, test=test, groups=groups, notes=tuple(notes))
 
 
 def _find_splits(root: Path) -> dict[str, list[Path]]:
@@ -219,13 +208,13 @@ def _group_of(file: Path, root: Path, depth: int, rule: str) -> str:
     return next((part for part in found.groups() if part is not None), found[0])
 
 
-def _check_sizes(splits: Mapping[str, ClassFiles], class_names: Sequence[str], root: Path, depth: int) -> None:
+def _check_sizes(splits: Mapping[str, ClassFiles], root: Path, depth: int) -> None:
     missing = [split for split in ("validation", "test") if split not in splits]
     for split, classes in splits.items():
         if split == "validation":  # a class may have none
             continue
         uses = ["training", *missing] if split == "train" else [split]
-        small = {name: len(files) for name, files in zip(class_names, classes, strict=True) if len(files) < len(uses)}
+        small = {name: len(files) for name, files in classes.items() if len(files) < len(uses)}
         if small:
             where, first = root / split if depth else root, next(iter(small))
             others = f", and {len(small) - 1} more have too few" if len(small) > 1 else ""
@@ -236,11 +225,11 @@ def _check_sizes(splits: Mapping[str, ClassFiles], class_names: Sequence[str], r
 
 
 def _split_off_test(
-    classes: ClassFiles, class_names: Sequence[str], groups: Mapping[Path, str] | None, share: float, spare: int
+    classes: ClassFiles, groups: Mapping[Path, str] | None, share: float, spare: int
 ) -> tuple[ClassFiles, ClassFiles]:
     """Return training and test files; at least ``spare`` images of each class stay in training."""
-    train, test = [], []
-    for name, files in zip(class_names, classes, strict=True):
+    train, test = {}, {}
+    for name, files in classes.items():
         count = min(max(floor(share * len(files)), 1), len(files) - spare)
         of_class = None
         if groups is not None:
@@ -251,8 +240,8 @@ def _split_off_test(
                     f"only; add images, provide test/, or set data.exclude: [{name}]"
                 )
         drawn = hold_out(np.arange(len(files)), of_class, count, numpy_rng(0, f"data/images/test/{name}"))
-        train.append([files[index] for index in sorted(drawn.rest.tolist())])
-        test.append([files[index] for index in sorted(drawn.held_out.tolist())])
+        train[name] = [files[index] for index in sorted(drawn.rest.tolist())]
+        test[name] = [files[index] for index in sorted(drawn.held_out.tolist())]
     return train, test
 
 
@@ -260,10 +249,6 @@ def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
     """Return the median shorter side, at most 64, rounded down to a multiple of 8, at least 16."""
     median = int(np.median([min(size) for size in sizes]))
     return max(min(median, _LARGEST) // _MULTIPLE * _MULTIPLE, _SMALLEST)
-
-
-def _read_header(index: int, image: Image.Image) -> Header:
-    return image.size, _has_colour(image)
 
 
 def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:

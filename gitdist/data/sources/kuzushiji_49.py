@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gitdist.data.sources.base import PublishedSource, SourceImages, download_file, file_md5, grey_images, read_npz
+from gitdist.data.sources.base import PublishedSource, SourceImages, download_file, grey_images, read_npz
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
+from gitdist.store.artifact import checksum
 
 # Those of the two label files are not known here: their zip checksums and their format are checked when they are read.
 _OFFICIAL_MD5 = {
@@ -48,7 +49,7 @@ class _Kuzushiji49(PublishedSource):
         arrays = [_read_array(file) for file in files]
         for file in files:
             expected = self.md5.get(file.name)
-            if expected is not None and (found := file_md5(file)) != expected:
+            if expected is not None and (found := checksum(file, "md5")) != expected:
                 raise DataError(f"{file} must have the md5 {expected}, but has {found}; download it from {_URL} again")
         return replace(grey_images(arrays, files, self.name, _CLASS_NAMES), repeats=True)
 

@@ -51,7 +51,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to ``[N, out_channels, H / stride, W / stride]``."""
         weight, bias = self.kernels_in(x.dtype)
-        return F.conv2d(_reflect(x, self.padding), weight, bias, self.stride)
+        return F.conv2d(F.pad(x, (self.padding,) * 4, mode="reflect"), weight, bias, self.stride)
 
 
 class UpsamplingConvolution(Convolution):
@@ -96,12 +96,11 @@ class OutputConvolution(Convolution):
 
     def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
         """Create the layer with all weights zero; ``side`` of the square in pixels divides the sides of every image."""
-        super().__init__(in_channels, out_channels, 7)
-        self.side = side
+        super().__init__(in_channels, out_channels, 7, stride=side)
 
     def kernels(self) -> tuple[Tensor, ...]:
         """Return the kernel ``[side^2 * O, C, 6 + side, 6 + side]`` (row, column, channel) and its bias."""
-        side, kernel = self.side, self.weight.shape[-1]
+        side, kernel = self.stride, self.weight.shape[-1]
         windows = F.pad(self.weight, (side - 1,) * 4)
         for dim in (2, 3):
             windows = windows.unfold(dim, kernel + side - 1, 1)
@@ -110,12 +109,7 @@ class OutputConvolution(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to ``[N, out_channels, H, W]``."""
-        weight, bias = self.kernels_in(x.dtype)
-        return _interleave(F.conv2d(_reflect(x, self.padding), weight, bias, self.side), self.side)
-
-
-def _reflect(x: Tensor, padding: int) -> Tensor:
-    return F.pad(x, (padding,) * 4, mode="reflect")
+        return _interleave(super().forward(x), self.stride)
 
 
 def _interleave(x: Tensor, side: int) -> Tensor:

@@ -9,7 +9,7 @@ its residual blocks, the decoder's residual blocks and then its upsamplings, for
 its scales. Attribute names are the names of the weights in generator files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,13 +51,9 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
         super().__init__()
-        channels = spec.dim
-        layers = [Convolution(image_channels, channels, 7)]
-        for _ in range(spec.num_downsample):
-            layers.append(Convolution(channels, 2 * channels, 4, stride=2))
-            channels *= 2
-        self.convolutions = nn.ModuleList(layers)
-        self.blocks = nn.ModuleList(AdaptiveResidualBlock(channels) for _ in range(spec.num_res))
+        sizes = [spec.dim * 2**i for i in range(spec.num_downsample + 1)]
+        self.convolutions = _encoding_convolutions(image_channels, sizes)
+        self.blocks = nn.ModuleList(AdaptiveResidualBlock(sizes[-1]) for _ in range(spec.num_res))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``[N, C, H, W]`` to content codes ``[N, dim * 2^d, H / 2^d, W / 2^d]``, d = num_downsample."""
@@ -74,14 +70,9 @@ class StyleEncoder(nn.Module):
 
     def __init__(self, spec: MunitSpec, image_channels: int) -> None:
         super().__init__()
-        channels = spec.dim
-        layers = [Convolution(image_channels, channels, 7)]
-        for index in range(STYLE_DOWNSAMPLINGS):
-            wider = 2 * channels if index < 2 else channels
-            layers.append(Convolution(channels, wider, 4, stride=2))
-            channels = wider
-        self.convolutions = nn.ModuleList(layers)
-        self.output = Convolution(channels, spec.style_dim, 1)
+        sizes = [spec.dim * 2 ** min(i, 2) for i in range(STYLE_DOWNSAMPLINGS + 1)]
+        self.convolutions = _encoding_convolutions(image_channels, sizes)
+        self.output = Convolution(sizes[-1], spec.style_dim, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``[N, C, H, W]`` to style codes ``[N, style_dim]``."""
@@ -99,7 +90,9 @@ class StyleMlp(nn.Module):
         super().__init__()
         self.num_res, self.channels = spec.num_res, spec.dim * 2**spec.num_downsample
         sizes = (spec.style_dim, spec.mlp_dim, spec.mlp_dim, spec.num_res * 4 * self.channels)
-        self.layers = nn.ModuleList(_linear(before, after) for before, after in pairwise(sizes))
+        # The default initialisation, which is skipped here, would change torch's global random state.
+        layers = [nn.utils.skip_init(nn.Linear, *pair) for pair in pairwise(sizes)]  # type: ignore[no-untyped-call]
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, style: Tensor) -> Tensor:
         """Map styles ``[N, style_dim]`` to ``[N, num_res, 2 layers, (shift, scale), C, 1, 1]``."""
@@ -178,10 +171,10 @@ class Discriminator(nn.Module):
         return scores
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return an uninitialised layer: the default initialisation would change torch's global random state."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    return layer
+def _encoding_convolutions(image_channels: int, sizes: Sequence[int]) -> nn.ModuleList:
+    """Return a 7x7 convolution to ``sizes[0]`` channels, then one of stride 2 from each size to the next."""
+    halving = [Convolution(before, after, 4, stride=2) for before, after in pairwise(sizes)]
+    return nn.ModuleList([Convolution(image_channels, sizes[0], 7), *halving])
 
 
 def initialise(network: nn.Module, std: float | None, rng: torch.Generator) -> None:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from gitdist.report.comparison import Comparison, Report
+from gitdist.report.comparison import Report
 from gitdist.report.figures.style import Drawn, Picture, add_legend, new_axes, round_numbers, set_ticks, style_of
 from gitdist.report.findings import evidence
 from gitdist.report.metrics import METRICS
@@ -14,33 +13,27 @@ from gitdist.report.metrics import METRICS
 def class_size_figures(report: Report, metric: str) -> Iterator[Picture]:
     """Yield the figure of ``ekld`` or ``consistency`` against class size for each comparison."""
     for comparison in report.comparisons:
-        figure = _draw(comparison, metric)
-        if figure is not None:
-            title = METRICS[metric].title_under(comparison.ekld_under)
-            caption = f"Per-class {title} against class size. {evidence(comparison)}"
-            yield Picture(f"{metric}-by-class-size-{comparison.slug}", caption, figure)
-
-
-def _draw(comparison: Comparison, metric: str) -> Figure | None:
-    curves = [(one, curve) for one in comparison.settings if (curve := one.by_class_size(metric, comparison.split))]
-    if not curves or len(curves[0][1]) < 2:
-        return None
-    figure, (axis,) = new_axes(comparison.title, height=3.2 + 0.2 * len(curves))
-    drawn: list[Drawn] = []
-    for setting, curve in curves:
-        style, sizes = style_of(setting.index), list(curve)
-        means = np.array([value.mean for value in curve.values()])
-        halves = np.array([np.nan if value.half_width is None else value.half_width for value in curve.values()])
-        drawn += axis.plot(sizes, means, **style, label=setting.label)
-        opacity = 0.3 / (1 + len(curves) // 2)
-        axis.fill_between(sizes, means - halves, means + halves, color=style["color"], alpha=opacity, linewidth=0)
-    low, high = min(curves[0][1]), max(curves[0][1])
-    axis.set_xscale("log")
-    axis.set_xlim(low / 1.25, high * 1.25)
-    set_ticks(axis.xaxis, round_numbers(low / 1.2, high * 1.2))
-    axis.set_xlabel("class size (training images)")
-    axis.set_ylabel(METRICS[metric].label(comparison.ekld_under))
-    largest = max(value.mean for _, curve in curves for value in curve.values())
-    axis.set_ylim(0, 1.02 if metric == "consistency" else 1.5 * largest or None)
-    add_legend(figure, drawn)
-    return figure
+        curves = [(one, curve) for one in comparison.settings if (curve := one.by_class_size(metric, comparison.split))]
+        if not curves or len(curves[0][1]) < 2:
+            continue
+        figure, (axis,) = new_axes(comparison.title, height=3.2 + 0.2 * len(curves))
+        drawn: list[Drawn] = []
+        for setting, curve in curves:
+            style, sizes = style_of(setting.index), list(curve)
+            means = np.array([value.mean for value in curve.values()])
+            halves = np.array([value.half_width for value in curve.values()], dtype=np.float64)  # None becomes NaN
+            drawn += axis.plot(sizes, means, **style, label=setting.label)
+            opacity = 0.3 / (1 + len(curves) // 2)
+            axis.fill_between(sizes, means - halves, means + halves, color=style["color"], alpha=opacity, linewidth=0)
+        low, high = min(curves[0][1]), max(curves[0][1])
+        axis.set_xscale("log")
+        axis.set_xlim(low / 1.25, high * 1.25)
+        set_ticks(axis.xaxis, round_numbers(low / 1.2, high * 1.2))
+        axis.set_xlabel("class size (training images)")
+        axis.set_ylabel(METRICS[metric].label(comparison.ekld_under))
+        largest = max(value.mean for _, curve in curves for value in curve.values())
+        axis.set_ylim(0, 1.02 if metric == "consistency" else 1.5 * largest or None)
+        add_legend(figure, drawn)
+        title = METRICS[metric].title_under(comparison.ekld_under)
+        caption = f"Per-class {title} against class size. {evidence(comparison)}"
+        yield Picture(f"{metric}-by-class-size-{comparison.slug}", caption, figure)

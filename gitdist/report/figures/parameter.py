@@ -55,7 +55,12 @@ def _draw(comparison: Comparison, field: str, metric: str) -> Figure | None:
     others = [one for one in comparison.settings if field not in one.replicates[0].trial.params]
     levels = {one.label: level for one in others if (level := one.mean(metric, split))}
     figure, (axis,) = new_axes(comparison.title, height=3.2 + 0.2 * (len(lines) + len(levels)))
-    drawn = [_draw_line(axis, line, label, index) for index, (label, line) in enumerate(lines.items())]
+    drawn: list[Drawn] = []
+    for index, (label, line) in enumerate(lines.items()):
+        means = [value.mean for value in line.values()]
+        halves = [value.half_width or 0.0 for value in line.values()]
+        error = halves if any(halves) else None
+        drawn.append(axis.errorbar(list(line), means, yerr=error, **style_of(index), capsize=3, label=label))
     if not lines:
         x = [positions[each.trial.params[field]] for each in trials]
         y = [each.trial.splits[split].metrics[metric] for each in trials]
@@ -93,13 +98,6 @@ def _lines(
         }
         for (label, extra), line in groups.items()
     }
-
-
-def _draw_line(axis: Axes, line: Mapping[float, Interval], label: str, index: int) -> Drawn:
-    means = [value.mean for value in line.values()]
-    halves = [value.half_width or 0.0 for value in line.values()]
-    error = halves if any(halves) else None
-    return axis.errorbar(list(line), means, yerr=error, **style_of(index), capsize=3, label=label)
 
 
 def _set_x_ticks(axis: Axes, field: str, positions: Mapping[float | None, float]) -> None:

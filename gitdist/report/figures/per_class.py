@@ -21,18 +21,14 @@ _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 def per_class_figures(report: Report) -> Iterator[Picture]:
     """Yield per-class accuracy for each comparison, unless a class has another size in another version."""
     for comparison in report.comparisons:
-        figure = _draw(comparison)
-        if figure is not None:
+        classes, *others = (each.classes for setting in comparison.settings for each in setting.replicates)
+        if len(classes.sizes) >= 2 and all(np.array_equal(other.sizes, classes.sizes) for other in others):
             caption = f"Accuracy of each class, the largest class first. {evidence(comparison)}"
-            yield Picture(f"accuracy-per-class-{comparison.slug}", caption, figure)
+            yield Picture(f"accuracy-per-class-{comparison.slug}", caption, _draw(comparison, classes))
 
 
-def _draw(comparison: Comparison) -> Figure | None:
-    settings = comparison.settings
-    classes, *others = (each.classes for setting in settings for each in setting.replicates)
-    num_classes = len(classes.sizes)
-    if num_classes < 2 or not all(np.array_equal(other.sizes, classes.sizes) for other in others):
-        return None
+def _draw(comparison: Comparison, classes: ClassInfo) -> Figure:
+    settings, num_classes = comparison.settings, len(classes.sizes)
     order = np.argsort(-classes.sizes, kind="stable")
     bars = num_classes <= _MAX_BARS
     row = 0.09 * len(settings) + 0.12 if bars else 0.17 if num_classes <= _MAX_NAMES else 0.08

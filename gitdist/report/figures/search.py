@@ -36,7 +36,7 @@ _LABEL: dict[str, Any] = {"color": INK, "fontsize": SMALL, "bbox": _BOX, "zorder
 def importance_figures(report: Report) -> Iterator[Picture]:
     """Yield the importance of the searched fields, for at least eight trials and two fields."""
     for study in report.searched_studies:
-        values, fields = _objective(study), study.varied_fields
+        values, fields = study.objective_values, study.varied_fields
         if len(values) >= 8 and len(fields) >= 2:
             trials = ((trial.params, value) for trial, value in values.items())
             shares = field_importances(study.spec.search, fields, trials)
@@ -51,7 +51,7 @@ def parallel_figures(report: Report) -> Iterator[Picture]:
     """Yield parallel coordinates, one axis below the other, for at least four trials and two fields."""
     for study in report.searched_studies:
         fields = study.varied_fields
-        values = {trial: value for trial, value in _objective(study).items() if trial.params.keys() >= {*fields}}
+        values = {trial: value for trial, value in study.objective_values.items() if trial.params.keys() >= {*fields}}
         if len(values) >= 4 and len(fields) >= 2:
             caption = "each line is a trial, coloured by {} (dark = low, light = high), dashed = best"
             yield _picture("parallel", study, caption, _draw_parallel(study, values, fields))
@@ -65,7 +65,7 @@ def surface_figures(report: Report) -> Iterator[Picture]:
     for study in report.searched_studies:
         fields = [name for name in study.varied_fields if study.spec.search.space[name].bounds is not None][:2]
         values: dict[tuple[float, ...], list[float]] = {}
-        for trial, value in _objective(study).items():
+        for trial, value in study.objective_values.items():
             if trial.params.keys() >= {*fields}:
                 values.setdefault(tuple(float(trial.params[name]) for name in fields), []).append(value)
         means = {point: float(np.mean(found)) for point, found in values.items()}
@@ -74,11 +74,6 @@ def surface_figures(report: Report) -> Iterator[Picture]:
             if figure is not None:
                 caption = "{} over two searched fields, interpolated between the trials (points)"
                 yield _picture("surface", study, caption, figure)
-
-
-def _objective(study: ReportedStudy) -> dict[ReportedTrial, float]:
-    values = {trial: trial.metric("validation", study.objective) for trial in study.finished}
-    return {trial: value for trial, value in values.items() if value is not None}
 
 
 def _picture(kind: str, study: ReportedStudy, caption: str, figure: Figure) -> Picture:

@@ -1,9 +1,10 @@
-"""ResNet-20 and ResNet-32 in the CIFAR variant of He et al. 2016 (arXiv 1512.03385, section 4.2).
+"""The residual networks of He et al. 2016 (arXiv 1512.03385): the CIFAR variant (section 4.2), and ResNet-18 (4.1).
 
-Three stages of 16, 32 and 64 channels, batch norm, and shortcuts without parameters (every second pixel, new channels
-zero): for images of up to 64 pixels.
+The CIFAR variant has three stages of 16, 32 and 64 channels, batch norm, and shortcuts without parameters (every second
+pixel, new channels zero): for images of up to 64 pixels. ResNet-18 is torchvision's: for images above 64 pixels.
 """
 
+from itertools import pairwise
 from typing import cast
 
 from torch import Tensor, nn
@@ -50,14 +51,28 @@ class CifarResnet(Classifier):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, _WIDTHS[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(_WIDTHS[0])
-        blocks: list[nn.Module] = []
-        channels = _WIDTHS[0]
-        for stage, width in enumerate(_WIDTHS):
-            for block in range(blocks_per_stage):
-                blocks.append(BasicBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
-                channels = width
+        widths = [_WIDTHS[0], *(width for width in _WIDTHS for _ in range(blocks_per_stage))]
+        blocks = (BasicBlock(before, after, 2 if after > before else 1) for before, after in pairwise(widths))
         self.blocks = nn.Sequential(*blocks)
 
     def feature_maps(self, images: Tensor) -> Tensor:
         """Return the features of the last block."""
         return cast(Tensor, self.blocks(functional.relu(self.norm(self.conv(images)), inplace=True)))
+
+
+class Resnet18(Classifier):
+    """ResNet-18 without its head; the features have a 32nd of the image's sides."""
+
+    num_features = 512
+
+    def __init__(self, in_channels: int) -> None:
+        from gitdist.torchvision_cpu import torchvision  # slow to import, and needed by few
+
+        super().__init__()
+        network = torchvision.models.resnet18()
+        network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.layers = nn.Sequential(*list(network.children())[:-2])  # without its average over pixels and its head
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the features of the last stage."""
+        return cast(Tensor, self.layers(images))
