@@ -10,6 +10,7 @@ from tests.object_store import ObjectStore
 from tests.postgresql import postgresql_server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other slow two busy cores down
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Studies whose processes are killed end as if nothing had happened: real SIGKILL, the real command line."""
 
-import json
 import random
 import signal
 import sqlite3
@@ -21,32 +20,35 @@ from tests.waiting import until
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-def kill_at(study: SmallStudy, moment_s: float) -> float:
-    """Start the driver, SIGKILL it after so long, and return when it was; the study must not have ended before."""
+def kill_at(study: SmallStudy, num_rows: int, pause_s: float) -> None:
+    """Start the driver, and SIGKILL it so long after it has so many rows; the study must not have ended before."""
     driver = study.start()
-    started = time.monotonic()
+    until(lambda: driver.poll() is not None or num_rows_of(study) >= num_rows, limit_s=300)
     try:
-        driver.wait(moment_s)
+        driver.wait(pause_s)
     except subprocess.TimeoutExpired:
         driver.send_signal(signal.SIGKILL)
-    lasted = time.monotonic() - started
     driver.communicate(timeout=60)
     assert driver.returncode == -signal.SIGKILL, "the driver ended before it was killed"
-    return lasted
+
+
+def num_rows_of(study: SmallStudy) -> int:
+    return sum(len(read_rows(file)) for file in study.directory.glob("**/rows.jsonl"))
 
 
 def campaign(study: SmallStudy, seed: int, undisturbed: SmallStudy) -> str:
     """Kill a study at two random moments, one of them in the first 5 s; return what was done to it."""
     rng = random.Random(seed)
-    whole_s = json.loads((undisturbed.directory / "summary.json").read_text())["wall_s"]
-    moments = [rng.uniform(0.2, 5.0), rng.uniform(0.2, 0.9) * whole_s]
+    moments = [(0, rng.uniform(0.2, 5.0)), (rng.randint(1, 11), rng.uniform(0.0, 1.0))]  # of 12 rows
     rng.shuffle(moments)
-    moments = [kill_at(study, moment) for moment in moments]
+    for moment in moments:
+        kill_at(study, *moment)
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
-    return f"seed {seed}: killed after {moments[0]:.1f} s and {moments[1]:.1f} s; ended exact"
+    killed = " and ".join(f"{pause_s:.1f} s after {num_rows} rows" for num_rows, pause_s in moments)
+    return f"seed {seed}: killed {killed}; ended exact"
 
 
 def test_a_study_killed_twice_ends_exact(tmp_path, undisturbed):
