@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
 _PRELOADED = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "studies", "tracking")
 
 _context = multiprocessing.get_context("forkserver")
@@ -24,8 +23,7 @@ _context.set_forkserver_preload([__name__, "gitdist.study.run", *(f"gitdist.cli.
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without what would send a study elsewhere."""
     own = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    shared = {"RAY_ADDRESS": own[SHARED_RAY]} if SHARED_RAY in own else {}
-    return {**own, **shared, **more}
+    return {**own, **more}
 
 
 def gitdist(*arguments: object) -> list[str]:

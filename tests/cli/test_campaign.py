@@ -22,7 +22,7 @@ from tests.commands import call, gitdist
 from tests.disks import fill, small_disk
 from tests.study.small_study import SPEC
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 FILE = {
     **SPEC,

@@ -19,7 +19,7 @@ from tests.commands import call, environment, gitdist
 from tests.disks import read_only
 from tests.study.small_study import SmallStudy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 OVERRIDES = ("generator={kind: identity}", "search.total=1", "baseline=false")
 

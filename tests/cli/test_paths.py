@@ -12,7 +12,7 @@ from tests.commands import call, gitdist
 from tests.study.small_study import SPEC
 from tests.trial.toys import write_digits
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def on(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

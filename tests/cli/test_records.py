@@ -15,7 +15,7 @@ import yaml
 from tests.commands import call, gitdist
 from tests.study.small_study import SmallStudy, check_mlflow, check_whole
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 OVERRIDES = ("generator={kind: oracle}", "search.total=2", "trial.epochs=2")
 

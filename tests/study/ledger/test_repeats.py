@@ -35,7 +35,7 @@ def command(study: SmallStudy, name: str, *arguments: str):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shared_ray) -> SmallStudy:
+def finished(tmp_path_factory) -> SmallStudy:
     study = SmallStudy(tmp_path_factory.mktemp("repeats"), overrides=OVERRIDES)
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
