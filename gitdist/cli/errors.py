@@ -26,4 +26,9 @@ _REMEDIES: dict[Remedy, str] = {
 
 def error_message(error: GitdistError) -> str:
     """Return an error's message with what the user can do about it."""
-    return f"{error}; {_REMEDIES[error.remedy].format(**error.facts)}" if error.remedy else str(error)
+    return f"{error}; {remedy_text(error.remedy, **error.facts)}" if error.remedy else str(error)
+
+
+def remedy_text(remedy: Remedy, **facts: object) -> str:
+    """Return what the user can do, as text; ``facts`` are those of ``GitdistError``."""
+    return _REMEDIES[remedy].format(**facts)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.cli.console import plain_table, print_line
+from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name, stored_study
 from gitdist.report.metrics import METRICS
 from gitdist.spec import StudySpec
@@ -109,9 +110,9 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         lines.append(f"interrupted; resume with: gitdist resume {status.study} --results {results}")
     elif status.state == "interrupted":
         spec = StudyPaths.at(results, status.study).spec
-        lines.append(f"to start a new study from it: gitdist run {spec} --fork NAME --results {results}")
+        lines.append(remedy_text("fork_stored", spec=spec, results=results))
     elif status.state == "failed":
-        retry = f"fix the cause, then: gitdist retry {status.study} --failed --results {results}"
+        retry = remedy_text("retry", name=status.study, results=results)
         pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"
         lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
     if status.stream and (text := describe_stream(status.stream)):

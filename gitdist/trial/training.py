@@ -205,8 +205,7 @@ class EpochTrainer:
         for start in range(0, num_samples, spec.batch_size):
             batch = slice(start, start + spec.batch_size)
             images = nuisance_of(self._images[indices_there[batch]], start)
-            samples = np.flatnonzero(replaced[batch])
-            if stream is not None and len(samples):
+            if stream is not None and len(samples := np.flatnonzero(replaced[batch])):
                 drawn = torch.from_numpy(stream.take(labels[batch][samples])).to(device, non_blocking=True)
                 images[torch.from_numpy(samples).to(device, non_blocking=True)] = drawn
             inputs, blended_loss = blend(inputs_of(images, start), loss_of, start)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def kill_at(study: SmallStudy, num_rows: int, pause_s: float) -> None:
-    """Start the driver, and SIGKILL it so long after it has so many rows; the study must not have ended before."""
+    """SIGKILL a driver ``pause_s`` seconds after the study has ``num_rows`` rows; it must not have ended before."""
     driver = study.start()
     until(lambda: driver.poll() is not None or num_rows_of(study) >= num_rows, limit_s=300)
     try:

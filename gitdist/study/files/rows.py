@@ -3,9 +3,10 @@
 Rows of ended trials are repaired from their checkpoints, which hold all rows up to their epoch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from gitdist.errors import IncompleteFileError
 from gitdist.study.files.json_lines import JsonLinesFile, parse_lines
@@ -38,13 +39,7 @@ def parse_rows(path: Path) -> tuple[list[EpochRow], IncompleteFileError | None]:
 
     A line that is no JSON object is the torn end of an interrupted write, not an error.
     """
-    rows: list[EpochRow] = []
-    for line in parse_lines(path)[0]:
-        try:
-            rows.append(EpochRow.from_json(line))
-        except KeyError as missing:
-            return rows, IncompleteFileError(path, missing.args[0], len(rows) + 1)
-    return rows, None
+    return _rows_of(parse_lines(path)[0], path)
 
 
 def open_rows(path: Path, completed: Sequence[EpochRow]) -> JsonLinesFile:
@@ -61,7 +56,7 @@ def repair_rows(directory: Path) -> list[EpochRow]:
     """
     path = directory / "rows.jsonl"
     lines, readable = parse_lines(path)
-    rows = _consecutive(read_rows(path))
+    rows = _consecutive(_rows_of(lines, path)[0])
     intact = readable and len(rows) == len(lines)
     if intact and len(rows) >= checkpoints_of(directory).newest():
         return rows
@@ -78,6 +73,16 @@ def repair_trial(paths: StudyPaths, trial: TrialId) -> None:
         results.pull(directory, checkpoints=True)
     if repair_rows(directory):
         paths.push(paths.rows(trial))
+
+
+def _rows_of(lines: Sequence[Mapping[str, Any]], path: Path) -> tuple[list[EpochRow], IncompleteFileError | None]:
+    rows: list[EpochRow] = []
+    for line in lines:
+        try:
+            rows.append(EpochRow.from_json(line))
+        except KeyError as missing:
+            return rows, IncompleteFileError(path, missing.args[0], len(rows) + 1)
+    return rows, None
 
 
 def _consecutive(rows: list[EpochRow]) -> list[EpochRow]:

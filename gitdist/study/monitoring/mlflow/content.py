@@ -210,13 +210,14 @@ def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
     span, description = times.span(str(trial)), paths.trial(trial) / "trial.json"
     own = own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial))
     starts = [] if span.started_at is None else [span.started_at]
-    ends = [row.ended_at for row in own if row.ended_at is not None]
-    if ends:
-        starts.append(ends[0] - epoch_seconds(own[:1]))
+    dated = [(row.ended_at, row) for row in own if row.ended_at is not None]
+    if dated:
+        first_end, first = dated[0]
+        starts.append(first_end - epoch_seconds([first]))
     elif not starts and description.exists():
         starts.append(_modified_at(description))
     start = min(starts, default=None)
-    return Span(start, span.ended_at or (ends[-1] if ends else start))
+    return Span(start, span.ended_at or (dated[-1][0] if dated else start))
 
 
 def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | None) -> Span:
