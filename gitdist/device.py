@@ -5,11 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, assert_never
 
 import torch
-
-Precision = Literal["auto", "bf16", "float32"]
 
 _CONTEXT_BYTES = 2**29  # allowance for the CUDA context of a process, not measured
 
@@ -36,7 +33,7 @@ class Compute:
     bf16: bool
 
     @classmethod
-    def resolve(cls, precision: Precision = "auto", device: str | torch.device | None = None) -> "Compute":
+    def resolve(cls, precision: str = "auto", device: str | torch.device | None = None) -> "Compute":
         """Choose the device (a visible GPU, else the CPU) and whether ``precision`` means bf16 there."""
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +44,7 @@ class Compute:
             case "bf16" | "float32":
                 bf16 = precision == "bf16"
             case unknown:
-                assert_never(unknown)
+                raise ValueError(f"precision must be auto, bf16 or float32, but it is {unknown!r}")
         return cls(device=device, bf16=bf16)
 
     @property

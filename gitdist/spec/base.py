@@ -2,13 +2,14 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticKnownError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "bf16", "float32"]  # auto: bf16 where the device has units for it
 
 
 class Spec(BaseModel):

@@ -5,8 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from gitdist.device import Precision
-from gitdist.spec.base import Positive, Spec
+from gitdist.spec.base import Positive, Precision, Spec
 
 
 class KindSpec(Spec):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from gitdist.address import refuse_secrets
+from gitdist.errors import TrialFailedError
 from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
@@ -171,9 +172,9 @@ class StudySpec(Spec):
         self._check_methods()
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
-                self._check_searched(f"search.space.{name}", {name: value}, "the space holds")
+                self._check_searched(f"search.space.{name}", {name: value})
         for index, point in enumerate(self.search.try_first):
-            self._check_searched(f"search.try_first.{index}", point, "the point has")
+            self._check_searched(f"search.try_first.{index}", point)
         self._check_pruner()
         return self
 
@@ -189,11 +190,20 @@ class StudySpec(Spec):
         return {**(self.methods[method] if method is not None else {}), **fields}
 
     def trial_of(self, params: Mapping[str, Any]) -> TrialSpec:
-        """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs."""
+        """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs.
+
+        Raises:
+            TrialFailedError: a value breaks its rule, or the combination a rule that no single value breaks.
+        """
         values = self.trial.model_dump()
         if self.trial.lr_milestones == default_milestones(self.trial.epochs):
             del values["lr_milestones"]
-        return TrialSpec.model_validate({**values, **self.changes(params)})
+        try:
+            return TrialSpec.model_validate({**values, **self.changes(params)})
+        except ValidationError as error:
+            field, rule = broken_rule(error)
+            shown = ", ".join(f"{name} {value!r}" for name, value in params.items())
+            raise TrialFailedError(f"trial{f'.{field}' if field else ':'} {rule}, but the trial has {shown}") from None
 
     def _check_methods(self) -> None:
         dimension = self.search.space.get(METHOD)
@@ -206,15 +216,13 @@ class StudySpec(Spec):
                     raise ValueError(
                         f"methods.{name}: " + unknown_name("trial field", field, list(TrialSpec.model_fields))
                     )
-            self._check_searched(f"methods.{name}", fields, "the method has")
+            self._check_searched(f"methods.{name}", fields)
 
-    def _check_searched(self, path: str, values: Mapping[str, Any], holder: str) -> None:
+    def _check_searched(self, path: str, values: Mapping[str, Any]) -> None:
         try:
             trial = self.trial_of(values)
-        except ValidationError as error:
-            name, rule = broken_rule(error)
-            shown = values[name] if name in values else values
-            raise ValueError(f"{path}: trial{f'.{name}' if name else ':'} {rule}, but {holder} {shown!r}") from None
+        except TrialFailedError as error:
+            raise ValueError(f"{path}: {error}") from None
         self._check_true_nuisance(f"{path}: ", trial)
 
     def _check_true_nuisance(self, path: str, trial: TrialSpec) -> None:

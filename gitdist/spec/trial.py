@@ -6,9 +6,8 @@ from pydantic import Field, model_validator
 
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
-from gitdist.device import Precision
 from gitdist.networks import NETWORKS
-from gitdist.spec.base import Fraction, Positive, Spec, name_in
+from gitdist.spec.base import Fraction, Positive, Precision, Spec, name_in
 
 ThresholdKind = Literal["hard", "soft"]
 ClassWeights = Literal["none", "inverse", "effective-number"]

@@ -8,9 +8,9 @@ import numpy as np
 from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
 from gitdist.networks import check_network
-from gitdist.spec import StudySpec
+from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.ledger.space import num_omitted_points, point_plan
-from gitdist.trial.mixing import check_threshold
+from gitdist.trial.mixing import replacement_probabilities
 
 
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
@@ -28,7 +28,8 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
             check_network(network, dataset.image_shape)
         for kind in _values(spec, fields, "threshold_kind"):
             for threshold in _values(spec, fields, "threshold"):
-                check_threshold(threshold, kind, dataset.class_sizes)
+                trial = TrialSpec(threshold=threshold, threshold_kind=kind)
+                replacement_probabilities(trial, dataset.class_sizes)  # refuses a soft threshold without a meaning
 
 
 def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:

@@ -15,20 +15,30 @@ from numpy.typing import NDArray
 from gitdist.errors import SpecError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
-from gitdist.spec.trial import ThresholdKind
 from gitdist.trial.plan import epoch_indices
 
 
 def replacement_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the probability with which a sample among the first p of a batch is replaced, by class, ``[C]``."""
+    """Return the probability with which a sample among the first p of a batch is replaced, by class, ``[C]``.
+
+    Raises:
+        SpecError: the threshold is soft and not above the smallest class's size.
+    """
     if spec.threshold is None:
         return np.ones(len(class_sizes))
     match spec.threshold_kind:
         case "hard":
             return (class_sizes < spec.threshold).astype(np.float64)
         case "soft":
-            below, most = spec.threshold - class_sizes, spec.threshold - class_sizes.min()
-            probabilities: NDArray[np.float64] = np.maximum(0.0, below / most)
+            smallest = int(class_sizes.min())
+            if spec.threshold <= smallest:
+                raise SpecError(
+                    "a soft threshold must be above the smallest class's size, but trial.threshold = "
+                    f"{spec.threshold:g} and that class has {smallest} images; raise it (in search.space too) or set "
+                    "trial.threshold_kind to hard"
+                )
+            below = spec.threshold - class_sizes
+            probabilities: NDArray[np.float64] = np.maximum(0.0, below / (spec.threshold - smallest))
             return probabilities
         case unknown:
             assert_never(unknown)
@@ -72,17 +82,3 @@ def draws_needed(spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArra
             replaced = replaced_samples(spec, in_order, class_sizes, epoch)
             needed += np.bincount(in_order[replaced], minlength=len(class_sizes))
     return needed
-
-
-def check_threshold(threshold: float | None, kind: ThresholdKind, class_sizes: NDArray[np.int64]) -> None:
-    """Refuse a soft threshold that no class lies under.
-
-    Raises:
-        SpecError: the threshold is soft and not above the smallest class's size.
-    """
-    smallest = int(class_sizes.min())
-    if kind == "soft" and threshold is not None and threshold <= smallest:
-        raise SpecError(
-            f"a soft threshold must be above the smallest class's size, but trial.threshold = {threshold:g} and that "
-            f"class has {smallest} images; raise it (in search.space too) or set trial.threshold_kind to hard"
-        )

@@ -31,7 +31,7 @@ from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoi
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.evaluation import EkldSet, evaluate
-from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
+from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 
 
@@ -129,7 +129,6 @@ class EpochTrainer:
             StreamError: the spec asks for augmentation and ``stream`` is None.
         """
         train, self._sizes = dataset.train, dataset.class_sizes
-        check_threshold(spec.threshold, spec.threshold_kind, self._sizes)
         self._spec, self._dataset, self._compute = spec, dataset, compute
         self._labels = train.labels
         self._images = from_dlpack(train.clean if spec.true_nuisance else train.images).to(compute.device)

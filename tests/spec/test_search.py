@@ -171,7 +171,7 @@ def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
     ("named", "parts", "message"),
     [
         ({"ERM": {"smapler": "instance"}}, {}, r"methods.ERM: unknown trial field 'smapler'; did you mean 'sampler'\?"),
-        ({"ERM": {"fraction": 2}}, {}, r"methods.ERM: trial.fraction must be .* 1, but the method has 2"),
+        ({"ERM": {"fraction": 2}}, {}, r"methods.ERM: trial.fraction must be .* 1, but the trial has fraction 2"),
         (
             {"ERM": {}},
             {"search": {"space": {"method": {"choice": ["ERN"]}}}},

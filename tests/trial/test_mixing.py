@@ -5,7 +5,7 @@ import pytest
 
 from gitdist.errors import SpecError
 from gitdist.spec import TrialSpec
-from gitdist.trial.mixing import augmented_classes, check_threshold, draws_needed, replaced_samples
+from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples, replacement_probabilities
 from gitdist.trial.training import train
 from tests.trial.toys import setting_of, short_spec, stream_of
 
@@ -66,12 +66,12 @@ def test_soft_without_a_threshold_replaces_all_classes():
 @pytest.mark.parametrize("threshold", [10, 3.5])
 def test_soft_threshold_not_above_the_smallest_class_is_refused(threshold):
     with pytest.raises(SpecError, match=f"trial.threshold = {threshold} .* 10 images"):
-        check_threshold(threshold, "soft", SIZES)
+        replacement_probabilities(TrialSpec(threshold=threshold, threshold_kind="soft"), SIZES)
 
 
 @pytest.mark.parametrize(("threshold", "kind"), [(10.5, "soft"), (10, "hard"), (None, "soft")])
 def test_thresholds_with_a_meaning_are_accepted(threshold, kind):
-    check_threshold(threshold, kind, SIZES)
+    replacement_probabilities(TrialSpec(threshold=threshold, threshold_kind=kind), SIZES)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from gitdist.errors import TrialFailedError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.records import TrialRecord
-from gitdist.study.ledger.space import trial_spec
 from gitdist.trial.canonical import training_key
 from gitdist.trial.mixing import augmented_classes
 
@@ -46,7 +45,7 @@ class Repeats:
         point = json.dumps(dict(params), sort_keys=True)
         if point not in self._keys:
             try:
-                self._keys[point] = training_key(trial_spec(self._spec, params), self._sizes)
+                self._keys[point] = training_key(self._spec.trial_of(params), self._sizes)
             except TrialFailedError:
                 self._keys[point] = None
         return self._keys[point]

@@ -1,4 +1,4 @@
-"""The search space: Optuna distributions and grid points, and the trial spec of given parameters."""
+"""The search space: Optuna distributions, grid points, and the importance of its fields."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -8,12 +8,9 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
-from pydantic import ValidationError
 
-from gitdist.errors import TrialFailedError
 from gitdist.seeds import numpy_rng
-from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
-from gitdist.spec.base import broken_rule
+from gitdist.spec import Dimension, SearchSpec
 from gitdist.spec.dimension import dependency_order
 
 
@@ -72,25 +69,6 @@ def _order_points(search: SearchSpec, grid: list[dict[str, Any]]) -> list[dict[s
 def num_omitted_points(search: SearchSpec) -> int:
     """Return how many points of a grid exceed ``search.total``."""
     return max(0, len(grid_points(search.space)) - search.total) if search.algorithm == "grid" else 0
-
-
-def trial_spec(study: StudySpec, params: Mapping[str, Any]) -> TrialSpec:
-    """Return a study's ``trial`` part with searched parameters.
-
-    Raises:
-        TrialFailedError: the combination breaks a rule that no single value breaks.
-    """
-    try:
-        return study.trial_of(params)
-    except ValidationError as error:
-        field, rule = broken_rule(error)
-        values = ", ".join(f"{name} {value!r}" for name, value in params.items())
-        raise TrialFailedError(f"trial{f'.{field}' if field else ':'} {rule}, but the trial has {values}") from None
-
-
-def baseline_spec(base: TrialSpec) -> TrialSpec:
-    """Return the study's ``trial`` part without augmentation."""
-    return base.model_copy(update={"fraction": 0.0})
 
 
 def field_importances(

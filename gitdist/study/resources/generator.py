@@ -5,7 +5,7 @@ from functools import partial
 from ray.exceptions import RayTaskError
 
 from gitdist.data.dataset import Dataset
-from gitdist.device import Compute, Precision
+from gitdist.device import Compute
 from gitdist.errors import DiskError, GitdistError, StudyError
 from gitdist.generator.base import TrainingStep
 from gitdist.generator.grid import sample_grid, save_grid
@@ -70,7 +70,7 @@ def resolve_precision(spec: GeneratorSpec, fingerprint: str, recorded: str | Non
     """
     if not isinstance(spec, MunitSpec) or recorded is None:
         return spec
-    precisions: list[Precision] = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
+    precisions = ["bf16", "float32"] if spec.precision == "auto" else [spec.precision]
     for precision in precisions:
         settings = munit_artifact_spec(spec, fingerprint, Compute.resolve(precision, "cpu"))
         name = content_key("generator", settings)

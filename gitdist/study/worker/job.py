@@ -13,7 +13,6 @@ from gitdist.stream.draw_stream import BlockSource, DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import Results
-from gitdist.study.ledger.space import baseline_spec, trial_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,7 @@ class TrialJob:
 
     @classmethod
     def create(cls, study: StudySpec, trial: TrialId, params: Mapping[str, Any], **fields: Any) -> Self:
-        """Return the job of a trial with searched parameters, or of the baseline."""
-        spec = baseline_spec(study.trial) if trial.role == "baseline" else trial_spec(study, params)
+        """Return the job of a trial with searched parameters, or of the baseline, which has no augmentation."""
+        is_baseline = trial.role == "baseline"
+        spec = study.trial.model_copy(update={"fraction": 0.0}) if is_baseline else study.trial_of(params)
         return cls(trial=trial, spec=spec, **fields)

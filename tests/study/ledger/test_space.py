@@ -13,7 +13,6 @@ from gitdist.study.ledger.space import (
     grid_plan,
     grid_points,
     num_omitted_points,
-    trial_spec,
 )
 
 CONDITIONAL = {
@@ -84,13 +83,13 @@ def test_a_range_ends_with_its_last_step():
 
 def test_searched_parameters_replace_fields_of_the_base():
     study = StudySpec(name="study", trial=TrialSpec(epochs=7, fraction=0.5))
-    trial = trial_spec(study, {"fraction": 0.9, "threshold": 30})
+    trial = study.trial_of({"fraction": 0.9, "threshold": 30})
     assert (trial.epochs, trial.fraction, trial.threshold) == (7, 0.9, 30)
 
 
 def test_an_impossible_combination_is_a_failed_trial_not_a_crash():
     with pytest.raises(TrialFailedError) as caught:
-        trial_spec(StudySpec(name="study"), {"epochs": 20, "switch_epoch": 30})
+        StudySpec(name="study").trial_of({"epochs": 20, "switch_epoch": 30})
     rule = "trial: switch_epoch must not lie beyond epochs, but 30 > 20"
     assert str(caught.value) == f"{rule}, but the trial has epochs 20, switch_epoch 30"
 
@@ -102,11 +101,11 @@ def test_a_methods_fields_come_before_those_that_are_searched_beside_it():
         methods={"ERM": {"sampler": "instance", "fraction": 0.0}, "long": {"epochs": 20, "seed": 3}},
     )
     assert study.search.space["method"].choice == ("ERM", "long")
-    erm = trial_spec(study, {"method": "ERM", "seed": 2})
+    erm = study.trial_of({"method": "ERM", "seed": 2})
     assert (erm.sampler, erm.fraction, erm.lr, erm.seed) == ("instance", 0.0, 0.2, 2)
-    long = trial_spec(study, {"method": "long", "seed": 2})
+    long = study.trial_of({"method": "long", "seed": 2})
     assert (long.epochs, long.lr_milestones, long.seed) == (20, (12, 16), 2)
-    assert trial_spec(study, {"method": "long"}).seed == 3
+    assert study.trial_of({"method": "long"}).seed == 3
 
 
 def test_a_grid_says_how_many_of_its_points_total_leaves_out():
