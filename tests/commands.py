@@ -2,6 +2,9 @@
 
 Importing them takes seconds, and the tests run hundreds of commands. Where a test needs a handle on the running
 process, or a fresh interpreter, it starts ``python -m gitdist`` itself.
+
+``ray.tune`` is not among them: its import draws a random ID, so all forked processes would draw the same IDs after it,
+and of two drivers with one worker ID that join one cluster, Ray takes the second for dead when the first has left.
 """
 
 import atexit
@@ -14,16 +17,22 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PRELOADED = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "studies", "tracking")
+SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
+_PRELOADED = (
+    *(f"gitdist.cli.{name}" for name in ("data", "doctor", "generator", "quality", "report", "run", "status", "store")),
+    *(f"gitdist.study.{name}" for name in ("capacity", "final_evaluation", "resources.stream", "running_study")),
+    "gitdist.cli.tracking",
+)
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "gitdist.study.run", *(f"gitdist.cli.{name}" for name in _PRELOADED)])
+_context.set_forkserver_preload([__name__, *_PRELOADED])
 
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without what would send a study elsewhere."""
     own = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    return {**own, **more}
+    shared = {"RAY_ADDRESS": own[SHARED_RAY]} if SHARED_RAY in own else {}
+    return {**own, **shared, **more}
 
 
 def gitdist(*arguments: object) -> list[str]:
@@ -53,6 +62,7 @@ def call(
 def _run(arguments: list[str], env: Mapping[str, str], cwd: Path, outputs: Sequence[Path]) -> None:
     from gitdist.cli import main
 
+    assert "ray.tune" not in sys.modules
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

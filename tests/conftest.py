@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SHARED_RAY
 from tests.object_store import ObjectStore
 from tests.postgresql import postgresql_server
 
@@ -20,6 +21,25 @@ def ray_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[str]:
+    """The address of a Ray cluster of one node with two CPUs, for the commands of many tests."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shared_ray(ray_head: str) -> Iterator[None]:
+    """Commands of a test module join ``ray_head`` instead of starting a Ray of their own."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(SHARED_RAY, ray_head)
+        environment.setenv("RAY_ADDRESS", ray_head)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tests.commands import call, gitdist
 from tests.disks import fill, small_disk
 from tests.study.small_study import SPEC
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 FILE = {
     **SPEC,
@@ -31,6 +31,7 @@ FILE = {
     "generator": {"kind": "oracle"},
     "methods": {"ERM [all]": {"sampler": "instance", "fraction": 0.0}, "oracle [/few]": {}},
     "baseline": False,
+    "sharing": {"stream": False},
     "search": {"algorithm": "grid", "total": 4},
     "evaluation": {**SPEC["evaluation"], "test": "all", "every": 3},
 }

@@ -19,9 +19,9 @@ from tests.commands import call, environment, gitdist
 from tests.disks import read_only
 from tests.study.small_study import SmallStudy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
-OVERRIDES = ("generator={kind: identity}", "search.total=1", "baseline=false")
+OVERRIDES = ("generator={kind: identity}", "search.total=1", "baseline=false", "sharing.stream=false")
 
 
 @pytest.fixture(scope="module")

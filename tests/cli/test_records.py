@@ -15,9 +15,9 @@ import yaml
 from tests.commands import call, gitdist
 from tests.study.small_study import SmallStudy, check_mlflow, check_whole
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
-OVERRIDES = ("generator={kind: oracle}", "search.total=2", "trial.epochs=2")
+OVERRIDES = ("generator={kind: oracle}", "search.total=2", "trial.epochs=2", "sharing.stream=false")
 
 
 def on(study: SmallStudy, name: str, *arguments: str):

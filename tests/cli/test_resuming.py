@@ -14,12 +14,13 @@ import yaml
 from tests.commands import call, environment, gitdist
 from tests.study.small_study import SmallStudy, check_mlflow, wait_for_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 # every trial fails in its first epoch, and the baseline with them
 BROKEN = ("generator={kind: identity}", "search.total=1", "trial.lr=1.0e+30", "trial.lr_warmup_epochs=0")
 SOUND = (
     "data.nuisance=none",
+    "sharing.stream=false",
     "generator={kind: identity}",
     "search.total=1",
     "search.objective=[val/balanced_accuracy, val/ekld]",

@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 
 import optuna
 import pytest
+from filelock import FileLock
 
 from gitdist.study.files.layout import StudyPaths
 from tests.postgresql import postgresql_programs
@@ -12,11 +14,18 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
-    """The small study, run to its end without disturbance; for reading. Its blocks are kept on disk."""
-    study = SmallStudy(tmp_path_factory.mktemp("undisturbed"), overrides=("stream.keep=true",))
-    done = study.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_whole(study, 3)
+    """The small study, run to its end without disturbance; for reading. Its blocks are kept on disk.
+
+    The first process of this test session that needs it runs it, the others wait for that.
+    """
+    own = tmp_path_factory.getbasetemp()
+    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    study = SmallStudy(session / "undisturbed", overrides=("stream.keep=true",))
+    with FileLock(session / "undisturbed.lock"):
+        if not (study.directory / "summary.json").exists():
+            done = study.run()
+            assert done.returncode == 0, done.stdout + done.stderr
+            check_whole(study, 3)
     return study
 
 

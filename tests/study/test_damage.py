@@ -9,7 +9,7 @@ from gitdist.study.files.rows import read_rows
 from tests.disks import small_disk
 from tests.study.small_study import check_whole, stocked, wait_for_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 
 def cut(path: Path, part: float = 0.7) -> None:

@@ -8,7 +8,7 @@ from gitdist.study.ledger.ledger import Ledger
 from tests.commands import call, gitdist
 from tests.study.small_study import SmallStudy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 EMPTY = ("search.total=0", "baseline=false", "search.space={}", "generator={kind: identity}")
 

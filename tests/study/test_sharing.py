@@ -10,7 +10,7 @@ from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from tests.study.small_study import SmallStudy, check_whole, stocked
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
 OFF = ("sharing.stream=false", "sharing.prefix=false")
 

@@ -19,7 +19,7 @@ from gitdist.study.files.rows import read_rows
 from tests.commands import call, gitdist
 from tests.study.small_study import SmallStudy, check_whole
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 STORED = Path(__file__).parent / "begun_study.tar.xz"
 

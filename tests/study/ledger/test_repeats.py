@@ -25,6 +25,7 @@ OVERRIDES = (
     "trial.fraction=0.5",
     "resources.max_concurrent=1",
     "trial.epochs=2",
+    "sharing.stream=false",
 )
 
 
@@ -35,7 +36,7 @@ def command(study: SmallStudy, name: str, *arguments: str):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> SmallStudy:
+def finished(tmp_path_factory, shared_ray) -> SmallStudy:
     study = SmallStudy(tmp_path_factory.mktemp("repeats"), overrides=OVERRIDES)
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
