@@ -1,5 +1,7 @@
 """Prints for commands: lines without wrapping or markup, and tables without borders."""
 
+from typing import Literal
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,9 +11,18 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def plain_table(*headers: str, right: tuple[str, ...] = ()) -> Table:
-    """Return a table without borders; the columns ``right`` are aligned right, and long cells are folded."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+def plain_table(*headers: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = (), space: int = 2) -> Table:
+    """Return a table without borders; long cells are folded.
+
+    Args:
+        headers: of its columns.
+        right: columns that are aligned right.
+        whole: columns whose cells are not folded.
+        space: characters between two columns.
+    """
+    table = Table(box=None, padding=(0, space, 0, 0))
     for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if header in right else "left"
+        width = max(map(len, header.split()), default=0)
+        table.add_column(header, justify=justify, overflow="fold", no_wrap=header in whole, min_width=width)
     return table

@@ -37,7 +37,7 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(status, list(spec.search.space)))
+    console.print(_table(status, list(spec.search.space), space=2 if console.width > 100 else 1))
     for line in _lines(status, results):
         print_line(console, line)
 
@@ -122,8 +122,11 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
     return [*lines, *status.notes]
 
 
-def _table(status: StudyStatus, fields: list[str]) -> Table:
-    table = plain_table("trial", *fields, "epoch", "balanced acc.", "few-shot acc.", "eKLD (nats)", "state")
+def _table(status: StudyStatus, fields: list[str], space: int) -> Table:
+    metrics_of = ("balanced\naccuracy", "few-shot\naccuracy", "eKLD\n(nats)")
+    whole = ("trial", "epoch", *metrics_of)
+    table = plain_table("trial", *fields, "epoch", *metrics_of, "state", whole=whole, space=space)
+    table.columns[-1].min_width = max(len(line.state) for line in status.trials) if status.trials else None
     for line in status.trials:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in STATUS_METRICS]
         values = [escape(format_value(line.params[name])) if name in line.params else "-" for name in fields]
