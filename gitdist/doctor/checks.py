@@ -1,6 +1,7 @@
 """What the reports of machines mean for a study."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gitdist.doctor.finding import HERE, Finding, State
@@ -61,11 +62,9 @@ def check_machine(place: str, report: MachineReport, node: Node | None = None, s
     if report.gpu_error:
         findings = [judge(False, "GPU", report.gpu_error, "install torch there again: pip install torch", "problem")]
 
-    cpus = max(1, int(report.allotted_cpus))
     seen = f"{report.cpus} CPUs, {report.allotted_cpus:g} allotted" + (f", offers {node.cpu:g} to Ray" if node else "")
-    elsewhere, here = f"start its Ray with --num-cpus={cpus}", f"ray start --head --num-cpus={cpus}, then use --address"
-    fit = (node.cpu if node else report.cpus) <= report.allotted_cpus
-    findings.append(judge(fit, "CPU", seen, elsewhere if node else here))
+    remedy = f"start its Ray with --num-cpus={max(1, int(report.allotted_cpus))}"
+    findings.append(judge(node is None or node.cpu <= report.allotted_cpus, "CPU", seen, remedy))
 
     remedy = f"raise the hard limit to {OPEN_FILES} or more (ulimit -Hn)"
     findings.append(judge(report.open_files >= OPEN_FILES, "open files", f"at most {report.open_files:,}", remedy))
@@ -125,6 +124,8 @@ def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> Findin
     try:
         seen = find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials"
         if needs_training(spec.generator):
+            if place == HERE:  # Ray is started here with the CPUs that training asks for
+                nodes = [replace(node, cpu=max(node.cpu, spec.resources.training.cpu)) for node in nodes]
             check_fits_alone(nodes, spec.resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
             check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")

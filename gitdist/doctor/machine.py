@@ -164,7 +164,7 @@ def _ask_torch(all_gpus: bool) -> tuple[list[str], str | None]:
     """Return the GPUs that a new process sees, or why it cannot say."""
     hidden = ("CUDA_VISIBLE_DEVICES",) if all_gpus else ()
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    command = [sys.executable, "-c", _ASK_TORCH]
+    command = [sys.executable, "-P", "-c", _ASK_TORCH]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=False)
     except subprocess.TimeoutExpired:

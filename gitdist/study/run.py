@@ -107,15 +107,18 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     def on_ray_death(started_here: bool) -> None:
         _exit_after_ray_death(running, options, started_here)
 
-    with connected(options.address, spec.resources, num_servers, on_ray_death), open_monitor(running) as monitor:
+    with (
+        connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
+        open_monitor(running) as monitor,
+    ):
         check_shared(spec.resources, study.paths)
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)
-        expected = estimate_capacity(running, num_servers)
+        expected = estimate_capacity(running, num_servers, cpus)
         generator = train_study_generator(running)
         with launch_resources(running, generator) as resources, monitor.following(resources.stats_poller()):
-            max_concurrent = measure_capacity(running, resources, expected)
+            max_concurrent = measure_capacity(running, resources, expected, cpus)
             context = resources.context()
             search(running, context, resources, max_concurrent)
             restore_lost_epochs(running, context, max_concurrent)

@@ -1,0 +1,77 @@
+"""What the operating system leaves to this process: CPUs, memory, processes.
+
+A container or a batch job has less than its machine: by the affinity of its processes, by limits of the user, or by
+those of control groups (cgroup v1 and v2).
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return how many whole CPUs this process may use, at least one."""
+    return max(1, int(allotted_cpus()))
+
+
+def allotted_cpus() -> float:
+    """Return how many CPUs affinity and control groups leave to this process; a group may leave parts of one."""
+    quotas = [limit.split() for _, limit in _group_limits("cpu", "cpu.max")]
+    for group, quota in _group_limits("cpu", "cpu.cfs_quota_us"):
+        quotas.append([quota, _read(group / "cpu.cfs_period_us") or "max"])
+    limits = [int(quota) / int(period) for quota, period in quotas if quota.isdigit() and period.isdigit()]
+    return min([len(os.sched_getaffinity(0)), *limits])
+
+
+def allotted_memory() -> int:
+    """Return how many bytes of memory the machine has, or fewer if a control group leaves fewer."""
+    found = [*_group_limits("memory", "memory.max"), *_group_limits("memory", "memory.limit_in_bytes")]
+    limits = [int(limit) for _, limit in found if limit.isdigit()]
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
+
+
+def spare_processes() -> int | None:
+    """Return how many more processes and threads this user and its control groups may start; None = no limit."""
+    spare = [
+        int(limit) - int(_read(group / "pids.current") or 0)
+        for group, limit in _group_limits("pids", "pids.max")
+        if limit.isdigit()
+    ]
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if limit != resource.RLIM_INFINITY and os.getuid() != 0:  # which does not hold for root
+        spare.append(limit - _num_threads_of_user())
+    return max(0, min(spare)) if spare else None
+
+
+def _num_threads_of_user() -> int:
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if process.stat().st_uid == os.getuid():
+                count += len(os.listdir(process / "task"))
+    return count
+
+
+def _group_limits(controller: str, name: str) -> Iterator[tuple[Path, str]]:
+    """Yield each control group that this process is in and that has a file ``name``, with the file's content."""
+    for line in (_read(Path("/proc/self/cgroup")) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        for mount in {controllers, controller if controllers else "unified"}:  # cgroup v1, else v2
+            root = _CGROUPS / mount
+            group = root / path.strip("/")
+            for directory in (group, *group.parents):
+                if directory.is_relative_to(root) and (content := _read(directory / name)):
+                    yield directory, content
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
