@@ -1,4 +1,4 @@
-"""What the operating system leaves to this process: CPUs, memory, processes.
+"""What the operating system leaves to this process: CPUs, memory, processes, open files, a temporary directory.
 
 A container or a batch job has less than its machine: by the affinity of its processes, by limits of the user, or by
 those of control groups (cgroup v1 and v2).
@@ -6,11 +6,18 @@ those of control groups (cgroup v1 and v2).
 
 import os
 import resource
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+MIN_PROCESSES = 250  # a study of one server and one trial takes 280 processes and threads on two CPUs, Ray alone 130
+MIN_OPEN_FILES = 256  # per process; with 64, Ray dies after the first trial
+
 _CGROUPS = Path("/sys/fs/cgroup")
+_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"  # Ray's longest, in the directory
+_MAX_SOCKET_BYTES = 107  # on Linux
 
 
 def usable_cpus() -> int:
@@ -45,6 +52,31 @@ def spare_processes() -> int | None:
     if limit != resource.RLIM_INFINITY and os.getuid() != 0:  # which does not hold for root
         spare.append(limit - _num_threads_of_user())
     return max(0, min(spare)) if spare else None
+
+
+def max_open_files() -> int:
+    """Return how many files a process may have open: the hard limit, to which Ray raises the soft one."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def temporary_directory() -> Path:
+    """Return the directory in which Ray makes its own, ``ray``, for logs, sockets and spilled objects."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp").absolute()
+
+
+def temporary_error() -> str | None:
+    """Return why Ray cannot use the temporary directory; None if it can."""
+    directory = temporary_directory()
+    excess = len(os.fsencode(f"{directory}{_SOCKET.format(pid=os.getpid())}")) - _MAX_SOCKET_BYTES
+    if excess > 0:
+        return f"the temporary directory {directory} is {excess} characters too long for Ray's sockets"
+    try:
+        (directory / "ray").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory / "ray"):
+            return None
+    except OSError as error:
+        return f"the temporary directory {directory} cannot be written ({error.strerror})"
 
 
 def _num_threads_of_user() -> int:

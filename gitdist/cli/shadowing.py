@@ -8,33 +8,45 @@ import sys
 import traceback
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
-from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 
-def shadowing_file(error: BaseException) -> Path | None:
-    """Return the file that an error comes from, if it has the name of a library's module and hides that; else None."""
-    folders = [Path(folder) for folder in sys.path]
+def explain_shadowing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Handle an uncaught exception: name the file if it comes from such a file, and exit with code 2."""
+    file = _shadowing_file(error)
+    if file is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    remedy = "rename it, or take its folder out of PYTHONPATH"
+    print(f"error: {file} has the name of a module that gitdist needs, and hides it; {remedy}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _shadowing_file(error: BaseException) -> str | None:
+    standard_library = os.path.dirname(os.__file__)
+    if standard_library not in sys.path:
+        return None
+    first = sys.path.index(standard_library)
+    folders, libraries = sys.path[:first], sys.path[first:]
     for file in _files_of(error):
-        package = file.parent if file.name == "__init__.py" else file
-        if package.parent in folders and not _is_installation(package.parent):
-            others = [str(folder) for folder in folders[folders.index(package.parent) + 1 :]]
-            if package.stem in sys.stdlib_module_names or PathFinder.find_spec(package.stem, others):
+        folder, name = os.path.split(file.removesuffix(f"{os.sep}__init__.py").removesuffix(".py"))
+        if folder in folders and not _is_installation(folder):
+            if name in sys.stdlib_module_names or PathFinder.find_spec(name, libraries):
                 return file
     return None
 
 
-def _files_of(error: BaseException | None) -> Iterator[Path]:
+def _files_of(error: BaseException | None) -> Iterator[str]:
     """Yield the files that an error names, or that it passed through, the innermost first."""
     while error is not None:
         if isinstance(error, ImportError) and error.path:
-            yield Path(error.path)
+            yield error.path
         if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType) and error.obj.__file__:
-            yield Path(error.obj.__file__)
+            yield error.obj.__file__
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
-            yield Path(frame.filename)
+            yield frame.filename
         error = error.__cause__ or error.__context__
 
 
-def _is_installation(folder: Path) -> bool:
+def _is_installation(folder: str) -> bool:
     return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(folder))

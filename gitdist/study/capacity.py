@@ -1,8 +1,10 @@
 """Computes how many trials run at once on the connected cluster, before and after the servers are placed."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gitdist.limits import temporary_directory
 from gitdist.study.cluster.connect import alive_nodes, cluster_nodes
 from gitdist.study.resources.stream import StreamResources
 from gitdist.study.running_study import RunningStudy
@@ -16,6 +18,8 @@ def estimate_capacity(running: RunningStudy, num_servers: int, cpus: int | None)
     if not num_servers and running.dataset.nuisance == "none":
         check_fits_alone(nodes, resources, "server", "transform the images that eKLD is measured on")
     running.display.log(capacity.note)
+    if cpus is not None and (note := _shared_memory_note()):
+        running.display.log(note)
     return capacity
 
 
@@ -29,6 +33,17 @@ def measure_capacity(running: RunningStudy, resources: StreamResources, expected
     if capacity != expected:
         running.display.log(capacity.note)
     return capacity.max_concurrent
+
+
+def _shared_memory_note() -> str | None:
+    """Return a line if Ray on this machine keeps its objects on disk because /dev/shm has too little space."""
+    free, size = shutil.disk_usage("/dev/shm").free, alive_nodes()[0].object_store_bytes
+    if free >= size:
+        return None
+    return (
+        f"/dev/shm has {free / 1e9:.1f} GB free, less than Ray's object store of {size / 1e9:.1f} GB, which is in "
+        f"{temporary_directory()} instead and slower; free or enlarge /dev/shm (docker run --shm-size=8g)"
+    )
 
 
 def _bounded(nodes: Sequence[Node], cpus: int | None) -> list[Node]:

@@ -104,8 +104,8 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     study, spec = running.study, running.spec
     num_servers = spec.resources.servers if spec.sharing.stream else 0
 
-    def on_ray_death(started_here: bool) -> None:
-        _exit_after_ray_death(running, options, started_here)
+    def on_ray_death(started_here: bool, cause: str) -> None:
+        _exit_after_ray_death(running, options, started_here, cause)
 
     with (
         connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
@@ -132,10 +132,10 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     return write_summary(study)
 
 
-def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
+def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool, cause: str) -> None:
     """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
     event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
-    running.display.log(f"{event} (killed, or out of memory); running trials resume from their checkpoints")
+    running.display.log(f"{event} ({cause}); running trials resume from their checkpoints")
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()

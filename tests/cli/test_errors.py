@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-from gitdist.cli.app import app
+from gitdist.cli import app
 from tests import commands
 from tests.commands import call
 

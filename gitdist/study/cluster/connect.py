@@ -15,7 +15,15 @@ from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
 from gitdist.errors import RayUnavailableError, first_line
-from gitdist.limits import usable_cpus
+from gitdist.limits import (
+    MIN_OPEN_FILES,
+    MIN_PROCESSES,
+    max_open_files,
+    spare_processes,
+    temporary_directory,
+    temporary_error,
+    usable_cpus,
+)
 from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster.signals import restoring_handlers
 from gitdist.study.cluster.watchdog import check_port, watched
@@ -75,7 +83,7 @@ def check_address(address: str | None) -> None:
 
 @contextmanager
 def connected(
-    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
+    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool, str], None] | None = None
 ) -> Iterator[int | None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start Ray on this machine; leave it at the end.
 
@@ -83,7 +91,8 @@ def connected(
         address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
         resources: resources per process of the study; Ray on this machine must have at least these.
         num_servers: generator servers of the study.
-        on_death: called on a thread when Ray has died, with whether this process started it; see ``watchdog``.
+        on_death: called on a thread when Ray has died, with whether this process started it, and the cause; see
+            ``watchdog``.
 
     Yields:
         The CPUs that servers and trials may take together; None = as many as the cluster has.
@@ -92,7 +101,9 @@ def connected(
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     options["job_config"] = _SearchPath()
     if address == "local":
+        _check_machine()
         options |= {
+            "_temp_dir": str(temporary_directory() / "ray"),
             "num_cpus": max(local_cpus(resources, num_servers), math.ceil(resources.training.cpu)),
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
@@ -146,6 +157,20 @@ def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
     """Return the CPUs that servers and trials may take here: those of this process, or more if one trial needs more."""
     needed = max(num_servers * resources.server.cpu + resources.trial.cpu, resources.server.cpu)
     return max(usable_cpus(), math.ceil(needed))
+
+
+def _check_machine() -> None:
+    """Refuse to start Ray where it would fail after minutes, or die later."""
+    spare, cause = spare_processes(), temporary_error()
+    remedy = "set RAY_TMPDIR to a short path on a local disk"
+    if cause is None and spare is not None and spare < MIN_PROCESSES:
+        cause = f"it needs {MIN_PROCESSES} processes and threads, but only {spare} may be started"
+        remedy = "raise the limit (ulimit -u, or that of the container)"
+    if cause is None and max_open_files() < MIN_OPEN_FILES:
+        cause = f"it needs {MIN_OPEN_FILES} open files, but a process may only have {max_open_files()}"
+        remedy = "raise the hard limit (ulimit -Hn, or that of the container)"
+    if cause is not None:
+        raise RayUnavailableError(f"Ray cannot be started on this machine: {cause}; {remedy}")
 
 
 def _version_error(address: str, error: BaseException) -> RayUnavailableError | None:

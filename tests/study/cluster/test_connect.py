@@ -28,7 +28,7 @@ def test_a_head_that_comes_back_lives_and_one_that_stays_silent_is_dead(monkeypa
     dead = threading.Event()
     head = listening()
     port = head.getsockname()[1]
-    with watched(dead.set, f"127.0.0.1:{port}"):
+    with watched(lambda cause: dead.set(), f"127.0.0.1:{port}"):
         assert not dead.wait(1.5)
         head.close()
         assert not dead.wait(0.4)
@@ -41,6 +41,6 @@ def test_a_head_that_is_left_is_not_missed(monkeypatch):
     monkeypatch.setattr(watchdog, "_CHECK_S", 0.05)
     monkeypatch.setattr(watchdog, "_MAX_SILENCE_S", 0.2)
     dead = threading.Event()
-    with listening() as head, watched(dead.set, f"127.0.0.1:{head.getsockname()[1]}"):
+    with listening() as head, watched(lambda cause: dead.set(), f"127.0.0.1:{head.getsockname()[1]}"):
         pass
     assert not dead.wait(1.0)
