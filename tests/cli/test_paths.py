@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import call, gitdist
+from tests.commands import call, environment, gitdist
 from tests.study.small_study import SPEC
 from tests.trial.toys import write_digits
 
@@ -46,7 +46,10 @@ def test_a_study_with_relative_paths_is_run_and_resumed_from_anywhere_and_its_da
     assert stored(results)["data"]["path"] == f"{folder}/arrays"
     assert stored(results)["store"]["uri"] == f"{folder}/shared"
     assert (folder / "shared").is_dir() and list(shell.iterdir()) == []
-    done = on(tmp_path / "other", "resume", "small", "--results", results, "--set", "search.total=2")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "optuna.py").write_text("raise RuntimeError('not the library')")
+    again = gitdist("resume", "small", "--results", results, "--set", "search.total=2")
+    done = subprocess.run(again, cwd=tmp_path / "other", env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
     (folder / "arrays").rename(shell / "moved")

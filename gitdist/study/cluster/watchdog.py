@@ -66,12 +66,14 @@ def _local_check() -> Callable[[], str | None]:
     socket_file = Path(node["RayletSocketName"])
 
     def find_cause() -> str | None:
+        removed = not socket_file.exists()  # no worker can start any more
+        if removed:
+            time.sleep(_CHECK_S)  # a raylet that ends removes it too
         if not all(map(_is_running, central)):
             return _KILLED
-        if not socket_file.exists():  # no worker can start any more
-            directory = socket_file.parents[2]
-            return f"its files in {directory} were removed: exclude them from clean-ups, or name another in RAY_TMPDIR"
-        return None
+        directory = socket_file.parents[2]
+        remedy = "exclude them from clean-ups, or name another directory in RAY_TMPDIR"
+        return f"its files in {directory} were removed: {remedy}" if removed else None
 
     return find_cause
 
