@@ -18,6 +18,7 @@ MIN_OPEN_FILES = 256  # per process; with 64, Ray dies after the first trial
 _CGROUPS = Path("/sys/fs/cgroup")
 _SOCKET = "/ray/session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"  # Ray's longest, in the directory
 _MAX_SOCKET_BYTES = 107  # on Linux
+_TOKEN_SETTINGS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 
 def usable_cpus() -> int:
@@ -71,12 +72,27 @@ def temporary_error() -> str | None:
     excess = len(os.fsencode(f"{directory}{_SOCKET.format(pid=os.getpid())}")) - _MAX_SOCKET_BYTES
     if excess > 0:
         return f"the temporary directory {directory} is {excess} characters too long for Ray's sockets"
+    reason = _write_error(directory / "ray")
+    return reason and f"the temporary directory {directory} cannot be written ({reason})"
+
+
+def home_error() -> str | None:
+    """Return why the home directory cannot hold the token that Ray makes; None if it can, or Ray makes none."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or _TOKEN_SETTINGS & os.environ.keys():
+        return None
+    token = Path(os.path.expanduser("~/.ray/auth_token"))
+    reason = None if token.exists() else _write_error(token.parent)
+    return reason and f"the home directory {token.parents[1]} cannot be written ({reason}), where Ray keeps its token"
+
+
+def _write_error(directory: Path) -> str | None:
+    """Return why no file can be written in a directory, or in the nearest one above it that exists."""
     try:
-        (directory / "ray").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory / "ray"):
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
             return None
     except OSError as error:
-        return f"the temporary directory {directory} cannot be written ({error.strerror})"
+        return error.strerror
 
 
 def _num_threads_of_user() -> int:

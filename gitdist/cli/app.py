@@ -113,6 +113,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
     if version:
         typer.echo(f"gitdist {__version__}")
         raise typer.Exit
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SpecError("the working directory has been deleted; change to another one") from None
 
 
 @app.command()

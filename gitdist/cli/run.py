@@ -150,7 +150,7 @@ def _resume_after_ray_death(resume: list[str], started_here: bool, progress: boo
     if started_here and restarts < _MAX_RESTARTS:
         os.environ[_RESTARTS] = str(restarts + 1)
         # A checkout that is not installed is found in the working directory; nothing else should be.
-        safely = [] if Path(__file__).parents[2] == Path.cwd() else ["-P"]
+        safely = [] if os.path.samefile(".", Path(__file__).parents[2]) else ["-P"]
         os.execv(sys.executable, [sys.executable, *safely, "-m", "gitdist", *resume])
     again = f"when the cluster runs again, resume with: {command}"
     died = f"Ray has died {restarts + 1} times without a trained epoch; fix the cause, then: {command}"

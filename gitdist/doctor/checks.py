@@ -89,6 +89,9 @@ def check_machine(place: str, report: MachineReport, node: Node | None = None, s
         enough, remedy = False, f"start its Ray with --object-store-memory={SHARED_MEMORY_BYTES:.0f} or more"
     findings.append(judge(enough, "shared memory", seen, remedy))
 
+    if report.home_error is not None and node is None:
+        remedy = "set HOME to a directory that can be written"
+        findings.append(judge(False, "home", report.home_error, remedy, "problem"))
     if report.temporary_error is not None:
         remedy = "name a short path on a local disk in RAY_TMPDIR before Ray starts"
         return [*findings, judge(False, "temporary", report.temporary_error, remedy, "problem")]

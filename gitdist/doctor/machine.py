@@ -23,6 +23,7 @@ from typing import Any
 from gitdist.limits import (
     allotted_cpus,
     allotted_memory,
+    home_error,
     max_open_files,
     spare_processes,
     temporary_directory,
@@ -54,6 +55,7 @@ class MachineReport:
     spare_processes: int | None  # processes and threads that may still be started; None = no limit
     shared_memory_bytes: int | None  # size of /dev/shm
     shared_memory_free: int | None  # of it
+    home_error: str | None  # why Ray cannot start here with this home directory
     temporary: str  # directory of Ray's logs, sockets and spilled objects
     temporary_error: str | None  # why Ray cannot use it
     temporary_free: float | None  # part of its disk, 0..1
@@ -91,6 +93,7 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
         memory_bytes=allotted_memory(),
         shared_memory_bytes=_or_none(lambda: shutil.disk_usage("/dev/shm").total),
         shared_memory_free=_or_none(lambda: shutil.disk_usage("/dev/shm").free),
+        home_error=home_error(),
         temporary=str(temporary),
         temporary_error=unusable,
         temporary_free=disk.free / disk.total if disk else None,

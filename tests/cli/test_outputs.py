@@ -1,6 +1,7 @@
 """Output files that are inputs, devices or what the command prints to; paths in the home directory."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from tests.cli.test_errors import QUICKSTART, assert_refused
-from tests.commands import call, gitdist
+from tests.commands import call, environment, gitdist
 from tests.trial.toys import write_digits
 
 STUDY = {"name": "a", "data": {"source": "npz", "path": "arrays"}, "generator": {"kind": "identity"}}
@@ -47,6 +48,12 @@ def test_a_device_is_not_replaced(folder: Path) -> None:
     assert done.returncode == 2 and "/dev/null" in done.stderr and done.stderr.count("\n") == 1
     assert Path("/dev/null").is_char_device()
     assert_refused(run(folder, "data", "stats", "study.yaml", "--thumbnails", "/dev/stdout"), "/dev/stdout")
+
+
+def test_a_deleted_working_directory_is_named(tmp_path: Path) -> None:
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(gitdist('status', 'a'))}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert_refused(done, "the working directory has been deleted")
 
 
 def test_a_tilde_is_the_home_directory_in_every_path(folder: Path) -> None:

@@ -15,6 +15,7 @@ ORDINARY = {
     "spare_processes": None,
     "shared_memory_bytes": int(8e9),
     "shared_memory_free": int(8e9),
+    "home_error": None,
     "temporary": "/tmp",
     "temporary_error": None,
     "temporary_free": 0.5,

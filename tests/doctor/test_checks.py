@@ -51,6 +51,13 @@ def test_a_package_that_is_missing_here_is_a_problem():
     assert found.state == "problem" and "torch" in found.seen
 
 
+def test_a_home_directory_that_ray_cannot_use_is_a_problem_where_it_is_started():
+    report = machine(home_error="the home directory /x cannot be written (Read-only)")
+    (found,) = [found for found in check_machine("here", report) if found.check == "home"]
+    assert found.state == "problem" and "HOME" in found.remedy
+    assert "home" not in {found.check for found in check_machine("b", report, Node("b", 2))}
+
+
 def state_of(check: str, *offered, **changes) -> str:
     (found,) = [found for found in check_machine("b", machine(**changes), *offered) if found.check == check]
     assert bool(found.remedy) == (found.state != "ok")

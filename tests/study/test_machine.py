@@ -59,6 +59,14 @@ def test_an_unusable_temporary_directory_is_named_with_the_remedy(place: str, mo
             start_ray()
 
 
+def test_an_unwritable_home_directory_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/proc/missing")
+    with pytest.raises(RayUnavailableError, match="/proc/missing.*; set HOME"):
+        start_ray()
+
+
 START = "from tests.study.test_machine import start_ray; start_ray()"
 
 

@@ -18,6 +18,7 @@ from gitdist.errors import RayUnavailableError, first_line
 from gitdist.limits import (
     MIN_OPEN_FILES,
     MIN_PROCESSES,
+    home_error,
     max_open_files,
     spare_processes,
     temporary_directory,
@@ -33,7 +34,7 @@ NAMESPACE = "gitdist"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
 
 
-class _SearchPath(JobConfig):  # type: ignore[misc]
+class _SearchPath(JobConfig):
     """Has workers search for modules where this process does; Ray would always add the working directory.
 
     A file there may be named like a module of a library.
@@ -163,6 +164,8 @@ def _check_machine() -> None:
     """Refuse to start Ray where it would fail after minutes, or die later."""
     spare, cause = spare_processes(), temporary_error()
     remedy = "set RAY_TMPDIR to a short path on a local disk"
+    if cause is None and (cause := home_error()):
+        remedy = "set HOME to a directory that can be written"
     if cause is None and spare is not None and spare < MIN_PROCESSES:
         cause = f"it needs {MIN_PROCESSES} processes and threads, but only {spare} may be started"
         remedy = "raise the limit (ulimit -u, or that of the container)"

@@ -15,7 +15,7 @@ _SQLITE = "sqlite:///"
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
-    uri = absolute_paths(uri, Path.cwd(), "tracking.uri")
+    uri = str(absolute_paths(uri, Path.cwd(), "tracking.uri"))
     try:
         check_uri(uri)
     except ValueError as error:
