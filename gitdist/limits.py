@@ -85,11 +85,14 @@ def home_error() -> str | None:
     return reason and f"the home directory {token.parents[1]} cannot be written ({reason}), where Ray keeps its token"
 
 
+def nearest_existing(directory: Path) -> Path:
+    """Return a directory, or the nearest one above it that exists."""
+    return next(path for path in (directory, *directory.parents) if path.exists())
+
+
 def _write_error(directory: Path) -> str | None:
-    """Return why no file can be written in a directory, or in the nearest one above it that exists."""
     try:
-        existing = next(path for path in (directory, *directory.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
+        with tempfile.TemporaryFile(dir=nearest_existing(directory)):
             return None
     except OSError as error:
         return error.strerror

@@ -25,6 +25,7 @@ from gitdist.limits import (
     allotted_memory,
     home_error,
     max_open_files,
+    nearest_existing,
     spare_processes,
     temporary_directory,
     temporary_error,
@@ -76,7 +77,7 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
     gpus, gpu_error = _ask_torch(all_gpus)
     gitdist, code = _gitdist()
     unusable, temporary = temporary_error(), temporary_directory()
-    disk = _or_none(lambda: shutil.disk_usage(temporary))
+    disk = _or_none(lambda: shutil.disk_usage(nearest_existing(temporary)))
     report = MachineReport(
         versions={
             "python": platform.python_version(),

@@ -1,11 +1,13 @@
 import socket
+import sys
 import threading
 
 import pytest
+from ray.core.generated import common_pb2
 
 from gitdist.errors import RayUnavailableError
 from gitdist.study.cluster import watchdog
-from gitdist.study.cluster.connect import check_address
+from gitdist.study.cluster.connect import _SearchPath, check_address
 from gitdist.study.cluster.watchdog import watched
 
 
@@ -16,6 +18,15 @@ def test_ray_client_is_refused_with_what_to_do_instead(monkeypatch, given):
     with pytest.raises(RayUnavailableError, match=f"'{address}'") as caught:
         check_address(address if given else None)
     assert caught.value.remedy == "submit"
+
+
+def test_workers_search_the_directories_that_this_process_searches(monkeypatch, tmp_path):
+    searched, working = tmp_path / "searched", tmp_path / "working"
+    monkeypatch.setattr(sys, "path", [str(searched), *(path for path in sys.path if path)])
+    config, message = _SearchPath(), common_pb2.JobConfig()
+    config._py_driver_sys_path += [str(working), str(searched)]  # as Ray does
+    message.ParseFromString(config._serialize())
+    assert list(message.py_driver_sys_path) == [str(searched)]
 
 
 def listening(port: int = 0) -> socket.socket:
