@@ -97,7 +97,7 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
         home_error=home_error(),
         temporary=str(temporary),
         temporary_error=unusable,
-        temporary_free=disk.free / disk.total if disk else None,
+        temporary_free=disk.free / disk.total if disk and disk.total else None,
     )
     return asdict(report)
 
