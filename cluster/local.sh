@@ -5,8 +5,8 @@
 #   ray job submit --working-dir studies -- gitdist run quickstart.yaml --results /tmp/results
 #   cluster/local.sh stop
 # Everything of it lies in the folder GITDIST_LOCAL (default: /tmp/gitdist-local-UID); another folder is another cluster. Its
-# processes are known by that folder in their environment, so that `stop` ends no other Ray. Ray listens on every address of
-# the machine, whatever it is told: the token is what keeps others out.
+# processes are known by that folder in their environment, or by the files that they write there, so that `stop` ends no
+# other Ray. Ray listens on every address of the machine, whatever it is told: the token is what keeps others out.
 set -Eeuo pipefail
 
 usage() { echo "usage: local.sh start [--cpus N] [--gpus N] | stop" >&2; exit 2; }
@@ -15,15 +15,23 @@ refuse() { echo "local.sh: $1" >&2; exit 2; }
 home=$(realpath -m "${GITDIST_LOCAL:-/tmp/gitdist-local-$(id -u)}")
 mark="GITDIST_LOCAL_CLUSTER=$home"
 
-# The processes that carry the mark, zombies left out: those have no environment any more.
+# The processes that carry the mark, or write a file in a node's folder (all write logs): the title that Ray gives some of
+# them overwrites their environment. Zombies have neither.
 members() {
-  local file
-  for file in /proc/[0-9]*/environ; do
-    if grep -qzxF "$mark" "$file" 2>/dev/null; then
-      file=${file#/proc/}
-      echo "${file%/environ}"
-    fi
-  done
+  local file flags
+  {
+    grep -lzxF "$mark" /proc/[0-9]*/environ || true
+    find /proc/[0-9]*/fd \( -lname "$home/2/*" -o -lname "$home/3/*" \) || true
+  } 2>/dev/null | while read -r file; do
+    case $file in
+      */fd/*)
+        flags=$(sed -n 's/^flags:[[:space:]]*//p' "${file%/fd/*}/fdinfo/${file##*/}" 2>/dev/null) || continue
+        (((0${flags:-0} & 3) != 0)) || continue # open for reading: a user looks at a log
+        ;;
+    esac
+    file=${file#/proc/}
+    echo "${file%%/*}"
+  done | sort -un
 }
 
 free_ports() { # so that nothing falls back to a port that another Ray may have

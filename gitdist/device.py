@@ -1,12 +1,13 @@
 """Where and in which precision networks run: device, autocast type, threads, share of a GPU's memory."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from gitdist.limits import usable_cpus
 
 _CONTEXT_BYTES = 2**29  # allowance for the CUDA context of a process, not measured
 
@@ -64,11 +65,11 @@ class Compute:
 
 
 def set_threads(num_cpus: float) -> int:
-    """Limit torch to a share of the cores (at least one thread) and return the number of threads.
+    """Limit torch to a share of the CPUs (at least one thread) and return the number of threads.
 
-    Ray only counts CPUs; without this limit every process would use all cores.
+    Ray only counts CPUs; without this limit every process would use all of them.
     """
-    threads = max(1, min(int(num_cpus), os.cpu_count() or 1))
+    threads = max(1, min(int(num_cpus), usable_cpus()))
     torch.set_num_threads(threads)
     return threads
 

@@ -23,14 +23,20 @@ _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file; a reader, or a crash, sees the old content or all of the new one.
 
+    A symbolic link stays, and the file that it names is written.
+
     Raises:
         DiskError: the disk does not take it; the old content stays, and no temporary file.
+        OSError: the path is a device, a pipe or a directory, or cannot be written.
     """
     os.close(replace_file(path, content))
 
 
 def replace_file(path: Path, content: bytes) -> int:
     """Do what ``write_atomic`` does and return the descriptor, whose appends stay in this file if it is replaced."""
+    path = Path(os.path.realpath(path))
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # what stays a link is a loop
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     # No process id in the name: on a shared disk, containers of several hosts have the same ones.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with disk_errors(path, len(content)):

@@ -23,5 +23,5 @@ def silence_libraries() -> None:
     """Set the variables that the user has not set; call it before Ray or MLflow is imported."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
-    for name in ("alembic", "ray"):
+    for name in ("alembic", "matplotlib", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,10 +1,10 @@
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from gitdist.device import Compute, has_bf16_units, limit_to_share, set_threads, tensor_fraction
+from gitdist.limits import usable_cpus
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_autocast_rounds_products_and_leaves_weights_alone() -> None:
     assert layer.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("cpus", "expected"), [(0.25, 1), (1.0, 1), (1.9, 1), (1e6, os.cpu_count())])
+@pytest.mark.parametrize(("cpus", "expected"), [(0.25, 1), (1.0, 1), (1.9, 1), (1e6, usable_cpus())])
 def test_threads_are_whole_cores_at_least_one_at_most_all(threads: object, cpus: float, expected: int) -> None:
     assert set_threads(cpus) == torch.get_num_threads() == expected
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,35 @@ def test_an_atomic_write_replaces_the_whole_file_or_nothing(tmp_path: Path) -> N
     with pytest.raises(TypeError):
         write_atomic(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"new" and [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "elsewhere" / "target"
+    folder.mkdir()
+    target.parent.mkdir()
+    (folder / "link").symlink_to(target)
+    (folder / "chain").symlink_to("link")
+    for number, name in enumerate(["link", "chain"]):  # the first time, there is no target yet
+        write_atomic(folder / name, b"%d" % number)
+        assert (folder / name).is_symlink() and target.read_bytes() == b"%d" % number
+    assert [file.name for file in target.parent.iterdir()] == ["target"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "null").symlink_to("/dev/null")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "socket"))
+    before = {file.name: file.lstat() for file in tmp_path.iterdir()}
+    for name in before:
+        with pytest.raises(OSError, match=name):
+            write_atomic(tmp_path / name, b"new")
+    server.close()
+    after = {file.name: file.lstat() for file in tmp_path.iterdir()}
+    assert {name: status.st_ino for name, status in after.items()} == {n: s.st_ino for n, s in before.items()}
+    assert Path("/dev/null").is_char_device()
 
 
 def test_appends_of_a_replaced_writer_do_not_reach_the_new_file(tmp_path: Path) -> None:

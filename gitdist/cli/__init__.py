@@ -1,8 +1,14 @@
 """The command line: ``gitdist run``, ``resume``, ``retry``, ``status``, ``sync``, ``report`` and the others."""
 
+# ruff: noqa: E402
+import sys
+
+from gitdist.cli.shadowing import explain_shadowing
+
+sys.excepthook = explain_shadowing  # before the other imports, which may fail
+
 import atexit
 import gc
-import sys
 
 from rich.console import Console
 

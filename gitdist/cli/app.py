@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gitdist import __version__
 from gitdist.errors import SpecError
+from gitdist.home import expand_home
 
 if TYPE_CHECKING:  # slow to import
     from gitdist.study.files.results import Results
@@ -56,13 +57,23 @@ def _on_disk(path: Path) -> Path:
     return path
 
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
+def _expanded_results(results: str) -> str:
+    return results if "://" in results else str(expand_home(results))
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.", parser=expand_home)]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
 ResultsOption = Annotated[
-    str, typer.Option("--results", metavar="DIR", help="Results directory, or a URI such as s3://bucket/prefix.")
+    str,
+    typer.Option(
+        "--results",
+        metavar="DIR",
+        help="Results directory, or a URI such as s3://bucket/prefix.",
+        parser=_expanded_results,
+    ),
 ]
 ResultsDirectory = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Results directory.", callback=_on_disk)
+    Path, typer.Option("--results", metavar="DIR", help="Results directory.", callback=_on_disk, parser=expand_home)
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -102,6 +113,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
     if version:
         typer.echo(f"gitdist {__version__}")
         raise typer.Exit
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SpecError("the working directory has been deleted; change to another one") from None
 
 
 @app.command()
@@ -185,7 +200,8 @@ def report(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names of studies, or of campaigns.")],
     results: ResultsOption = RESULTS,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).")
+        Path | None,
+        typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).", parser=expand_home),
     ] = None,
 ) -> None:
     """Write figures, tables and one page about studies, running or finished."""
@@ -209,7 +225,9 @@ def ui(
 
 @app.command()
 def doctor(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study to check for.")] = None,
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study to check for.", parser=expand_home)
+    ] = None,
     results: ResultsOption = RESULTS,
     set_: Overrides = None,
     address: Address = None,
@@ -245,16 +263,20 @@ def generator_preview(
     results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     scale: Scale = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("preview.png"),
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.", parser=expand_home)] = Path(
+        "preview.png"
+    ),
     draws: Annotated[int, typer.Option(min=1, max=32, help="Draws per image.")] = 8,
     images: Annotated[int, typer.Option(min=1, max=8, help="Images per class.")] = 1,
     truth: Annotated[bool, typer.Option("--truth", help="Add draws of the data set's own nuisance.")] = False,
 ) -> None:
     """Write a grid picture: per class, training images and draws of the trained generator from them."""
     from gitdist.cli.generator import preview_generator
+    from gitdist.cli.outputs import check_output
     from gitdist.spec.file import load_study
 
     spec = load_study(study, set_ or (), scale)
+    check_output("--out", out, study, spec)
     preview_generator(spec, results, Console(), out=out, images=images, draws=draws, truth=truth)
 
 
@@ -284,12 +306,17 @@ def generator_quality(
 
 @generator_app.command("import")
 def generator_import(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint published by GIT's authors.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The file to write.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint published by GIT's authors.", parser=expand_home),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The file to write.", parser=expand_home)],
 ) -> None:
     """Write the generator in a published checkpoint to a file for `generator: {kind: pretrained, path: FILE}`."""
     from gitdist.cli.generator import import_generator
+    from gitdist.cli.outputs import check_output
 
+    check_output("--out", out, checkpoint)
     import_generator(checkpoint, out, Console())
 
 
@@ -308,14 +335,21 @@ def data_stats(
     set_: Overrides = None,
     scale: Scale = None,
     thumbnails: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a sheet of training images, one row per class.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Write a sheet of training images, one row per class.", parser=expand_home
+        ),
     ] = None,
 ) -> None:
     """Show the class sizes, shot groups, pixel statistics and duplicates of a study's data set."""
     from gitdist.cli.data import show_stats
+    from gitdist.cli.outputs import check_output
     from gitdist.spec.file import load_study
 
-    show_stats(load_study(study, set_ or (), scale), results, Console(), thumbnails)
+    spec = load_study(study, set_ or (), scale)
+    if thumbnails is not None:
+        check_output("--thumbnails", thumbnails, study, spec)
+    show_stats(spec, results, Console(), thumbnails)
 
 
 @store_app.command("ls")

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from gitdist.cli.console import print_line
 from gitdist.data.dataset import Dataset, prepare
-from gitdist.device import Compute
+from gitdist.device import Compute, set_threads
 from gitdist.errors import StudyError
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
@@ -49,6 +50,7 @@ def preview_generator(
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
+    set_threads(torch.get_num_threads())
     dataset, _, generator = load_ready(spec, results)
     if truth and dataset.nuisance == "none":
         raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -148,7 +149,9 @@ def _resume_after_ray_death(resume: list[str], started_here: bool, progress: boo
     sys.stdout.flush()
     if started_here and restarts < _MAX_RESTARTS:
         os.environ[_RESTARTS] = str(restarts + 1)
-        os.execv(sys.executable, [sys.executable, "-m", "gitdist", *resume])
+        # A checkout that is not installed is found in the working directory; nothing else should be.
+        safely = [] if os.path.samefile(".", Path(__file__).parents[2]) else ["-P"]
+        os.execv(sys.executable, [sys.executable, *safely, "-m", "gitdist", *resume])
     again = f"when the cluster runs again, resume with: {command}"
     died = f"Ray has died {restarts + 1} times without a trained epoch; fix the cause, then: {command}"
     print(died if started_here else again, file=sys.stderr, flush=True)

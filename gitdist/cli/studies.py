@@ -1,8 +1,7 @@
 """Finds a started study by its name or its file."""
 
-from pathlib import Path
-
 from gitdist.errors import SpecError, StudyError
+from gitdist.home import expand_home
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan
@@ -38,7 +37,7 @@ def stored_plan(study: str, results: Results) -> StudySpec | Campaign:
 def stored_name(study: str) -> str:
     """Return the name of a study or campaign that is given by its name or its file (at its first scale)."""
     if study.endswith((".yaml", ".yml")):
-        return load_plan(Path(study)).name
+        return load_plan(expand_home(study)).name
     try:
         return check_name(study)
     except ValueError as error:

@@ -93,4 +93,5 @@ def _serve(uri: str, artifacts: Path, port: int) -> int:
     command += ["--artifacts-destination", str(artifacts)]  # else mlartifacts/ of the working directory
     # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, env=environment, check=False).returncode
+    # The server would import modules of the working directory.
+    return subprocess.run(command, env=environment, cwd="/", check=False).returncode

@@ -1,12 +1,15 @@
 """What the reports of machines mean for a study."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gitdist.doctor.finding import HERE, Finding, State
 from gitdist.doctor.machine import DirectoryReport, MachineReport
 from gitdist.errors import GitdistError
 from gitdist.generator.kinds import needs_training
+from gitdist.limits import MIN_OPEN_FILES, MIN_PROCESSES
 from gitdist.spec import StudySpec
 from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity
 
@@ -16,7 +19,7 @@ MEMORY_BYTES = 4e9  # a study of 8 trials on two cores takes 3.1 GiB
 SHARED_MEMORY_BYTES = 1e9  # less than this holds too few blocks of draws
 OPEN_FILES = 4096  # below, Ray warns of connection errors
 TEMPORARY_FREE = 0.05  # below, Ray spills no objects
-TEMPORARY_CHARACTERS = 39  # Ray's sockets are 68 characters longer, and Linux allows 107
+SPARE_PROCESSES = 1000  # 30 for each server and trial, and 130 for Ray
 NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 SERVERS = {
     "ledger": "set ledger: journal, or a PostgreSQL server",
@@ -61,35 +64,40 @@ def check_machine(place: str, report: MachineReport, node: Node | None = None, s
     if report.gpu_error:
         findings = [judge(False, "GPU", report.gpu_error, "install torch there again: pip install torch", "problem")]
 
-    cpus = max(1, int(report.allotted_cpus))
     seen = f"{report.cpus} CPUs, {report.allotted_cpus:g} allotted" + (f", offers {node.cpu:g} to Ray" if node else "")
-    elsewhere, here = f"start its Ray with --num-cpus={cpus}", f"ray start --head --num-cpus={cpus}, then use --address"
-    fit = (node.cpu if node else report.cpus) <= report.allotted_cpus
-    findings.append(judge(fit, "CPU", seen, elsewhere if node else here))
+    remedy = f"start its Ray with --num-cpus={max(1, int(report.allotted_cpus))}"
+    findings.append(judge(node is None or node.cpu <= report.allotted_cpus, "CPU", seen, remedy))
 
     remedy = f"raise the hard limit to {OPEN_FILES} or more (ulimit -Hn)"
-    findings.append(judge(report.open_files >= OPEN_FILES, "open files", f"at most {report.open_files:,}", remedy))
+    state: State = "problem" if report.open_files < MIN_OPEN_FILES else "warning"
+    seen = f"at most {report.open_files:,}"
+    findings.append(judge(report.open_files >= OPEN_FILES, "open files", seen, remedy, state))
+    spare = sys.maxsize if report.spare_processes is None else report.spare_processes
+    remedy = f"raise the limit to allow {SPARE_PROCESSES} or more (ulimit -u, or docker run --pids-limit)"
+    state = "problem" if spare < MIN_PROCESSES and node is None else "warning"
+    seen = "no limit" if report.spare_processes is None else f"{spare:,} processes and threads may be started"
+    findings.append(judge(spare >= SPARE_PROCESSES, "processes", seen, remedy, state))
     remedy = f"allot {_size(MEMORY_BYTES)} or more, or lower resources.max_concurrent"
     findings.append(judge(report.memory_bytes >= MEMORY_BYTES, "memory", _size(report.memory_bytes), remedy))
 
-    shared = report.shared_memory_bytes or 0
+    # A running Ray takes its part of it.
+    shared = (report.shared_memory_bytes if node else report.shared_memory_free) or 0
     seen = (f"object store {_size(store_bytes)}, " if store_bytes else "") + f"/dev/shm {_size(shared)}"
-    remedy = "enlarge /dev/shm (docker run --shm-size=8g; Kubernetes: an emptyDir of medium Memory)"
+    remedy = "free or enlarge /dev/shm (docker run --shm-size=8g; Kubernetes: an emptyDir of medium Memory)"
     enough = shared >= max(SHARED_MEMORY_BYTES, store_bytes)
     if enough and 0 < store_bytes < SHARED_MEMORY_BYTES:
         enough, remedy = False, f"start its Ray with --object-store-memory={SHARED_MEMORY_BYTES:.0f} or more"
     findings.append(judge(enough, "shared memory", seen, remedy))
 
-    path, free = report.temporary, report.temporary_free
-    remedy = "free some, or name another directory in RAY_TMPDIR before Ray starts"
-    if free is None:
-        temporary = judge(False, "temporary", f"{path} cannot be written", remedy, "problem")
-    elif len(path) > TEMPORARY_CHARACTERS:
-        seen = f"{path} has more than {TEMPORARY_CHARACTERS} characters, too many for Ray's sockets"
-        temporary = judge(False, "temporary", seen, remedy, "problem")
-    else:
-        temporary = judge(free >= TEMPORARY_FREE, "temporary", f"{100 * free:.0f} % free at {path}", remedy)
-    return [*findings, temporary]
+    if report.home_error is not None and node is None:
+        remedy = "set HOME to a directory that can be written"
+        findings.append(judge(False, "home", report.home_error, remedy, "problem"))
+    if report.temporary_error is not None:
+        remedy = "name a short path on a local disk in RAY_TMPDIR before Ray starts"
+        return [*findings, judge(False, "temporary", report.temporary_error, remedy, "problem")]
+    free, remedy = report.temporary_free or 0.0, "free some, or name another directory in RAY_TMPDIR before Ray starts"
+    seen = f"{100 * free:.0f} % free at {report.temporary}"
+    return [*findings, judge(free >= TEMPORARY_FREE, "temporary", seen, remedy)]
 
 
 def check_directory(place: str, path: Path, report: DirectoryReport) -> list[Finding]:
@@ -125,6 +133,8 @@ def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> Findin
     try:
         seen = find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials"
         if needs_training(spec.generator):
+            if place == HERE:  # Ray is started here with the CPUs that training asks for
+                nodes = [replace(node, cpu=max(node.cpu, spec.resources.training.cpu)) for node in nodes]
             check_fits_alone(nodes, spec.resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
             check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")

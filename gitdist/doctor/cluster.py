@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gitdist import limits
 from gitdist.address import without_secrets
 from gitdist.doctor import machine
 from gitdist.doctor.checks import check_capacity, check_directory, check_machine, compare_versions
@@ -51,8 +52,9 @@ def examine_cluster(
             hint = f"; {_TOKEN}" if _RAYS_REFUSAL in str(error) else ""
             return [Finding.of_error("cluster", "cluster", StudyError(f"{first_line(error)}{hint}"))]
         stack.callback(_leave, joining)
-        ray.cloudpickle.register_pickle_by_value(machine)  # type: ignore[no-untyped-call]
-        stack.callback(ray.cloudpickle.unregister_pickle_by_value, machine)
+        for module in (machine, limits):
+            ray.cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+            stack.callback(ray.cloudpickle.unregister_pickle_by_value, module)
         try:
             nodes = alive_nodes()
             offers = [node.resources for node in nodes]

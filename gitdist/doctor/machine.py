@@ -1,7 +1,7 @@
 """What a machine reports about itself, here and on nodes.
 
-Nodes receive this module by value, because their gitdist may be another one or missing: so it imports gitdist in
-functions only, and what a node returns is made of plain values.
+Nodes receive this module and ``limits`` by value, because their gitdist may be another one or missing: so it imports
+the rest of gitdist in functions only, and what a node returns is made of plain values.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,11 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gitdist.limits import (
+    allotted_cpus,
+    allotted_memory,
+    home_error,
+    max_open_files,
+    nearest_existing,
+    spare_processes,
+    temporary_directory,
+    temporary_error,
+)
+
 PACKAGES = ("ray", "torch", "numpy", "optuna", "mlflow")
 _TORCH_S = 45.0  # to import torch and to find the GPUs
 _APPEARS_S = 3.0  # within which a file written elsewhere must appear
 _POLL_S = 0.2
-_CGROUPS = Path("/sys/fs/cgroup")
 _ASK_TORCH = """
 import json, torch
 print(json.dumps([torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]))
@@ -42,11 +51,15 @@ class MachineReport:
     gpu_error: str | None  # why torch cannot say
     cpus: int  # of the machine
     allotted_cpus: float  # that affinity and control group leave
-    open_files: int  # that a process may have: the hard limit, to which Ray raises the soft one
+    open_files: int  # that a process may have
     memory_bytes: int  # of the machine, or as many as the control group leaves
+    spare_processes: int | None  # processes and threads that may still be started; None = no limit
     shared_memory_bytes: int | None  # size of /dev/shm
+    shared_memory_free: int | None  # of it
+    home_error: str | None  # why Ray cannot start here with this home directory
     temporary: str  # directory of Ray's logs, sockets and spilled objects
-    temporary_free: float | None  # part of its disk, 0..1; None = it cannot be written
+    temporary_error: str | None  # why Ray cannot use it
+    temporary_free: float | None  # part of its disk, 0..1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +76,8 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
     """Return the fields of a ``MachineReport``."""
     gpus, gpu_error = _ask_torch(all_gpus)
     gitdist, code = _gitdist()
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    disk = _or_none(lambda: shutil.disk_usage(temporary))
-    cpu_limits = [int(quota) / int(period) for quota, period in map(str.split, _cgroup_limits("cpu.max"))]
-    memory_limits = [int(limit) for limit in _cgroup_limits("memory.max")]
+    unusable, temporary = temporary_error(), temporary_directory()
+    disk = _or_none(lambda: shutil.disk_usage(nearest_existing(temporary)))
     report = MachineReport(
         versions={
             "python": platform.python_version(),
@@ -78,12 +88,16 @@ def describe_machine(all_gpus: bool) -> dict[str, Any]:
         gpus=gpus,
         gpu_error=gpu_error,
         cpus=os.cpu_count() or 1,
-        allotted_cpus=min([len(os.sched_getaffinity(0)), *cpu_limits]),
-        open_files=sys.maxsize if files == resource.RLIM_INFINITY else files,
-        memory_bytes=min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *memory_limits]),
+        allotted_cpus=allotted_cpus(),
+        open_files=max_open_files(),
+        spare_processes=spare_processes(),
+        memory_bytes=allotted_memory(),
         shared_memory_bytes=_or_none(lambda: shutil.disk_usage("/dev/shm").total),
-        temporary=temporary,
-        temporary_free=disk.free / disk.total if disk and os.access(temporary, os.W_OK) else None,
+        shared_memory_free=_or_none(lambda: shutil.disk_usage("/dev/shm").free),
+        home_error=home_error(),
+        temporary=str(temporary),
+        temporary_error=unusable,
+        temporary_free=disk.free / disk.total if disk and disk.total else None,
     )
     return asdict(report)
 
@@ -139,15 +153,6 @@ def _or_none(question: Callable[[], Any]) -> Any:
         return None
 
 
-def _cgroup_limits(name: str) -> list[str]:
-    """Return the limits of one kind of this process's control group and those above it (cgroup v2)."""
-    own = _or_none(lambda: Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().strip("/"))
-    group = _CGROUPS / (own or "")
-    files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
-    limits = [file.read_text().strip() for file in files if file.is_file()]
-    return [limit for limit in limits if not limit.startswith("max")]  # max = no limit
-
-
 def _gitdist() -> tuple[str | None, str | None]:
     """Return the version of the gitdist that is imported here, and the hash of its files."""
     try:
@@ -164,7 +169,7 @@ def _ask_torch(all_gpus: bool) -> tuple[list[str], str | None]:
     """Return the GPUs that a new process sees, or why it cannot say."""
     hidden = ("CUDA_VISIBLE_DEVICES",) if all_gpus else ()
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    command = [sys.executable, "-c", _ASK_TORCH]
+    command = [sys.executable, "-P", "-c", _ASK_TORCH]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=False)
     except subprocess.TimeoutExpired:

@@ -5,7 +5,6 @@ finds it. The other kinds have no artifact.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
+from gitdist.home import expand_home
 from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
@@ -155,7 +155,7 @@ def _load_munit(
 
 
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
-    path = Path(os.path.expanduser(spec.path))  # Path.expanduser raises if there is no such user
+    path = expand_home(spec.path)
     try:
         digest = _hash_file(path)
     except OSError as error:

@@ -1,9 +1,11 @@
 """Relative paths in a study file, made absolute: the study can then be resumed from any directory."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
+
+from gitdist.errors import SpecError
+from gitdist.home import expand_home
 
 _FILE_FIELDS = ("data.path", "generator.path", "store.uri")
 _DATABASE_FIELD = "tracking.uri"
@@ -33,14 +35,17 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
 
 def _absolute(text: str, base: Path, field: str) -> str:
     if field in _FILE_FIELDS and text and not _SCHEME.match(text):
-        return str(_joined(base, text))
+        return str(_joined(base, text, field))
     if field == _DATABASE_FIELD and text.startswith(_SQLITE):
         file, mark, options = text.removeprefix(_SQLITE).partition("?")
         if file and file != ":memory:":
-            return f"{_SQLITE}{_joined(base, file)}{mark}{options}"
+            return f"{_SQLITE}{_joined(base, file, field)}{mark}{options}"
     return text
 
 
-def _joined(base: Path, text: str) -> Path:
-    path = base / os.path.expanduser(text)  # Path's own raises if there is no such user
+def _joined(base: Path, text: str, field: str) -> Path:
+    try:
+        path = base / expand_home(text)
+    except SpecError as error:
+        raise SpecError(f"{field}: {error}") from None
     return path.resolve() if ".." in path.parts else path

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
+from gitdist.home import expand_home
 from gitdist.store.artifact import FileStamp
 
 _CHUNK_BYTES = 8 << 20
@@ -60,7 +61,7 @@ class FileTree:
         """
         shown = without_secrets(uri)
         try:
-            files, root = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).expanduser().absolute()))
+            files, root = fs.FileSystem.from_uri(uri if "://" in uri else str(expand_home(uri).absolute()))
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = without_secrets(first_line(error))
             raise StoreError(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gitdist.disk import locked
 from gitdist.errors import StoreError
+from gitdist.home import expand_home
 from gitdist.store.artifact import ArtifactId
 
 LOCK_FILES = "claims"  # named as in stores of earlier versions, whose processes may still run
@@ -96,7 +97,7 @@ class StoreLayout:
 
 def cache_directory(uri: str) -> Path:
     """Return this user's directory on this machine for the results at a URI: below $GITDIST_MIRROR or ~/.cache."""
-    base = Path(os.environ.get("GITDIST_MIRROR") or "~/.cache/gitdist/mirrors").expanduser().absolute()
+    base = expand_home(os.environ.get("GITDIST_MIRROR") or "~/.cache/gitdist/mirrors").absolute()
     last = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(uri).path.rstrip("/").rpartition("/")[2])
     digest = hashlib.blake2b(uri.rstrip("/").encode(), digest_size=6).hexdigest()
     return base / f"{last or 'results'}-{digest}"

@@ -104,18 +104,21 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     study, spec = running.study, running.spec
     num_servers = spec.resources.servers if spec.sharing.stream else 0
 
-    def on_ray_death(started_here: bool) -> None:
-        _exit_after_ray_death(running, options, started_here)
+    def on_ray_death(started_here: bool, cause: str) -> None:
+        _exit_after_ray_death(running, options, started_here, cause)
 
-    with connected(options.address, spec.resources, num_servers, on_ray_death), open_monitor(running) as monitor:
+    with (
+        connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
+        open_monitor(running) as monitor,
+    ):
         check_shared(spec.resources, study.paths)
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)
-        expected = estimate_capacity(running, num_servers)
+        expected = estimate_capacity(running, num_servers, cpus)
         generator = train_study_generator(running)
         with launch_resources(running, generator) as resources, monitor.following(resources.stats_poller()):
-            max_concurrent = measure_capacity(running, resources, expected)
+            max_concurrent = measure_capacity(running, resources, expected, cpus)
             context = resources.context()
             search(running, context, resources, max_concurrent)
             restore_lost_epochs(running, context, max_concurrent)
@@ -129,10 +132,10 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     return write_summary(study)
 
 
-def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
+def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool, cause: str) -> None:
     """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
     event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
-    running.display.log(f"{event} (killed, or out of memory); running trials resume from their checkpoints")
+    running.display.log(f"{event} ({cause}); running trials resume from their checkpoints")
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()

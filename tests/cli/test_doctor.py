@@ -25,7 +25,7 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict]:
 def test_a_machine_that_will_do(tmp_path):
     done = gitdist("doctor", QUICKSTART, "--results", tmp_path / "new" / "results", "--json")
     found = findings(done)
-    limits = {"GPU", "CPU", "open files", "memory", "shared memory", "temporary"}
+    limits = {"GPU", "CPU", "open files", "processes", "memory", "shared memory", "temporary"}
     assert {"versions", "results", "disk", "MLflow", "ledger", "capacity"} | limits == set(found)
     assert {found[check]["state"] for check in ("versions", "results", "MLflow", "ledger", "capacity")} == {"ok"}
     assert "trial(s) at once" in found["capacity"]["seen"] and done.returncode == 0, done.stdout

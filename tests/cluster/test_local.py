@@ -66,6 +66,17 @@ def members(folder: str) -> list[psutil.Process]:
     return found
 
 
+def orphan_agents(folder: str) -> list[psutil.Process]:
+    """Kill the second node's raylet and return its agents, stopped so that they do not notice."""
+    raylets = [process for process in members(folder) if process.name() == "raylet"]
+    (raylet,) = [process for process in raylets if any(f"{folder}/3" in part for part in process.cmdline())]
+    agents = raylet.children()
+    for agent in agents:
+        agent.suspend()
+    raylet.kill()
+    return agents
+
+
 def python(code: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
@@ -97,8 +108,10 @@ def test_two_nodes_start_open_to_the_token_alone_and_end_without_other_rays(envi
             assert "Failed to connect" in process.communicate()[1] and process.returncode != 0
 
         assert len(members(str(folder))) > 3
-        assert local(environment, "stop").returncode == 0
+        agents = orphan_agents(str(folder))
+        assert agents and local(environment, "stop").returncode == 0
         assert members(str(folder)) == [] and not token.exists()
+        assert [agent for agent in agents if agent.is_running() and agent.status() != psutil.STATUS_ZOMBIE] == []
         assert bystander.poll() is None
     finally:
         bystander.kill()

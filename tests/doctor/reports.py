@@ -12,8 +12,12 @@ ORDINARY = {
     "allotted_cpus": 8.0,
     "open_files": 65536,
     "memory_bytes": int(16e9),
+    "spare_processes": None,
     "shared_memory_bytes": int(8e9),
+    "shared_memory_free": int(8e9),
+    "home_error": None,
     "temporary": "/tmp",
+    "temporary_error": None,
     "temporary_free": 0.5,
 }
 

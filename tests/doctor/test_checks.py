@@ -51,6 +51,13 @@ def test_a_package_that_is_missing_here_is_a_problem():
     assert found.state == "problem" and "torch" in found.seen
 
 
+def test_a_home_directory_that_ray_cannot_use_is_a_problem_where_it_is_started():
+    report = machine(home_error="the home directory /x cannot be written (Read-only)")
+    (found,) = [found for found in check_machine("here", report) if found.check == "home"]
+    assert found.state == "problem" and "HOME" in found.remedy
+    assert "home" not in {found.check for found in check_machine("b", report, Node("b", 2))}
+
+
 def state_of(check: str, *offered, **changes) -> str:
     (found,) = [found for found in check_machine("b", machine(**changes), *offered) if found.check == check]
     assert bool(found.remedy) == (found.state != "ok")
@@ -70,12 +77,14 @@ def test_a_torch_that_cannot_be_imported_is_a_problem():
 
 
 @pytest.mark.parametrize(
-    ("offered", "allotted", "state"), [(None, 8, "ok"), (None, 2.5, "warning"), (2.0, 2.5, "ok"), (8.0, 2.0, "warning")]
+    ("offered", "allotted", "state"), [(None, 8, "ok"), (None, 2.5, "ok"), (2.0, 2.5, "ok"), (8.0, 2.0, "warning")]
 )
 def test_ray_gets_no_more_cpus_than_are_allotted(offered, allotted, state):
     node = None if offered is None else Node("b", offered)
     assert state_of("CPU", node, allotted_cpus=allotted) == state
-    (found,) = [found for found in check_machine("b", machine(allotted_cpus=2.5)) if found.check == "CPU"]
+    found = next(
+        found for found in check_machine("b", machine(allotted_cpus=2.5), Node("b", 8)) if found.check == "CPU"
+    )
     assert "--num-cpus=2" in found.remedy
 
 
@@ -83,10 +92,12 @@ def test_ray_gets_no_more_cpus_than_are_allotted(offered, allotted, state):
     ("check", "changes", "state"),
     [
         ("open files", {"open_files": 1024}, "warning"),
+        ("open files", {"open_files": 128}, "problem"),
+        ("processes", {"spare_processes": 900}, "warning"),
+        ("processes", {"spare_processes": 200}, "problem"),
         ("memory", {"memory_bytes": int(2e9)}, "warning"),
         ("temporary", {"temporary_free": 0.01}, "warning"),
-        ("temporary", {"temporary_free": None}, "problem"),
-        ("temporary", {"temporary": "/tmp/" + "x" * 40}, "problem"),
+        ("temporary", {"temporary_error": "the temporary directory /x cannot be written (Read-only)"}, "problem"),
     ],
 )
 def test_limits(check, changes, state):
@@ -105,7 +116,9 @@ def test_limits(check, changes, state):
     ],
 )
 def test_shared_memory_holds_the_object_store(shared, store, state):
-    assert state_of("shared memory", None, store, shared_memory_bytes=shared) == state
+    node = Node("b", 8) if store else None
+    name = "shared_memory_bytes" if store else "shared_memory_free"
+    assert state_of("shared memory", node, store, **{name: shared}) == state
 
 
 def study(**fields):

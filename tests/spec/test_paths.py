@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gitdist.errors import SpecError
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan, load_study, override_plan
 
@@ -77,7 +78,8 @@ def test_absolute_paths_uris_and_the_home_directory(folder, monkeypatch):
         "sqlite:////data/m.db",
         "file:///data/store",
     )
-    assert load_study(write(folder, data={"source": "npz", "path": "~nobody-here/x"})).data.path.endswith("/x")
+    with pytest.raises(SpecError, match=r"data\.path.*~nobody-here"):
+        load_study(write(folder, data={"source": "npz", "path": "~nobody-here/x"}))
 
 
 def test_paths_in_scales_and_matrices_are_relative_to_the_file_and_names_stay(folder):

@@ -74,9 +74,10 @@ class SmallStudy:
         sets = [part for override in self.overrides for part in ("--set", override)]
         return gitdist("run", str(file), "--results", str(self.results), *sets, *arguments)
 
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*arguments),
+            cwd=cwd,
             env=environment(**env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,9 +1,11 @@
 """Studies whose processes are killed end as if nothing had happened: real SIGKILL, the real command line."""
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -152,13 +154,31 @@ def test_killed_workers_server_and_router_change_nothing(tmp_path, undisturbed):
     [pytest.param(("gcs_server",), id="control"), ("gcs_server", "raylet", "ray::")],
 )
 def test_the_death_of_the_whole_local_ray_is_survived(tmp_path, undisturbed, victims):
-    study = stocked(tmp_path, undisturbed)
-    driver = study.start()
+    study, cwd = stocked(tmp_path, undisturbed), tmp_path / "cwd"
+    cwd.mkdir()
+    (cwd / "optuna.py").write_text("raise RuntimeError('not the library')")
+    driver = study.start(cwd=cwd)
     wait_for_rows(study)
+    (cwd / "gitdist").mkdir()
+    (cwd / "gitdist" / "__init__.py").write_text("raise RuntimeError('not the package')")  # not for the restart
     kill_offspring(driver, *victims)
     shown, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, shown + errors
     assert "Ray on this machine has died" in shown
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+
+
+@pytest.mark.slow
+def test_a_clean_up_of_rays_files_is_survived(tmp_path, undisturbed):
+    study = stocked(tmp_path, undisturbed)
+    with tempfile.TemporaryDirectory(prefix="gt-", dir="/tmp") as temporary:  # short enough for Ray's sockets
+        driver = study.start(RAY_TMPDIR=temporary)
+        wait_for_rows(study)
+        shutil.rmtree(f"{temporary}/ray", ignore_errors=True)
+        shown, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, shown + errors
+    assert "RAY_TMPDIR" in shown
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
 

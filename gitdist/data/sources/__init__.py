@@ -1,5 +1,6 @@
 """The data sources by name. A new one is a module with a ``DataSource`` and a line in ``SOURCES``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gitdist.data.sources.base import DataSource, SourceImages
@@ -11,6 +12,7 @@ from gitdist.data.sources.kuzushiji_49 import KUZUSHIJI_49
 from gitdist.data.sources.mnist import FASHION_MNIST, KUZUSHIJI_MNIST
 from gitdist.data.sources.npz import NPZ
 from gitdist.errors import DataError, SpecError
+from gitdist.home import expand_home
 from gitdist.spec import DataSpec, unknown_name
 
 SOURCES: dict[str, DataSource] = {  # data.source; a test compares the names with those that DataSpec allows
@@ -59,6 +61,14 @@ def row_names(spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Return the file of each training and each test image if users know the images by their files, else None."""
     source = _source(spec)
     return source.row_names(source.find(spec.path), spec)
+
+
+def source_files(spec: DataSpec) -> Sequence[Path]:
+    """Return the files that a source reads: of an image folder its images."""
+    source = _source(spec)
+    files = source.find(spec.path)
+    names = source.row_names(files, spec)
+    return files if names is None else [expand_home(spec.path or "") / name for split in names for name in split]
 
 
 def _source(spec: DataSpec) -> DataSource:

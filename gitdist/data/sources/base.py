@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from http.client import HTTPException
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gitdist.errors import DataError, first_line
+from gitdist.home import expand_home
+from gitdist.limits import usable_cpus
 from gitdist.spec import DataSpec, unknown_name
 from gitdist.store.artifact import checksum
 
@@ -103,7 +105,7 @@ class PublishedSource(DataSource):
 
     def find(self, path: str | None) -> tuple[Path, ...]:
         """Return the files in ``path`` or in the first standard folder that has all of them; else download them."""
-        folder = Path(path).expanduser() if path else self._find_folder() or self._download()
+        folder = expand_home(path) if path else self._find_folder() or self._download()
         for name in self.files:
             if not (folder / name).is_file():
                 raise DataError(f"{self.title} needs {name}, but {folder} does not have it; {self.remedy}")
@@ -121,14 +123,18 @@ class PublishedSource(DataSource):
         getattr(torchvision.datasets, self.torchvision_class)(str(cache), download=True)
 
     def _find_folder(self) -> Path | None:
-        root = os.environ.get("GITDIST_DATA")
-        folders = [Path(root).expanduser() / self.name] if root else []
-        folders += [self.system_folder] if self.system_folder else []
-        folders.append(_CACHE.expanduser() / self.cache_folder)
+        folders = self._standard_folders()
         return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
 
+    def _standard_folders(self) -> Iterator[Path]:
+        if root := os.environ.get("GITDIST_DATA"):
+            yield expand_home(root) / self.name
+        if self.system_folder:
+            yield self.system_folder
+        yield expand_home(_CACHE) / self.cache_folder
+
     def _download(self) -> Path:
-        cache = _CACHE.expanduser()
+        cache = expand_home(_CACHE)
         try:
             self.download(cache)
         except (OSError, RuntimeError, HTTPException) as error:
@@ -141,7 +147,7 @@ def user_folder(path: str | None, contents: str) -> Path:
     """Return the folder ``data.path``; raise DataError, which names its ``contents``, if it is missing."""
     if path is None:
         raise DataError(f"data.path is missing; set it to a folder with {contents}")
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     if not folder.is_dir():
         raise DataError(f"data.path must be a folder with {contents}, but {folder} is not a folder")
     return folder
@@ -206,7 +212,7 @@ def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]
             return error
 
     Image.init()  # not thread-safe
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(min(32, usable_cpus() + 4)) as pool:
         outcomes = list(pool.map(attempt, range(len(files))))
     failed = [(file, outcome) for file, outcome in zip(files, outcomes, strict=True) if isinstance(outcome, Exception)]
     if failed:

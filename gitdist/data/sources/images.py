@@ -25,6 +25,7 @@ from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
 from gitdist.data.sources.base import DataSource, SourceImages, check_excluded, map_images, number_groups, user_folder
 from gitdist.errors import DataError
+from gitdist.home import expand_home
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
@@ -101,7 +102,7 @@ class _ImageFolder(DataSource):
 
 
 def _root(spec: DataSpec) -> Path:
-    return Path(spec.path or "").expanduser()
+    return expand_home(spec.path or "")
 
 
 def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:

@@ -1,7 +1,9 @@
 """Starts or joins Ray, and lists the resources of its nodes."""
 
+import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,8 +12,19 @@ from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
 from gitdist.errors import RayUnavailableError, first_line
+from gitdist.limits import (
+    MIN_OPEN_FILES,
+    MIN_PROCESSES,
+    home_error,
+    max_open_files,
+    spare_processes,
+    temporary_directory,
+    temporary_error,
+    usable_cpus,
+)
 from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster.signals import restoring_handlers
 from gitdist.study.cluster.watchdog import check_port, watched
@@ -19,6 +32,18 @@ from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
+
+
+class _SearchPath(JobConfig):
+    """Has workers search for modules where this process does; Ray would always add the working directory.
+
+    A file there may be named like a module of a library.
+    """
+
+    def _serialize(self) -> Any:
+        searched = {os.path.realpath(directory) for directory in sys.path}
+        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if os.path.realpath(path) in searched]
+        return super()._serialize()
 
 
 @dataclass(frozen=True)
@@ -59,21 +84,28 @@ def check_address(address: str | None) -> None:
 
 @contextmanager
 def connected(
-    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool], None] | None = None
-) -> Iterator[None]:
+    address: str | None, resources: ResourcesSpec, num_servers: int, on_death: Callable[[bool, str], None] | None = None
+) -> Iterator[int | None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start Ray on this machine; leave it at the end.
 
     Args:
         address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
         resources: resources per process of the study; Ray on this machine must have at least these.
         num_servers: generator servers of the study.
-        on_death: called on a thread when Ray has died, with whether this process started it; see ``watchdog``.
+        on_death: called on a thread when Ray has died, with whether this process started it, and the cause; see
+            ``watchdog``.
+
+    Yields:
+        The CPUs that servers and trials may take together; None = as many as the cluster has.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
+    options["job_config"] = _SearchPath()
     if address == "local":
+        _check_machine()
         options |= {
-            "num_cpus": local_cpus(resources, num_servers),
+            "_temp_dir": str(temporary_directory() / "ray"),
+            "num_cpus": max(local_cpus(resources, num_servers), math.ceil(resources.training.cpu)),
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
@@ -93,7 +125,7 @@ def connected(
         started_here = address == "local"
         cluster = None if started_here else ray.get_runtime_context().gcs_address
         with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
-            yield
+            yield local_cpus(resources, num_servers) if started_here else None
     finally:
         ray.shutdown()
 
@@ -123,10 +155,25 @@ def alive_nodes() -> list[AliveNode]:
 
 
 def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
-    """Return the CPUs to declare to Ray: those of the machine, or more if even one trial needs more."""
-    at_once_cpus = num_servers * resources.server.cpu + resources.trial.cpu
-    needed = max(at_once_cpus, resources.training.cpu, resources.server.cpu)
-    return max(os.cpu_count() or 1, int(-(-needed // 1)))
+    """Return the CPUs that servers and trials may take here: those of this process, or more if one trial needs more."""
+    needed = max(num_servers * resources.server.cpu + resources.trial.cpu, resources.server.cpu)
+    return max(usable_cpus(), math.ceil(needed))
+
+
+def _check_machine() -> None:
+    """Refuse to start Ray where it would fail after minutes, or die later."""
+    spare, cause = spare_processes(), temporary_error()
+    remedy = "set RAY_TMPDIR to a short path on a local disk"
+    if cause is None and (cause := home_error()):
+        remedy = "set HOME to a directory that can be written"
+    if cause is None and spare is not None and spare < MIN_PROCESSES:
+        cause = f"it needs {MIN_PROCESSES} processes and threads, but only {spare} may be started"
+        remedy = "raise the limit (ulimit -u, or that of the container)"
+    if cause is None and max_open_files() < MIN_OPEN_FILES:
+        cause = f"it needs {MIN_OPEN_FILES} open files, but a process may only have {max_open_files()}"
+        remedy = "raise the hard limit (ulimit -Hn, or that of the container)"
+    if cause is not None:
+        raise RayUnavailableError(f"Ray cannot be started on this machine: {cause}; {remedy}")
 
 
 def _version_error(address: str, error: BaseException) -> RayUnavailableError | None:

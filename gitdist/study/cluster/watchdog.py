@@ -1,8 +1,8 @@
 """Detects that the driver's Ray has died: the Ray started on this machine, or the head of the joined cluster.
 
 Without its control process Ray blocks every call of the driver for a minute and then exits the process silently. A
-thread checks once a second: the central processes of a Ray started here, which are never restarted, or the port
-of the cluster's control process, which may be restarted within 30 seconds.
+thread checks once a second: the central processes and the socket of a Ray started here, which are never restarted or
+made again, or the port of the cluster's control process, which may be restarted within 30 seconds.
 """
 
 import socket
@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
+import ray
 
+_KILLED = "killed, or out of memory"
 _CENTRAL_PROCESSES = ("gcs_server", "raylet")
 _CHECK_S = 1.0
 _EXIT_TIMEOUT_S = 5.0  # for killed processes to exit
@@ -21,24 +24,25 @@ _MAX_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
 
 
 @contextmanager
-def watched(on_death: Callable[[], None], cluster: str | None = None) -> Iterator[None]:
+def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iterator[None]:
     """Call ``on_death`` on a thread when the Ray that this process uses has died.
 
     Remaining processes of a Ray that this process started are killed first.
 
     Args:
-        on_death: called once; the main thread may be blocked forever, so it should exit the process.
+        on_death: called once, with the cause; the main thread may be blocked forever, so it should exit the process.
         cluster: ``HOST:PORT`` of the joined cluster's control process; None = this process started Ray.
     """
     done = threading.Event()
-    is_alive = _local_check() if cluster is None else _remote_check(cluster)
+    find_cause = _local_check() if cluster is None else _remote_check(cluster)
 
     def watch() -> None:
         while not done.wait(_CHECK_S):
-            if not is_alive() and not done.is_set():
+            cause = find_cause()
+            if cause is not None and not done.is_set():
                 if cluster is None:
                     _kill_remaining()
-                on_death()
+                on_death(cause)
                 return
 
     thread = threading.Thread(target=watch, name="gitdist-watchdog", daemon=True)
@@ -55,23 +59,37 @@ def check_port(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
-def _local_check() -> Callable[[], bool]:
+def _local_check() -> Callable[[], str | None]:
+    """Return the function that returns why Ray is dead; None while it is alive."""
     central = [process for process in _descendants() if _is_central(process)]
-    return lambda: all(map(_is_running, central))
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
+    socket_file = Path(node["RayletSocketName"])
+
+    def find_cause() -> str | None:
+        removed = not socket_file.exists()  # no worker can start any more
+        if removed:
+            time.sleep(_CHECK_S)  # a raylet that ends removes it too
+        if not all(map(_is_running, central)):
+            return _KILLED
+        directory = socket_file.parents[2]
+        remedy = "exclude them from clean-ups, or name another directory in RAY_TMPDIR"
+        return f"its files in {directory} were removed: {remedy}" if removed else None
+
+    return find_cause
 
 
-def _remote_check(address: str) -> Callable[[], bool]:
+def _remote_check(address: str) -> Callable[[], str | None]:
     last_answer_at = time.monotonic()
 
-    def is_alive() -> bool:
+    def find_cause() -> str | None:
         nonlocal last_answer_at
         started_at = time.monotonic()
         with suppress(OSError):
             check_port(address)
             last_answer_at = time.monotonic()
-        return started_at - last_answer_at < _MAX_SILENCE_S
+        return None if started_at - last_answer_at < _MAX_SILENCE_S else _KILLED
 
-    return is_alive
+    return find_cause
 
 
 def _kill_remaining() -> None:

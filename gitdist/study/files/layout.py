@@ -7,6 +7,7 @@ from typing import Literal
 from gitdist.address import join_uri
 from gitdist.disk import disk_errors, write_refusal
 from gitdist.errors import StoreError
+from gitdist.home import expand_home
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.files.results import LocalResults, Results
@@ -170,5 +171,5 @@ def shared_store(spec: StudySpec) -> str | None:
     """Return the URI or the absolute path of the shared store; None if the study has none."""
     uri = spec.store.uri
     if uri is not None and "://" not in uri:  # workers have other working directories
-        return str(Path(uri).expanduser().absolute())
+        return str(expand_home(uri).absolute())
     return uri

@@ -1,11 +1,13 @@
 import socket
+import sys
 import threading
 
 import pytest
+from ray.core.generated import common_pb2
 
 from gitdist.errors import RayUnavailableError
 from gitdist.study.cluster import watchdog
-from gitdist.study.cluster.connect import check_address
+from gitdist.study.cluster.connect import _SearchPath, check_address
 from gitdist.study.cluster.watchdog import watched
 
 
@@ -18,6 +20,15 @@ def test_ray_client_is_refused_with_what_to_do_instead(monkeypatch, given):
     assert caught.value.remedy == "submit"
 
 
+def test_workers_search_the_directories_that_this_process_searches(monkeypatch, tmp_path):
+    searched, working = tmp_path / "searched", tmp_path / "working"
+    monkeypatch.setattr(sys, "path", [str(searched), *(path for path in sys.path if path)])
+    config, message = _SearchPath(), common_pb2.JobConfig()
+    config._py_driver_sys_path += [str(working), str(searched)]  # as Ray does
+    message.ParseFromString(config._serialize())
+    assert list(message.py_driver_sys_path) == [str(searched)]
+
+
 def listening(port: int = 0) -> socket.socket:
     return socket.create_server(("127.0.0.1", port), backlog=100)
 
@@ -28,7 +39,7 @@ def test_a_head_that_comes_back_lives_and_one_that_stays_silent_is_dead(monkeypa
     dead = threading.Event()
     head = listening()
     port = head.getsockname()[1]
-    with watched(dead.set, f"127.0.0.1:{port}"):
+    with watched(lambda cause: dead.set(), f"127.0.0.1:{port}"):
         assert not dead.wait(1.5)
         head.close()
         assert not dead.wait(0.4)
@@ -41,6 +52,6 @@ def test_a_head_that_is_left_is_not_missed(monkeypatch):
     monkeypatch.setattr(watchdog, "_CHECK_S", 0.05)
     monkeypatch.setattr(watchdog, "_MAX_SILENCE_S", 0.2)
     dead = threading.Event()
-    with listening() as head, watched(dead.set, f"127.0.0.1:{head.getsockname()[1]}"):
+    with listening() as head, watched(lambda cause: dead.set(), f"127.0.0.1:{head.getsockname()[1]}"):
         pass
     assert not dead.wait(1.0)

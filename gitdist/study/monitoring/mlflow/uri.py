@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gitdist.address import check_uri
 from gitdist.errors import SpecError
+from gitdist.spec.paths import absolute_paths
 from gitdist.study.checks import check_tracking
 from gitdist.study.files.layout import StudyPaths
 
@@ -14,6 +15,7 @@ _SQLITE = "sqlite:///"
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
+    uri = str(absolute_paths(uri, Path.cwd(), "tracking.uri"))
     try:
         check_uri(uri)
     except ValueError as error:
