@@ -43,4 +43,5 @@ def _absolute(text: str, base: Path, field: str) -> str:
 
 def _joined(base: Path, text: str) -> Path:
     path = base / os.path.expanduser(text)  # Path's own raises if there is no such user
-    return path.resolve() if ".." in path.parts else path
+    # Path.resolve raises for links that form a loop.
+    return Path(os.path.realpath(path)) if ".." in path.parts else path

@@ -31,7 +31,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_a_misspelt_key(tmp_path):
     done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", "--set", "trial.fractoin=0.5")
-    assert_refused(done, "fractoin", "did you mean 'fraction'", str(QUICKSTART))
+    assert_refused(done, "override trial.fractoin", "did you mean 'fraction'")
     assert not (tmp_path / "results").exists()
 
 
