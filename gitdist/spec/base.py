@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -25,26 +25,10 @@ MANY_EPOCHS = 1_000_000
 MANY_TRIALS = 100_000
 
 
-def _number(value: Any, info: ValidationInfo) -> Any:
-    # To gitdist 0.5, 1e-3 was text, and a number only where a field needs one.
-    if isinstance(value, str) and info.context == STORED:
-        for number in (int, float):
-            with suppress(ValueError):
-                return number(value)
-    return value
-
-
-def _whole_number(value: Any, info: ValidationInfo) -> Any:
-    value = _number(value, info)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Integer = Annotated[int, BeforeValidator(_whole_number)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
-Positive = Annotated[Integer, Field(ge=1, le=MANY)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1, le=MANY)]
 List = Strict(False)  # of a tuple: a file has lists
-Seed = Annotated[Integer, Field(ge=-(2**63), le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Field(min_length=1)]
 Precision = Literal["auto", "bf16", "float32"]  # auto: bf16 where the device has units for it
 
@@ -52,7 +36,7 @@ Precision = Literal["auto", "bf16", "float32"]  # auto: bf16 where the device ha
 class Spec(BaseModel):
     """Base of all parts: immutable, and an unknown field is an error that names the nearest known one.
 
-    Numbers are finite, and no value is converted: neither a boolean nor text is a number.
+    Numbers are finite, and values are not converted: a boolean or text is no number. But 2.0 is a whole number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -65,6 +49,35 @@ class Spec(BaseModel):
             if name not in known:
                 raise ValueError(unknown_name("field", str(name), known))
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_numbers(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        read = dict(values)
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if key in read:
+                read[key] = _read_number(read[key], _plain_types(field.annotation), info.context == STORED)
+        return read
+
+
+@cache
+def _plain_types(annotation: Any) -> frozenset[Any]:
+    """Return the types of the single values in a field's annotation."""
+    parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return frozenset().union(*map(_plain_types, parts)) if parts else frozenset([annotation])
+
+
+def _read_number(value: Any, types: frozenset[Any], is_stored: bool) -> Any:
+    if isinstance(value, list | tuple):
+        return [_read_number(each, types, is_stored) for each in value]
+    if is_stored and isinstance(value, str) and types & {int, float} and str not in types:
+        with suppress(ValueError):  # gitdist 0.5 stored 1e-3 as text
+            value = float(value)
+    is_whole = isinstance(value, float) and value.is_integer() and int in types and float not in types
+    return int(value) if is_whole else value
 
 
 def name_in(table: Mapping[str, Any]) -> AfterValidator:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gitdist.spec.base import MANY, Fraction, Integer, List, Number, Positive, Spec, Text
+from gitdist.spec.base import MANY, Fraction, List, Positive, Spec, Text
 
 
 class ProfileSpec(Spec):
@@ -14,8 +14,8 @@ class ProfileSpec(Spec):
     kind: Literal["zipf", "power", "exponential", "step", "none"] = "none"
     largest: Positive | None = None  # images of the largest class; None = all
     smallest: Positive = 5  # zipf, power: no class is smaller
-    exponent: Number = Field(2.0, gt=0, le=20)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
-    factor: Number = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
+    exponent: float = Field(2.0, gt=0, le=20)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
+    factor: float = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
     minority: Fraction = 0.5  # step: share of the classes that are small
 
     @model_validator(mode="before")
@@ -37,8 +37,8 @@ class ProfileSpec(Spec):
 class GroupsSpec(Spec):
     """Class sizes that separate many-, medium- and few-shot classes: many > ``many`` >= medium >= ``few`` > few."""
 
-    many: Integer = Field(100, ge=0, le=MANY)
-    few: Integer = Field(20, ge=0, le=MANY)
+    many: int = Field(100, ge=0, le=MANY)
+    few: int = Field(20, ge=0, le=MANY)
 
 
 class DataSpec(Spec):
@@ -63,13 +63,13 @@ class DataSpec(Spec):
     # group
     group: Text | None = None
     # images: side in pixels; None = the median one, 16 to 64
-    image_size: Annotated[Integer, Field(ge=8, le=4096)] | None = None
-    test_share: Number = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    test_share: float = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
     profile: ProfileSpec = ProfileSpec()
     # seed of the splits, of the nuisance and of the order of a zipf profile's classes
-    version: Integer = Field(0, ge=0, le=2**63 - 1)
-    validation: Number = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
+    version: int = Field(0, ge=0, le=2**63 - 1)
+    validation: float = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
     validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
     groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 if no group is empty then, else thirds
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import Integer, List, Number, Spec
+from gitdist.spec.base import List, Spec
 
 Choice = str | int | float | bool | None
 _MAX_STEPS = 10**15
@@ -16,12 +16,12 @@ _MAX_STEPS = 10**15
 class Dimension(Spec):
     """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
 
-    int_: Annotated[tuple[Integer, Integer], List] | None = Field(None, alias="int")
-    float_: Annotated[tuple[Number, Number], List] | None = Field(None, alias="float")
+    int_: Annotated[tuple[int, int], List] | None = Field(None, alias="int")
+    float_: Annotated[tuple[float, float], List] | None = Field(None, alias="float")
     choice: Annotated[tuple[Choice, ...], List, Field(min_length=1, max_length=1000)] | None = None
     log: bool = False
-    step: Annotated[Number, Field(gt=0)] | None = None  # at most the range, and no more than 10^15 steps in it
-    points: Integer = Field(4, ge=1, le=10_000)  # grid: values taken from a range
+    step: Annotated[float, Field(gt=0)] | None = None  # at most the range, and no more than 10^15 steps in it
+    points: int = Field(4, ge=1, le=10_000)  # grid: values taken from a range
     # searched only if each of these fields has one of its values here
     when: dict[str, Annotated[tuple[Choice, ...], List]] = {}
 

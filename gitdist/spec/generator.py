@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from gitdist.spec.base import LARGEST_FLOAT32, Integer, Number, Positive, Precision, Seed, Spec, Text
+from gitdist.spec.base import LARGEST_FLOAT32, Positive, Precision, Seed, Spec, Text
 
-_Channels = Annotated[Integer, Field(ge=1, le=8192)]
-_Images = Annotated[Integer, Field(ge=1, le=65_536)]  # at once
-_Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
+_Channels = Annotated[int, Field(ge=1, le=8192)]
+_Images = Annotated[int, Field(ge=1, le=65_536)]  # at once
+_Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class KindSpec(Spec):
@@ -31,24 +31,24 @@ class MunitSpec(KindSpec):
     dim: _Channels = 64
     mlp_dim: _Channels = 256
     style_dim: _Channels = 8
-    num_downsample: Integer = Field(2, ge=0, le=10)
-    num_res: Integer = Field(4, ge=1, le=100)
+    num_downsample: int = Field(2, ge=0, le=10)
+    num_res: int = Field(4, ge=1, le=100)
     discriminator_dim: _Channels = 64
-    discriminator_layers: Integer = Field(4, ge=1, le=10)
+    discriminator_layers: int = Field(4, ge=1, le=10)
     steps: Positive = 10_000
     batch_size: _Images = 1
-    lr: Number = Field(1e-4, gt=0, le=LARGEST_FLOAT32)
+    lr: float = Field(1e-4, gt=0, le=LARGEST_FLOAT32)
     lr_halved_every: Positive = 100_000  # steps
-    weight_decay: Number = Field(1e-4, ge=0, le=100)
+    weight_decay: float = Field(1e-4, ge=0, le=100)
     gan_weight: _Weight = 1.0
     image_weight: _Weight = 10.0
     style_weight: _Weight = 1.0
     content_weight: _Weight = 1.0
     flip: bool = True
-    randaugment_ops: Integer = Field(0, ge=0, le=100)  # operations on each training image; 0 = no RandAugment
-    randaugment_magnitude: Integer = Field(9, ge=0, le=30)
+    randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each training image; 0 = no RandAugment
+    randaugment_magnitude: int = Field(9, ge=0, le=30)
     # of the Beta(alpha, alpha) that blends each training image with another
-    mixup_alpha: Number = Field(0.0, ge=0, le=1000)
+    mixup_alpha: float = Field(0.0, ge=0, le=1000)
     checkpoint_every: Positive = 500  # steps
     precision: Precision = "auto"
     seed: Seed = 0
@@ -70,8 +70,8 @@ class RandAugmentSpec(KindSpec):
     """RandAugment instead of a generator (Cubuk et al. 2020): invariances that are not learnt."""
 
     kind: Literal["randaugment"] = "randaugment"
-    ops: Integer = Field(2, ge=1, le=100)  # operations on each image
-    magnitude: Integer = Field(9, ge=0, le=30)
+    ops: int = Field(2, ge=1, le=100)  # operations on each image
+    magnitude: int = Field(9, ge=0, le=30)
 
 
 class PretrainedSpec(KindSpec):
@@ -109,9 +109,9 @@ class StreamSpec(Spec):
     """The stream of augmentations that all trials read."""
 
     block_size: _Images = 64  # draws of one class in a block: generated, stored and sent as one
-    lookahead: Integer = Field(2, ge=1, le=1000)  # blocks a trial asks for ahead of its cursor, per class
+    lookahead: int = Field(2, ge=1, le=1000)  # blocks a trial asks for ahead of its cursor, per class
     # blocks kept in memory for later trials; None = as many as is safe
-    window_mb: Annotated[Integer, Field(ge=1, le=10_000_000)] | None = None
+    window_mb: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     keep: bool = False  # also on disk, in the store, for later runs and other studies
     per_seed: bool = False  # trials of different trial.seed read different streams
     precision: Precision = "auto"

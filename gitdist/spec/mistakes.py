@@ -95,8 +95,12 @@ def _rule(details: ErrorDetails) -> str:
     if kind in _RULES:
         return _RULES[kind]
     if kind in _RULES_WITH_LIMIT:
-        return _RULES_WITH_LIMIT[kind].format(**facts)
+        return _RULES_WITH_LIMIT[kind].format(**{name: _plain(fact) for name, fact in facts.items()})
     return details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _plain(limit: Any) -> Any:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() and abs(limit) < 1e15 else limit
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, Integer, List, Seed, Spec, unknown_name
+from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, List, Seed, Spec, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
 from gitdist.spec.trial import TrialSpec
 
@@ -16,7 +16,7 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "val/ekld": "minimize",
 }
 
-_Trials = Annotated[Integer, Field(ge=1, le=MANY_TRIALS)]
+_Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
 METHOD = "method"  # the dimension over the study's named methods
 
 
@@ -24,8 +24,8 @@ class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
     kind: Literal["none", "successive-halving", "hyperband", "median"] = "none"
-    min_epochs: Integer = Field(5, ge=1, le=MANY_EPOCHS)  # after the switch, before the first decision
-    reduction_factor: Integer = Field(3, ge=2, le=1000)  # halving, hyperband: one in this many trials continues
+    min_epochs: int = Field(5, ge=1, le=MANY_EPOCHS)  # after the switch, before the first decision
+    reduction_factor: int = Field(3, ge=2, le=1000)  # halving, hyperband: one in this many trials continues
     startup: _Trials = 5  # median: trials that end before it prunes
 
 
@@ -33,7 +33,7 @@ class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
     # search trials, fewer if the space has fewer points; 0 = only data and generator
-    total: Integer = Field(8, ge=0, le=MANY_TRIALS)
+    total: int = Field(8, ge=0, le=MANY_TRIALS)
     objective: str | Annotated[tuple[str, ...], List] = "val/balanced_accuracy"  # several: the Pareto front is found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: _Trials | None = None  # random trials before TPE starts; None = a third of total, 10 at most

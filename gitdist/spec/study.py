@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from gitdist.address import refuse_secrets
 from gitdist.errors import TrialFailedError
-from gitdist.spec.base import STORED, Integer, Number, Seed, Spec, Text, unknown_name
+from gitdist.spec.base import STORED, Seed, Spec, Text, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.mistakes import find_mistakes
@@ -43,8 +43,8 @@ def _has_port_or_none(url: SplitResult) -> bool:
 class Share(Spec):
     """The resources of one process."""
 
-    cpu: Number = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
-    gpu: Number = Field(0.0, ge=0, le=1000)
+    cpu: float = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
+    gpu: float = Field(0.0, ge=0, le=1000)
 
     @field_validator("gpu")
     @classmethod
@@ -62,12 +62,12 @@ class Share(Spec):
 class ResourcesSpec(Spec):
     """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
-    servers: Integer = Field(1, ge=1, le=1000)  # generator servers for all trials
+    servers: int = Field(1, ge=1, le=1000)  # generator servers for all trials
     server: Share = Share()
     trial: Share = Share()
     training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
     # trials at once; auto = as many as fit
-    max_concurrent: Annotated[Integer, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     autoscaling: bool = False  # the cluster adds nodes by itself: wait for missing resources instead of refusing
 
     @model_validator(mode="after")
@@ -104,7 +104,7 @@ class StoreSpec(Spec):
 
     uri: Text | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
     # GB of RESULTS/store, from which the least recently used artifact is removed first; None = no limit
-    max_gb: Annotated[Number, Field(gt=0, le=1_000_000_000)] | None = None
+    max_gb: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
 
     @field_validator("uri")
     @classmethod

@@ -12,17 +12,15 @@ from gitdist.spec.base import (
     MANY,
     MANY_EPOCHS,
     Fraction,
-    Integer,
     List,
-    Number,
     Precision,
     Seed,
     Spec,
     name_in,
 )
 
-_Draws = Annotated[Integer, Field(ge=1, le=100_000)]
-_Epochs = Annotated[Integer, Field(ge=1, le=MANY_EPOCHS)]
+_Draws = Annotated[int, Field(ge=1, le=100_000)]
+_Epochs = Annotated[int, Field(ge=1, le=MANY_EPOCHS)]
 ThresholdKind = Literal["hard", "soft"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
 
@@ -36,34 +34,34 @@ class TrialSpec(Spec):
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
     # progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
     sampler: Annotated[str, name_in(SAMPLERS)] = "class-balanced"
-    threshold: Annotated[Number, Field(gt=0, le=MANY)] | None = None  # K; None = all classes
+    threshold: Annotated[float, Field(gt=0, le=MANY)] | None = None  # K; None = all classes
     threshold_kind: ThresholdKind = "hard"
     fraction: Fraction = 0.5  # p
     epochs: _Epochs = 50
     # epochs before the sampler and the augmentation start (deferred)
-    switch_epoch: Integer = Field(0, ge=0, le=MANY_EPOCHS)
-    batch_size: Integer = Field(128, ge=1, le=65_536)
-    lr: Number = Field(0.1, gt=0, le=LARGEST_FLOAT32)
-    lr_warmup_epochs: Integer = Field(5, ge=0, le=MANY_EPOCHS)
+    switch_epoch: int = Field(0, ge=0, le=MANY_EPOCHS)
+    batch_size: int = Field(128, ge=1, le=65_536)
+    lr: float = Field(0.1, gt=0, le=LARGEST_FLOAT32)
+    lr_warmup_epochs: int = Field(5, ge=0, le=MANY_EPOCHS)
     # epochs after which lr is multiplied by lr_decay, in rising order; default: 60 % and 80 % of epochs
     lr_milestones: Annotated[tuple[_Epochs, ...], List] = ()
-    lr_decay: Number = Field(0.01, gt=0, le=1)
+    lr_decay: float = Field(0.01, gt=0, le=1)
     momentum: Fraction = 0.9
-    weight_decay: Number = Field(2e-4, ge=0, le=100)
-    ldam_margin: Number = Field(0.5, gt=0, le=1000)  # the smallest class's margin
-    ldam_scale: Number = Field(30.0, gt=0, le=10_000)
-    focal_gamma: Number = Field(1.0, ge=0, le=100)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
-    logit_tau: Number = Field(1.0, ge=0, le=100)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
-    effective_beta: Number = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
+    weight_decay: float = Field(2e-4, ge=0, le=100)
+    ldam_margin: float = Field(0.5, gt=0, le=1000)  # the smallest class's margin
+    ldam_scale: float = Field(30.0, gt=0, le=10_000)
+    focal_gamma: float = Field(1.0, ge=0, le=100)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
+    logit_tau: float = Field(1.0, ge=0, le=100)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
+    effective_beta: float = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
     # The paper's oracle, with sampler instance and fraction 0: every training sample of every epoch is its
     # untransformed image under a fresh draw of data.nuisance, before and after switch_epoch.
     true_nuisance: bool = False
-    crop_padding: Integer = Field(0, ge=0, le=1024)  # pixels
+    crop_padding: int = Field(0, ge=0, le=1024)  # pixels
     flip: bool = False
-    randaugment_ops: Integer = Field(0, ge=0, le=100)  # operations on each image; 0 = no RandAugment
-    randaugment_magnitude: Integer = Field(9, ge=0, le=30)
-    mixup_alpha: Number = Field(0.0, ge=0, le=1000)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
-    ema_decay: Number = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
+    randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each image; 0 = no RandAugment
+    randaugment_magnitude: int = Field(9, ge=0, le=30)
+    mixup_alpha: float = Field(0.0, ge=0, le=1000)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
     seed: Seed = 0

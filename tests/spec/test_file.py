@@ -118,7 +118,10 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("search.objective=val/balanced_acuracy", ["did you mean 'val/balanced_accuracy'"]),
         ("trial.switch_epoch=99", ["trial", "switch_epoch", "99", "50"]),
         ("trial={epochs: 35, lr_milestones: [30, 40]}", ["trial", "lr_milestones", "40", "35"]),
-        ("resources.trial={gpu: 1.5}", ["override resources.trial.gpu: must be a part of one GPU", "whole number", "1.5"]),
+        (
+            "resources.trial={gpu: 1.5}",
+            ["override resources.trial.gpu: must be a part of one GPU", "whole number", "1.5"],
+        ),
         ("resources.server={gpu: .inf}", ["override resources.server.gpu: must be a finite number", "inf"]),
         ("resources.training={cpu: .nan}", ["override resources.training.cpu: must be a finite number", "nan"]),
         ("name=../outside", ["name", "folder"]),
