@@ -17,7 +17,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 MAX_BYTES = 500_000
 MAX_DEPTH = 50
-MAX_NODES = 50_000  # keys and values, with every alias expanded
+MAX_NODES = 20_000  # keys and values, with every alias expanded
 _MAX_DIGITS = 100
 
 _BOOL = re.compile(r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
