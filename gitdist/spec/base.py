@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -57,9 +57,9 @@ class Spec(BaseModel):
             return values
         read = dict(values)
         for name, field in cls.model_fields.items():
-            key = field.alias or name
+            key, annotation = field.alias or name, cast(Any, field.annotation)
             if key in read:
-                read[key] = _read_number(read[key], _plain_types(field.annotation), info.context == STORED)
+                read[key] = _read_number(read[key], _plain_types(annotation), info.context == STORED)
         return read
 
 

@@ -95,7 +95,7 @@ class _Loader(yaml.SafeLoader):
             self.dispose()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) not in (None, "!", _TEXT):
             raise YamlError(f"{_line(event.start_mark)}the tag {event.tag} is not supported; remove it")
         self._depth += 1
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, ScalarNode) or key.tag == _NULL:
                 raise YamlError(f"{line}a key must be text, but it is {'empty' if key.tag == _NULL else key.id}")
             self._check_scalar(key)
-            value = key.value if key.tag == _MERGE else self.construct_object(key)  # type: ignore[no-untyped-call]
+            value = key.value if key.tag == _MERGE else self.construct_object(key)
             if value in lines:
                 raise YamlError(
                     f"{line}a key must be unique, but '{key.value}' is in line {lines[value]} too; remove one"
