@@ -176,7 +176,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     try:
         value = load_yaml(text)
     except YamlError as error:
-        raise SpecError(f"override {field}: the value must be YAML, but it is '{text}' ({error})") from None
+        raise SpecError(f"override {field}, {error}") from None
     changed = dict(values)
     change(changed, field, absolute_paths(value, Path.cwd(), field), f"override {field}")
     return changed
