@@ -8,6 +8,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ STUDIES = schema_values(SCHEMA)
 @st.composite
 def study_files(draw: st.DrawFn) -> StudyFile:
     """Return a study file with at most a few mistakes."""
-    values = {**draw(STUDIES), "name": "fuzz"}
+    values = {**deepcopy(draw(STUDIES)), "name": "fuzz"}
     for _ in range(draw(st.integers(0, 2))):
         _change(draw, values)
     text = yaml.safe_dump(
@@ -264,7 +265,7 @@ def _change(draw: st.DrawFn, values: dict[str, Any]) -> None:
         )
         parent[new] = parent.pop(key)
     else:
-        parent[key] = draw(st.sampled_from([*WEIRD, *TEXTS]))
+        parent[key] = deepcopy(draw(st.sampled_from([*WEIRD, *TEXTS])))
 
 
 def _parts(values: Any) -> Iterator[Any]:
