@@ -15,6 +15,8 @@ Remedy = Literal[
     "retry",
     "take_over",
     "submit",
+    "quote",
+    "quote_override",
 ]
 
 

@@ -286,11 +286,13 @@ def generator_quality(
     results: ResultsDirectory = RESULTS_DIRECTORY,
     set_: Overrides = None,
     scale: Scale = None,
-    images: Annotated[int, typer.Option(min=1, help="Validation images per class.")] = 10,
-    draws: Annotated[int, typer.Option(min=2, help="Draws per image.")] = 16,
+    images: Annotated[int, typer.Option(min=1, max=100_000, help="Validation images per class.")] = 10,
+    draws: Annotated[int, typer.Option(min=2, max=100_000, help="Draws per image.")] = 16,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs of the reference classifier (default: enough to see 60,000 images)."),
+        typer.Option(
+            min=1, max=1_000_000, help="Epochs of the reference classifier (default: enough to see 60,000 images)."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

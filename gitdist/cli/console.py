@@ -8,7 +8,7 @@ from rich.table import Table
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Print a line without wrapping or markup."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def plain_table(*headers: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = (), space: int = 2) -> Table:

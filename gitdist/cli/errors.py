@@ -2,6 +2,7 @@
 
 from gitdist.errors import GitdistError, Remedy
 
+_LONGEST = 1500  # characters of a message; a longer one has a value that the user knows
 _FORK = (
     "--fork NAME (for a campaign: --set name=NAME) starts another study that reuses the data set, the generator and "
     "all other artifacts that both need"
@@ -18,6 +19,8 @@ _REMEDIES: dict[Remedy, str] = {
     "fork_or_find": "name the right one with --results, or give this study another name with --fork NAME",
     "rename": "give it another name with --set name=NAME",
     "retry": "fix the cause, then: gitdist retry {name} --failed --results {results}",
+    "quote": "quote it",
+    "quote_override": "quote it, within the quotes of the shell: --set 'FIELD=\"VALUE\"'",
     "take_over": "or take over the study with --take-over",
     "submit": "pass HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
     "--working-dir . -- gitdist run ...",
@@ -25,8 +28,11 @@ _REMEDIES: dict[Remedy, str] = {
 
 
 def error_message(error: GitdistError) -> str:
-    """Return an error's message with what the user can do about it."""
-    return f"{error}; {remedy_text(error.remedy, **error.facts)}" if error.remedy else str(error)
+    """Return an error's message with what the user can do about it, as one line of plain text."""
+    message = f"{error}; {remedy_text(error.remedy, **error.facts)}" if error.remedy else str(error)
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in message)
 
 
 def remedy_text(remedy: Remedy, **facts: object) -> str:

@@ -2,20 +2,44 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from functools import cache
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
+STORED = "stored"  # context of the validation of values that gitdist stored
+
+MANY = 1_000_000_000  # images of a data set, steps of a training: more than any has
+LARGEST_FLOAT32 = 3.4e38
+MANY_EPOCHS = 1_000_000
+MANY_TRIALS = 100_000
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=MANY)]
+List = Strict(False)  # of a tuple: a file has lists
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Text = Annotated[str, Field(min_length=1)]
 Precision = Literal["auto", "bf16", "float32"]  # auto: bf16 where the device has units for it
 
 
 class Spec(BaseModel):
-    """Base of all parts: immutable, and an unknown field is an error that names the nearest known one."""
+    """Base of all parts: immutable, and an unknown field is an error that names the nearest known one.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Numbers are finite, and values are not converted: a boolean or text is no number. But 2.0 is a whole number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -25,6 +49,35 @@ class Spec(BaseModel):
             if name not in known:
                 raise ValueError(unknown_name("field", str(name), known))
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_numbers(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        read = dict(values)
+        for name, field in cls.model_fields.items():
+            key, annotation = field.alias or name, cast(Any, field.annotation)
+            if key in read:
+                read[key] = _read_number(read[key], _plain_types(annotation), info.context == STORED)
+        return read
+
+
+@cache
+def _plain_types(annotation: Any) -> frozenset[Any]:
+    """Return the types of the single values in a field's annotation."""
+    parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return frozenset().union(*map(_plain_types, parts)) if parts else frozenset([annotation])
+
+
+def _read_number(value: Any, types: frozenset[Any], is_stored: bool) -> Any:
+    if isinstance(value, list | tuple):
+        return [_read_number(each, types, is_stored) for each in value]
+    if is_stored and isinstance(value, str) and types & {int, float} and str not in types:
+        with suppress(ValueError):  # gitdist 0.5 stored 1e-3 as text
+            value = float(value)
+    is_whole = isinstance(value, float) and value.is_integer() and int in types and float not in types
+    return int(value) if is_whole else value
 
 
 def name_in(table: Mapping[str, Any]) -> AfterValidator:
@@ -39,15 +92,10 @@ def name_in(table: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def broken_rule(error: ValidationError) -> tuple[str, str]:
-    """Return the field that breaks the first broken rule ("" if several do), and the rule."""
-    first = error.errors(include_url=False)[0]
-    rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return ".".join(str(part) for part in first["loc"]), rule
-
-
 def unknown_name(what: str, name: str, known: list[str]) -> str:
     """Return the message for a name that is not among ``known``; suggest the nearest one."""
+    if not known:
+        return f"unknown {what} '{name}': there is none; remove it"
     near = difflib.get_close_matches(name, known, n=1)
     remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
     return f"unknown {what} '{name}'; {remedy}"

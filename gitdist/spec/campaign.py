@@ -11,6 +11,7 @@ axis named ``replicate`` changes several of them together: {r0: {}, r1: {trial.s
 """
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gitdist.errors import SpecError
+from gitdist.spec.strict_yaml import MAX_DEPTH
 from gitdist.spec.study import StudySpec
 
+MAX_STUDIES = 1000
 Label = str | int | float | bool
 
 
@@ -50,7 +53,16 @@ def expand(matrix: Any, values: Mapping[str, Any], origin: str) -> list[tuple[di
     """
     if not isinstance(matrix, dict) or not matrix:
         raise SpecError(f"{origin}: matrix must map fields to lists of values, but it is {matrix!r}; remove or fill it")
-    axes = {str(axis): _alternatives(str(axis), entries, origin) for axis, entries in matrix.items()}
+    for axis in matrix:
+        if not isinstance(axis, str):
+            raise SpecError(f"{origin}: an axis of the matrix must be text, but one is {axis!r}; quote it")
+    axes = {axis: _alternatives(axis, entries, origin) for axis, entries in matrix.items()}
+    number = math.prod(map(len, axes.values()))
+    if number > MAX_STUDIES:
+        raise SpecError(
+            f"{origin}: a matrix must make at most {MAX_STUDIES:,} studies, but this one makes {number:,}; shorten its "
+            "lists, or make several files of it"
+        )
     short = short_names(axes)
     studies = []
     for combination in itertools.product(*axes.values()):
@@ -81,6 +93,8 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
 def assign(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
     """Set the field at ``path.to.field``; missing mappings are made, and others are copied before they are changed."""
     *parents, last = path.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise SpecError(f"{origin}: a field path must have at most {MAX_DEPTH} parts, but one has {len(parents) + 1:,}")
     for depth, name in enumerate(parents, 1):
         current = values.get(name)
         if current is not None and not isinstance(current, dict):
@@ -105,7 +119,7 @@ def change(values: dict[str, Any], path: str, value: Any, origin: str) -> None:
         assign(values, path, value, origin)
         if isinstance(axis, list):
             values["matrix"] = {**matrix, path: [deepcopy(value)]}
-    elif all(isinstance(changes, dict) and list(changes) == [path] for changes in axis.values()):
+    elif isinstance(value, Label) and all(isinstance(each, dict) and list(each) == [path] for each in axis.values()):
         label = next((label for label, changes in axis.items() if changes == {path: value}), value)
         values["matrix"] = {**matrix, path: {label: {path: deepcopy(value)}}}
     elif isinstance(value, Label) and value in axis:
@@ -127,7 +141,7 @@ def _alternatives(axis: str, entries: Any, origin: str) -> list[tuple[Label, Map
             f"but it is {entries!r}"
         )
     for label, _ in alternatives:
-        if not isinstance(label, Label):
+        if not isinstance(label, Label) or (isinstance(label, float) and not math.isfinite(label)):
             raise SpecError(
                 f"{origin}: matrix.{axis} must list plain values, but it has {label!r}; map labels to changes"
             )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gitdist.spec.base import Fraction, Positive, Spec
+from gitdist.spec.base import MANY, Fraction, List, Positive, Spec, Text
 
 
 class ProfileSpec(Spec):
@@ -14,7 +14,7 @@ class ProfileSpec(Spec):
     kind: Literal["zipf", "power", "exponential", "step", "none"] = "none"
     largest: Positive | None = None  # images of the largest class; None = all
     smallest: Positive = 5  # zipf, power: no class is smaller
-    exponent: float = Field(2.0, gt=0)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
+    exponent: float = Field(2.0, gt=0, le=20)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
     factor: float = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
     minority: Fraction = 0.5  # step: share of the classes that are small
 
@@ -25,12 +25,20 @@ class ProfileSpec(Spec):
             return {**values, "exponent": 1.8 if values.get("kind") == "power" else 2.0}
         return values
 
+    @model_validator(mode="after")
+    def _falling(self) -> "ProfileSpec":
+        if self.kind in ("zipf", "power") and self.largest is not None and self.smallest > self.largest:
+            raise ValueError(
+                f"smallest must not be above largest, but {self.smallest} > {self.largest}; lower smallest"
+            )
+        return self
+
 
 class GroupsSpec(Spec):
     """Class sizes that separate many-, medium- and few-shot classes: many > ``many`` >= medium >= ``few`` > few."""
 
-    many: int = Field(100, ge=0)
-    few: int = Field(20, ge=0)
+    many: int = Field(100, ge=0, le=MANY)
+    few: int = Field(20, ge=0, le=MANY)
 
 
 class DataSpec(Spec):
@@ -47,18 +55,20 @@ class DataSpec(Spec):
         "images",
         "npz",
     ] = "digits"
-    path: str | None = None  # folder of the source's files; None = the source's usual folder
-    exclude: tuple[str, ...] = ()  # names of classes to leave out
+    path: Text | None = None  # folder of the source's files; None = the source's usual folder
+    exclude: Annotated[tuple[str, ...], List] = ()  # names of classes to leave out
     # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
     # groups (gtsrb: the track; npz: its array "groups"), "none" = each image by itself; images: "folder" = the folder
     # between class and image, or a regular expression on the path, whose first group (else the match) names the image's
     # group
-    group: str | None = None
-    image_size: Annotated[int, Field(ge=8)] | None = None  # images: side in pixels; None = the median one, 16 to 64
+    group: Text | None = None
+    # images: side in pixels; None = the median one, 16 to 64
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     test_share: float = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
     profile: ProfileSpec = ProfileSpec()
-    version: int = Field(0, ge=0)  # seed of the splits, of the nuisance and of the order of a zipf profile's classes
+    # seed of the splits, of the nuisance and of the order of a zipf profile's classes
+    version: int = Field(0, ge=0, le=2**63 - 1)
     validation: float = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
     validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
     groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 if no group is empty then, else thirds
@@ -78,7 +88,7 @@ class DataSpec(Spec):
             raise ValueError(f"group must be none or omitted for the source {self.source}, but it is {self.group!r}")
         try:
             re.compile(self.group)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"group must be folder, none or a regular expression, but {self.group!r} is not one ({error})"
             ) from None

@@ -2,25 +2,28 @@
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import Positive, Spec
+from gitdist.spec.base import List, Spec
 
 Choice = str | int | float | bool | None
+_MAX_STEPS = 10**15
 
 
 class Dimension(Spec):
     """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
 
-    int_: tuple[int, int] | None = Field(None, alias="int")
-    float_: tuple[FiniteFloat, FiniteFloat] | None = Field(None, alias="float")
-    choice: tuple[Choice, ...] | None = Field(None, min_length=1)
+    int_: Annotated[tuple[int, int], List] | None = Field(None, alias="int")
+    float_: Annotated[tuple[float, float], List] | None = Field(None, alias="float")
+    choice: Annotated[tuple[Choice, ...], List, Field(min_length=1, max_length=1000)] | None = None
     log: bool = False
-    step: Annotated[float, Field(gt=0)] | None = None
-    points: Positive = 4  # grid: values taken from a range
-    when: dict[str, tuple[Choice, ...]] = {}  # searched only if each of these fields has one of its values here
+    step: Annotated[float, Field(gt=0)] | None = None  # at most the range, and no more than 10^15 steps in it
+    points: int = Field(4, ge=1, le=10_000)  # grid: values taken from a range
+    # searched only if each of these fields has one of its values here
+    when: dict[str, Annotated[tuple[Choice, ...], List]] = {}
 
     @field_validator("when", mode="before")
     @classmethod
@@ -44,6 +47,13 @@ class Dimension(Spec):
             raise ValueError(f"the step of an int range must be whole, but it is {self.step}")
         if self.log and (self.step or self.choice):
             raise ValueError("log requires int or float, and no step")
+        if self.step and not bounds:
+            raise ValueError("step requires int or float")
+        if bounds and self.step and not 1 <= (bounds[1] - bounds[0]) / self.step <= _MAX_STEPS:
+            raise ValueError(
+                f"step must divide the range into 1 to 10^15 steps, but it is {self.step} in a range of "
+                f"{bounds[1] - bounds[0]}"
+            )
         return self
 
     @property
@@ -65,6 +75,16 @@ class Dimension(Spec):
         between = low + self.step if self.step else low + (high - low) / math.pi
         return (low, high, min(between, high))
 
+    @property
+    def max_grid_values(self) -> int:
+        """How many values a grid has at most: a logarithmic range of integers may have fewer."""
+        if self.bounds is None:
+            return len(self.extremes)
+        low, high = self.bounds
+        if self.step:
+            return num_steps(low, high, self.step) + 1
+        return min(self.points, int(high - low) + 1) if self.int_ else self.points
+
     def contains(self, value: Any) -> bool:
         """Return whether ``value`` is one of the dimension's."""
         if self.bounds is None:
@@ -79,6 +99,30 @@ class Dimension(Spec):
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Return whether the field is searched in a trial with these parameters (including those it depends on)."""
         return all(name in params and params[name] in values for name, values in self.when.items())
+
+
+def num_steps(low: float, high: float, step: float) -> int:
+    """Return how often ``step`` fits into a range, in decimal arithmetic: 0.1 + 0.2 is 0.3."""
+    return int((Decimal(str(high)) - Decimal(str(low))) // Decimal(str(step)))
+
+
+def max_grid_points(space: Mapping[str, Dimension], limit: int) -> int:
+    """Return how many points a grid has at most, without building them; some number above ``limit`` if it is above."""
+    choices = {other for dimension in space.values() for other in dimension.when}
+    counts: dict[tuple[tuple[str, Choice], ...], int] = {(): 1}  # points by their values of fields others depend on
+    for name in dependency_order(space):
+        dimension, longer = space[name], dict[tuple[tuple[str, Choice], ...], int]()
+        for chosen, count in counts.items():
+            if not dimension.applies(dict(chosen)):
+                longer[chosen] = count
+            elif name in choices:
+                longer |= {(*chosen, (name, value)): count for value in dimension.extremes}
+            else:
+                longer[chosen] = count * dimension.max_grid_values
+        counts = longer
+        if sum(counts.values()) > limit:
+            break
+    return sum(counts.values())
 
 
 def dependency_order(space: Mapping[str, Dimension]) -> list[str]:

@@ -1,16 +1,19 @@
 """Reads and writes study files: parses YAML, applies overrides, reports each mistake in one line."""
 
+import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from gitdist.errors import SpecError
-from gitdist.spec.base import broken_rule, unknown_name
+from gitdist.errors import Remedy, SpecError
+from gitdist.spec.base import STORED, unknown_name
 from gitdist.spec.campaign import Campaign, Member, change, expand
+from gitdist.spec.mistakes import find_mistakes
 from gitdist.spec.paths import absolute_paths
+from gitdist.spec.strict_yaml import MAX_BYTES, YamlError, dump_yaml, load_yaml
 from gitdist.spec.study import StudySpec
 
 
@@ -36,9 +39,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
         SpecError: the file is missing or not a YAML mapping, or a field breaks its rule; the message names the field.
     """
     values = absolute_paths(_read_mapping(path), path.absolute().parent)
-    values = _choose_scale(values, scale, str(path))
-    _override(values, overrides)
-    return parse_plan(values, str(path))
+    return _parse_overridden(_choose_scale(values, scale, str(path)), overrides, str(path), stored=False)
 
 
 def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> StudySpec | Campaign:
@@ -47,55 +48,76 @@ def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> Study
         return plan
     single = isinstance(plan, StudySpec)
     values = plan.model_dump(mode="json", by_alias=True) if isinstance(plan, StudySpec) else dict(plan.values)
-    _override(values, overrides)
-    return parse_plan(values, f"{'study' if single else 'campaign'} '{plan.name}'")
+    return _parse_overridden(values, overrides, f"{'study' if single else 'campaign'} '{plan.name}'")
 
 
-def parse_plan(values: dict[str, Any], origin: str) -> StudySpec | Campaign:
-    """Build a study, or with a ``matrix`` a campaign, from plain values; ``origin`` names their source in errors."""
+def parse_plan(values: dict[str, Any], origin: str, *, stored: bool = True) -> StudySpec | Campaign:
+    """Build a study, or with a ``matrix`` a campaign, from plain values, as ``parse_study`` does."""
     common = {name: value for name, value in values.items() if name != "matrix"}
     if values.get("matrix") is None:
-        return parse_study(common, origin)
+        return parse_study(common, origin, stored=stored)
     name = common.get("name")
+    if name is None:
+        raise SpecError(f"{origin}: name is required")
     if not isinstance(name, str):
-        rule = "is required" if name is None else f"must be text, but it is {name!r}; quote it"
-        raise SpecError(f"{origin}: name {rule}")
+        raise SpecError(f"{origin}: name must be text, but it is {name!r}", remedy="quote")
     members = tuple(
-        Member(labels=labels, spec=parse_study(changed, f"{origin}, {changed['name']}"))
+        Member(labels=labels, spec=parse_study(changed, f"{origin}, {changed['name']}", stored=stored))
         for labels, changed in expand(values["matrix"], common, origin)
     )
     return Campaign(name=name, title=members[0].spec.title, members=members, values=values)
 
 
-def parse_study(values: dict[str, Any], origin: str) -> StudySpec:
-    """Build a study from plain values; ``origin`` names their source in errors."""
+def parse_study(values: dict[str, Any], origin: str, *, stored: bool = True) -> StudySpec:
+    """Build a study from plain values.
+
+    Args:
+        values: the fields of a study file.
+        origin: names the source of the values in errors.
+        stored: whether gitdist stored the values; 0.5 stored numbers such as 1e-3 as text, and what is now refused.
+    """
     try:
-        return StudySpec.model_validate(values)
+        return StudySpec.model_validate(values, context=STORED if stored else None)
     except ValidationError as error:
-        raise SpecError(f"{origin}: {_describe(error)}") from None
+        mistake, *others = find_mistakes(error, values)
+        more = f" (and {len(others)} more)" if others else ""
+        remedy: Remedy | None = "quote" if mistake.is_unquoted else None
+        raise SpecError(f"{origin}: {mistake}{more}", remedy=remedy, mistake=str(mistake)) from None
 
 
 def dump_study(spec: StudySpec) -> str:
     """Return the resolved study as YAML, including all defaults."""
-    return yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False, width=120)
+    return dump_yaml(spec.model_dump(mode="json", by_alias=True))
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise SpecError(
-            f"no study file at {path}; give the path of a YAML file, such as studies/quickstart.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} cannot be read as text ({error}); give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        values = load_yaml(_read_text(path))
+    except YamlError as error:
+        raise SpecError(f"{path}, {error}") from None
     if not isinstance(values, dict):
-        raise SpecError(f"{path}: a study file must be a mapping of fields, but this is {type(values).__name__}")
+        found = "empty" if values is None else "a list" if isinstance(values, list) else "one value"
+        raise SpecError(f"{path}: a study file must be a mapping of fields, but it is {found}")
     return values
+
+
+def _read_text(path: Path) -> str:
+    remedy = "give the path of a YAML file, such as studies/quickstart.yaml"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device may never end
+            raise SpecError(f"{path} must be a file, but it is a directory, a pipe or a device; {remedy}")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise SpecError(f"{path} must have at most {MAX_BYTES:,} bytes to be a study file; {remedy}")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise SpecError(f"no study file at {path}; {remedy}") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SpecError(f"{path}, line {line}: must be UTF-8 text, but it is not; save it as UTF-8") from None
 
 
 def _choose_scale(values: dict[str, Any], scale: str | None, origin: str) -> dict[str, Any]:
@@ -118,28 +140,43 @@ def _choose_scale(values: dict[str, Any], scale: str | None, origin: str) -> dic
     return {**rest, "name": f"{rest['name']}-{scale}"} if isinstance(rest.get("name"), str) else rest
 
 
-def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
+def _parse_overridden(
+    values: dict[str, Any], overrides: Sequence[str], origin: str, *, stored: bool = True
+) -> StudySpec | Campaign:
+    """Build a plan from values and overrides; a mistake is reported of the override after which it is there first."""
+    stages = [values]
     for override in overrides:
-        field, equals, text = override.partition("=")
-        if not equals or not all(field.split(".")):
-            raise SpecError(f"an override must be path.to.field=value, but it is '{override}'")
+        stages.append(_override(stages[-1], override))
+
+    def mistake_in(stage: dict[str, Any]) -> object:
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise SpecError(f"override {field}: the value must be YAML, but it is '{text}'") from None
-        change(values, field, absolute_paths(value, Path.cwd(), field), f"override {field}")
+            parse_plan(stage, origin, stored=stored)
+        except SpecError as error:
+            return error.facts.get("mistake", str(error))
+        return None
+
+    try:
+        return parse_plan(stages[-1], origin, stored=stored)
+    except SpecError as error:
+        mistake = error.facts.get("mistake", str(error))
+        number = next(number for number, stage in enumerate(stages) if mistake_in(stage) == mistake)
+        if number == 0:
+            raise
+        field = overrides[number - 1].partition("=")[0]
+        remedy: Remedy | None = "quote_override" if error.remedy == "quote" else error.remedy
+        message = re.sub(rf"^: {re.escape(field)}(?=[:.])", "", str(error).removeprefix(origin))
+        raise SpecError(f"override {field}{message}", remedy=remedy) from None
 
 
-def _describe(error: ValidationError) -> str:
-    """Return the first broken rule as one line: field path, rule, value, and how many more there are."""
-    first, *others = error.errors(include_url=False)
-    path = [str(part) for part in first["loc"]]
-    if path[:1] == ["generator"]:
-        del path[1:2]  # the generator's kind, which is not a field of the file
-    field = f"{'.'.join(path)}: " if path else ""
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "missing":
-        return f"{field}is required{more}"
-    value = first["input"]
-    rule_has_value = isinstance(value, dict) or (first["type"] == "value_error" and isinstance(value, str))
-    return field + broken_rule(error)[1] + ("" if rule_has_value else f", but it is {value!r}") + more
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return the values with an override."""
+    field, equals, text = override.partition("=")
+    if not equals or not all(field.split(".")):
+        raise SpecError(f"an override must be path.to.field=value, but it is '{override}'")
+    try:
+        value = load_yaml(text)
+    except YamlError as error:
+        raise SpecError(f"override {field}, {error}") from None
+    changed = dict(values)
+    change(changed, field, absolute_paths(value, Path.cwd(), field), f"override {field}")
+    return changed

@@ -5,7 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from gitdist.spec.base import Positive, Precision, Spec
+from gitdist.spec.base import LARGEST_FLOAT32, Positive, Precision, Seed, Spec, Text
+
+_Channels = Annotated[int, Field(ge=1, le=8192)]
+_Images = Annotated[int, Field(ge=1, le=65_536)]  # at once
+_Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class KindSpec(Spec):
@@ -24,29 +28,30 @@ class MunitSpec(KindSpec):
 
     kind: Literal["munit"] = "munit"
     auto_encoders: Literal["one", "two"] = "one"  # two, one per domain, is the published method
-    dim: Positive = 64
-    mlp_dim: Positive = 256
-    style_dim: Positive = 8
-    num_downsample: int = Field(2, ge=0)
-    num_res: Positive = 4
-    discriminator_dim: Positive = 64
-    discriminator_layers: Positive = 4
+    dim: _Channels = 64
+    mlp_dim: _Channels = 256
+    style_dim: _Channels = 8
+    num_downsample: int = Field(2, ge=0, le=10)
+    num_res: int = Field(4, ge=1, le=100)
+    discriminator_dim: _Channels = 64
+    discriminator_layers: int = Field(4, ge=1, le=10)
     steps: Positive = 10_000
-    batch_size: Positive = 1
-    lr: float = Field(1e-4, gt=0)
+    batch_size: _Images = 1
+    lr: float = Field(1e-4, gt=0, le=LARGEST_FLOAT32)
     lr_halved_every: Positive = 100_000  # steps
-    weight_decay: float = Field(1e-4, ge=0)
-    gan_weight: float = Field(1.0, ge=0)
-    image_weight: float = Field(10.0, ge=0)
-    style_weight: float = Field(1.0, ge=0)
-    content_weight: float = Field(1.0, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, le=100)
+    gan_weight: _Weight = 1.0
+    image_weight: _Weight = 10.0
+    style_weight: _Weight = 1.0
+    content_weight: _Weight = 1.0
     flip: bool = True
-    randaugment_ops: int = Field(0, ge=0)  # operations on each training image; 0 = no RandAugment
+    randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each training image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
-    mixup_alpha: float = Field(0.0, ge=0)  # of the Beta(alpha, alpha) that blends each training image with another
+    # of the Beta(alpha, alpha) that blends each training image with another
+    mixup_alpha: float = Field(0.0, ge=0, le=1000)
     checkpoint_every: Positive = 500  # steps
     precision: Precision = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class OracleSpec(KindSpec):
@@ -65,7 +70,7 @@ class RandAugmentSpec(KindSpec):
     """RandAugment instead of a generator (Cubuk et al. 2020): invariances that are not learnt."""
 
     kind: Literal["randaugment"] = "randaugment"
-    ops: Positive = 2  # operations on each image
+    ops: int = Field(2, ge=1, le=100)  # operations on each image
     magnitude: int = Field(9, ge=0, le=30)
 
 
@@ -74,7 +79,7 @@ class PretrainedSpec(KindSpec):
 
     from_outside: ClassVar[bool] = True
     kind: Literal["pretrained"] = "pretrained"
-    path: str  # artifacts depend on the file's content, not its path
+    path: Text  # artifacts depend on the file's content, not its path
 
 
 class PluginSpec(KindSpec):
@@ -82,13 +87,16 @@ class PluginSpec(KindSpec):
 
     from_outside: ClassVar[bool] = True
     kind: Literal["plugin"] = "plugin"
-    target: str  # package.module:attribute, or an entry point of the group gitdist.generators
+    target: Text  # package.module:attribute, or an entry point of the group gitdist.generators
     options: dict[str, JsonValue] = {}  # its keyword arguments
 
     @field_validator("options")
     @classmethod
     def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
+        try:
+            json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
+        except ValueError:
+            raise ValueError("must have only finite numbers") from None
         return options
 
 
@@ -100,11 +108,12 @@ GeneratorSpec = Annotated[
 class StreamSpec(Spec):
     """The stream of augmentations that all trials read."""
 
-    block_size: Positive = 64  # draws of one class in a block: generated, stored and sent as one
-    lookahead: Positive = 2  # blocks a trial asks for ahead of its cursor, per class
-    window_mb: Positive | None = None  # blocks kept in memory for later trials; None = as many as is safe
+    block_size: _Images = 64  # draws of one class in a block: generated, stored and sent as one
+    lookahead: int = Field(2, ge=1, le=1000)  # blocks a trial asks for ahead of its cursor, per class
+    # blocks kept in memory for later trials; None = as many as is safe
+    window_mb: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     keep: bool = False  # also on disk, in the store, for later runs and other studies
     per_seed: bool = False  # trials of different trial.seed read different streams
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the generator
-    seed: int = 0
+    seed: Seed = 0

@@ -1,5 +1,6 @@
 """Relative paths in a study file, made absolute: the study can then be resumed from any directory."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -48,4 +49,5 @@ def _joined(base: Path, text: str, field: str) -> Path:
         path = base / expand_home(text)
     except SpecError as error:
         raise SpecError(f"{field}: {error}") from None
-    return path.resolve() if ".." in path.parts else path
+    # Path.resolve raises for links that form a loop.
+    return Path(os.path.realpath(path)) if ".." in path.parts else path

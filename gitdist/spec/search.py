@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import Positive, Spec, unknown_name
-from gitdist.spec.dimension import Dimension, dependency_order
+from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, List, Seed, Spec, unknown_name
+from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
 from gitdist.spec.trial import TrialSpec
 
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -16,6 +16,7 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "val/ekld": "minimize",
 }
 
+_Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
 METHOD = "method"  # the dimension over the study's named methods
 
 
@@ -23,23 +24,25 @@ class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
     kind: Literal["none", "successive-halving", "hyperband", "median"] = "none"
-    min_epochs: Positive = 5  # after the switch, before the first decision
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving, hyperband: one in this many trials continues
-    startup: Positive = 5  # median: trials that end before it prunes
+    min_epochs: int = Field(5, ge=1, le=MANY_EPOCHS)  # after the switch, before the first decision
+    reduction_factor: int = Field(3, ge=2, le=1000)  # halving, hyperband: one in this many trials continues
+    startup: _Trials = 5  # median: trials that end before it prunes
 
 
 class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
-    total: int = Field(8, ge=0)  # search trials, fewer if the space has fewer points; 0 = only data and generator
-    objective: str | tuple[str, ...] = "val/balanced_accuracy"  # several: the Pareto front is found
+    # search trials, fewer if the space has fewer points; 0 = only data and generator
+    total: int = Field(8, ge=0, le=MANY_TRIALS)
+    objective: str | Annotated[tuple[str, ...], List] = "val/balanced_accuracy"  # several: the Pareto front is found
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
-    startup: Positive | None = None  # random trials before TPE starts; None = a third of total, 10 at most
+    startup: _Trials | None = None  # random trials before TPE starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
-    try_first: tuple[dict[str, Any], ...] = ()  # points tried before any suggestion; fields left out are suggested
+    # points tried before any suggestion; fields left out are suggested
+    try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
     pruner: PrunerSpec = PrunerSpec()
-    lag: Positive | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
-    seed: int = 0
+    lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
+    seed: Seed = 0
 
     @field_validator("objective")
     @classmethod
@@ -67,6 +70,11 @@ class SearchSpec(Spec):
             raise ValueError(
                 f"pruner {self.pruner.kind} requires one objective, but there are {len(self.objectives)}; "
                 "remove the pruner or name one objective"
+            )
+        if self.algorithm == "grid" and max_grid_points(self.space, MANY_TRIALS) > MANY_TRIALS:
+            raise ValueError(
+                f"a grid must have at most {MANY_TRIALS:,} points, but that of search.space has more; lower the points "
+                "or raise the steps of its ranges, or set search.algorithm to random"
             )
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")

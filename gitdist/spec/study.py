@@ -2,44 +2,55 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gitdist.address import refuse_secrets
 from gitdist.errors import TrialFailedError
-from gitdist.spec.base import Positive, Spec, broken_rule, unknown_name
+from gitdist.spec.base import STORED, Seed, Spec, Text, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
+from gitdist.spec.mistakes import find_mistakes
 from gitdist.spec.search import METHOD, SearchSpec
 from gitdist.spec.trial import EvaluationSpec, TrialSpec, default_milestones
 
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # other entries of a results directory
+_SMALLEST_SHARE = 0.0001  # of a CPU or GPU: what Ray counts
+RESERVED_ENDS = (".owners", ".yaml", ".yml")  # of other entries, and of study files, which commands take as well
 
 
 def check_name(name: str) -> str:
     """Return a study's name; raise ValueError for a text that cannot be one."""
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
-    if not plain or name in RESERVED_NAMES or name.endswith(".owners"):
+    if not plain or name in RESERVED_NAMES or name.lower().endswith(RESERVED_ENDS):
         raise ValueError(
-            "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', "
-            f"none of {', '.join(RESERVED_NAMES)}, and without '.owners' at its end"
+            "a study's name is a folder: up to 64 letters, digits, '.', '_', '-', none of "
+            f"{', '.join(RESERVED_NAMES)}, and without {' or '.join(RESERVED_ENDS)} at its end"
         )
     return name
+
+
+def _has_port_or_none(url: SplitResult) -> bool:
+    try:
+        return url.port is None or url.port > 0
+    except ValueError:
+        return False
 
 
 class Share(Spec):
     """The resources of one process."""
 
-    cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
-    gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
+    cpu: float = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
+    gpu: float = Field(0.0, ge=0, le=1000)
 
     @field_validator("gpu")
     @classmethod
     def _part_or_whole(cls, value: float) -> float:
-        if value > 1 and not value.is_integer():
-            raise ValueError("must be a part of one GPU, below 1, or a whole number of them")
+        if 0 < value < _SMALLEST_SHARE or (value > 1 and not value.is_integer()):
+            raise ValueError(f"must be a part of one GPU, {_SMALLEST_SHARE} to 1, or a whole number of them")
         return value
 
     @property
@@ -51,11 +62,12 @@ class Share(Spec):
 class ResourcesSpec(Spec):
     """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
-    servers: Positive = 1  # generator servers for all trials
+    servers: int = Field(1, ge=1, le=1000)  # generator servers for all trials
     server: Share = Share()
     trial: Share = Share()
     training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
-    max_concurrent: Positive | Literal["auto"] = "auto"  # trials at once; auto = as many as fit
+    # trials at once; auto = as many as fit
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     autoscaling: bool = False  # the cluster adds nodes by itself: wait for missing resources instead of refusing
 
     @model_validator(mode="after")
@@ -68,7 +80,7 @@ class ResourcesSpec(Spec):
 class TrackingSpec(Spec):
     """The MLflow server or database."""
 
-    uri: str | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
+    uri: Text | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
 
     @field_validator("uri")
     @classmethod
@@ -90,9 +102,9 @@ class SharingSpec(Spec):
 class StoreSpec(Spec):
     """The store of artifacts (data sets, generators, blocks, training prefixes)."""
 
-    uri: str | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
+    uri: Text | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
     # GB of RESULTS/store, from which the least recently used artifact is removed first; None = no limit
-    max_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    max_gb: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
 
     @field_validator("uri")
     @classmethod
@@ -106,12 +118,13 @@ class StudySpec(Spec):
 
     name: Annotated[str, AfterValidator(check_name)]
     title: str | None = None  # shown in the report
-    seed: int = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
+    seed: Seed = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
     data: DataSpec = DataSpec()
     generator: GeneratorSpec = MunitSpec()
     stream: StreamSpec = StreamSpec()
     trial: TrialSpec = TrialSpec()
-    methods: dict[str, dict[str, Any]] = {}  # named changes of `trial` that are compared; a dimension of the search
+    # named changes of `trial` that are compared; a dimension of the search
+    methods: Annotated[dict[str, dict[str, Any]], Field(max_length=1000)] = {}
     baseline: bool = True  # train `trial` without augmentation too
     search: SearchSpec = SearchSpec()
     ledger: str = "sqlite"  # or journal (a file for shared disks), or postgresql://[user@]host[:port]/database
@@ -128,7 +141,8 @@ class StudySpec(Spec):
             return value
         refuse_secrets(value, "put the password into PGPASSWORD or ~/.pgpass")
         url = urlsplit(value)
-        if url.scheme not in ("postgresql", "postgresql+psycopg") or not url.hostname or not url.path.strip("/"):
+        known = url.scheme in ("postgresql", "postgresql+psycopg") and _has_port_or_none(url)
+        if not known or not url.hostname or not url.path.strip("/"):
             raise ValueError(
                 f"the ledger must be sqlite, journal or postgresql://[user@]host[:port]/database, but it is '{value}'"
             )
@@ -138,7 +152,7 @@ class StudySpec(Spec):
     @classmethod
     def _spread_seed(cls, values: Any) -> Any:
         """Give the study's seed to every part without its own."""
-        if not isinstance(values, dict) or not values.get("seed"):
+        if not isinstance(values, dict) or not values.get("seed") or not isinstance(values["seed"], int | float):
             return values
         spread = dict(values)
         for part in ("stream", "trial", "search", "evaluation"):
@@ -160,7 +174,7 @@ class StudySpec(Spec):
         return {**values, "search": {**search, "space": {METHOD: {"choice": list(values["methods"])}, **space}}}
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "StudySpec":
+    def _parts_agree(self, info: ValidationInfo) -> "StudySpec":
         if self.generator.kind == "oracle" and self.data.nuisance == "none":
             raise ValueError(
                 "generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'; "
@@ -169,13 +183,25 @@ class StudySpec(Spec):
         self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:
             raise ValueError("search.total 0 means no trials, so it requires baseline: false")
-        self._check_methods()
+        self._check_methods(info.context)
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
-                self._check_searched(f"search.space.{name}", {name: value})
+                self._check_searched(f"search.space.{name}", {name: value}, info.context)
         for index, point in enumerate(self.search.try_first):
-            self._check_searched(f"search.try_first.{index}", point)
+            self._check_searched(f"search.try_first.{index}", point, info.context)
         self._check_pruner()
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_rise(self, info: ValidationInfo) -> "StudySpec":
+        if info.context == STORED:
+            return self
+        named = [name for name, fields in self.methods.items() if "lr_milestones" in fields]
+        trials = {"trial": self.trial, **{f"methods.{name}": self.trial_of({METHOD: name}) for name in named}}
+        for path, trial in trials.items():
+            given, default = trial.lr_milestones, default_milestones(trial.epochs)  # of 1 or 3 epochs: twice the same
+            if given != default and any(before >= after for before, after in pairwise(given)):
+                raise ValueError(f"{path}.lr_milestones must rise, but they are {list(given)}; sort them, each once")
         return self
 
     @property
@@ -189,8 +215,12 @@ class StudySpec(Spec):
         method = fields.pop(METHOD, None)
         return {**(self.methods[method] if method is not None else {}), **fields}
 
-    def trial_of(self, params: Mapping[str, Any]) -> TrialSpec:
+    def trial_of(self, params: Mapping[str, Any], context: str | None = STORED) -> TrialSpec:
         """Return the trial that searched parameters make of `trial`; default milestones follow its number of epochs.
+
+        Args:
+            params: the searched parameters, by field.
+            context: ``STORED``, or None for parameters of a study file.
 
         Raises:
             TrialFailedError: a value breaks its rule, or the combination a rule that no single value breaks.
@@ -198,14 +228,16 @@ class StudySpec(Spec):
         values = self.trial.model_dump()
         if self.trial.lr_milestones == default_milestones(self.trial.epochs):
             del values["lr_milestones"]
+        values |= self.changes(params)
         try:
-            return TrialSpec.model_validate({**values, **self.changes(params)})
+            return TrialSpec.model_validate(values, context=context)
         except ValidationError as error:
-            field, rule = broken_rule(error)
+            mistake = find_mistakes(error, values)[0]
+            where = f"trial.{mistake.field}" if mistake.field else "trial:"
             shown = ", ".join(f"{name} {value!r}" for name, value in params.items())
-            raise TrialFailedError(f"trial{f'.{field}' if field else ':'} {rule}, but the trial has {shown}") from None
+            raise TrialFailedError(f"{where} {mistake.rule}, but the trial has {shown}") from None
 
-    def _check_methods(self) -> None:
+    def _check_methods(self, context: str | None) -> None:
         dimension = self.search.space.get(METHOD)
         for name in dimension.extremes if dimension else ():
             if name not in self.methods:
@@ -216,11 +248,11 @@ class StudySpec(Spec):
                     raise ValueError(
                         f"methods.{name}: " + unknown_name("trial field", field, list(TrialSpec.model_fields))
                     )
-            self._check_searched(f"methods.{name}", fields)
+            self._check_searched(f"methods.{name}", fields, context)
 
-    def _check_searched(self, path: str, values: Mapping[str, Any]) -> None:
+    def _check_searched(self, path: str, values: Mapping[str, Any], context: str | None) -> None:
         try:
-            trial = self.trial_of(values)
+            trial = self.trial_of(values, context)
         except TrialFailedError as error:
             raise ValueError(f"{path}: {error}") from None
         self._check_true_nuisance(f"{path}: ", trial)

@@ -7,8 +7,20 @@ from pydantic import Field, model_validator
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.networks import NETWORKS
-from gitdist.spec.base import Fraction, Positive, Precision, Spec, name_in
+from gitdist.spec.base import (
+    LARGEST_FLOAT32,
+    MANY,
+    MANY_EPOCHS,
+    Fraction,
+    List,
+    Precision,
+    Seed,
+    Spec,
+    name_in,
+)
 
+_Draws = Annotated[int, Field(ge=1, le=100_000)]
+_Epochs = Annotated[int, Field(ge=1, le=MANY_EPOCHS)]
 ThresholdKind = Literal["hard", "soft"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
 
@@ -22,44 +34,45 @@ class TrialSpec(Spec):
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
     # progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
     sampler: Annotated[str, name_in(SAMPLERS)] = "class-balanced"
-    threshold: Annotated[float, Field(gt=0)] | None = None  # K; None = all classes
+    threshold: Annotated[float, Field(gt=0, le=MANY)] | None = None  # K; None = all classes
     threshold_kind: ThresholdKind = "hard"
     fraction: Fraction = 0.5  # p
-    epochs: Positive = 50
-    switch_epoch: int = Field(0, ge=0)  # epochs before the sampler and the augmentation start (deferred)
-    batch_size: Positive = 128
-    lr: float = Field(0.1, gt=0)
-    lr_warmup_epochs: int = Field(5, ge=0)
-    # epochs after which lr is multiplied by lr_decay; default: 60 % and 80 % of epochs
-    lr_milestones: tuple[int, ...] = ()
+    epochs: _Epochs = 50
+    # epochs before the sampler and the augmentation start (deferred)
+    switch_epoch: int = Field(0, ge=0, le=MANY_EPOCHS)
+    batch_size: int = Field(128, ge=1, le=65_536)
+    lr: float = Field(0.1, gt=0, le=LARGEST_FLOAT32)
+    lr_warmup_epochs: int = Field(5, ge=0, le=MANY_EPOCHS)
+    # epochs after which lr is multiplied by lr_decay, in rising order; default: 60 % and 80 % of epochs
+    lr_milestones: Annotated[tuple[_Epochs, ...], List] = ()
     lr_decay: float = Field(0.01, gt=0, le=1)
     momentum: Fraction = 0.9
-    weight_decay: float = Field(2e-4, ge=0)
-    ldam_margin: float = Field(0.5, gt=0)  # the smallest class's margin
-    ldam_scale: float = Field(30.0, gt=0)
-    focal_gamma: float = Field(1.0, ge=0)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
-    logit_tau: float = Field(1.0, ge=0)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
+    weight_decay: float = Field(2e-4, ge=0, le=100)
+    ldam_margin: float = Field(0.5, gt=0, le=1000)  # the smallest class's margin
+    ldam_scale: float = Field(30.0, gt=0, le=10_000)
+    focal_gamma: float = Field(1.0, ge=0, le=100)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
+    logit_tau: float = Field(1.0, ge=0, le=100)  # logit-adjustment: factor of the log priors; 0 = cross-entropy
     effective_beta: float = Field(0.9999, gt=0, lt=1)  # of effective-number, the sampler's and the weights'
     # The paper's oracle, with sampler instance and fraction 0: every training sample of every epoch is its
     # untransformed image under a fresh draw of data.nuisance, before and after switch_epoch.
     true_nuisance: bool = False
-    crop_padding: int = Field(0, ge=0)  # pixels
+    crop_padding: int = Field(0, ge=0, le=1024)  # pixels
     flip: bool = False
-    randaugment_ops: int = Field(0, ge=0)  # operations on each image; 0 = no RandAugment
+    randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
-    mixup_alpha: float = Field(0.0, ge=0)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
+    mixup_alpha: float = Field(0.0, ge=0, le=1000)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
     ema_decay: float = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
     def _derive_milestones(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("lr_milestones") is None:
             epochs = values.get("epochs", cls.model_fields["epochs"].default)
-            if isinstance(epochs, int):
-                return {**values, "lr_milestones": default_milestones(epochs)}
+            if isinstance(epochs, int | float) and 1 <= epochs <= MANY_EPOCHS:
+                return {**values, "lr_milestones": default_milestones(int(epochs))}
         return values
 
     @model_validator(mode="after")
@@ -84,10 +97,10 @@ def default_milestones(epochs: int) -> tuple[int, int]:
 class EvaluationSpec(Spec):
     """Images and transformations per image of eKLD: after an epoch (validation) and at the end (test)."""
 
-    epoch_images_per_class: Positive = 10
-    epoch_transformations: Positive = 10
-    final_images_per_class: Positive = 40
-    final_transformations: Positive = 100
-    every: Positive = 1  # epochs; the last one is always evaluated
+    epoch_images_per_class: _Draws = 10
+    epoch_transformations: _Draws = 10
+    final_images_per_class: _Draws = 40
+    final_transformations: _Draws = 100
+    every: _Epochs = 1  # epochs; the last one is always evaluated
     test: Literal["chosen", "all"] = "chosen"  # trials measured on test at the end: the best ones, or all that finished
-    seed: int = 0
+    seed: Seed = 0

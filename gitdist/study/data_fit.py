@@ -9,6 +9,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
 from gitdist.networks import check_network
 from gitdist.spec import StudySpec, TrialSpec
+from gitdist.spec.base import STORED
 from gitdist.study.ledger.space import num_omitted_points, point_plan
 from gitdist.trial.mixing import replacement_probabilities
 
@@ -23,12 +24,13 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
                 f"search.objective val/few_accuracy needs few-shot classes, but the data set has {lacking} "
                 f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
             )
-    for fields in spec.methods.values() or [{}]:
-        for network in _values(spec, fields, "network"):
+    for method in spec.methods.values() or [{}]:
+        for network in _values(spec, method, "network"):
             check_network(network, dataset.image_shape)
-        for kind in _values(spec, fields, "threshold_kind"):
-            for threshold in _values(spec, fields, "threshold"):
-                trial = TrialSpec(threshold=threshold, threshold_kind=kind)
+        for kind in _values(spec, method, "threshold_kind"):
+            for threshold in _values(spec, method, "threshold"):
+                fields = {"threshold": threshold, "threshold_kind": kind}
+                trial = TrialSpec.model_validate(fields, context=STORED)
                 replacement_probabilities(trial, dataset.class_sizes)  # refuses a soft threshold without a meaning
 
 

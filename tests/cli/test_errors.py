@@ -11,6 +11,8 @@ import typer
 import yaml
 
 from gitdist.cli import app
+from gitdist.cli.errors import error_message
+from gitdist.errors import SpecError
 from tests import commands
 from tests.commands import call
 
@@ -31,7 +33,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_a_misspelt_key(tmp_path):
     done = gitdist("run", QUICKSTART, "--results", tmp_path / "results", "--set", "trial.fractoin=0.5")
-    assert_refused(done, "fractoin", "did you mean 'fraction'", str(QUICKSTART))
+    assert_refused(done, "override trial.fractoin", "did you mean 'fraction'")
     assert not (tmp_path / "results").exists()
 
 
@@ -189,3 +191,9 @@ def test_the_commands_and_their_options_are_what_they_were():
         "ls": {"--results"},
         "gc": {"--results", "--max-gb", "--unused-days", "--dry-run"},
     }
+
+
+def test_a_message_is_one_line_of_plain_text_and_not_too_long():
+    shown = error_message(SpecError("name 'a\nb\x1b[2J\u2028\udcff' is \u00e9 " + "x" * 10_000 + " the remedy"))
+    assert shown.isprintable() and len(shown) < 2000
+    assert shown.startswith("name 'a\\nb\\x1b[2J\\u2028\\udcff' is \u00e9") and shown.endswith("the remedy")

@@ -143,7 +143,7 @@ def test_a_field_can_be_set_before_and_after_its_matrix_is_taken_away(tmp_path):
         ({"scale": None}, "paper", "it has no scales"),
         ({"scale": ["small"]}, None, "scale must map names to changes"),
         ({"name": None}, None, "name is required"),
-        ({"name": 5, "scale": None}, None, "name must be text, but it is 5; quote it"),
+        ({"name": 5, "scale": None}, None, "name must be text, but it is 5"),
         ({"scale": {1: {}}}, None, "a scale's name must be text, but one is 1; quote it"),
         ({"scale": {"a": {}, True: {}}}, "on", "a scale's name must be text, but one is True; quote it"),
         ({"matrix": {"draws": {"x": {1: 2}}}}, None, "unknown field '1'"),

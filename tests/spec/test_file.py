@@ -1,3 +1,5 @@
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.spec.file import dump_study, load_plan, load_study, parse_study
 from gitdist.study.ledger.space import num_omitted_points
+from tests.fuzz.commands import INTERNALS
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
@@ -108,9 +111,9 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("trial={true_nuisance: true}", ["trial.true_nuisance", "data.nuisance is 'none'", "true_nuisance to false"]),
         ("methods={oracle: {true_nuisance: true}}", ["methods.oracle: trial.true_nuisance", "is 'none'"]),
         ("search.space={true_nuisance: {choice: [false, true]}}", ["search.space.true_nuisance: ", "is 'none'"]),
-        ("generator={kind: randaugment, magnitude: 31}", [": generator.magnitude: must be less than", "31"]),
-        ("generator={kind: pretrained}", [": generator.path: is required"]),
-        ("generator={kind: plugin, target: a:b, options: {x: .nan}}", [": generator.options:", "not JSON compliant"]),
+        ("generator={kind: randaugment, magnitude: 31}", ["override generator.magnitude: must be less than", "31"]),
+        ("generator={kind: pretrained}", ["override generator.path: is required"]),
+        ("generator={kind: plugin, target: a:b, options: {x: .nan}}", ["override generator.options.x:", "finite"]),
         ("search.space={thresold: {int: [1, 5]}}", ["did you mean 'threshold'"]),
         ("search.space={fraction: {float: [0.1, 1.9]}}", ["search.space.fraction", "1.9"]),
         ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
@@ -118,9 +121,12 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("search.objective=val/balanced_acuracy", ["did you mean 'val/balanced_accuracy'"]),
         ("trial.switch_epoch=99", ["trial", "switch_epoch", "99", "50"]),
         ("trial={epochs: 35, lr_milestones: [30, 40]}", ["trial", "lr_milestones", "40", "35"]),
-        ("resources.trial={gpu: 1.5}", [": resources.trial.gpu: must be a part of one GPU", "whole number", "1.5"]),
-        ("resources.server={gpu: .inf}", [": resources.server.gpu: must be a finite number", "inf"]),
-        ("resources.training={cpu: .nan}", [": resources.training.cpu: must be a finite number", "nan"]),
+        (
+            "resources.trial={gpu: 1.5}",
+            ["override resources.trial.gpu: must be a part of one GPU", "whole number", "1.5"],
+        ),
+        ("resources.server={gpu: .inf}", ["override resources.server.gpu: must be a finite number", "inf"]),
+        ("resources.training={cpu: .nan}", ["override resources.training.cpu: must be a finite number", "nan"]),
         ("name=../outside", ["name", "folder"]),
         ("trial.epochs", ["path.to.field=value", "'trial.epochs'"]),
         ("name.of=x", ["override name.of: name must be a mapping", "'a'"]),
@@ -147,6 +153,97 @@ def test_an_unreadable_file_is_named(tmp_path, content, words):
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["mapping", "empty"]),
+        (b"# only a comment\n", ["mapping", "empty"]),
+        (b"name: a\ntitle: caf\xe9\n", ["line 2", "UTF-8"]),
+        ("name: a\n".encode("utf-16"), ["line 1", "UTF-8"]),
+        (b"name: a\n" + b"#" * 500_000, ["500,000 bytes"]),
+        (b"name: a\nname: b\n", ["line 2", "'name'"]),
+        (b"name: a\x00\n", ["line 1", "U+0000"]),
+    ],
+)
+def test_a_file_that_is_not_the_text_of_a_study_is_refused(tmp_path, content, words):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load_study(path)
+    assert all(word in str(caught.value) for word in [str(path), *words]), caught.value
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: a\n")
+    assert load_study(path).name == "a"
+
+
+def test_a_pipe_a_device_and_a_directory_are_no_study_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")  # reading it would wait for a writer
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero"), tmp_path / "loop.yaml", tmp_path / ("a" * 300)):
+        with pytest.raises(SpecError, match="give the path of a YAML file"):
+            load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"trial": {"epochs": True}}, ["trial.epochs", "whole number", "True"]),
+        ({"trial": {"lr": "0.1"}}, ["trial.lr", "number", "'0.1'"]),
+        ({"trial": {"flip": 1}}, ["trial.flip", "true or false", "1"]),
+        ({"trial": {"lr_milestones": [5, True]}}, ["trial.lr_milestones.1", "whole number"]),
+        ({"trial": {"threshold": math.nan}}, ["trial.threshold", "finite", "nan"]),
+        ({"data": {"profile": {"exponent": math.inf}}}, ["data.profile.exponent", "finite", "inf"]),
+        ({"search": {"space": {"epochs": {"choice": [True, 20]}}}}, ["search.space.epochs", "whole number", "True"]),
+        ({"search": {"space": {"lr": {"choice": ["0.1", 0.5]}}}}, ["search.space.lr", "number", "'0.1'"]),
+        ({"search": {"space": {"lr": {"choice": [math.nan]}}}}, ["search.space.lr.choice.0", "finite"]),
+        ({"methods": {"a": {"epochs": True}}}, ["methods.a", "trial.epochs", "True"]),
+        ({"methods": {"a": {"lr": math.inf}}}, ["methods.a", "trial.lr", "finite"]),
+        ({"resources": {"servers": 10**9}}, ["resources.servers", "1000"]),
+        ({"search": {"space": {"lr": {"float": [0.1, 0.2], "step": 1e-300}}}}, ["search.space.lr", "10^15"]),
+        ({"search": {"space": {"lr": {"float": [0.1, 0.2], "step": 5}}}}, ["search.space.lr", "step"]),
+        ({"generator": {"kind": "mnuit"}}, ["generator", "'munit'", "'mnuit'"]),
+        ({"resources": {"max_concurrent": 0}}, ["resources.max_concurrent", "1 or 'auto'", "0"]),
+        ({"data": {"groups": {"mny": 5}}}, ["data.groups", "did you mean 'many'"]),
+    ],
+)
+def test_no_value_is_converted_and_no_wording_of_a_library_is_shown(tmp_path, fields, words):
+    with pytest.raises(SpecError) as caught:
+        load_study(write(tmp_path, **fields))
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert not INTERNALS.search(str(caught.value))
+
+
+def test_numbers_in_choices_and_points_are_numbers(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nsearch: {space: {lr: {choice: [1e-3, 1e-2]}}, try_first: [{lr: 1e-2}]}\nseed: 3.0\n")
+    spec = load_study(path)
+    assert spec.search.space["lr"].choice == (0.001, 0.01) and spec.search.try_first == ({"lr": 0.01},)
+    assert (spec.seed, spec.trial.seed) == (3, 3)
+
+
+def test_text_for_a_number_in_a_study_of_an_earlier_gitdist_is_still_a_number():
+    values = {"name": "a", "trial": {"lr": "1e-2"}, "search": {"space": {"lr": {"choice": ["1e-3", "1e-2"]}}}}
+    spec = parse_study(values, "stored")
+    assert spec.trial.lr == 0.01
+    assert spec.trial_of({"lr": "1e-3"}).lr == 0.001
+    with pytest.raises(SpecError, match="must be a number"):
+        parse_study(values, "file", stored=False)
+
+
+def test_milestones_that_are_not_given_follow_epochs_that_are_written_as_a_float(tmp_path):
+    assert load_study(write(tmp_path, trial={"epochs": 20.0})).trial.lr_milestones == (12, 16)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_default_milestones_may_be_the_same_twice(tmp_path, epochs):
+    spec = load_study(write(tmp_path, trial={"epochs": epochs}))
+    (tmp_path / "copy.yaml").write_text(dump_study(spec))
+    assert load_study(tmp_path / "copy.yaml") == spec
 
 
 def test_milestones_follow_a_searched_number_of_epochs_unless_they_were_given():

@@ -1,10 +1,13 @@
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gitdist.errors import SpecError
 from gitdist.spec import Dimension, SearchSpec, StudySpec
-from gitdist.spec.dimension import dependency_order
+from gitdist.spec.dimension import dependency_order, max_grid_points
 from gitdist.spec.file import dump_study, parse_study
+from gitdist.study.ledger.space import distribution, grid_points, point_plan
 
 CONDITIONAL = {
     "sampler": {"choice": ["instance", "effective-number", "class-balanced"]},
@@ -100,8 +103,8 @@ def test_objectives_are_one_or_several():
         ),
         ({"space": {"loss": {"choice": ["ldam", "ldam"]}}}, ["choices must differ"]),
         ({"space": {"lr": {"float": [0.1, float("inf")]}}}, ["search.space.lr.float.1", "finite"]),
-        ({"space": {"batch_size": {"float": [8, 16]}}}, ["search.space.batch_size", "integer", "10.5"]),
-        ({"space": {"epochs": {"float": [10, 20], "step": 0.5}}}, ["search.space.epochs", "integer", "10.5"]),
+        ({"space": {"batch_size": {"float": [8, 16]}}}, ["search.space.batch_size", "whole", "10.5"]),
+        ({"space": {"epochs": {"float": [10, 20], "step": 0.5}}}, ["search.space.epochs", "whole", "10.5"]),
         ({"try_first": [{}, {"sampler": "instnce"}]}, ["try_first.1.sampler", "'instance'", "'instnce'"]),
         ({"try_first": [{"samplr": "instance"}]}, ["try_first.0", "did you mean 'sampler'"]),
         ({"try_first": [{"ldam_scale": 12}]}, ["try_first.0.ldam_scale", "[10, 30]", "steps", "12"]),
@@ -177,7 +180,7 @@ def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
             {"search": {"space": {"method": {"choice": ["ERN"]}}}},
             r"search.space.method: unknown method 'ERN'; did you mean 'ERM'\?",
         ),
-        ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, r"unknown method 'ERM'; known:"),
+        ({}, {"search": {"space": {"method": {"choice": ["ERM"]}}}}, "unknown method 'ERM': there is none; remove it"),
         ({"a": {}}, {"search": {"total": 0}}, "search.total 0 means no trials, so it requires baseline: false"),
         ({"a": {"epochs": 9}}, {"search": {"pruner": {"kind": "median"}}}, "search.pruner compares trials at the same"),
     ],
@@ -185,3 +188,46 @@ def test_methods_are_the_first_dimension_and_others_may_depend_on_them():
 def test_a_wrong_method_is_named(named, parts, message):
     with pytest.raises(SpecError, match=message):
         methods(named, **parts)
+
+
+SPACES = st.dictionaries(
+    st.sampled_from(["lr", "weight_decay", "seed", "batch_size", "fraction"]),
+    st.builds(
+        lambda low, width, step, points, log, whole, when: Dimension(
+            **{"int" if whole else "float": (low, low + width), "log": log and step is None, "points": points},
+            step=step if step is None else min(step, width),
+            when={"flip": [True]} if when else {},
+        ),
+        st.integers(1, 50),
+        st.integers(1, 40),
+        st.none() | st.integers(1, 9),
+        st.integers(1, 9),
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(SPACES, st.booleans())
+def test_a_grid_is_counted_as_it_is_built(space, has_flip):
+    choices = {"flip": Dimension(choice=(True, False))}
+    built = grid_points({**choices, **space})
+    counted = max_grid_points({**choices, **space}, 10**9)
+    rounded = any(dimension.log and dimension.int_ for dimension in space.values())
+    assert counted == len(built) or (rounded and counted > len(built))
+    assert max_grid_points({**choices, **space}, 10) > 10 or counted <= 10
+
+
+def test_a_large_space_is_counted_and_not_built():
+    whole = {"int": [1, 1_000_000_000], "step": 1}
+    spec = study(space={"threshold": whole, "seed": {"int": [0, 2**62]}}, total=5)
+    assert point_plan(spec.search) is None
+    assert distribution(spec.search.space["threshold"]).high == 1_000_000_000
+    with pytest.raises(SpecError, match="100,000 points"):
+        study(space={"threshold": whole}, algorithm="grid")
+    axes = {name: {"float": [0.1, 0.9], "points": 100} for name in ("lr", "fraction", "momentum", "lr_decay")}
+    with pytest.raises(SpecError, match="100,000 points"):
+        study(space=axes, algorithm="grid")

@@ -11,7 +11,7 @@ from optuna.trial import create_trial
 
 from gitdist.seeds import numpy_rng
 from gitdist.spec import Dimension, SearchSpec
-from gitdist.spec.dimension import dependency_order
+from gitdist.spec.dimension import dependency_order, num_steps
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -20,7 +20,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         return CategoricalDistribution(dimension.choice or ())
     low, high = dimension.bounds
     if dimension.step is not None:
-        high = _step_values(low, high, dimension.step)[-1]
+        high = _step_value(low, dimension.step, num_steps(low, high, dimension.step))
     if dimension.int_ is not None:
         return IntDistribution(int(low), int(high), log=dimension.log, step=int(dimension.step or 1))
     return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
@@ -140,8 +140,11 @@ def _grid_values(dimension: Dimension) -> list[Any]:
 
 def _step_values(low: float, high: float, step: float) -> list[float]:
     """Return low, low + step, ... up to high, in decimal arithmetic: 0.1 + 0.2 is 0.3."""
-    first, width = Decimal(str(low)), Decimal(str(step))
-    return [float(first + index * width) for index in range(int((Decimal(str(high)) - first) // width) + 1)]
+    return [_step_value(low, step, index) for index in range(num_steps(low, high, step) + 1)]
+
+
+def _step_value(low: float, step: float, index: int) -> float:
+    return float(Decimal(str(low)) + index * Decimal(str(step)))
 
 
 def _merge(point: Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any] | None:
