@@ -28,7 +28,7 @@ class GitdistError(Exception):
     remedy: Remedy | None = None
 
     def __init__(self, message: str, *, remedy: Remedy | None = None, **facts: object) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.facts = facts
         if remedy is not None:
             self.remedy = remedy
@@ -85,3 +85,11 @@ class TrialFailedError(Exception):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message; its type if there is no message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    """Return text with a backslash escape for each character that cannot be printed in a line.
+
+    Names of files and classes can have line breaks, terminal codes and bytes that are not UTF-8.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -14,7 +14,7 @@ from typing import Any
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import write_atomic
-from gitdist.errors import SpecError, StoreError
+from gitdist.errors import DataError, SpecError, StoreError
 from gitdist.generator.base import Generator, TrainingStep
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE, check_geometry, load_auto_encoder
@@ -22,6 +22,7 @@ from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
+from gitdist.input_file import open_input, read_input
 from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
@@ -158,12 +159,12 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute 
     path = Path(os.path.expanduser(spec.path))  # Path.expanduser raises if there is no such user
     try:
         digest = _hash_file(path)
-    except OSError as error:
-        raise SpecError(f"generator.path {path} cannot be read ({error.strerror}); give its full path") from None
+    except DataError as error:
+        raise SpecError(f"generator.path: {error}") from None
     read_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
-        write_atomic(target / WEIGHTS_FILE, path.read_bytes())
+        write_atomic(target / WEIGHTS_FILE, read_input(path))
         if _hash_file(target / WEIGHTS_FILE) != digest:
             raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
 
@@ -211,7 +212,7 @@ def _hash_all_files(artifact: Path) -> str:
 
 
 def _hash_file(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

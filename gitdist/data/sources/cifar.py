@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.sources.base import PublishedSource, SourceImages
 from gitdist.errors import DataError, first_line
+from gitdist.input_file import open_input
 from gitdist.spec import DataSpec
 
 _VALUES = 3 * 32 * 32
@@ -53,8 +54,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     try:
-        with open(file, "rb") as stream:
+        with open_input(file) as stream:
             content = _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
+    except DataError:
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         message = f"{file} must be a pickle of arrays and plain values, but is not ({first_line(error)})"
         raise DataError(f"{message}; download the python version again") from error

@@ -9,6 +9,7 @@ frame 29 of track 3 of its class. Tracks are the groups. The test images show ot
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
 from gitdist.errors import DataError
+from gitdist.input_file import open_input
 from gitdist.spec import DataSpec
 
 _SIDE = 32
@@ -60,10 +62,11 @@ class _GtsrbSource(PublishedSource):
 
 def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
     try:
-        with open(table, newline="", encoding="ascii") as stream:
-            rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
+        with open_input(table) as stream:
+            text = io.TextIOWrapper(stream, newline="", encoding="ascii")
+            rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
         return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         message = f"{table} must have the columns Filename and ClassId in every row, but does not ({error!r})"
         raise DataError(f"{message}; download it again") from error
 
