@@ -43,10 +43,12 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: it is missing, not a file or not readable, or it changed before the block ended.
     """
+    status = input_status(path)
+    if status is None:
+        raise _read_error(path, FileNotFoundError(errno.ENOENT, "missing"))
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} must be a file, but it is {_kind(status.st_mode)}; remove or replace it")
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} must be a file, but it is {_kind(status.st_mode)}; remove or replace it")
         with open(path, "rb") as stream:
             before = _version(stream)
             try:

@@ -22,7 +22,7 @@ from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
-from gitdist.input_file import open_input, read_input
+from gitdist.input_file import read_input
 from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
@@ -158,15 +158,16 @@ def _load_munit(
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
     path = Path(os.path.expanduser(spec.path))  # Path.expanduser raises if there is no such user
     try:
-        digest = _hash_file(path)
+        digest = _hash(read_input(path))
     except DataError as error:
         raise SpecError(f"generator.path: {error}") from None
     read_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
-        write_atomic(target / WEIGHTS_FILE, read_input(path))
-        if _hash_file(target / WEIGHTS_FILE) != digest:
+        content = read_input(path)
+        if _hash(content) != digest:
             raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
+        write_atomic(target / WEIGHTS_FILE, content)
 
     return Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
 
@@ -211,9 +212,8 @@ def _hash_all_files(artifact: Path) -> str:
     return content_key("weights", {name: checksum(artifact / name) for name in names})
 
 
-def _hash_file(path: Path) -> str:
-    with open_input(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _required(spec: MunitSpec | PretrainedSpec, artifact: Path | None) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -27,7 +27,7 @@ from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite
 from gitdist.input_file import foreign_content, open_input, read_input
 from gitdist.spec import MunitSpec
-from gitdist.spec.base import Positive, Spec
+from gitdist.spec.base import Positive, Spec, broken_rule
 from gitdist.torch_file import TorchFileError, read_torch_file
 
 _HEADER, _CHECKSUM = "gitdist", "checksum"
@@ -83,6 +83,9 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
         with open_input(path) as content:
             if foreign := foreign_content(content):
                 raise ValueError(foreign)
+            content.seek(0)
+            if content.read(2) == b"PK":
+                raise ValueError("it seems to be a checkpoint, which must be imported")
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[_HEADER])
                 checksum = header.pop(_CHECKSUM, None)
@@ -99,10 +102,11 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
             raise ValueError(f"{broken} contains NaN or infinite values")
     except DataError:
         raise
+    except ValidationError as error:
+        raise _not_imported(path, ": ".join(("its header", *broken_rule(error)))) from error
     except Exception as error:  # another file can raise anything
         reason = first_line(error) if type(error) is ValueError else f"{type(error).__name__}: {first_line(error)}"
-        message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
-        raise SpecError(f"{message}; import the checkpoint again") from error
+        raise _not_imported(path, reason) from error
     channels, height, width = image_shape
     if channels != architecture.image_channels:
         needed = f"needs images with {architecture.image_channels} channel(s)"
@@ -126,6 +130,11 @@ def load_pretrained(
     auto_encoder = architecture.auto_encoder()
     auto_encoder.load_state_dict(weights)
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
+
+
+def _not_imported(path: Path, reason: str) -> SpecError:
+    message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
+    return SpecError(f"{message}; import the checkpoint again")
 
 
 def _checksum(weights: Mapping[str, Tensor]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
 from gitdist.errors import DataError
-from gitdist.input_file import open_input
+from gitdist.input_file import read_input
 from gitdist.spec import DataSpec
 
 _SIDE = 32
@@ -62,9 +62,8 @@ class _GtsrbSource(PublishedSource):
 
 def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
     try:
-        with open_input(table) as stream:
-            text = io.TextIOWrapper(stream, newline="", encoding="ascii")
-            rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
+        text = io.StringIO(read_input(table).decode("ascii"), newline="")
+        rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
         return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         message = f"{table} must have the columns Filename and ClassId in every row, but does not ({error!r})"

@@ -59,10 +59,10 @@ def test_cifar_10_is_its_batches_in_official_order(tmp_path: Path) -> None:
 def test_cifar_100_takes_the_fine_labels(tmp_path: Path) -> None:
     for name, count in (("train", 7), ("test", 5)):
         write_pickle(tmp_path / name, batch(count, count, "fine_labels", coarse_labels=[0] * count))
-    write_pickle(tmp_path / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
+    write_pickle(tmp_path / "meta", {"fine_label_names": list("abcdefghij"), "coarse_label_names": ["c"]})
     source = load_source(DataSpec(source="cifar-100", path=str(tmp_path)))
     assert source.train_labels.tolist() == [(7 + index) % 10 for index in range(7)]
-    assert source.class_names == ("a", "b")
+    assert source.class_names == tuple("abcdefghij")
 
 
 class Program:
