@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+_LONGEST = 300  # characters of another library's message: some of them quote a whole file
+
 Remedy = Literal[
     "other_disk",
     "other_results",
@@ -83,8 +85,9 @@ class TrialFailedError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; its type if there is no message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of an error's message, cut if it is very long; its type if there is no message."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def one_line(text: str) -> str:

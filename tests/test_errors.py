@@ -20,7 +20,13 @@ def test_an_error_keeps_its_remedy_on_the_way_to_another_process(error: GitdistE
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(ValueError("a\nb"), "a"), (ValueError(" \n b "), "b"), (ValueError(), "ValueError"), (KeyError("a"), "'a'")],
+    [
+        (ValueError("a\nb"), "a"),
+        (ValueError(" \n b "), "b"),
+        (ValueError(), "ValueError"),
+        (KeyError("a"), "'a'"),
+        (ValueError("a" * 10**6), "a" * 300 + "..."),
+    ],
 )
 def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:
     assert first_line(error) == line

@@ -129,7 +129,9 @@ def test_a_folder_with_an_unreadable_image_is_one_line(tmp_path: Path):
 
 def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path):
     folder = write_folder(tmp_path / "own")
-    names = {"train/cat/04.png": b"caf\xe9\n.png", "train/yak": "\u732b".encode(), "test/yak": "\u732b".encode()}
+    names = {"train/cat/04.png": b"caf\xe9\n.png"}
+    names |= {f"{split}/yak": "\u732b".encode() for split in ("train", "test")}
+    names |= {f"{split}/owl": b":owl:[b]" for split in ("train", "test")}
     for name, other in names.items():
         (folder / name).rename(os.fsdecode(os.path.join(os.fsencode((folder / name).parent), other)))
     study = write_study(tmp_path, folder)
@@ -138,6 +140,7 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path):
         command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert ":owl:[b]" in done.stdout
     assert r"\u732b" in done.stdout and r"train/cat/caf\udce9\n.png (cat)" in done.stdout and done.stdout.isascii()
 
 

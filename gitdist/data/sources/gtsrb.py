@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
-from gitdist.errors import DataError
+from gitdist.errors import DataError, first_line
 from gitdist.input_file import read_input
 from gitdist.spec import DataSpec
 
@@ -66,7 +66,8 @@ def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
         rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
         return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        message = f"{table} must have the columns Filename and ClassId in every row, but does not ({error!r})"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        message = f"{table} must have the columns Filename and ClassId in every row, but does not ({reason})"
         raise DataError(f"{message}; download it again") from error
 
 
