@@ -20,7 +20,7 @@ _PERMISSION = "give this user the permission to read it"
 _REMEDIES = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
-    errno.ENOENT: "restore it",
+    errno.ENOENT: "correct the path, or restore the file",
     errno.ELOOP: "remove the link",
 }
 _FOREIGN = {  # by what a file begins with, in lower case and without leading blanks
@@ -80,17 +80,25 @@ def input_status(path: Path) -> os.stat_result | None:
         raise _read_error(path, error) from error
 
 
-def list_folder(folder: Path) -> list[tuple[Path, bool]]:
-    """Return the entries of a folder by name, each with whether it is a folder; links are what they lead to.
-
-    Raises:
-        DataError: the folder is missing or cannot be listed.
-    """
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name; raise DataError if it is missing or cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((Path(entry.path), _is_folder(entry)) for entry in entries)
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise _read_error(folder, error) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is, or its link leads to, a folder; raise DataError if its link cannot be followed."""
+    try:
+        if entry.is_symlink() and not entry.name.startswith("."):
+            entry.stat()
+        return entry.is_dir()
+    except OSError as error:
+        if entry.name.startswith("."):
+            return False
+        raise _read_error(Path(entry.path), error) from error
 
 
 def check_memory(num_bytes: int, what: str) -> None:
@@ -126,13 +134,6 @@ def _kind(mode: int) -> str:
         if is_kind(mode):
             return kind
     return "a device"
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder without permission
-        return False
 
 
 def _version(stream: BinaryIO) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite
 from gitdist.input_file import foreign_content, open_input, read_input
 from gitdist.spec import MunitSpec
-from gitdist.spec.base import Positive, Spec, broken_rule
+from gitdist.spec.base import Positive, Spec
 from gitdist.torch_file import TorchFileError, read_torch_file
 
 _HEADER, _CHECKSUM = "gitdist", "checksum"
@@ -89,7 +89,7 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[_HEADER])
                 checksum = header.pop(_CHECKSUM, None)
-                architecture = Architecture(**header)
+                architecture = _architecture(header)
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if max(architecture.num_res, architecture.num_downsample) > len(weights):
             raise ValueError(f"it has {len(weights)} weights, too few for {architecture.describe()}")
@@ -102,11 +102,10 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
             raise ValueError(f"{broken} contains NaN or infinite values")
     except DataError:
         raise
-    except ValidationError as error:
-        raise _not_imported(path, ": ".join(("its header", *broken_rule(error)))) from error
     except Exception as error:  # another file can raise anything
         reason = first_line(error) if type(error) is ValueError else f"{type(error).__name__}: {first_line(error)}"
-        raise _not_imported(path, reason) from error
+        message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
+        raise SpecError(f"{message}; import the checkpoint again") from error
     channels, height, width = image_shape
     if channels != architecture.image_channels:
         needed = f"needs images with {architecture.image_channels} channel(s)"
@@ -132,9 +131,11 @@ def load_pretrained(
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
 
 
-def _not_imported(path: Path, reason: str) -> SpecError:
-    message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
-    return SpecError(f"{message}; import the checkpoint again")
+def _architecture(header: object) -> Architecture:
+    try:
+        return Architecture.model_validate(header)
+    except ValidationError as error:
+        raise ValueError("its header does not describe an auto-encoder") from error
 
 
 def _checksum(weights: Mapping[str, Tensor]) -> str:

@@ -400,7 +400,7 @@ def check_pixels(folder: Path, images: SourceImages) -> None:
     found = {image.tobytes() for image in (*images.train_images, *images.test_images)}
     mode = "RGB" if images.train_images.shape[1] == 3 else "L"
     for file in (file for name in images.class_names for file in (folder / name).iterdir()):
-        if file.suffix.lower() in (".png", ".jpg", ".bmp", ".ppm", ".webp"):
+        if file.is_file() and file.suffix.lower() in (".png", ".jpg", ".bmp", ".ppm", ".webp"):
             with Image.open(file) as image:
                 plain = image.size == images.train_images.shape[2:] and image.mode in ("L", "RGB", "CMYK", "1", "P")
                 if plain and not image.has_transparency_data and image.getexif().get(0x0112, 1) not in range(2, 9):

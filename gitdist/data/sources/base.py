@@ -1,5 +1,6 @@
 """Shared code of the data sources: the images they return, locations, downloads, and reading of files."""
 
+import difflib
 import hashlib
 import os
 import secrets
@@ -33,6 +34,7 @@ _TIMEOUT_S = 60.0  # without a byte from the server, after which a download has 
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode: control characters, bytes that are not UTF-8, line breaks
 _NAMED = 20  # classes that a message names
+_LONGEST = 500  # characters of a setting in a message
 _NPY_START = b"\x93NUMPY"
 
 
@@ -324,7 +326,8 @@ def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
     """Raise DataError if a class to exclude does not exist."""
     for name in exclude:
         if name not in class_names:
-            raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
+            nearest = difflib.get_close_matches(name, class_names, n=_NAMED, cutoff=0)
+            raise DataError(f"data.exclude: {unknown_name('class', name, nearest)}")
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
@@ -341,9 +344,9 @@ def check_class_names(names: Sequence[str], where: str) -> None:
 
 def exclusion(names: Sequence[str]) -> str:
     """Return the setting that leaves classes out, in words that a message can end with."""
-    if len(names) > _NAMED:
-        return f"leave {len(names)} classes out by data.exclude"
     text = yaml.safe_dump(list(names), default_flow_style=True, allow_unicode=True, width=10**6)  # quotes 007 and no
+    if len(text) > _LONGEST:
+        return f"leave {len(names)} classes out by data.exclude"
     return f"set data.exclude: {text.strip()}"
 
 

@@ -3,7 +3,9 @@
 The batches are pickles, which are programs. The unpickler here permits arrays and plain values only.
 """
 
+import io
 import pickle
+import pickletools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.sources.base import PublishedSource, SourceImages
 from gitdist.errors import DataError, first_line
-from gitdist.input_file import open_input
+from gitdist.input_file import read_input
 from gitdist.spec import DataSpec
 
 _VALUES = 3 * 32 * 32
@@ -53,17 +55,23 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
+    pickled = read_input(file)
     try:
-        with open_input(file) as stream:
-            content = _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
-    except DataError:
-        raise
+        _check_memo(pickled)
+        content = _PlainUnpickler(io.BytesIO(pickled), encoding="latin1").load()  # written by Python 2
     except Exception as error:  # a damaged pickle can raise anything
         message = f"{file} must be a pickle of arrays and plain values, but is not ({first_line(error)})"
         raise DataError(f"{message}; download the python version again") from error
     if not isinstance(content, dict):
         raise DataError(f"{file} must have a dict, but has a {type(content).__name__}; download it again")
     return content
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Refuse an index that no pickle of this size needs: the unpickler allocates and clears that many slots."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(pickled):
+            raise pickle.UnpicklingError(f"it uses slot {argument} of its memo, but has {len(pickled)} bytes")
 
 
 def _read_batch(file: Path, labels_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

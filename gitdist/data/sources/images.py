@@ -51,7 +51,7 @@ from gitdist.data.sources.base import (
     user_folder,
 )
 from gitdist.errors import DataError
-from gitdist.input_file import check_memory, input_status, list_folder
+from gitdist.input_file import check_memory, input_status, is_folder, list_folder
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
@@ -145,15 +145,16 @@ def _list_files(root: Path) -> list[Path]:
     while waiting:
         folder, above = waiting.pop()
         try:
-            identity, entries = _identity(folder), list_folder(folder)
+            identity = _identity(folder)
+            entries = [(Path(entry.path), is_folder(entry)) for entry in list_folder(folder)]
         except DataError:
             if _is_hidden(folder.relative_to(root)):  # its files are not read
                 continue
             raise
         if identity in above:
             raise DataError(f"a link must not lead back to a folder above it, but {folder} does; remove the link")
-        waiting += [(path, above | {identity}) for path, is_folder in entries if is_folder]
-        files += [path for path, is_folder in entries if not is_folder]
+        waiting += [(path, above | {identity}) for path, is_below in entries if is_below]
+        files += [path for path, is_below in entries if not is_below]
     return sorted(files)
 
 
@@ -214,7 +215,7 @@ def _find_splits(root: Path) -> dict[str, list[Path]]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [path for path, is_folder in list_folder(folder) if is_folder and not _is_hidden(Path(path.name))]
+    return [Path(each.path) for each in list_folder(folder) if not each.name.startswith(".") and is_folder(each)]
 
 
 def _sort_files(

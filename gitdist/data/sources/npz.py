@@ -64,7 +64,7 @@ class _NpzFolder(DataSource):
 
 
 def _find_one(folder: Path, pattern: str) -> Path:
-    found = [file for file, _ in list_folder(folder) if fnmatchcase(file.name, pattern)]
+    found = [folder / entry.name for entry in list_folder(folder) if fnmatchcase(entry.name, pattern)]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise DataError(f"the folder of the source npz must have exactly one {pattern}, but {folder} has: {names}")

@@ -94,3 +94,11 @@ def test_a_truncated_batch_is_one_line(tmp_path: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match="data_batch_2.*download the python version again"):
         load_source(spec)
+
+
+@pytest.mark.timeout(20)
+def test_a_few_bytes_that_make_the_unpickler_allocate_memory_without_end_are_refused(tmp_path: Path) -> None:
+    spec = write_cifar_10(tmp_path)
+    (tmp_path / "data_batch_2").write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    with pytest.raises(DataError, match="data_batch_2 .*slot 4294967295 .*download the python version again"):
+        load_source(spec)

@@ -387,12 +387,22 @@ def test_links_that_lead_back_are_refused_and_others_are_followed(tmp_path: Path
     root = write_flat(tmp_path / "root")
     write_flat(tmp_path / "elsewhere", 4, ("ant",))
     (root / "ant").symlink_to("../elsewhere/ant")
-    (root / "cat" / "README").symlink_to("README")
+    (root / "cat" / ".#00.png").symlink_to("the.lock.of.an.editor")
     assert load(root).class_names == ("ant", "cat", "owl")
     (root / "cat" / "owl").symlink_to("../owl")
     (root / "owl" / "cat").symlink_to("../cat")
     for group in (None, "folder"):
         refused(root, "must not lead back .*(cat/owl/cat|owl/cat/owl) does", group=group)
+
+
+@pytest.mark.parametrize("target", ["absent", "bee", "closed/bee"])
+def test_a_class_whose_link_cannot_be_followed_is_not_left_out(target: str) -> None:
+    with shared_folder() as folder:
+        write_flat(folder / "root")
+        write_flat(folder / "closed", names=("bee",)).chmod(0)
+        (folder / "root" / "bee").symlink_to(f"../{target}" if "closed" in target else target)
+        with unprivileged():
+            refused(folder / "root", f"cannot read {folder}/root/bee: ")
 
 
 def test_a_folder_without_permission_is_not_called_empty() -> None:
