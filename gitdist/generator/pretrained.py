@@ -173,8 +173,8 @@ def read_checkpoint(path: Path) -> tuple[Architecture, Weights]:
         name = names[own]
         weight = state[name]
         if weight.numel() != expected.numel() or weight.shape != expected[: weight.ndim]:
-            shapes = f"the shape {list(weight.shape)}, not {list(expected)}"
-            raise _refusal(path, f"{name} has {shapes} of {architecture.describe()}")
+            sizes = f"the shape {list(weight.shape)}, not {list(expected)}"
+            raise _refusal(path, f"{name} has {sizes} of {architecture.describe()}")
         weights[own] = weight.float().reshape(expected)
         if not weights[own].isfinite().all():  # float64 can exceed the range of float32 too
             raise _refusal(path, f"{name} contains NaN or infinite values")

@@ -25,7 +25,7 @@ SOURCES: dict[str, DataSource] = {  # data.source; a test compares the names wit
     "images": IMAGE_FOLDER,
     "npz": NPZ,
 }
-_digests: dict[tuple[str | tuple[str, int, int], ...], str] = {}
+_digests: dict[tuple[str, tuple[tuple[str, int, int], ...]], str] = {}
 
 
 def source_locations() -> dict[str, str]:
@@ -50,7 +50,7 @@ def source_digest(spec: DataSpec) -> str:
     """
     source = _source(spec)
     files = source.find(spec.path)
-    identity = (repr(spec), *map(_file_identity, files))
+    identity = (repr(spec), tuple(map(_file_identity, files)))
     if identity not in _digests:
         _digests[identity] = source.read_selected(files, spec).digest()
     return _digests[identity]

@@ -70,7 +70,7 @@ def _read_pickle(file: Path) -> dict[str, Any]:
 def _check_memo(pickled: bytes) -> None:
     """Refuse an index that no pickle of this size needs: the unpickler allocates and clears that many slots."""
     for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(pickled):
             raise pickle.UnpicklingError(f"it uses slot {argument} of its memo, but has {len(pickled)} bytes")
 
 

@@ -37,6 +37,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
@@ -367,7 +368,7 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _has_16_bits(image: Image.Image) -> bool:
     """Whether the file of an image that is not loaded yet has 16 bits per channel."""
-    if image.format not in ("PNG", "PPM"):
+    if not isinstance(image, ImageFile) or image.format not in ("PNG", "PPM"):
         return False
     modes = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
     return any("16" in str(mode) or any(largest > 255 for largest in rest) for mode, *rest in modes)

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def _read_idx(file: Path) -> NDArray[np.uint8]:
             raise DataError(f"{file} must be complete gzip, but is not ({reason}); download it again") from error
 
 
-def _read_array(file: Path, content: IO[bytes]) -> NDArray[np.uint8]:
+def _read_array(file: Path, content: gzip.GzipFile) -> NDArray[np.uint8]:
     start = content.read(4)
     num_axes = start[3] if len(start) > 3 else 0
     sizes = content.read(4 * num_axes)
