@@ -80,9 +80,13 @@ def _read_batch(file: Path, labels_key: str) -> tuple[NDArray[np.uint8], NDArray
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,) or not len(data):
         found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else "none"
         raise DataError(f"{file} must have images uint8 [N, {_VALUES}], but has {found}; download it again")
-    if not isinstance(labels, list) or len(labels) != len(data) or any(type(label) is not int for label in labels):
+    if not isinstance(labels, list) or len(labels) != len(data) or not all(map(_is_label, labels)):
         raise DataError(f"{file} must have {len(data)} integers '{labels_key}', but does not; download it again")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
+
+
+def _is_label(value: object) -> bool:
+    return type(value) is int and 0 <= value < 256
 
 
 def _read_names(file: Path, key: str) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
     try:
         text = io.StringIO(read_input(table).decode("ascii"), newline="")
         rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
-        return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
+        return [(folder / row["Filename"], range(len(_CLASS_NAMES)).index(int(row["ClassId"]))) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         message = f"{table} must have the columns Filename and ClassId in every row, but does not ({reason})"

@@ -78,6 +78,8 @@ class Program:
         ({"data": [0]}, "has none"),
         ({"labels": [1, 2, 3]}, "4 integers 'labels'"),
         ({"labels": [1, 2, 3, "4"]}, "4 integers 'labels'"),
+        ({"labels": [1, 2, 3, 2**70]}, "4 integers 'labels'"),
+        ({"labels": [1, 2, 3, -1]}, "4 integers 'labels'"),
     ],
 )
 def test_a_batch_of_another_form_is_one_line_and_never_a_program(

@@ -403,6 +403,7 @@ def test_a_class_whose_link_cannot_be_followed_is_not_left_out(target: str) -> N
         (folder / "root" / "bee").symlink_to(f"../{target}" if "closed" in target else target)
         with unprivileged():
             refused(folder / "root", f"cannot read {folder}/root/bee: ")
+        (folder / "closed").chmod(0o700)
 
 
 def test_a_folder_without_permission_is_not_called_empty() -> None:
@@ -416,6 +417,8 @@ def test_a_folder_without_permission_is_not_called_empty() -> None:
         (folder / "cat").chmod(0o300)
         with unprivileged():
             refused(folder, "cannot read .*cat: Permission denied")
+        for name in (".private", "cat"):
+            (folder / name).chmod(0o700)
 
 
 def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
