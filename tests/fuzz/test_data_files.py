@@ -275,7 +275,7 @@ def idx_files(rng: random.Random | None) -> Files:
 
 
 @cache
-def written(write: Callable[[Path], object]) -> Files:
+def files_of(write: Callable[[Path], object]) -> Files:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name))
         return {
@@ -306,7 +306,7 @@ def cifar_files(rng: random.Random | None) -> Files:
 
 
 def gtsrb_files(rng: random.Random | None) -> Files:
-    files = dict(written(write_gtsrb))
+    files = dict(files_of(write_gtsrb))
     if rng:
         name = rng.choice([name for name in files if name.endswith(".csv")])
         old, new = rng.choice(
@@ -409,11 +409,11 @@ def check_pixels(folder: Path, images: SourceImages) -> None:
 
 
 def test_damaged_arrays() -> None:
-    check_inputs(SEEDS, lambda seeds: check_data("npz", seeds), number=40)
+    check_inputs(SEEDS, lambda seeds: check_data("npz", seeds), number=30)
 
 
 def test_damaged_folders_of_images() -> None:
-    check_inputs(SEEDS, lambda seeds: check_data("images", seeds), number=30)
+    check_inputs(SEEDS, lambda seeds: check_data("images", seeds), number=20)
 
 
 def test_damaged_idx_files() -> None:
@@ -468,13 +468,16 @@ def check_import(seeds: Seeds) -> None:
         expected = content.get("a", content)
         weights = safetensors.torch.load_file(out)
         assert all(weight.isfinite().all() for weight in weights.values())
-        sizes = {weight.float().sum().item() for weight in weights.values()}
-        for weight in (weight for key, weight in expected.items() if "running" not in key and "num_batches" not in key):
-            assert weight.float().sum().item() in sizes
+        written = {values(weight) for weight in weights.values()}
+        assert {values(weight) for key, weight in expected.items() if "running_" not in key} <= written
+
+
+def values(weight: torch.Tensor) -> bytes:
+    return weight.float().contiguous().numpy().tobytes()
 
 
 def test_damaged_checkpoints() -> None:
-    check_inputs(SEEDS, check_import, number=25)
+    check_inputs(SEEDS, check_import, number=15)
 
 
 @cache
