@@ -154,5 +154,5 @@ def test_a_class_may_be_excluded_by_its_number(tmp_path: Path):
     for exclude, code in (("[2, 7]", 0), ("['2']", 0), ("[1.5]", 2), ("[no]", 2), ("[12]", 2)):
         done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", f"data.exclude={exclude}")
         assert done.returncode == code, done.stdout + done.stderr
-        assert code == 0 or "data.exclude" in done.stderr and ("quote it" in done.stderr or "'12'" in done.stderr)
+        assert code == 0 or "data.exclude" in done.stderr
         assert code == 2 or not re.search(r"^2\s", done.stdout, re.MULTILINE)
