@@ -11,6 +11,7 @@ import io
 import re
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class CheckpointFolder:
         for file in self.files():
             number, checksum = self._parts(file)
             with suppress(FileNotFoundError), disk_errors(file):  # the writer of a newer one may have removed it
-                content = file.read_bytes()
+                content = _read(file)
                 if _checksum(content) != checksum:
                     file.unlink()
                     continue
@@ -90,6 +91,18 @@ class CheckpointFolder:
         match = self._name.fullmatch(file.name)
         assert match is not None, "files() selects by this name"
         return int(match[1]), match[2]
+
+
+def _read(file: Path) -> bytes:
+    if not S_ISREG(file.stat().st_mode):  # reading a pipe would never end
+        raise StoreError(f"a checkpoint must be a file, but {file} is not; remove it and run the same command again")
+    try:
+        return file.read_bytes()
+    except PermissionError as error:
+        raise StoreError(
+            f"a checkpoint must be readable, but {file} is not ({error.strerror}); give this user the permission to "
+            "read it, and run the same command again"
+        ) from error
 
 
 def _checksum(content: bytes) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+_LONGEST = 300  # characters of another library's message: some of them quote a whole file
+
 Remedy = Literal[
     "other_disk",
     "other_results",
@@ -30,7 +32,7 @@ class GitdistError(Exception):
     remedy: Remedy | None = None
 
     def __init__(self, message: str, *, remedy: Remedy | None = None, **facts: object) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.facts = facts
         if remedy is not None:
             self.remedy = remedy
@@ -85,5 +87,14 @@ class TrialFailedError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; its type if there is no message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of an error's message, cut if it is very long; its type if there is no message."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+
+
+def one_line(text: str) -> str:
+    """Return text with a backslash escape for each character that cannot be printed in a line.
+
+    Names of files and classes can have line breaks, terminal codes and bytes that are not UTF-8.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

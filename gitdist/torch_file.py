@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gitdist.errors import first_line
+from gitdist.input_file import foreign_content
 
 
 class TorchFileError(ValueError):
@@ -22,6 +23,8 @@ def read_torch_file(content: bytes) -> Any:
     Raises:
         TorchFileError: the file is damaged, of another format, or holds anything but tensors and plain values.
     """
+    if foreign := foreign_content(io.BytesIO(content)):
+        raise TorchFileError(foreign)
     if content.startswith(b"PK"):
         _check_archive(content)
     try:
@@ -46,10 +49,14 @@ def load_failure(error: Exception) -> str:
 def _check_archive(content: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged, names = archive.testzip(), archive.namelist()
+            members = archive.infolist()
+            compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+            damaged = None if compressed else archive.testzip()
     except Exception as error:  # as above
         raise TorchFileError(f"its zip archive is damaged or cut short: {first_line(error)}") from error
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise TorchFileError("it is a TorchScript program, not weights")
+    if compressed:  # a small file could unpack to any size
+        raise TorchFileError(f"{compressed[0]} in its zip archive is compressed, which torch.save does not do")
     if damaged is not None:
         raise TorchFileError(f"it is damaged: the checksum of {damaged} in its zip archive is wrong")
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise TorchFileError("it is a TorchScript program, not weights")

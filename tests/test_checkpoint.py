@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from gitdist.checkpoint import CheckpointFolder
 from gitdist.errors import DiskError, StoreError
 from tests.disks import small_disk
+from tests.unprivileged import shared_folder, unprivileged
 
 
 def state_of(number: int, size: int = 3) -> dict:
@@ -117,3 +119,21 @@ def test_loading_runs_no_code(folder, files, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
     assert "which is neither a tensor nor a plain value" in str(caught.value)
     assert not any(advice in str(caught.value) for advice in ("weights_only", "trust", "option"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_by_name(folder, files, make) -> None:
+    files[1].unlink()
+    make(files[1])
+    with pytest.raises(StoreError, match=f"{files[1].name} is not; remove it"):
+        folder.load()
+
+
+def test_a_checkpoint_without_permission_is_not_called_damaged() -> None:
+    with shared_folder() as directory:
+        file = CheckpointFolder(directory, "step").save(1, state_of(1))
+        file.chmod(0)
+        with unprivileged(), pytest.raises(StoreError, match=f"{file.name} is not .Permission denied"):
+            CheckpointFolder(directory, "step").load()
+        assert file.exists()

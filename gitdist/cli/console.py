@@ -5,10 +5,12 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from gitdist.errors import one_line
+
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print a line without wrapping or markup."""
-    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    """Print a line without wrapping or markup; what cannot be printed in one is escaped."""
+    console.print(one_line(text), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def plain_table(*headers: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = (), space: int = 2) -> Table:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gitdist.cli.console import plain_table, print_line
 from gitdist.data.dataset import Dataset, Split, prepare
@@ -32,7 +32,7 @@ def list_sources(console: Console) -> None:
     """Print where the files of each source are, or how to get them."""
     table = plain_table("source", "where")
     for name, where in source_locations().items():
-        table.add_row(name, escape(where))
+        table.add_row(name, Text(where))
     console.print(table)
 
 
@@ -134,7 +134,7 @@ def _classes(dataset: Dataset) -> Table:
             cells.append("/".join("-" if counts is None else f"{counts[index]:,}" for counts in groups))
         shots = next(name for name, mask in masks.items() if mask[index])
         bar = "█" * max(1, round(_BAR * int(dataset.class_sizes[index]) / largest))
-        table.add_row(escape(dataset.class_names[index]), *cells, shots, bar)
+        table.add_row(Text(dataset.class_names[index]), *cells, shots, bar)
     return table
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.generator import load_ready
@@ -149,7 +150,7 @@ def _kept_table(quality: Quality, class_names: tuple[str, ...]) -> Table:
     for header in shares:
         table.add_column(header, justify="right")
     for index, name in enumerate(class_names):
-        table.add_row(escape(name), *(_cell(share[index], ".3f") for share in shares.values()))
+        table.add_row(Text(name), *(_cell(share[index], ".3f") for share in shares.values()))
     table.add_section()
     table.add_row("mean", *(_cell(float(np.nanmean(share)), ".3f") for share in shares.values()))
     return table

@@ -123,14 +123,17 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
     Raises:
         DataError: the source is missing or damaged, a class has too few images, or a group lies in several splits.
     """
-    key = {
-        "format": DATASET_FORMAT,
-        "digest": source_digest(spec),
-        **spec.model_dump(mode="json", exclude=_IN_SOURCE_DIGEST),
-    }
-    return Dataset.open(
-        store.get_or_build("dataset", key, lambda target, _: build_dataset(load_source(spec), spec, target))
-    )
+    digest = source_digest(spec)
+
+    def build(target: Path, scratch: Path) -> None:
+        source = load_source(spec)
+        if source.digest() != digest:
+            raise DataError(f"the files of {source.name} must not change while they are read, but did; run again")
+        build_dataset(source, spec, target)
+
+    settings = spec.model_dump(mode="json", exclude=_IN_SOURCE_DIGEST)
+    key = {"format": DATASET_FORMAT, "digest": digest, **settings}
+    return Dataset.open(store.get_or_build("dataset", key, build))
 
 
 def build_dataset(source: SourceImages, spec: DataSpec, target: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.holdout import HeldOut, hold_out, interleave_groups
 from gitdist.data.longtail import class_sizes, floor
-from gitdist.data.sources.base import SourceImages, check_labels
+from gitdist.data.sources.base import SourceImages, check_labels, exclusion
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
@@ -103,7 +103,7 @@ def _class_counts(labels: NDArray[np.int64], class_names: Sequence[str], least: 
         name = class_names[smallest]
         raise DataError(
             f"every class must have at least {least} images in {split}, but class {smallest} ({name}) has "
-            f"{counts[smallest]}; add images or set data.exclude: [{name}]"
+            f"{counts[smallest]}; add images or {exclusion([name])}"
         )
     return counts
 

@@ -13,7 +13,7 @@ from typing import Any
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import write_atomic
-from gitdist.errors import SpecError, StoreError
+from gitdist.errors import DataError, SpecError, StoreError
 from gitdist.generator.base import Generator, TrainingStep
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE, check_geometry, load_auto_encoder
@@ -22,6 +22,7 @@ from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAug
 from gitdist.generator.plugin import GeneratorContext, Plugin
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
 from gitdist.home import expand_home
+from gitdist.input_file import read_input
 from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
@@ -157,15 +158,16 @@ def _load_munit(
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
     path = expand_home(spec.path)
     try:
-        digest = _hash_file(path)
-    except OSError as error:
-        raise SpecError(f"generator.path {path} cannot be read ({error.strerror}); give its full path") from None
+        digest = _hash(read_input(path))
+    except DataError as error:
+        raise SpecError(f"generator.path: {error}") from None
     read_pretrained(path, dataset.image_shape)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
-        write_atomic(target / WEIGHTS_FILE, path.read_bytes())
-        if _hash_file(target / WEIGHTS_FILE) != digest:
+        content = read_input(path)
+        if _hash(content) != digest:
             raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
+        write_atomic(target / WEIGHTS_FILE, content)
 
     return Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
 
@@ -210,9 +212,8 @@ def _hash_all_files(artifact: Path) -> str:
     return content_key("weights", {name: checksum(artifact / name) for name in names})
 
 
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _required(spec: MunitSpec | PretrainedSpec, artifact: Path | None) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,6 +25,7 @@ from gitdist.disk import write_atomic
 from gitdist.errors import DataError, SpecError, first_line
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite
+from gitdist.input_file import foreign_content, open_input, read_input
 from gitdist.spec import MunitSpec
 from gitdist.spec.base import Positive, Spec
 from gitdist.torch_file import TorchFileError, read_torch_file
@@ -74,15 +75,24 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
     """Return architecture and weights, by the names of ``AutoEncoder``, of a file that ``save_pretrained`` wrote.
 
     Raises:
-        SpecError: the file cannot be read, is damaged or another one, a weight is not finite, or it was trained on
-            images that ``image_shape`` (C, H, W) does not fit.
+        DataError: the file is missing, unreadable or not a file.
+        SpecError: the file is damaged or another one, a weight is not finite, or it was trained on images that
+            ``image_shape`` (C, H, W) does not fit.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            checksum = header.pop(_CHECKSUM, None)
-            architecture = Architecture(**header)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with open_input(path) as content:
+            if foreign := foreign_content(content):
+                raise ValueError(foreign)
+            content.seek(0)
+            if content.read(2) == b"PK":
+                raise ValueError("it seems to be a checkpoint, which must be imported")
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})[_HEADER])
+                checksum = header.pop(_CHECKSUM, None)
+                architecture = _architecture(header)
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if max(architecture.num_res, architecture.num_downsample) > len(weights):
+            raise ValueError(f"it has {len(weights)} weights, too few for {architecture.describe()}")
         shapes = {name: weight.shape for name, weight in weights.items()}
         if different := {name for name, _ in shapes.items() ^ architecture.shapes().items()}:
             raise ValueError(f"{min(different)} is not as in an auto-encoder of {architecture.describe()}")
@@ -90,8 +100,10 @@ def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Arch
             raise ValueError("it is damaged: the checksum of its weights is wrong")
         if broken := first_non_finite(weights):
             raise ValueError(f"{broken} contains NaN or infinite values")
+    except DataError:
+        raise
     except Exception as error:  # another file can raise anything
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(error) if type(error) is ValueError else f"{type(error).__name__}: {first_line(error)}"
         message = f"generator.path must be an imported generator, but {path} is not one ({reason})"
         raise SpecError(f"{message}; import the checkpoint again") from error
     channels, height, width = image_shape
@@ -111,12 +123,19 @@ def load_pretrained(
     """Return the generator in a file that ``save_pretrained`` wrote; ``compiled_batch`` as of ``MunitGenerator``.
 
     Raises:
-        SpecError: as ``read_pretrained``.
+        DataError, SpecError: as ``read_pretrained``.
     """
     architecture, weights = read_pretrained(path, image_shape)
     auto_encoder = architecture.auto_encoder()
     auto_encoder.load_state_dict(weights)
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
+
+
+def _architecture(header: object) -> Architecture:
+    try:
+        return Architecture.model_validate(header)
+    except ValidationError as error:
+        raise ValueError("its header does not describe an auto-encoder") from error
 
 
 def _checksum(weights: Mapping[str, Tensor]) -> str:
@@ -145,13 +164,17 @@ def read_checkpoint(path: Path) -> tuple[Architecture, Weights]:
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise _refusal(path, f"{min(found)}{more} is {problem} in an auto-encoder of {architecture.describe()}")
+    try:
+        shapes = architecture.shapes()
+    except (RuntimeError, ValueError) as error:  # sizes that overflow
+        raise _refusal(path, f"no auto-encoder can have {architecture.describe()}") from error
     weights = {}
-    for own, expected in architecture.shapes().items():
+    for own, expected in shapes.items():
         name = names[own]
         weight = state[name]
         if weight.numel() != expected.numel() or weight.shape != expected[: weight.ndim]:
-            shapes = f"the shape {list(weight.shape)}, not {list(expected)}"
-            raise _refusal(path, f"{name} has {shapes} of {architecture.describe()}")
+            sizes = f"the shape {list(weight.shape)}, not {list(expected)}"
+            raise _refusal(path, f"{name} has {sizes} of {architecture.describe()}")
         weights[own] = weight.float().reshape(expected)
         if not weights[own].isfinite().all():  # float64 can exceed the range of float32 too
             raise _refusal(path, f"{name} contains NaN or infinite values")
@@ -161,9 +184,7 @@ def read_checkpoint(path: Path) -> tuple[Architecture, Weights]:
 def _read_state(path: Path) -> Weights:
     """Return the auto-encoder's entries in a file, by their published names."""
     try:
-        content = read_torch_file(path.read_bytes())
-    except OSError as error:
-        raise _refusal(path, f"the file cannot be opened ({error.strerror})") from error
+        content = read_torch_file(read_input(path))
     except TorchFileError as error:
         raise _refusal(path, str(error)) from error
     state = content.get("a", content) if isinstance(content, dict) else None
@@ -180,6 +201,8 @@ def _read_state(path: Path) -> Weights:
                 str(part).removeprefix("torch.") for part in (value.dtype, value.layout, value.device.type)
             )
             raise _refusal(path, f"{name} is not a plain tensor of real numbers but of {kind}")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise _refusal(path, f"{name} of shape {list(value.shape)} repeats its values, which weights do not")
     return state
 
 

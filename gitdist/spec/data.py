@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gitdist.spec.base import MANY, Fraction, List, Positive, Spec, Text
 
@@ -41,6 +41,15 @@ class GroupsSpec(Spec):
     few: int = Field(20, ge=0, le=MANY)
 
 
+def _class_name(value: Any) -> Any:
+    """Accept a whole number, which YAML makes of an unquoted name such as 2; refuse what has lost its spelling."""
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("a class name must be text; quote it")
+    return value
+
+
 class DataSpec(Spec):
     """A long-tailed data set: source, nuisance, profile."""
 
@@ -56,7 +65,8 @@ class DataSpec(Spec):
         "npz",
     ] = "digits"
     path: Text | None = None  # folder of the source's files; None = the source's usual folder
-    exclude: Annotated[tuple[str, ...], List] = ()  # names of classes to leave out
+    # names of classes to leave out
+    exclude: Annotated[tuple[Annotated[str, BeforeValidator(_class_name)], ...], List] = ()
     # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
     # groups (gtsrb: the track; npz: its array "groups"), "none" = each image by itself; images: "folder" = the folder
     # between class and image, or a regular expression on the path, whose first group (else the match) names the image's

@@ -40,7 +40,13 @@ class FileTree:
 
     @classmethod
     def local(cls, root: Path) -> "FileTree":
-        """Return the tree below a local directory."""
+        """Return the tree below a local directory; raise StoreError if pyarrow cannot express its path."""
+        try:
+            str(root).encode()
+        except UnicodeEncodeError as error:
+            raise StoreError(
+                f"the path of a results directory must be UTF-8, but it is {root}", remedy="other_results"
+            ) from error
         return cls(fs.LocalFileSystem(), str(root))
 
     @classmethod

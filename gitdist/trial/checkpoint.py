@@ -47,12 +47,22 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none."""
+    """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none.
+
+    Raises:
+        StoreError: a file cannot be read, or has other fields.
+    """
     found = checkpoints_of(directory).load()
     if found is None:
         return None
-    state = found[1]
-    return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
+    number, state = found
+    try:
+        return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"a trial's checkpoint must have the fields of this version of gitdist, but that of epoch {number} in "
+            f"{directory} does not ({error!r}); remove it and run the same command again"
+        ) from error
 
 
 def checkpoints_of(directory: Path) -> CheckpointFolder:

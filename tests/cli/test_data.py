@@ -1,9 +1,13 @@
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -121,3 +125,34 @@ def test_a_folder_with_an_unreadable_image_is_one_line(tmp_path: Path):
     chosen = f"data={{source: images, path: {folder}}}"
     done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", chosen)
     assert_refused(done, "train/cat/03.png")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path):
+    folder = write_folder(tmp_path / "own")
+    names = {"train/cat/04.png": b"caf\xe9\n.png"}
+    names |= {f"{split}/yak": "\u732b".encode() for split in ("train", "test")}
+    names |= {f"{split}/owl": b":owl:[b]" for split in ("train", "test")}
+    for name, other in names.items():
+        (folder / name).rename(os.fsdecode(os.path.join(os.fsencode((folder / name).parent), other)))
+    study = write_study(tmp_path, folder)
+    command = [sys.executable, "-m", "gitdist", "data", "stats", str(study), "--results", str(tmp_path / "results")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ":owl:[b]" in done.stdout
+    assert r"\u732b" in done.stdout and r"train/cat/caf\udce9\n.png (cat)" in done.stdout and done.stdout.isascii()
+
+
+def write_study(folder: Path, images: Path) -> Path:
+    study = folder / "study.yaml"
+    study.write_text(yaml.safe_dump({"name": "own", "data": {"source": "images", "path": str(images)}}))
+    return study
+
+
+def test_a_class_may_be_excluded_by_its_number(tmp_path: Path):
+    for exclude, code in (("[2, 7]", 0), ("['2']", 0), ("[1.5]", 2), ("[no]", 2), ("[12]", 2)):
+        done = gitdist("data", "stats", QUICKSTART, "--results", tmp_path, "--set", f"data.exclude={exclude}")
+        assert done.returncode == code, done.stdout + done.stderr
+        assert code == 0 or "data.exclude" in done.stderr
+        assert code == 2 or not re.search(r"^2\s", done.stdout, re.MULTILINE)

@@ -216,3 +216,24 @@ def test_opening_what_is_no_prepared_data_set_is_one_line(rotated: Dataset, tmp_
     with pytest.raises(DataError, match="prepare it again") as caught:
         Dataset.open(directory)
     assert "\n" not in str(caught.value)
+
+
+def test_files_that_change_before_they_are_written_are_refused(tmp_path: Path) -> None:
+    labels = np.arange(60) % 3
+
+    def write(seed: int) -> None:
+        images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+        for name in ("train", "test"):
+            np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
+
+    class SlowStore(Store):
+        def get_or_build(self, kind: str, spec: Any, build: Any) -> Path:
+            write(1)
+            return super().get_or_build(kind, spec, build)
+
+    write(0)
+    spec = DataSpec(source="npz", path=str(tmp_path))
+    with pytest.raises(DataError, match="must not change while they are read"):
+        prepare(spec, SlowStore(tmp_path / "store"))
+    assert not list((tmp_path / "store").rglob("*.arrow"))
+    assert prepare(spec, Store(tmp_path / "store")).num_classes == 3

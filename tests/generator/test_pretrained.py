@@ -1,5 +1,8 @@
+import json
+import os
 import pickle
 import warnings
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -214,6 +217,78 @@ def test_what_torch_refuses_is_said_in_our_words_and_without_its_advice(tmp_path
     assert not any(advice in message for advice in ("weights_only", "trust", "option", "github", "\n")), message
 
 
+NO_WEIGHTS = {
+    "it is a web page": lambda path, whole: path.write_bytes(b"<!DOCTYPE html><html>Not found</html>"),
+    "git lfs pull": lambda path, whole: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"),
+    "it is empty": lambda path, whole: path.write_bytes(b""),
+    "it is a folder": lambda path, whole: path.mkdir(),
+    "it is a pipe": lambda path, whole: os.mkfifo(path),
+    "it is a device": lambda path, whole: path.symlink_to("/dev/zero"),
+    "leads nowhere": lambda path, whole: path.symlink_to("absent"),
+    "half of the free memory": lambda path, whole: sparse(path, 2**43),
+    "cut short|incomplete": lambda path, whole: path.write_bytes(whole[:-100]),
+}
+
+
+def sparse(path: Path, size: int) -> None:
+    """Write a file of any size that takes no blocks of the disk."""
+    with open(path, "wb") as stream:
+        stream.truncate(size)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("reason", NO_WEIGHTS)
+def test_a_file_that_holds_no_weights_is_called_what_it_is(checkpoint, digits, tmp_path, reason):
+    own = imported(checkpoint)
+    for name, whole in (("x.pth", checkpoint.read_bytes()), ("x.safetensors", own.read_bytes())):
+        path = tmp_path / name
+        NO_WEIGHTS[reason](path, whole)
+        with pytest.raises((DataError, SpecError), match=f"{name}.*({reason})") as caught:
+            if name == "x.pth":
+                read_checkpoint(path)
+            else:
+                obtain_artifact(
+                    PretrainedSpec(path=str(path)), digits, Store(tmp_path / "store"), lambda step: None, CPU
+                )
+        assert str(caught.value).isprintable()
+
+
+def test_a_checkpoint_that_was_not_imported_is_called_one(checkpoint):
+    with pytest.raises(SpecError, match="a checkpoint, which must be imported"):
+        read_pretrained(checkpoint, (1, 28, 28))
+
+
+@pytest.mark.parametrize("name", ["mlp.model.0.fc.bias", "enc_content.model.0.conv.weight"])
+def test_a_small_file_with_a_weight_of_any_size_is_refused(tmp_path, name):
+    whole = state()
+    vast = torch.zeros((1,) * whole[name].ndim).expand(2**40, *whole[name].shape[1:])
+    with pytest.raises(DataError, match=f"{name} .* repeats its values"):
+        read_checkpoint(write(tmp_path / "gen.pt", {"a": {**whole, name: vast}}))
+
+
+def test_an_archive_that_unpacks_to_any_size_is_refused(checkpoint):
+    with zipfile.ZipFile(checkpoint) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataError, match="is compressed, which torch.save does not do"):
+        read_checkpoint(checkpoint)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "changed", [{"num_res": 10**9}, {"num_downsample": 10**9}, {"dim": 10**30}, {"dim": 2.5}, {"dim": None}]
+)
+def test_an_architecture_that_its_weights_do_not_have_is_refused_at_once(checkpoint, changed):
+    architecture, weights = read_checkpoint(checkpoint)
+    file = checkpoint.with_suffix(".safetensors")
+    safetensors.torch.save_file(weights, file, {"gitdist": json.dumps(architecture.model_dump() | changed)})
+    with pytest.raises(SpecError, match="must be an imported generator") as caught:
+        read_pretrained(file, (1, 28, 28))
+    assert "validation error" not in str(caught.value)
+
+
 class Trap:
     def __reduce__(self):
         return Path.write_text, (Path("trapped"), "x")
@@ -252,7 +327,7 @@ def test_a_pretrained_generator_is_named_by_content_and_kept_in_the_store(checkp
     assert artifact(Path(spec.path)) == first == find_artifact(spec, digits, store, CPU)
     Path(spec.path).unlink()
     assert load_generator(spec, digits, first, CPU).device.type == "cpu"
-    with pytest.raises(SpecError, match="moved.safetensors cannot be read .No such file"):
+    with pytest.raises(SpecError, match="generator.path.*moved.safetensors: No such file"):
         artifact(Path(spec.path))
 
 
@@ -310,7 +385,7 @@ def test_the_home_directory_may_be_written_short(checkpoint, digits, tmp_path, m
     monkeypatch.setenv("HOME", str(tmp_path))
     spec = PretrainedSpec(path=f"~/{imported(checkpoint).name}")
     assert obtain_artifact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU) is not None
-    with pytest.raises(SpecError, match="~nobody-here/x cannot be read"):
+    with pytest.raises(SpecError, match="~nobody-here/x: No such file"):
         obtain_artifact(PretrainedSpec(path="~nobody-here/x"), digits, Store(tmp_path), lambda step: None, CPU)
 
 

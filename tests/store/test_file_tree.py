@@ -52,3 +52,9 @@ def test_a_missing_root_is_created_but_not_its_parent_nor_later(tmp_path: Path) 
     with pytest.raises(StoreError, match="must be reachable"):
         tree.write("below/name", b"x")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"must be UTF-8, but it is .*caf\\udce9") as caught:
+        FileTree.local(tmp_path / "caf\udce9")
+    assert caught.value.remedy == "other_results"

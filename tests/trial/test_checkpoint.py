@@ -1,8 +1,10 @@
 import hashlib
 import io
 
+import pytest
 import torch
 
+from gitdist.errors import StoreError
 from gitdist.trial.checkpoint import Checkpoint, checkpoints_of, completed_rows, load_checkpoint, save_checkpoint
 from tests.epoch_rows import epoch_row
 
@@ -49,3 +51,10 @@ def test_a_file_of_the_first_version_still_loads(tmp_path):
     (tmp_path / f"epoch-000002-{checksum}.pt").write_bytes(buffer.getvalue())
 
     assert_is(load_checkpoint(tmp_path), 2)
+
+
+@pytest.mark.parametrize("change", [{"rows": None}, {"rows": [{"epoch": 1}]}, {"unknown": 3}])
+def test_a_file_with_other_fields_is_named(tmp_path, change):
+    checkpoints_of(tmp_path).save(2, {**vars(checkpoint_of(2)), "rows": [], **change})
+    with pytest.raises(StoreError, match=f"epoch 2 in {tmp_path} does not"):
+        load_checkpoint(tmp_path)

@@ -1,24 +1,30 @@
 """Shared code of the data sources: the images they return, locations, downloads, and reading of files."""
 
+import difflib
 import hashlib
 import os
 import secrets
 import shutil
+import stat
+import unicodedata
+import warnings
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.request import urlopen
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gitdist.errors import DataError, first_line
 from gitdist.home import expand_home
+from gitdist.input_file import check_memory, foreign_content, input_status, open_input
 from gitdist.limits import usable_cpus
 from gitdist.spec import DataSpec, unknown_name
 from gitdist.store.artifact import checksum
@@ -28,6 +34,10 @@ Result = TypeVar("Result")
 _CACHE = Path("~/.cache/gitdist")
 _TIMEOUT_S = 60.0  # without a byte from the server, after which a download has failed
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode: control characters, bytes that are not UTF-8, line breaks
+_NAMED = 20  # classes that a message names
+_LONGEST = 500  # characters of a setting in a message
+_NPY_START = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +88,11 @@ class DataSource(ABC):
 
     def read_selected(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
         """Return the images without the classes of ``spec.exclude``, ungrouped if ``spec.group`` is "none"."""
-        images = without_classes(self.read(files, spec), spec.exclude)
+        images = self.read(files, spec)
+        check_class_names(images.class_names, images.name)
+        check_labels(images.train_labels, len(images.class_names), f"the training split of {images.name}")
+        check_labels(images.test_labels, len(images.class_names), f"the test split of {images.name}")
+        images = without_classes(images, spec.exclude)
         if spec.group == "none":
             return replace(images, train_groups=None, test_groups=None, group_names=())
         return images
@@ -107,13 +121,16 @@ class PublishedSource(DataSource):
         """Return the files in ``path`` or in the first standard folder that has all of them; else download them."""
         folder = expand_home(path) if path else self._find_folder() or self._download()
         for name in self.files:
-            if not (folder / name).is_file():
+            if input_status(folder / name) is None:
                 raise DataError(f"{self.title} needs {name}, but {folder} does not have it; {self.remedy}")
         return tuple(folder / name for name in self.files)
 
     def location(self) -> str:
         """Return the folder of the files, or how to get them."""
-        folder = self._find_folder()
+        try:
+            folder = self._find_folder()
+        except DataError as error:
+            return str(error)
         return str(folder) if folder else f"not found; {self.remedy}, or have it downloaded to {_CACHE} at first use"
 
     def download(self, cache: Path) -> None:
@@ -124,7 +141,7 @@ class PublishedSource(DataSource):
 
     def _find_folder(self) -> Path | None:
         folders = self._standard_folders()
-        return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
+        return next((folder for folder in folders if all(input_status(folder / name) for name in self.files)), None)
 
     def _standard_folders(self) -> Iterator[Path]:
         if root := os.environ.get("GITDIST_DATA"):
@@ -136,8 +153,10 @@ class PublishedSource(DataSource):
     def _download(self) -> Path:
         cache = expand_home(_CACHE)
         try:
+            if not cache.is_absolute():
+                raise OSError("this user has no home directory")
             self.download(cache)
-        except (OSError, RuntimeError, HTTPException) as error:
+        except Exception as error:  # network, disk and a broken archive raise anything
             message = f"the download of {self.title} to {cache} failed ({first_line(error)}); {self.remedy}"
             raise DataError(message) from error
         return cache / self.cache_folder
@@ -148,7 +167,8 @@ def user_folder(path: str | None, contents: str) -> Path:
     if path is None:
         raise DataError(f"data.path is missing; set it to a folder with {contents}")
     folder = expand_home(path)
-    if not folder.is_dir():
+    status = input_status(folder)
+    if status is None or not stat.S_ISDIR(status.st_mode):
         raise DataError(f"data.path must be a folder with {contents}, but {folder} is not a folder")
     return folder
 
@@ -181,20 +201,39 @@ def read_npz(file: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]
     """Return the arrays of an npz file that are among ``names``.
 
     Raises:
-        DataError: the file is damaged or contains anything but plain arrays.
+        DataError: the file cannot be read, is damaged, has anything but plain arrays, or does not fit into memory.
     """
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in names if name in archive}
-        for name, array in arrays.items():
-            if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member that is not an array
-                raise ValueError(f"its {name} is not an array")
-        return arrays
+        with open_input(file) as stream:
+            return _read_archive(file, stream, names)
+    except DataError:
+        raise
     except Exception as error:  # a damaged file can raise anything
         reason = first_line(error)
         if "pickle" in reason:  # numpy advises to allow pickles, which run code
             reason = "it contains pickled objects"
         raise DataError(f"{file} must be a complete npz of plain arrays, but is not ({reason}); replace it") from error
+
+
+def _read_archive(file: Path, stream: BinaryIO, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    try:
+        archive = zipfile.ZipFile(stream)
+    except zipfile.BadZipFile as error:
+        raise ValueError(foreign_content(stream) or first_line(error)) from error
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    chosen = {name: members[name] for name in names if name in members}
+    check_memory(sum(member.file_size for member in chosen.values()), f"{file}, unpacked,")
+    arrays = {}
+    for name, member in chosen.items():
+        with archive.open(member) as content:
+            if content.read(len(_NPY_START)) != _NPY_START:
+                raise ValueError(f"its {name} is not an array")
+            content.seek(0)
+            with warnings.catch_warnings(action="ignore"):  # of a file that Python 2 wrote
+                arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+            if content.read(1):  # at the end, zipfile compares the checksum
+                raise ValueError(f"its {name} has more bytes than its header says")
+    return arrays
 
 
 def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
@@ -206,22 +245,33 @@ def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]
 
     def attempt(index: int) -> Result | Exception:
         try:
-            with Image.open(files[index], formats=_FORMATS) as image:
+            with open_input(files[index]) as stream, _open_image(stream) as image:
                 return work(index, image)
         except Exception as error:  # a damaged image can raise anything
             return error
 
     Image.init()  # not thread-safe
-    with ThreadPoolExecutor(min(32, usable_cpus() + 4)) as pool:
+    # Pillow warns of what it can read.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(min(32, usable_cpus() + 4)) as pool:
         outcomes = list(pool.map(attempt, range(len(files))))
     failed = [(file, outcome) for file, outcome in zip(files, outcomes, strict=True) if isinstance(outcome, Exception)]
     if failed:
         file, error = failed[0]
+        if isinstance(error, DataError):
+            others = f" (and {len(failed) - 1} more images cannot be read)" if failed[1:] else ""
+            raise DataError(f"{error}{others}") from error
         others = f", and {len(failed) - 1} more are not" if failed[1:] else ""
         raise DataError(
             f"every image must be readable, but {file} is not ({first_line(error)}){others}; fix or remove them"
         )
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+
+
+def _open_image(stream: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(stream, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(foreign_content(stream) or f"it is none of {', '.join(_FORMATS)}") from error
 
 
 def grey_images(
@@ -260,8 +310,6 @@ def without_classes(images: SourceImages, exclude: Sequence[str]) -> SourceImage
     check_excluded(exclude, images.class_names)
     if not exclude:
         return images
-    check_labels(images.train_labels, len(images.class_names), f"the training split of {images.name}")
-    check_labels(images.test_labels, len(images.class_names), f"the test split of {images.name}")
     kept = np.array([name not in exclude for name in images.class_names])
     new_labels = np.cumsum(kept) - 1
     train, test = kept[images.train_labels], kept[images.test_labels]
@@ -285,7 +333,28 @@ def check_excluded(exclude: Sequence[str], class_names: Sequence[str]) -> None:
     """Raise DataError if a class to exclude does not exist."""
     for name in exclude:
         if name not in class_names:
-            raise DataError(f"data.exclude: {unknown_name('class', name, list(class_names))}")
+            nearest = difflib.get_close_matches(name, class_names, n=_NAMED, cutoff=0)
+            raise DataError(f"data.exclude: {unknown_name('class', name, nearest)}")
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Raise DataError if a class has no name, one that cannot be printed, or that of another class."""
+    known: set[str] = set()
+    for name in names:
+        if not name.strip() or any(unicodedata.category(char) in _UNPRINTABLE for char in name):
+            raise DataError(f"a class name must be printable UTF-8 text, but {where} has {name!r}; rename the class")
+        seen = unicodedata.normalize("NFC", name).strip()
+        if seen in known:
+            raise DataError(f"class names must differ, but {where} has '{name}' twice; rename one of the classes")
+        known.add(seen)
+
+
+def exclusion(names: Sequence[str]) -> str:
+    """Return the setting that leaves classes out, in words that a message can end with."""
+    text = yaml.safe_dump(list(names), default_flow_style=True, allow_unicode=True, width=10**6)  # quotes 007 and no
+    if len(text) > _LONGEST:
+        return f"leave {len(names)} classes out by data.exclude"
+    return f"set data.exclude: {text.strip()}"
 
 
 def check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:

@@ -3,7 +3,9 @@
 The batches are pickles, which are programs. The unpickler here permits arrays and plain values only.
 """
 
+import io
 import pickle
+import pickletools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.sources.base import PublishedSource, SourceImages
 from gitdist.errors import DataError, first_line
+from gitdist.input_file import read_input
 from gitdist.spec import DataSpec
 
 _VALUES = 3 * 32 * 32
@@ -52,9 +55,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
+    pickled = read_input(file)
     try:
-        with open(file, "rb") as stream:
-            content = _PlainUnpickler(stream, encoding="latin1").load()  # written by Python 2
+        _check_memo(pickled)
+        content = _PlainUnpickler(io.BytesIO(pickled), encoding="latin1").load()  # written by Python 2
     except Exception as error:  # a damaged pickle can raise anything
         message = f"{file} must be a pickle of arrays and plain values, but is not ({first_line(error)})"
         raise DataError(f"{message}; download the python version again") from error
@@ -63,15 +67,26 @@ def _read_pickle(file: Path) -> dict[str, Any]:
     return content
 
 
+def _check_memo(pickled: bytes) -> None:
+    """Refuse an index that no pickle of this size needs: the unpickler allocates and clears that many slots."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(pickled):
+            raise pickle.UnpicklingError(f"it uses slot {argument} of its memo, but has {len(pickled)} bytes")
+
+
 def _read_batch(file: Path, labels_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     content = _read_pickle(file)
     data, labels = content.get("data"), content.get(labels_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,) or not len(data):
         found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else "none"
         raise DataError(f"{file} must have images uint8 [N, {_VALUES}], but has {found}; download it again")
-    if not isinstance(labels, list) or len(labels) != len(data) or any(type(label) is not int for label in labels):
+    if not isinstance(labels, list) or len(labels) != len(data) or not all(map(_is_label, labels)):
         raise DataError(f"{file} must have {len(data)} integers '{labels_key}', but does not; download it again")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
+
+
+def _is_label(value: object) -> bool:
+    return type(value) is int and 0 <= value < 256
 
 
 def _read_names(file: Path, key: str) -> tuple[str, ...]:

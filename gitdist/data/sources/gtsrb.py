@@ -9,6 +9,7 @@ frame 29 of track 3 of its class. Tracks are the groups. The test images show ot
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
-from gitdist.errors import DataError
+from gitdist.errors import DataError, first_line
+from gitdist.input_file import read_input
 from gitdist.spec import DataSpec
 
 _SIDE = 32
@@ -60,11 +62,12 @@ class _GtsrbSource(PublishedSource):
 
 def _read_table(table: Path, folder: Path) -> list[tuple[Path, int]]:
     try:
-        with open(table, newline="", encoding="ascii") as stream:
-            rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
-        return [(folder / row["Filename"], int(row["ClassId"])) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        message = f"{table} must have the columns Filename and ClassId in every row, but does not ({error!r})"
+        text = io.StringIO(read_input(table).decode("ascii"), newline="")
+        rows = list(csv.DictReader(text, delimiter=";", skipinitialspace=True))
+        return [(folder / row["Filename"], range(len(_CLASS_NAMES)).index(int(row["ClassId"]))) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        message = f"{table} must have the columns Filename and ClassId in every row, but does not ({reason})"
         raise DataError(f"{message}; download it again") from error
 
 

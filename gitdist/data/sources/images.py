@@ -8,9 +8,25 @@ the class's name, n and its groups alone. With a rule for groups, images may als
 Images are turned upright by their EXIF orientation, put on black where they are transparent, resized with the shorter
 side to ``data.image_size`` pixels, and cropped to the square in the middle. If any is stored in colour, all become RGB.
 They are ordered by class name, then file name.
+
+    what an image is                               outcome
+    PNG, JPEG, BMP, PPM, PGM, WebP; .JPG, .PNG     read
+    1 bit, grey, palette, RGB                      read; grey ones become RGB, with a note, if any image has colour
+    CMYK                                           converted to RGB, with a note
+    16 bits per channel                            the upper 8 bits are used, with a note
+    transparent, also in a palette                 put on black, with a note
+    turned by its EXIF orientation                 turned upright, with a note
+    animated PNG or WebP                           its first frame is used, with a note
+    several sizes or shapes, 1 pixel wide          resized and cropped, with a note
+    GIF, TIFF, HEIC, AVIF, ... by name or content  refused
+    empty, truncated, damaged, floating-point      refused
+    a web page, a git-LFS pointer, other content   refused
+    more than 179 million pixels, also resized     refused
+    a pipe, a socket, a device, a broken link      refused
+    without permission, or changed while read      refused
 """
 
-import os
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,21 +36,36 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
-from gitdist.data.sources.base import DataSource, SourceImages, check_excluded, map_images, number_groups, user_folder
+from gitdist.data.sources.base import (
+    DataSource,
+    SourceImages,
+    check_class_names,
+    check_excluded,
+    exclusion,
+    map_images,
+    number_groups,
+    user_folder,
+)
 from gitdist.errors import DataError
 from gitdist.home import expand_home
+from gitdist.input_file import check_memory, input_status, is_folder, list_folder
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
 _CONTENTS = "CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pnm", ".webp")
-_UNSUPPORTED = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".tga")
+_UNSUPPORTED = (
+    *(".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".pfm", ".dcm"),
+    *(".jfif", ".jpe", ".apng", ".dib"),  # they have a usual name
+)
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 _MULTIPLE, _SMALLEST, _LARGEST = 8, 16, 64  # of automatic sizes, pixels
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses larger files
 _ORIENTATION = 0x0112  # EXIF tag; 1 = upright
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,8 +94,7 @@ class _Splits:
 
 class _ImageFolder(DataSource):
     def find(self, path: str | None) -> Sequence[Path]:
-        folder = user_folder(path, _CONTENTS)
-        return sorted(Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names)
+        return _list_files(user_folder(path, _CONTENTS))
 
     def location(self) -> str:
         return f"any folder with {_CONTENTS}, of PNG, JPEG, ... named by data.path"
@@ -105,6 +135,39 @@ def _root(spec: DataSpec) -> Path:
     return expand_home(spec.path or "")
 
 
+def _list_files(root: Path) -> list[Path]:
+    """Return the files in a folder and below it, links to folders included, by path.
+
+    Raises:
+        DataError: a folder cannot be listed, or a link leads back to a folder above it, and so on without end.
+    """
+    files: list[Path] = []
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            identity = _identity(folder)
+            entries = [(Path(entry.path), is_folder(entry)) for entry in list_folder(folder)]
+        except DataError:
+            if _is_hidden(folder.relative_to(root)):  # its files are not read
+                continue
+            raise
+        if identity in above:
+            raise DataError(f"a link must not lead back to a folder above it, but {folder} does; remove the link")
+        waiting += [(path, above | {identity}) for path, is_below in entries if is_below]
+        files += [path for path, is_below in entries if not is_below]
+    return sorted(files)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = input_status(folder)
+    return (status.st_dev, status.st_ino) if status else (0, 0)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _flatten(*splits: ClassFiles) -> tuple[list[Path], NDArray[np.int64]]:
     """Return the files of some splits and their labels, int64 ``[N]``."""
     labelled = [(file, label) for split in splits for label, files in enumerate(split.values()) for file in files]
@@ -120,6 +183,7 @@ def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
     if not class_names:
         found = "none but those of data.exclude" if names else "none"
         raise DataError(f"data.path must have a folder for each class, but {root} has {found}; make one per class")
+    check_class_names(class_names, str(root))
     depth = 0 if split_folders["train"] == [root] else 1
     images, notes = _sort_files(root, files, depth, spec)
     splits: dict[str, ClassFiles] = {
@@ -152,7 +216,7 @@ def _find_splits(root: Path) -> dict[str, list[Path]]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    return [Path(each.path) for each in list_folder(folder) if not each.name.startswith(".") and is_folder(each)]
 
 
 def _sort_files(
@@ -165,8 +229,9 @@ def _sort_files(
     excluded: Counter[str] = Counter()
     nested = spec.group not in (None, "none")
     for file in files:
-        parts = file.relative_to(root).parts
-        if any(part.startswith(".") for part in parts):
+        relative = file.relative_to(root)
+        parts = relative.parts
+        if _is_hidden(relative):
             unread["hidden"] += 1
         elif file.suffix.lower() not in _SUFFIXES + _UNSUPPORTED:
             unread["of other kinds"] += 1
@@ -221,7 +286,7 @@ def _check_sizes(splits: Mapping[str, ClassFiles], root: Path, depth: int) -> No
             others = f", and {len(small) - 1} more have too few" if len(small) > 1 else ""
             raise DataError(
                 f"a class must have at least {len(uses)} images in {where} for {' and '.join(uses)}, but '{first}' "
-                f"has {small[first]}{others}; add images or set data.exclude: [{', '.join(small)}]"
+                f"has {small[first]}{others}; add images or {exclusion(list(small))}"
             )
 
 
@@ -238,7 +303,7 @@ def _split_off_test(
             if len(group_names) == 1:
                 raise DataError(
                     f"a class must have at least 2 groups for training and test, but '{name}' has '{group_names[0]}' "
-                    f"only; add images, provide test/, or set data.exclude: [{name}]"
+                    f"only; add images, provide test/, or {exclusion([name])}"
                 )
         drawn = hold_out(np.arange(len(files)), of_class, count, numpy_rng(0, f"data/images/test/{name}"))
         train[name] = [files[index] for index in sorted(drawn.rest.tolist())]
@@ -254,11 +319,18 @@ def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
 
 def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:
     """Return the images ``[N, C, side, side]`` and notes on what was done to some of them."""
-    images = np.empty((len(files), 3 if mode == "RGB" else 1, side, side), dtype=np.uint8)
+    shape = (len(files), 3 if mode == "RGB" else 1, side, side)
+    check_memory(math.prod(shape), f"{len(files):,} images of {side}x{side} pixels (data.image_size)")
+    images = np.empty(shape, dtype=np.uint8)
 
     def decode(index: int, image: Image.Image) -> list[str]:
-        upright = _turn_upright(image)
         changes = {
+            "CMYK images made RGB": image.mode == "CMYK",
+            "animated images, of which the first frame is used": _is_animated(image),
+            "images of 16 bits per channel, of which the upper 8 are used": _has_16_bits(image),
+        }
+        upright = _turn_upright(image)
+        changes |= {
             "grey images made RGB": mode == "RGB" and not _has_colour(image),
             "images with transparent parts put on black": image.has_transparency_data,
             "images turned upright by their EXIF orientation": upright is not image,
@@ -290,6 +362,18 @@ def _has_colour(image: Image.Image) -> bool:
     return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
 
 
+def _is_animated(image: Image.Image) -> bool:
+    return image.format in ("PNG", "WEBP") and bool(getattr(image, "is_animated", False))
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the file of an image that is not loaded yet has 16 bits per channel."""
+    if not isinstance(image, ImageFile) or image.format not in ("PNG", "PPM"):
+        return False
+    modes = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
+    return any("16" in str(mode) or any(largest > 255 for largest in rest) for mode, *rest in modes)
+
+
 def _turn_upright(image: Image.Image) -> Image.Image:
     """Return an image turned by its EXIF orientation, or the image itself if it is upright.
 
@@ -302,6 +386,8 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Return an image with 8 bits per channel: the upper 8 of 16 bits."""
+    if image.mode == "F":
+        raise ValueError("it has floating-point pixels")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
@@ -319,6 +405,8 @@ def _centre_square(image: Image.Image, side: int) -> Image.Image:
     """Return the middle of an image whose shorter side is resized to ``side`` pixels, bilinear with antialiasing."""
     shorter = min(image.size)
     width, height = (max(round(length * side / shorter), side) for length in image.size)
+    if width * height > _MAX_PIXELS:
+        raise ValueError(f"resized to {side} pixels on its shorter side, it would have {width}x{height}")
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - side) // 2, (height - side) // 2
     return resized.crop((left, top, left + side, top + side))

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.data.sources.base import PublishedSource, SourceImages, grey_images
-from gitdist.errors import DataError
+from gitdist.errors import DataError, first_line
+from gitdist.input_file import check_memory, foreign_content, open_input
 from gitdist.spec import DataSpec
 
 IDX_FILES = (
@@ -36,17 +37,28 @@ class _IdxSource(PublishedSource):
 
 def _read_idx(file: Path) -> NDArray[np.uint8]:
     """Read one idx file: two zero bytes, type 8 (uint8), the number of axes, big-endian sizes, then the values."""
-    try:
-        content = gzip.decompress(file.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file} must be complete gzip, but is not ({error}); download it again") from error
-    num_axes = content[3] if len(content) > 3 else 0
-    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * num_axes or not num_axes:
-        raise DataError(f"{file} must begin with 00 00 08, but begins with {content[:4].hex(' ')}; download it again")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", num_axes, offset=4))
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes)
+    with open_input(file) as stream:
+        try:
+            with gzip.open(stream) as content:
+                return _read_array(file, content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            reason = foreign_content(stream) or first_line(error)
+            raise DataError(f"{file} must be complete gzip, but is not ({reason}); download it again") from error
+
+
+def _read_array(file: Path, content: gzip.GzipFile) -> NDArray[np.uint8]:
+    start = content.read(4)
+    num_axes = start[3] if len(start) > 3 else 0
+    sizes = content.read(4 * num_axes)
+    if start[:3] != b"\0\0\x08" or not 1 <= num_axes <= 3 or len(sizes) < 4 * num_axes:
+        rule = f"{file} must begin with 00 00 08, the number of axes (1 to 3) and their sizes"
+        raise DataError(f"{rule}, but begins with {(start + sizes)[:16].hex(' ')}; download it again")
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    check_memory(math.prod(shape), f"{file}, unpacked,")
+    values = np.frombuffer(content.read(math.prod(shape) + 1), np.uint8)  # at the end, gzip compares the checksum
     if values.size != math.prod(shape):
-        raise DataError(f"{file} must have {math.prod(shape)} values, but has {values.size}; download it again")
+        found = f"{values.size}" if values.size < math.prod(shape) else "more"
+        raise DataError(f"{file} must have {math.prod(shape)} values, but has {found}; download it again")
     return values.reshape(shape)
 
 

@@ -1,12 +1,14 @@
 """A folder with one train*.npz and one test*.npz: any images as arrays.
 
-Keys of a file: ``images`` uint8 ``[N, H, W, C]`` or ``[N, H, W]``, ``labels`` integers ``[N]`` counted from 0, and
-optionally ``classes``, the class names, text or UTF-8 bytes, and ``groups`` ``[N]``, integers or text, the group of
-each image (object, patient, video): images of one group never lie in two splits. Other keys are not read.
+Keys of a file: ``images`` uint8 ``[N, H, W, C]`` with at most 4 channels or ``[N, H, W]``, ``labels`` integers ``[N]``
+counted from 0, and optionally ``classes``, the class names, text, UTF-8 bytes or integers, and ``groups`` ``[N]``,
+integers or text, the group of each image (object, patient, video): images of one group never lie in two splits. Other
+keys are not read.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,12 @@ from numpy.typing import NDArray
 
 from gitdist.data.sources.base import DataSource, SourceImages, number_groups, read_npz, user_folder
 from gitdist.errors import DataError
+from gitdist.input_file import list_folder
 from gitdist.spec import DataSpec
 
 _CONTENTS = "train*.npz and test*.npz"
+_MAX_CHANNELS = 4
+_TEXT_KINDS = "iuUS"  # of dtypes: integers, text, bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,7 @@ class _NpzFolder(DataSource):
 
 
 def _find_one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
+    found = [folder / entry.name for entry in list_folder(folder) if fnmatchcase(entry.name, pattern)]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise DataError(f"the folder of the source npz must have exactly one {pattern}, but {folder} has: {names}")
@@ -75,6 +80,12 @@ def _read_file(file: Path) -> _NpzFile:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         found = f"{images.dtype} {list(images.shape)}"
         raise DataError(f"images must be uint8 [N, H, W, C] or [N, H, W], but {file} has {found}; convert them")
+    if images.ndim == 4 and images.shape[3] > _MAX_CHANNELS:
+        remedy = "save images.transpose(0, 2, 3, 1)" if images.shape[1] <= _MAX_CHANNELS else "convert them"
+        raise DataError(
+            f"images must be [N, H, W, C] with at most {_MAX_CHANNELS} channels C, but {file} has "
+            f"{list(images.shape)}; {remedy}"
+        )
     count = len(images)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         found = f"{labels.dtype} {list(labels.shape)}"
@@ -83,9 +94,13 @@ def _read_file(file: Path) -> _NpzFile:
         found = f"labels from {labels.min()} to {labels.max()} for {count} images"
         raise DataError(f"labels must count the classes from 0, but {file} has {found}; renumber them")
     groups = arrays.get("groups")
-    if groups is not None and (groups.dtype.kind not in "iuUS" or groups.shape != (count,)):
+    if groups is not None and (groups.dtype.kind not in _TEXT_KINDS or groups.shape != (count,)):
         found = f"{groups.dtype} {list(groups.shape)}"
         raise DataError(f"groups must be integers or text [{count}], but {file} has {found}; provide one per image")
+    classes = arrays.get("classes")
+    if classes is not None and (classes.dtype.kind not in _TEXT_KINDS or classes.ndim != 1 or not len(classes)):
+        found = f"{classes.dtype} {list(classes.shape)}"
+        raise DataError(f"classes must be text, one name per class, but {file} has {found}; save them as text")
     with_channels = images if images.ndim == 4 else images[..., None]
     return _NpzFile(
         images=np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8),

@@ -59,10 +59,10 @@ def test_cifar_10_is_its_batches_in_official_order(tmp_path: Path) -> None:
 def test_cifar_100_takes_the_fine_labels(tmp_path: Path) -> None:
     for name, count in (("train", 7), ("test", 5)):
         write_pickle(tmp_path / name, batch(count, count, "fine_labels", coarse_labels=[0] * count))
-    write_pickle(tmp_path / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
+    write_pickle(tmp_path / "meta", {"fine_label_names": list("abcdefghij"), "coarse_label_names": ["c"]})
     source = load_source(DataSpec(source="cifar-100", path=str(tmp_path)))
     assert source.train_labels.tolist() == [(7 + index) % 10 for index in range(7)]
-    assert source.class_names == ("a", "b")
+    assert source.class_names == tuple("abcdefghij")
 
 
 class Program:
@@ -78,6 +78,8 @@ class Program:
         ({"data": [0]}, "has none"),
         ({"labels": [1, 2, 3]}, "4 integers 'labels'"),
         ({"labels": [1, 2, 3, "4"]}, "4 integers 'labels'"),
+        ({"labels": [1, 2, 3, 2**70]}, "4 integers 'labels'"),
+        ({"labels": [1, 2, 3, -1]}, "4 integers 'labels'"),
     ],
 )
 def test_a_batch_of_another_form_is_one_line_and_never_a_program(
@@ -93,4 +95,12 @@ def test_a_truncated_batch_is_one_line(tmp_path: Path, keep: int) -> None:
     spec, file = write_cifar_10(tmp_path), tmp_path / "data_batch_2"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match="data_batch_2.*download the python version again"):
+        load_source(spec)
+
+
+@pytest.mark.timeout(20)
+def test_a_few_bytes_that_make_the_unpickler_allocate_memory_without_end_are_refused(tmp_path: Path) -> None:
+    spec = write_cifar_10(tmp_path)
+    (tmp_path / "data_batch_2").write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    with pytest.raises(DataError, match="data_batch_2 .*slot 4294967295 .*download the python version again"):
         load_source(spec)

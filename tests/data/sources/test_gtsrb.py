@@ -74,9 +74,19 @@ def test_a_damaged_table_is_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("label", ["43", "-1", "99999999999999999999", "x", "\xff" * 9000])
+def test_a_label_that_is_no_class_is_one_short_line(tmp_path: Path, label: str) -> None:
+    spec = write_gtsrb(tmp_path)
+    table = tmp_path / "GTSRB/Training/00003/GT-00003.csv"
+    table.write_text(table.read_text().replace(";3\n", f";{label}\n"), encoding="latin1")
+    with pytest.raises(DataError, match="GT-00003.csv must have the columns") as caught:
+        load_source(spec)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
 def test_a_missing_image_of_a_table_is_one_line(tmp_path: Path) -> None:
     spec = write_gtsrb(tmp_path)
     (tmp_path / "GTSRB/Training/00042/00000_00000.ppm").unlink()
-    with pytest.raises(DataError, match="00042/00000_00000.ppm is not"):
+    with pytest.raises(DataError, match="cannot read .*00042/00000_00000.ppm: No such file"):
         load_source(spec)
     assert len(GTSRB.find(str(tmp_path))) == 44

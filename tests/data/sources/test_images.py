@@ -1,5 +1,7 @@
 """The user's own folder of images: real files of every kind, written here."""
 
+import contextlib
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
@@ -15,6 +18,7 @@ from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
+from tests.unprivileged import shared_folder, unprivileged
 
 
 def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -347,6 +351,86 @@ def test_the_folder_must_be_given_and_be_there(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "absent is not a folder")
     refused(tmp_path, "a folder for each class, but .* has none")
     refused(write_flat(tmp_path), "has none but those of data.exclude", exclude=["cat", "owl"])
+
+
+def test_the_remedy_for_a_small_class_is_one_that_yaml_reads_as_meant(tmp_path: Path) -> None:
+    write_flat(tmp_path)
+    for name in ("007", "no", "1.50", "a, b", "null"):
+        save(tmp_path / name / "only.png", pixels(1, 16, 16))
+    remedy = refused(tmp_path, "data.exclude: ").rpartition("set data.exclude: ")[2]
+    assert load(tmp_path, exclude=yaml.safe_load(remedy)).class_names == ("cat", "owl")
+    for index in range(50):
+        (tmp_path / f"{index:0200}").mkdir()
+    assert len(refused(tmp_path, "leave 55 classes out by data.exclude")) < 1000
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"\x1b[31mred", b"\xe2\x80\xa8"])
+def test_a_class_whose_name_cannot_be_printed_is_refused(tmp_path: Path, name: bytes) -> None:
+    folder = os.path.join(os.fsencode(write_flat(tmp_path)), name)
+    os.mkdir(folder)
+    assert refused(tmp_path, "printable UTF-8 text").isprintable()
+    assert load(tmp_path, exclude=[os.fsdecode(name)]).class_names == ("cat", "owl")
+
+
+def test_a_file_may_have_any_name_and_a_message_shows_it_in_one_line(tmp_path: Path) -> None:
+    file = os.path.join(os.fsencode(write_flat(tmp_path) / "cat"), b"caf\xe9\n.png")
+    save(tmp_path / "other.png", pixels(5, 16, 16))
+    (tmp_path / "other.png").rename(os.fsdecode(file))
+    assert len(load(tmp_path).train_labels) == 17
+    with open(file, "wb"):
+        pass
+    assert r"caf\udce9\n.png" in refused(tmp_path, "it is empty")
+
+
+@pytest.mark.timeout(20)
+def test_links_that_lead_back_are_refused_and_others_are_followed(tmp_path: Path) -> None:
+    root = write_flat(tmp_path / "root")
+    write_flat(tmp_path / "elsewhere", 4, ("ant",))
+    (root / "ant").symlink_to("../elsewhere/ant")
+    (root / "cat" / ".#00.png").symlink_to("the.lock.of.an.editor")
+    assert load(root).class_names == ("ant", "cat", "owl")
+    (root / "cat" / "owl").symlink_to("../owl")
+    (root / "owl" / "cat").symlink_to("../cat")
+    for group in (None, "folder"):
+        refused(root, "must not lead back .*(cat/owl/cat|owl/cat/owl) does", group=group)
+
+
+@pytest.mark.parametrize("target", ["absent", "bee", "closed/bee"])
+def test_a_class_whose_link_cannot_be_followed_is_not_left_out(target: str) -> None:
+    with shared_folder() as folder:
+        write_flat(folder / "root")
+        write_flat(folder / "closed", names=("bee",)).chmod(0)
+        (folder / "root" / "bee").symlink_to(f"../{target}" if "closed" in target else target)
+        with unprivileged():
+            refused(folder / "root", f"cannot read {folder}/root/bee: ")
+        (folder / "closed").chmod(0o700)
+
+
+def test_a_folder_without_permission_is_not_called_empty() -> None:
+    with shared_folder() as folder:
+        write_flat(folder)
+        (folder / ".private").mkdir(0o300)
+        (folder / "cat" / "00.png").chmod(0o200)
+        with unprivileged():
+            refused(folder, "cannot read .*cat/00.png: Permission denied")
+        (folder / "cat" / "00.png").chmod(0o600)
+        (folder / "cat").chmod(0o300)
+        with unprivileged():
+            refused(folder, "cannot read .*cat: Permission denied")
+        for name in (".private", "cat"):
+            (folder / name).chmod(0o700)
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
+    with contextlib.chdir(write_flat(tmp_path) / "cat"):
+        for _ in range(1500):
+            os.mkdir("a")
+            os.chdir("a")
+    assert load(tmp_path).class_names == ("cat", "owl")
+
+
+def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    refused(write_flat(tmp_path), "20 images of 1000000x1000000 .* free memory", image_size=1_000_000)
 
 
 def test_classes_of_any_source_can_be_left_out() -> None:

@@ -9,6 +9,7 @@ import pytest
 from gitdist.data.sources import load_source, source_digest
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
+from tests.unprivileged import shared_folder, unprivileged
 
 
 def arrays(count: int = 12, **changed: Any) -> dict[str, Any]:
@@ -57,6 +58,14 @@ def test_grey_images_have_one_channel_and_unnamed_classes_their_number(tmp_path:
         ({"images": np.array([{}] * 12)}, "pickle"),
         ({"classes": np.array([{}] * 3)}, "pickle"),
         ({"classes": np.array([b"cat", b"\xff", b"owl"])}, "UTF-8"),
+        ({"images": np.zeros((12, 3, 6, 5), np.uint8)}, r"4 channels .*transpose\(0, 2, 3, 1\)"),
+        ({"images": np.zeros((12, 1, 6, 5), np.uint8)}, r"4 channels .*transpose\(0, 2, 3, 1\)"),
+        ({"images": np.zeros((12, 6, 5, 7), np.uint8)}, "4 channels .* convert"),
+        ({"images": np.zeros((12, 6, 5, 3), np.int64)}, "int64"),
+        ({"labels": np.zeros((12, 1), np.int64)}, r"\[12, 1\]"),
+        ({"labels": np.zeros(12, np.bool_)}, "bool"),
+        ({"classes": np.arange(3) / 2}, "classes must be text"),
+        ({"classes": np.array([["cat", "dog", "owl"]])}, r"\[1, 3\]"),
     ],
 )
 def test_a_file_of_another_form_is_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -77,6 +86,32 @@ def test_a_label_without_a_class_is_refused_when_classes_are_left_out(
     np.savez(tmp_path / "test.npz", **arrays(9, **test))
     with pytest.raises(DataError, match=rf"labels must be 0..2, but the {where} split of .* has 3; count classes"):
         load_source(spec)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "cat", "owl"], "class names must differ, but .* has 'cat' twice"),
+        (["cat", "cat ", "owl"], "class names must differ"),
+        (["caf\u00e9", "cafe\u0301", "owl"], "class names must differ"),
+        (["cat", "", "owl"], "printable UTF-8 text, but .* has ''"),
+        (["cat", "d\no\x1bg", "owl"], r"printable UTF-8 text, but .* has 'd\\no\\x1bg'"),
+        (["cat", "owl"], "labels must be 0..1, but the training split of .* has 2"),
+    ],
+)
+def test_class_names_must_tell_the_classes_apart(tmp_path: Path, classes: list[str], message: str) -> None:
+    spec = write(tmp_path, classes=np.array(classes))
+    np.savez(tmp_path / "test.npz", **arrays(9, classes=np.array(classes)))
+    with pytest.raises(DataError, match=message) as caught:
+        load_source(spec)
+    assert str(caught.value).isprintable()
+
+
+def test_class_names_of_any_language_and_length_are_kept(tmp_path: Path) -> None:
+    classes = ["\u732b\u3000\u5927", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "x" * 255]
+    spec = write(tmp_path, classes=np.array(classes))
+    np.savez(tmp_path / "test.npz", **arrays(9, classes=None))
+    assert load_source(spec).class_names == tuple(classes)
 
 
 @pytest.mark.parametrize("keep", [0, 40, 0.5, 0.99])
@@ -119,6 +154,41 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path: Path, member: bytes, me
     with pytest.raises(DataError, match=message) as caught:
         load_source(spec)
     assert "train-small.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_array_that_unpacks_to_more_than_the_memory_is_not_read(tmp_path: Path) -> None:
+    spec = write(tmp_path, images=None)
+    with zipfile.ZipFile(tmp_path / "train-small.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", header(f"({2**40},)") + bytes(1000))
+        archive.filelist[-1].file_size = 2**40 + len(header(f"({2**40},)"))  # as the directory at its end says
+    with pytest.raises(DataError, match="train-small.npz, unpacked, must fit into half of the free memory"):
+        load_source(spec)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-LFS"),
+        (b"", "it is empty"),
+    ],
+)
+def test_other_content_is_called_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    spec = write(tmp_path)
+    (tmp_path / "test.npz").write_bytes(content)
+    with pytest.raises(DataError, match=f"test.npz .*{reason}"):
+        load_source(spec)
+
+
+def test_a_folder_without_permission_is_not_called_empty() -> None:
+    with shared_folder() as folder:
+        spec = write(folder)
+        folder.chmod(0o311)
+        with unprivileged(), pytest.raises(DataError, match=f"cannot read {folder}: Permission denied"):
+            load_source(spec)
+        folder.chmod(0o700)
+        with unprivileged(), pytest.raises(DataError, match=f"cannot read {folder}.*: Permission denied"):
+            load_source(DataSpec(source="cifar-10", path=str(folder)))
 
 
 def test_class_names_may_be_bytes(tmp_path: Path) -> None:
