@@ -1,5 +1,7 @@
 """``gitdist generator train | preview | import``: work with a generator without running its study."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +12,7 @@ from gitdist.device import Compute
 from gitdist.errors import StudyError
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.kinds import find_artifact, load_generator, needs_training, obtain_artifact
+from gitdist.generator.kinds import find_artifact, needs_training, obtain_artifact, open_generator
 from gitdist.generator.oracle import OracleGenerator
 from gitdist.generator.pretrained import read_checkpoint, save_pretrained
 from gitdist.spec import StudySpec
@@ -49,11 +51,11 @@ def preview_generator(
     Raises:
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
-    dataset, _, generator = load_ready(spec, results)
-    if truth and dataset.nuisance == "none":
-        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
-    oracle = OracleGenerator(dataset.nuisance) if truth else None
-    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
+    with open_ready(spec, results) as (dataset, _, generator):
+        if truth and dataset.nuisance == "none":
+            raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
+        oracle = OracleGenerator(dataset.nuisance) if truth else None
+        grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
@@ -75,8 +77,9 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
     print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 
-def load_ready(spec: StudySpec, results: Path) -> tuple[Dataset, Store, Generator]:
-    """Return a study's data set, its store and its generator, loaded.
+@contextmanager
+def open_ready(spec: StudySpec, results: Path) -> Iterator[tuple[Dataset, Store, Generator]]:
+    """Yield a study's data set, its store and its generator, ready to draw.
 
     Raises:
         StudyError: it is not trained yet.
@@ -94,4 +97,5 @@ def load_ready(spec: StudySpec, results: Path) -> tuple[Dataset, Store, Generato
             )
     else:
         artifact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
-    return dataset, store, load_generator(spec.generator, dataset, artifact, compute)
+    with open_generator(spec.generator, dataset, artifact, compute) as generator:
+        yield dataset, store, generator

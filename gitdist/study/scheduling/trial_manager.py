@@ -231,6 +231,9 @@ class TrialManager:
     def on_worker_lost(self, trial: TrialId, reason: str, cause: LossCause = "worker") -> None:
         """Handle a worker's death: reschedule the trial, or fail it if it ran out of memory or keeps losing workers."""
         self._check_owner(True)  # a new owner's worker may have superseded it
+        if self._stopping:  # the workers may have been stopped together with the driver
+            self._interrupt(trial)
+            return
         running = self._running[trial]
         epoch = self._last_epoch.get(trial, running.job.reported_epoch) + 1
         self._losses[trial] = self._losses.get(trial, 0) + (cause != "node")
