@@ -1,8 +1,11 @@
 """``gitdist generator train | preview | import``: work with a generator without running its study."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -18,6 +21,7 @@ from gitdist.generator.pretrained import read_checkpoint, save_pretrained
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
+from gitdist.study.cluster.signals import STOPPED, stop_requested
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.generator_training import obtain_generator
@@ -33,7 +37,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
     store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
-    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
+    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0, _exit_after_ray_death):
 
         def on_wait(waited_s: float) -> None:
             display.log(f"waiting for capacity for training the generator, since {waited_s:.0f} s")
@@ -41,6 +45,15 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
         origin = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
         display.log(f"generator {origin}: {trained.artifact}")
+
+
+def _exit_after_ray_death(started_here: bool) -> NoReturn:
+    if stop_requested():  # Ray may have been stopped together with this process
+        os._exit(STOPPED)
+    event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
+    resume = "run the same command again, which resumes the training from its last checkpoint"
+    print(f"error: {event} (killed, or out of memory); {resume}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def preview_generator(

@@ -43,6 +43,7 @@ class StreamHandle:
     servers: list[Any]  # handles of the actors
     placement: PlacementGroup
     signature: StreamSignature  # of the blocks that the servers make
+    generator: str  # how errors name it
     warning: str  # a setting that could not be met; empty if all could
 
     def __enter__(self) -> Self:
@@ -61,7 +62,7 @@ class StreamHandle:
                 server.transform.remote(images, clean, name, index, self.signature.digest)
             )
         except RayError as error:
-            raise stream_error(f"transform {len(images)} images", error) from error
+            raise stream_error(f"transform {len(images)} images with {self.generator}", error) from error
         return drawn
 
     def stats(self) -> tuple[RouterStats, list[ServerStats]]:
@@ -125,7 +126,8 @@ def launch_stream(
         _end(servers)
         remove_placement_group(placement)
         if isinstance(error, RayError | ValueError):
-            raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
+            servers_text = f"{num_servers} server(s) of {share.cpu:g} CPUs each"
+            raise stream_error(f"start {servers_text} with {config.generator.described}", error) from error
         raise
     return StreamHandle(
         router_name=router_name,
@@ -133,6 +135,7 @@ def launch_stream(
         servers=servers,
         placement=placement,
         signature=signatures[0],
+        generator=config.generator.described,
         warning=warning,
     )
 

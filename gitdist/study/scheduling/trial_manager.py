@@ -240,7 +240,9 @@ class TrialManager:
         if cause == "memory":
             self._fail(trial, f"{_OUT_OF_MEMORY} (epoch {epoch})")
         elif self._losses[trial] >= MAX_LOSSES:
-            self._fail(trial, f"its worker was lost {MAX_LOSSES} times in epoch {epoch}, the last time with: {reason}")
+            runs = "" if self._spec.sharing.stream else f", which runs {self._spec.generator.described} too,"
+            lost = f"its worker{runs} was lost {MAX_LOSSES} times in epoch {epoch}, the last time with: {reason}"
+            self._fail(trial, lost)
         else:
             if trial.number is None:
                 self._baseline_due = True
