@@ -18,7 +18,7 @@ from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
-from gitdist.study.cluster.signals import STOPPED, interruptible, stop_requested
+from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
@@ -152,6 +152,7 @@ def _resumable(console: Console, command: Callable[[], str]) -> Iterator[None]:
     """
 
     def report() -> None:
+        discard_lost_output()
         print_line(console, f"interrupted; resume with: {command()}")
 
     try:

@@ -35,7 +35,6 @@ class _StopRequest:
     def __init__(self) -> None:
         self.is_ending = False
         self.on_overdue: Callable[[], None] | None = None
-        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         self._timers: list[threading.Timer] = []
         self._received: set[int] = set()
         self._reader, self._writer = socket.socketpair()
@@ -69,14 +68,6 @@ class _StopRequest:
             self.is_ending = True
             self._start_timer(_END_S, end)
 
-    def drop_terminals(self) -> None:
-        """Discard what is printed to a terminal that has been closed; writing there would raise."""
-        for descriptor in self._terminals:
-            if not os.isatty(descriptor):
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, descriptor)
-                os.close(null)
-
     def close(self) -> None:
         """Cancel the timers and close the pipe."""
         for timer in self._timers:
@@ -105,6 +96,16 @@ def stop_on_signals() -> None:
 def stop_requested(wait_s: float = 0.0) -> bool:
     """Return whether this process has been asked to stop, or is within ``wait_s``; any thread may call this."""
     return _request is not None and _request.received(wait_s)
+
+
+def discard_lost_output() -> None:
+    """Discard what is printed to a closed terminal or to a program that has ended; writing there would raise."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # errors alone
+    for descriptor, _ in poll.poll(0):
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), descriptor)
 
 
 @contextmanager
@@ -156,8 +157,7 @@ def restoring_handlers() -> Iterator[None]:
 
 def _set_handlers(request: _StopRequest, pending: list[Callable[[], None]]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            request.drop_terminals()
+        discard_lost_output()
         if request.is_ending:
             return
         if pending:

@@ -186,11 +186,12 @@ except KeyboardInterrupt:
 """
 
 
-def test_what_is_printed_to_a_closed_terminal_raises_nothing():
-    ours, theirs = pty.openpty()
+@pytest.mark.parametrize(("number", "make"), [(signal.SIGHUP, pty.openpty), (signal.SIGINT, os.pipe)])
+def test_what_is_printed_to_a_closed_terminal_or_pipe_raises_nothing(number, make):
+    ours, theirs = make()
     with started(QUIET, stdout=theirs) as process:
         os.close(theirs)
         assert os.read(ours, 5) == b"alive"
         os.close(ours)
-        process.send_signal(signal.SIGHUP)  # which the kernel sends if it is the controlling terminal
+        process.send_signal(number)  # SIGHUP as the kernel sends it, SIGINT as after `gitdist run ... | tee log`
         assert process.wait(60) == STOPPED
