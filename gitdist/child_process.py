@@ -44,8 +44,17 @@ class ChildProcess:
     """A child process that runs one function after another; a context manager that ends it."""
 
     def __init__(self, module: str) -> None:
-        """Start the process, which imports ``module`` before it runs anything."""
+        """Describe the process; entering the block starts it, and returns when it has imported ``module``."""
         self._module = module
+        self._output = b""
+
+    def __enter__(self) -> Self:
+        """Start the process.
+
+        Raises:
+            OSError: it cannot be started.
+            ChildEndedError: importing the module has ended it.
+        """
         self._connection, theirs = Pipe()
         with theirs:
             descriptor = theirs.fileno()
@@ -57,11 +66,8 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-        self._output = b""
         self._reader = threading.Thread(target=self._read_output, name="gitdist-child-output", daemon=True)
         self._reader.start()
-
-    def __enter__(self) -> Self:
         try:
             self._call(lambda waited_s: None, _import, self._module)
         except BaseException:

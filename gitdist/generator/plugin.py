@@ -13,7 +13,7 @@ A plugin's code may exit, block or crash. So commands run it in child processes 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,11 @@ class _IsolatedGenerator(Generator):
 @contextmanager
 def _child(target: str) -> Iterator[Callable[..., Any]]:
     """Yield ``run(rule, function, *arguments)``: run functions that call the plugin in a child process."""
-    with ChildProcess(__name__) as child:
+    with ExitStack() as stack:
+        try:
+            child = stack.enter_context(ChildProcess(__name__))
+        except (ChildEndedError, OSError) as error:
+            raise SpecError(f"a process for generator.target '{target}' cannot be started: {error}") from error
 
         def run(rule: str, function: Callable[..., Any], *arguments: Any) -> Any:
             try:

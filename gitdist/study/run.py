@@ -20,7 +20,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.capacity import estimate_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
 from gitdist.study.cluster.shared_fs import check_shared
-from gitdist.study.cluster.signals import STOPPED, interruptible, stop_requested
+from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.data_fit import describe_study
 from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
@@ -131,6 +131,7 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
 
 def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool) -> None:
     """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
+    discard_lost_output()
     if not stop_requested():  # else Ray may have been stopped together with this process
         event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
         running.display.log(f"{event} (killed, or out of memory); running trials resume from their checkpoints")

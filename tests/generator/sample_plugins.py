@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -96,6 +97,16 @@ class Ends(Shade):
             if self.reason is None:
                 os._exit(0)
             sys.exit(self.reason)
+
+
+class EndsTraining(Shade):
+    """Ends its process in its training, which has no checkpoints."""
+
+    @staticmethod
+    def train(dataset, folder: Path, report, compute) -> None:
+        report(1, 2, {"error": 1.0})
+        time.sleep(0.5)  # for the report to reach the driver
+        os._exit(0)
 
 
 class FailsToTrain(Shade):
