@@ -2,7 +2,7 @@ import pytest
 import ray
 
 from gitdist.data.dataset import prepare
-from gitdist.device import Compute, Precision
+from gitdist.device import Compute
 from gitdist.errors import StudyError
 from gitdist.generator.kinds import generator_name, munit_artifact_spec
 from gitdist.spec import (
@@ -15,6 +15,7 @@ from gitdist.spec import (
     RandAugmentSpec,
     ResourcesSpec,
 )
+from gitdist.spec.base import Precision
 from gitdist.store import Store, content_key
 from gitdist.study.resources.generator import check_same_generator, resolve_precision
 from gitdist.study.resources.generator_training import obtain_generator
