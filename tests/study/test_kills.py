@@ -392,7 +392,8 @@ def kill_once(study: SmallStudy, victim: str, num_rows: int, pause_s: float) -> 
 def wait_until_rows(study: SmallStudy, driver: subprocess.Popen, num_rows: int, pause_s: float) -> None:
     until(lambda: driver.poll() is not None or num_rows_of(study) >= num_rows, limit_s=300)
     time.sleep(pause_s)
-    assert driver.poll() is None, "the driver ended before anything was killed"
+    if driver.poll() is not None:
+        pytest.fail("the driver ended before anything was killed:\n" + "".join(driver.communicate()))
 
 
 @pytest.fixture(scope="module")
