@@ -37,10 +37,13 @@ def load_attribute(target: str, group: str, field: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        is_missing = isinstance(error, ImportError | AttributeError | LookupError)
+        remedy = (
+            "make it importable on every node (pip install, or PYTHONPATH: the study file's folder is not searched)"
+        )
         raise SpecError(
             f"{field} must be package.module:attribute or an entry point of the group {group}, but '{target}' gives "
-            f"{describe_raised(error)}; make it importable on every node (pip install, or PYTHONPATH: the study "
-            "file's folder is not searched)"
+            f"{describe_raised(error)}; {remedy if is_missing else 'fix it'}"
         ) from error
 
 
