@@ -70,7 +70,7 @@ def append_whole(descriptor: int, content: bytes, path: Path) -> None:
     with disk_errors(path, len(content)):
         try:
             _write_all(descriptor, content)
-        except OSError:
+        except BaseException:
             os.ftruncate(descriptor, old_size)
             os.lseek(descriptor, old_size, os.SEEK_SET)
             raise

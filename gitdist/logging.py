@@ -10,6 +10,7 @@ _SWITCHES = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
     # Long messages of Ray on every lost worker and node; the study reports what happens to the trials.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|marked dead|worker died|Raylet is terminated",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else SIGTERM while Ray starts takes 30 s
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end, before its worker is used again

@@ -21,7 +21,7 @@ def load_attribute(target: str, group: str, field: str) -> Any:
         field: where the study file names it, for messages.
 
     Raises:
-        SpecError: there is no such entry point, module or attribute, or importing it raised.
+        SpecError: there is no such entry point, module or attribute, or importing it raised, ``SystemExit`` too.
     """
     try:
         if ":" not in target:
@@ -34,15 +34,20 @@ def load_attribute(target: str, group: str, field: str) -> Any:
         for name in path.split("."):
             found = getattr(found, name)
         return found
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        is_missing = isinstance(error, ImportError | AttributeError | LookupError)
+        remedy = (
+            "make it importable on every node (pip install, or PYTHONPATH: the study file's folder is not searched)"
+        )
         raise SpecError(
             f"{field} must be package.module:attribute or an entry point of the group {group}, but '{target}' gives "
-            f"{describe_raised(error)}; make it importable on every node (pip install, or PYTHONPATH: the study "
-            "file's folder is not searched)"
+            f"{describe_raised(error)}; {remedy if is_missing else 'fix it'}"
         ) from error
 
 
-def describe_raised(error: Exception) -> str:
+def describe_raised(error: BaseException) -> str:
     """Return in one line what another package's code raised, and in which of its lines."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]

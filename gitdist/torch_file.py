@@ -33,7 +33,7 @@ def read_torch_file(content: bytes) -> Any:
         raise TorchFileError(f"torch cannot read it: {load_failure(error)}") from error
 
 
-def load_failure(error: Exception) -> str:
+def load_failure(error: BaseException) -> str:
     """Return in one line why ``torch.load`` failed; of any other error its first line.
 
     torch's own first line advises to switch ``weights_only`` off, which would run the program in the file.

@@ -1,4 +1,5 @@
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from tests.postgresql import postgresql_server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other slow two busy cores down
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a script that runs the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else the processes that tests start ignore it too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

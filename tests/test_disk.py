@@ -60,6 +60,21 @@ def test_appends_of_a_replaced_writer_do_not_reach_the_new_file(tmp_path: Path) 
     os.close(second)
 
 
+def test_an_interrupted_append_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    descriptor = replace_file(path, b"whole\n")
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", interrupt)
+        append_whole(descriptor, b"half", path)
+    append_whole(descriptor, b"next\n", path)
+    assert path.read_bytes() == b"whole\nnext\n"
+    os.close(descriptor)
+
+
 def test_a_full_disk_keeps_the_old_file_and_is_reported_with_name_and_size(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
         path = disk / "file"

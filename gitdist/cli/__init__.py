@@ -18,12 +18,14 @@ from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
 from gitdist.errors import GitdistError
 from gitdist.logging import silence_libraries
+from gitdist.study.cluster.signals import STOPPED, stop_on_signals, stop_requested
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line; the user's own errors are one line on standard error and exit code 2."""
+    stop_on_signals()
     silence_libraries()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -35,6 +37,10 @@ def main() -> None:
     try:
         refuse_removed(sys.argv[1:])
         app()
-    except GitdistError as error:
+    except Exception as error:
+        if stop_requested():  # processes that it needs may have been stopped together with this one
+            sys.exit(STOPPED)
+        if not isinstance(error, GitdistError):
+            raise
         print_line(Console(stderr=True), f"error: {error_message(error)}", style="red")
         sys.exit(2)

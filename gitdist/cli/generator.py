@@ -1,6 +1,11 @@
 """``gitdist generator train | preview | import``: work with a generator without running its study."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from rich.console import Console
@@ -11,12 +16,13 @@ from gitdist.device import Compute, set_threads
 from gitdist.errors import StudyError
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.kinds import find_artifact, load_generator, needs_training, obtain_artifact
+from gitdist.generator.kinds import find_artifact, needs_training, obtain_artifact, open_generator
 from gitdist.generator.oracle import OracleGenerator
 from gitdist.generator.pretrained import read_checkpoint, save_pretrained
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
+from gitdist.study.cluster.signals import STOPPED, stop_requested
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.generator_training import obtain_generator
@@ -32,7 +38,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
     store = open_store(StudyPaths.at(results, spec.name), spec)
     dataset = prepare(spec.data, store)
-    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0):
+    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0, _exit_after_ray_death):
 
         def on_wait(waited_s: float) -> None:
             display.log(f"waiting for capacity for training the generator, since {waited_s:.0f} s")
@@ -40,6 +46,15 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
         origin = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
         display.log(f"generator {origin}: {trained.artifact}")
+
+
+def _exit_after_ray_death(started_here: bool, cause: str) -> NoReturn:
+    if stop_requested():  # Ray may have been stopped together with this process
+        os._exit(STOPPED)
+    event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
+    resume = "run the same command again, which resumes the training from its last checkpoint"
+    print(f"error: {event} ({cause}); {resume}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def preview_generator(
@@ -51,11 +66,11 @@ def preview_generator(
         StudyError: the generator is not trained yet, the picture cannot be written, or there is no nuisance to show.
     """
     set_threads(torch.get_num_threads())
-    dataset, _, generator = load_ready(spec, results)
-    if truth and dataset.nuisance == "none":
-        raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
-    oracle = OracleGenerator(dataset.nuisance) if truth else None
-    grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
+    with open_ready(spec, results) as (dataset, _, generator):
+        if truth and dataset.nuisance == "none":
+            raise StudyError("--truth shows draws of the data set's nuisance, but data.nuisance is 'none'; omit it")
+        oracle = OracleGenerator(dataset.nuisance) if truth else None
+        grid = sample_grid(generator, dataset, images, draws, spec.stream.seed, oracle)
     try:
         save_grid(grid, out)
     except (OSError, ValueError) as error:
@@ -77,8 +92,9 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
     print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 
-def load_ready(spec: StudySpec, results: Path) -> tuple[Dataset, Store, Generator]:
-    """Return a study's data set, its store and its generator, loaded.
+@contextmanager
+def open_ready(spec: StudySpec, results: Path) -> Iterator[tuple[Dataset, Store, Generator]]:
+    """Yield a study's data set, its store and its generator, ready to draw.
 
     Raises:
         StudyError: it is not trained yet.
@@ -96,4 +112,5 @@ def load_ready(spec: StudySpec, results: Path) -> tuple[Dataset, Store, Generato
             )
     else:
         artifact = obtain_artifact(spec.generator, dataset, store, lambda step: None, compute)
-    return dataset, store, load_generator(spec.generator, dataset, artifact, compute)
+    with open_generator(spec.generator, dataset, artifact, compute) as generator:
+        yield dataset, store, generator

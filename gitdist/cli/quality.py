@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.cli.console import plain_table, print_line
-from gitdist.cli.generator import load_ready
+from gitdist.cli.generator import open_ready
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.generator.quality import STATISTICS
@@ -77,16 +77,18 @@ class _Measured:
 
 def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: int | None) -> _Measured:
     set_threads(spec.resources.training.cpu)
-    dataset, store, generator = load_ready(spec, results)
-    compute = Compute.resolve(spec.trial.precision)
-    with open_display(Console(stderr=True), 0, ()) as display:
+    with open_ready(spec, results) as (dataset, store, generator):
+        compute = Compute.resolve(spec.trial.precision)
+        with open_display(Console(stderr=True), 0, ()) as display:
 
-        def report(row: EpochRow, total: int) -> None:
-            detail = f"loss {row.loss:.3f}"
-            display.progress("training the reference classifier", row.epoch, total, detail)
+            def report(row: EpochRow, total: int) -> None:
+                detail = f"loss {row.loss:.3f}"
+                display.progress("training the reference classifier", row.epoch, total, detail)
 
-        reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
-    quality = measure_quality(generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed)
+            reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
+        quality = measure_quality(
+            generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed
+        )
     return _Measured(spec=spec, dataset=dataset, reference=reference, quality=quality)
 
 

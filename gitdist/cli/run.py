@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from gitdist.cli.tables import summary_tables
 from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
+from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
 _RESTARTS = "GITDIST_RESTARTS"
 _MAX_RESTARTS = 3
 _OTHERS_RUN = 3  # exit code
+_SAME_COMMAND = "the same command"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +46,14 @@ def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, opt
     once: each runs the next study that no other driver owns; if other drivers still run studies at the end, the exit
     code is 3. If a study of a campaign fails, the others still run, and the failure is printed at the end.
     """
-    if isinstance(plan, Campaign):
-        _run_campaign(plan, results, console, options)
-        return
+    with _resumable(console, lambda: _SAME_COMMAND):
+        if isinstance(plan, Campaign):
+            _run_campaign(plan, results, console, options)
+        else:
+            _run_single(plan, results, console, options)
+
+
+def _run_single(plan: StudySpec, results: Results, console: Console, options: CommandOptions) -> None:
     summary = _run_study(plan, results, console, options, plan.name)
     for table in summary_tables(summary):
         console.print(table)
@@ -124,18 +132,40 @@ def _run_study(
         retry_failed=options.retry_failed,
         on_ray_death=partial(_resume_after_ray_death, resume),
     )
-    try:
-        with results.rewriting_errors():
-            summary = run_study(spec, results, console, run_options)
-    except KeyboardInterrupt:
+
+    def command() -> str:
         stored = is_spec_stored(StudyPaths.at(results, spec.name), spec)
-        command = shlex.join(["gitdist", *resume]) if stored else "the same command"
-        print_line(console, f"interrupted; resume with: {command}")
-        raise typer.Exit(130) from None
+        return shlex.join(["gitdist", *resume]) if stored else _SAME_COMMAND
+
+    with _resumable(console, command), results.rewriting_errors():
+        summary = run_study(spec, results, console, run_options)
     if not spec.search.total:
         samples = StudyPaths.at(results, spec.name).samples.name
         print_line(console, f"draws of the generator: {results}/{spec.name}/{samples}")
     return summary
+
+
+@contextmanager
+def _resumable(console: Console, command: Callable[[], str]) -> Iterator[None]:
+    """If this process is asked to stop in the block, print the command that resumes, and exit with ``STOPPED``.
+
+    Any error after that is taken as a consequence: Ray's processes may have been stopped together with this one.
+    """
+
+    def report() -> None:
+        discard_lost_output()
+        print_line(console, f"interrupted; resume with: {command()}")
+
+    try:
+        with interruptible(on_overdue=report):
+            yield
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, typer.Exit) or not (isinstance(error, KeyboardInterrupt) or stop_requested()):
+            raise
+        report()
+        raise typer.Exit(STOPPED) from None
+    except SystemExit as end:
+        raise StudyError(f"code of another package has ended the study with sys.exit({end.code!r})") from end
 
 
 def _resume_command(study: str, results: Results, address: str | None) -> list[str]:
@@ -145,6 +175,9 @@ def _resume_command(study: str, results: Results, address: str | None) -> list[s
 def _resume_after_ray_death(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
     """Resume in a new process image, since Ray may block the main thread forever; exit if the cluster has died."""
     command = shlex.join(["gitdist", *resume])
+    if stop_requested():
+        print(f"interrupted; resume with: {command}", flush=True)
+        os._exit(STOPPED)
     restarts = 0 if progress else int(os.environ.get(_RESTARTS, "0"))
     sys.stdout.flush()
     if started_here and restarts < _MAX_RESTARTS:

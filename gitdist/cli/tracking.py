@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
 from gitdist.study.study import Study
 
 _HOST = "127.0.0.1"
+_END_S = 10.0  # for MLflow's server to end
 
 
 def sync_stored_study(study: str, results: Results, console: Console) -> None:
@@ -94,4 +96,12 @@ def _serve(uri: str, artifacts: Path, port: int) -> int:
     # Workers of MLflow's jobs (GenAI evaluation) take memory, and answer Ctrl-C with tracebacks.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONWARNINGS": "ignore"}
     # The server would import modules of the working directory.
-    return subprocess.run(command, env=environment, cwd="/", check=False).returncode
+    with subprocess.Popen(command, env=environment, cwd="/") as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            server.terminate()  # its own children end with it, as they do not if it is killed
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(_END_S)
+            server.kill()
+            raise

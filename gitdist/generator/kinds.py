@@ -5,7 +5,8 @@ finds it. The other kinds have no artifact.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE, check_geometry, load_auto_encoder
 from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
-from gitdist.generator.plugin import GeneratorContext, Plugin
+from gitdist.generator.plugin import GeneratorContext, Plugin, describe_plugin, isolated_generator
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
 from gitdist.home import expand_home
 from gitdist.input_file import read_input
@@ -45,6 +46,7 @@ class GeneratorKind:
     """One kind of generator; the functions get a spec of its class."""
 
     load: Callable[[Any, Dataset, Path | None, Compute, int | None], Generator]  # arguments as of ``load_generator``
+    isolate: Callable[[Any, Dataset, Path | None, Compute], AbstractContextManager[Generator]] | None = None
     recipe: Callable[[Any, Dataset, Compute], Recipe | None] = lambda spec, dataset, compute: None  # None = no artifact
     trains: Callable[[Any], bool] = lambda spec: False
     draw_settings: Callable[[Any], dict[str, object]] = lambda spec: {}
@@ -102,6 +104,19 @@ def load_generator(
         StoreError: the artifact is missing or has other settings.
     """
     return _kind(spec).load(spec, dataset, artifact, compute, compiled_batch)
+
+
+@contextmanager
+def open_generator(
+    spec: GeneratorSpec, dataset: Dataset, artifact: Path | None, compute: Compute
+) -> Iterator[Generator]:
+    """Yield a generator that is ready to draw; see ``load_generator``. A plugin runs in a child process."""
+    kind = _kind(spec)
+    if kind.isolate is None:
+        yield kind.load(spec, dataset, artifact, compute, None)
+        return
+    with kind.isolate(spec, dataset, artifact, compute) as generator:
+        yield generator
 
 
 def draw_settings(spec: GeneratorSpec) -> dict[str, object]:
@@ -179,8 +194,8 @@ def _load_pretrained(
 
 
 def _plugin_recipe(spec: PluginSpec, dataset: Dataset, compute: Compute) -> Recipe | None:
-    plugin = Plugin(spec)
-    if not plugin.trains:
+    description = describe_plugin(spec.target)
+    if not description.trains:
         return None
     resolved = Compute.resolve(device=compute.device)
 
@@ -188,23 +203,32 @@ def _plugin_recipe(spec: PluginSpec, dataset: Dataset, compute: Compute) -> Reci
         def report_step(step: int, total: int, losses: Mapping[str, float]) -> None:
             report(TrainingStep(step=step, total=total, losses=dict(losses), elapsed_s=0.0))
 
-        plugin.train(dataset, target, report_step, resolved)
+        Plugin(spec).train(dataset, target, report_step, resolved)
 
-    determined_by = {"format": GENERATOR_FORMAT, "data": dataset.fingerprint, **plugin.settings}
+    determined_by = {"format": GENERATOR_FORMAT, "data": dataset.fingerprint, **description.settings(spec)}
     return Recipe({**determined_by, "precision": resolved.precision}, build)
 
 
 def _load_plugin(
     spec: PluginSpec, dataset: Dataset, artifact: Path | None, compute: Compute, compiled_batch: int | None
 ) -> Generator:
-    context = GeneratorContext(
+    return Plugin(spec).build(_plugin_context(dataset, artifact, compute))
+
+
+def _isolate_plugin(
+    spec: PluginSpec, dataset: Dataset, artifact: Path | None, compute: Compute
+) -> AbstractContextManager[Generator]:
+    return isolated_generator(spec, _plugin_context(dataset, artifact, compute))
+
+
+def _plugin_context(dataset: Dataset, artifact: Path | None, compute: Compute) -> GeneratorContext:
+    return GeneratorContext(
         image_shape=dataset.image_shape,
         class_names=dataset.class_names,
         nuisance=dataset.nuisance,
         compute=compute,
         artifact=artifact,
     )
-    return Plugin(spec).build(context)
 
 
 def _hash_all_files(artifact: Path) -> str:
@@ -233,9 +257,10 @@ KINDS: dict[type, GeneratorKind] = {  # by the class of the spec, which Generato
     PretrainedSpec: GeneratorKind(load=_load_pretrained, recipe=_pretrained_recipe),
     PluginSpec: GeneratorKind(
         load=_load_plugin,
+        isolate=_isolate_plugin,
         recipe=_plugin_recipe,
-        trains=lambda spec: Plugin(spec).trains,
-        draw_settings=lambda spec: Plugin(spec).settings,
+        trains=lambda spec: describe_plugin(spec.target).trains,
+        draw_settings=lambda spec: describe_plugin(spec.target).settings(spec),
         weights_digest=_hash_all_files,
     ),
 }

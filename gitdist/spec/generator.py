@@ -17,6 +17,11 @@ class KindSpec(Spec):
 
     from_outside: ClassVar[bool] = False  # the study file alone does not determine its draws
 
+    @property
+    def described(self) -> str:
+        """How messages name the generator."""
+        return "the generator"
+
 
 class MunitSpec(KindSpec):
     """MUNIT with both domains the same data set (Huang et al. 2018).
@@ -89,6 +94,11 @@ class PluginSpec(KindSpec):
     kind: Literal["plugin"] = "plugin"
     target: Text  # package.module:attribute, or an entry point of the group gitdist.generators
     options: dict[str, JsonValue] = {}  # its keyword arguments
+
+    @property
+    def described(self) -> str:
+        """How messages name the generator."""
+        return f"generator.target '{self.target}'"
 
     @field_validator("options")
     @classmethod

@@ -103,13 +103,16 @@ class BlockTable:
 class BlockClient:
     """The blocks of a running stream, for one trial's thread; see ``BlockSource``."""
 
-    def __init__(self, router: Any, deadline_s: float = 300.0, *, autoscaling: bool = False) -> None:
+    def __init__(
+        self, router: Any, deadline_s: float = 300.0, *, autoscaling: bool = False, generator: str = "the generator"
+    ) -> None:
         """Connect to a stream.
 
         Args:
             router: name or handle of the stream's router.
             deadline_s: time without an answer, without any but lost blocks, or without a live server.
             autoscaling: the cluster adds nodes by itself; a live server is waited for without a deadline.
+            generator: how errors name what makes the blocks.
 
         Raises:
             StreamError: there is no such router.
@@ -119,7 +122,7 @@ class BlockClient:
         self._router = RouterClient(router, deadline_s, self._closed)
         stats: RouterStats = self._router.call("stats")
         self.layout = stats.layout
-        self._autoscaling = autoscaling
+        self._autoscaling, self._generator = autoscaling, generator
         self._delivery = RetryDeadline(deadline_s, self._closed)  # a router may answer while all blocks get lost
         self._server_return = RetryDeadline(deadline_s, self._closed)
         self._arrived_at = time.monotonic()
@@ -289,7 +292,8 @@ class BlockClient:
             except (RayTaskError, ActorDiedError) as error:
                 lost.append((key, reference.hex()))
                 if not was_done:
-                    outcomes[key] = stream_error(f"make block {key.index} of class {key.class_index}", error)
+                    made = f"make block {key.index} of class {key.class_index} with {self._generator}"
+                    outcomes[key] = stream_error(made, error)
             except RayError as error:
                 lost.append((key, reference.hex()))
                 loss = error

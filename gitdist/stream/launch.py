@@ -6,6 +6,7 @@
 ``launch_stream`` waits until every server has loaded; an error there ends the launch.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from gitdist.errors import StreamError
 from gitdist.spec import Share
 from gitdist.stream.blocks import StreamSignature
 from gitdist.stream.client import stream_error
-from gitdist.stream.reservation import reserve
+from gitdist.stream.reservation import POLL_S, WaitReporter, reserve
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.server import STATS_GROUP, GeneratorServer, ServerConfig, ServerStats
 from gitdist.stream.stats_poller import StatsPoller
@@ -42,6 +43,7 @@ class StreamHandle:
     servers: list[Any]  # handles of the actors
     placement: PlacementGroup
     signature: StreamSignature  # of the blocks that the servers make
+    generator: str  # how errors name it
     warning: str  # a setting that could not be met; empty if all could
 
     def __enter__(self) -> Self:
@@ -60,7 +62,7 @@ class StreamHandle:
                 server.transform.remote(images, clean, name, index, self.signature.digest)
             )
         except RayError as error:
-            raise stream_error(f"transform {len(images)} images", error) from error
+            raise stream_error(f"transform {len(images)} images with {self.generator}", error) from error
         return drawn
 
     def stats(self) -> tuple[RouterStats, list[ServerStats]]:
@@ -90,6 +92,7 @@ def launch_stream(
     num_servers: int = 1,
     *,
     on_wait: Callable[[float], None] = lambda waited_s: None,
+    on_load: Callable[[float], None] = lambda waited_s: None,
     start_limit_s: float = 600.0,
 ) -> StreamHandle:
     """Start a study's stream and return when it can deliver.
@@ -102,6 +105,7 @@ def launch_stream(
         share: what each server takes of the cluster; the router takes nothing.
         num_servers: spread over the nodes.
         on_wait: receives the seconds waited so far for free resources, now and then.
+        on_load: receives the seconds waited so far for the servers to load, now and then.
         start_limit_s: time within which all servers must have loaded once they have their resources.
 
     Raises:
@@ -114,9 +118,7 @@ def launch_stream(
     try:
         for index, name in enumerate(names):
             servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(placement, index)))
-        signatures: list[StreamSignature] = ray.get(
-            [server.signature.remote() for server in servers], timeout=start_limit_s
-        )
+        signatures = _load(servers, on_load, start_limit_s)
         _check_alike(signatures)
         window_bytes, warning = _window(config.stream.window_mb, servers)
         router = _start_router(router_name, names, signatures[0], window_bytes)
@@ -124,7 +126,8 @@ def launch_stream(
         _end(servers)
         remove_placement_group(placement)
         if isinstance(error, RayError | ValueError):
-            raise stream_error(f"start {num_servers} server(s) of {share.cpu:g} CPUs each", error) from error
+            servers_text = f"{num_servers} server(s) of {share.cpu:g} CPUs each"
+            raise stream_error(f"start {servers_text} with {config.generator.described}", error) from error
         raise
     return StreamHandle(
         router_name=router_name,
@@ -132,6 +135,7 @@ def launch_stream(
         servers=servers,
         placement=placement,
         signature=signatures[0],
+        generator=config.generator.described,
         warning=warning,
     )
 
@@ -146,6 +150,17 @@ def _start_server(name: str, config: ServerConfig, share: Share, placement: Plac
     actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **groups)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
     return actor.options(name=name, scheduling_strategy=placement, **options).remote(config, share)
+
+
+def _load(servers: list[Any], on_load: Callable[[float], None], limit_s: float) -> list[StreamSignature]:
+    references = [server.signature.remote() for server in servers]
+    reporter, deadline = WaitReporter(on_load), time.monotonic() + limit_s
+    waiting = references
+    while waiting and time.monotonic() < deadline:
+        waiting = ray.wait(waiting, num_returns=1, timeout=POLL_S)[1]
+        reporter.poll()
+    signatures: list[StreamSignature] = ray.get(references, timeout=0)
+    return signatures
 
 
 def _start_router(name: str, servers: list[str], signature: StreamSignature, window_bytes: int) -> Any:

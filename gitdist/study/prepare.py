@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
@@ -56,6 +57,8 @@ def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log:
     current_splits, first_run = has_current_splits(ledger), ledger.get_attr("data") is None
     if not current_splits and (retry_failed or not is_finished(study)):
         raise outdated_splits_error(paths)
+    if not is_finished(study):
+        needs_training(spec.generator)  # imports a plugin: an error must come before anything is recorded or started
     if first_run:
         store_spec(paths, spec, ledger)
     identity = ensure_identity(paths, ledger)

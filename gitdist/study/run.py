@@ -20,7 +20,7 @@ from gitdist.spec import StudySpec
 from gitdist.study.capacity import estimate_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
 from gitdist.study.cluster.shared_fs import check_shared
-from gitdist.study.cluster.signals import interruptible
+from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.data_fit import describe_study
 from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
@@ -48,7 +48,7 @@ class RunOptions:
         take_over: take over from a driver that seems to be alive.
         retry_failed: retry the failed trials.
         on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
-            epoch; must not return. None = exit with code 1.
+            epoch; must not return. None = exit with code 1, or 130 if this process was asked to stop.
     """
 
     address: str | None = None
@@ -134,11 +134,13 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
 
 def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool, cause: str) -> None:
     """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
-    event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
-    running.display.log(f"{event} ({cause}); running trials resume from their checkpoints")
+    discard_lost_output()
+    if not stop_requested():  # else Ray may have been stopped together with this process
+        event = "Ray on this machine has died" if started_here else "the head of the Ray cluster no longer answers"
+        running.display.log(f"{event} ({cause}); running trials resume from their checkpoints")
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()
     if options.on_ray_death:
         options.on_ray_death(started_here, running.progress.any_epoch)
-    os._exit(1)
+    os._exit(STOPPED if stop_requested() else 1)

@@ -17,7 +17,7 @@ from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import Display
 from gitdist.study.monitoring.mlflow.content import Status, study_status
 from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
-from gitdist.study.monitoring.mlflow.tracker import CLOSE_TIMEOUT_S, Tracker
+from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal
 from gitdist.study.study import Study
@@ -48,8 +48,8 @@ class RunningStudy:
         self.lease.check()
         self.display.log(f"waiting for capacity for {what}, since {waited_s:.0f} s")
 
-    def close(self, status: Status, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Record the end; set open MLflow runs to ``status``, waiting at most ``timeout_s`` for MLflow."""
+    def close(self, status: Status, timeout_s: float | None = None) -> None:
+        """Record the end; set open MLflow runs to ``status``, waiting for MLflow as ``Tracker.close`` does."""
         if self.times.span(STUDY).ended_at is None:
             with suppress(GitdistError):  # a full disk may have ended the study
                 self.times.ended(STUDY)

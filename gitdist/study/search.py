@@ -1,6 +1,7 @@
 """The search phase of a study: trains all trials, then retrains the lost epochs of finished ones."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -70,11 +71,13 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
     def train(job: TrialJob) -> None:
         run_trial(context, job, tune.report)
 
+    def report_stop() -> None:
+        with suppress(OSError):  # the signal may have ended the program that reads the output
+            running.display.log("stopping after the current epochs; press Ctrl-C again to stop now")
+
     def stop() -> None:
         manager.stop()
-        # Print on a thread: the signal may have interrupted a print.
-        message = "stopping after the current epochs; press Ctrl-C again to stop now"
-        threading.Thread(target=running.display.log, args=[message]).start()
+        threading.Thread(target=report_stop).start()  # a thread, since the signal may have interrupted a print
 
     with interruptible(stop):
         run_trials(train, manager, running.spec.resources, max_concurrent)

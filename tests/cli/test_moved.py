@@ -1,7 +1,6 @@
 """A results directory that was moved, copied, or can only be read: every command on one small study, really run."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ import pytest
 from tests.commands import call, environment, gitdist
 from tests.disks import read_only
 from tests.study.small_study import SmallStudy
+from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
@@ -96,8 +96,14 @@ def artifacts_from_ui(study: SmallStudy, working: Path) -> dict[str, bytes]:
             ask("/api/2.0/mlflow/runs/set-tag", {"run_id": number, "key": "seen", "value": "yes"})
         return found
     finally:
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(60)
+        server.send_signal(signal.SIGTERM)  # which MLflow's server does not receive
+        assert server.wait(60) == 0
+        until(lambda: not is_open(port))
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def check_artifacts(study: SmallStudy, found: dict[str, bytes]) -> None:

@@ -1,6 +1,9 @@
 """Generators as another package would offer them: good ones, and each mistake that one can make."""
 
 import io
+import os
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -69,6 +72,41 @@ class Fails(Shade):
         if self.where == "draw":
             raise RuntimeError("lost")
         return {"dtype": drawn.float(), "shape": drawn[..., :-1], "type": drawn.numpy()}.get(self.where, drawn)
+
+
+class Ends(Shade):
+    """Ends its process in the method that ``where`` names; by sys.exit if it has a ``reason``."""
+
+    def __init__(self, context: GeneratorContext, where: str, reason: str | None = None) -> None:
+        super().__init__(context)
+        self.where, self.reason = where, reason
+        self._end("init")
+
+    def encode(self, images: Tensor, clean: Tensor) -> Tensor:
+        self._end("encode")
+        return super().encode(images, clean)
+
+    def draw(self, codes: Tensor, rng: np.random.Generator) -> Tensor:
+        self._end("draw")
+        if self.where == "ray" and "ray" in sys.modules:  # only a study's workers import it
+            os._exit(0)
+        return super().draw(codes, rng)
+
+    def _end(self, where: str) -> None:
+        if where == self.where:
+            if self.reason is None:
+                os._exit(0)
+            sys.exit(self.reason)
+
+
+class EndsTraining(Shade):
+    """Ends its process in its training, which has no checkpoints."""
+
+    @staticmethod
+    def train(dataset, folder: Path, report, compute) -> None:
+        report(1, 2, {"error": 1.0})
+        time.sleep(0.5)  # for the report to reach the driver
+        os._exit(0)
 
 
 class FailsToTrain(Shade):

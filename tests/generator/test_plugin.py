@@ -1,10 +1,20 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from gitdist.device import Compute
-from gitdist.errors import SpecError, StreamError
-from gitdist.generator.kinds import draw_settings, find_artifact, load_generator, needs_training, obtain_artifact
+from gitdist.errors import GitdistError, SpecError, StreamError
+from gitdist.generator.grid import sample_grid
+from gitdist.generator.kinds import (
+    draw_settings,
+    find_artifact,
+    load_generator,
+    needs_training,
+    obtain_artifact,
+    open_generator,
+)
 from gitdist.spec import PluginSpec
 from gitdist.store import Store
 
@@ -124,3 +134,54 @@ def test_training_that_fails_is_one_line(digits, tmp_path):
     with pytest.raises(SpecError, match="must train, but it raised OSError: nothing to learn"):
         obtain_artifact(plugin("FailsToTrain"), digits, Store(tmp_path), lambda step: None, CPU)
     assert not (tmp_path / "generator").exists()
+
+
+def test_commands_draw_in_a_child_process_what_this_process_would(digits):
+    spec = plugin("Shade", strongest=9)
+    rng = np.random.default_rng(3)
+    with open_generator(spec, digits, None, CPU) as generator:
+        grid = sample_grid(generator, digits, 1, 3, seed=5)
+        images = torch.tensor(digits.train.images[:4])
+        codes = generator.encode(images, images)
+        drawn = [generator.draw(codes, rng) for _ in range(2)]
+        with pytest.raises(StreamError, match="must draw"):
+            generator.draw(codes[:, :, 1:], rng)
+    here, rng = load(spec, digits), np.random.default_rng(3)
+    assert np.array_equal(grid, sample_grid(here, digits, 1, 3, seed=5))
+    assert all(torch.equal(draw, here.draw(codes, rng)) for draw in drawn) and not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"where": "init"}, ["build", "exit code 0"]),
+        ({"where": "encode"}, ["encode", "exit code 0"]),
+        ({"where": "draw"}, ["draw", "exit code 0"]),
+        ({"where": "init", "reason": "no licence"}, ["build", "SystemExit: no licence", "sample_plugins.py, line"]),
+        ({"where": "draw", "reason": "no licence"}, ["draw", "SystemExit: no licence", "sample_plugins.py, line"]),
+    ],
+)
+def test_a_plugin_that_ends_its_process_is_one_line(digits, options, words):
+    with pytest.raises(GitdistError) as caught, open_generator(plugin("Ends", **options), digits, None, CPU) as opened:
+        sample_grid(opened, digits, 1, 2, seed=0)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in ["Ends", *words]), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os; os._exit(0)", ["exit code 0"]),
+        ("import sys; sys.exit()", ["SystemExit", "line 1"]),
+        ("raise KeyboardInterrupt", ["KeyboardInterrupt"]),
+    ],
+)
+def test_a_module_that_ends_its_process_is_named_and_ends_no_other(tmp_path, monkeypatch, code, words):
+    (tmp_path / "leaver.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError) as caught:
+        needs_training(PluginSpec(target="leaver:generator"))
+    assert all(word in str(caught.value) for word in ["generator.target", "leaver:generator", *words]), str(
+        caught.value
+    )
+    assert "leaver" not in sys.modules

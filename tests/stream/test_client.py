@@ -170,7 +170,9 @@ def test_a_full_disk_reaches_the_waiting_trial_in_one_line(config: Config, tmp_p
         keeping = replace(config(), store=Store(disk))
         fill(disk)
         with running(keeping) as handle, connected(handle) as client:
-            with pytest.raises(StreamError, match="make block 0 of class 2, but DiskError: cannot write") as caught:
+            with pytest.raises(
+                StreamError, match="make block 0 of class 2 with the generator, but DiskError: cannot write"
+            ) as caught:
                 client.get([BlockKey(2, 0)])
             assert "\n" not in str(caught.value)
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import ray
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError, StudyError
-from gitdist.spec import OracleSpec, Share, StreamSpec
+from gitdist.spec import OracleSpec, PluginSpec, Share, StreamSpec
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from tests.stream.holder import Holder
@@ -33,7 +34,7 @@ def test_transforming_through_the_stream_equals_transforming_here(digits: Datase
     images, clean = digits.test.images[:100], digits.test.clean[:100]
     expected = oracle(digits.directory).build_maker().transform(images, clean, "preview", 1)
     np.testing.assert_array_equal(two_servers.transform(images, clean, "preview", 1), expected)
-    with pytest.raises(StreamError, match="transform 100 images, but "):
+    with pytest.raises(StreamError, match="transform 100 images with the generator, but "):
         two_servers.transform(images, clean[:50], "preview")
 
 
@@ -55,6 +56,16 @@ def test_failure_to_load_ends_the_launch_with_its_cause_and_leaves_no_actor(tmp_
         launch_stream("broken", oracle(tmp_path), Share(cpu=0.5))
     with pytest.raises(ValueError):
         ray.get_actor("gitdist-broken-server-0")
+
+
+def test_a_plugin_that_ends_its_server_is_named(digits: Dataset) -> None:
+    plugin = PluginSpec(target="tests.generator.sample_plugins:Ends", options={"where": "ray"})
+    images = digits.test.images[:4]
+    with (
+        launch_stream("ends", replace(oracle(digits.directory), generator=plugin), Share(cpu=0.5)) as handle,
+        pytest.raises(StreamError, match="sample_plugins:Ends"),
+    ):
+        handle.transform(images, images, "preview")
 
 
 def test_free_resources_for_servers_are_waited_for(digits_directory: Path) -> None:

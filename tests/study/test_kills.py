@@ -1,6 +1,11 @@
-"""Studies whose processes are killed end as if nothing had happened: real SIGKILL, the real command line."""
+"""Studies whose processes are killed end as if nothing had happened: real SIGKILL, the real command line.
 
+``GITDIST_KILLED_STUDIES`` is the number of studies of the long campaign, 100 if it is not set.
+"""
+
+import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -8,14 +13,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from gitdist.study.files.rows import read_rows
-from tests.commands import call, gitdist
+from tests.commands import call, environment, gitdist
 from tests.study.small_study import SmallStudy, check_whole, stocked, wait_for_rows
 from tests.waiting import until
 
@@ -38,33 +43,27 @@ def num_rows_of(study: SmallStudy) -> int:
     return sum(len(read_rows(file)) for file in study.directory.glob("**/rows.jsonl"))
 
 
-def campaign(study: SmallStudy, seed: int, undisturbed: SmallStudy) -> str:
-    """Kill a study at two random moments, one of them in the first 5 s; return what was done to it."""
-    rng = random.Random(seed)
+def kill_driver_twice(study: SmallStudy, rng: random.Random) -> str:
+    """Kill the driver at two random moments, one of them in the first 5 s; return when."""
     moments = [(0, rng.uniform(0.2, 5.0)), (rng.randint(1, 11), rng.uniform(0.0, 1.0))]  # of 12 rows
     rng.shuffle(moments)
     for moment in moments:
         kill_at(study, *moment)
+    return " and ".join(f"{pause_s:.1f} s after {num_rows} rows" for num_rows, pause_s in moments)
+
+
+def check_exact(study: SmallStudy, undisturbed: SmallStudy) -> None:
+    """Run a study to its end; then its ledger, rows and MLflow must agree, and its rows be those of ``undisturbed``."""
     done = study.run()
     assert done.returncode == 0, done.stdout + done.stderr
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
-    killed = " and ".join(f"{pause_s:.1f} s after {num_rows} rows" for num_rows, pause_s in moments)
-    return f"seed {seed}: killed {killed}; ended exact"
 
 
 def test_a_study_killed_twice_ends_exact(tmp_path, undisturbed):
-    print(campaign(SmallStudy(tmp_path), 0, undisturbed))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_ten_studies_killed_twice_end_exact(tmp_path, undisturbed):
-    for seed in range(1, 11):
-        # every other one shares its store and MLflow with others, every third has a journal
-        results = tmp_path / (f"own-{seed}" if seed % 2 else "shared")
-        study = SmallStudy(results, f"small-{seed}", ledger="sqlite" if seed % 3 else "journal")
-        print(campaign(study, seed, undisturbed), flush=True)
+    study = SmallStudy(tmp_path)
+    print(kill_driver_twice(study, random.Random(0)))
+    check_exact(study, undisturbed)
 
 
 PRUNING = (
@@ -122,6 +121,25 @@ def kill_offspring(driver: subprocess.Popen, *titles: str) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def members(driver: subprocess.Popen) -> list[psutil.Process]:
+    """All processes of a driver's job: those of its session, which is what batch systems and systemd signal."""
+
+    def is_member(process: psutil.Process) -> bool:
+        try:
+            return os.getsid(process.pid) == driver.pid
+        except ProcessLookupError:
+            return False
+
+    return [process for process in psutil.process_iter() if is_member(process)]
+
+
+def signal_all(driver: subprocess.Popen, number: signal.Signals) -> None:
+    """Send a signal to all processes of a driver's job."""
+    for process in members(driver):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def wait_for_generator(study: SmallStudy, driver: subprocess.Popen) -> None:
@@ -210,16 +228,47 @@ def test_ctrl_c_twice_stops_at_once_and_once_lets_the_epoch_end_and_says_how_to_
     assert study.rows() == undisturbed.rows()
 
 
-def test_sigterm_while_the_generator_trains_is_an_interruption_too(tmp_path):
+def test_sigterm_to_all_processes_while_the_generator_trains_is_an_interruption_too(tmp_path):
     study = SmallStudy(tmp_path, overrides=("generator.steps=100000",))
     driver = study.start()
     wait_for_generator(study, driver)
-    driver.send_signal(signal.SIGTERM)
+    signal_all(driver, signal.SIGTERM)
     shown, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130, shown + errors
-    assert "gitdist resume small" in shown and "Traceback" not in shown + errors
+    assert shown.count("gitdist resume small") == 1 and "Traceback" not in shown + errors
     assert "trial(s) at once" in shown  # before anything runs
+    assert "has died" not in shown  # it was stopped
     assert study.statuses() == ["KILLED"] * 2  # the study's and the generator's
+
+
+@pytest.mark.slow
+def test_a_job_whose_processes_are_all_stopped_at_once_stops_and_resumes_exact(tmp_path, undisturbed):
+    study = stocked(tmp_path, undisturbed)
+    for number, trial in ((signal.SIGHUP, "baseline"), (signal.SIGTERM, "trials/0000")):
+        driver = study.start()
+        wait_for_rows(study, trial)
+        signal_all(driver, number)
+        shown, errors = driver.communicate(timeout=120)
+        assert driver.returncode == 130, shown + errors
+        assert f"gitdist resume small --results {study.results}" in shown and "Traceback" not in shown + errors
+        assert "has died" not in shown and "RUNNING" not in study.statuses()
+    check_exact(study, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_study_in_the_background_of_a_script_is_stopped_by_sigterm_and_not_by_ctrl_c(tmp_path, undisturbed):
+    study = stocked(tmp_path, undisturbed)
+    command = shlex.join(study.command())
+    script = f"{command} & echo $!; wait $!; echo ended with $?"  # such a shell ignores SIGINT in what it starts so
+    with subprocess.Popen(["sh", "-c", script], env=environment(), stdout=subprocess.PIPE, text=True) as shell:
+        driver = int(shell.stdout.readline())
+        wait_for_rows(study, "baseline")
+        os.kill(driver, signal.SIGINT)
+        wait_for_rows(study, "trials/0000")
+        os.kill(driver, signal.SIGTERM)
+        shown, _ = shell.communicate(timeout=120)
+    assert "gitdist resume small" in shown and shown.endswith("ended with 130\n")
+    check_exact(study, undisturbed)
 
 
 def stop_between_writes(driver: subprocess.Popen, study: SmallStudy) -> None:
@@ -321,3 +370,71 @@ def test_a_study_stopped_killed_and_taken_over_while_trials_wait_for_the_prefix_
     assert study.rows() == alone.rows()
     prefixes = [read_rows(place)[:LONG] for place in study.directory.glob("**/rows.jsonl")]
     assert len(prefixes) == 3 and all(prefix == prefixes[0] for prefix in prefixes)  # times and all: trained once
+
+
+NUM_KILLED = int(os.environ.get("GITDIST_KILLED_STUDIES", "100"))
+SERVERS_AND_WORKERS = {"server": "ray::GeneratorServer", "router": "ray::Router", "worker": "ray::ImplicitFunc"}
+VICTIMS = ("driver", *SERVERS_AND_WORKERS, "group", "node")
+NODE = {"num_cpus": 2, "include_dashboard": False}
+
+
+def end_by_itself(driver: subprocess.Popen) -> None:
+    shown, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, shown + errors
+
+
+def kill_once(study: SmallStudy, victim: str, num_rows: int, pause_s: float) -> None:
+    """Kill a part of a study ``pause_s`` seconds after the study has ``num_rows`` rows."""
+    if victim == "node":
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args=NODE)
+        try:
+            other = cluster.add_node(**NODE)
+            driver = study.start("--address", cluster.address)
+            wait_until_rows(study, driver, num_rows, pause_s)
+            cluster.remove_node(other, allow_graceful=False)
+            end_by_itself(driver)
+        finally:
+            cluster.shutdown()
+        return
+    driver = study.start()
+    wait_until_rows(study, driver, num_rows, pause_s)
+    if victim == "group":
+        signal_all(driver, signal.SIGKILL)
+        driver.communicate(timeout=60)
+        assert driver.returncode == -signal.SIGKILL
+    else:
+        kill_offspring(driver, SERVERS_AND_WORKERS[victim])
+        end_by_itself(driver)
+
+
+def wait_until_rows(study: SmallStudy, driver: subprocess.Popen, num_rows: int, pause_s: float) -> None:
+    until(lambda: driver.poll() is not None or num_rows_of(study) >= num_rows, limit_s=300)
+    time.sleep(pause_s)
+    if driver.poll() is not None:
+        pytest.fail("the driver ended before anything was killed:\n" + "".join(driver.communicate()))
+
+
+@pytest.fixture(scope="module")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, NUM_KILLED + 1))
+def test_a_study_of_which_something_is_killed_at_a_random_moment_ends_exact(
+    tmp_path, shared_results, undisturbed, seed
+):
+    """Every other study shares its store and MLflow with others; every fifth has a journal."""
+    rng, victim = random.Random(seed), VICTIMS[seed % len(VICTIMS)]
+    results = tmp_path if seed % 4 < 2 else shared_results
+    study = SmallStudy(results, f"small-{seed}", ledger="sqlite" if seed % 5 else "journal")
+    if victim == "driver":
+        when = kill_driver_twice(study, rng)
+    else:
+        num_rows, pause_s = rng.randint(1, 6), rng.uniform(0.0, 0.5)  # of 12 rows
+        kill_once(study, victim, num_rows, pause_s)
+        when = f"{pause_s:.1f} s after {num_rows} rows"
+    check_exact(study, undisturbed)
+    print(f"seed {seed}: {victim} killed {when}", flush=True)

@@ -112,6 +112,8 @@ def connected(
     try:
         with restoring_handlers():
             ray.init(address=address, **options)
+    except SystemExit:  # raised by the handler of SIGTERM that Ray sets while it starts
+        raise KeyboardInterrupt from None
     except AuthenticationError:
         raise RayUnavailableError(
             f"the cluster at '{address}' needs a token, but this machine has no valid one; copy ~/.ray/auth_token "

@@ -18,6 +18,7 @@ import ray
 _KILLED = "killed, or out of memory"
 _CENTRAL_PROCESSES = ("gcs_server", "raylet")
 _CHECK_S = 1.0
+_GRACE_S = 1.0  # if all processes of a job are stopped at once, this one's signal may arrive last
 _EXIT_TIMEOUT_S = 5.0  # for killed processes to exit
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
@@ -39,7 +40,7 @@ def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iter
     def watch() -> None:
         while not done.wait(_CHECK_S):
             cause = find_cause()
-            if cause is not None and not done.is_set():
+            if cause is not None and not done.wait(_GRACE_S):
                 if cluster is None:
                     _kill_remaining()
                 on_death(cause)

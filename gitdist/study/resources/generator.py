@@ -9,7 +9,7 @@ from gitdist.device import Compute
 from gitdist.errors import DiskError, GitdistError, StudyError
 from gitdist.generator.base import TrainingStep
 from gitdist.generator.grid import sample_grid, save_grid
-from gitdist.generator.kinds import generator_name, load_generator, munit_artifact_spec, pretrained_name
+from gitdist.generator.kinds import generator_name, munit_artifact_spec, open_generator, pretrained_name
 from gitdist.spec import GeneratorSpec, MunitSpec, PretrainedSpec
 from gitdist.store import content_key
 from gitdist.study.compatibility import load_stored_spec
@@ -57,8 +57,9 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
 def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     dataset, spec, samples = running.dataset, running.spec, running.study.paths.samples
     compute = Compute.resolve(spec.stream.precision, "cpu")
-    loaded = load_generator(spec.generator, dataset, generator.artifact, compute)
-    save_grid(sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed), samples)
+    with open_generator(spec.generator, dataset, generator.artifact, compute) as loaded:
+        grid = sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed)
+    save_grid(grid, samples)
     running.study.paths.push(samples)
 
 

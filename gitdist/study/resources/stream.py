@@ -49,7 +49,13 @@ def _launch(
     cache = Store(store.root, max_bytes=store.max_bytes, shared=shared, results=store.results) if spec.keep else None
     config = replace(_server_config(running, generator, share), stream=spec, store=cache)
     on_wait = partial(running.report_wait, f"{num_servers} generator server(s)")
-    with launch_stream(name, config, share, num_servers, on_wait=on_wait) as stream:
+
+    def on_load(waited_s: float) -> None:
+        running.lease.check()
+        generator = running.spec.generator.described
+        running.display.log(f"waiting for {num_servers} server(s) to load {generator}, since {waited_s:.0f} s")
+
+    with launch_stream(name, config, share, num_servers, on_wait=on_wait, on_load=on_load) as stream:
         if cache:
             running.store.mark_used(BLOCKS, stream.signature.digest)
         if stream.warning:

@@ -231,13 +231,18 @@ class TrialManager:
     def on_worker_lost(self, trial: TrialId, reason: str, cause: LossCause = "worker") -> None:
         """Handle a worker's death: reschedule the trial, or fail it if it ran out of memory or keeps losing workers."""
         self._check_owner(True)  # a new owner's worker may have superseded it
+        if self._stopping:  # the workers may have been stopped together with the driver
+            self._interrupt(trial)
+            return
         running = self._running[trial]
         epoch = self._last_epoch.get(trial, running.job.reported_epoch) + 1
         self._losses[trial] = self._losses.get(trial, 0) + (cause != "node")
         if cause == "memory":
             self._fail(trial, f"{_OUT_OF_MEMORY} (epoch {epoch})")
         elif self._losses[trial] >= MAX_LOSSES:
-            self._fail(trial, f"its worker was lost {MAX_LOSSES} times in epoch {epoch}, the last time with: {reason}")
+            runs = "" if self._spec.sharing.stream else f", which runs {self._spec.generator.described} too,"
+            lost = f"its worker{runs} was lost {MAX_LOSSES} times in epoch {epoch}, the last time with: {reason}"
+            self._fail(trial, lost)
         else:
             if trial.number is None:
                 self._baseline_due = True

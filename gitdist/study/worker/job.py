@@ -50,7 +50,8 @@ class TrialContext:
         settings = self.spec.stream
         source: BlockSource
         if self.router is not None:
-            source = BlockClient(self.router, autoscaling=self.spec.resources.autoscaling)
+            autoscaling, generator = self.spec.resources.autoscaling, self.spec.generator.described
+            source = BlockClient(self.router, autoscaling=autoscaling, generator=generator)
         else:
             assert self.generator is not None, "without a router each trial has a generator"
             source = LocalBlocks(self.generator.build_maker())

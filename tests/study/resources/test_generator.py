@@ -2,7 +2,7 @@ import pytest
 import ray
 
 from gitdist.data.dataset import prepare
-from gitdist.device import Compute, Precision
+from gitdist.device import Compute
 from gitdist.errors import StudyError
 from gitdist.generator.kinds import generator_name, munit_artifact_spec
 from gitdist.spec import (
@@ -15,6 +15,7 @@ from gitdist.spec import (
     RandAugmentSpec,
     ResourcesSpec,
 )
+from gitdist.spec.base import Precision
 from gitdist.store import Store, content_key
 from gitdist.study.resources.generator import check_same_generator, resolve_precision
 from gitdist.study.resources.generator_training import obtain_generator
@@ -81,3 +82,14 @@ def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
     assert told[0] == "no room" and told.count("no room") == 1 and told[-1] == 2
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states == {"REMOVED"}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_plugin_that_ends_its_process_at_the_same_step_of_its_training_again_and_again_is_named(tmp_path):
+    store, steps = Store(tmp_path / "store"), []
+    digits = prepare(DataSpec(profile=ProfileSpec(kind="exponential", largest=60, factor=0.2)), store)
+    ends = PluginSpec(target="tests.generator.sample_plugins:EndsTraining")
+    with pytest.raises(StudyError, match="sample_plugins:EndsTraining.*ended .* after training step 1"):
+        obtain_generator(ends, digits, store, ResourcesSpec(), steps.append, lambda waited_s: None)
+    assert {step.step for step in steps} == {1}

@@ -213,6 +213,20 @@ def test_stop_lets_each_trial_end_its_epoch_and_a_whole_one_finish(begin):
     assert log.told[-3:] == [("interrupted", "1"), ("epoch", "0", 3), ("finished", "0")]
 
 
+@pytest.mark.parametrize("cause", ["worker", "memory", "node"])
+def test_workers_that_are_stopped_together_with_the_driver_fail_no_trial(begin, cause):
+    manager, ledger, log = begin(total=1)
+    for _ in range(MAX_LOSSES - 1):
+        manager.next_job()
+        manager.on_start(FIRST)
+        manager.on_worker_lost(FIRST, "killed")
+    manager.next_job()
+    manager.on_start(FIRST)
+    manager.stop()
+    manager.on_worker_lost(FIRST, "killed", cause)
+    assert manager.done and states(ledger) == ["running"] and log.told[-1] == ("interrupted", "0")
+
+
 def test_after_a_lost_lease_the_ledger_is_left_alone(begin):
     taken = []
 

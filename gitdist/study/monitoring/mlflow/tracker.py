@@ -16,6 +16,7 @@ from typing import Any
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, IncompleteFileError, StudyError
 from gitdist.generator.base import TrainingStep
+from gitdist.study.cluster.signals import stop_requested
 from gitdist.study.files.events import Observer, Outcome, TrialStates
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.times import Times
@@ -39,7 +40,8 @@ from gitdist.study.monitoring.mlflow.runs import StudyRuns
 from gitdist.study.monitoring.mlflow.store import MlflowOutageError, explain, mlflow_errors
 from gitdist.trial.epoch_row import EpochRow
 
-CLOSE_TIMEOUT_S = 20.0  # how long the end of a driver waits for MLflow
+_CLOSE_TIMEOUT_S = 20.0  # how long the end of a driver waits for MLflow
+_STOP_TIMEOUT_S = 10.0  # the same after a signal, whose sender may kill this process soon
 
 _ALL_RUNS = RunKey("all")  # compares all runs of the store with the desired ones
 
@@ -136,11 +138,15 @@ class Tracker(Observer):
         """Write the parent run as FINISHED, with the summary and the resolved spec."""
         self._set(STUDY_RUN, parent_run(self._paths, "FINISHED", summary, self._times))
 
-    def close(self, status: Status = "KILLED", timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+    def close(self, status: Status = "KILLED", timeout_s: float | None = None) -> None:
         """Write the final status of runs that are RUNNING, and wait for MLflow; warn if some metrics were not written.
 
-        ``status`` is the parent run's, unless the study ended.
+        Args:
+            status: of the parent run, unless the study ended.
+            timeout_s: how long to wait; None = 20 s, 10 s if this process was asked to stop.
         """
+        if timeout_s is None:
+            timeout_s = _STOP_TIMEOUT_S if stop_requested() else _CLOSE_TIMEOUT_S
         for key, desired in list(self._desired.items()):
             if desired.status == "RUNNING":
                 self._set(key, replace(desired, status=status if key == STUDY_RUN else "KILLED"))
