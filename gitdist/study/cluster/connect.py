@@ -1,8 +1,9 @@
 """Starts or joins Ray, and lists the resources of its nodes."""
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +78,7 @@ def connected(
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+    ray._private.worker.print_to_stdstream = _log_raylet_message
     try:
         with restoring_handlers():
             ray.init(address=address, **options)
@@ -127,6 +129,11 @@ def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
     at_once_cpus = num_servers * resources.server.cpu + resources.trial.cpu
     needed = max(at_once_cpus, resources.training.cpu, resources.server.cpu)
     return max(os.cpu_count() or 1, int(-(-needed // 1)))
+
+
+def _log_raylet_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Log a message about a lost worker or node, in place of Ray's function, which prints it."""
+    logging.getLogger("ray").error("\n".join(data["lines"]))
 
 
 def _version_error(address: str, error: BaseException) -> RayUnavailableError | None:

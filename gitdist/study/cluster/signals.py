@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from gitdist.outage import stop_waiting
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -16,12 +18,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[None]:
     """Call ``on_first``, if given, at the first signal; raise KeyboardInterrupt at every other signal.
 
+    While a service is away, the first signal raises it too: epochs may be waiting for the service.
     Outside the main thread, Python allows no handlers, so signal handling does not change there.
     """
     pending = [on_first] if on_first else []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not pending:
+        was_waiting = stop_waiting()
+        if was_waiting or not pending:
             raise KeyboardInterrupt
         pending.pop()()
 

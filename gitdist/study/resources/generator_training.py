@@ -87,12 +87,16 @@ def _train_on_cluster(
         placement_group = reserve(share, 1, on_wait)
         try:
             pinned_task = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group))
-            for reference in pinned_task.remote(*arguments):
+            artifact = None
+            for reference in pinned_task.remote(*arguments):  # to its end: Ray reports a task that is cut short
                 item = ray.get(reference)
                 if isinstance(item, Path):
-                    return item
-                losses = 0
-                on_step(item)
+                    artifact = item
+                else:
+                    losses = 0
+                    on_step(item)
+            assert artifact is not None, "the last item is the artifact"
+            return artifact
         except RayTaskError as error:
             remedy = "lower generator.lr or set generator.precision: float32"
             raise to_user_error(error, f"training the generator failed: {error.cause}; {remedy}") from None

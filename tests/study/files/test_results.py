@@ -16,7 +16,6 @@ from gitdist.errors import SpecError, StoreError
 from gitdist.store import Store, content_key
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
-from gitdist.study.files import results as mirrors
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.results import ObjectStoreResults
@@ -139,7 +138,6 @@ def test_another_machine_goes_on_from_the_checkpoint_and_the_first_one_stops(obj
 def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkeypatch):
     monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "mirrors"))
     (tmp_path / "there" / "study" / "trials" / "0003" / "rows.jsonl").mkdir(parents=True)  # so it cannot be written
-    monkeypatch.setattr(mirrors, "RETRY_S", 0.0)
     worker = copy_of(f"file://{tmp_path}/there")
     with pytest.raises(StoreError, match="must be reachable and writable"):
         train(Attempt.begin(worker.trial(TRIAL), 0, worker.results), range(1, 2))
@@ -162,7 +160,7 @@ def test_an_outage_is_waited_for(object_store):
 
 
 def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypatch):
-    monkeypatch.setattr(mirrors, "RETRY_S", 0.1)
+    monkeypatch.setenv("GITDIST_OUTAGE_S", "0.1")
     paths = copy_of(object_store.uri)
     assert paths.results
     paths.results.connect()
