@@ -11,6 +11,8 @@ _SWITCHES = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
+    # Long messages of Ray on every lost worker and node, where they are not written to a file (``logging_to``).
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|marked dead|worker died|Raylet is terminated",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end, before its worker is used again
@@ -36,14 +38,14 @@ def logging_to(file: Path, show: Callable[[str], None]) -> Iterator[None]:
     """
     root, own, ray = (logging.getLogger(name) for name in (None, "gitdist", "ray"))
     written, shown = _LibraryLog(file, show), _Shown(show)
-    ray_handlers = ray.handlers[:]
+    ray_before = ray.propagate, ray.handlers
     root.addHandler(written)
     own.addHandler(shown)
     own.propagate, ray.propagate, ray.handlers = False, True, []
     try:
         yield
     finally:
-        own.propagate, ray.propagate, ray.handlers = True, False, ray_handlers
+        own.propagate, (ray.propagate, ray.handlers) = True, ray_before
         own.removeHandler(shown)
         root.removeHandler(written)
         written.close()

@@ -21,7 +21,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gitdist.errors import StudyError
+from gitdist.errors import LedgerOutageError, StudyError
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths
@@ -37,7 +37,6 @@ from gitdist.study.ledger.records import (
     read_record,
 )
 from gitdist.study.ledger.storage import (
-    LedgerOutageError,
     close_storage,
     describe_storage,
     open_storage,

@@ -27,7 +27,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from gitdist.disk import locked
-from gitdist.errors import StudyError, first_line
+from gitdist.errors import LedgerOutageError, StudyError, first_line
 from gitdist.study.files.layout import StudyPaths
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
@@ -99,10 +99,6 @@ def describe_storage(ledger: str, paths: StudyPaths) -> str:
             return str(paths.journal)
         case "postgresql":
             return ledger
-
-
-class LedgerOutageError(StudyError):
-    """The ledger's server does not answer or does not write now, but may later; the outcome of a write is unknown."""
 
 
 def settle_writes(storage: BaseStorage) -> None:
@@ -283,7 +279,7 @@ def _connected(ledger: str) -> Iterator[Any]:
         with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_S) as connection:
             yield connection
     except psycopg.OperationalError as error:
-        raise StudyError(
+        raise LedgerOutageError(
             f"the ledger {ledger} cannot be reached ({_cause(error)}); "
             "check the `ledger:` field, the server and PGPASSWORD or ~/.pgpass"
         ) from None

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from gitdist import outage
-from gitdist.errors import SpecError, StudyError, StudyLockedError
+from gitdist.errors import LedgerOutageError, SpecError, StudyError, StudyLockedError
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger import storage as storages
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.ledger.storage import LedgerOutageError
 from tests.postgresql import PostgresqlServer, postgresql_server
 from tests.proxy import Proxy
 from tests.study.ledger.ledger_campaign import CAMPAIGN, work
