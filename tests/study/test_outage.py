@@ -1,5 +1,6 @@
 """The servers of a study, its ledger's and MLflow's, go away in the middle of it and come back."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -26,7 +27,8 @@ def ledger_server() -> Iterator[PostgresqlServer]:
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[Server]:
+def mlflow_server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     server = Server(tmp_path)
     server.start()
     yield server
