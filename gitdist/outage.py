@@ -55,7 +55,7 @@ class Outage:
         else:
             self._given_up = False
             return done
-        returned, pause_s = False, _FIRST_PAUSE_S
+        answered, pause_s = False, _FIRST_PAUSE_S
         try:
             while True:
                 _stopping.wait(pause_s)
@@ -65,11 +65,14 @@ class Outage:
                 except self._error:
                     if _stopping.is_set() or time.monotonic() - self._since >= self._timeout_s:
                         raise
+                except Exception:  # an answer too: a file is missing, the study was taken over
+                    answered = True
+                    raise
                 else:
-                    returned = True
+                    answered = True
                     return done
         finally:
-            self._end(returned)
+            self._end(answered)
 
     def _begin(self, error: GitdistError) -> None:
         """Count this thread as waiting, or raise ``error`` if nothing is waited for any more."""
@@ -84,14 +87,14 @@ class Outage:
         cause = first_line(error.__cause__ or error)
         _logger.warning("%s cannot be used (%s); waiting up to %.0f s", self._service, cause, self._timeout_s)
 
-    def _end(self, returned: bool) -> None:
+    def _end(self, answered: bool) -> None:
         with self._lock:
             self._num_waiting -= 1
-            self._given_up = not returned
+            self._given_up = not answered
             if self._num_waiting > 0:
                 return
         _away.discard(self)
-        if returned:
+        if answered:
             _logger.warning("%s can be used again, after %.0f s", self._service, time.monotonic() - self._since)
 
 

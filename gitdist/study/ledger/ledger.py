@@ -61,7 +61,7 @@ def _repeated_after_outage(method: Callable[Concatenate["Ledger", P], T]) -> Cal
     """Decorate a method that may be called again wherever it was interrupted; see ``Ledger.wait_for_outages``."""
 
     @wraps(method)
-    def call(self: "Ledger", *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: "Ledger", /, *args: P.args, **kwargs: P.kwargs) -> T:
         def first() -> T:
             return method(self, *args, **kwargs)
 

@@ -144,19 +144,26 @@ def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkey
     assert checkpoints_of(tmp_path / "there" / "study" / "trials" / "0003").load() == (1, {"epoch": 1})
 
 
-def test_an_outage_is_waited_for(object_store):
+def test_an_outage_is_waited_for_here_and_by_a_worker_that_starts_in_it(object_store, caplog):
     uri = object_store.uri
     paths, store = copy_of(uri), Store(cached_store(uri), shared=f"{uri}/store", results=uri)
     assert paths.results.read(paths.spec) is None and store.find("thing", SPEC) is None
+    arrived = pickle.loads(pickle.dumps(paths))
     object_store.stop()
     back = threading.Timer(9.0, object_store.start)  # pyarrow itself tries for 6 s
     back.start()
     with ThreadPoolExecutor() as pool:
         pool.submit(store.get_or_build, "thing", SPEC, lambda target, scratch: write(target / "value", "whole"))
+        pool.submit(arrived.push, write(arrived.identity, "of a worker"))
         paths.push(write(paths.spec, "kept"))
     back.join()
-    assert paths.results.read(paths.spec) == b"kept"
+    assert paths.results.read(paths.spec) == b"kept" and paths.results.read(paths.identity) == b"of a worker"
     assert f"thing/{content_key('thing', SPEC)}/value" in object_store.names("store")
+    for service in (f"the results on {uri}", f"the shared store {uri}/store"):
+        shown = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{service} c")]
+        starts = [line for line in shown if "cannot be used" in line]
+        ends = [line for line in shown if "can be used again" in line]
+        assert len(starts) == len(ends) >= 1, shown
 
 
 def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypatch):
