@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SWITCHES = {
@@ -48,7 +48,8 @@ def logging_to(file: Path, show: Callable[[str], None]) -> Iterator[None]:
         own.propagate, (ray.propagate, ray.handlers) = True, ray_before
         own.removeHandler(shown)
         root.removeHandler(written)
-        written.close()
+        with suppress(OSError):  # the disk is full
+            written.close()
 
 
 class _Shown(logging.Handler):
@@ -71,7 +72,7 @@ class _LibraryLog(logging.FileHandler):
         is_first = self.stream is None
         try:
             super().emit(record)
-        except OSError:  # the disk is full
+        except OSError:  # it cannot be created
             return
         if is_first:
             self._show(f"{record.name.partition('.')[0]} reports an error; details: {self._file}")
