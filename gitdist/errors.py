@@ -68,6 +68,10 @@ class StudyLockedError(StudyError):
     """Another driver owns the study, or has taken it."""
 
 
+class LedgerOutageError(StudyError):
+    """The ledger's server does not answer or takes no writes now, but may later; a write may have arrived or not."""
+
+
 class IncompleteFileError(StudyError):
     """A file of a study lacks a field, or has a value of the wrong type there."""
 

@@ -1,14 +1,17 @@
-"""Environment variables that switch off the libraries' telemetry and their messages on the terminal."""
+"""Keeps the libraries' messages and telemetry off the terminal, and writes their warnings and errors to a file."""
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _SWITCHES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; unset, it warns of the change
-    # Long messages of Ray on every lost worker and node; the study reports what happens to the trials.
+    # Long messages of Ray on every lost worker and node, where they are not written to a file (``logging_to``).
     "RAY_DEDUP_LOGS_SKIP_REGEX": "retries remaining|marked dead|worker died|Raylet is terminated",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else SIGTERM while Ray starts takes 30 s
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table
@@ -26,3 +29,54 @@ def silence_libraries() -> None:
         os.environ.setdefault(name, value)
     for name in ("alembic", "matplotlib", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def logging_to(file: Path, show: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block, show this package's messages, and write warnings and errors of libraries to a file.
+
+    The file is created and shown at its first message.
+    """
+    root, own, ray = (logging.getLogger(name) for name in (None, "gitdist", "ray"))
+    written, shown = _LibraryLog(file, show), _Shown(show)
+    ray_before = ray.propagate, ray.handlers
+    root.addHandler(written)
+    own.addHandler(shown)
+    own.propagate, ray.propagate, ray.handlers = False, True, []
+    try:
+        yield
+    finally:
+        own.propagate, (ray.propagate, ray.handlers) = True, ray_before
+        own.removeHandler(shown)
+        root.removeHandler(written)
+        with suppress(OSError):  # the disk is full
+            written.close()
+
+
+class _Shown(logging.Handler):
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._show(record.getMessage())
+
+
+class _LibraryLog(logging.FileHandler):
+    def __init__(self, file: Path, show: Callable[[str], None]) -> None:
+        super().__init__(file, delay=True)
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._file, self._show = file, show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_first = self.stream is None
+        try:
+            super().emit(record)
+        except OSError:  # it cannot be created
+            return
+        if is_first:
+            self._show(f"{record.name.partition('.')[0]} reports an error; details: {self._file}")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Do nothing; by default, a traceback is printed."""

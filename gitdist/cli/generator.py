@@ -19,6 +19,7 @@ from gitdist.generator.grid import sample_grid, save_grid
 from gitdist.generator.kinds import find_artifact, needs_training, obtain_artifact, open_generator
 from gitdist.generator.oracle import OracleGenerator
 from gitdist.generator.pretrained import read_checkpoint, save_pretrained
+from gitdist.logging import logging_to
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.cluster.connect import connected
@@ -36,9 +37,14 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     """
     if not needs_training(spec.generator):
         raise StudyError(f"generator.kind '{spec.generator.kind}' has nothing to train; preview shows what it draws")
-    store = open_store(StudyPaths.at(results, spec.name), spec)
+    paths = StudyPaths.at(results, spec.name)
+    store = open_store(paths, spec)
     dataset = prepare(spec.data, store)
-    with open_display(console, 0, ()) as display, connected(address, spec.resources, 0, _exit_after_ray_death):
+    with (
+        open_display(console, 0, ()) as display,
+        logging_to(paths.root / paths.library_log.name, display.log),
+        connected(address, spec.resources, 0, _exit_after_ray_death),
+    ):
 
         def on_wait(waited_s: float) -> None:
             display.log(f"waiting for capacity for training the generator, since {waited_s:.0f} s")

@@ -16,7 +16,15 @@ from rich.console import Console
 from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
 from gitdist.cli.tables import summary_tables
-from gitdist.errors import DiskError, GitdistError, RayUnavailableError, SpecError, StudyError, StudyLockedError
+from gitdist.errors import (
+    DiskError,
+    GitdistError,
+    LedgerOutageError,
+    RayUnavailableError,
+    SpecError,
+    StudyError,
+    StudyLockedError,
+)
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
 from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
@@ -82,7 +90,7 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, option
         except StudyLockedError as refusal:
             owned_by_others.append(name)
             print_line(console, f"skipped: {refusal}")
-        except (DiskError, RayUnavailableError):  # every other study would fail too
+        except (DiskError, LedgerOutageError, RayUnavailableError):  # every other study would fail too
             raise
         except GitdistError as error:
             failures[name] = error_message(error)

@@ -2,12 +2,11 @@
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -15,10 +14,10 @@ from pyarrow import fs
 from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
 from gitdist.home import expand_home
+from gitdist.outage import Outage
 from gitdist.store.artifact import FileStamp
 
 _CHUNK_BYTES = 8 << 20
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0  # between two tries
 
 _NO_COMPRESSION = None  # else pyarrow packs and unpacks files whose names end in .gz
 
@@ -31,12 +30,10 @@ class FileTree:
     A local tree raises OSError; one that a URI names raises StoreError with that URI.
     """
 
-    def __init__(
-        self, files: fs.FileSystem, root: str, what: str | None = None, setting: str = "", retry_s: float = 0.0
-    ) -> None:
+    def __init__(self, files: fs.FileSystem, root: str, what: str | None = None, setting: str = "") -> None:
         """Take the files below ``root``; for the other arguments see ``of_uri``."""
-        self._files, self._root, self._what, self._setting, self._retry_s = files, root, what, setting, retry_s
-        self._is_lost = False
+        self._files, self._root, self._what, self._setting = files, root, what, setting
+        self._outage: Outage | None = None
 
     @classmethod
     def local(cls, root: Path) -> "FileTree":
@@ -51,7 +48,12 @@ class FileTree:
 
     @classmethod
     def of_uri(
-        cls, uri: str, what: str = "the shared store", setting: str = "store.uri", *, retry_s: float = 0.0
+        cls,
+        uri: str,
+        what: str = "the shared store",
+        setting: str = "store.uri",
+        *,
+        waits: Literal["never", "connected", "always"] = "never",
     ) -> "FileTree":
         """Return the tree below a URI or a path; its root is created in an existing parent.
 
@@ -59,8 +61,8 @@ class FileTree:
             uri: such as ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``file:///path`` or a path.
             what: what error messages call it.
             setting: where the user named it.
-            retry_s: once connected, a failed operation is repeated for this long, in seconds; after that no further
-                one is repeated until one succeeds.
+            waits: whether operations wait while the object store is away: never, once connected, or, where another
+                process has connected it before, always. File systems are not waited for.
 
         Raises:
             StoreError: it cannot be reached, written, read or deleted from.
@@ -74,8 +76,10 @@ class FileTree:
                 f"{setting} must be a path or a URI such as s3://bucket/prefix, but it is '{shown}' ({reason})"
             ) from None
         tree = cls(files, root.rstrip("/"), f"{what} {shown}", setting)
-        tree._probe()
-        tree._retry_s = retry_s
+        outage = None if isinstance(files, fs.LocalFileSystem) else Outage(f"{what} {shown}", StoreError)
+        tree._outage = outage if waits == "always" else None
+        tree._retry(tree._probe)
+        tree._outage = outage if waits != "never" else None
         return tree
 
     def write(self, name: str, content: bytes) -> None:
@@ -134,19 +138,7 @@ class FileTree:
         self._retry(act)
 
     def _retry(self, act: Callable[[], T]) -> T:
-        until, pause_s = time.monotonic() + self._retry_s, _FIRST_PAUSE_S
-        while True:
-            try:
-                done = act()
-            except StoreError:
-                if self._is_lost or time.monotonic() + pause_s > until:
-                    self._is_lost = True
-                    raise
-            else:
-                self._is_lost = False
-                return done
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return act() if self._outage is None else self._outage.wait_out(act)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

@@ -1,20 +1,18 @@
 """The artifacts that several stores share; one exists there once its manifest does, which is written last."""
 
 from pathlib import Path
+from typing import Literal
 
 from gitdist.disk import fsync, write_atomic
 from gitdist.store.artifact import MANIFEST, ArtifactId, is_intact, listed_files, stamps
 from gitdist.store.file_tree import FileTree
 from gitdist.store.locks import LockFiles
 
-RETRY_S = 60.0  # for an object store that has the results
 
-
-def shared_tree(uri: str, *, of_results: bool) -> FileTree:
-    """Return the files that stores share, see ``FileTree.of_uri``; with results, failed operations are repeated."""
-    if of_results:
-        return FileTree.of_uri(uri, setting="the URI of the results or store.uri", retry_s=RETRY_S)
-    return FileTree.of_uri(uri)
+def shared_tree(uri: str, *, of_results: bool, waits: Literal["connected", "always"]) -> FileTree:
+    """Return the files that stores share, with or without results; for ``waits`` see ``FileTree.of_uri``."""
+    setting = "the URI of the results or store.uri" if of_results else "store.uri"
+    return FileTree.of_uri(uri, setting=setting, waits=waits)
 
 
 class SharedStore:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gitdist.address import without_secrets
 from gitdist.disk import disk_errors, fsync
@@ -62,6 +62,7 @@ class Store:
         shared: str | None = None,
         stale_s: float = STALE_S,
         results: str | None = None,
+        waits: Literal["connected", "always"] = "connected",
     ) -> None:
         """Open the store at ``root`` and create it if it is missing.
 
@@ -73,6 +74,7 @@ class Store:
                 all that share a directory.
             results: URI of the results on an object store that this machine's store is for; unpickled, it is opened
                 where the other machine has its own, and the shared store is connected at its first use.
+            waits: see ``FileTree.of_uri``; a store that is opened again always waits.
 
         Raises:
             StoreError: the directory cannot be created or written, or the shared store cannot be reached.
@@ -85,6 +87,7 @@ class Store:
         self._uploaded: set[ArtifactId] = set()
         self._used: dict[ArtifactId, float] = {}  # when its use was marked, on the monotonic clock
         self._pins: list[Pin] = []
+        self._waits: Literal["connected", "always"] = waits
         self._layout.create()
         if results is None:
             _ = self._shared_store  # connect
@@ -96,7 +99,8 @@ class Store:
     def _shared_store(self) -> SharedStore | None:
         if self.shared is None:
             return None
-        return SharedStore(shared_tree(self.shared, of_results=self.results is not None), self.stale_s)
+        tree = shared_tree(self.shared, of_results=self.results is not None, waits=self._waits)
+        return SharedStore(tree, self.stale_s)
 
     def find(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
         """Return the artifact's directory if it is intact, here or in the shared store; None if it has to be built.
@@ -302,4 +306,4 @@ class Store:
 
 def _reopen(root: Path, max_bytes: int | None, shared: str | None, stale_s: float, results: str | None) -> Store:
     root = root if results is None else cached_store(results)
-    return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s, results=results)
+    return Store(root, max_bytes=max_bytes, shared=shared, stale_s=stale_s, results=results, waits="always")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gitdist.logging import silence_libraries
+from gitdist.logging import logging_to, silence_libraries
 from gitdist.spec import StudySpec
 from gitdist.study.capacity import estimate_capacity, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
@@ -76,12 +76,16 @@ def run_study(
     options = options or RunOptions()
     check_address(options.address)
     paths, store = open_files(spec, results)
-    with open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display:
+    with (
+        open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display,
+        logging_to(paths.library_log, display.log),
+    ):
         dataset = prepare_data(paths, spec, store)
         with (
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
         ):
+            study.ledger.wait_for_outages(lease.check)
             identity = check_and_repair(study, dataset, retry_failed=options.retry_failed, log=display.log)
             if is_finished(study):
                 complete_mlflow(study, display.log)

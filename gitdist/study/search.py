@@ -81,10 +81,10 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
 
     with interruptible(stop):
         run_trials(train, manager, running.spec.resources, max_concurrent)
-    if manager.error:
-        raise manager.error
     if manager.stopping:
         raise KeyboardInterrupt
+    if manager.error:
+        raise manager.error
 
 
 def restore_lost_epochs(running: RunningStudy, context: TrialContext, max_concurrent: int) -> None:

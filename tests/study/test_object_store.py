@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +42,10 @@ class RemoteStudy:
         self._run = SmallStudy(results, overrides=overrides, ledger=ledger).command()
         self._run[self._run.index("--results") + 1] = uri
 
-    def start(self, machine: str) -> subprocess.Popen[str]:
+    def start(self, machine: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self._run,
-            env=environment(GITDIST_MIRROR=machine),
+            env=environment(GITDIST_MIRROR=machine, **env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -110,17 +111,50 @@ def test_a_study_killed_and_resumed_on_another_machine_ends_exact(
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
+@pytest.fixture
+def quick(tmp_path, object_store: ObjectStore, database, mlflow_server) -> RemoteStudy:
+    """A study without a trained generator, whose trials have twelve epochs."""
+    fields = ("generator={kind: identity}", "search.total=2", "trial.epochs=12")
+    return RemoteStudy(tmp_path, object_store.uri, database, mlflow_server.uri, *fields)
+
+
+def wait_for_two_rows(driver: subprocess.Popen[str], uri: str) -> None:
+    there, rows = FileTree.of_uri(uri), "small/trials/0000/rows.jsonl"
+    until(lambda: driver.poll() is not None or len((there.read(rows) or b"").splitlines()) >= 2, 0.1, 300)
+    assert driver.poll() is None, driver.communicate()
+
+
+def check_ended(study: RemoteStudy, tmp_path: Path) -> None:
+    assert {name: [row["epoch"] for row in rows] for name, rows in study.rows().items()} == {
+        name: list(range(1, 13)) for name in ("baseline", "0000", "0001")
+    }
+    assert study.states(tmp_path) == ["COMPLETE"] * 2
+
+
 @pytest.mark.slow
-def test_an_object_store_that_is_down_stops_the_study_which_goes_on_later(
-    tmp_path, object_store: ObjectStore, database, mlflow_server
-):
-    quick = ("generator={kind: identity}", "search.total=2", "trial.epochs=12")
-    study = RemoteStudy(tmp_path, object_store.uri, database, mlflow_server.uri, *quick)
-    driver, there = study.start(str(tmp_path / "mirrors")), FileTree.of_uri(object_store.uri)
+def test_an_object_store_that_is_away_for_a_while_is_waited_for(tmp_path, object_store: ObjectStore, quick):
+    driver = quick.start(str(tmp_path / "mirrors"))
     try:
-        rows = "small/trials/0000/rows.jsonl"
-        until(lambda: driver.poll() is not None or len((there.read(rows) or b"").splitlines()) >= 2, 0.1, 300)
-        assert driver.poll() is None, driver.communicate()
+        wait_for_two_rows(driver, quick.uri)
+        object_store.stop()
+        time.sleep(30)
+        object_store.start()
+        shown, errors = driver.communicate(timeout=400)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0 and errors == "", shown + errors
+    for words in ("cannot be used", "can be used again"):
+        assert shown.count(f"the results on {quick.uri} {words}") == 1, shown
+    check_ended(quick, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_object_store_that_stays_away_stops_the_study_which_goes_on_later(
+    tmp_path, object_store: ObjectStore, quick
+):
+    driver = quick.start(str(tmp_path / "mirrors"), GITDIST_OUTAGE_S="10")
+    try:
+        wait_for_two_rows(driver, quick.uri)
         object_store.stop()
         shown, errors = driver.communicate(timeout=300)
     finally:
@@ -129,12 +163,9 @@ def test_an_object_store_that_is_down_stops_the_study_which_goes_on_later(
     assert len(errors.splitlines()) == 1 and "must be reachable and writable" in errors, errors
     assert SECRET not in shown + errors
     object_store.start()
-    done = study.call(str(tmp_path / "mirrors"), "resume", "small")
+    done = quick.call(str(tmp_path / "mirrors"), "resume", "small")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {name: [row["epoch"] for row in rows] for name, rows in study.rows().items()} == {
-        name: list(range(1, 13)) for name in ("baseline", "0000", "0001")
-    }
-    assert study.states(tmp_path) == ["COMPLETE"] * 2
+    check_ended(quick, tmp_path)
 
 
 def test_services_that_are_files_are_refused_in_one_line(tmp_path, object_store: ObjectStore):

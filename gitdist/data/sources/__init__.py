@@ -12,7 +12,7 @@ from gitdist.data.sources.images import IMAGE_FOLDER
 from gitdist.data.sources.kuzushiji_49 import KUZUSHIJI_49
 from gitdist.data.sources.mnist import FASHION_MNIST, KUZUSHIJI_MNIST
 from gitdist.data.sources.npz import NPZ
-from gitdist.errors import DataError, SpecError
+from gitdist.errors import SpecError
 from gitdist.home import expand_home
 from gitdist.spec import DataSpec, unknown_name
 

@@ -1,10 +1,11 @@
 """Starts or joins Ray, and lists the resources of its nodes."""
 
+import logging
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,7 @@ def connected(
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+    ray._private.worker.print_to_stdstream = _log_raylet_message
     try:
         with restoring_handlers():
             ray.init(address=address, **options)
@@ -176,6 +178,11 @@ def _check_machine() -> None:
         remedy = "raise the hard limit (ulimit -Hn, or that of the container)"
     if cause is not None:
         raise RayUnavailableError(f"Ray cannot be started on this machine: {cause}; {remedy}")
+
+
+def _log_raylet_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Log a message about a lost worker or node, in place of Ray's function, which prints it."""
+    logging.getLogger("ray").error("\n".join(data["lines"]))
 
 
 def _version_error(address: str, error: BaseException) -> RayUnavailableError | None:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from gitdist.outage import stop_waiting
+
 STOPPED = 130  # exit code of a process that was asked to stop
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -114,6 +116,7 @@ def interruptible(
 ) -> Iterator[None]:
     """Handle the signals in the block.
 
+    While a service is away, the first signal raises it too: epochs may be waiting for the service.
     Outside the main thread, Python allows no handlers, so signal handling does not change there.
 
     Args:
@@ -160,7 +163,8 @@ def _set_handlers(request: _StopRequest, pending: list[Callable[[], None]]) -> N
         discard_lost_output()
         if request.is_ending:
             return
-        if pending:
+        was_waiting = stop_waiting()
+        if pending and not was_waiting:
             pending.pop()()
             if number != signal.SIGINT:
                 request.repeat_later(number)

@@ -108,6 +108,11 @@ class StudyPaths:
         return self.study / "watch.jsonl"
 
     @property
+    def library_log(self) -> Path:
+        """Warnings and errors of Ray and other libraries in the driver; missing if there were none."""
+        return self.study / "libraries.log"
+
+    @property
     def times(self) -> Path:
         """When the study, its generator and its trials started and ended, one line per event."""
         return self.study / "times.jsonl"

@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked
@@ -38,7 +38,6 @@ from gitdist.errors import GitdistError, SpecError, StoreError
 from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
-from gitdist.store.shared import RETRY_S
 
 _REMEDY = (
     "provide them on every node by role, profile or environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
@@ -147,19 +146,19 @@ class ObjectStoreResults(Results):
     """This process's copy of results on an object store.
 
     A process that unpickles it creates its own copy. Paths are those of the copy. Methods that use the object store
-    raise StoreError if it cannot be reached for a minute.
+    wait while it is away, see ``Outage``, and then raise StoreError.
     """
 
-    def __init__(self, uri: str) -> None:
-        """Use the results at ``uri``; the first use creates the copy."""
+    def __init__(self, uri: str, waits: Literal["connected", "always"] = "connected") -> None:
+        """Use the results at ``uri``; the first use creates the copy; for ``waits`` see ``FileTree.of_uri``."""
         refuse_credentials(uri)
-        self._uri = uri.rstrip("/")
+        self._uri, self._waits = uri.rstrip("/"), waits
         self._fetched: dict[str, FileStamp] = {}  # remote stamps of the copy's files when they were fetched
         self._pushed: dict[str, FileStamp] = {}  # local stamps when they were fetched or pushed
         self._checkpoints: set[str] = set()  # on the object store, as far as this process knows
 
-    def __reduce__(self) -> tuple[Callable[[str], "ObjectStoreResults"], tuple[str]]:
-        return ObjectStoreResults, (self._uri,)
+    def __reduce__(self) -> tuple[Callable[..., "ObjectStoreResults"], tuple[str, ...]]:
+        return ObjectStoreResults, (self._uri, "always")
 
     def __str__(self) -> str:
         return self._uri
@@ -280,7 +279,7 @@ class ObjectStoreResults(Results):
 
     @cached_property
     def _tree(self) -> FileTree:
-        return results_tree(self.uri, retry_s=RETRY_S)
+        return results_tree(self.uri, waits=self._waits)
 
     def _fetch(self, name: str, stamp: FileStamp) -> None:
         content = self._tree.read(name)
@@ -300,9 +299,9 @@ class ObjectStoreResults(Results):
         return path.relative_to(self.directory).as_posix()
 
 
-def results_tree(uri: str, *, retry_s: float = 0.0) -> FileTree:
-    """Return the files of results on an object store; for ``retry_s`` and errors see ``FileTree.of_uri``."""
-    return FileTree.of_uri(uri, "the results on", "the URI of the results", retry_s=retry_s)
+def results_tree(uri: str, *, waits: Literal["never", "connected", "always"] = "never") -> FileTree:
+    """Return the files of results on an object store; for ``waits`` and errors see ``FileTree.of_uri``."""
+    return FileTree.of_uri(uri, "the results on", "the URI of the results", waits=waits)
 
 
 def refuse_credentials(uri: str) -> None:

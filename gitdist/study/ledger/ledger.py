@@ -7,17 +7,22 @@
 Each step is one write, or several writes that each determine the next. So a driver can be killed between any two of
 them: the next driver gets the RUNNING trials again, under their numbers and before any new trial, and when it reports
 the last epoch again, the decision is the same.
+
+An outage of a server is the same to a method as a kill of the driver: it is called again once the server is back, and
+reads first whether the write that was interrupted has arrived.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gitdist.errors import StudyError
+from gitdist.errors import LedgerOutageError, StudyError
+from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.pruning import DECISION, should_prune
@@ -31,7 +36,14 @@ from gitdist.study.ledger.records import (
     pareto_of,
     read_record,
 )
-from gitdist.study.ledger.storage import close_storage, describe_storage, open_storage, read_storage, storage_errors
+from gitdist.study.ledger.storage import (
+    close_storage,
+    describe_storage,
+    open_storage,
+    read_storage,
+    settle_writes,
+    storage_errors,
+)
 from gitdist.study.ledger.suggestion import num_suggestions, suggest
 
 __all__ = ["Ledger", "Link", "TrialRecord"]
@@ -40,6 +52,27 @@ Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 """``link(params, records)`` returns ``repeat_of`` or ``replicate_of`` of a new trial (see ``TrialRecord``), or {}."""
 
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _repeated_after_outage(method: Callable[Concatenate["Ledger", P], T]) -> Callable[Concatenate["Ledger", P], T]:
+    """Decorate a method that may be called again wherever it was interrupted; see ``Ledger.wait_for_outages``."""
+
+    @wraps(method)
+    def call(self: "Ledger", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def first() -> T:
+            return method(self, *args, **kwargs)
+
+        def again() -> T:
+            settle_writes(self.storage)
+            self._check_owner(True)
+            return first()
+
+        return first() if self._outage is None else self._outage.wait_out(first, again)
+
+    return call
 
 
 class Ledger:
@@ -73,6 +106,8 @@ class Ledger:
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._storage_name = search, switch_epoch, epochs, storage_name
         self._assigned: set[int] = set()
+        self._outage: Outage | None = None
+        self._check_owner: Callable[[bool], None] = lambda thorough: None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with storage_errors(storage_name):
             if create:
@@ -129,25 +164,38 @@ class Ledger:
         """Close the storage's connections."""
         close_storage(self.storage)
 
+    def wait_for_outages(self, check_owner: Callable[[bool], None]) -> None:
+        """From now on, wait while the ledger's server is away, in every method.
+
+        ``check_owner(True)`` raises StudyError if another driver has taken over the study in the meantime.
+        """
+        self._outage = Outage(f"the ledger {self._storage_name}", LedgerOutageError)
+        self._check_owner = check_owner
+
     @property
+    @_repeated_after_outage
     def total(self) -> int:
         """The number of search trials after the study has ended, including retries of failed trials."""
         return self._total(self._trials())
 
+    @_repeated_after_outage
     def get_attr(self, key: str) -> Any:
         """Return a study attribute; None if it was not set."""
         with storage_errors(self._storage_name):
             return self._study.user_attrs.get(f"gitdist.{key}")
 
+    @_repeated_after_outage
     def set_attr(self, key: str, value: Any) -> None:
         """Set a study attribute to a JSON value."""
         with storage_errors(self._storage_name):
             self._study.set_user_attr(f"gitdist.{key}", value)
 
+    @_repeated_after_outage
     def trials(self) -> list[TrialRecord]:
         """Return all search trials by number."""
         return [read_record(trial, self._switch) for trial in self._trials()]
 
+    @_repeated_after_outage
     def num_open(self) -> int:
         """Return how many trials have not ended: not yet assigned, or running."""
         trials = self._trials()
@@ -161,6 +209,7 @@ class Ledger:
         """Return the Pareto front of the finished trials by number; for one objective the best trial alone."""
         return pareto_of(self.trials(), self._search.directions)
 
+    @_repeated_after_outage
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
         """Assign a running trial without a worker, else a new one; None if no trial can be assigned now."""
         trials = self._trials()
@@ -182,6 +231,7 @@ class Ledger:
         """Let ``next_trial`` assign a running trial again, whose worker was lost, before any new one."""
         self._assigned.discard(number)
 
+    @_repeated_after_outage
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Store the first objective after an epoch; return whether the trial is pruned.
 
@@ -206,6 +256,7 @@ class Ledger:
         self._set_trial_attr(trial, DECISION, {"step": step, "prune": prune, "attrs": attrs})
         return self._prune_if_decided(self._trials()[number])
 
+    @_repeated_after_outage
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
         """End a trial with its objectives; fail it if they are not finite. Ending twice changes nothing."""
         for name in self._search.objectives:
@@ -216,6 +267,7 @@ class Ledger:
         with storage_errors(self._storage_name):
             self._study.tell(number, [float(metrics[name]) for name in self._search.objectives], skip_if_finished=True)
 
+    @_repeated_after_outage
     def fail(self, number: int, reason: str) -> None:
         """End a trial as failed, with the reason. Ending twice changes nothing."""
         trial = self._trials()[number]
@@ -226,22 +278,34 @@ class Ledger:
 
     def retry_failed(self) -> list[tuple[int, int]]:
         """Add a trial with the same parameters for each failed trial not yet retried; return pairs (failed, new)."""
-        trials = self._trials()
-        retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
-        failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
-        for trial in failed:
-            again = create_trial(
-                state=TrialState.RUNNING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={RETRY_OF: trial.number},
-            )
-            self._create(again)
-        return [(trial.number, len(trials) + index) for index, trial in enumerate(failed)]
+        return [(trial.number, self._retry(trial)) for trial in self._unretried()]
 
     @property
     def _storage(self) -> BaseStorage:
         return self._study._storage  # caches ended trials in memory; ``self.storage`` would read all of them again
+
+    @_repeated_after_outage
+    def _unretried(self) -> list[FrozenTrial]:
+        trials = self._trials()
+        retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        return [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
+
+    @_repeated_after_outage
+    def _retry(self, failed: FrozenTrial) -> int:
+        """Return the number of the trial that retries a failed one; add it if it is missing."""
+        trials = self._trials()
+        number = next((trial.number for trial in trials if trial.user_attrs.get(RETRY_OF) == failed.number), None)
+        if number is not None:
+            return number
+        self._create(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=failed.params,
+                distributions=failed.distributions,
+                user_attrs={RETRY_OF: failed.number},
+            )
+        )
+        return len(trials)
 
     def _trials(self) -> list[FrozenTrial]:
         with storage_errors(self._storage_name):

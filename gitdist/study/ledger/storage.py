@@ -14,8 +14,10 @@ by a killed writer and is removed at once. Optuna lets the lock files of other h
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -25,11 +27,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from gitdist.disk import locked
-from gitdist.errors import StudyError, first_line
+from gitdist.errors import LedgerOutageError, StudyError, first_line
 from gitdist.study.files.layout import StudyPaths
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
+_ANSWER_S = 30.0  # a server that hangs or is cut off would block a reader for ever
 _BUSY_S = 30  # that a writer waits for another writer's SQLite lock
 _LOCKED = "database is locked"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of the running kernel; containers of a machine share it
@@ -98,6 +101,17 @@ def describe_storage(ledger: str, paths: StudyPaths) -> str:
             return ledger
 
 
+def settle_writes(storage: BaseStorage) -> None:
+    """Wait until each write whose answer was lost has been committed or rolled back by the server.
+
+    Raises:
+        LedgerOutageError: the server is still away.
+    """
+    if isinstance(storage, RDBStorage) and storage.engine.name == "postgresql":
+        with storage.engine.begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE trials IN SHARE MODE")  # conflicts with each writer's lock
+
+
 @contextmanager
 def storage_errors(name: str) -> Iterator[None]:
     """Turn the exceptions of a lost or full storage into one line.
@@ -108,10 +122,7 @@ def storage_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, OSError) as error:
-        raise StudyError(
-            f"the ledger {name} cannot be read or written ({_cause(error)}); fix this, then run the same command again "
-            "to resume"
-        ) from error
+        raise StudyError(_unusable(name, error)) from error
 
 
 class HostLock(JournalFileSymlinkLock):
@@ -205,9 +216,54 @@ def _open_journal(path: Path) -> JournalStorage:
 
 
 def _open_postgresql(ledger: str, *, create: bool) -> RDBStorage:
-    url = f"postgresql+psycopg://{ledger.partition('://')[2]}"
-    arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
-    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=not create)
+    from sqlalchemy import event
+
+    address = ledger.partition("://")[2]
+    arguments = {"pool_pre_ping": True, "creator": partial(_connect, f"postgresql://{address}")}
+    storage = RDBStorage(f"postgresql+psycopg://{address}", engine_kwargs=arguments, skip_table_creation=not create)
+    # After an error that it knows, Optuna itself creates a trial again, although the first one may have been committed.
+    event.listen(storage.engine, "handle_error", partial(_raise_outage, ledger))
+    return storage
+
+
+def _connect(url: str) -> Any:
+    """Return a connection that is closed, with an error, if the server does not answer in time."""
+    import psycopg
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().wait(_limited(gen), *arguments, **options)
+            except TimeoutError as error:
+                self.close()
+                raise psycopg.OperationalError(str(error)) from None
+
+    return Connection.connect(url, connect_timeout=_CONNECT_S)
+
+
+def _limited(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run a dialogue with a server, whose steps are at most 0.1 s apart; raise TimeoutError if it takes too long."""
+    until = time.monotonic() + _ANSWER_S
+    try:
+        step = next(steps)
+        while True:
+            answer = yield step
+            if time.monotonic() > until:
+                raise TimeoutError(f"no answer within {_ANSWER_S:.0f} s")
+            step = steps.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+def _raise_outage(ledger: str, context: Any) -> None:
+    """Raise LedgerOutageError in place of an error that the server's outage explains."""
+    import psycopg
+
+    error = context.original_exception
+    conflict = isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
+    away = isinstance(error, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction)
+    if (away or context.is_disconnect) and not (conflict or context.is_pre_ping):
+        raise LedgerOutageError(_unusable(ledger, error)) from error
 
 
 @contextmanager
@@ -223,7 +279,7 @@ def _connected(ledger: str) -> Iterator[Any]:
         with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_S) as connection:
             yield connection
     except psycopg.OperationalError as error:
-        raise StudyError(
+        raise LedgerOutageError(
             f"the ledger {ledger} cannot be reached ({_cause(error)}); "
             "check the `ledger:` field, the server and PGPASSWORD or ~/.pgpass"
         ) from None
@@ -238,6 +294,13 @@ def _opening_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # SQLAlchemy, its drivers and Optuna have no common base
         raise StudyError(f"the ledger {name} cannot be opened as an Optuna storage: {_cause(error)}") from error
+
+
+def _unusable(name: str, error: BaseException) -> str:
+    return (
+        f"the ledger {name} cannot be read or written ({_cause(error)}); fix this, then run the same command again to "
+        "resume"
+    )
 
 
 def _cause(error: BaseException) -> str:

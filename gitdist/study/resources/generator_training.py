@@ -91,13 +91,18 @@ def _train_on_cluster(
         placement_group = reserve(share, 1, on_wait)
         try:
             pinned_task = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group))
+            artifact = None
+            # To its end: Ray reports a task that is cut short.
             for reference in _reporting_silence(pinned_task.remote(spec, *arguments), spec):
                 item = ray.get(reference)
                 if isinstance(item, Path):
-                    return item
+                    artifact = item
+                    continue
                 if item.step > last_step:
                     losses, last_step = 0, item.step
                 on_step(item)
+            assert artifact is not None, "the last item is the artifact"
+            return artifact
         except RayTaskError as error:
             remedy = "lower generator.lr or set generator.precision: float32"
             raise to_user_error(error, f"training the generator failed: {error.cause}; {remedy}") from None

@@ -16,7 +16,6 @@ from gitdist.errors import SpecError, StoreError
 from gitdist.store import Store, content_key
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
-from gitdist.study.files import results as mirrors
 from gitdist.study.files.fencing import Attempt, StaleAttempt
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.results import ObjectStoreResults
@@ -135,30 +134,36 @@ def test_another_machine_goes_on_from_the_checkpoint_and_the_first_one_stops(obj
 def test_a_checkpoint_is_there_before_the_row_that_counts_on_it(tmp_path, monkeypatch):
     monkeypatch.setenv("GITDIST_MIRROR", str(tmp_path / "mirrors"))
     (tmp_path / "there" / "study" / "trials" / "0003" / "rows.jsonl").mkdir(parents=True)  # so it cannot be written
-    monkeypatch.setattr(mirrors, "RETRY_S", 0.0)
     worker = copy_of(f"file://{tmp_path}/there")
     with pytest.raises(StoreError, match="must be reachable and writable"):
         train(Attempt.begin(worker.trial(TRIAL), 0, worker.results), range(1, 2))
     assert checkpoints_of(tmp_path / "there" / "study" / "trials" / "0003").load() == (1, {"epoch": 1})
 
 
-def test_an_outage_is_waited_for(object_store):
+def test_an_outage_is_waited_for_here_and_by_a_worker_that_starts_in_it(object_store, caplog):
     uri = object_store.uri
     paths, store = copy_of(uri), Store(cached_store(uri), shared=f"{uri}/store", results=uri)
     assert paths.results.read(paths.spec) is None and store.find("thing", SPEC) is None
+    arrived = pickle.loads(pickle.dumps(paths))
     object_store.stop()
     back = threading.Timer(9.0, object_store.start)  # pyarrow itself tries for 6 s
     back.start()
     with ThreadPoolExecutor() as pool:
         pool.submit(store.get_or_build, "thing", SPEC, lambda target, scratch: write(target / "value", "whole"))
+        pool.submit(arrived.push, write(arrived.identity, "of a worker"))
         paths.push(write(paths.spec, "kept"))
     back.join()
-    assert paths.results.read(paths.spec) == b"kept"
+    assert paths.results.read(paths.spec) == b"kept" and paths.results.read(paths.identity) == b"of a worker"
     assert f"thing/{content_key('thing', SPEC)}/value" in object_store.names("store")
+    for service in (f"the results on {uri}", f"the shared store {uri}/store"):
+        shown = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{service} c")]
+        starts = [line for line in shown if "cannot be used" in line]
+        ends = [line for line in shown if "can be used again" in line]
+        assert len(starts) == len(ends) >= 1, shown
 
 
 def test_an_outage_that_lasts_is_one_line_without_secrets(object_store, monkeypatch):
-    monkeypatch.setattr(mirrors, "RETRY_S", 0.1)
+    monkeypatch.setenv("GITDIST_OUTAGE_S", "0.1")
     paths = copy_of(object_store.uri)
     assert paths.results
     paths.results.connect()

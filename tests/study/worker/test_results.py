@@ -9,9 +9,7 @@ import torch
 
 from gitdist.data.dataset import prepare
 from gitdist.spec import OracleSpec, SharingSpec, StreamSpec, StudySpec
-from gitdist.store import shared
 from gitdist.stream.server import ServerConfig
-from gitdist.study.files import results as mirrors
 from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import ObjectStoreResults
 from gitdist.study.files.rows import read_rows, repair_trial
@@ -119,8 +117,7 @@ def test_what_damage_took_is_trained_again_and_kept_on_the_object_store_alone(ob
 
 @pytest.mark.slow
 def test_an_outage_halts_the_study_in_one_line_and_the_trial_goes_on_later(object_store, whole, monkeypatch):
-    monkeypatch.setattr(mirrors, "RETRY_S", 0.1)
-    monkeypatch.setattr(shared, "RETRY_S", 0.1)
+    monkeypatch.setenv("GITDIST_OUTAGE_S", "0.1")
     context, _ = context_of(StudyPaths.at(ObjectStoreResults(object_store.uri), "study"), prefix=False)
     sent = pickle.dumps(context)
     reports = TrialThread(context, TRIAL)

@@ -1,0 +1,108 @@
+"""A proxy of the tests' own, on loopback, between clients and a server; it loses what they say to each other."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+Fate = Literal["pass", "lose the request", "lose the answer"]
+
+
+class Proxy:
+    """Forwards connections to a port; ``fate`` decides about each request that contains ``word``."""
+
+    def __init__(self, port: int, word: bytes = b"COMMIT", fate: Callable[[], Fate] = lambda: "pass") -> None:
+        self._server, self._word, self.fate = ("127.0.0.1", port), word, fate
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._forwards = threading.Event()
+        self._forwards.set()
+        self._accepts = True
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def refuse(self) -> None:
+        """Cut all connections, and refuse new ones."""
+        self._accepts = False
+        for pair in self._pairs:
+            _cut(*pair)
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        self._accepts = True
+
+    def hang(self) -> None:
+        """Forward nothing, but cut no connection."""
+        self._forwards.clear()
+
+    def go_on(self) -> None:
+        """Forward again, also what was held back."""
+        self._forwards.set()
+
+    def close(self) -> None:
+        """End it."""
+        self.refuse()
+        self.go_on()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._accepts:
+                client.close()
+                continue
+            pair = client, socket.create_connection(self._server)
+            self._pairs.append(pair)
+            lost = threading.Event()
+            threading.Thread(target=self._ask, args=(*pair, lost), daemon=True).start()
+            threading.Thread(target=self._answer, args=(*pair, lost), daemon=True).start()
+
+    def _ask(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+        for request in _received(client):
+            fate = self.fate() if self._word in request else "pass"
+            if fate == "lose the request":
+                break
+            if fate == "lose the answer":
+                lost.set()
+            self._forwards.wait()
+            if not _sent(server, request):
+                break
+        if not lost.is_set():
+            _cut(client, server)
+
+    def _answer(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+        for answer in _received(server):
+            self._forwards.wait()
+            if lost.is_set() or not _sent(client, answer):
+                break
+        _cut(client, server)
+
+
+def _received(connection: socket.socket):
+    while True:
+        try:
+            data = connection.recv(1 << 16)
+        except OSError:
+            return
+        if not data:
+            return
+        yield data
+
+
+def _sent(connection: socket.socket, data: bytes) -> bool:
+    try:
+        connection.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def _cut(*connections: socket.socket) -> None:
+    for connection in connections:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
