@@ -3,6 +3,7 @@
 import atexit
 import gc
 import sys
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -26,5 +27,13 @@ def main() -> None:
         refuse_removed(sys.argv[1:])
         app()
     except GitdistError as error:
-        print_line(Console(stderr=True), f"error: {error_message(error)}", style="red")
-        sys.exit(2)
+        _end(error_message(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename} cannot be read or written ({error.strerror}); correct this, then try again")
+
+
+def _end(message: str) -> NoReturn:
+    print_line(Console(stderr=True), f"error: {message}", style="red")
+    sys.exit(2)

@@ -14,7 +14,7 @@ from gitdist.checkpoint import CheckpointFolder
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.errors import StoreError
+from gitdist.errors import StoreError, first_line
 from gitdist.networks import build_classifier
 from gitdist.networks.classifier import Classifier, to_device
 from gitdist.seeds import torch_rng
@@ -47,12 +47,22 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none."""
+    """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none.
+
+    Raises:
+        StoreError: it holds something else.
+    """
     found = checkpoints_of(directory).load()
     if found is None:
         return None
-    state = found[1]
-    return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
+    epoch, state = found
+    try:
+        return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"a checkpoint must hold the state of a trial, but that of epoch {epoch} in {directory} does not "
+            f"({first_line(error)}): another version wrote it; remove it and run the same command again"
+        ) from error
 
 
 def checkpoints_of(directory: Path) -> CheckpointFolder:
