@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,12 @@ from typing import Any
 from gitdist.errors import DiskError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_KINDS = {
+    stat.S_IFREG: "it is a file",
+    stat.S_IFDIR: "it is a directory",
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFSOCK: "it is a socket",
+}
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -77,12 +84,26 @@ def append_whole(descriptor: int, content: bytes, path: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None if the file is missing or damaged."""
+    """Return the JSON object in a file; None if it is missing or damaged, or no file: a pipe may never end."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        value = json.loads(path.read_bytes()) if path.is_file() else None
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def why_unreadable(path: Path, *, is_directory: bool = False) -> str | None:
+    """Return why a file, or a directory, cannot be read; None if it can, or is missing. Opens nothing."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "its link leads nowhere" if path.is_symlink() else None
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    is_of_kind, access = (stat.S_ISDIR, os.R_OK | os.X_OK) if is_directory else (stat.S_ISREG, os.R_OK)
+    if not is_of_kind(mode):
+        return _KINDS.get(stat.S_IFMT(mode), "it is a device")
+    return None if os.access(path, access) else os.strerror(errno.EACCES)
 
 
 @contextmanager

@@ -72,14 +72,24 @@ class LedgerOutageError(StudyError):
     """The ledger's server does not answer or takes no writes now, but may later; a write may have arrived or not."""
 
 
-class IncompleteFileError(StudyError):
+class DamagedFileError(StudyError):
+    """A file of a study was damaged or edited; if ``is_derived``, it follows from other files."""
+
+    def __init__(self, path: Path, problem: str, *, line: int | None = None, is_derived: bool = False) -> None:
+        """Name the file and, in a file of lines, the line, counted from 1."""
+        where = str(path) if line is None else f"{path}, line {line},"
+        remedy = "resume the study, which writes it again" if is_derived else "restore it from a backup"
+        super().__init__(f"{where} {problem}: it was damaged or edited; {remedy}")
+        self.path, self.line = path, line
+
+
+class IncompleteFileError(DamagedFileError):
     """A file of a study lacks a field, or has a value of the wrong type there."""
 
-    def __init__(self, path: Path, field: str, line: int | None = None) -> None:
+    def __init__(self, path: Path, field: str, line: int | None = None, *, is_derived: bool = False) -> None:
         """Name the file, the field and, in a file of rows, the line, counted from 1."""
-        where = str(path) if line is None else f"{path}, line {line},"
-        super().__init__(f"{where} has no valid field '{field}': it was damaged or edited; restore it from a backup")
-        self.path, self.field, self.line = path, field, line
+        super().__init__(path, f"has no valid field '{field}'", line=line, is_derived=is_derived)
+        self.field = field
 
 
 class RayUnavailableError(StudyError):

@@ -10,6 +10,7 @@ sys.excepthook = explain_shadowing  # before the other imports, which may fail
 import atexit
 import gc
 import io
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -40,7 +41,13 @@ def main() -> None:
     except Exception as error:
         if stop_requested():  # processes that it needs may have been stopped together with this one
             sys.exit(STOPPED)
-        if not isinstance(error, GitdistError):
-            raise
-        print_line(Console(stderr=True), f"error: {error_message(error)}", style="red")
-        sys.exit(2)
+        if isinstance(error, GitdistError):
+            _end(error_message(error))
+        if isinstance(error, OSError) and error.filename is not None:
+            _end(f"{error.filename} cannot be read or written ({error.strerror}); correct this, then try again")
+        raise
+
+
+def _end(message: str) -> NoReturn:
+    print_line(Console(stderr=True), f"error: {message}", style="red")
+    sys.exit(2)

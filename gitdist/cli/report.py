@@ -47,7 +47,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         for member in members:
             try:
                 paths, record = _read_stored(member, results)
-            except StudyError as error:
+            except (StudyError, StoreError) as error:
                 if not isinstance(plan, Campaign):
                     raise
                 print_line(console, f"skipped: {error_message(error)}")

@@ -81,6 +81,7 @@ def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
     """Return the status of a member of a campaign; None = it has not started."""
     paths = StudyPaths.at(results, spec.name)
     paths.pull()
+    paths.check_readable()
     if not paths.spec.exists():
         return None
     stored = load_stored_spec(paths)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 
 from gitdist.cli.console import plain_table, print_line
 from gitdist.disk import disk_errors
@@ -30,7 +31,7 @@ def list_artifacts(results: Results, console: Console) -> None:
     table = plain_table("kind", "key", *right, "used by", "what it is", right=right)
     for entry in entries:
         users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artifact)))
-        table.add_row(*entry.artifact, decimal(entry.num_bytes), _age(now - entry.used_at), users, what)
+        table.add_row(*entry.artifact, decimal(entry.num_bytes), _age(now - entry.used_at), escape(users), escape(what))
     if entries:
         console.print(table)
     print_line(console, f"{_count(len(entries), 'artifact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
@@ -44,6 +45,8 @@ def collect_garbage(
         if value is not None and not math.isfinite(value):
             raise StoreError(f"{option} must be a number, but it is {value}; omit it for no limit")
     layout = _layout(results)
+    if not dry_run:
+        layout.create()
     with disk_errors(layout.root):
         removals = delete_unused(
             layout,
@@ -59,7 +62,8 @@ def collect_garbage(
 
 def _layout(results: Results) -> StoreLayout:
     layout = StoreLayout(StudyPaths.at(results, "").results.store)
-    if not layout.tmp.is_dir():
+    layout.check_directories()
+    if not layout.root.is_dir():
         raise StoreError(
             f"no store in {layout.root.parent}; `gitdist run` creates one, --results names another directory"
         )
@@ -69,7 +73,8 @@ def _layout(results: Results) -> StoreLayout:
 def _describe(spec: Mapping[str, Any] | None) -> str:
     if spec is None:
         return "-"
-    fields = {**spec.get("trial", {}), **spec}  # a prefix's length is not its trial's
+    trial = spec.get("trial")
+    fields = {**(trial if isinstance(trial, Mapping) else {}), **spec}  # a prefix's length is not its trial's
     return ", ".join(filter(None, (_format_field(fields, name) for name in _SHOWN_FIELDS))) or "-"
 
 

@@ -11,6 +11,7 @@ from gitdist.report.metrics import METRICS
 from gitdist.study.gap import summary_gaps
 from gitdist.study.monitoring.display import format_value
 
+_COSTS = ("wall_s", "training_s", "waiting_s", "saved_s", "generated_images", "trained_epochs", "shared_epochs")
 _TITLE_STYLE: Any = {"title_justify": "left", "title_style": "bold"}
 
 
@@ -23,7 +24,7 @@ def summary_tables(summary: dict[str, Any]) -> list[Table]:
 def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary.get("baseline")
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
-    title = f"{summary['study']}: trial {best['number']} ({_params(best)}){beside}"
+    title = f"{summary.get('study', '')}: trial {best['number']} ({_params(best)}){beside}"
     table = Table(title=escape(title), caption=_costs(summary), **_TITLE_STYLE)
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
@@ -35,7 +36,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
         values = [chosen[split].get(f"{split}/{name}") if chosen else None for split, chosen in columns]
         if any(value is not None for value in values):
             shown = ("-" if value is None else f"{value:.4f}" for value in values)
-            table.add_row(metric.label(summary["ekld_under"]), *shown)
+            table.add_row(metric.label(summary.get("ekld_under", "nuisance")), *shown)
     return table
 
 
@@ -46,7 +47,8 @@ def _gap_tables(summary: dict[str, Any]) -> Iterator[Table]:
         meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
         hints = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
         notes = [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in hints]
-        title, caption = f"{METRICS[metric].label(summary['ekld_under'])}{meaning}", "\n".join(notes) or None
+        title = f"{METRICS[metric].label(summary.get('ekld_under', 'nuisance'))}{meaning}"
+        caption = "\n".join(notes) or None
         table = Table(title=title, caption=caption, caption_justify="left", **_TITLE_STYLE)
         table.add_column("split")
         for header in ("baseline", f"trial {summary['best']['number']}", "gap"):
@@ -77,13 +79,13 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
 
 def _costs(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
-    images, trained, shared = summary["generated_images"], summary["trained_epochs"], summary["shared_epochs"]
+    wall_s, training_s, waiting_s, saved_s, images, trained, shared = (summary.get(name, 0) for name in _COSTS)
     text = (
-        f"trials: {counts}, in {summary['wall_s']:.0f} s; {images:,} images generated; trials waited for them "
-        f"{summary['waiting_s']:.1f} s of {summary['training_s']:.0f} s of training"
+        f"trials: {counts}, in {wall_s:.0f} s; {images:,} images generated; trials waited for them {waiting_s:.1f} s "
+        f"of {training_s:.0f} s of training"
     )
     if shared:
-        text += f"; {shared} of {trained + shared} epochs shared, which saved {summary['saved_s']:.0f} s"
+        text += f"; {shared} of {trained + shared} epochs shared, which saved {saved_s:.0f} s"
     return text
 
 

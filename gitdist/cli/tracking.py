@@ -13,12 +13,12 @@ from gitdist.address import without_secrets
 from gitdist.cli.console import print_line
 from gitdist.cli.studies import stored_study
 from gitdist.errors import StudyError
-from gitdist.study.compatibility import describe_edit
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import LocalResults, Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.store import opened_for_reading
 from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
+from gitdist.study.status import file_notes
 from gitdist.study.study import Study
 
 _HOST = "127.0.0.1"
@@ -38,10 +38,10 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
                 f"study '{spec.name}' is being run by pid {owner.pid} on {owner.host}, which keeps MLflow up to date "
                 "itself; sync it when that driver has ended"
             )
-        edit = describe_edit(paths, opened.ledger)
+        notes = file_notes(opened)
         uri, counts = sync_mlflow(opened)
-    if edit:
-        print_line(console, edit)
+    for note in notes:
+        print_line(console, note)
     print_line(
         console,
         f"MLflow at {without_secrets(uri)} has everything of study '{spec.name}': {counts.runs_created} runs created, "
@@ -54,9 +54,9 @@ def serve_ui(study: str | None, results: Path, port: int, console: Console) -> N
     paths, spec = stored_study(study, LocalResults(results)) if study else (StudyPaths.at(results, ""), None)
     if spec is not None and Ledger.exists(paths, spec):
         with Study.open(paths, spec) as opened:
-            edit = describe_edit(paths, opened.ledger)
-        if edit:
-            print_line(console, edit)
+            notes = file_notes(opened)
+        for note in notes:
+            print_line(console, note)
     uri = tracking_uri(paths, spec.tracking.uri if spec else None)
     shown, file = without_secrets(uri), database_file(uri)
     if uri.startswith(("http://", "https://")):

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.data.longtail import Groups, size_groups
-from gitdist.disk import read_object
 from gitdist.spec import StudySpec
+from gitdist.study.files.json_files import Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
+from gitdist.study.files.samples import read_samples
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.status import study_notes, trial_state
 from gitdist.study.study import GENERATOR, Study
@@ -156,7 +157,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     paths, spec, ledger = study.paths, study.spec, study.ledger
     states, owner = study.trial_states(), study.owner()
     links = {TrialId("trial", record.number): record.links for record in ledger.trials()}
-    described = (read_object(paths.trial(trial) / "trial.json") for trial in states)
+    described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
     for trial, (params, outcome) in states.items():
@@ -171,7 +172,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             reason=outcome.reason if outcome else None,
             links=links.get(trial, {}),
             classes=classes,
-            splits=_read_splits(rows, read_object(paths.test(trial)), classes.groups) if classes else {},
+            splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
         )
     baseline = trials.pop(BASELINE, None)
     return ReportedStudy(
@@ -181,7 +182,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         baseline=baseline,
         best=tuple(record.number for record in study.best_trials()),
         summary=read_summary(paths),
-        samples=paths.samples.read_bytes() if paths.samples.exists() else None,
+        samples=read_samples(paths),
         generator=ledger.get_attr(GENERATOR),
         fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(study)),
@@ -209,17 +210,26 @@ def split_metrics(
 
 
 def _read_splits(
-    rows: Sequence[EpochRow], tested: Mapping[str, Any] | None, groups: Groups
+    rows: Sequence[EpochRow], tested: Mapping[str, Any] | None, classes: ClassInfo
 ) -> dict[Split, SplitMetrics]:
+    """Return a trial's metrics by split, without those of another number of classes: a file was exchanged."""
     splits: dict[Split, SplitMetrics] = {}
     evaluated = next((row for row in reversed(rows) if row.metrics), None)
     if evaluated is not None:
         per_class = {name: evaluated.per_class.get(f"{name}_per_class") for name in PER_CLASS}
-        splits["validation"] = split_metrics(evaluated.metrics, per_class, "val/", groups)
+        if _are_of(per_class, classes):
+            splits["validation"] = split_metrics(evaluated.metrics, per_class, "val/", classes.groups)
     if tested is not None:
         per_class = {name: tested.get(f"{name}_per_class") for name in PER_CLASS}
-        splits["test"] = split_metrics(tested.get("metrics", {}), per_class, "test/", groups)
+        if _are_of(per_class, classes):
+            splits["test"] = split_metrics(tested["metrics"], per_class, "test/", classes.groups)
     return splits
+
+
+def _are_of(per_class: Mapping[str, Sequence[float | None] | None], classes: ClassInfo) -> bool:
+    """Return whether lists per class have a value for each class; without the accuracy there are no others."""
+    lists = [values for values in per_class.values() if values is not None]
+    return all(len(values) == len(classes.names) for values in lists) and (not lists or bool(per_class["accuracy"]))
 
 
 def _class_info(described: Mapping[str, Any] | None, spec: StudySpec) -> ClassInfo | None:

@@ -54,7 +54,7 @@ def seal(directory: Path, kind: str, spec: Mapping[str, Any]) -> None:
 def is_intact(directory: Path, key: str) -> bool:
     """Return whether a directory is the artifact ``key`` with all of its files as they were written."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
+        manifest = read_object(directory / MANIFEST) or {}
         checksums = manifest["checksums"]
         return (
             content_key(manifest["kind"], manifest["spec"]) == key
@@ -69,9 +69,9 @@ def listed_files(manifest: bytes) -> list[str] | None:
     """Return the files that a manifest lists; None if it is damaged or names files outside its directory."""
     try:
         names = list(json.loads(manifest)["checksums"])
-    except (ValueError, KeyError, TypeError):
+        paths = [PurePosixPath(name) for name in names]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    paths = [PurePosixPath(name) for name in names]
     return None if any(path.is_absolute() or ".." in path.parts for path in paths) else names
 
 

@@ -86,9 +86,14 @@ class FileTree:
         """Write a small file; on a local disk and on an object store a reader sees the old content or the new one."""
         if isinstance(self._files, fs.LocalFileSystem):
             temporary = str(PurePosixPath(name).with_name(f".{secrets.token_hex(8)}.tmp"))
-            self._retry(lambda: self._write(temporary, [content]))
-            with self._named_errors():
-                self._files.move(self._path(temporary), self._path(name))
+            try:
+                self._retry(lambda: self._write(temporary, [content]))
+                with self._named_errors():
+                    self._files.move(self._path(temporary), self._path(name))
+            except BaseException:
+                with suppress(OSError):
+                    self._files.delete_file(self._path(temporary))
+                raise
         else:  # a signal would close the stream to an object store, which creates the object
             self._retry(lambda: _uninterrupted(lambda: self._write(name, [content])))
 

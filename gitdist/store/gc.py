@@ -135,7 +135,8 @@ def _lock_if_free(layout: StoreLayout, name: str) -> Iterator[bool]:
     """Hold the build lock of an artifact during the block unless another process does; yield whether it is held."""
     for file in layout.lock_files.glob(f"{name}.*"):
         if layout.now() - _measure(file)[1] >= _UNUSED_S:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
     lock = BuildLock(layout.lock(name), [LockFiles(FileTree.local(layout.root))])
     is_locked = lock.acquire(blocking=False)
     try:

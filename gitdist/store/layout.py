@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gitdist.disk import locked
+from gitdist.disk import locked, why_unreadable
 from gitdist.errors import StoreError
 from gitdist.home import expand_home
 from gitdist.store.artifact import ArtifactId
@@ -38,8 +38,20 @@ class StoreLayout:
         self.lock_files, self.pins = root / LOCK_FILES, root / _PINS
         self.pin_lock = root / "locks" / _PINS
 
+    def check_directories(self, *others: str) -> None:
+        """Check that those of the store's own directories and of ``others`` that exist are directories; change nothing.
+
+        Raises:
+            StoreError: one is something else, or reading it is not allowed.
+        """
+        for path in (self.root, *(self.root / name for name in (*_OWN_DIRECTORIES, *others))):
+            reason = why_unreadable(path, is_directory=True)
+            if reason is not None:
+                raise StoreError(f"{path} must be a directory that can be read, but {reason}; restore or move it away")
+
     def create(self) -> None:
         """Create the directories that every store has."""
+        self.check_directories()
         try:
             for name in _OWN_DIRECTORIES:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -74,8 +86,8 @@ class StoreLayout:
         return target
 
     def move_aside(self, artifact: ArtifactId, reason: str) -> Path:
-        """Move the artifact's directory below tmp/ and return where it is."""
-        aside = Path(tempfile.mkdtemp(prefix=f"{reason}-{artifact}.", dir=self.tmp))
+        """Move what has the artifact's name below tmp/ and return where it is; a full disk takes that, too."""
+        aside = self.tmp / f"{reason}-{artifact}.{secrets.token_hex(8)}"
         self.path(artifact).rename(aside)
         return aside
 

@@ -120,7 +120,10 @@ class LockFiles:
 
     def _write(self, file: str) -> None:
         content = f"{socket.gethostname()} process {os.getpid()} was alive at {time.time():.3f}\n"  # for people
-        self._tree.write(f"{LOCK_FILES}/{file}", content.encode())
+        try:
+            self._tree.write(f"{LOCK_FILES}/{file}", content.encode())
+        except OSError:  # a full disk takes an empty file
+            self._tree.write(f"{LOCK_FILES}/{file}", b"")
 
     def _rewrite(self, file: str) -> None:
         if self._tree.read(f"{LOCK_FILES}/{file}") is not None:  # else another process took this one for dead

@@ -60,13 +60,16 @@ class Pin:
 
 
 def pinned(layout: StoreLayout) -> dict[str, set[str]]:
-    """Return, by artifact, the names of the studies that pin it."""
+    """Return, by artifact, the names of the studies that pin it; an unreadable pin may be of any artifact."""
     studies: dict[str, set[str]] = {}
     now = layout.now()
     for file in layout.pins.glob("*.json"):
         with suppress(FileNotFoundError):
             if now - file.stat().st_mtime <= PIN_STALE_S:
                 pin = read_object(file) or {}
-                for artifact in pin.get("artefacts", ()):
+                artifacts = pin.get("artefacts")
+                if not isinstance(artifacts, list):
+                    artifacts, pin = list(layout.artifacts()), {"name": f"unreadable pin {file.name}"}
+                for artifact in map(str, artifacts):
                     studies.setdefault(artifact, set()).add(str(pin.get("name")))
     return studies

@@ -1,5 +1,6 @@
 """The store itself: finds artifacts, builds what is missing, pins what studies use and limits the size."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +145,7 @@ class Store:
             StoreError: the shared store cannot be reached.
         """
         artifact = ArtifactId(kind, content_key(kind, spec))
+        self._layout.check_directories(kind)
         scratch, lock = self._layout.scratch(artifact), self._build_lock(artifact)
 
         def publish(build: Callable[[Path], None]) -> Path:
@@ -282,7 +284,7 @@ class Store:
             try:
                 target.rename(path)
             except OSError:
-                if not path.exists():
+                if not os.path.lexists(path):
                     raise
                 if is_intact(path, artifact.key):
                     return

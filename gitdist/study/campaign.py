@@ -15,8 +15,6 @@ from gitdist.study.compatibility import check_started, load_stored_spec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
-_FILE = "campaign.yaml"
-
 
 def store_campaign(results: Results, campaign: Campaign) -> None:
     """Store a campaign and the names of its studies, for later commands and other programs.
@@ -28,6 +26,7 @@ def store_campaign(results: Results, campaign: Campaign) -> None:
     """
     paths = StudyPaths.at(results, campaign.name)
     paths.pull()
+    paths.check_readable()
     if paths.spec.exists():
         raise StudyError(f"'{campaign.name}' in {results} is a single study, not this campaign", remedy="rename")
     paths.check_writable()
@@ -41,13 +40,13 @@ def store_campaign(results: Results, campaign: Campaign) -> None:
         "file": dict(campaign.values),
     }
     paths.create()
-    write_atomic(paths.study / _FILE, yaml.safe_dump(stored, sort_keys=False, width=120).encode())
-    paths.push(paths.study / _FILE)
+    write_atomic(paths.campaign, yaml.safe_dump(stored, sort_keys=False, width=120).encode())
+    paths.push(paths.campaign)
 
 
 def refuse_campaign(paths: StudyPaths) -> None:
     """Refuse a study that has the name of a campaign."""
-    if (paths.study / _FILE).exists():
+    if paths.campaign.exists():
         raise StudyError(
             f"'{paths.name}' in {paths.results} is a campaign, so a single study needs another name", remedy="rename"
         )
@@ -57,7 +56,8 @@ def load_campaign(results: Results, name: str) -> Campaign | None:
     """Return the campaign of that name; None if there is none."""
     paths = StudyPaths.at(results, name)
     paths.pull()
-    file = paths.study / _FILE
+    paths.check_readable()
+    file = paths.campaign
     if not file.exists():
         return None
     try:
@@ -66,7 +66,7 @@ def load_campaign(results: Results, name: str) -> Campaign | None:
         if isinstance(plan, Campaign):
             return plan
         reason = "it has no matrix"
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = first_line(error)
     raise StudyError(
         f"{file} must contain the campaign as it was started, but does not ({reason}); run its study file again"

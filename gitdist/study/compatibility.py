@@ -15,7 +15,8 @@ from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
 from gitdist.spec.paths import absolute_paths
 from gitdist.store import content_key
-from gitdist.study.files.layout import StudyPaths
+from gitdist.study.files.attribution import read_identity
+from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.ledger import Ledger
 
 
@@ -79,7 +80,7 @@ def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_L
 
 
 def check_started(paths: StudyPaths, spec: StudySpec) -> None:
-    """Apply ``refuse_edit`` and ``check_spec`` to a study whose ledger is not open; write nothing."""
+    """Apply all checks of a started study's spec, identity and trials while its ledger is not open; write nothing."""
     attributes, ledger = NO_LEDGER, None
     with suppress(StudyError):  # if it cannot be opened, the run reports that
         stored = load_stored_spec(paths) if paths.spec.exists() else spec
@@ -89,6 +90,9 @@ def check_started(paths: StudyPaths, spec: StudySpec) -> None:
     try:
         refuse_edit(paths, attributes)
         check_spec(paths, spec, attributes)
+        if ledger is not None:
+            check_identity(paths, ledger)
+            check_recorded_trials(paths, ledger)
     finally:
         if ledger is not None:
             ledger.close()
@@ -149,14 +153,19 @@ def load_stored_spec(paths: StudyPaths) -> StudySpec:
         StudyError: there is no such study, or its stored spec is damaged.
     """
     if not paths.spec.exists():
+        if paths.ledger.exists() or paths.journal.exists() or paths.stored_trials():
+            raise StudyError(
+                f"{paths.spec} is missing; run the study file that the study was started with, which writes it again"
+            )
         raise StudyError(f"no study '{paths.name}' in {paths.results}", remedy="find_study")
     try:
         spec = parse_study(_read_values(paths), str(paths.spec))
-    except (SpecError, OSError, ValueError, yaml.YAMLError) as error:
+    except (SpecError, OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = first_line(error).removeprefix(f"{paths.spec}: ")
         raise StudyError(
-            f"{paths.spec} must contain the study as it was started, but it is damaged ({reason}); restore it from a "
-            "copy, or remove it and run the same study file that the study was started with"
+            f"{paths.spec} must contain the study as it was started, but it is damaged or of another version "
+            f"({reason}); restore it from a copy, or remove it and run the same study file that the study was started "
+            "with"
         ) from None
     if spec.name != paths.name:
         raise StudyError(
@@ -210,25 +219,16 @@ def check_or_record_data(paths: StudyPaths, attributes: Attributes, fingerprint:
 def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:
     """Return the unique ID of the study, which its directory and its ledger both store; create it at the first run.
 
-    It is written to the directory first. So if only the ledger has one, the ledger is older than the directory: a
-    ledger inside the directory still belongs to the study, a ledger elsewhere belongs to another results directory.
+    It is written to the directory first. So if only the ledger has one, the ledger is older than the directory, or the
+    directory has lost its own: a ledger inside the directory still belongs to the study, a ledger elsewhere belongs to
+    another results directory.
 
     Raises:
         StudyError: ledger and directory belong to different studies, or the ledger has lost the directory's trials.
     """
-    directory_id = _read_identity(paths)
+    check_identity(paths, attributes)
+    directory_id = read_identity(paths)
     ledger_id = attributes.get_attr("identity")
-    if ledger_id is not None and ledger_id != directory_id and not (directory_id is None and _ledger_is_inside(paths)):
-        raise StudyError(
-            f"the ledger already has a study '{paths.name}', which belongs to another results directory, not "
-            f"{paths.results}",
-            remedy="fork_or_find",
-        )
-    if ledger_id is None and directory_id is not None and (paths.study / "trials").exists():
-        raise StudyError(
-            f"{paths.study} has trials that the ledger of study '{paths.name}' lacks; restore the ledger, or remove "
-            "that directory to start over"
-        )
     identity: str = ledger_id or directory_id or uuid.uuid4().hex
     if directory_id is None:
         write_atomic(paths.identity, identity.encode())
@@ -236,6 +236,51 @@ def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:
     if ledger_id is None:
         attributes.set_attr("identity", identity)
     return identity
+
+
+def check_identity(paths: StudyPaths, attributes: Attributes) -> None:
+    """Refuse what ``ensure_identity`` refuses; write nothing."""
+    directory_id, ledger_id = read_identity(paths), attributes.get_attr("identity")
+    is_inside = _ledger_is_inside(paths)
+    if None not in (ledger_id, directory_id) and ledger_id != directory_id and is_inside:
+        raise StudyError(
+            f"{paths.identity} must contain the study's ID in its ledger, {ledger_id}, but it is {directory_id}: one "
+            "of them was damaged or replaced; restore it, or if the ledger is the right one, remove that file"
+        )
+    if ledger_id is not None and ledger_id != directory_id and not is_inside:
+        raise StudyError(
+            f"the ledger already has a study '{paths.name}', which belongs to another results directory, not "
+            f"{paths.results}",
+            remedy="fork_or_find",
+        )
+    if ledger_id is None and paths.stored_trials():
+        raise _lost_trials_error(paths, paths.stored_trials()[0])
+
+
+def check_ledger_exists(paths: StudyPaths, spec: StudySpec) -> None:
+    """Refuse a study whose directory has trials but no ledger; create nothing.
+
+    Raises:
+        StudyError: the ledger is missing.
+    """
+    if paths.stored_trials() and not Ledger.exists(paths, spec):
+        raise _lost_trials_error(paths, paths.stored_trials()[0])
+
+
+def check_recorded_trials(paths: StudyPaths, ledger: Ledger) -> None:
+    """Refuse a ledger that has lost trials: new trials would have their numbers and continue from their checkpoints.
+
+    Raises:
+        StudyError: the directory has a trial that the ledger lacks.
+    """
+    if lost := unrecorded_trials(paths, ledger):
+        raise _lost_trials_error(paths, lost[0])
+
+
+def unrecorded_trials(paths: StudyPaths, ledger: Ledger) -> list[TrialId]:
+    """Return the trials that have a directory, but are not in the ledger."""
+    num_recorded = len(ledger.trials())
+    return [trial for trial in paths.stored_trials() if (trial.number or 0) >= num_recorded]
 
 
 def result_fields(spec: StudySpec) -> dict[str, Any]:
@@ -251,18 +296,21 @@ def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
 def _ledger_copies(paths: StudyPaths, attributes: Attributes) -> list[StudySpec]:
     """Return the ledger's copies of the spec; none if the ledger is another study's, or of gitdist 0.5."""
     copies = attributes.get_attr(_COPIES) if _owns_ledger(paths, attributes) else None
-    with suppress(SpecError):  # an earlier version had other rules
+    with suppress(SpecError, TypeError, ValueError):  # an earlier version had other rules
         return [parse_study(_migrate(values), "the ledger") for values in copies or []]
     return []
 
 
 def _owns_ledger(paths: StudyPaths, attributes: Attributes) -> bool:
     """Return whether ledger and directory have no different IDs; ``ensure_identity`` makes the final check."""
-    return attributes.get_attr("identity") in (None, _read_identity(paths))
+    return attributes.get_attr("identity") in (None, read_identity(paths))
 
 
-def _read_identity(paths: StudyPaths) -> str | None:
-    return (paths.identity.read_text(errors="replace").strip() or None) if paths.identity.exists() else None
+def _lost_trials_error(paths: StudyPaths, trial: TrialId) -> StudyError:
+    return StudyError(
+        f"{paths.trial(trial)} is of a trial that the ledger of study '{paths.name}' lacks; restore the ledger, or "
+        f"move {paths.study} away to start over"
+    )
 
 
 def _without_changeable(values: dict[str, Any], field: str = "") -> dict[str, Any]:

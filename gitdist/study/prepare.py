@@ -10,7 +10,9 @@ from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.checks import check_services
 from gitdist.study.compatibility import (
+    check_ledger_exists,
     check_or_record_data,
+    check_recorded_trials,
     check_started,
     ensure_identity,
     has_current_splits,
@@ -20,11 +22,11 @@ from gitdist.study.compatibility import (
 from gitdist.study.data_fit import check_fit
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.files.results import Results
-from gitdist.study.files.rows import repair_trial
+from gitdist.study.repair import repair_trials
 from gitdist.study.resources.generator import check_moved_generator
 from gitdist.study.retry import copy_checkpoints, retry_failed_trials
 from gitdist.study.study import Study
-from gitdist.study.summary import read_summary
+from gitdist.study.summary import is_finished
 
 
 def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
@@ -32,7 +34,9 @@ def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, St
     paths = StudyPaths.at(results, spec.name)
     check_services(spec, paths.results)
     paths.pull()
+    paths.check_readable()
     refuse_campaign(paths)
+    check_ledger_exists(paths, spec)
     paths.check_writable()
     store = open_store(paths, spec)
     paths.create()
@@ -62,20 +66,14 @@ def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log:
     if first_run:
         store_spec(paths, spec, ledger)
     identity = ensure_identity(paths, ledger)
+    check_recorded_trials(paths, ledger)
     if current_splits:
         check_or_record_data(paths, ledger, dataset.fingerprint)
     if not first_run:  # do not store the paths of other data or of another generator
         check_moved_generator(study, dataset)
         store_spec(paths, spec, ledger)
-    for trial, (_, outcome) in study.trial_states().items():
-        if outcome is not None:
-            repair_trial(paths, trial)
+    repair_trials(study, dataset if current_splits else None)
     if retry_failed:
         log(retry_failed_trials(ledger))
     copy_checkpoints(study)
     return identity
-
-
-def is_finished(study: Study) -> bool:
-    """Return whether all trials have ended and the summary exists."""
-    return study.all_ended() and read_summary(study.paths) is not None

@@ -26,7 +26,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import open_display
-from gitdist.study.prepare import check_and_repair, is_finished, open_files, prepare_data
+from gitdist.study.prepare import check_and_repair, open_files, prepare_data
 from gitdist.study.resources.generator import train_study_generator
 from gitdist.study.resources.stream import launch_resources
 from gitdist.study.running_study import RunningStudy, finish_study, open_monitor, start_study
@@ -34,7 +34,7 @@ from gitdist.study.search import restore_lost_epochs, search
 from gitdist.study.status import study_notes
 from gitdist.study.study import Study
 from gitdist.study.study_record import complete_mlflow
-from gitdist.study.summary import read_summary, remove_summary, write_summary
+from gitdist.study.summary import is_finished, read_summary, remove_summary, write_summary
 
 _FINAL_MLFLOW_S = 5.0  # for MLflow to write the last statuses after Ray has died
 

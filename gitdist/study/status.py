@@ -5,8 +5,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitdist.spec import StudySpec
-from gitdist.study.compatibility import describe_edit, has_current_splits, outdated_splits_error
+from gitdist.study.compatibility import (
+    describe_edit,
+    has_current_splits,
+    outdated_splits_error,
+    unrecorded_trials,
+)
 from gitdist.study.files.attribution import SharedEpochs, epoch_seconds
+from gitdist.study.files.damage import find_damage
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.fencing import last_lease_epoch
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
@@ -17,7 +23,7 @@ from gitdist.study.ledger.ledger import TrialRecord
 from gitdist.study.ledger.repeats import describe_links, describe_unaugmented, unaugmented_trials
 from gitdist.study.monitoring.latest import newest_line
 from gitdist.study.study import Study
-from gitdist.study.summary import last_metrics, read_summary
+from gitdist.study.summary import is_finished, last_metrics, lost_tests
 
 STATUS_METRICS = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
 
@@ -106,15 +112,32 @@ def read_status(study: Study) -> StudyStatus:
 
 
 def study_notes(study: Study) -> list[str]:
-    """Return notes, one line each: edited files, lost rows, repeated points and trials that augment no class."""
+    """Return notes, one line each: edits, damage, lost rows, repeated points and trials that augment no class."""
+    records = study.ledger.trials()
+    lines = file_notes(study)
+    return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
+
+
+def file_notes(study: Study) -> list[str]:
+    """Return notes on the study's files, one line each: edits, other splits, damage, and lost or changed rows."""
     records = study.ledger.trials()
     edit = describe_edit(study.paths, study.ledger)
     lines = [edit] if edit else []
     if not has_current_splits(study.ledger) and not study.all_ended():
         lines.append(str(outdated_splits_error(study.paths)))
+    lines += _damage_notes(study)
     lines += [line for record in records if (line := _lost_rows_note(study, record))]
-    lines += [line for record in records if (line := _changed_rows_note(study, record))]
-    return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
+    return lines + [line for record in records if (line := _changed_rows_note(study, record))]
+
+
+def _damage_notes(study: Study) -> list[str]:
+    """Return a note for each JSON file that is damaged, each lost result on test and each trial without a record."""
+    paths = study.paths
+    notes = [str(error) for error in find_damage(paths)]
+    missing = [paths.test(trial) for trial in lost_tests(study) if not paths.test(trial).exists()]
+    notes += [f"{file} is missing; resume the study, which writes it again" for file in missing]
+    lost = unrecorded_trials(paths, study.ledger)
+    return notes + [f"{paths.trial(trial)} is of a trial that the ledger lacks; restore the ledger" for trial in lost]
 
 
 def _lost_rows_note(study: Study, record: TrialRecord) -> str | None:
@@ -183,7 +206,7 @@ def _state_without_driver(study: Study) -> str:
         return "interrupted"
     if study.spec.search.total and study.ledger.best() is None:
         return "failed"
-    return "interrupted" if read_summary(study.paths) is None else "finished"
+    return "finished" if is_finished(study) else "interrupted"
 
 
 def _trial_status(

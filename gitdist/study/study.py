@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from gitdist.errors import StudyError
 from gitdist.spec import StudySpec
+from gitdist.study.compatibility import check_ledger_exists
 from gitdist.study.files.events import Outcome, TrialStates
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import count_rows, read_rows
@@ -44,6 +45,7 @@ class Study:
     @contextmanager
     def open(cls, paths: StudyPaths, spec: StudySpec) -> Iterator[Self]:
         """Open the ledger of a started study for reading; close it at the end of the block."""
+        check_ledger_exists(paths, spec)
         if not Ledger.exists(paths, spec):
             raise StudyError(
                 f"study '{paths.name}' in {paths.results} has not started any trial yet; `gitdist run` starts it"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gitdist.disk import read_object, write_atomic
+from gitdist.disk import write_atomic
 from gitdist.spec import StudySpec
 from gitdist.spec.search import METHOD
 from gitdist.study.files.attribution import SharedEpochs, own_rows, trainer_name
+from gitdist.study.files.json_files import ResultOnTest, Summary, Usage, read_json
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import summary_gaps
@@ -61,7 +62,21 @@ def _format_link(record: TrialRecord, name: str) -> dict[str, int]:
 
 def read_summary(paths: StudyPaths) -> dict[str, Any] | None:
     """Return the summary; None if it is missing or damaged (the next run writes it again)."""
-    return read_object(paths.summary)
+    return read_json(paths.summary, Summary)
+
+
+def is_finished(study: Study) -> bool:
+    """Return whether all trials have ended, and the summary and the results on test that it has are intact."""
+    return study.all_ended() and read_summary(study.paths) is not None and not lost_tests(study)
+
+
+def lost_tests(study: Study) -> list[TrialId]:
+    """Return the trials that were evaluated on test according to the summary, but have no intact test.json."""
+    summary = read_summary(study.paths) or {"best": None}
+    chosen = [summary["best"], summary.get("baseline"), *(summary.get("pareto") or ())]
+    tested = [TrialId("trial", each["number"]) for each in chosen if each and each["test"]]
+    trials = {BASELINE if trial.number is None else trial: None for trial in tested}
+    return [trial for trial in trials if read_json(study.paths.test(trial), ResultOnTest) is None]
 
 
 def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:
@@ -98,10 +113,9 @@ def _costs(paths: StudyPaths, rows: Mapping[TrialId, list[EpochRow]]) -> dict[st
 
 
 def _total_usage(paths: StudyPaths) -> dict[str, Any]:
-    """Add up the usage of all drivers; an interrupted study has several."""
-    files = sorted(paths.usage.glob("*.json")) if paths.usage.is_dir() else []
-    drivers = [json.loads(file.read_bytes()) for file in files]
-    return {name: sum(driver[name] for driver in drivers) for name in drivers[0]} if drivers else {}
+    """Add up the usage of all drivers whose file is intact; an interrupted study has several."""
+    drivers = [read_json(file, Usage) or {} for file in sorted(paths.usage.glob("*.json"))]
+    return {name: sum(driver.get(name, 0) for driver in drivers) for name in Usage.model_fields}
 
 
 def _describe_trial(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -123,4 +137,4 @@ def _baseline_params(spec: StudySpec) -> dict[str, Any]:
 
 
 def _read_test(paths: StudyPaths, trial: TrialId) -> dict[str, Any]:
-    return read_object(paths.test(trial)) or {}  # if damaged, the trial is evaluated again if it is chosen
+    return read_json(paths.test(trial), ResultOnTest) or {}  # if damaged, the trial is evaluated again if it is chosen

@@ -14,7 +14,7 @@ from gitdist.checkpoint import CheckpointFolder
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.errors import StoreError
+from gitdist.errors import StoreError, first_line
 from gitdist.networks import build_classifier
 from gitdist.networks.classifier import Classifier, to_device
 from gitdist.seeds import torch_rng
@@ -50,18 +50,18 @@ def load_checkpoint(directory: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint of ``directory``, on the CPU; None if there is none.
 
     Raises:
-        StoreError: a file cannot be read, or has other fields.
+        StoreError: a file cannot be read, or holds something else.
     """
     found = checkpoints_of(directory).load()
     if found is None:
         return None
-    number, state = found
+    epoch, state = found
     try:
         return Checkpoint(**{**state, "rows": [EpochRow.from_json(row) for row in state["rows"]]})
     except (KeyError, TypeError) as error:
         raise StoreError(
-            f"a trial's checkpoint must have the fields of this version of gitdist, but that of epoch {number} in "
-            f"{directory} does not ({error!r}); remove it and run the same command again"
+            f"a checkpoint must hold the state of a trial, but that of epoch {epoch} in {directory} does not "
+            f"({first_line(error)}): another version wrote it; remove it and run the same command again"
         ) from error
 
 

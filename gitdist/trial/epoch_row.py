@@ -6,6 +6,13 @@ from typing import Any, Self
 
 _NAMES = {"loss": "train/loss", "accuracy": "train/accuracy"}  # in JSON, of attributes with another name
 _VALIDATION = "val/"
+_NUMBER = (int, float)
+_TYPES: Mapping[str, tuple[type, ...]] = {  # of the fields that are not just numbers
+    "epoch": (int,),
+    "draws": (int,),
+    "ended_at": (*_NUMBER, type(None)),
+    "trained_by": (str, type(None)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +66,25 @@ class EpochRow:
         """Return the row that ``to_json`` made.
 
         Raises:
-            KeyError: the named field is missing or not a number.
+            KeyError: the named field is missing or of the wrong type.
         """
-        validation = {name: value for name, value in values.items() if name.startswith(_VALIDATION)}
-        found: dict[str, Any] = {
-            "metrics": {name: value for name, value in validation.items() if isinstance(value, int | float)},
-            "per_class": {
-                name.removeprefix(_VALIDATION): value for name, value in validation.items() if isinstance(value, list)
-            },
-        }
+        found: dict[str, Any] = {"metrics": {}, "per_class": {}}
+        for name, value in values.items():
+            if not name.startswith(_VALIDATION) or value is None:
+                continue
+            if isinstance(value, _NUMBER):
+                found["metrics"][name] = value
+            elif isinstance(value, list) and all(each is None or isinstance(each, _NUMBER) for each in value):
+                found["per_class"][name.removeprefix(_VALIDATION)] = value
+            else:
+                raise KeyError(name)
         for each in fields(cls):
             name = _NAMES.get(each.name, each.name)
-            if each.default is each.default_factory is MISSING and not isinstance(values.get(name), int | float):
-                raise KeyError(name)
+            if each.name in found:
+                continue
             if name in values:
                 found[each.name] = values[name]
+            if name in values or each.default is each.default_factory is MISSING:
+                if not isinstance(values.get(name), _TYPES.get(name, _NUMBER)):
+                    raise KeyError(name)
         return cls(**found)

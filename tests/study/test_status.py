@@ -22,6 +22,7 @@ from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.status import TrialStatus, read_status, time_left
 from gitdist.study.study import BASELINE_FAILURE, Study
+from gitdist.study.summary import write_summary
 from tests.disks import read_only
 from tests.epoch_rows import epoch_row
 from tests.study.sightings import STREAM
@@ -168,7 +169,9 @@ def test_a_study_that_has_ended_is_finished_with_a_summary_and_failed_without_a_
     ledger.finish(last, {"val/balanced_accuracy": 0.4})
     write_rows(paths, TrialId("trial", last), EPOCHS)
     assert read_status(Study(paths, spec, ledger)).state == "interrupted"
-    paths.summary.write_text("{}")
+    paths.summary.write_text("{}")  # damaged
+    assert read_status(Study(paths, spec, ledger)).state == "interrupted"
+    write_summary(Study(paths, spec, ledger))
     assert read_status(Study(paths, spec, ledger)).state == "finished"
 
 

@@ -172,10 +172,12 @@ class _Losses:
 
 def past_steps(artifact: Path) -> list[TrainingStep]:
     """Return some of the training steps of a generator in the store; none where their file is damaged."""
+    file = artifact / LOSSES_FILE
     try:
-        rows = [json.loads(line) for line in (artifact / LOSSES_FILE).read_text().splitlines()]
-        total = rows[-1]["step"]
-    except (OSError, ValueError, LookupError, TypeError):  # the next run of the study makes the artifact anew
+        rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        total = int(rows[-1]["step"])
+        kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
+        steps = [(int(row.pop("step")), {name: float(loss) for name, loss in row.items()}) for row in kept]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # the next run makes the artifact anew
         return []
-    kept = [*rows[: -1 : max(1, len(rows) // _PAST_STEPS)], rows[-1]]
-    return [TrainingStep(step=row.pop("step"), total=total, losses=row, elapsed_s=0.0) for row in kept]
+    return [TrainingStep(step=step, total=total, losses=losses, elapsed_s=0.0) for step, losses in steps]

@@ -1,13 +1,23 @@
 """Attributes each epoch row to the trial that trained it: the trial itself, or one that shares its prefix."""
 
+import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitdist.disk import read_object
+from gitdist.study.files.json_files import Description, read_json
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.trial.epoch_row import EpochRow
+
+_IDENTITY = re.compile(r"[0-9a-z]+")
+
+
+def read_identity(paths: StudyPaths) -> str | None:
+    """Return the study's unique ID that its directory has; None if it has none, or the file is damaged."""
+    if not paths.identity.exists():
+        return None
+    identity = paths.identity.read_text(errors="replace").strip()
+    return identity if _IDENTITY.fullmatch(identity) else None
 
 
 def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
@@ -15,10 +25,8 @@ def trainer_name(paths: StudyPaths, trial: TrialId) -> str:
 
     The digits begin the study's identity, since several results directories with one study name may share a store.
     """
-    identity = ""
-    with suppress(FileNotFoundError):
-        identity = f"-{paths.identity.read_text(errors='replace')[:8]}"
-    return f"{paths.name}{identity}/{trial}"
+    identity = read_identity(paths)
+    return f"{paths.name}-{identity[:8]}/{trial}" if identity else f"{paths.name}/{trial}"
 
 
 def own_rows(rows: Sequence[EpochRow], trainer: str) -> list[EpochRow]:
@@ -41,7 +49,7 @@ class ReusedPrefix:
     @classmethod
     def read(cls, directory: Path) -> "ReusedPrefix | None":
         """Return the prefix of the trial in ``directory``; None if it has trained all of its epochs itself so far."""
-        description = read_object(directory / "trial.json") or {}
+        description = read_json(directory / "trial.json", Description) or {}
         key, epochs = description.get("prefix"), description.get("prefix_epochs")
         return cls(key, epochs) if key and epochs else None
 

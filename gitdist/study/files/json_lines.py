@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,21 +11,15 @@ from gitdist.disk import append_whole, replace_file
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects up to the first unreadable line."""
-    return parse_lines(path)[0]
+    """Return the objects in a file, without its unreadable lines."""
+    return [line for line in _parse(path) if line is not None]
 
 
 def parse_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """Return the objects up to the first unreadable line, and whether all lines are readable."""
-    if not path.exists():
-        return [], True
     lines: list[dict[str, Any]] = []
-    for text in path.read_bytes().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict):
+    for line in _parse(path):
+        if line is None:
             return lines, False
         lines.append(line)
     return lines, True
@@ -42,6 +36,15 @@ class JsonLinesFile:
         self._path = path
         self._descriptor = replace_file(path, "".join(_format(line) for line in lines).encode())
 
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Open a file for appending with all of its lines, readable or not, but without a torn end."""
+        file = cls.__new__(cls)
+        file._path = path
+        whole_lines, newline, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+        file._descriptor = replace_file(path, whole_lines + newline)
+        return file
+
     def __enter__(self) -> Self:
         return self
 
@@ -57,6 +60,16 @@ class JsonLinesFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _parse(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the object in each line of a file; None for an unreadable line."""
+    for text in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        yield line if isinstance(line, dict) else None
 
 
 def _format(line: Mapping[str, Any]) -> str:

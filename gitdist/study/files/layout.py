@@ -1,11 +1,13 @@
 """Paths of a study's files in the results directory."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gitdist.address import join_uri
-from gitdist.disk import disk_errors, write_refusal
+from gitdist.disk import disk_errors, why_unreadable, write_refusal
 from gitdist.errors import StoreError
 from gitdist.home import expand_home
 from gitdist.spec import StudySpec
@@ -27,6 +29,8 @@ class TrialId:
 
 
 BASELINE = TrialId("baseline")
+
+_TRIAL_FILES = (".json", ".jsonl", ".pt", ".png", ".parquet", "attempt")  # ends of names in a trial's directory
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,16 @@ class StudyPaths:
         return self.study / "samples.png"
 
     @property
+    def campaign(self) -> Path:
+        """The campaign, if the name is that of one."""
+        return self.study / "campaign.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """The directories of the search trials."""
+        return self.study / "trials"
+
+    @property
     def lock(self) -> Path:
         """Locked while a process of this host opens the Optuna storage, so that only one creates it."""
         return self.study / "driver.lock"
@@ -131,7 +145,7 @@ class StudyPaths:
         """The directory of one trial: rows.jsonl, checkpoints, test.json."""
         if trial.number is None:
             return self.study / "baseline"
-        return self.study / "trials" / f"{trial.number:04d}"
+        return self.trials / f"{trial.number:04d}"
 
     def rows(self, trial: TrialId) -> Path:
         """The rows file of one trial."""
@@ -140,6 +154,35 @@ class StudyPaths:
     def test(self, trial: TrialId) -> Path:
         """The test metrics of one trial, if it was evaluated on test."""
         return self.trial(trial) / "test.json"
+
+    def description(self, trial: TrialId) -> Path:
+        """The spec of one trial, what it reuses, and the classes of its data set."""
+        return self.trial(trial) / "trial.json"
+
+    def stored_trials(self) -> list[TrialId]:
+        """Return the search trials that have a directory, by number."""
+        names = os.listdir(self.trials) if self.trials.is_dir() else []
+        return [TrialId("trial", number) for number in sorted(int(name) for name in names if name.isdecimal())]
+
+    def check_readable(self) -> None:
+        """Check that the study's files are files and its directories are directories, all readable; change nothing.
+
+        Raises:
+            StoreError: one is something else, such as a link that leads nowhere, or reading it is not allowed.
+        """
+        for directory in (self.root, self.study, self.trials, self.usage):
+            _check_readable(directory, is_directory=True)
+        for trial in (BASELINE, *self.stored_trials()):
+            _check_readable(self.trial(trial), is_directory=True)
+        for file in self._files():
+            _check_readable(file)
+
+    def _files(self) -> Iterator[Path]:
+        yield from (self.spec, self.campaign, self.identity, self.ledger, self.journal, self.lock)
+        yield from (self.summary, self.monitor_log, self.times, self.samples)
+        yield from self.usage.glob("*.json")
+        for trial in (BASELINE, *self.stored_trials()):
+            yield from (file for file in self.trial(trial).glob("*") if file.name.endswith(_TRIAL_FILES))
 
     def check_writable(self) -> None:
         """Check that the existing directories of the study can be written; create nothing."""
@@ -156,6 +199,13 @@ class StudyPaths:
                 self.lock.touch()
         except OSError as error:
             raise _unwritable_error(error.filename, error.strerror) from None
+
+
+def _check_readable(path: Path, *, is_directory: bool = False) -> None:
+    reason = why_unreadable(path, is_directory=is_directory)
+    if reason is not None:
+        kind = "directory" if is_directory else "file"
+        raise StoreError(f"{path} must be a {kind} that can be read, but {reason}; restore it, or move it away")
 
 
 def _unwritable_error(path: Path | str, reason: str | None) -> StoreError:

@@ -81,7 +81,7 @@ def _rows_of(lines: Sequence[Mapping[str, Any]], path: Path) -> tuple[list[Epoch
         try:
             rows.append(EpochRow.from_json(line))
         except KeyError as missing:
-            return rows, IncompleteFileError(path, missing.args[0], len(rows) + 1)
+            return rows, IncompleteFileError(path, missing.args[0], len(rows) + 1, is_derived=True)
     return rows, None
 
 

@@ -39,8 +39,7 @@ class Times:
         self._file: JsonLinesFile | None = None
         self._writing = threading.Lock()
         self._spans: dict[str, Span] = {}
-        self._lines = read_lines(paths.times)
-        for line in self._lines:
+        for line in read_lines(paths.times):
             self._update(line)
 
     @classmethod
@@ -48,7 +47,7 @@ class Times:
     def open(cls, paths: StudyPaths) -> Iterator[Self]:
         """Read the times and allow appending until the end of the block; for the driver that owns the study."""
         times = cls(paths)
-        with JsonLinesFile(paths.times, times._lines) as times._file:
+        with JsonLinesFile.reopen(paths.times) as times._file:
             yield times
 
     def span(self, name: str) -> Span:
@@ -72,9 +71,9 @@ class Times:
 
     def _update(self, line: Mapping[str, Any]) -> None:
         known = self.span(str(line.get("of")))
-        if "started_at" in line:
-            first = line["started_at"] if known.started_at is None else known.started_at
-            known = Span(first)
-        elif "ended_at" in line:
-            known = replace(known, ended_at=line["ended_at"])
+        started_at, ended_at = line.get("started_at"), line.get("ended_at")
+        if isinstance(started_at, int | float):
+            known = Span(started_at if known.started_at is None else known.started_at)
+        elif isinstance(ended_at, int | float):
+            known = replace(known, ended_at=ended_at)
         self._spans[str(line.get("of"))] = known

@@ -21,10 +21,12 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gitdist.errors import LedgerOutageError, StudyError
+from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_line
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
 from gitdist.study.files.layout import StudyPaths
+from gitdist.study.ledger.integrity import damaged_ledger_error
+from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.pruning import DECISION, should_prune
 from gitdist.study.ledger.records import (
     REASON,
@@ -138,10 +140,14 @@ class Ledger:
 
     @classmethod
     def open(cls, paths: StudyPaths, spec: StudySpec, *, read_only: bool = False) -> Self:
-        """Open the storage and the ledger of a study; if ``read_only``, it must exist and is not changed."""
+        """Open the storage and the ledger of a study; if ``read_only``, it must exist and is not changed.
+
+        Raises:
+            StudyError: as ``__init__``, or something in it is damaged.
+        """
         storage = (read_storage if read_only else open_storage)(spec.ledger, paths)
         try:
-            return cls(
+            ledger = cls(
                 storage,
                 spec.name,
                 spec.search,
@@ -150,9 +156,16 @@ class Ledger:
                 storage_name=describe_storage(spec.ledger, paths),
                 create=not read_only,
             )
-        except BaseException:
+            ledger.trials()
+            ledger.get_attr("identity")
+            read_owners(storage, spec.name)
+            return ledger
+        except BaseException as error:
             close_storage(storage)
-            raise
+            if isinstance(error, GitdistError) or not isinstance(error, Exception):
+                raise
+            # Errors of SQLAlchemy or Optuna, or of a value with another type than it was written with.
+            raise damaged_ledger_error(describe_storage(spec.ledger, paths), first_line(error)) from error
 
     @staticmethod
     def exists(paths: StudyPaths, spec: StudySpec) -> bool:

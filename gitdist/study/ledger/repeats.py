@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from gitdist.disk import read_object
 from gitdist.errors import TrialFailedError
 from gitdist.spec import StudySpec, TrialSpec
+from gitdist.study.files.json_files import Description, read_json
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.records import TrialRecord
 from gitdist.trial.canonical import training_key
@@ -51,11 +52,6 @@ class Repeats:
         return self._keys[point]
 
 
-def read_links(description: Mapping[str, Any]) -> dict[str, int]:
-    """Return ``repeat_of`` or ``replicate_of`` from the content of a trial.json, or {}."""
-    return {name: description[name] for name in ("repeat_of", "replicate_of") if description.get(name) is not None}
-
-
 def describe_links(records: Sequence[TrialRecord]) -> list[str]:
     """Return a line about the trials that reuse results and a line about those that were trained again, if any."""
     repeats = [f"{record.number} (of {record.repeat_of})" for record in records if record.repeat_of is not None]
@@ -67,14 +63,14 @@ def describe_links(records: Sequence[TrialRecord]) -> list[str]:
 def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dict[int, int]:
     """Return the trials with p > 0 that augment no class: the size of the smallest class by trial number.
 
-    Trials without a trial.json are left out.
+    Trials whose trial.json is missing or damaged are left out.
     """
     smallest_sizes = {}
     for record in records:
-        description = read_object(paths.trial(TrialId("trial", record.number)) / "trial.json") or {}
+        description = read_json(paths.description(TrialId("trial", record.number)), Description) or {}
         if "spec" in description and "classes" in description:
-            spec, sizes = TrialSpec.model_validate(description["spec"]), np.asarray(description["classes"]["sizes"])
-            if spec.fraction > 0 and not augmented_classes(spec, sizes).any():
+            spec, sizes = _trial_spec(description["spec"]), np.asarray(description["classes"]["sizes"])
+            if spec is not None and spec.fraction > 0 and not augmented_classes(spec, sizes).any():
                 smallest_sizes[record.number] = int(sizes.min())
     return smallest_sizes
 
@@ -87,6 +83,14 @@ def describe_unaugmented(smallest_sizes: Mapping[int, int]) -> list[str]:
         f"no class augmented, as with fraction 0: {_list_trials([str(number) for number in smallest_sizes])}; no class "
         f"is smaller than K (the smallest has {min(smallest_sizes.values())} images), or fraction * batch_size < 1"
     ]
+
+
+def _trial_spec(values: Mapping[str, Any]) -> TrialSpec | None:
+    """Return the spec in a trial.json; None if it breaks a rule."""
+    try:
+        return TrialSpec.model_validate(values)
+    except ValidationError:
+        return None
 
 
 def _list_trials(trials: Sequence[str]) -> str:

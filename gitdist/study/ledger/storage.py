@@ -29,6 +29,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from gitdist.disk import locked
 from gitdist.errors import LedgerOutageError, StudyError, first_line
 from gitdist.study.files.layout import StudyPaths
+from gitdist.study.ledger.integrity import check_journal_file, check_sqlite_file
 
 _SERVER_LOCK = 0x67697464697374  # "gitdist": held on the server while the tables are created
 _CONNECT_S = 10
@@ -50,8 +51,10 @@ def open_storage(ledger: str, paths: StudyPaths) -> BaseStorage:
     with _opening_errors(name), locked(paths.lock):
         match _kind(ledger):
             case "sqlite":
+                check_sqlite_file(paths.ledger)
                 return _create_sqlite(paths.ledger)
             case "journal":
+                check_journal_file(paths.journal)
                 lock = HostLock(paths.journal)
                 paths.journal.touch()
                 lock.acquire()  # cuts off a torn line
@@ -69,8 +72,10 @@ def read_storage(ledger: str, paths: StudyPaths) -> BaseStorage:
     with _opening_errors(name):
         match _kind(ledger):
             case "sqlite":
+                check_sqlite_file(paths.ledger)
                 return _open_sqlite(paths.ledger, create=False)
             case "journal":
+                check_journal_file(paths.journal)
                 return _open_journal(paths.journal)
             case "postgresql":
                 with _connected(ledger):

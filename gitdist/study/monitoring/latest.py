@@ -18,13 +18,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_SHOWN = (
+    "stream/images_per_s",
+    "stream/servers",
+    "stream/servers_answering",
+    "stream/window_blocks",
+    "stream/window_capacity",
+    "stream/server_utilisation",
+    "stream/waiting_s",
+)
 _TAIL_BYTES = 8192  # enough for many lines
 _FRESH_S = 300.0  # an older line is outdated
 
 
 def describe_stream(stats: Mapping[str, Any]) -> str:
-    """Return the stream's statistics as one line of text; empty if missing."""
-    if "stream/images_per_s" not in stats:
+    """Return the stream's statistics as one line of text; empty if some are missing or no numbers."""
+    if not all(isinstance(stats.get(name), int | float) for name in _SHOWN):
         return ""
     num_servers, num_answering = stats["stream/servers"], stats["stream/servers_answering"]
     answering = "" if num_answering == num_servers else f" ({num_answering} of {num_servers} servers answer)"
@@ -47,7 +56,8 @@ def newest_line(path: Path) -> dict[str, Any] | None:
     for line in reversed(lines):
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # incomplete: its writer was killed, or the read began inside it
-        return values if isinstance(values, dict) and time.time() - values.get("at", 0.0) < _FRESH_S else None
+        at = values.get("at") if isinstance(values, dict) else None
+        return values if isinstance(at, int | float) and time.time() - at < _FRESH_S else None
     return None

@@ -99,9 +99,9 @@ class Monitor:
 
     def __enter__(self) -> Self:
         """Open the file and start the thread."""
-        lines = read_lines(self._paths.monitor_log)
-        self._file = JsonLinesFile(self._paths.monitor_log, lines)
-        self._step = lines[-1].get("step", len(lines)) if lines else 0
+        steps = [line.get("step") for line in read_lines(self._paths.monitor_log)]
+        self._file = JsonLinesFile.reopen(self._paths.monitor_log)
+        self._step = max([len(steps), *(step for step in steps if isinstance(step, int))])
         self._started_at, self._wrote_at = time.monotonic(), -_LONGEST_S
         self._thread.start()
         return self

@@ -19,7 +19,7 @@ from gitdist.disk import disk_errors, read_object, write_atomic
 from gitdist.errors import StoreError
 from gitdist.study.files.attribution import ReusedPrefix, trainer_name
 from gitdist.study.files.fencing import Attempt, StaleAttempt
-from gitdist.study.files.layout import TrialId
+from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.files.rows import open_rows
 from gitdist.study.worker.failures import describe_failure
 from gitdist.study.worker.job import TrialContext, TrialJob
@@ -111,6 +111,26 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
         context.results.discard_copy(directory)
 
 
+def write_description(paths: StudyPaths, job: TrialJob, dataset: Dataset, prefix: ReusedPrefix | None = None) -> None:
+    """Write trial.json: the trial's spec, the prefix or result that it reuses, and the classes."""
+    trial = job.trial
+    description = {
+        "title": f"{paths.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
+        "role": trial.role,
+        "number": trial.number,
+        "spec": job.spec.model_dump(mode="json"),
+        **job.links,
+        "prefix": prefix.key if prefix else None,
+        "prefix_epochs": prefix.epochs if prefix else None,
+        "classes": {
+            "names": list(dataset.class_names),
+            "sizes": dataset.class_sizes.tolist(),
+            "distinct": count_distinct_images(dataset),
+        },
+    }
+    write_atomic(paths.description(trial), json.dumps(description, indent=2).encode())
+
+
 def count_distinct_images(dataset: Dataset) -> list[int]:
     """Return the number of training images of each class, counting each image of the source once."""
     _, first = np.unique(dataset.train.source, return_index=True)
@@ -152,7 +172,7 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
     if "repeat_of" in job.links:
         completed = _copy_result(context, TrialId("trial", job.links["repeat_of"]), attempt)
         if len(completed) == job.spec.epochs:
-            _write_description(context, job, dataset, attempt.directory, None)
+            write_description(context.paths, job, dataset)
             open_rows(attempt.directory / "rows.jsonl", completed).close()
             attempt.push()
             yield _unreported(completed, job)
@@ -170,13 +190,13 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, job.trial),
         )
-        _write_description(context, job, dataset, attempt.directory, ReusedPrefix.read(attempt.directory))
+        write_description(context.paths, job, dataset, ReusedPrefix.read(attempt.directory))
         store = context.store if context.spec.sharing.prefix else None
         if store is not None:
             stack.enter_context(store.pin_used(context.spec.name))
 
         def on_prefix(key: str, epochs: int) -> None:
-            _write_description(context, job, dataset, attempt.directory, ReusedPrefix(key, epochs))
+            write_description(context.paths, job, dataset, ReusedPrefix(key, epochs))
 
         training = stack.enter_context(closing(train_in_stages(job.spec, dataset, setting, store, on_prefix)))
         completed = next(training)
@@ -206,25 +226,3 @@ def _copy_result(context: TrialContext, original: TrialId, attempt: Attempt) -> 
     context.results.discard_copy(source)
     attempt.check()
     return completed_rows(attempt.directory)
-
-
-def _write_description(
-    context: TrialContext, job: TrialJob, dataset: Dataset, directory: Path, prefix: ReusedPrefix | None
-) -> None:
-    """Write trial.json: the trial's spec, the prefix or result that it reuses, and the classes."""
-    trial = job.trial
-    description = {
-        "title": f"{context.spec.name}, {f'trial {trial}' if trial.role == 'trial' else trial}",
-        "role": trial.role,
-        "number": trial.number,
-        "spec": job.spec.model_dump(mode="json"),
-        **job.links,
-        "prefix": prefix.key if prefix else None,
-        "prefix_epochs": prefix.epochs if prefix else None,
-        "classes": {
-            "names": list(dataset.class_names),
-            "sizes": dataset.class_sizes.tolist(),
-            "distinct": count_distinct_images(dataset),
-        },
-    }
-    write_atomic(directory / "trial.json", json.dumps(description, indent=2).encode())

@@ -7,25 +7,24 @@ parent run  watch.jsonl --> one step per line; summary.json --> metrics and desc
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gitdist.address import without_secrets
-from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
 from gitdist.generator.base import TrainingStep
 from gitdist.study.files.attribution import ReusedPrefix, SharedEpochs, epoch_seconds, own_rows, trainer_name
 from gitdist.study.files.events import Outcome, TrialStates
+from gitdist.study.files.json_files import Description, ResultOnTest, Usage, check_json, read_json, read_links
 from gitdist.study.files.json_lines import read_lines
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import parse_rows, read_rows
+from gitdist.study.files.samples import read_samples
 from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
 from gitdist.study.gap import estimate, metric_names, summary_gaps
-from gitdist.study.ledger.repeats import read_links
 from gitdist.study.monitoring.mlflow.figures import write_per_class
 from gitdist.study.monitoring.mlflow.system_metrics import PREFIX
 from gitdist.trial.epoch_row import EpochRow
@@ -147,7 +146,7 @@ def generator_run(
         params=params,
         steps=lambda: [losses[step] for step in sorted(losses)],
         span=partial(generator_span, paths, times),
-        files=partial(_read_files, [paths.samples]) if status == "FINISHED" else dict,
+        files=partial(_generator_files, paths) if status == "FINISHED" else dict,
     )
 
 
@@ -156,7 +155,7 @@ def parent_run(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | N
     return DesiredRun(
         name=paths.name,
         status=status,
-        tags=partial(_summary_tags, paths, summary) if summary else dict,
+        tags=(lambda: {"mlflow.note.content": _describe(summary)}) if summary else dict,
         steps=partial(_monitor_metrics, paths),
         span=partial(_study_span, paths, times, summary),
         final=partial(_summary_metrics, paths, summary) if summary else lambda: None,
@@ -197,7 +196,7 @@ def generator_span(paths: StudyPaths, times: Times) -> Span:
         return span
     starts = [each.started_at for each in _trial_spans(paths, times) if each.started_at is not None]
     end = min(starts, default=None)
-    usages = [read_object(file) or {} for file in sorted(paths.usage.glob("*.json"))]
+    usages = [read_json(file, Usage) or {} for file in sorted(paths.usage.glob("*.json"))]
     return Span(end and end - sum(usage.get("generator_training_s", 0.0) for usage in usages), end)
 
 
@@ -207,7 +206,7 @@ def _trial_span(paths: StudyPaths, trial: TrialId, times: Times) -> Span:
     If its driver was killed, it ended with its last own epoch. A trial of gitdist 0.5 started with its first own epoch,
     or when its ``trial.json`` was written.
     """
-    span, description = times.span(str(trial)), paths.trial(trial) / "trial.json"
+    span, description = times.span(str(trial)), paths.description(trial)
     own = own_rows(read_rows(paths.rows(trial)), trainer_name(paths, trial))
     starts = [] if span.started_at is None else [span.started_at]
     dated = [(row.ended_at, row) for row in own if row.ended_at is not None]
@@ -239,9 +238,7 @@ def _study_span(paths: StudyPaths, times: Times, summary: Mapping[str, Any] | No
 
 
 def _trial_spans(paths: StudyPaths, times: Times) -> list[Span]:
-    numbers = [int(path.name) for path in (paths.study / "trials").glob("*") if path.name.isdigit()]
-    trials = [BASELINE, *(TrialId("trial", number) for number in numbers)]
-    return [_trial_span(paths, trial, times) for trial in trials]
+    return [_trial_span(paths, trial, times) for trial in (BASELINE, *paths.stored_trials())]
 
 
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
@@ -250,7 +247,7 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
     tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
         tags[_PRUNED] = str(outcome.epoch or len(rows))
-    links = read_links(read_object(paths.trial(trial) / "trial.json") or {})
+    links = read_links(read_json(paths.description(trial), Description) or {})
     tags |= {f"gitdist.{name}": str(number) for name, number in links.items()}
     prefix = ReusedPrefix.read(paths.trial(trial))
     if prefix is not None:
@@ -264,17 +261,17 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
 
 
 def _test_metrics(file: Path) -> StepMetrics | None:
-    result = read_object(file)  # if damaged, the trial is evaluated again if it is chosen
-    if not result:
-        return None
-    with _reading(file):
-        return StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
+    result = check_json(file, ResultOnTest)  # if damaged, the trial is evaluated again if it is chosen
+    return result and StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
-    with _reading(directory / "trial.json"):
-        per_class = write_per_class(directory)
-    return _read_files([directory / "rows.jsonl", *per_class])
+    return _read_files([directory / "rows.jsonl", *write_per_class(directory)])
+
+
+def _generator_files(paths: StudyPaths) -> dict[str, bytes]:
+    samples = read_samples(paths)
+    return {} if samples is None else {paths.samples.name: samples}
 
 
 def _monitor_metrics(paths: StudyPaths) -> list[StepMetrics]:
@@ -291,12 +288,11 @@ def _monitor_metrics(paths: StudyPaths) -> list[StepMetrics]:
 def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetrics:
     """Return the summary's numbers; the step is the number of trials, so an extended study has one value per size."""
     metrics = {name: value for name, value in summary.items() if isinstance(value, int | float) and name != _ENDED_AT}
-    with _reading(paths.summary):
-        for role in ("best", "baseline"):
-            chosen = summary.get(role) or {"val": {}, "test": {}}
-            metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
-        for gap in summary_gaps(summary):
-            metrics |= gap.metrics
+    for role in ("best", "baseline"):
+        chosen = summary.get(role) or {"val": {}, "test": {}}
+        metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
+    for gap in summary_gaps(summary):
+        metrics |= gap.metrics
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     num_trials = sum(summary.get("trials", {}).values())
     return StepMetrics(num_trials, finite, summary.get(_ENDED_AT) or _modified_at(paths.summary))
@@ -305,11 +301,6 @@ def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetri
 def _study_files(paths: StudyPaths) -> dict[str, bytes]:
     files = _read_files([paths.spec, paths.summary])
     return {name: without_secrets(content.decode()).encode() for name, content in files.items()}
-
-
-def _summary_tags(paths: StudyPaths, summary: Mapping[str, Any]) -> dict[str, str]:
-    with _reading(paths.summary):
-        return {"mlflow.note.content": _describe(summary)}
 
 
 def _describe(summary: Mapping[str, Any]) -> str:
@@ -350,15 +341,6 @@ def _monitor_lines(paths: StudyPaths) -> list[dict[str, Any]]:
             if not isinstance(line.get(name), int | float):
                 raise IncompleteFileError(paths.monitor_log, name, number)
     return lines
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Raise IncompleteFileError for a field that the file's JSON object lacks."""
-    try:
-        yield
-    except KeyError as error:
-        raise IncompleteFileError(path, str(error.args[0])) from error
 
 
 def _read_files(paths: Sequence[Path]) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gitdist.disk import read_object, write_atomic
+from gitdist.disk import write_atomic
+from gitdist.study.files.json_files import Description, check_json
 from gitdist.study.files.rows import read_rows
 from gitdist.trial.epoch_row import EpochRow
 
@@ -22,17 +23,20 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito, for colour-blind readers
 def write_per_class(directory: Path) -> tuple[Path, ...]:
     """Write ``per_class.parquet`` and ``per_class.png`` of the trial in ``directory``; if it has evaluated rows.
 
-    Files that are newer than the rows are not rewritten. If trial.json is missing or damaged, nothing is written.
+    Files that are newer than the rows are not rewritten. If trial.json is missing, nothing is written.
+
+    Raises:
+        DamagedFileError: trial.json is damaged.
     """
     rows = directory / "rows.jsonl"
     row = next((row for row in reversed(read_rows(rows)) if row.per_class), None)
-    description = read_object(directory / "trial.json")
-    if row is None or description is None:
+    description = check_json(directory / "trial.json", Description)
+    if row is None or description is None or "classes" not in description:
         return ()
     parquet, picture = directory / "per_class.parquet", directory / "per_class.png"
     if not all(file.exists() and file.stat().st_mtime > rows.stat().st_mtime for file in (parquet, picture)):
         table = _table(row, description["classes"])
-        figure = _figure(table, f"{description['title']}, epoch {row.epoch}, validation")
+        figure = _figure(table, f"{description.get('title', directory.name)}, epoch {row.epoch}, validation")
         _write(parquet, partial(pq.write_table, table))
         _write(picture, partial(figure.savefig, format="png", dpi=120))
     return parquet, picture

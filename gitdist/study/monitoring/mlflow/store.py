@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from gitdist.address import without_secrets
 from gitdist.errors import GitdistError, StudyError, first_line
 from gitdist.study.checks import mlflow_scheme
+from gitdist.study.files.attribution import read_identity
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.monitoring.mlflow.database import (
     copy_database,
@@ -90,10 +91,9 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
                 reader_uri = f"sqlite:///{file}"
             if file is not None and own:
                 relocate_artifacts(file, paths.artifacts)
-            elif is_database(uri) and paths.name and paths.identity.exists():
+            elif is_database(uri) and paths.name and (identity := read_identity(paths)) is not None:
                 if file is None:
                     _connect(uri)
-                identity = paths.identity.read_text().strip()
                 _StudyExperiment(MlflowClient(tracking_uri=reader_uri), reader_uri, paths, identity).find()
         yield reader_uri, reader_uri != uri
 
@@ -148,8 +148,10 @@ def mlflow_errors(uri: str) -> Iterator[None]:
             raise MlflowOutageError(
                 f"MLflow at {address} does not answer ({cause}); run the same command again when it is back"
             ) from error
+        remedy = "" if database_file(uri) is None else "; if that file is damaged, move it away and sync each study"
         raise StudyError(
             f"the MLflow store {address} cannot be used ({cause}); set tracking.uri or MLFLOW_TRACKING_URI to another"
+            f"{remedy}"
         ) from error
 
 

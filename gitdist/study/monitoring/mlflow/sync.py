@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gitdist.errors import DamagedFileError
 from gitdist.generator.base import TrainingStep
+from gitdist.study.files.attribution import read_identity
 from gitdist.study.files.events import TrialStates
+from gitdist.study.files.json_files import Summary, check_json
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.times import Times
 from gitdist.study.monitoring.mlflow.content import (
@@ -59,12 +62,16 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
     """Bring an MLflow store, even an empty one, up to date with the study's files and record; idempotent.
 
     Raises:
-        IncompleteFileError: a file of the study is damaged; all other runs are complete.
+        DamagedFileError: a file of the study is damaged; all other runs are complete.
         StudyError: the store cannot be used, or does not answer.
         DiskError: the disk is full or failing.
     """
     results: dict[RunKey, UpsertResult] = {}
     errors: list[Exception] = []
+    try:
+        check_json(paths.summary, Summary)
+    except DamagedFileError as error:  # for the runs it counts as missing
+        errors.append(error)
     with mlflow_errors(uri):
         runs = StudyRuns(paths, uri, record.identity)
         runs.load()
@@ -88,12 +95,13 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
 
 def log_report(paths: StudyPaths, uri: str, directory: Path, files: Sequence[Path]) -> bool:
     """Log files of a report's directory to the study's parent run, as ``report/...``; return whether it exists."""
-    if not paths.identity.exists():
+    identity = read_identity(paths)
+    if identity is None:
         return False
     if is_database(uri):
         paths.check_writable()
     with mlflow_errors(uri):
-        runs = StudyRuns(paths, uri, paths.identity.read_text().strip())
+        runs = StudyRuns(paths, uri, identity)
         artifact_directories = {file: ("report" / file.relative_to(directory)).parent.as_posix() for file in files}
         return runs.log_files(STUDY_RUN, artifact_directories)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gitdist.address import without_secrets
-from gitdist.errors import GitdistError, IncompleteFileError, StudyError
+from gitdist.errors import DamagedFileError, GitdistError, StudyError
 from gitdist.generator.base import TrainingStep
 from gitdist.study.cluster.signals import stop_requested
 from gitdist.study.files.events import Observer, Outcome, TrialStates
@@ -186,7 +186,7 @@ class Tracker(Observer):
                 previous, self._parent_id, self._runs = self._parent_id, runs.parent_id(), runs
                 if previous not in (None, self._parent_id):
                     self._outbox.enqueue(_ALL_RUNS)  # the store came back without its content
-        except IncompleteFileError as error:
+        except DamagedFileError as error:
             warning = f"MLflow does not have all of study '{self._paths.name}': {error}"
             if warning not in self._warned:
                 self._warned.add(warning)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from gitdist.errors import IncompleteFileError, StudyError
 from gitdist.generator.base import TrainingStep
@@ -25,7 +26,7 @@ def record(paths) -> StudyRecord:
     for trial, num_epochs in ((TRIAL, 4), (pruned, 2), (BASELINE, 4)):
         write_rows(paths, trial, num_epochs)
     (paths.trial(TRIAL) / "test.json").write_text(json.dumps({"metrics": {"test/ekld": 0.5}}))
-    paths.samples.write_bytes(b"picture")
+    Image.new("L", (1, 1)).save(paths.samples)
     paths.spec.write_text("name: study\n")
     chosen = {"number": 7, "params": {"fraction": 0.5}, "val": {"val/ekld": 0.25}, "test": {"test/ekld": 0.5}}
     times = ({"of": "study", "started_at": 1_700_000_000.0}, {"of": "study", "ended_at": 1_700_000_004.0})
@@ -137,7 +138,8 @@ def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_m
     uri = tracking_uri(paths, None)
     with pytest.raises(IncompleteFileError) as caught:
         sync_study(paths, uri, record)
-    assert (caught.value.path, caught.value.line, caught.value.field) == (file, line, lost.split('"')[1])
+    assert (caught.value.path, caught.value.line) == (file, line)
+    assert caught.value.field.endswith(lost.split('"')[1])
     assert str(file) in str(caught.value) and "MLflow" not in str(caught.value)
     lacking = "study" if name in ("watch", "summary") else "7"
     assert {key for key, status in runs.statuses().items() if status != "FINISHED"} <= {lacking}

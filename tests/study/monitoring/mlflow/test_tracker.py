@@ -7,6 +7,7 @@ import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from gitdist.errors import SpecError, StudyError
 from gitdist.generator.base import TrainingStep
@@ -401,7 +402,7 @@ def test_statuses_are_true_if_files_cannot_be_written_and_the_next_driver_adds_t
 
 
 def test_the_generators_losses_are_there_once_however_often_its_training_was_interrupted(open_tracker, runs, paths):
-    paths.samples.write_bytes(b"picture")
+    Image.new("L", (1, 1)).save(paths.samples)
     first = open_tracker()
     first.generator_started({"dim": 4})
     first.generator_stepped([step(10)])
