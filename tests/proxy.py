@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-Fate = Literal["pass", "lose the request", "lose the answer"]
+Fate = Literal["pass", "hold", "lose the request", "lose the answer"]
 
 
 class Proxy:
@@ -16,8 +16,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._forwards = threading.Event()
-        self._forwards.set()
+        self._released = threading.Event()
         self._accepts = True
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -31,18 +30,14 @@ class Proxy:
         """Accept connections again."""
         self._accepts = True
 
-    def hang(self) -> None:
-        """Forward nothing, but cut no connection."""
-        self._forwards.clear()
-
-    def go_on(self) -> None:
-        """Forward again, also what was held back."""
-        self._forwards.set()
+    def release(self) -> None:
+        """Forward the requests that are held."""
+        self._released.set()
 
     def close(self) -> None:
         """End it."""
         self.refuse()
-        self.go_on()
+        self.release()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -67,7 +62,8 @@ class Proxy:
                 break
             if fate == "lose the answer":
                 lost.set()
-            self._forwards.wait()
+            if fate == "hold":
+                self._released.wait()
             if not _sent(server, request):
                 break
         if not lost.is_set():
@@ -75,7 +71,6 @@ class Proxy:
 
     def _answer(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         for answer in _received(server):
-            self._forwards.wait()
             if lost.is_set() or not _sent(client, answer):
                 break
         _cut(client, server)

@@ -112,7 +112,9 @@ class GeneratorServer:
         store = self._config.store
         if store is None:
             return None
-        shared = shared_tree(store.shared, of_results=True) if store.results and store.shared else None
+        shared = None
+        if store.results and store.shared:
+            shared = shared_tree(store.shared, of_results=True, waits="always")
         return BlockCache(store.root / BLOCKS / self._signature.digest, self._maker.layout, store.free_up, shared)
 
     def signature(self) -> StreamSignature:

@@ -168,14 +168,9 @@ def test_a_server_that_hangs_is_waited_for_and_a_commit_that_arrives_late_counts
 ):
     monkeypatch.setattr(storages, "_ANSWER_S", 1.0)
     with driving(paths, url(proxy.port, own_database)) as (ledger, _):
-        acts = iter([lambda: None, proxy.hang])  # at the commit of a read, and at that of the creation
-
-        def fate():
-            next(acts, lambda: None)()
-            return "pass"
-
-        proxy.fate = fate
-        with later(proxy.go_on, 3.0):
+        fates = iter(["pass", "hold"])  # of the commit of a read, and of that of the creation
+        proxy.fate = lambda: next(fates, "pass")
+        with later(proxy.release, 3.0):
             assert ledger.next_trial().number == 0
         assert len(ledger.trials()) == 1
         assert len(lines(caplog)) == 2 and "no answer within" in lines(caplog)[0]
