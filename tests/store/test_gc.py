@@ -4,6 +4,7 @@ from gitdist.store import Store, content_key
 from gitdist.store.artifact import ArtifactId
 from gitdist.store.gc import delete_artifact, evict, read_inventory
 from gitdist.store.layout import StoreLayout
+from tests.disks import fill, small_disk
 from tests.store.things import BYTES, age, artifact_of, build, build_each, is_empty
 
 BOUND = 25_000  # two artifacts and a half
@@ -81,3 +82,12 @@ def test_a_use_is_marked_once_a_minute(tmp_path: Path) -> None:
     assert not mark.exists()
     build(Store(tmp_path), "a")
     assert mark.exists()
+
+
+def test_a_full_disk_can_be_freed(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "512k") as disk:
+        layout = StoreLayout(disk / "store")
+        a = build(Store(layout.root), "a")
+        fill(disk)
+        assert delete_artifact(layout, artifact_of(a)) and not a.exists()
+        assert not list(layout.tmp.iterdir()) and not list(layout.lock_files.iterdir())

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from gitdist.store import Store
 from gitdist.store.gc import delete_artifact
 from gitdist.store.layout import StoreLayout
@@ -80,3 +82,14 @@ def test_an_artifact_that_was_deleted_between_two_uses_is_built_again(tmp_path: 
     with study.pin_used("study"):
         assert build(study, "a") == a and a.exists()
         assert not delete_artifact(layout, artifact_of(a))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"name": "study", "artefacts": 5}'])
+def test_a_pin_that_cannot_be_read_keeps_everything_until_it_is_stale(tmp_path: Path, content: str) -> None:
+    store, layout = Store(tmp_path), StoreLayout(tmp_path)
+    a = build(store, "a")
+    pin = layout.pins / "1.json"
+    pin.write_text(content)
+    assert not delete_artifact(layout, artifact_of(a))
+    age(pin, PIN_STALE_S + 60)
+    assert delete_artifact(layout, artifact_of(a))

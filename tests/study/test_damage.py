@@ -1,6 +1,9 @@
 """Files that a crash or a full disk damaged: recovered, or a clear error that names the file; never a wrong result."""
 
+import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,26 @@ def test_truncated_checkpoints_rows_and_artifacts_are_recovered(tmp_path, undist
     assert done.returncode == 0, done.stdout + done.stderr
     check_whole(study, 3)
     assert study.rows() == undisturbed.rows()
+
+
+def test_damaged_results_of_a_finished_study_are_made_again(tmp_path, undisturbed):
+    shutil.copytree(undisturbed.results, tmp_path / "results")
+    study = replace(undisturbed, results=tmp_path / "results")
+    before = json.loads((study.directory / "summary.json").read_text())
+    best = study.directory / "trials" / f"{before['best']['number']:04d}"
+    tested = json.loads((best / "test.json").read_text())
+    cut(study.directory / "summary.json")
+    cut(best / "trial.json")
+    (best / "test.json").write_text('{"metrics": 5}')
+    (study.directory / "baseline" / "test.json").unlink()
+    done = study.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_whole(study, 3)
+    assert study.rows() == undisturbed.rows()
+    summary = json.loads((study.directory / "summary.json").read_text())
+    assert summary["best"] == before["best"] and summary["baseline"] == before["baseline"]
+    assert json.loads((best / "test.json").read_text())["metrics"] == tested["metrics"]
+    assert json.loads((best / "trial.json").read_text())["classes"]["sizes"]
 
 
 def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_it_goes_on_when_there_is_space(tmp_path, undisturbed):

@@ -72,6 +72,15 @@ def test_a_superseded_writer_appends_to_the_file_that_was_replaced(path):
     assert read_lines(path) == [{"epoch": 1}, {"epoch": 2}]
 
 
+def test_a_log_that_is_reopened_keeps_its_lines_after_a_damaged_one_and_loses_a_torn_end(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step":1}\n\xff\n{"step":3}\n{"st')
+    with JsonLinesFile.reopen(path) as file:
+        file.append({"step": 4})
+    assert path.read_bytes() == b'{"step":1}\n\xff\n{"step":3}\n{"step":4}\n'
+    assert read_lines(path) == [{"step": 1}, {"step": 3}, {"step": 4}]
+
+
 def test_a_row_that_a_full_disk_does_not_take_leaves_the_rows_before_it_whole(tmp_path):
     with small_disk(tmp_path / "disk", "64k") as disk, JsonLinesFile(disk / "rows.jsonl", [{"epoch": 1}]) as file:
         fill(disk)
