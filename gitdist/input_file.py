@@ -1,4 +1,4 @@
-"""Reads files that a user provides: images, arrays, weights. They may be anything, and may change at any time.
+"""Files that a user names: images, arrays, weights. They may be anything, and may change at any time.
 
 A file that cannot be read is a DataError that says why: missing, no permission, a pipe, changed meanwhile. Whether
 it has the right content is for the caller to check; ``foreign_content`` names what is often found instead.
@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import psutil
 
-from gitdist.errors import DataError
+from gitdist.errors import DataError, SpecError
+from gitdist.limits import allotted_memory
 
 _PERMISSION = "give this user the permission to read it"
 _REMEDIES = {
@@ -34,6 +35,20 @@ _FOREIGN = {  # by what a file begins with, in lower case and without leading bl
     b"%pdf": "it is a PDF document",
 }
 _HEAD = 64  # bytes
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with the home directory in place of a leading ``~`` or ``~user``; ``./~`` is a file of that name.
+
+    Raises:
+        SpecError: the home directory is not known.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == str(path) and expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        remedy = "set HOME, or write the path in full" if user == "~" else f"write the path in full, or ./{user}"
+        raise SpecError(f"the home directory {user} of '{path}' is not known; {remedy}")
+    return Path(expanded)
 
 
 @contextmanager
@@ -103,7 +118,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 def check_memory(num_bytes: int, what: str) -> None:
     """Raise DataError if so many bytes are more than half of the free memory: preparing data takes copies of them."""
-    free = psutil.virtual_memory().available
+    free = min(psutil.virtual_memory().available, allotted_memory())
     if 2 * num_bytes > free:
         raise DataError(
             f"{what} must fit into half of the free memory ({free / 1e9:,.1f} GB), but needs {num_bytes / 1e9:,.1f} "

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gitdist.errors import DataError
-from gitdist.input_file import list_folder, open_input, read_input
+from gitdist.errors import DataError, SpecError
+from gitdist.input_file import expand_home, list_folder, open_input, read_input
 from tests.unprivileged import shared_folder, unprivileged
 
 
@@ -92,3 +92,17 @@ def test_a_file_that_is_larger_than_the_memory_is_not_read(tmp_path: Path) -> No
         stream.truncate(2**43)  # without blocks on the disk
     with pytest.raises(DataError, match="input must fit into half of the free memory"):
         read_input(tmp_path / "input")
+
+
+def test_a_tilde_is_the_home_directory_at_the_beginning_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, path in (("~/x", "/home/somebody/x"), ("~", "/home/somebody"), ("~root", "/root"), ("./~/x", "~/x")):
+        assert expand_home(given) == Path(path)
+    for same in ("a/~/b", "/data/~x", "x~"):
+        assert expand_home(same) == Path(same)
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/x", "~nobody-here"])
+def test_an_unknown_home_directory_is_refused(path: str) -> None:
+    with pytest.raises(SpecError, match="~nobody-here"):
+        expand_home(path)

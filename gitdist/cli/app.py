@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gitdist import __version__
 from gitdist.errors import SpecError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 
 if TYPE_CHECKING:  # slow to import
     from gitdist.study.files.results import Results

@@ -1,7 +1,7 @@
 """Finds a started study by its name or its file."""
 
 from gitdist.errors import SpecError, StudyError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan

@@ -22,7 +22,7 @@ from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin, describe_plugin, isolated_generator
 from gitdist.generator.pretrained import load_pretrained, read_pretrained
-from gitdist.input_file import read_input
+from gitdist.input_file import expand_home, read_input
 from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
@@ -170,7 +170,7 @@ def _load_munit(
 
 
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
-    path = Path(spec.path)
+    path = expand_home(spec.path)
     try:
         digest = _hash(read_input(path))
     except DataError as error:

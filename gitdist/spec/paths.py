@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gitdist.errors import SpecError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 
 _FILE_FIELDS = ("data.path", "generator.path", "store.uri")
 _DATABASE_FIELD = "tracking.uri"

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 from gitdist.outage import Outage
 from gitdist.store.artifact import FileStamp
 

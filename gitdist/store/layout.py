@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gitdist.disk import locked, why_unreadable
 from gitdist.errors import StoreError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 from gitdist.store.artifact import ArtifactId
 
 LOCK_FILES = "claims"  # named as in stores of earlier versions, whose processes may still run

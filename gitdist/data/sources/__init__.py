@@ -13,7 +13,7 @@ from gitdist.data.sources.kuzushiji_49 import KUZUSHIJI_49
 from gitdist.data.sources.mnist import FASHION_MNIST, KUZUSHIJI_MNIST
 from gitdist.data.sources.npz import NPZ
 from gitdist.errors import SpecError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec, unknown_name
 
 SOURCES: dict[str, DataSource] = {  # data.source; a test compares the names with those that DataSpec allows

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gitdist.errors import DataError, first_line
-from gitdist.home import expand_home
-from gitdist.input_file import check_memory, foreign_content, input_status, open_input
+from gitdist.input_file import check_memory, expand_home, foreign_content, input_status, open_input
 from gitdist.limits import usable_cpus
 from gitdist.spec import DataSpec, unknown_name
 from gitdist.store.artifact import checksum

@@ -51,8 +51,7 @@ from gitdist.data.sources.base import (
     user_folder,
 )
 from gitdist.errors import DataError
-from gitdist.home import expand_home
-from gitdist.input_file import check_memory, input_status, is_folder, list_folder
+from gitdist.input_file import check_memory, expand_home, input_status, is_folder, list_folder
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 

@@ -9,7 +9,7 @@ from typing import Literal
 from gitdist.address import join_uri
 from gitdist.disk import disk_errors, why_unreadable, write_refusal
 from gitdist.errors import StoreError
-from gitdist.home import expand_home
+from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.files.results import LocalResults, Results
