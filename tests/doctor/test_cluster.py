@@ -159,5 +159,5 @@ def test_a_cluster_of_another_ray_is_told_with_both_versions(cluster, place):
         (found,) = examine_cluster(cluster.address, (), None, (place, "none"), {})
     ray.shutdown()
     assert (found.check, found.state) == ("cluster", "problem")
-    assert "runs Ray 2.59.1" in found.seen and f"here is Ray {ray.__version__}" in found.seen
+    assert "runs Ray 2.59.1" in found.seen and f"this machine has Ray {ray.__version__}" in found.seen
     assert found.remedy.startswith("install the same versions")
