@@ -76,8 +76,9 @@ def test_a_request_is_known_while_the_main_thread_is_blocked_and_cannot_handle_i
         library.pthread_mutex_unlock(mutex)
 
     thread = threading.Thread(target=look)
-    with pytest.raises(KeyboardInterrupt), interruptible(locked.wait):
+    with pytest.raises(KeyboardInterrupt), interruptible(lambda: None):
         thread.start()
+        locked.wait()
         library.pthread_mutex_lock(mutex)  # which no signal interrupts
         os.kill(os.getpid(), signal.SIGTERM)
     thread.join()
