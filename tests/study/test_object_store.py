@@ -60,7 +60,7 @@ class RemoteStudy:
     def rows(self) -> dict:
         paths = StudyPaths.at(ObjectStoreResults(self.uri), "small")
         paths.pull()
-        return SmallStudy(paths.results).rows()
+        return SmallStudy(paths.root).rows()
 
     def states(self, tmp_path: Path) -> list[str]:
         paths = StudyPaths.at(tmp_path, "small")
