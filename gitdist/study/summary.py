@@ -74,9 +74,9 @@ def lost_tests(study: Study) -> list[TrialId]:
     """Return the trials that were evaluated on test according to the summary, but have no intact test.json."""
     summary = read_summary(study.paths) or {"best": None}
     chosen = [summary["best"], summary.get("baseline"), *(summary.get("pareto") or ())]
-    tested = [TrialId("trial", each["number"]) for each in chosen if each and each["test"]]
-    trials = {BASELINE if trial.number is None else trial: None for trial in tested}
-    return [trial for trial in trials if read_json(study.paths.test(trial), ResultOnTest) is None]
+    numbers = dict.fromkeys(each["number"] for each in chosen if each and each["test"])
+    tested = [BASELINE if number is None else TrialId("trial", number) for number in numbers]
+    return [trial for trial in tested if read_json(study.paths.test(trial), ResultOnTest) is None]
 
 
 def last_metrics(paths: StudyPaths, trial: TrialId) -> dict[str, float]:

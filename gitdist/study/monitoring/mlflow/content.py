@@ -262,7 +262,9 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
 
 def _test_metrics(file: Path) -> StepMetrics | None:
     result = check_json(file, ResultOnTest)  # if damaged, the trial is evaluated again if it is chosen
-    return result and StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
+    if result is None:
+        return None
+    return StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
