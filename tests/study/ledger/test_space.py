@@ -7,7 +7,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from gitdist.errors import TrialFailedError
 from gitdist.spec import Dimension, SearchSpec, StudySpec, TrialSpec
 from gitdist.study.ledger.space import (
-    baseline_spec,
     distribution,
     field_importances,
     grid_plan,
@@ -113,11 +112,6 @@ def test_a_grid_says_how_many_of_its_points_total_leaves_out():
     counted = [num_omitted_points(SearchSpec(algorithm="grid", total=total, space=space)) for total in (4, 6, 7)]
     assert counted == [2, 0, 0]
     assert num_omitted_points(SearchSpec(algorithm="random", total=4, space=space)) == 0
-
-
-def test_the_baseline_is_the_base_without_augmentation():
-    base = TrialSpec(fraction=0.5, sampler="square-root")
-    assert baseline_spec(base) == base.model_copy(update={"fraction": 0.0})
 
 
 @pytest.mark.parametrize("sign", [1, -1])

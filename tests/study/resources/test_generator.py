@@ -2,7 +2,7 @@ import pytest
 import ray
 
 from gitdist.data.dataset import prepare
-from gitdist.device import Compute, Precision
+from gitdist.device import Compute
 from gitdist.errors import StudyError
 from gitdist.generator.kinds import generator_name, munit_artifact_spec
 from gitdist.spec import (
@@ -42,7 +42,7 @@ def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
         check_same_generator(OracleSpec(), "two", "one")
 
 
-def named(spec: MunitSpec, precision: Precision) -> str:
+def named(spec: MunitSpec, precision: str) -> str:
     return content_key("generator", munit_artifact_spec(spec, "data", Compute.resolve(precision, "cpu")))
 
 
