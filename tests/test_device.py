@@ -16,13 +16,13 @@ def threads() -> object:
 
 @pytest.mark.parametrize(("precision", "bf16"), [("bf16", True), ("float32", False)])
 def test_a_named_precision_is_what_runs(precision: str, bf16: bool) -> None:
-    compute = Compute.resolve(precision, "cpu")  # type: ignore[arg-type]
+    compute = Compute.resolve(precision, "cpu")
     assert (compute.bf16, compute.precision, compute.device) == (bf16, precision, torch.device("cpu"))
 
 
 def test_an_unknown_precision_raises() -> None:
     with pytest.raises(ValueError, match="fp16"):
-        Compute.resolve("fp16", "cpu")  # type: ignore[arg-type]
+        Compute.resolve("fp16", "cpu")
 
 
 def test_auto_on_the_processor_is_bf16_where_there_are_units() -> None:
@@ -32,7 +32,7 @@ def test_auto_on_the_processor_is_bf16_where_there_are_units() -> None:
 def test_autocast_rounds_products_and_leaves_weights_alone() -> None:
     layer, images = torch.nn.Linear(4, 4), torch.ones(2, 4)
     for precision, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
-        with Compute.resolve(precision, "cpu").autocast():  # type: ignore[arg-type]
+        with Compute.resolve(precision, "cpu").autocast():
             assert layer(images).dtype == dtype
     assert layer.weight.dtype == torch.float32
 

@@ -43,7 +43,7 @@ def test_a_study_keeps_to_the_plugin_or_file_that_it_was_started_with():
         check_same_generator(OracleSpec(), "two", "one")
 
 
-def named(spec: MunitSpec, precision: Precision) -> str:
+def named(spec: MunitSpec, precision: str) -> str:
     return content_key("generator", munit_artifact_spec(spec, "data", Compute.resolve(precision, "cpu")))
 
 

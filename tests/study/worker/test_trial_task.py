@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.spec import OracleSpec, SharingSpec, StoreSpec, StreamSpec, StudySpec
+from gitdist.spec import OracleSpec, SharingSpec, StoreSpec, StreamSpec, StudySpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.server import ServerConfig
 from gitdist.study.files.attribution import ReusedPrefix
 from gitdist.study.files.fencing import Attempt
-from gitdist.study.files.layout import TrialId
+from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import read_rows
 from gitdist.study.worker.job import TrialContext, TrialJob
@@ -326,3 +326,9 @@ def test_a_repeat_that_is_trained_on_for_its_test_stays_a_repeat(context, pairs)
     assert found["metrics"] == evaluate_on_test(context, job(context, TRIAL), pairs["test"])["metrics"]
     assert json.loads((context.paths.trial(REPEAT) / "trial.json").read_text())["repeat_of"] == TRIAL.number
     assert read_rows(context.paths.rows(REPEAT)) == read_rows(context.paths.rows(TRIAL))
+
+
+def test_the_baseline_is_the_trial_of_the_study_without_augmentation() -> None:
+    study = StudySpec(name="study", trial=TrialSpec(fraction=0.5, sampler="square-root"))
+    job = TrialJob.create(study, BASELINE, {})
+    assert job.spec == study.trial.model_copy(update={"fraction": 0.0})
