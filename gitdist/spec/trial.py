@@ -40,7 +40,7 @@ class TrialSpec(Spec):
     epochs: _Epochs = 50
     # epochs before the sampler and the augmentation start (deferred)
     switch_epoch: int = Field(0, ge=0, le=MANY_EPOCHS)
-    batch_size: int = Field(128, ge=1, le=65_536)
+    batch_size: int = Field(128, ge=1, le=1_048_576)
     lr: float = Field(0.1, gt=0, le=LARGEST_FLOAT32)
     lr_warmup_epochs: int = Field(5, ge=0, le=MANY_EPOCHS)
     # epochs after which lr is multiplied by lr_decay, in rising order; default: 60 % and 80 % of epochs

@@ -111,7 +111,7 @@ def test_a_study_that_cannot_be_run_does_not_keep_the_next_from_it_and_is_named_
         ledger.write_bytes(whole)
     *_, reason, error = told.splitlines()
     assert f"study '{NAMES[1]}' is finished; nothing to do" in told and "balanced accuracy" in told
-    assert reason.startswith(f"{NAMES[0]} failed: the ledger {ledger.resolve()} cannot be opened")
+    assert reason.startswith(f"{NAMES[0]} failed: the ledger {ledger.resolve()} is damaged")
     assert error.startswith(f"error: 1 of 2 studies of 'camp' failed: {NAMES[0]}; fix")
     assert error.endswith(f"gitdist resume camp --results {place / 'results'}")
 

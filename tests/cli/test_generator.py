@@ -66,7 +66,7 @@ def test_there_is_no_truth_to_show_without_a_nuisance(tmp_path, console):
 
 def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     done = gitdist("generator", "import", tmp_path / "none.pt", "--out", tmp_path / "x.safetensors")
-    assert_refused(done, "none.pt", "cannot be opened (No such file or directory)", "as published")
+    assert_refused(done, "none.pt", "No such file or directory", "correct the path")
 
 
 def test_quality_is_told_in_tables_and_json(tmp_path, console):

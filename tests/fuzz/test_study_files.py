@@ -70,7 +70,7 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "trial.fraction": (0, 1, REAL),
     "trial.epochs": (1, 1e6, WHOLE),
     "trial.switch_epoch": (0, 1e6, WHOLE),
-    "trial.batch_size": (1, 65536, WHOLE),
+    "trial.batch_size": (1, 1048576, WHOLE),
     "trial.lr": (0, 3.4e38, REAL, 0),
     "trial.lr_warmup_epochs": (0, 1e6, WHOLE),
     "trial.lr_milestones.*": (1, 1e6, WHOLE),

@@ -385,7 +385,7 @@ def test_the_home_directory_may_be_written_short(checkpoint, digits, tmp_path, m
     monkeypatch.setenv("HOME", str(tmp_path))
     spec = PretrainedSpec(path=f"~/{imported(checkpoint).name}")
     assert obtain_artifact(spec, digits, Store(tmp_path / "store"), lambda step: None, CPU) is not None
-    with pytest.raises(SpecError, match="~nobody-here/x: No such file"):
+    with pytest.raises(SpecError, match="~nobody-here/x"):
         obtain_artifact(PretrainedSpec(path="~nobody-here/x"), digits, Store(tmp_path), lambda step: None, CPU)
 
 

@@ -15,7 +15,6 @@ from gitdist.spec import (
     RandAugmentSpec,
     ResourcesSpec,
 )
-from gitdist.spec.base import Precision
 from gitdist.store import Store, content_key
 from gitdist.study.resources.generator import check_same_generator, resolve_precision
 from gitdist.study.resources.generator_training import obtain_generator

@@ -216,7 +216,7 @@ def test_a_bug_fails_the_trial_and_its_traceback_is_kept(context):
     directory = context.paths.trial(TRIAL)
     (directory / "trial.json").mkdir(parents=True)
     (report,) = run(context)
-    assert report["failed"].startswith("IsADirectoryError: ") and report["failed"].endswith(f"{directory}/error.txt)")
+    assert report["failed"].startswith("OSError: ") and report["failed"].endswith(f"{directory}/error.txt)")
     assert "in run_trial" in (directory / "error.txt").read_text()
 
 

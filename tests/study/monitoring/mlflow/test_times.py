@@ -135,7 +135,7 @@ def test_a_study_of_gitdist_0_5_has_the_times_of_its_trials_and_accounts(paths, 
     write_shared_rows(paths, TRIAL)
     shutil.rmtree(paths.study / "baseline")
     paths.usage.mkdir()
-    (paths.usage / "0000.json").write_text(json.dumps({"generator_training_s": 3.0}))
+    (paths.usage / "0000.json").write_text(json.dumps({"wall_s": 40.0, "generator_training_s": 3.0}))
     paths.monitor_log.write_text(json.dumps({"step": 1, "at": NOW + 25}) + "\n")
     paths.summary.write_text(json.dumps({"trials": {"finished": 1}, "best": None, "wall_s": 40.0}))
     sync(paths, GeneratorRecord(name="munit-abc", params={}, steps=STEPS))

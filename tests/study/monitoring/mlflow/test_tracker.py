@@ -2,6 +2,7 @@ import json
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow.entities import Metric
@@ -530,7 +531,7 @@ def test_the_environment_and_the_spec_choose_another_store(paths, monkeypatch):
     assert tracking_uri(paths, None) == f"sqlite:///{paths.tracking_db}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert tracking_uri(paths, None) == "http://127.0.0.1:1"
-    assert tracking_uri(paths, "sqlite:///other.db") == "sqlite:///other.db"
+    assert tracking_uri(paths, "sqlite:///other.db") == f"sqlite:///{Path.cwd()}/other.db"
 
 
 @pytest.mark.parametrize(
