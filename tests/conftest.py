@@ -16,47 +16,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a script that runs t
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else the processes that tests start ignore it too
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files that start Ray first: they take longest, and the short ones fill what is left at the end."""
-    starting = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in starting)
-
-
-def head_node(num_cpus: int) -> Iterator[str]:
-    """The address of a Ray cluster of one node."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
-
-
-@pytest.fixture(scope="session")
-def two_cpus() -> Iterator[str]:
-    yield from head_node(2)
-
-
-@pytest.fixture(scope="session")
-def four_cpus() -> Iterator[str]:
-    yield from head_node(4)
-
-
 @pytest.fixture(scope="module")
-def ray_cluster(four_cpus: str) -> Iterator[None]:
-    """A test module is connected to a Ray of this machine."""
+def ray_cluster() -> Iterator[None]:
+    """One Ray of this machine for a test module."""
     import ray
 
-    ray.init(address=four_cpus, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[str]:
+    """The address of a Ray cluster of one node with two CPUs, for the commands of many tests."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
 @pytest.fixture(scope="module")
-def shared_ray(two_cpus: str) -> Iterator[None]:
-    """Commands of a test module join a Ray of this machine instead of starting one of their own."""
+def shared_ray(ray_head: str) -> Iterator[None]:
+    """Commands of a test module join ``ray_head`` instead of starting a Ray of their own."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(SHARED_RAY, two_cpus)
-        environment.setenv("RAY_ADDRESS", two_cpus)
+        environment.setenv(SHARED_RAY, ray_head)
+        environment.setenv("RAY_ADDRESS", ray_head)
         yield
 
 
