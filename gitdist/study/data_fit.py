@@ -29,7 +29,7 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
         for kind in _values(spec, fields, "threshold_kind"):
             for threshold in _values(spec, fields, "threshold"):
                 trial = TrialSpec(threshold=threshold, threshold_kind=kind)
-                replacement_probabilities(trial, dataset.class_sizes)  # refuses a soft threshold without a meaning
+                replacement_probabilities(trial, dataset.class_sizes)  # raises if a soft threshold is too low
 
 
 def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:
