@@ -3,8 +3,9 @@
 Importing them takes seconds, and the tests run hundreds of commands. Where a test needs a handle on the running
 process, or a fresh interpreter, it starts ``python -m gitdist`` itself.
 
-``ray.tune`` is not among them: its import draws a random ID, so all forked processes would draw the same IDs after it,
-and of two drivers with one worker ID that join one cluster, Ray takes the second for dead when the first has left.
+The parent process does not import ``ray.tune``, whose import starts Ray's generator of random IDs: all forked processes
+would copy its state and have the same worker ID. When one of two such drivers leaves a cluster, Ray ends the actors of
+the other.
 """
 
 import atexit
@@ -18,14 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
-_PRELOADED = (
-    *(f"gitdist.cli.{name}" for name in ("data", "doctor", "generator", "quality", "report", "run", "status", "store")),
-    *(f"gitdist.study.{name}" for name in ("capacity", "final_evaluation", "resources.stream", "running_study")),
-    "gitdist.cli.tracking",
-)
+_COMMANDS = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "tracking")
+_PHASES = ("capacity", "final_evaluation", "resources.stream", "running_study")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, *_PRELOADED])
+_context.set_forkserver_preload(
+    [__name__, *(f"gitdist.cli.{name}" for name in _COMMANDS), *(f"gitdist.study.{name}" for name in _PHASES)]
+)
 
 
 def environment(**more: str) -> dict[str, str]:

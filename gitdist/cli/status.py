@@ -124,9 +124,9 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
 
 
 def _table(status: StudyStatus, fields: list[str], space: int) -> Table:
-    metrics_of = ("balanced\naccuracy", "few-shot\naccuracy", "eKLD\n(nats)")
-    whole = ("trial", "epoch", *metrics_of)
-    table = plain_table("trial", *fields, "epoch", *metrics_of, "state", whole=whole, space=space)
+    metric_headers = ("balanced\naccuracy", "few-shot\naccuracy", "eKLD\n(nats)")
+    whole = ("trial", "epoch", *metric_headers)
+    table = plain_table("trial", *fields, "epoch", *metric_headers, "state", whole=whole, space=space)
     table.columns[-1].min_width = max(len(line.state) for line in status.trials) if status.trials else None
     for line in status.trials:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in STATUS_METRICS]

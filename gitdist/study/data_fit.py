@@ -31,7 +31,7 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
             for threshold in _values(spec, method, "threshold"):
                 fields = {"threshold": threshold, "threshold_kind": kind}
                 trial = TrialSpec.model_validate(fields, context=STORED)
-                replacement_probabilities(trial, dataset.class_sizes)  # refuses a soft threshold without a meaning
+                replacement_probabilities(trial, dataset.class_sizes)  # raises if a soft threshold is too low
 
 
 def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:

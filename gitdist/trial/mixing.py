@@ -61,10 +61,15 @@ def replaced_samples(
 
 
 def augmented_classes(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the classes of which a trial replaces samples by draws, bool ``[C]``."""
+    """Return the classes of which a trial replaces samples by draws, bool ``[C]``.
+
+    Raises:
+        SpecError: as ``replacement_probabilities``, also if the trial replaces nothing.
+    """
+    replaced = (replacement_probabilities(spec, class_sizes) > 0) & (class_sizes > 0)
     if spec.switch_epoch >= spec.epochs or not any(replaceable_samples(spec, int(class_sizes.sum()))):
         return np.zeros(len(class_sizes), np.bool_)
-    return (replacement_probabilities(spec, class_sizes) > 0) & (class_sizes > 0)
+    return replaced
 
 
 def replaceable_samples(spec: TrialSpec, num_samples: int) -> list[int]:

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from gitdist.cli import main
+from gitdist.study.cluster.signals import interruptible
 
 LIMIT_S = 60
 LONGEST_LINE = 2000  # characters
@@ -81,7 +82,8 @@ def run_command(*arguments: object, cwd: Path | None = None) -> Outcome:
         _pythons_own_warnings(),
     ):
         try:
-            with _time_limit():
+            # ``main`` handles signals until its process ends; the block gives them back.
+            with _time_limit(), interruptible():
                 main()
         except SystemExit as end:
             code = end.code or 0
