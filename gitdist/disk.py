@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gitdist.errors import DiskError
+from gitdist.errors import DiskError, StoreError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _KINDS = {
@@ -92,8 +92,31 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def why_unreadable(path: Path, *, is_directory: bool = False) -> str | None:
-    """Return why a file, or a directory, cannot be read; None if it can, or is missing. Opens nothing."""
+def check_readable(path: Path, *, is_directory: bool = False) -> None:
+    """Check that a file, or a directory, of a study or a store can be read, or is missing; open nothing.
+
+    Raises:
+        StoreError: it is something else, such as a link that leads nowhere, or reading it is not allowed.
+    """
+    reason = _why_unreadable(path, is_directory)
+    if reason is not None:
+        kind = "directory" if is_directory else "file"
+        raise StoreError(f"{path} must be a {kind} that can be read, but {reason}; restore it, or move it away")
+
+
+def check_results_directory(path: Path) -> None:
+    """Check that a results directory, or the store in it, is a directory that can be read, or is missing.
+
+    Raises:
+        StoreError: as ``check_readable``; the remedy is another results directory.
+    """
+    reason = _why_unreadable(path, is_directory=True)
+    if reason is not None:
+        message = f"the results directory must be a directory that can be read, but {path} is not ({reason})"
+        raise StoreError(message, remedy="other_results")
+
+
+def _why_unreadable(path: Path, is_directory: bool) -> str | None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gitdist.disk import locked, why_unreadable
+from gitdist.disk import check_readable, check_results_directory, locked
 from gitdist.errors import StoreError
 from gitdist.input_file import expand_home
 from gitdist.store.artifact import ArtifactId
@@ -44,10 +44,9 @@ class StoreLayout:
         Raises:
             StoreError: one is something else, or reading it is not allowed.
         """
-        for path in (self.root, *(self.root / name for name in (*_OWN_DIRECTORIES, *others))):
-            reason = why_unreadable(path, is_directory=True)
-            if reason is not None:
-                raise StoreError(f"{path} must be a directory that can be read, but {reason}; restore or move it away")
+        check_results_directory(self.root)
+        for name in (*_OWN_DIRECTORIES, *others):
+            check_readable(self.root / name, is_directory=True)
 
     def create(self) -> None:
         """Create the directories that every store has."""

@@ -7,7 +7,7 @@ test.json    is removed if it is damaged; a chosen trial is evaluated on test ag
 
 from gitdist.data.dataset import Dataset
 from gitdist.study.files.json_files import Description, ResultOnTest, read_json
-from gitdist.study.files.layout import TrialId
+from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import repair_trial
 from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialJob
@@ -17,6 +17,8 @@ from gitdist.study.worker.trial_task import write_description
 def repair_trials(study: Study, dataset: Dataset | None) -> None:
     """Repair the files of all trials that have ended; without the study's data set, their rows alone."""
     paths = study.paths
+    if paths.trial(BASELINE).is_dir():
+        repair_trial(paths, BASELINE)  # only its rows say whether it has ended
     links = {TrialId("trial", record.number): record.links for record in study.ledger.trials()}
     for trial, (params, outcome) in study.trial_states().items():
         if outcome is None:

@@ -17,7 +17,7 @@ from gitdist.report.records import read_study
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import parse_plan, parse_study
 from gitdist.study.campaign import store_campaign
-from gitdist.study.compatibility import store_spec
+from gitdist.study.compatibility import ensure_identity, store_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import open_rows
@@ -60,8 +60,8 @@ def leave_study(results: Path, name: str, version: int, finished: int = 2) -> St
     spec = parse_study(study_file(name, version), "test")
     paths.create()
     store_spec(paths, spec)
-    paths.identity.write_text(f"identity-{name}")
     ledger = Ledger.open(paths, spec)
+    ensure_identity(paths, ledger)
     for number in range(finished):
         leave_trial(paths, TrialId("trial", ledger.next_trial().number), 0.5 + number / 10)
         ledger.finish(number, {"val/balanced_accuracy": 0.5 + number / 10})
@@ -85,7 +85,7 @@ def console():
 def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     for name, version in (("c.version0", 0), ("c.version1", 1)):
         paths = leave_study(results, name, version, finished=3 - version)
-        sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=f"identity-{name}", states={}))
+        sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=paths.identity.read_text(), states={}))
     campaign = parse_plan({**study_file("c"), "title": "Both", "matrix": {"data.version": [0, 1, 2]}}, "test")
     assert isinstance(campaign, Campaign)
     store_campaign(results, campaign)

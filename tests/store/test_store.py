@@ -129,7 +129,7 @@ def test_a_failed_build_leaves_only_its_scratch(tmp_path: Path) -> None:
 
 def test_a_root_that_cannot_be_a_directory_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="results directory must be writable") as caught:
+    with pytest.raises(StoreError, match="results directory") as caught:
         Store(tmp_path / "file")
     assert "\n" not in str(caught.value) and caught.value.remedy == "other_results"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gitdist.address import join_uri
-from gitdist.disk import disk_errors, why_unreadable, write_refusal
+from gitdist.disk import check_readable, check_results_directory, disk_errors, write_refusal
 from gitdist.errors import StoreError
 from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
@@ -170,12 +170,13 @@ class StudyPaths:
         Raises:
             StoreError: one is something else, such as a link that leads nowhere, or reading it is not allowed.
         """
-        for directory in (self.root, self.study, self.trials, self.usage):
-            _check_readable(directory, is_directory=True)
+        check_results_directory(self.root)
+        for directory in (self.study, self.trials, self.usage):
+            check_readable(directory, is_directory=True)
         for trial in (BASELINE, *self.stored_trials()):
-            _check_readable(self.trial(trial), is_directory=True)
+            check_readable(self.trial(trial), is_directory=True)
         for file in self._files():
-            _check_readable(file)
+            check_readable(file)
 
     def _files(self) -> Iterator[Path]:
         yield from (self.spec, self.campaign, self.identity, self.ledger, self.journal, self.lock)
@@ -199,13 +200,6 @@ class StudyPaths:
                 self.lock.touch()
         except OSError as error:
             raise _unwritable_error(error.filename, error.strerror) from None
-
-
-def _check_readable(path: Path, *, is_directory: bool = False) -> None:
-    reason = why_unreadable(path, is_directory=is_directory)
-    if reason is not None:
-        kind = "directory" if is_directory else "file"
-        raise StoreError(f"{path} must be a {kind} that can be read, but {reason}; restore it, or move it away")
 
 
 def _unwritable_error(path: Path | str, reason: str | None) -> StoreError:

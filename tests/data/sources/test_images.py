@@ -430,7 +430,10 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
 
 
 def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
-    refused(write_flat(tmp_path), "20 images of 1000000x1000000 .* free memory", image_size=1_000_000)
+    root = write_flat(tmp_path)
+    for number in range(10_000):  # hard links; decoded, they take half a terabyte
+        os.link(root / "cat" / "00.png", root / "cat" / f"more-{number}.png")
+    refused(root, "10,020 images of 4096x4096 .* free memory", image_size=4096)
 
 
 def test_classes_of_any_source_can_be_left_out() -> None:
