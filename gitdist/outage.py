@@ -104,6 +104,11 @@ def stop_waiting() -> bool:
     return bool(_away)
 
 
+def resume_waiting() -> None:
+    """Wait for services again: this process is not to stop after all, as a program that caught KeyboardInterrupt."""
+    _stopping.clear()
+
+
 def _timeout_s() -> float:
     text = os.environ.get(_VARIABLE, str(_DEFAULT_S))
     try:

@@ -46,13 +46,11 @@ def shared_ray(ray_head: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
+def empty_store() -> Path:
     """Return an MLflow database without runs; making one takes seconds."""
-    from gitdist.study.monitoring.mlflow.database import ensure_database
+    from tests.study.small_study import empty_database
 
-    place = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    ensure_database(place, place.parent / "artefacts")
-    return place
+    return empty_database()
 
 
 @pytest.fixture(scope="session")

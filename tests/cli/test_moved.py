@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,13 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
-OVERRIDES = ("generator={kind: identity}", "search.total=1", "baseline=false", "sharing.stream=false")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> SmallStudy:
-    """Return a finished study at a place from which it is gone: what its database says of it is untrue everywhere."""
-    former = SmallStudy(tmp_path_factory.mktemp("before") / "former", overrides=OVERRIDES)
-    done = former.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    kept = former.results.rename(tmp_path_factory.mktemp("kept") / "results")
-    yield SmallStudy(kept, overrides=OVERRIDES)
-    assert not former.results.exists(), "the former directory was made again"
-
 
 @pytest.fixture
-def copy(finished, tmp_path) -> SmallStudy:
-    shutil.copytree(finished.results, tmp_path / "copy")
-    return SmallStudy(tmp_path / "copy", overrides=OVERRIDES)
+def copy(moved_study, tmp_path) -> SmallStudy:
+    """A copy of a study that is gone from where it was run: what its database says of that place is untrue."""
+    copied = replace(moved_study, results=tmp_path / "copy")
+    shutil.copytree(moved_study.results, copied.results)
+    return copied
 
 
 def on(study: SmallStudy, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -112,17 +102,17 @@ def check_artifacts(study: SmallStudy, found: dict[str, bytes]) -> None:
     assert found["generator/samples.png"] == (study.directory / "samples.png").read_bytes()
 
 
-def test_a_moved_directory_is_all_that_its_commands_write(copy, finished, tmp_path):
-    before = contents(finished.results)
+def test_a_moved_directory_is_all_that_its_commands_write(copy, moved_study, tmp_path):
+    before = contents(moved_study.results)
     for command, *arguments in (["status"], ["report"], ["sync"], ["resume"]):
         done = on(copy, command, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "logged to 1 run of MLflow" in on(copy, "report").stdout
-    done = on(copy, "resume", "--set", "search.total=2")
+    done = on(copy, "resume", "--set", "search.total=3")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert contents(finished.results) == before
+    assert contents(moved_study.results) == before and not moved_study.results.with_name("former").exists()
     assert {Path(place.removeprefix("file://")).is_relative_to(copy.results) for place in locations(copy)} == {True}
-    assert [run.info.status for run in copy.runs()] == ["FINISHED"] * 4
+    assert [run.info.status for run in copy.runs()] == ["FINISHED"] * 6
     check_artifacts(copy, artifacts_from_ui(copy, tmp_path / "working"))
 
 
@@ -148,7 +138,7 @@ def test_a_directory_that_can_only_be_read_is_shown(copy, tmp_path):
     [
         (["run"], "--results"),
         (["resume"], "--results"),
-        (["resume", "--set", "search.total=2"], "--results"),
+        (["resume", "--set", "search.total=3"], "--results"),
         (["retry", "--failed"], "--results"),
         (["sync"], "--results"),
         (["report"], "--out"),

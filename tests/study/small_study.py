@@ -1,10 +1,13 @@
 """A study of half a minute, run by the command line as a user runs it, and what must be true of one that has ended."""
 
+import atexit
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.storage import close_storage, open_storage
+from gitdist.study.monitoring.mlflow.database import ensure_database
 from gitdist.trial.epoch_row import EpochRow
 from tests.commands import call, environment, gitdist
 
@@ -68,8 +72,10 @@ class SmallStudy:
         return self.results / self.name
 
     def command(self, *arguments: str) -> list[str]:
+        self.results.mkdir(parents=True, exist_ok=True)
+        if not (self.results / "mlflow.db").exists():  # making one takes a second of CPU
+            shutil.copy(empty_database(), self.results / "mlflow.db")
         file = self.results / f"{self.name}.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump({**SPEC, "name": self.name, "ledger": self.ledger}))
         sets = [part for override in self.overrides for part in ("--set", override)]
         return gitdist("run", str(file), "--results", str(self.results), *sets, *arguments)
@@ -112,6 +118,15 @@ class SmallStudy:
 
     def mlflow(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.results / 'mlflow.db'}")
+
+
+@cache
+def empty_database() -> Path:
+    """An MLflow database without runs, as the first study in a results directory makes it."""
+    place = Path(tempfile.mkdtemp(prefix="gitdist-mlflow-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    ensure_database(place / "mlflow.db", place / "mlartifacts")
+    return place / "mlflow.db"
 
 
 def stocked(results: Path, other: SmallStudy, *overrides: str) -> SmallStudy:

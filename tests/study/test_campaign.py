@@ -66,5 +66,5 @@ def test_a_study_may_not_have_a_campaigns_name_nor_a_campaign_a_studys(tmp_path)
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "results").touch()
-    with pytest.raises(StoreError, match="results must be a directory"):
+    with pytest.raises(StoreError, match="results directory must be a directory"):
         store_campaign(tmp_path / "results", campaign())

@@ -83,6 +83,7 @@ def test_a_study_waits_for_both_servers_and_ends_as_if_they_had_never_gone(
     assert all(runs.steps(key) == [1, 2, 3] for key in "012")
 
 
+@pytest.mark.slow
 def test_a_driver_that_waits_is_stopped_by_one_signal_and_resumed(tmp_path, undisturbed, ledger_server):
     study = replace(stocked(tmp_path / "results", undisturbed), ledger=ledger_server.url)
     log = tmp_path / "log"

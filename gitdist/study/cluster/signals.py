@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from gitdist.outage import stop_waiting
+from gitdist.outage import resume_waiting, stop_waiting
 
 STOPPED = 130  # exit code of a process that was asked to stop
 
@@ -144,6 +144,7 @@ def interruptible(
         if is_outermost:
             _request = None
             request.close()
+            resume_waiting()
 
 
 @contextmanager
