@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,10 +21,10 @@ def describe() -> MachineReport:
     return MachineReport(**describe_machine(all_gpus=False))
 
 
-def test_a_machine_reports_versions_limits_and_temporary_directory(monkeypatch, tmp_path_factory):
-    directory = tmp_path_factory.getbasetemp() / "t"
-    monkeypatch.setenv("RAY_TMPDIR", str(directory))
-    report = describe()
+def test_a_machine_reports_versions_limits_and_temporary_directory(monkeypatch):
+    with tempfile.TemporaryDirectory() as directory:  # pytest's may be too long for sockets
+        monkeypatch.setenv("RAY_TMPDIR", directory)
+        report = describe()
     assert report.versions["gitdist"] == gitdist.__version__ and report.versions["ray"] == ray.__version__
     assert report.versions["torch"] == importlib.metadata.version("torch")
     assert report.gpu_error is None and len(report.code or "") == 10
@@ -31,7 +32,7 @@ def test_a_machine_reports_versions_limits_and_temporary_directory(monkeypatch, 
     assert report.shared_memory_bytes == shm.f_blocks * shm.f_frsize
     assert 0 < report.allotted_cpus <= len(os.sched_getaffinity(0)) <= report.cpus
     assert report.memory_bytes > 0 and report.open_files > 0
-    assert report.temporary == str(directory) and report.temporary_error is None and 0 < report.temporary_free < 1
+    assert report.temporary == directory and report.temporary_error is None and 0 < report.temporary_free < 1
 
 
 def test_a_temporary_directory_that_cannot_be_used_is_named(monkeypatch):

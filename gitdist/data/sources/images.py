@@ -27,7 +27,6 @@ They are ordered by class name, then file name.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from PIL.ImageFile import ImageFile
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
+from gitdist.data.path_groups import name_groups
 from gitdist.data.sources.base import (
     DataSource,
     SourceImages,
@@ -192,9 +192,7 @@ def _split_folder(files: Sequence[Path], spec: DataSpec) -> _Splits:
     _check_sizes(splits, root, depth)
     groups = None
     if spec.group not in (None, "none"):
-        groups = {
-            file: _group_of(file, root, depth, str(spec.group)) for of_class in images.values() for file in of_class
-        }
+        groups = name_groups([file for of in images.values() for file in of], root, depth, str(spec.group))
     train, validation = splits["train"], splits.get("validation", {})
     if "test" in splits:
         test = splits["test"]
@@ -255,22 +253,6 @@ def _sort_files(
     if unread:
         notes.append("files not read: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(unread.items())))
     return images, notes
-
-
-def _group_of(file: Path, root: Path, depth: int, rule: str) -> str:
-    """Return the name of a file's group: the folder between class and file, or the match of a regular expression."""
-    parts = file.relative_to(root).parts
-    if rule == "folder":
-        if len(parts) > depth + 2:
-            return parts[depth + 1]
-        raise DataError(f"with data.group: folder images must lie in CLASS/GROUP/, but {file} does not; move it")
-    path = "/".join(parts)
-    found = re.search(rule, path)
-    if found is None:
-        raise DataError(
-            f"data.group must match every path below {root}, but {rule!r} does not match {path}; correct it"
-        )
-    return next((part for part in found.groups() if part is not None), found[0])
 
 
 def _check_sizes(splits: Mapping[str, ClassFiles], root: Path, depth: int) -> None:

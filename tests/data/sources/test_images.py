@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
+from tests.commands import environment, gitdist
 from tests.unprivileged import shared_folder, unprivileged
+from tests.waiting import until
 
 
 def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -323,6 +327,21 @@ def test_a_group_rule_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
         DataSpec(group="folder")
 
 
+def test_a_rule_that_takes_for_ever_is_told_and_can_be_interrupted(tmp_path: Path) -> None:
+    root = write_groups(tmp_path / "data", {"a" * 64: [5, 5], "owl": [5, 5]})
+    study = Path(__file__).parents[3] / "studies" / "quickstart.yaml"
+    data = f"data={{source: images, path: {root}, group: '(a|aa)+$'}}"
+    command = gitdist("data", "stats", study, "--results", tmp_path / "results", "--set", data)
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+    try:
+        until(lambda: "data.group" in (tmp_path / "log").read_text() or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+
+
 def test_a_class_of_one_group_gives_no_test_images(tmp_path: Path) -> None:
     write_groups(tmp_path, {"cat": [5, 5, 5], "owl": [5]})
     refused(tmp_path, "at least 2 groups .* 'owl' has 'patient3' only", group="folder")
@@ -426,7 +445,10 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
         for _ in range(1500):
             os.mkdir("a")
             os.chdir("a")
-    assert load(tmp_path).class_names == ("cat", "owl")
+    try:
+        assert load(tmp_path).class_names == ("cat", "owl")
+    finally:
+        subprocess.run(["rm", "-r", str(tmp_path / "cat" / "a")], check=True)  # pytest's clean-up recurses
 
 
 def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
