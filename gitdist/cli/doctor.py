@@ -43,7 +43,7 @@ def show_findings(
 
 def _resolve(path: Path) -> Path:
     try:
-        return answer_within(_DISK_S, path.resolve)
+        return Path(answer_within(_DISK_S, lambda: os.path.realpath(path)))
     except NoAnswerError:  # its disk hangs: a check reports that
         return path.absolute()
 

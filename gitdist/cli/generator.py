@@ -94,7 +94,7 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
         save_pretrained(out, architecture, weights)
     except OSError as error:
         raise StudyError(f"{out} cannot be written ({error}); choose another path with --out") from None
-    use = f"generator: {{kind: pretrained, path: {out.resolve()}}}"
+    use = f"generator: {{kind: pretrained, path: {os.path.realpath(out)}}}"
     print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 

@@ -29,6 +29,8 @@ def _shadowing_file(error: BaseException) -> str | None:
     first = sys.path.index(standard_library)
     folders, libraries = sys.path[:first], sys.path[first:]
     for file in _files_of(error):
+        if not file.endswith(".py"):  # such as the command's script, which has the package's name
+            continue
         folder, name = os.path.split(file.removesuffix(f"{os.sep}__init__.py").removesuffix(".py"))
         if folder in folders and not _is_installation(folder):
             if name in sys.stdlib_module_names or PathFinder.find_spec(name, libraries):

@@ -1,5 +1,6 @@
 """The whole examination: this machine, the services of a study and, if one is named, the cluster."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -100,7 +101,7 @@ def _file_in(results: Path) -> Iterator[tuple[Path, str, DirectoryReport]]:
 
     def write() -> tuple[Path, DirectoryReport]:
         folder = results
-        while not folder.exists():
+        while not os.path.lexists(folder):
             folder = folder.parent
         with suppress(OSError):  # reported by ``describe_directory``
             (folder / token).touch()

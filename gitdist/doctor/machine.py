@@ -133,7 +133,7 @@ def file_system_of(path: Path) -> str | None:
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, point, kind, *_ = line.split()
         point = point.replace("\\040", " ")
-        if path.resolve().is_relative_to(point) and len(point) >= best[0]:
+        if Path(os.path.realpath(path)).is_relative_to(point) and len(point) >= best[0]:
             best = (len(point), kind)
     return best[1]
 

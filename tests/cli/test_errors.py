@@ -78,6 +78,12 @@ def test_an_unwritable_results_directory(place):
     assert_refused(gitdist("run", QUICKSTART, "--results", place), "results directory", "--results", place)
 
 
+@pytest.mark.parametrize("command", [("run", QUICKSTART), ("status", "quickstart"), ("store", "gc")])
+def test_a_results_directory_that_is_a_loop_of_links(tmp_path, command):
+    (tmp_path / "loop").symlink_to("loop")
+    assert_refused(gitdist(*command, "--results", tmp_path / "loop"), str(tmp_path / "loop"), "--results")
+
+
 def test_a_port_in_use(tmp_path):
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:

@@ -50,8 +50,9 @@ def test_other_files_and_folders_in_the_python_path_do_no_harm(tmp_path: Path) -
     assert_refused(store_ls(tmp_path, tmp_path), "no store")
 
 
-def test_an_error_of_another_kind_stays_what_it_is(tmp_path: Path) -> None:
-    script = tmp_path / "crash.py"
+@pytest.mark.parametrize("name", ["crash.py", "gitdist"])  # the command's script has the package's name
+def test_an_error_of_another_kind_stays_what_it_is(tmp_path: Path, name: str) -> None:
+    script = tmp_path / name
     script.write_text("import gitdist.cli\nraise ValueError('a bug')\n")
     done = python(script, cwd=tmp_path)
     assert done.returncode == 1 and "ValueError: a bug" in done.stderr

@@ -69,7 +69,7 @@ class StudyPaths:
 
         A symbolic link with this name is not followed, so copied results write their own artifacts.
         """
-        return self.root.resolve() / "mlartifacts"
+        return Path(os.path.realpath(self.root)) / "mlartifacts"
 
     @property
     def study(self) -> Path:

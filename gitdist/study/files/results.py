@@ -121,7 +121,7 @@ class LocalResults(Results):
 
     def __init__(self, path: Path) -> None:
         """Use the directory at ``path``, which need not exist yet."""
-        self._path, self._directory = path, path.resolve()
+        self._path, self._directory = path, Path(os.path.realpath(path))
 
     def __str__(self) -> str:
         return str(self._path)

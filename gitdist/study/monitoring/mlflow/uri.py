@@ -14,7 +14,7 @@ _SQLITE = "sqlite:///"
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.tracking_db.resolve()}"
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{os.path.realpath(paths.tracking_db)}"
     uri = str(absolute_paths(uri, Path.cwd(), "tracking.uri"))
     try:
         check_uri(uri)
@@ -27,7 +27,7 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
 def is_own_database(paths: StudyPaths, uri: str) -> bool:
     """Return whether an MLflow store is the results directory's own SQLite file."""
     file = database_file(uri)
-    return file is not None and file.resolve() == paths.tracking_db.resolve()
+    return file is not None and os.path.realpath(file) == os.path.realpath(paths.tracking_db)
 
 
 def database_file(uri: str) -> Path | None:
