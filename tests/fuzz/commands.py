@@ -2,7 +2,7 @@
 
 A test generates inputs with hypothesis and calls ``check_command`` on each. The number of inputs is fixed, and they are
 the same in every run. For a campaign by hand, the environment variable GITDIST_FUZZ_MINUTES says how long random inputs
-are tried: GITDIST_FUZZ_MINUTES=40 pytest tests/fuzz/test_study_files.py --timeout 0 -n 0 -s
+are tried by each test: GITDIST_FUZZ_MINUTES=40 pytest tests/fuzz/test_study_files.py --timeout 0 -n 0 -s
 """
 
 import contextlib

@@ -71,7 +71,7 @@ def test_random_damage(ended, tmp_path):
         assert not [name for name in lost if not any(fnmatch(name, allowed) for allowed in WRITTEN)], lost
         shutil.rmtree(results.parent)
 
-    check_inputs(st.tuples(edits(), st.sampled_from(COMMANDS)), check, number=15)
+    check_inputs(st.tuples(edits(), st.sampled_from(COMMANDS)), check, number=10)
 
 
 def apply(edit: Edit, files: list[Path]) -> None:

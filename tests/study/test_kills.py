@@ -60,9 +60,9 @@ def check_exact(study: SmallStudy, undisturbed: SmallStudy) -> None:
     assert study.rows() == undisturbed.rows()
 
 
-def test_a_study_killed_twice_ends_exact(tmp_path, undisturbed):
-    study = SmallStudy(tmp_path)
-    print(kill_driver_twice(study, random.Random(0)))
+def test_a_study_whose_driver_is_killed_ends_exact(tmp_path, undisturbed):
+    study = stocked(tmp_path, undisturbed)
+    kill_at(study, num_rows=5, pause_s=0.3)
     check_exact(study, undisturbed)
 
 

@@ -84,6 +84,7 @@ def test_a_lack_of_room_for_the_training_is_told_until_there_is_some(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_plugin_that_ends_its_process_at_the_same_step_of_its_training_again_and_again_is_named(tmp_path):
     store, steps = Store(tmp_path / "store"), []
