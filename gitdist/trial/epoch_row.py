@@ -72,9 +72,9 @@ class EpochRow:
         for name, value in values.items():
             if not name.startswith(_VALIDATION) or value is None:
                 continue
-            if isinstance(value, _NUMBER):
+            if _is_a(value, _NUMBER):
                 found["metrics"][name] = value
-            elif isinstance(value, list) and all(each is None or isinstance(each, _NUMBER) for each in value):
+            elif isinstance(value, list) and all(each is None or _is_a(each, _NUMBER) for each in value):
                 found["per_class"][name.removeprefix(_VALIDATION)] = value
             else:
                 raise KeyError(name)
@@ -85,6 +85,10 @@ class EpochRow:
             if name in values:
                 found[each.name] = values[name]
             if name in values or each.default is each.default_factory is MISSING:
-                if not isinstance(values.get(name), _TYPES.get(name, _NUMBER)):
+                if not _is_a(values.get(name), _TYPES.get(name, _NUMBER)):
                     raise KeyError(name)
         return cls(**found)
+
+
+def _is_a(value: object, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)  # for Python, True is a number

@@ -69,7 +69,8 @@ def test_random_damage(ended, tmp_path):
         before = content_of(results)
         check_command(*damage[1], "--results", results, cwd=tmp_path)
         after = content_of(results)
-        lost = [name for name in lost_bytes(before, after) if after.get(name) != whole.get(name)]  # else it is restored
+        known = {*whole.values(), *before.values()}  # such content restores a file, or MLflow gets a study's file again
+        lost = [name for name in lost_bytes(before, after) if after.get(name) not in known]
         assert not [name for name in lost if not any(fnmatch(name, allowed) for allowed in WRITTEN)], lost
         shutil.rmtree(results.parent)
 

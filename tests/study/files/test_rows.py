@@ -46,7 +46,7 @@ def test_rows_are_read_up_to_the_damage(path, torn):
 
 
 @pytest.mark.parametrize("field", ["epoch", "lr", "train/loss", "train/accuracy", "draws", "train_s", "evaluating_s"])
-@pytest.mark.parametrize("value", ["text", None])
+@pytest.mark.parametrize("value", ["text", None, True])
 def test_a_row_without_a_number_that_every_row_has_is_told(path, field, value):
     second = json.dumps({**SECOND.to_json(), field: value}).encode() + b"\n"
     path.write_bytes(line(FIRST) + second + line(THIRD))
