@@ -103,7 +103,7 @@ class Setting:
         Versions of a data set give a size to different classes. So the value of a replicate at a size is the mean over
         its classes of that size, and the interval is over replicates.
         """
-        measured = self._measured(metric, split)
+        measured = self.measured(metric, split)
         sizes = sorted(set(measured[0].classes.sizes.tolist()), reverse=True) if measured else []
         means = {size: [_mean_at_size(each, metric, split, size) for each in measured] for size in sizes}
         return {size: interval(values) for size, values in means.items() if not np.isnan(values).any()}
@@ -112,12 +112,13 @@ class Setting:
         """Return the rank correlation of a per-class metric with class size; None if no replicate has one."""
         found = [
             rank_correlation(each.classes.sizes.astype(np.float64), each.trial.splits[split].per_class[metric])
-            for each in self._measured(metric, split)
+            for each in self.measured(metric, split)
         ]
         defined = [value for value in found if not math.isnan(value)]
         return interval(defined, limits=(-1.0, 1.0)) if defined else None
 
-    def _measured(self, metric: str, split: Split) -> list[Replicate]:
+    def measured(self, metric: str, split: Split) -> list[Replicate]:
+        """Return the replicates with a per-class metric; a damaged file of a trial may lack it."""
         return [each for each in self.replicates if metric in each.trial.splits[split].per_class]
 
 

@@ -173,3 +173,12 @@ def test_what_is_not_there_or_damaged_is_one_line(results, console):
     leave_study(results, "early", 0, finished=0)
     with pytest.raises(StudyError, match=r"\(early\): no trials"):
         report_studies(["early"], LocalResults(results), None, console)
+
+
+def test_a_trial_whose_file_lost_its_values_per_class_is_left_out_of_their_figure(results, console):
+    paths = leave_study(results, "s", 0, finished=3)
+    file = paths.test(TrialId("trial", 1))
+    file.write_text(file.read_text().replace("_per_class", "_per_clasX"))
+    report_studies(["s"], LocalResults(results), None, console)
+    assert "report of" in console.export_text()
+    assert list((paths.study / "report" / "figures").glob("accuracy-per-class-*"))

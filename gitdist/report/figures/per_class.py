@@ -21,21 +21,23 @@ _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 def per_class_figures(report: Report) -> Iterator[Picture]:
     """Yield per-class accuracy for each comparison, unless a class has another size in another version."""
     for comparison in report.comparisons:
+        settings = [each for each in comparison.settings if each.measured("accuracy", comparison.split)]
         classes, *others = (each.classes for setting in comparison.settings for each in setting.replicates)
-        if len(classes.sizes) >= 2 and all(np.array_equal(other.sizes, classes.sizes) for other in others):
+        if settings and len(classes.sizes) >= 2 and all(np.array_equal(other.sizes, classes.sizes) for other in others):
             caption = f"Accuracy of each class, the largest class first. {evidence(comparison)}"
-            yield Picture(f"accuracy-per-class-{comparison.slug}", caption, _draw(comparison, classes))
+            yield Picture(f"accuracy-per-class-{comparison.slug}", caption, _draw(comparison, settings, classes))
 
 
-def _draw(comparison: Comparison, classes: ClassInfo) -> Figure:
-    settings, num_classes = comparison.settings, len(classes.sizes)
+def _draw(comparison: Comparison, settings: Sequence[Setting], classes: ClassInfo) -> Figure:
+    num_classes = len(classes.sizes)
     order = np.argsort(-classes.sizes, kind="stable")
     bars = num_classes <= _MAX_BARS
     row = 0.09 * len(settings) + 0.12 if bars else 0.17 if num_classes <= _MAX_NAMES else 0.08
     figure, (axis,) = new_axes(comparison.title, height=1.3 + 0.2 * len(settings) + row * num_classes)
     drawn: list[Drawn] = []
     for index, setting in enumerate(settings):
-        table = np.array([each.trial.splits[comparison.split].per_class["accuracy"] for each in setting.replicates])
+        measured = setting.measured("accuracy", comparison.split)
+        table = np.array([each.trial.splits[comparison.split].per_class["accuracy"] for each in measured])
         values = [interval(column) for column in table.T[order]]
         if bars:
             height = 0.8 / len(settings)
