@@ -380,7 +380,7 @@ def test_a_study_file_is_accepted_or_refused_in_one_line(folder):
             check_text(study.content)
             assert parse_study(load_yaml(dump_study(spec)), "copy") == spec
 
-    check_inputs(study_files(), check, number=200)
+    check_inputs(study_files(), check, number=100)
     print(f"{accepted} accepted")
     assert accepted > 10
 

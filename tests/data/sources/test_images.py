@@ -327,6 +327,7 @@ def test_a_group_rule_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
         DataSpec(group="folder")
 
 
+@pytest.mark.slow  # ten seconds of a busy processor
 def test_a_rule_that_takes_for_ever_is_told_and_can_be_interrupted(tmp_path: Path) -> None:
     root = write_groups(tmp_path / "data", {"a" * 64: [5, 5], "owl": [5, 5]})
     study = Path(__file__).parents[3] / "studies" / "quickstart.yaml"
