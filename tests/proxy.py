@@ -16,6 +16,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
         self._released = threading.Event()
         self._accepts = True
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,6 +40,10 @@ class Proxy:
         self.refuse()
         self.release()
         self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+        for connection in (each for pair in self._pairs for each in pair):
+            connection.close()
 
     def _accept(self) -> None:
         while True:
@@ -46,14 +51,19 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._accepts:
+            try:
+                server = socket.create_connection(self._server) if self._accepts else None
+            except OSError:
+                server = None
+            if server is None:
                 client.close()
                 continue
-            pair = client, socket.create_connection(self._server)
-            self._pairs.append(pair)
+            self._pairs.append((client, server))
             lost = threading.Event()
-            threading.Thread(target=self._ask, args=(*pair, lost), daemon=True).start()
-            threading.Thread(target=self._answer, args=(*pair, lost), daemon=True).start()
+            for forward in (self._ask, self._answer):
+                thread = threading.Thread(target=forward, args=(client, server, lost), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def _ask(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         for request in _received(client):
