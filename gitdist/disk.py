@@ -27,6 +27,11 @@ _KINDS = {
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
+def real_path(path: Path) -> Path:
+    """Return an absolute path without links. A loop of links stays as it is; ``Path.resolve`` would raise."""
+    return Path(os.path.realpath(path))
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file; a reader, or a crash, sees the old content or all of the new one.
 
@@ -41,7 +46,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def replace_file(path: Path, content: bytes) -> int:
     """Do what ``write_atomic`` does and return the descriptor, whose appends stay in this file if it is replaced."""
-    path = Path(os.path.realpath(path))
+    path = real_path(path)
     if path.is_symlink() or (path.exists() and not path.is_file()):  # what stays a link is a loop
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     # No process id in the name: on a shared disk, containers of several hosts have the same ones.
@@ -112,8 +117,13 @@ def check_results_directory(path: Path) -> None:
     """
     reason = _why_unreadable(path, is_directory=True)
     if reason is not None:
-        message = f"the results directory must be a directory that can be read, but {path} is not ({reason})"
-        raise StoreError(message, remedy="other_results")
+        raise results_directory_error(path, reason, rule="a directory that can be read")
+
+
+def results_directory_error(path: Path | str, reason: str | None, rule: str = "writable") -> StoreError:
+    """Return the error of a results directory that is not what ``rule`` says; the remedy is another one."""
+    message = f"the results directory must be {rule}, but {path} is not ({reason})"
+    return StoreError(message, remedy="other_results")
 
 
 def _why_unreadable(path: Path, is_directory: bool) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gitdist.disk import real_path
 from gitdist.doctor.examination import examine
 from gitdist.doctor.finding import HERE, Finding, as_json, worst_state
 from gitdist.doctor.time_limit import NoAnswerError, answer_within, any_abandoned
@@ -43,7 +45,7 @@ def show_findings(
 
 def _resolve(path: Path) -> Path:
     try:
-        return Path(answer_within(_DISK_S, lambda: os.path.realpath(path)))
+        return answer_within(_DISK_S, partial(real_path, path))
     except NoAnswerError:  # its disk hangs: a check reports that
         return path.absolute()
 

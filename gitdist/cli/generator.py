@@ -13,6 +13,7 @@ from rich.console import Console
 from gitdist.cli.console import print_line
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute, set_threads
+from gitdist.disk import real_path
 from gitdist.errors import StudyError
 from gitdist.generator.base import Generator
 from gitdist.generator.grid import sample_grid, save_grid
@@ -94,7 +95,7 @@ def import_generator(checkpoint: Path, out: Path, console: Console) -> None:
         save_pretrained(out, architecture, weights)
     except OSError as error:
         raise StudyError(f"{out} cannot be written ({error}); choose another path with --out") from None
-    use = f"generator: {{kind: pretrained, path: {os.path.realpath(out)}}}"
+    use = f"generator: {{kind: pretrained, path: {real_path(out)}}}"
     print_line(console, f"{out}: {architecture.describe()}; use it with {use}")
 
 

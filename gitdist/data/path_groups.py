@@ -23,17 +23,17 @@ def name_groups(files: Sequence[Path], root: Path, depth: int, rule: str) -> Map
     Raises:
         DataError: a path does not fit the rule.
     """
-    relative = [file.relative_to(root).parts for file in files]
+    relative = {file: file.relative_to(root).parts for file in files}
     if rule == "folder":
-        for file, parts in zip(files, relative, strict=True):
-            if len(parts) <= depth + 2:
-                raise DataError(
-                    f"with data.group: folder images must lie in CLASS/GROUP/, but {file} does not; move it"
-                )
-        return {file: parts[depth + 1] for file, parts in zip(files, relative, strict=True)}
-    paths = ["/".join(parts) for parts in relative]
+        misplaced = next((file for file, parts in relative.items() if len(parts) <= depth + 2), None)
+        if misplaced is not None:
+            raise DataError(
+                f"with data.group: folder images must lie in CLASS/GROUP/, but {misplaced} does not; move it"
+            )
+        return {file: parts[depth + 1] for file, parts in relative.items()}
+    paths = ["/".join(parts) for parts in relative.values()]
     try:
-        # Matching may take for ever, and while it runs, no other thread of its process does.
+        # Matching may never end, and while it runs, no other thread of its process does.
         with ChildProcess(__name__) as child:
             names = child.call(f"data.group {rule!r} must match the path of each image", _match_all, rule, paths)
     except (ChildEndedError, OSError) as error:
@@ -43,13 +43,9 @@ def name_groups(files: Sequence[Path], root: Path, depth: int, rule: str) -> Map
             raise DataError(
                 f"data.group must match every path below {root}, but {rule!r} does not match {path}; correct it"
             )
-    return dict(zip(files, names, strict=True))
+    return dict(zip(relative, names, strict=True))
 
 
 def _match_all(rule: str, paths: Sequence[str]) -> list[str | None]:
-    return [_match(rule, path) for path in paths]
-
-
-def _match(rule: str, path: str) -> str | None:
-    found = re.search(rule, path)
-    return found and next((part for part in found.groups() if part is not None), found[0])
+    matches = [re.search(rule, path) for path in paths]
+    return [match and next((part for part in match.groups() if part is not None), match[0]) for match in matches]

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gitdist.disk import real_path
 from gitdist.limits import (
     allotted_cpus,
     allotted_memory,
@@ -130,10 +131,11 @@ def read_place(uri: str, token: str) -> str | None:
 def file_system_of(path: Path) -> str | None:
     """Return the type of the file system that is mounted at ``path`` or at the nearest directory above it."""
     best: tuple[int, str | None] = (-1, None)
+    path = real_path(path)
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, point, kind, *_ = line.split()
         point = point.replace("\\040", " ")
-        if Path(os.path.realpath(path)).is_relative_to(point) and len(point) >= best[0]:
+        if path.is_relative_to(point) and len(point) >= best[0]:
             best = (len(point), kind)
     return best[1]
 

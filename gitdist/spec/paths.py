@@ -1,10 +1,10 @@
 """Relative paths in a study file, made absolute: the study can then be resumed from any directory."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from gitdist.disk import real_path
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
 
@@ -49,5 +49,4 @@ def _joined(base: Path, text: str, field: str) -> Path:
         path = base / expand_home(text)
     except SpecError as error:
         raise SpecError(f"{field}: {error}") from None
-    # Path.resolve raises for links that form a loop.
-    return Path(os.path.realpath(path)) if ".." in path.parts else path
+    return real_path(path) if ".." in path.parts else path

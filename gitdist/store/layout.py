@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gitdist.disk import check_readable, check_results_directory, locked
-from gitdist.errors import StoreError
+from gitdist.disk import check_readable, check_results_directory, locked, results_directory_error
 from gitdist.input_file import expand_home
 from gitdist.store.artifact import ArtifactId
 
@@ -57,9 +56,7 @@ class StoreLayout:
             with locked(self.lock("probe")):
                 pass
         except OSError as error:
-            path = error.filename or self.root
-            message = f"the results directory must be writable, but {path} is not ({error.strerror})"
-            raise StoreError(message, remedy="other_results") from error
+            raise results_directory_error(error.filename or self.root, error.strerror) from error
 
     def lock(self, name: str) -> Path:
         """Return what the processes of a host lock to build the artifact of that name."""

@@ -1,9 +1,7 @@
-import os
-
 import pytest
 from filelock import FileLock
 
-from tests.study.small_study import SmallStudy, check_whole
+from tests.study.small_study import SmallStudy, check_whole, session_directory
 
 OVERRIDES = ("generator={kind: oracle}", "search.total=2", "trial.epochs=2", "sharing.stream=false")
 
@@ -14,8 +12,7 @@ def moved_study(tmp_path_factory: pytest.TempPathFactory, ray_head: str) -> Smal
 
     The first process of this test session that needs it runs it, the others wait for that.
     """
-    own = tmp_path_factory.getbasetemp()
-    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    session = session_directory(tmp_path_factory)
     former = SmallStudy(session / "former", overrides=OVERRIDES)
     moved = SmallStudy(session / "moved", overrides=OVERRIDES)
     with FileLock(session / "moved.lock"):

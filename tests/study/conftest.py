@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import optuna
@@ -7,7 +6,7 @@ from filelock import FileLock
 
 from gitdist.study.files.layout import StudyPaths
 from tests.postgresql import postgresql_programs
-from tests.study.small_study import SmallStudy, check_whole
+from tests.study.small_study import SmallStudy, check_whole, session_directory
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -18,8 +17,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
 
     The first process of this test session that needs it runs it, the others wait for that.
     """
-    own = tmp_path_factory.getbasetemp()
-    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    session = session_directory(tmp_path_factory)
     study = SmallStudy(session / "undisturbed", overrides=("stream.keep=true",))
     with FileLock(session / "undisturbed.lock"):
         if not (study.directory / "summary.json").exists():

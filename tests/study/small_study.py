@@ -1,6 +1,7 @@
 """A study of half a minute, run by the command line as a user runs it, and what must be true of one that has ended."""
 
 import atexit
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
@@ -118,6 +120,12 @@ class SmallStudy:
 
     def mlflow(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.results / 'mlflow.db'}")
+
+
+def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that all processes of a test session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @cache

@@ -26,7 +26,7 @@ COMMANDS = {
     "sync": ("sync", NAME),
     "store gc": ("store", "gc"),
 }
-_SAMPLE = 47  # every so many pairs are tested in each run, the others by hand
+_SAMPLE = 47  # every 47th pair is tested in each run, all of them by hand
 _TABLE = os.environ.get("GITDIST_FAULT_TABLE")
 
 # What a command may replace although it refuses to do all that was asked: MLflow has all other runs of the study.

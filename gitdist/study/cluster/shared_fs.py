@@ -1,6 +1,5 @@
 """Checks that the nodes of a cluster share the study's directory, which workers read and write at the same path."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gitdist.disk import real_path
 from gitdist.errors import StudyError
 from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster.connect import AliveNode, alive_nodes
@@ -29,7 +29,7 @@ def check_shared(resources: ResourcesSpec, paths: StudyPaths) -> None:
         return
     shares = (resources.server, resources.trial, resources.training)
     checked = [node for node in nodes if any(node.resources.num_fitting(share) for share in shares)]
-    identity = Path(os.path.realpath(paths.identity))
+    identity = real_path(paths.identity)
     own_identity = identity.read_bytes()
     task: Any = ray.remote(num_cpus=0, max_retries=0)(_read_or_none)
     answers = [task.options(scheduling_strategy=_pin_to(node)).remote(identity) for node in checked]

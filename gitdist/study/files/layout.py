@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from gitdist.address import join_uri
-from gitdist.disk import check_readable, check_results_directory, disk_errors, write_refusal
-from gitdist.errors import StoreError
+from gitdist.disk import (
+    check_readable,
+    check_results_directory,
+    disk_errors,
+    real_path,
+    results_directory_error,
+    write_refusal,
+)
 from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.store import Store
@@ -69,7 +75,7 @@ class StudyPaths:
 
         A symbolic link with this name is not followed, so copied results write their own artifacts.
         """
-        return Path(os.path.realpath(self.root)) / "mlartifacts"
+        return real_path(self.root) / "mlartifacts"
 
     @property
     def study(self) -> Path:
@@ -190,7 +196,7 @@ class StudyPaths:
         for directory in (self.root, self.study):
             refusal = write_refusal(directory) if directory.is_dir() else None
             if refusal is not None:
-                raise _unwritable_error(directory, refusal)
+                raise results_directory_error(directory, refusal)
 
     def create(self) -> None:
         """Create the study's directory."""
@@ -199,12 +205,7 @@ class StudyPaths:
                 self.study.mkdir(parents=True, exist_ok=True)
                 self.lock.touch()
         except OSError as error:
-            raise _unwritable_error(error.filename, error.strerror) from None
-
-
-def _unwritable_error(path: Path | str, reason: str | None) -> StoreError:
-    message = f"the results directory must be writable, but {path} is not ({reason})"
-    return StoreError(message, remedy="other_results")
+            raise results_directory_error(error.filename, error.strerror) from None
 
 
 def open_store(paths: StudyPaths, spec: StudySpec) -> Store:

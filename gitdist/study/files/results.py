@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from gitdist.address import refuse_secrets
-from gitdist.disk import disk_errors, locked
+from gitdist.disk import disk_errors, locked, real_path
 from gitdist.errors import GitdistError, SpecError, StoreError
 from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
@@ -121,7 +121,7 @@ class LocalResults(Results):
 
     def __init__(self, path: Path) -> None:
         """Use the directory at ``path``, which need not exist yet."""
-        self._path, self._directory = path, Path(os.path.realpath(path))
+        self._path, self._directory = path, real_path(path)
 
     def __str__(self) -> str:
         return str(self._path)

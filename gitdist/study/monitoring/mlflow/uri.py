@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from gitdist.address import check_uri
+from gitdist.disk import real_path
 from gitdist.errors import SpecError
 from gitdist.spec.paths import absolute_paths
 from gitdist.study.checks import check_tracking
@@ -14,7 +15,7 @@ _SQLITE = "sqlite:///"
 
 def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
     """Return the spec's URI, else ``$MLFLOW_TRACKING_URI``, else the results directory's SQLite file."""
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{os.path.realpath(paths.tracking_db)}"
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{real_path(paths.tracking_db)}"
     uri = str(absolute_paths(uri, Path.cwd(), "tracking.uri"))
     try:
         check_uri(uri)
@@ -27,7 +28,7 @@ def tracking_uri(paths: StudyPaths, configured: str | None) -> str:
 def is_own_database(paths: StudyPaths, uri: str) -> bool:
     """Return whether an MLflow store is the results directory's own SQLite file."""
     file = database_file(uri)
-    return file is not None and os.path.realpath(file) == os.path.realpath(paths.tracking_db)
+    return file is not None and real_path(file) == real_path(paths.tracking_db)
 
 
 def database_file(uri: str) -> Path | None:
