@@ -55,7 +55,7 @@ class RouterStats:
     layout: BlockLayout
     calls: int  # of ``refs``
     blocks: int  # whose making has ended
-    prefilled: int  # blocks that were made ahead, before any trial requested them
+    prefilled: int  # of these, blocks that no trial had requested when their making began
     kept: int  # blocks in the window
     capacity: int  # of the window, in blocks
     outstanding: tuple[int, ...]  # blocks that each server has yet to make
@@ -65,6 +65,7 @@ class RouterStats:
 class _Task(NamedTuple):
     reference: "ObjectRef[Any]"
     server: int
+    is_prefill: bool
 
 
 class Router:
@@ -90,7 +91,7 @@ class Router:
         for key in keys:
             reference = self._find(key)
             was_done = reference is not None and key not in self._tasks
-            found.append(BlockRef(key, reference or self._make(key), was_done))
+            found.append(BlockRef(key, reference or self._make(key, is_prefill=False), was_done))
         for blocks in ranges:
             for key in blocks.keys():
                 reference = self._window.get(key)
@@ -112,8 +113,7 @@ class Router:
                 made.append(key)
             elif quota:
                 quota -= 1
-                self._prefilled += 1
-                making.append(self._make(key))
+                making.append(self._make(key, is_prefill=True))
         is_full = len(self._window) + len(self._tasks) >= self._window.capacity
         return PrefillReply(self._process, made, making, is_full)
 
@@ -144,10 +144,10 @@ class Router:
         task = self._tasks.get(key)
         return task.reference if task else self._window.get(key)
 
-    def _make(self, key: BlockKey) -> "ObjectRef[Any]":
+    def _make(self, key: BlockKey, *, is_prefill: bool) -> "ObjectRef[Any]":
         server = choose_server(self._outstanding, self._absent, key.class_index)
         reference: ObjectRef[Any] = self._servers[server].make.remote(key, self._signature.digest)
-        self._tasks[key] = _Task(reference, server)
+        self._tasks[key] = _Task(reference, server, is_prefill)
         self._outstanding[server] += 1
         return reference
 
@@ -165,6 +165,7 @@ class Router:
         ended, _ = ray.wait(list(keys), num_returns=len(keys), timeout=0, fetch_local=False)
         for reference in ended:
             key = keys[reference]
+            self._prefilled += self._tasks[key].is_prefill
             self._discard(key)
             self._window.put(key, reference)
         self._blocks += len(ended)
