@@ -11,6 +11,7 @@ from tests.object_store import ObjectStore
 from tests.postgresql import postgresql_server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else ray.init turns it on for what this process starts later
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other slow two busy cores down
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a script that runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else the processes that tests start ignore it too

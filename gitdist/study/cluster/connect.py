@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationMode, Config, GcsClient, get_authentication_mode
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
@@ -32,6 +33,7 @@ from gitdist.study.cluster.watchdog import check_port, watched
 from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
+_AUTH_MODE = "RAY_AUTH_MODE"  # environment variable of Ray, "token" or "disabled"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
 
 
@@ -102,7 +104,9 @@ def connected(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     options["job_config"] = _SearchPath()
-    if address == "local":
+    if address != "local":
+        _check_token_is_taken(address)
+    else:
         _check_machine()
         options |= {
             "_temp_dir": str(temporary_directory() / "ray"),
@@ -111,6 +115,18 @@ def connected(
             "_node_ip_address": "127.0.0.1",
         }
     ray._private.worker.print_to_stdstream = _log_raylet_message
+    with _auth_mode():
+        _join(address, options)
+        try:
+            started_here = address == "local"
+            cluster = None if started_here else ray.get_runtime_context().gcs_address
+            with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
+                yield local_cpus(resources, num_servers) if started_here else None
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str, options: Mapping[str, Any]) -> None:
     try:
         with restoring_handlers():
             ray.init(address=address, **options)
@@ -125,13 +141,41 @@ def connected(
         if address == "local":
             raise RayUnavailableError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _version_error(address, error) or _unreachable_error(address, first_line(error)) from None
+
+
+def _check_token_is_taken(address: str) -> None:
+    """Refuse to join a cluster without tokens if this process requires them: Ray would end each of its workers.
+
+    The head's calls have no token, so this process refuses them, and the head takes that for its death.
+    """
+    if get_authentication_mode() != AuthenticationMode.TOKEN:
+        return
+    with _auth_mode("disabled"):
+        try:
+            GcsClient(address=address)
+        except Exception:  # it takes tokens, or does not answer, which joining it reports
+            return
+    raise RayUnavailableError(
+        f"a cluster and those who join it must use the same token, but that at '{address}' uses none, and {_AUTH_MODE} "
+        f"is 'token' here; set {_AUTH_MODE}=disabled here, or start the cluster with {_AUTH_MODE}=token"
+    )
+
+
+@contextmanager
+def _auth_mode(mode: str | None = None) -> Iterator[None]:
+    """Set Ray's authentication, and restore it at the end: starting Ray turns it on for the whole process."""
+    before = os.environ.get(_AUTH_MODE)
+    if mode is not None:
+        os.environ[_AUTH_MODE] = mode
+        Config.initialize("")
     try:
-        started_here = address == "local"
-        cluster = None if started_here else ray.get_runtime_context().gcs_address
-        with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
-            yield local_cpus(resources, num_servers) if started_here else None
+        yield
     finally:
-        ray.shutdown()
+        if before is None:
+            os.environ.pop(_AUTH_MODE, None)
+        else:
+            os.environ[_AUTH_MODE] = before
+        Config.initialize("")
 
 
 def cluster_nodes() -> list[Node]:

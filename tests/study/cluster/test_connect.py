@@ -1,14 +1,20 @@
+import os
 import socket
+import subprocess
 import sys
 import threading
 
 import pytest
+from ray._raylet import AuthenticationMode, Config, get_authentication_mode
 from ray.core.generated import common_pb2
 
 from gitdist.errors import RayUnavailableError
+from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster import watchdog
-from gitdist.study.cluster.connect import _SearchPath, check_address
+from gitdist.study.cluster.connect import _SearchPath, check_address, connected
 from gitdist.study.cluster.watchdog import watched
+from tests.commands import environment
+from tests.study.small_study import SmallStudy
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -55,3 +61,22 @@ def test_a_head_that_is_left_is_not_missed(monkeypatch):
     with listening() as head, watched(lambda cause: dead.set(), f"127.0.0.1:{head.getsockname()[1]}"):
         pass
     assert not dead.wait(1.0)
+
+
+@pytest.mark.ray
+def test_a_cluster_without_tokens_is_not_joined_with_one(ray_head, tmp_path):
+    command = SmallStudy(tmp_path).command("--address", ray_head)
+    env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a" * 64)
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    error = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and f"'{ray_head}'" in error and "RAY_AUTH_MODE=disabled" in error
+
+
+@pytest.mark.ray
+def test_starting_ray_turns_tokens_on_no_longer_than_it_runs(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    Config.initialize("")
+    with connected("local", ResourcesSpec(), 0):
+        assert get_authentication_mode() == AuthenticationMode.TOKEN
+    assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
