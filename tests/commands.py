@@ -2,10 +2,6 @@
 
 Importing them takes seconds, and the tests run hundreds of commands. Where a test needs a handle on the running
 process, or a fresh interpreter, it starts ``python -m gitdist`` itself.
-
-The parent process does not import ``ray.tune``, whose import starts Ray's generator of random IDs: all forked processes
-would copy its state and have the same worker ID. When one of two such drivers leaves a cluster, Ray ends the actors of
-the other.
 """
 
 import atexit
@@ -20,12 +16,9 @@ from pathlib import Path
 
 SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
 _COMMANDS = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "tracking")
-_PHASES = ("capacity", "final_evaluation", "resources.stream", "running_study")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [__name__, *(f"gitdist.cli.{name}" for name in _COMMANDS), *(f"gitdist.study.{name}" for name in _PHASES)]
-)
+_context.set_forkserver_preload([__name__, *(f"gitdist.cli.{name}" for name in _COMMANDS), "gitdist.study.run"])
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -62,7 +55,6 @@ def call(
 def _run(arguments: list[str], env: Mapping[str, str], cwd: Path, outputs: Sequence[Path]) -> None:
     from gitdist.cli import main
 
-    assert "ray.tune" not in sys.modules
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -17,7 +17,7 @@ from tests.study.monitoring.mlflow.server import Server
 from tests.study.small_study import SmallStudy, stocked, wait_for_rows
 from tests.waiting import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 
 @pytest.fixture
