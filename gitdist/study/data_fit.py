@@ -1,6 +1,7 @@
 """Checks that a study's spec fits its data set: class sizes, image size, few-shot classes, points of the search."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeig
     for trial in trials:
         input_normalisation(trial, dataset)
         source = weights_source(trial)
-        pretrained, batch_size = weights[source].path if source else None, _smallest_batch(trial, dataset)
-        needs = (trial.network, trial.network_options, pretrained, batch_size)
+        file = None if source is None else weights[source].path if trial.pretrained is True else Path(source)
+        needs = (trial.network, trial.network_options, file, _smallest_batch(trial, dataset))
         if needs not in checked:
             check_network(dataset.image_shape, dataset.num_classes, *needs)
             checked.append(needs)
