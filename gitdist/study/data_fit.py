@@ -53,7 +53,8 @@ def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeig
         file = None if source is None else weights[source].path if trial.pretrained is True else Path(source)
         needs = (trial.network, trial.network_options, file, _smallest_batch(trial, dataset))
         if needs not in checked:
-            check_network(dataset.image_shape, dataset.num_classes, *needs)
+            network, options, pretrained, batch_size = needs
+            check_network(network, dataset.image_shape, dataset.num_classes, options, pretrained, batch_size)
             checked.append(needs)
     return weights
 

@@ -26,7 +26,7 @@ NETWORKS = {
 
 
 def check(network, image_shape, options=None, batch_size=2):
-    check_network(image_shape, 10, network, options or {}, None, batch_size)
+    check_network(network, image_shape, 10, options or {}, None, batch_size)
 
 
 @pytest.mark.parametrize(("network", "image_shape"), NETWORKS.items())
