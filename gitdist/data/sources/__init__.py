@@ -1,6 +1,7 @@
 """The data sources by name. A new one is a module with a ``DataSource`` and a line in ``SOURCES``."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gitdist.data.sources.base import DataSource, SourceImages
@@ -56,7 +57,7 @@ def source_digest(spec: DataSpec) -> str:
     """
     source = _source(spec)
     files = source.find(spec)
-    identity = (repr(spec), tuple(map(_file_identity, files)))
+    identity = (repr(spec), tuple(map(_file_identity, source.inputs(files, spec))))
     if identity not in _digests:
         _digests[identity] = source.read_selected(files, spec).digest()
     return _digests[identity]
@@ -68,9 +69,10 @@ def row_names(spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     return source.row_names(source.find(spec), spec)
 
 
-def source_files(spec: DataSpec) -> Sequence[Path]:
-    """Return the files that a source reads."""
-    return _source(spec).files_read(spec)
+def source_files(spec: DataSpec) -> Iterable[str | Path]:
+    """Return the files that a source depends on."""
+    source = _source(spec)
+    return source.inputs(source.find(spec), spec)
 
 
 def _source(spec: DataSpec) -> DataSource:
@@ -79,9 +81,9 @@ def _source(spec: DataSpec) -> DataSource:
     return SOURCES[spec.source]
 
 
-def _file_identity(file: Path) -> tuple[str | int, ...]:
+def _file_identity(file: str | Path) -> tuple[str | int, ...]:
     try:
-        status = file.stat()
+        status = os.stat(file)
     except (OSError, ValueError):  # reading it, if it is needed, says why
         return (str(file),)
     return str(file), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

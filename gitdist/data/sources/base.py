@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -94,9 +94,9 @@ class DataSource(ABC):
         """Return the file of each training and each test image if users know the images by their files, else None."""
         return None
 
-    def files_read(self, spec: DataSpec) -> Sequence[Path]:
-        """Return the files that ``read`` reads; ``find`` may find more."""
-        return self.find(spec)
+    def inputs(self, files: Sequence[Path], spec: DataSpec) -> Iterable[str | Path]:
+        """Return all files that ``read`` depends on, of which ``find`` returned ``files``."""
+        return files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ class _CsvTable(ListedSource):
     def location(self) -> str:
         return "any images below data.path with a row each in the CSV data.table"
 
-    def list_files(self, spec: DataSpec) -> Sequence[Path]:
+    def find(self, spec: DataSpec) -> Sequence[Path]:
         return [expand_home(name) for name in (spec.table, spec.classes) if name]
 
     def list_images(self, spec: DataSpec, folder: Path) -> Listing:

@@ -23,7 +23,7 @@ class _ImageLists(ListedSource):
     def location(self) -> str:
         return "any images below data.path that the files data.train, data.validation and data.test list"
 
-    def list_files(self, spec: DataSpec) -> Sequence[Path]:
+    def find(self, spec: DataSpec) -> Sequence[Path]:
         classes = [expand_home(spec.classes)] if spec.classes else []
         return [*_lists(spec).values(), *classes]
 

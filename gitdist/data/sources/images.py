@@ -56,9 +56,6 @@ class _ImageFolder(DataSource):
         rows = folder.own.official_rows(spec)
         return tuple(names[row] for row in rows.train), tuple(names[row] for row in rows.test)
 
-    def files_read(self, spec: DataSpec) -> Sequence[Path]:
-        return _read_folder(self.find(spec), spec).files
-
 
 def _root(spec: DataSpec) -> Path:
     return expand_home(spec.path or "")

@@ -5,9 +5,10 @@ followed. An image is listed once.
 """
 
 import difflib
+import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,17 +116,17 @@ class ListedSource(DataSource):
     contents = "the images that are listed"
 
     @abstractmethod
-    def list_files(self, spec: DataSpec) -> Sequence[Path]:
+    def find(self, spec: DataSpec) -> Sequence[Path]:
         """Return the text files."""
 
     @abstractmethod
     def list_images(self, spec: DataSpec, folder: Path) -> Listing:
         """Read the text files; paths are relative to ``folder``."""
 
-    def find(self, spec: DataSpec) -> Sequence[Path]:
+    def inputs(self, files: Sequence[Path], spec: DataSpec) -> Iterable[str | Path]:
         """Return the text files and the images."""
         listing = self._listing(spec)
-        return [*self.list_files(spec), *(listing.folder / path for path in listing.paths)]
+        return [*files, *(os.path.join(listing.folder, path) for path in listing.paths)]
 
     def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
         """Return all images but those of excluded classes."""
@@ -200,9 +201,9 @@ def number_labels(
         numbers = {name: number for number, name in enumerate(names)}
         for label in distinct:
             if label not in numbers:
-                nearest = difflib.get_close_matches(label, names, n=_NAMED, cutoff=0)
-                raise DataError(f"{first(label)}: {unknown_name('class', label, nearest)}")
-        check_class_names(names, "the labels")
+                nearest = difflib.get_close_matches(label[:_LONGEST], names, n=_NAMED, cutoff=0)
+                raise DataError(f"{first(label)}: {unknown_name('class', label[:_LONGEST], nearest)}")
+        check_class_names(names, "the data set")
     return np.array([numbers[label] for label in labels], np.int64), names
 
 

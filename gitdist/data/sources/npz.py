@@ -76,7 +76,8 @@ def _read_file(file: Path) -> _NpzFile:
     for name in ("images", "labels"):
         if name not in arrays:
             raise DataError(f"{file} must have the key '{name}', but does not; add it")
-    images, labels = channels_first(arrays["images"], str(file)), arrays["labels"]
+    images, labels = arrays["images"], arrays["labels"]
+    check_images(images, str(file))
     count = len(images)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         found = f"{labels.dtype} {list(labels.shape)}"
@@ -93,22 +94,17 @@ def _read_file(file: Path) -> _NpzFile:
         found = f"{classes.dtype} {list(classes.shape)}"
         raise DataError(f"classes must be text, one name per class, but {file} has {found}; save them as text")
     return _NpzFile(
-        images=images,
+        images=channels_first(images),
         labels=labels.astype(np.int64),
         classes=_text(arrays, "classes", file),
         groups=_text(arrays, "groups", file),
     )
 
 
-def channels_first(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
-    """Return images ``[N, H, W, C]`` or ``[N, H, W]`` as ``[N, C, H, W]``.
+def check_images(images: NDArray[np.generic], where: str) -> None:
+    """Raise DataError if images are not uint8 ``[N, H, W, C]`` with at most 4 channels, or ``[N, H, W]``.
 
-    Args:
-        images: uint8, with at most 4 channels.
-        where: what has them, for messages.
-
-    Raises:
-        DataError: they have another type or shape.
+    ``where`` is what has them, for messages.
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         found = f"{images.dtype} {list(images.shape)}"
@@ -119,6 +115,10 @@ def channels_first(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]
             f"images must be [N, H, W, C] with at most {_MAX_CHANNELS} channels C, but {where} has "
             f"{list(images.shape)}; {remedy}"
         )
+
+
+def channels_first(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return images ``[N, H, W, C]`` or ``[N, H, W]`` as ``[N, C, H, W]``."""
     with_channels = images if images.ndim == 4 else images[..., None]
     return np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8)
 
