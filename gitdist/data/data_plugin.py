@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from gitdist.data import SPLITS
 from gitdist.errors import DataError, GitdistError, SpecError, first_line
 from gitdist.input_file import check_memory
 from gitdist.plugins import describe_raised, load_attribute
 
-ENTRY_POINTS = "gitdist.data"
+_ENTRY_POINTS = "gitdist.data"
 
-_SPLITS = ("train", "validation", "test")
 _TEXT_KINDS = "iuU"  # of dtypes: integers, text
 
 
@@ -46,7 +46,7 @@ def call_plugin(target: str, path: Path | None, options: Mapping[str, Any], fold
         SpecError: it cannot be imported or called, raises, or returns something else.
         DataError: its arrays do not fit into the memory or the folder.
     """
-    attribute = load_attribute(target, ENTRY_POINTS, "data.target")
+    attribute = load_attribute(target, _ENTRY_POINTS, "data.target")
     if not callable(attribute):
         raise plugin_error(target, "must be a function", f"it is of type {type(attribute).__name__}")
     try:
@@ -73,11 +73,11 @@ def plugin_error(target: str, rule: str, found: str) -> SpecError:
 
 
 def _parse(value: Any, target: str) -> tuple[ReturnedImages, dict[str, np.ndarray]]:
-    parts = _mapping(value, (*_SPLITS, "classes"), target, "it")
+    parts = _mapping(value, (*SPLITS, "classes"), target, "it")
     if "train" not in parts:
         raise plugin_error(target, "must return a mapping with the key train", "it has none")
     splits, arrays = {}, {}
-    for name in _SPLITS:
+    for name in SPLITS:
         if name in parts:
             splits[name], images = _parse_split(parts[name], target, name)
             if images is not None:

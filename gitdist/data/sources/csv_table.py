@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gitdist.data import SPLITS
 from gitdist.data.sources.listing import ListedSource, Listing, read_class_names, read_text
-from gitdist.data.sources.own_images import SPLIT_NAMES, SPLITS
+from gitdist.data.sources.own_images import SPLIT_NAMES
 from gitdist.errors import DataError
 from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec, unknown_name

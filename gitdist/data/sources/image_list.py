@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gitdist.data import SPLITS
 from gitdist.data.sources.listing import ListedSource, Listing, read_class_names, read_text
-from gitdist.data.sources.own_images import SPLITS
 from gitdist.errors import DataError
 from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec

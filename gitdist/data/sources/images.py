@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gitdist.data import SPLITS
 from gitdist.data.path_groups import name_groups
 from gitdist.data.sources.base import DataSource, SourceImages, check_class_names, check_excluded, user_folder
 from gitdist.data.sources.decoding import decode_images
-from gitdist.data.sources.own_images import SPLIT_NAMES, SPLITS, OwnImages, excluded_notes
+from gitdist.data.sources.own_images import SPLIT_NAMES, OwnImages, excluded_notes
 from gitdist.errors import DataError
 from gitdist.input_file import expand_home, input_status, is_folder, list_folder
 from gitdist.spec import DataSpec

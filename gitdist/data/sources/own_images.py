@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gitdist.data import SPLITS
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
 from gitdist.data.sources.base import SourceImages, check_excluded, exclusion, number_groups
@@ -18,7 +19,6 @@ from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
-SPLITS = ("train", "validation", "test")
 # what folders and tables call them
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 

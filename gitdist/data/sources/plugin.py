@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.child_process import ChildEndedError, ChildProcess
-from gitdist.data import data_plugin
+from gitdist.data import SPLITS, data_plugin
 from gitdist.data.data_plugin import ReturnedImages, ReturnedSplit, call_plugin, plugin_error
 from gitdist.data.sources.base import DataSource, SourceImages, check_class_names
 from gitdist.data.sources.listing import Listing, number_labels
 from gitdist.data.sources.npz import channels_first, check_images
-from gitdist.data.sources.own_images import SPLITS, OwnImages
+from gitdist.data.sources.own_images import OwnImages
 from gitdist.errors import DataError
 from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec
