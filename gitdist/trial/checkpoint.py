@@ -14,9 +14,10 @@ from gitdist.checkpoint import CheckpointFolder
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.errors import StoreError, first_line
+from gitdist.errors import SpecError, StoreError, first_line
 from gitdist.networks import build_classifier
 from gitdist.networks.classifier import Classifier, to_device
+from gitdist.networks.lora import add_lora, merge_lora
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.epoch_row import EpochRow
@@ -71,20 +72,33 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
 
 
 def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return the classifier that a trial begins with, on the CPU."""
-    return build_classifier(
+    """Return the classifier that a trial begins with, on the CPU; with LoRA, if the trial adapts it so.
+
+    Raises:
+        SpecError: LoRA is asked for and the network has no linear layers besides its head.
+    """
+    model = build_classifier(
         spec.network,
         dataset.image_shape[0],
         dataset.num_classes,
         cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
         rng=torch_rng(spec.seed, "trial/weights"),
     )
+    if spec.adapt == "lora" and not add_lora(
+        model, spec.lora_rank, spec.lora_alpha, torch_rng(spec.seed, "trial/lora")
+    ):
+        raise SpecError(
+            f"trial.adapt lora needs a network with linear layers besides its last one, such as a transformer, but "
+            f"{spec.network} has none; set trial.adapt to full or head, or choose another network"
+        )
+    return model
 
 
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
-    Its weights are the averaged ones if the trial keeps an EMA.
+    Its weights are the averaged ones if the trial keeps an EMA. What LoRA added is merged into them, so their names are
+    those of the network.
 
     Raises:
         StoreError: there is no whole checkpoint of the last epoch.
@@ -98,7 +112,7 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
         )
     model = fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
-    return to_device(model, compute.device).eval()
+    return to_device(merge_lora(model), compute.device).eval()
 
 
 def copy_newest(source: Path, target: Path) -> None:
