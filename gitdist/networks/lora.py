@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, type_before_parametrizations
 
-from gitdist.networks.classifier import Classifier
+from gitdist.errors import SpecError
+from gitdist.networks.heads import head_name
 
 
 class LowRankUpdate(nn.Module):
@@ -32,14 +33,29 @@ class LowRankUpdate(nn.Module):
             return torch.addmm(weight, self.up, self.down, alpha=self.scale)
 
 
-def add_lora(model: Classifier, rank: int, alpha: float, rng: torch.Generator) -> int:
-    """Adapt every linear layer of ``model`` but those of its head; return how many there are."""
-    head = set(model.head.modules())
-    modules = (module for module in model.modules() if module not in head and not is_parametrized(module))
+def add_lora(model: nn.Module, network: str, rank: int, alpha: float, rng: torch.Generator) -> None:
+    """Adapt every linear layer of a classifier but its head.
+
+    Args:
+        model: the classifier.
+        network: its name in a study file.
+        rank: of the low-rank part.
+        alpha: the low-rank part counts ``alpha / rank``.
+        rng: source of the initial values of ``down``.
+
+    Raises:
+        SpecError: there is no such layer.
+    """
+    head = model.get_submodule(head_name(model))
+    modules = (module for module in model.modules() if module is not head and not is_parametrized(module))
     layers = [module for module in modules if isinstance(module, nn.Linear)]
+    if not layers:
+        raise SpecError(
+            "trial.adapt lora needs a network with linear layers besides its last one, such as a transformer, but "
+            f"'{network}' has none; set trial.adapt to full or head, or choose another network"
+        )
     for layer in layers:
         register_parametrization(layer, "weight", LowRankUpdate(layer, rank, alpha, rng))
-    return len(layers)
 
 
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -48,7 +64,7 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for update in updates for parameter in update.parameters()]
 
 
-def merge_lora(model: Classifier) -> Classifier:
+def merge_lora(model: nn.Module) -> nn.Module:
     """Make the adapted weights of ``model`` plain ones under their own names again, and return ``model``."""
     for layer in [module for module in model.modules() if isinstance(module, nn.Linear) and is_parametrized(module)]:
         if any(isinstance(module, LowRankUpdate) for module in layer.modules()):
@@ -61,6 +77,6 @@ def merge_lora(model: Classifier) -> Classifier:
     return model
 
 
-def merged_state(model: Classifier) -> dict[str, Tensor]:
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of ``model`` with merged weights, under the names of the network's library."""
     return dict(merge_lora(deepcopy(model)).state_dict())

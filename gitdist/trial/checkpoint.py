@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gitdist.checkpoint import CheckpointFolder
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
-from gitdist.errors import SpecError, StoreError, first_line
+from gitdist.errors import StoreError, first_line
 from gitdist.networks import build_classifier
-from gitdist.networks.classifier import Classifier, to_device
+from gitdist.networks.classifier import to_device
 from gitdist.networks.lora import add_lora, merge_lora
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.epoch_row import EpochRow
@@ -71,30 +73,34 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
     return CheckpointFolder(directory, "epoch")
 
 
-def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return the classifier that a trial begins with, on the CPU; with LoRA, if the trial adapts it so.
+def fresh_classifier(spec: TrialSpec, dataset: Dataset, weights: WeightsFile | None = None) -> nn.Module:
+    """Return the classifier that a trial begins with, on the CPU; without ``weights`` it is not pretrained.
+
+    Under LoRA its linear layers are adapted.
 
     Raises:
-        SpecError: LoRA is asked for and the network has no linear layers besides its head.
+        SpecError: as ``build_classifier`` and ``add_lora``.
     """
     model = build_classifier(
         spec.network,
-        dataset.image_shape[0],
+        dataset.image_shape,
         dataset.num_classes,
+        options=spec.network_options,
         cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
+        pretrained=weights.path if weights else None,
         rng=torch_rng(spec.seed, "trial/weights"),
     )
-    if spec.adapt == "lora" and not add_lora(
-        model, spec.lora_rank, spec.lora_alpha, torch_rng(spec.seed, "trial/lora")
-    ):
-        raise SpecError(
-            f"trial.adapt lora needs a network with linear layers besides its last one, such as a transformer, but "
-            f"{spec.network} has none; set trial.adapt to full or head, or choose another network"
-        )
+    if spec.adapt == "lora":
+        add_lora(model, spec.network, spec.lora_rank, spec.lora_alpha, torch_rng(spec.seed, "trial/lora"))
     return model
 
 
-def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
+def weights_source(spec: TrialSpec) -> str | None:
+    """Return where a trial's pretrained weights come from: a file, or a library's network; None if it has none."""
+    return spec.network if spec.pretrained is True else spec.pretrained or None
+
+
+def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> nn.Module:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
     Its weights are the averaged ones if the trial keeps an EMA. What LoRA added is merged into them, so their names are

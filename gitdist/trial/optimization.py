@@ -8,16 +8,14 @@ An optimizer is a function of parameter groups, a schedule one of the epoch; the
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
-from gitdist.networks.classifier import Classifier
+from gitdist.networks.heads import head_name
 from gitdist.networks.lora import lora_parameters
-from gitdist.seeds import derive_seed
 from gitdist.spec import TrialSpec
 from gitdist.spec.trial import OptimizerName, ScheduleName
 from gitdist.trial.plan import with_fields
@@ -58,14 +56,6 @@ def learning_rate(spec: TrialSpec, epoch: int) -> float:
     return float(spec.lr * warmup * with_fields(SCHEDULES[spec.schedule], spec)(epoch))
 
 
-@contextmanager
-def seeded_layers(spec: TrialSpec, epoch: int, device: torch.device) -> Iterator[None]:
-    """Seed what layers such as dropout draw in an epoch; the global random state is restored afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(spec.seed, "trial/layers", epoch))
-        yield
-
-
 class Optimization:
     """Trains a classifier in place.
 
@@ -74,11 +64,12 @@ class Optimization:
     frozen throughout, and so are the statistics of its batch norm.
     """
 
-    def __init__(self, spec: TrialSpec, model: Classifier) -> None:
+    def __init__(self, spec: TrialSpec, model: nn.Module) -> None:
         """Prepare training of ``model``, which is on its device."""
-        self._spec, self._model, self._head = spec, model, model.head
-        self._trained = _trained_parameters(spec, model)
-        groups, self._factors = _parameter_groups(spec, model, self._trained)
+        self._spec, self._model = spec, model
+        self._head = model.get_submodule(head_name(model))
+        self._trained = _trained_parameters(spec, model, self._head)
+        groups, self._factors = _parameter_groups(spec, self._head, self._trained)
         self.optimizer: torch.optim.Optimizer = with_fields(OPTIMIZERS[spec.optimizer], spec)(groups)
 
     def begin_epoch(self, epoch: int) -> float:
@@ -126,32 +117,32 @@ class Optimization:
         return True
 
 
-def _trained_parameters(spec: TrialSpec, model: Classifier) -> list[nn.Parameter]:
+def _trained_parameters(spec: TrialSpec, model: nn.Module, head: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that a trial trains in some epoch, in the order of the model."""
     match spec.adapt:
         case "full":
             return list(model.parameters())
         case "head":
-            return list(model.head.parameters())
+            return list(head.parameters())
         case "lora":
-            trained = {id(parameter) for parameter in (*lora_parameters(model), *model.head.parameters())}
+            trained = {id(parameter) for parameter in (*lora_parameters(model), *head.parameters())}
             return [parameter for parameter in model.parameters() if id(parameter) in trained]
         case unknown:
             assert_never(unknown)
 
 
 def _parameter_groups(
-    spec: TrialSpec, model: Classifier, trained: list[nn.Parameter]
+    spec: TrialSpec, head: nn.Module, trained: list[nn.Parameter]
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """Return the groups of one learning rate and one weight decay, and of each the factor of its learning rate.
 
     The head is apart if the backbone is frozen at first: a fused step needs all momentum of its group or none.
     """
     is_apart = spec.head_lr != 1 or spec.freeze_backbone_epochs > 0
-    head = {id(parameter) for parameter in model.head.parameters()} if is_apart else set()
+    apart = {id(parameter) for parameter in head.parameters()} if is_apart else set()
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in trained:
         decays = spec.decay_norms or parameter.ndim > 1  # norms and biases are vectors
-        groups.setdefault((id(parameter) in head, spec.weight_decay if decays else 0.0), []).append(parameter)
+        groups.setdefault((id(parameter) in apart, spec.weight_decay if decays else 0.0), []).append(parameter)
     made = [{"params": of_group, "lr": spec.lr, "weight_decay": decay} for (_, decay), of_group in groups.items()]
     return made, [spec.head_lr if in_head else 1.0 for in_head, _ in groups]

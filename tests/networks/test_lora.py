@@ -1,41 +1,45 @@
 """Low-rank adaptation: what is adapted, what it computes, and that merging gives the same answers and the old names."""
 
+import pytest
 import torch
 from torch import nn
 
+from gitdist.errors import SpecError
 from gitdist.networks import build_classifier
-from gitdist.networks.classifier import Classifier
+from gitdist.networks.check import check_network
 from gitdist.networks.lora import add_lora, lora_parameters, merge_lora, merged_state
 
+SHAPE = (1, 8, 8)
 
-class TinyTransformer(Classifier):
-    """Two layers over image rows of 8 pixels; torch's attention reads ``out_proj.weight`` without calling the layer."""
 
-    num_features = 16
+class TinyTransformer(nn.Module):
+    """Two layers over image rows; torch's attention reads ``out_proj.weight`` without calling that layer."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, image_shape, num_classes, batch_norm=False):
         super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Linear(8 * in_channels, 16)
+        channels, height, width = image_shape
+        self.embedding = nn.Linear(channels * width, 16)
+        self.norm = nn.BatchNorm1d(height) if batch_norm else nn.Identity()
         layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1, batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.classes = nn.Linear(16, num_classes)
 
-    def feature_maps(self, images):
-        """Return the features of each row."""
-        tokens = self.encoder(self.embedding(images.permute(0, 2, 1, 3).flatten(2)))
-        return tokens.transpose(1, 2)[..., None]
+    def forward(self, images):
+        tokens = self.encoder(self.norm(self.embedding(images.permute(0, 2, 1, 3).flatten(2))))
+        return self.classes(tokens.mean(1))
+
+
+TINY_TRANSFORMER = f"{TinyTransformer.__module__}:{TinyTransformer.__qualname__}"
 
 
 def tiny_transformer():
-    model = TinyTransformer(1)
-    model.head = nn.Linear(16, 10)
-    return model
+    return build_classifier(TINY_TRANSFORMER, SHAPE, 10)
 
 
 def adapted(rank=2, alpha=3.0):
     model = tiny_transformer()
-    num_layers = add_lora(model, rank, alpha, torch.Generator().manual_seed(1))
-    return model, num_layers
+    add_lora(model, TINY_TRANSFORMER, rank, alpha, torch.Generator().manual_seed(1))
+    return model
 
 
 def moved(model):
@@ -50,31 +54,39 @@ IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 
 
 def test_every_linear_layer_but_the_head_is_adapted():
-    model, num_layers = adapted()
+    model = adapted()
 
     names = [name.partition(".parametrizations")[0] for name, _ in model.named_parameters() if name.endswith(".up")]
     inside = [
         f"encoder.layers.{layer}.{name}" for layer in (0, 1) for name in ("self_attn.out_proj", "linear1", "linear2")
     ]
-    assert sorted(names) == sorted(["embedding", *inside]) and num_layers == 7
+    assert sorted(names) == sorted(["embedding", *inside])
     assert sum(parameter.numel() for parameter in lora_parameters(model)) == 2 * (8 + 16) + 2 * 2 * (
         2 * 16 + 2 * (16 + 32)
     )
 
 
-def test_a_network_without_such_layers_is_left_as_it_is():
-    model = build_classifier("resnet20", 1, 10)
-    before = list(model.state_dict())
+@pytest.mark.parametrize("network", ["resnet20", "resnet18"])
+def test_a_network_without_such_layers_is_refused_in_one_line(network):
+    with pytest.raises(
+        SpecError, match=f"trial.adapt lora needs .* but '{network}' has none; set trial.adapt"
+    ) as raised:
+        check_network(network, (3, 32, 32), 10, {}, None, 2, lora=True)
+    assert "\n" not in str(raised.value)
+    check_network(network, (3, 32, 32), 10, {}, None, 2)
 
-    assert add_lora(model, 2, 1.0, torch.Generator()) == 0 and list(model.state_dict()) == before
+
+@pytest.mark.parametrize("network", ["timm:test_vit", TINY_TRANSFORMER])
+def test_transformers_can_be_adapted(network):
+    check_network(network, (3, 32, 32), 10, {}, None, 2, lora=True)
 
 
 def test_an_adapted_classifier_begins_as_it_was():
-    assert torch.equal(adapted()[0].eval()(IMAGES), tiny_transformer().eval()(IMAGES))
+    assert torch.equal(adapted().eval()(IMAGES), tiny_transformer().eval()(IMAGES))
 
 
 def test_the_weight_is_that_of_the_formula():
-    model = moved(adapted(rank=2, alpha=3.0)[0])
+    model = moved(adapted(rank=2, alpha=3.0))
     layer, plain = model.encoder.layers[0].linear1, tiny_transformer().encoder.layers[0].linear1
     down, up = (getattr(layer.parametrizations.weight[0], name) for name in ("down", "up"))
 
@@ -83,7 +95,7 @@ def test_the_weight_is_that_of_the_formula():
 
 
 def test_merged_weights_have_the_old_names_and_give_the_same_answers():
-    model = moved(adapted()[0]).eval()
+    model = moved(adapted()).eval()
     with torch.inference_mode():
         answers = model(IMAGES)
     under_autocast = bf16(model)

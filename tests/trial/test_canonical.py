@@ -82,6 +82,7 @@ def test_a_field_that_is_read_is_part_of_the_key(digits, field):
         ({"adapt": "lora"}, {"lora_rank": 2}),
         ({"adapt": "lora"}, {"lora_alpha": 2.0}),
         ({"schedule": "cosine"}, {"epochs": 3}),
+        ({"network": "timm:test_resnet"}, {"network_options": {"drop_rate": 0.1}}),
         ({"lr_milestones": (1,)}, {"lr_decay": 0.5}),
         ({"lr_milestones": (1,)}, {"lr_milestones": ()}),
         ({"threshold_kind": "soft", "threshold": 30.0}, {"threshold": 30.5}),
@@ -96,5 +97,6 @@ def test_a_field_that_is_read_beside_another_is_part_of_the_key(digits, fields, 
 
 def test_every_field_is_tested_above():
     conditional = {"effective_beta", "weights_deferred", "ldam_margin", "ldam_scale", "focal_gamma", "logit_tau"}
-    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones", "lora_rank", "lora_alpha"}
+    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones", "network_options"}
+    conditional |= {"lora_rank", "lora_alpha"}
     assert set(OTHER) | conditional == set(TrialSpec.model_fields)

@@ -34,9 +34,12 @@ LATE = {  # fields that nothing before the switch reads, each with another value
     "randaugment_magnitude": 3,
     "lora_rank": 2,
     "lora_alpha": 4.0,
+    "network_options": {"drop_rate": 0.1},
 }
 EARLY = {
     "network": "resnet32",
+    "pretrained": "/weights.safetensors",
+    "normalize": "imagenet",
     "loss": "ldam",
     "switch_epoch": 1,
     "batch_size": 16,
@@ -132,6 +135,7 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("lora_rank", 2, {"adapt": "lora"}),
         ("lora_alpha", 4.0, {"adapt": "lora"}),
         ("epochs", 5, {"schedule": "cosine"}),
+        ("network_options", {"drop_rate": 0.1}, {"network": "timm:test_resnet"}),
     ],
 )
 def test_a_late_field_that_is_read_early_after_all_changes_the_prefix(name, value, needs):
