@@ -9,6 +9,7 @@ The random choices of an epoch are drawn at once on the processor, each kind und
 neither on the device nor on an interruption. ``start`` is a batch's first sample in the epoch.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,17 +141,16 @@ class ResizedCrop:
         log-uniform between 3/4 and 4/3. A box that does not fit is drawn anew, up to ten times in all; then it is the
         largest one around the centre with a ratio that is allowed.
         """
-        size = np.array(image_size)
+        size, (narrowest, widest) = np.array(image_size), _CROP_RATIOS
         boxes = np.empty((2, num_samples), np.int64)  # height and width
         missing = np.arange(num_samples)
         for _ in range(_CROP_ATTEMPTS):
             area = size.prod() * rng.uniform(smallest, 1, len(missing))
-            ratio = np.exp(rng.uniform(*np.log(_CROP_RATIOS), len(missing)))
+            ratio = np.exp(rng.uniform(math.log(narrowest), math.log(widest), len(missing)))
             drawn = np.round(np.sqrt([area / ratio, area * ratio])).astype(np.int64)
             fits = ((drawn > 0) & (drawn <= size[:, None])).all(0)
             boxes[:, missing[fits]] = drawn[:, fits]
             missing = missing[~fits]
-        narrowest, widest = _CROP_RATIOS
         boxes[:, missing] = np.minimum(size, np.round([size[1] / narrowest, size[0] * widest]))[:, None]
         corners = rng.integers(0, size[:, None] - boxes + 1)
         corners[:, missing] = (size[:, None] - boxes[:, missing]) // 2
@@ -159,10 +159,10 @@ class ResizedCrop:
 
     def __call__(self, images: Tensor, start: int = 0) -> Tensor:
         """Return the boxes of a batch of uint8 images ``[n, C, H, W]``, resized to ``[n, C, H, W]`` bilinearly."""
-        batch = slice(start, start + len(images))
-        down = _sampled_points(self.top[batch], self.height[batch], images.shape[2])[:, :, None]
-        across = _sampled_points(self.left[batch], self.width[batch], images.shape[3])[:, None]
-        grid = torch.stack(torch.broadcast_tensors(across, down), dim=3)
+        batch, (height, width) = slice(start, start + len(images)), images.shape[2:]
+        down = _sampled_points(self.top[batch], self.height[batch], height)
+        across = _sampled_points(self.left[batch], self.width[batch], width)
+        grid = torch.stack([across[:, None].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], dim=3)
         resized = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return _to_pixels(resized)
 
