@@ -206,20 +206,17 @@ class ColorJitter:
         for chosen in self.order[:, batch]:
             factor = self.factors[:, batch].gather(0, chosen[None]).view(-1, 1, 1, 1)
             is_contrast, is_saturation = ((chosen == number).view(-1, 1, 1, 1) for number in (1, 2))
-            grey = _luma(pixels)
+            grey = _grey(pixels)
             other = torch.where(is_contrast, grey.mean((2, 3), keepdim=True), torch.where(is_saturation, grey, 0.0))
-            if images.shape[1] == 1:
-                factor = torch.where(is_saturation, 1.0, factor)
             pixels = (pixels * factor + other * (1 - factor)).clamp_(0, 255)
         return _to_pixels(pixels)
 
 
-def _luma(pixels: Tensor) -> Tensor:
-    """Return the grey of colour or grey images, float32 ``[n, 1, H, W]``."""
-    if pixels.shape[1] == 1:
-        return pixels
-    weights = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels * weights).sum(1, keepdim=True)
+def _grey(pixels: Tensor) -> Tensor:
+    """Return the luma of red, green and blue, or the mean of other channels, float32 ``[n, 1, H, W]``."""
+    channels = pixels.shape[1]
+    shares = torch.tensor(_LUMA if channels == 3 else (1 / channels,) * channels, device=pixels.device)
+    return (pixels * shares.view(1, -1, 1, 1)).sum(1, keepdim=True)
 
 
 def _to_pixels(values: Tensor) -> Tensor:

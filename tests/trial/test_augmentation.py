@@ -149,6 +149,13 @@ def test_colours_change_as_torchvisions_do_on_unrounded_values(channels):
     assert torch.equal(jitter(images[8:24], start=8), changed[8:24])
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_jitter_of_strength_0_changes_nothing(channels):
+    images = torch.cat([IMAGES, IMAGES], 1)[:, :channels]
+
+    assert torch.equal(ColorJitter.draw(40, 0.0, np.random.default_rng(8))(images), images)
+
+
 def test_factors_are_uniform_and_orders_equally_likely():
     jitter = ColorJitter.draw(6000, 0.3, np.random.default_rng(9))
 
