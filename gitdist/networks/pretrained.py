@@ -134,8 +134,7 @@ def _read_safetensors(content: bytes) -> Any:
 
 
 def _for_channels(weight: Tensor, own: Tensor) -> Tensor:
-    grey, rgb = (own.shape[0], 1, *own.shape[2:]), (own.shape[0], 3, *own.shape[2:])
-    is_stem = own.ndim == 4 and own.shape == grey and weight.shape == rgb
+    is_stem = own.ndim == weight.ndim == 4 and (own.shape[1], weight.shape[1]) == (1, 3)
     return weight.sum(1, keepdim=True) if is_stem else weight
 
 
