@@ -12,6 +12,7 @@ from torch.nn import functional
 from gitdist.errors import SpecError
 from gitdist.networks import build_classifier
 from gitdist.networks.lora import lora_parameters
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import TrialSpec
 from gitdist.spec.trial import OptimizerName, ScheduleName
 from gitdist.trial.checkpoint import fresh_classifier, load_checkpoint, load_classifier
@@ -249,9 +250,7 @@ EVERYTHING = {
 CASES = {
     "everything": EVERYTHING,
     "frozen to the middle": {"freeze_backbone_epochs": 2},
-    "accumulated": {"accumulate": 3, "clip_norm": 1.0},
     "head": {"adapt": "head", "optimizer": "adamw"},
-    "lora": {**LORA, "freeze_backbone_epochs": 1, "schedule": "cosine"},
     "lora and everything": {**EVERYTHING, **LORA},
 }
 
@@ -266,6 +265,32 @@ def test_two_and_two_epochs_are_four_bit_for_bit(digits, tmp_path, case):
 
     assert rest == rows[2:] and timeless(load_checkpoint(tmp_path / "parts").rows) == rows
     assert_same_state(found, expected)
+
+
+@pytest.mark.parametrize("adapt", ["full", "lora"])
+def test_a_pretrained_transformer_with_frozen_epochs_resumes_and_its_weights_load_in_its_library(
+    digits, tmp_path, adapt
+):
+    fields = {"network": "timm:test_vit", "network_options": {"patch_size": 4}}
+    pretrained = build_classifier(fields["network"], (3, 8, 8), 7, options=fields["network_options"])
+    torch.save(pretrained.state_dict(), tmp_path / "vit.pth")
+    weights = WeightsFile.open(tmp_path / "vit.pth")
+    spec = short_spec(
+        **fields, pretrained=str(weights.path), freeze_backbone_epochs=2, adapt=adapt, optimizer="adamw", lr=1e-3
+    )
+    rows, expected = whole(spec, digits, tmp_path / "whole", weights=weights)
+
+    whole(spec, digits, tmp_path / "parts", stop_after=1, weights=weights)
+    rest, found = whole(spec, digits, tmp_path / "parts", weights=weights)
+
+    assert rest == rows[1:]
+    assert_same_state(found, expected)
+    trained = load_classifier(spec, digits, tmp_path / "whole", compute()).state_dict()
+    timm = pytest.importorskip("timm")
+    timm.create_model("test_vit", img_size=8, patch_size=4, in_chans=1, num_classes=10).load_state_dict(trained)
+    is_kept = torch.equal(trained["blocks.0.mlp.fc1.bias"], pretrained.blocks[0].mlp.fc1.bias)
+    assert is_kept == (adapt == "lora")
+    assert not torch.equal(trained["blocks.0.mlp.fc1.weight"], pretrained.blocks[0].mlp.fc1.weight)
 
 
 @pytest.mark.parametrize("field", ["optimizer", "schedule", "adapt"])
