@@ -12,6 +12,7 @@ from gitdist.errors import SpecError
 from gitdist.networks import NETWORKS, ImageShape, build_classifier
 from gitdist.networks.heads import head_name
 from gitdist.networks.libraries import LIBRARIES
+from gitdist.networks.lora import add_lora
 from gitdist.plugins import describe_raised
 
 
@@ -22,17 +23,19 @@ def check_network(
     options: Mapping[str, Any],
     pretrained: Path | None,
     batch_size: int,
+    *,
+    lora: bool = False,
 ) -> None:
-    """Make a network and run a training step's forward pass on ``batch_size`` images.
+    """Make a network and run a training step's forward pass on ``batch_size`` images; ``lora`` adapts it afterwards.
 
     Code of other packages than gitdist, timm and torchvision runs in a child process, since it may exit, block or
-    crash. A built-in network without pretrained weights needs no check.
+    crash. A built-in network without pretrained weights and LoRA needs no check.
 
     Raises:
         SpecError: the network or the weights do not fit.
     """
-    arguments = (network, image_shape, num_classes, options, pretrained, batch_size)
-    if network in NETWORKS and pretrained is None:
+    arguments = (network, image_shape, num_classes, options, pretrained, batch_size, lora)
+    if network in NETWORKS and pretrained is None and not lora:
         return
     if network in NETWORKS or network.partition(":")[0] in LIBRARIES:
         _check_here(*arguments)
@@ -51,6 +54,7 @@ def _check_here(
     options: Mapping[str, Any],
     pretrained: Path | None,
     batch_size: int,
+    lora: bool,
 ) -> None:
     model = build_classifier(network, image_shape, num_classes, options=options, pretrained=pretrained).train()
     name, returned = head_name(model), list[Tensor]()
@@ -72,3 +76,5 @@ def _check_here(
             f"trial.network '{network}' must return the {num_classes} outputs of its last linear layer, {name}, but it "
             f"returned {found}; change trial.network_options or the network"
         )
+    if lora:
+        add_lora(model, network, 1, 1.0, torch.Generator())

@@ -51,10 +51,11 @@ def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeig
         input_normalisation(trial, dataset)
         source = weights_source(trial)
         file = None if source is None else weights[source].path if trial.pretrained is True else Path(source)
-        needs = (trial.network, trial.network_options, file, _smallest_batch(trial, dataset))
+        needs = (trial.network, trial.network_options, file, _smallest_batch(trial, dataset), trial.adapt == "lora")
         if needs not in checked:
-            network, options, pretrained, batch_size = needs
-            check_network(network, dataset.image_shape, dataset.num_classes, options, pretrained, batch_size)
+            network, options, pretrained, batch_size, lora = needs
+            shape, classes = dataset.image_shape, dataset.num_classes
+            check_network(network, shape, classes, options, pretrained, batch_size, lora=lora)
             checked.append(needs)
     return weights
 

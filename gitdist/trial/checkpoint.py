@@ -18,6 +18,7 @@ from gitdist.disk import disk_errors, write_atomic
 from gitdist.errors import StoreError, first_line
 from gitdist.networks import build_classifier
 from gitdist.networks.classifier import to_device
+from gitdist.networks.lora import add_lora, merge_lora
 from gitdist.networks.pretrained import WeightsFile
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
@@ -75,10 +76,12 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
 def fresh_classifier(spec: TrialSpec, dataset: Dataset, weights: WeightsFile | None = None) -> nn.Module:
     """Return the classifier that a trial begins with, on the CPU; without ``weights`` it is not pretrained.
 
+    Under LoRA its linear layers are adapted.
+
     Raises:
-        SpecError: as ``build_classifier``.
+        SpecError: as ``build_classifier`` and ``add_lora``.
     """
-    return build_classifier(
+    model = build_classifier(
         spec.network,
         dataset.image_shape,
         dataset.num_classes,
@@ -87,6 +90,9 @@ def fresh_classifier(spec: TrialSpec, dataset: Dataset, weights: WeightsFile | N
         pretrained=weights.path if weights else None,
         rng=torch_rng(spec.seed, "trial/weights"),
     )
+    if spec.adapt == "lora":
+        add_lora(model, spec.network, spec.lora_rank, spec.lora_alpha, torch_rng(spec.seed, "trial/lora"))
+    return model
 
 
 def weights_source(spec: TrialSpec) -> str | None:
@@ -97,7 +103,8 @@ def weights_source(spec: TrialSpec) -> str | None:
 def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> nn.Module:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
-    Its weights are the averaged ones if the trial keeps an EMA.
+    Its weights are the averaged ones if the trial keeps an EMA. What LoRA added is merged into them, so their names are
+    those of the network.
 
     Raises:
         StoreError: there is no whole checkpoint of the last epoch.
@@ -111,7 +118,7 @@ def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute:
         )
     model = fresh_classifier(spec, dataset)
     model.load_state_dict(checkpoint.average["classifier"] if checkpoint.average else checkpoint.model)
-    return to_device(model, compute.device).eval()
+    return to_device(merge_lora(model), compute.device).eval()
 
 
 def copy_newest(source: Path, target: Path) -> None:

@@ -2,8 +2,8 @@
 
     sampler -> indices of the epoch -> batch of images [N, C, H, W] on the device
             -> oracle: the untransformed images under fresh draws of the true nuisance
-            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
-            -> mixup -> loss with class weights -> SGD step -> EMA of the weights
+            -> Algorithm 1: some of them become draws of the stream (K, p) -> augmented and normalised
+            -> mixup or cutmix -> loss with class weights -> optimizer -> EMA of the weights
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
 
 Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
@@ -27,13 +27,14 @@ from gitdist.networks.classifier import compiled, to_device
 from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import TrialSpec
 from gitdist.stream.draw_stream import DrawStream
-from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance, layer_randomness
+from gitdist.trial.augmentation import InputPipeline, epoch_blend, epoch_nuisance, layer_randomness
 from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples
-from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
+from gitdist.trial.optimization import Optimization
+from gitdist.trial.plan import build_loss, epoch_indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +156,7 @@ class EpochTrainer:
         self.model = to_device(model, compute.device)
         self.ema = EMA(self.model, spec.ema_decay) if spec.ema_decay else None
         self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
-        # Fused: one pass over the weights per step instead of five.
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
-        )
+        self._optimization = Optimization(spec, self.model)
 
     @property
     def classifier(self) -> nn.Module:
@@ -171,7 +169,7 @@ class EpochTrainer:
         return Checkpoint(
             epoch=len(rows),
             model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=self._optimization.optimizer.state_dict(),
             cursors=torch.from_numpy(drawn),
             rows=rows,
             average=None if self.ema is None else self.ema.state_dict(),
@@ -180,7 +178,7 @@ class EpochTrainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Return to the state of a checkpoint."""
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self._optimization.optimizer.load_state_dict(checkpoint.optimizer)
         if self.ema is not None and checkpoint.average:
             self.ema.load_state_dict(checkpoint.average)
         if self.stream is not None:
@@ -200,10 +198,7 @@ class EpochTrainer:
         spec, device = self._spec, self._compute.device
         stream = self._open_stream(epoch)
         waited_s, generated = (stream.waited_s, stream.generated) if stream else (0.0, 0)
-        lr = learning_rate(spec, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.model.train()
+        lr = self._optimization.begin_epoch(epoch)
         indices = epoch_indices(spec, self._labels, self._sizes, epoch)
         labels, num_samples = self._labels[indices], len(indices)
         replaced = replaced_samples(spec, labels, self._sizes, epoch)
@@ -211,7 +206,7 @@ class EpochTrainer:
         nuisance_of = epoch_nuisance(spec, self._dataset, epoch, num_samples, device)
         inputs_of = self._pipeline.for_epoch(epoch, num_samples)
         loss_of = build_loss(spec, self._sizes, epoch, device)
-        blend = epoch_mixup(spec, epoch, num_samples, device)
+        blend = epoch_blend(spec, epoch, num_samples, device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         for start in range(0, num_samples, spec.batch_size):
             batch = slice(start, start + spec.batch_size)
@@ -223,10 +218,8 @@ class EpochTrainer:
             with self._compute.autocast():
                 logits = self._forward(inputs)
             loss = blended_loss(logits, labels_there[batch])
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.optimizer.step()
-            if self.ema is not None:
+            is_updated = self._optimization.learn(loss, start, num_samples)
+            if is_updated and self.ema is not None:
                 self.ema.update()
             losses.append(loss.detach())
             correct += (logits.detach().argmax(1) == labels_there[batch]).sum()

@@ -38,7 +38,8 @@ from gitdist.torchvision_cpu import torchvision
 from gitdist.trial.checkpoint import fresh_classifier
 from gitdist.trial.metrics import balanced_mean, expected_kl, log_probabilities, per_class_mean
 from gitdist.trial.mixing import replaced_samples
-from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
+from gitdist.trial.optimization import learning_rate
+from gitdist.trial.plan import build_loss, epoch_indices
 
 EPS = 1e-5
 EVALUATION_BATCH = 128

@@ -21,7 +21,7 @@ from gitdist.trial.checkpoint import weights_source
 
 _WEIGHTS = "weights"  # kind of the store's artifacts, and their file
 _FORMAT = 1
-_OF_NETWORK = ("network", "network_options", "pretrained", "normalize", "batch_size")
+_OF_NETWORK = ("network", "network_options", "pretrained", "normalize", "batch_size", "adapt")
 
 
 def obtain_weights(trials: list[TrialSpec], store: Store) -> StudyWeights:
