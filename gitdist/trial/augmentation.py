@@ -215,7 +215,7 @@ def _grey(pixels: Tensor) -> Tensor:
     """Return the luma of red, green and blue, or the mean of other channels, float32 ``[n, 1, H, W]``."""
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True)
-    red, green, blue = pixels.split(1, dim=1)
+    red, green, blue = (pixels[:, channel : channel + 1] for channel in range(3))
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
