@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray._raylet import AuthenticationMode, Config, GcsClient, get_authentication_mode
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]  # its stub lacks them
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
@@ -148,7 +149,7 @@ def _check_token_is_taken(address: str) -> None:
 
     The head's calls have no token, so this process refuses them, and the head takes that for its death.
     """
-    if get_authentication_mode() != AuthenticationMode.TOKEN:
+    if not is_token_auth_enabled():
         return
     with _auth_mode("disabled"):
         try:

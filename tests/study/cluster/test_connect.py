@@ -5,7 +5,8 @@ import sys
 import threading
 
 import pytest
-from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import Config
 from ray.core.generated import common_pb2
 
 from gitdist.errors import RayUnavailableError
@@ -78,5 +79,5 @@ def test_starting_ray_turns_tokens_on_no_longer_than_it_runs(monkeypatch, tmp_pa
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     Config.initialize("")
     with connected("local", ResourcesSpec(), 0):
-        assert get_authentication_mode() == AuthenticationMode.TOKEN
-    assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
+        assert is_token_auth_enabled()
+    assert "RAY_AUTH_MODE" not in os.environ and not is_token_auth_enabled()
