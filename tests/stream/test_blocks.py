@@ -69,6 +69,18 @@ def test_each_image_is_encoded_once(digits: Dataset) -> None:
     assert maker.stats.generating_s > 0
 
 
+@pytest.mark.parametrize("images", [0, 100])
+def test_blocks_do_not_depend_on_the_bound_of_the_codes(digits: Dataset, images: int) -> None:
+    code_bytes = 4 * int(np.prod(digits.image_shape))
+    ample, bounded = batch_sensitive_maker(digits), batch_sensitive_maker(digits, max_code_bytes=images * code_bytes)
+    for key in [*KEYS, *KEYS]:
+        np.testing.assert_array_equal(bounded.make(key).images, ample.make(key).images)
+    assert ample.stats.encoded == sum(digits.class_sizes[label] for label in {key.class_index for key in KEYS})
+    assert bounded.stats.encoded > ample.stats.encoded
+    assert bounded._cache._num_bytes == sum(codes.nbytes for codes in bounded._cache._chunks.values())
+    assert bounded._cache._num_bytes <= images * code_bytes
+
+
 def test_replicates_share_the_codes_and_nothing_else(digits: Dataset) -> None:
     maker = batch_sensitive_maker(digits, block_size=1000)
     first, *others = (maker.make(BlockKey(0, 0, replicate)) for replicate in range(3))
