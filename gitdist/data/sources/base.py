@@ -10,29 +10,23 @@ import unicodedata
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 from urllib.request import urlopen
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from gitdist.errors import DataError, first_line
 from gitdist.input_file import check_memory, expand_home, foreign_content, input_status, open_input
-from gitdist.limits import usable_cpus
 from gitdist.spec import DataSpec, unknown_name
 from gitdist.store.artifact import checksum
 
-Result = TypeVar("Result")
-
 _CACHE = Path("~/.cache/gitdist")
 _TIMEOUT_S = 60.0  # without a byte from the server, after which a download has failed
-_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode: control characters, bytes that are not UTF-8, line breaks
 _NAMED = 20  # classes that a message names
 _LONGEST = 500  # characters of a setting in a message
@@ -233,44 +227,6 @@ def _read_archive(file: Path, stream: BinaryIO, names: Sequence[str]) -> dict[st
             if content.read(1):  # at the end, zipfile compares the checksum
                 raise ValueError(f"its {name} has more bytes than its header says")
     return arrays
-
-
-def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
-    """Return ``work(index, image)`` of each image file in order, computed on all cores.
-
-    Raises:
-        DataError: files cannot be read; the message names the first and counts the others.
-    """
-
-    def attempt(index: int) -> Result | Exception:
-        try:
-            with open_input(files[index]) as stream, _open_image(stream) as image:
-                return work(index, image)
-        except Exception as error:  # a damaged image can raise anything
-            return error
-
-    Image.init()  # not thread-safe
-    # Pillow warns of what it can read.
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(min(32, usable_cpus() + 4)) as pool:
-        outcomes = list(pool.map(attempt, range(len(files))))
-    failed = [(file, outcome) for file, outcome in zip(files, outcomes, strict=True) if isinstance(outcome, Exception)]
-    if failed:
-        file, error = failed[0]
-        if isinstance(error, DataError):
-            others = f" (and {len(failed) - 1} more images cannot be read)" if failed[1:] else ""
-            raise DataError(f"{error}{others}") from error
-        others = f", and {len(failed) - 1} more are not" if failed[1:] else ""
-        raise DataError(
-            f"every image must be readable, but {file} is not ({first_line(error)}){others}; fix or remove them"
-        )
-    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-
-
-def _open_image(stream: BinaryIO) -> Image.Image:
-    try:
-        return Image.open(stream, formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise ValueError(foreign_content(stream) or f"it is none of {', '.join(_FORMATS)}") from error
 
 
 def grey_images(

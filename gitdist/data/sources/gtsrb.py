@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gitdist.data.sources.base import PublishedSource, SourceImages, map_images, number_groups
+from gitdist.data.sources.base import PublishedSource, SourceImages, number_groups
+from gitdist.data.sources.decoding import map_images
 from gitdist.errors import DataError, first_line
 from gitdist.input_file import read_input
 from gitdist.spec import DataSpec

@@ -5,28 +5,9 @@ these splits are used; otherwise images lie in CLASS/. Without test/, ``test_sha
 of each class become its test images: at least 1, and some are left for the other splits. This random choice depends on
 the class's name, n and its groups alone. With a rule for groups, images may also lie in folders below CLASS/.
 
-Images are turned upright by their EXIF orientation, put on black where they are transparent, resized with the shorter
-side to ``data.image_size`` pixels, and cropped to the square in the middle. If any is stored in colour, all become RGB.
-They are ordered by class name, then file name.
-
-    what an image is                               outcome
-    PNG, JPEG, BMP, PPM, PGM, WebP; .JPG, .PNG     read
-    1 bit, grey, palette, RGB                      read; grey ones become RGB, with a note, if any image has colour
-    CMYK                                           converted to RGB, with a note
-    16 bits per channel                            the upper 8 bits are used, with a note
-    transparent, also in a palette                 put on black, with a note
-    turned by its EXIF orientation                 turned upright, with a note
-    animated PNG or WebP                           its first frame is used, with a note
-    several sizes or shapes, 1 pixel wide          resized and cropped, with a note
-    GIF, TIFF, HEIC, AVIF, ... by name or content  refused
-    empty, truncated, damaged, floating-point      refused
-    a web page, a git-LFS pointer, other content   refused
-    more than 179 million pixels, also resized     refused
-    a pipe, a socket, a device, a broken link      refused
-    without permission, or changed while read      refused
+They are ordered by class name, then file name, and decoded as ``decoding`` describes.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.ImageFile import ImageFile
 
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
@@ -46,12 +25,12 @@ from gitdist.data.sources.base import (
     check_class_names,
     check_excluded,
     exclusion,
-    map_images,
     number_groups,
     user_folder,
 )
+from gitdist.data.sources.decoding import decode_images
 from gitdist.errors import DataError
-from gitdist.input_file import check_memory, expand_home, input_status, is_folder, list_folder
+from gitdist.input_file import expand_home, input_status, is_folder, list_folder
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 
@@ -63,21 +42,7 @@ _UNSUPPORTED = (
 )
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
-_MULTIPLE, _SMALLEST, _LARGEST = 8, 16, 64  # of automatic sizes, pixels
-_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses larger files
-_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 ClassFiles = Mapping[str, Sequence[Path]]  # the files of each class, in the order of the labels
-Header = tuple[tuple[int, int], bool]  # width and height; whether it has colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +67,7 @@ class _ImageFolder(DataSource):
         splits = _split_folder(files, spec)
         train, train_labels = _flatten(splits.train, splits.validation)
         test, test_labels = _flatten(splits.test)
-        headers = map_images([*train, *test], lambda _, image: (image.size, _has_colour(image)))
-        side = spec.image_size or _automatic_side([size for size, _ in headers])
-        mode = "RGB" if any(colour for _, colour in headers) else "L"
-        images, image_notes = _read_images([*train, *test], mode, side)
+        images, notes = decode_images([*train, *test], spec.image_size)
         groups, group_names = number_groups([splits.groups[file] for file in [*train, *test]] if splits.groups else [])
         num_training = sum(map(len, splits.train.values()))
         return SourceImages(
@@ -115,7 +77,7 @@ class _ImageFolder(DataSource):
             test_images=images[len(train) :],
             test_labels=test_labels,
             class_names=tuple(splits.train),
-            notes=(*_size_notes(headers, side), *image_notes, *splits.notes),
+            notes=(*notes, *splits.notes),
             train_groups=groups[: len(train)] if splits.groups else None,
             test_groups=groups[len(train) :] if splits.groups else None,
             group_names=group_names,
@@ -290,107 +252,6 @@ def _split_off_test(
         train[name] = [files[index] for index in sorted(drawn.rest.tolist())]
         test[name] = [files[index] for index in sorted(drawn.held_out.tolist())]
     return train, test
-
-
-def _automatic_side(sizes: Sequence[tuple[int, int]]) -> int:
-    """Return the median shorter side, at most 64, rounded down to a multiple of 8, at least 16."""
-    median = int(np.median([min(size) for size in sizes]))
-    return max(min(median, _LARGEST) // _MULTIPLE * _MULTIPLE, _SMALLEST)
-
-
-def _read_images(files: Sequence[Path], mode: str, side: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """Return the images ``[N, C, side, side]`` and notes on what was done to some of them."""
-    shape = (len(files), 3 if mode == "RGB" else 1, side, side)
-    check_memory(math.prod(shape), f"{len(files):,} images of {side}x{side} pixels (data.image_size)")
-    images = np.empty(shape, dtype=np.uint8)
-
-    def decode(index: int, image: Image.Image) -> list[str]:
-        changes = {
-            "CMYK images made RGB": image.mode == "CMYK",
-            "animated images, of which the first frame is used": _is_animated(image),
-            "images of 16 bits per channel, of which the upper 8 are used": _has_16_bits(image),
-        }
-        upright = _turn_upright(image)
-        changes |= {
-            "grey images made RGB": mode == "RGB" and not _has_colour(image),
-            "images with transparent parts put on black": image.has_transparency_data,
-            "images turned upright by their EXIF orientation": upright is not image,
-        }
-        opaque = _put_on_black(_to_eight_bits(upright)).convert(mode)
-        images[index] = np.atleast_3d(np.asarray(_centre_square(opaque, side))).transpose(2, 0, 1)
-        return [change for change, applied in changes.items() if applied]
-
-    counts = Counter(change for changes in map_images(files, decode) for change in changes)
-    return images, [f"{change}: {count:,}" for change, count in sorted(counts.items())]
-
-
-def _size_notes(headers: Sequence[Header], side: int) -> list[str]:
-    sizes = Counter(size for size, _ in headers)
-    if sizes.keys() == {(side, side)}:
-        return []
-    (width, height), count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
-    found = f"{width}x{height}"
-    if len(sizes) > 1:
-        found = f"{len(sizes):,} sizes, {found} in {count:,} of {len(headers):,}"
-    return [f"images of {found} (width x height) resized to {side}x{side}: shorter side, then the square in the middle"]
-
-
-def _has_colour(image: Image.Image) -> bool:
-    """Whether an image is stored in colour; a palette is colour unless all of its entries are grey."""
-    if image.mode in ("P", "PA"):
-        palette = np.asarray(image.getpalette(), dtype=np.int64).reshape(-1, 3)
-        return bool((palette != palette[:, :1]).any())
-    return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
-
-
-def _is_animated(image: Image.Image) -> bool:
-    return image.format in ("PNG", "WEBP") and bool(getattr(image, "is_animated", False))
-
-
-def _has_16_bits(image: Image.Image) -> bool:
-    """Whether the file of an image that is not loaded yet has 16 bits per channel."""
-    if not isinstance(image, ImageFile) or image.format not in ("PNG", "PPM"):
-        return False
-    modes = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
-    return any("16" in str(mode) or any(largest > 255 for largest in rest) for mode, *rest in modes)
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Return an image turned by its EXIF orientation, or the image itself if it is upright.
-
-    ``ImageOps.exif_transpose`` also rewrites all other tags, and fails if one of them has an unexpected type.
-    """
-    image.load()  # a PNG may have its tags behind the pixels
-    method = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    return image if method is None else image.transpose(method)
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image with 8 bits per channel: the upper 8 of 16 bits."""
-    if image.mode == "F":
-        raise ValueError("it has floating-point pixels")
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-
-
-def _put_on_black(image: Image.Image) -> Image.Image:
-    """Return an image with its transparent parts black, the level that the nuisances take for background."""
-    if not image.has_transparency_data:
-        return image
-    pixels = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", pixels.size, "black"), pixels).convert("RGB")
-
-
-def _centre_square(image: Image.Image, side: int) -> Image.Image:
-    """Return the middle of an image whose shorter side is resized to ``side`` pixels, bilinear with antialiasing."""
-    shorter = min(image.size)
-    width, height = (max(round(length * side / shorter), side) for length in image.size)
-    if width * height > _MAX_PIXELS:
-        raise ValueError(f"resized to {side} pixels on its shorter side, it would have {width}x{height}")
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
-    return resized.crop((left, top, left + side, top + side))
 
 
 IMAGE_FOLDER = _ImageFolder()
