@@ -3,7 +3,7 @@
     rows of the class --named seed--> sources [m] --code cache--> codes [m, ...] --one batch--> images [m, C, H, W]
 
 A block is a pure function of data set, generator, stream seed, replicate, block size, class and index. Content codes
-are computed in fixed chunks of 64 rows of a class, so the bytes of a block depend neither on the blocks made before it
+are computed in fixed chunks of rows of a class, so the bytes of a block depend neither on the blocks made before it
 nor on the server that makes it. All replicates share the codes. The most recently used chunks are kept, within a bound
 of bytes; the others are computed again.
 """
@@ -19,14 +19,22 @@ import torch
 from numpy.typing import NDArray
 
 from gitdist import bounds
+from gitdist.bounds import rows_within
 from gitdist.data.dataset import Split
 from gitdist.device import process_memory
 from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
 from gitdist.seeds import derive_seed, numpy_rng
 
-_BATCH = 64  # images encoded together; on a CPU 64 beats 256
+ENCODE_BATCH = 64  # images encoded together; on a CPU 64 beats 256
+_LARGEST_AUTOMATIC = 64  # draws in a block
 _SHARED_FROM_BYTES = 100 * 1024  # Ray sends smaller results through the router's process, at twice the cost
+
+
+def automatic_block_size(image_bytes: int, num_classes: int, lookahead: int) -> int:
+    """Return the draws in a block with which a trial's blocks of all classes take ``BLOCKS_BYTES``: 1 to 64."""
+    blocks = num_classes * (lookahead + 1)  # of each class the one that is drawn from, and those ahead
+    return min(_LARGEST_AUTOMATIC, rows_within(bounds.BLOCKS_BYTES, blocks * image_bytes))
 
 
 class BlockSequence(NamedTuple):
@@ -141,11 +149,23 @@ class BlockMaker:
     """
 
     def __init__(
-        self, generator: Generator, train: Split, seed: int, block_size: int, max_code_bytes: int | None = None
+        self,
+        generator: Generator,
+        train: Split,
+        seed: int,
+        block_size: int,
+        max_code_bytes: int | None = None,
+        chunk_size: int = ENCODE_BATCH,
     ) -> None:
-        """Prepare to draw from a training split with the stream's ``seed``.
+        """Prepare to draw from a training split.
 
-        ``max_code_bytes`` bounds the content codes that are kept; None = ``CODES_SHARE`` of this process's memory.
+        Args:
+            generator: makes the draws.
+            train: the images to draw from.
+            seed: of the stream.
+            block_size: draws in a block.
+            max_code_bytes: bounds the content codes that are kept; None = ``CODES_SHARE`` of this process's memory.
+            chunk_size: images of a class that are encoded together.
         """
         channels, height, width = train.images.shape[1:]
         self.layout = BlockLayout(block_size=block_size, image_shape=(channels, height, width))
@@ -154,7 +174,7 @@ class BlockMaker:
         self._rows = [np.flatnonzero(train.labels == class_index) for class_index in range(int(train.labels.max()) + 1)]
         if max_code_bytes is None:
             max_code_bytes = int(bounds.CODES_SHARE * process_memory(generator.device))
-        self._cache = _CodeCache(max_code_bytes)
+        self._cache, self.chunk_size = _CodeCache(max_code_bytes), chunk_size
 
     @torch.inference_mode()
     def make(self, key: BlockKey) -> Block:
@@ -183,16 +203,17 @@ class BlockMaker:
 
     @torch.inference_mode()
     def transform(
-        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0, first: int = 0
     ) -> NDArray[np.uint8]:
         """Return one fresh draw for each image, uint8 ``[N, C, H, W]``; ``name`` and ``index`` name the randomness.
 
-        ``clean`` are the images before the nuisance.
+        ``clean`` are the images before the nuisance. The images are those from ``first`` on, a multiple of
+        ``ENCODE_BATCH``, of a longer list, and get the draws that they get when all of it is transformed at once.
         """
         started = time.perf_counter()
         drawn = np.empty_like(images, order="C")
-        for batch, low in enumerate(range(0, len(images), _BATCH)):
-            part = slice(low, low + _BATCH)
+        for batch, low in enumerate(range(0, len(images), ENCODE_BATCH), start=first // ENCODE_BATCH):
+            part = slice(low, low + ENCODE_BATCH)
             codes = self._encode(images[part], clean[part])
             drawn[part] = self._generator.draw(codes, numpy_rng(self._seed, name, index, batch)).numpy()
         self._count_images(len(images), started)
@@ -201,13 +222,13 @@ class BlockMaker:
     def _codes(self, class_index: int, positions: NDArray[np.int64]) -> torch.Tensor:
         """Return the codes of some images of a class, given by their positions in it."""
         gathered: torch.Tensor | None = None
-        chunk_of = positions // _BATCH
+        chunk_of = positions // self.chunk_size
         for chunk in np.unique(chunk_of).tolist():
             codes = self._chunk_codes(class_index, chunk)
             if gathered is None:
                 gathered = codes.new_empty((len(positions), *codes.shape[1:]))
             here = np.flatnonzero(chunk_of == chunk)
-            within = torch.from_numpy(positions[here] - chunk * _BATCH).to(codes.device)
+            within = torch.from_numpy(positions[here] - chunk * self.chunk_size).to(codes.device)
             gathered[torch.from_numpy(here).to(codes.device)] = codes[within]
         assert gathered is not None, "a block has draws"
         return gathered
@@ -215,7 +236,7 @@ class BlockMaker:
     def _chunk_codes(self, class_index: int, chunk: int) -> torch.Tensor:
         codes = self._cache.get((class_index, chunk))
         if codes is None:
-            rows = self._rows[class_index][chunk * _BATCH : (chunk + 1) * _BATCH]
+            rows = self._rows[class_index][chunk * self.chunk_size : (chunk + 1) * self.chunk_size]
             codes = self._encode(self._train.images[rows], self._train.clean[rows])
             self._cache.put((class_index, chunk), codes)
         return codes

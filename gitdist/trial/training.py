@@ -28,9 +28,10 @@ from gitdist.spec import TrialSpec
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
 from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
+from gitdist.trial.ekld import EkldSet
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
-from gitdist.trial.evaluation import EkldSet, evaluate
+from gitdist.trial.evaluation import evaluate
 from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 

@@ -14,7 +14,8 @@ from original import evaluate_originally, num_loader_processes
 from gitdist.device import set_threads
 from gitdist.networks.classifier import to_device
 from gitdist.trial.checkpoint import fresh_classifier
-from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
+from gitdist.trial.ekld import EkldRequest, ekld_set
+from gitdist.trial.evaluation import evaluate
 
 OWN, ORIGINAL = "gitdist", "original way"
 

@@ -19,7 +19,8 @@ from gitdist.store import Store
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import CropFlip, InputPipeline, Normaliser, epoch_mixup
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint, load_classifier
-from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
+from gitdist.trial.ekld import EkldRequest, ekld_set
+from gitdist.trial.evaluation import evaluate
 from gitdist.trial.mixing import replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices
 from gitdist.trial.training import EpochTrainer, TrialSetting, resume_training, train

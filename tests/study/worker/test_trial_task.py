@@ -20,7 +20,7 @@ from gitdist.study.files.rows import read_rows
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.study.worker.trial_task import count_distinct_images, evaluate_on_test
 from gitdist.trial.checkpoint import completed_rows
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from tests.disks import fill, small_disk
 from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, small_digits, timeless
