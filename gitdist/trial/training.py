@@ -1,6 +1,6 @@
 """One trial: a classifier trained epoch by epoch, resumable at every epoch, with a row of metrics for each.
 
-    sampler -> indices of the epoch -> batch of images [N, C, H, W] on the device
+    sampler -> indices of the epoch -> batches of images [N, C, H, W], on the device or gathered ahead
             -> oracle: the untransformed images under fresh draws of the true nuisance
             -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
             -> mixup -> loss with class weights -> SGD step -> EMA of the weights
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
@@ -32,6 +31,7 @@ from gitdist.trial.ekld import EkldSet
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.evaluation import evaluate
+from gitdist.trial.images import TrainingImages
 from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
 
@@ -51,6 +51,7 @@ class TrialSetting:
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can resume.
         trained_by: the trial that the rows name as their trainer; None = they name none.
+        dataset_bytes: the most training images that are put on the device, see ``TrainingImages``; None = automatic.
     """
 
     compute: Compute
@@ -61,6 +62,7 @@ class TrialSetting:
     evaluation_every: int = 1
     stop_after: int | None = None
     trained_by: str | None = None
+    dataset_bytes: int | None = None
 
 
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
@@ -81,7 +83,8 @@ def resume_training(
     spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
 ) -> tuple[list[EpochRow], Iterator[EpochRow]]:
     """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
-    trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
+    model = fresh_classifier(spec, dataset)
+    trainer = EpochTrainer(spec, dataset, setting.stream, model, setting.compute, setting.dataset_bytes)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         trainer.restore(checkpoint)
@@ -121,9 +124,15 @@ class EpochTrainer:
     """
 
     def __init__(
-        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: Classifier, compute: Compute
+        self,
+        spec: TrialSpec,
+        dataset: Dataset,
+        stream: DrawStream | None,
+        model: Classifier,
+        compute: Compute,
+        dataset_bytes: int | None = None,
     ) -> None:
-        """Put the model and the training images on the device.
+        """Put the model on the device, and the training images if they have at most ``dataset_bytes``.
 
         Raises:
             SpecError: the soft threshold is not above the smallest class's size.
@@ -132,7 +141,8 @@ class EpochTrainer:
         train, self._sizes = dataset.train, dataset.class_sizes
         self._spec, self._dataset, self._compute = spec, dataset, compute
         self._labels = train.labels
-        self._images = from_dlpack(train.clean if spec.true_nuisance else train.images).to(compute.device)
+        images = train.clean if spec.true_nuisance else train.images
+        self._images = TrainingImages(images, compute.device, dataset_bytes)
         self._pipeline = InputPipeline(spec, dataset, compute.device)
         self._augmented = np.flatnonzero(augmented_classes(spec, self._sizes))
         if stream is None and len(self._augmented):
@@ -196,15 +206,16 @@ class EpochTrainer:
         indices = epoch_indices(spec, self._labels, self._sizes, epoch)
         labels, num_samples = self._labels[indices], len(indices)
         replaced = replaced_samples(spec, labels, self._sizes, epoch)
-        indices_there, labels_there = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
+        labels_there = torch.from_numpy(labels).to(device)
         nuisance_of = epoch_nuisance(spec, self._dataset, epoch, num_samples, device)
         inputs_of = self._pipeline.for_epoch(epoch, num_samples)
         loss_of = build_loss(spec, self._sizes, epoch, device)
         blend = epoch_mixup(spec, epoch, num_samples, device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
+        batches = self._images.batches(indices, spec.batch_size)
         for start in range(0, num_samples, spec.batch_size):
             batch = slice(start, start + spec.batch_size)
-            images = nuisance_of(self._images[indices_there[batch]], start)
+            images = nuisance_of(next(batches), start)
             if stream is not None and len(samples := np.flatnonzero(replaced[batch])):
                 drawn = torch.from_numpy(stream.take(labels[batch][samples])).to(device, non_blocking=True)
                 images[torch.from_numpy(samples).to(device, non_blocking=True)] = drawn

@@ -75,6 +75,17 @@ def test_another_seed_gives_other_rows(digits, tmp_path):
     assert first[0] != second[0]
 
 
+@pytest.mark.parametrize("fields", [{}, {"true_nuisance": True, "sampler": "instance", "fraction": 0.0}])
+def test_training_on_gathered_batches_is_bit_identical_to_training_on_the_device(digits, tmp_path, fields):
+    spec = short_spec(epochs=2, **fields)
+    rows, expected = whole(spec, digits, tmp_path / "device")
+
+    gathered, found = whole(spec, digits, tmp_path / "gathered", dataset_bytes=digits.train.images.nbytes - 1)
+
+    assert gathered == rows
+    assert_same_state(found, expected)
+
+
 EVERY_RULE = {
     "loss": "focal",
     "class_weights": "effective-number",

@@ -189,6 +189,7 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
             check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, job.trial),
+            dataset_bytes=context.spec.resources.trial.dataset_bytes,
         )
         write_description(context.paths, job, dataset, ReusedPrefix.read(attempt.directory))
         store = context.store if context.spec.sharing.prefix else None
