@@ -8,6 +8,7 @@ nor on the server that makes it. All replicates share the codes. The most recent
 of bytes; the others are computed again.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,21 +21,28 @@ from numpy.typing import NDArray
 
 from gitdist import bounds
 from gitdist.bounds import rows_within
-from gitdist.data.dataset import Split
+from gitdist.data.dataset import Dataset, Split
 from gitdist.device import process_memory
 from gitdist.errors import StreamError
 from gitdist.generator.base import Generator
 from gitdist.seeds import derive_seed, numpy_rng
+from gitdist.spec import StreamSpec
 
 ENCODE_BATCH = 64  # images encoded together; on a CPU 64 beats 256
-_LARGEST_AUTOMATIC = 64  # draws in a block
 _SHARED_FROM_BYTES = 100 * 1024  # Ray sends smaller results through the router's process, at twice the cost
 
 
-def automatic_block_size(image_bytes: int, num_classes: int, lookahead: int) -> int:
-    """Return the draws in a block with which a trial's blocks of all classes take ``BLOCKS_BYTES``: 1 to 64."""
-    blocks = num_classes * (lookahead + 1)  # of each class the one that is drawn from, and those ahead
-    return min(_LARGEST_AUTOMATIC, rows_within(bounds.BLOCKS_BYTES, blocks * image_bytes))
+def resolve_block_size(stream: StreamSpec, dataset: Dataset) -> tuple[int, int]:
+    """Return the draws in a block, and the images that are encoded together.
+
+    If ``auto`` makes blocks smaller than 64, fewer images are encoded together too, since their codes may not be kept
+    until the next block of the class.
+    """
+    if stream.block_size != "auto":
+        return stream.block_size, ENCODE_BATCH
+    blocks = dataset.num_classes * (stream.lookahead + 1)  # of each class the one that is drawn from, and those ahead
+    size = min(ENCODE_BATCH, rows_within(bounds.BLOCKS_BYTES, blocks * math.prod(dataset.image_shape)))
+    return size, size
 
 
 class BlockSequence(NamedTuple):

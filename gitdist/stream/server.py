@@ -10,7 +10,6 @@ a killed process, perhaps on another node, and repeats the calls that it had not
 the stream's blocks, so a server on a node that would make different ones refuses.
 """
 
-import math
 import os
 import socket
 import time
@@ -38,7 +37,7 @@ from gitdist.stream.blocks import (
     BlockMaker,
     MakerStats,
     StreamSignature,
-    automatic_block_size,
+    resolve_block_size,
 )
 
 STATS_GROUP = "stats"  # the concurrency group of ``stats``, which answers while blocks are made
@@ -72,22 +71,10 @@ class ServerConfig:
         """Load data set and generator and return the maker of the stream's blocks."""
         local = self.resolve_locally()
         dataset = Dataset.open(local.dataset)
-        size, chunk = self.block_size(dataset)
+        size, chunk = resolve_block_size(self.stream, dataset)
         batch = size if self.stream.compile else None
         generator = load_generator(self.generator, dataset, local.artifact, self.compute, batch)
         return BlockMaker(generator, dataset.train, self.stream.seed, size, chunk_size=chunk)
-
-    def block_size(self, dataset: Dataset) -> tuple[int, int]:
-        """Return the draws in a block, and the images that are encoded together.
-
-        If blocks are small because images are large, codes are computed for few images at once too: they may not be
-        kept until the class's next block.
-        """
-        size = self.stream.block_size
-        if size != "auto":
-            return size, ENCODE_BATCH
-        size = automatic_block_size(math.prod(dataset.image_shape), dataset.num_classes, self.stream.lookahead)
-        return size, min(size, ENCODE_BATCH)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,8 @@ it. The images are those from ``first`` on, a multiple of ``ENCODE_BATCH``, of a
 Draw = Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
 """``draw(images, index, first)``: transformation ``index`` of a set's images from ``first`` on."""
 
+Map = np.memmap[Any, np.dtype[np.uint8]]
+
 _FORMAT = 2
 _DRAWS_FILE = "draws.json"
 
@@ -243,8 +245,8 @@ def _build(dataset: Dataset, request: EkldRequest, transform: Transform | None, 
     np.save(target / "groups.npy", np.arange(len(indices)) if split.groups is None else split.groups[indices])
 
 
-def _create(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    created = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+def _create(file: Path, shape: tuple[int, ...]) -> Map:
+    created: Map = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     with open(file, "r+b") as opened:  # a full disk is an error here, but ends the process that writes into the map
         os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return created

@@ -38,13 +38,13 @@ class TrainingImages:
 
     def batches(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Tensor]:
         """Yield the images ``indices``, int64 ``[n]``, in batches on the device; each is the caller's own."""
+        starts = range(0, len(indices), batch_size)
         if self._on_device is None:
-            yield from self._gather(
-                [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-            )
+            yield from self._gather([indices[start : start + batch_size] for start in starts])
             return
-        for rows in torch.from_numpy(indices).to(self._device).split(batch_size):
-            yield self._on_device[rows]
+        there = torch.from_numpy(indices).to(self._device)
+        for start in starts:
+            yield self._on_device[there[start : start + batch_size]]
 
     def _gather(self, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -35,7 +35,7 @@ def measure(setting: Setting) -> list[Figure]:
             seed=evaluation.seed,
         )
         pairs = ekld_set(dataset, request, setting.store)
-        passes += len(pairs.labels) * (1 + pairs.transformed.shape[1])
+        passes += len(pairs.labels) * (1 + pairs.transformations)
     own = to_device(fresh_classifier(setting.spec.trial, dataset), compute.device)
     original = fresh_classifier(setting.spec.trial, dataset).to(compute.device)
     num_workers = num_loader_processes(compute.device, share.cpu)

@@ -23,7 +23,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.generator.oracle import IdentityGenerator
 from gitdist.networks.classifier import compiled, to_device
-from gitdist.spec import ResourcesSpec, Share, TrialSpec
+from gitdist.spec import ResourcesSpec, TrialShare, TrialSpec
 from gitdist.stream.blocks import Block, BlockKey, BlockMaker
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.study.cluster.connect import cluster_nodes, connected
@@ -107,7 +107,7 @@ def measure(setting: Setting) -> list[Figure]:
     spec, dataset, compute = augmenting(setting.spec.trial), setting.dataset, setting.training
     num_samples = len(dataset.train.labels)
     say(f"training epochs of {num_samples:,} samples")
-    loop = loop_trainer(spec, dataset, compute, setting.spec.stream.block_size)
+    loop = loop_trainer(spec, dataset, compute, setting.block_size)
 
     def epoch() -> int:
         loop.run(1)
@@ -159,13 +159,13 @@ def bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Callable[
 
 def crowd(setting: Setting, spec: TrialSpec) -> list[Figure]:
     """Measure samples/s of 1, 2, 4, 8 processes on one GPU, all together."""
-    share = Share(cpu=setting.spec.resources.trial.cpu, gpu=1 / max(AT_ONCE))
+    share = TrialShare(cpu=setting.spec.resources.trial.cpu, gpu=1 / max(AT_ONCE))
     resources = ResourcesSpec(trial=share)
     with connected("local", resources, 0):
         find_capacity(cluster_nodes(), resources, 0)
         say(f"starting {max(AT_ONCE)} trials on one GPU")
         actor: Any = ray.remote(num_cpus=0, num_gpus=share.gpu)(CrowdTrial)
-        arguments = (spec, setting.dataset.directory, setting.spec.stream.block_size, share.cpu)
+        arguments = (spec, setting.dataset.directory, setting.block_size, share.cpu)
         trials = [actor.remote(*arguments) for _ in range(max(AT_ONCE))]
         ray.get([trial.train.remote(1) for trial in trials])
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitdist import bounds
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
 from gitdist.seeds import derive_seed
-from gitdist.stream.blocks import BlockKey
-from tests.stream.toys import batch_sensitive_maker
+from gitdist.spec import StreamSpec
+from gitdist.stream.blocks import BlockKey, BlockMaker, resolve_block_size
+from tests.stream.toys import BatchSensitiveGenerator, batch_sensitive_maker
 
 KEYS = [BlockKey(class_index, index) for class_index, index in product((0, 4, 9), range(3))]
 
@@ -79,6 +81,24 @@ def test_blocks_do_not_depend_on_the_bound_of_the_codes(digits: Dataset, images:
     assert bounded.stats.encoded > ample.stats.encoded
     assert bounded._cache._num_bytes == sum(codes.nbytes for codes in bounded._cache._chunks.values())
     assert bounded._cache._num_bytes <= images * code_bytes
+
+
+def test_automatic_blocks_are_bounded_by_what_a_trial_holds_of_all_classes(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = StreamSpec(block_size="auto", lookahead=2)
+    assert resolve_block_size(stream, digits) == (64, 64)
+    monkeypatch.setattr(bounds, "BLOCKS_BYTES", 10 * 3 * 784 * 7)  # classes, blocks of each, bytes of an image, draws
+    assert resolve_block_size(stream, digits) == (7, 7)
+    monkeypatch.setattr(bounds, "BLOCKS_BYTES", 1)
+    assert resolve_block_size(stream, digits) == (1, 1)
+    assert resolve_block_size(StreamSpec(), digits) == resolve_block_size(StreamSpec(block_size=64), digits) == (64, 64)
+
+
+def test_small_chunks_of_codes_encode_no_more_than_a_block_draws(digits: Dataset) -> None:
+    maker = BlockMaker(BatchSensitiveGenerator(), digits.train, 0, 3, max_code_bytes=0, chunk_size=1)
+    block = maker.make(BlockKey(0, 5))
+    assert maker.stats.encoded == len(set(block.sources.tolist())) and len(block.images) == 3
 
 
 def test_replicates_share_the_codes_and_nothing_else(digits: Dataset) -> None:
