@@ -29,14 +29,14 @@ def test_gathered_batches_are_those_of_the_device(images, count):
 
 def test_few_batches_are_gathered_ahead_by_threads(images, monkeypatch):
     taken, threads = [], set()
-    take = TrainingImages._take
+    fill = TrainingImages._fill
 
-    def counting(self, rows):
+    def counting(self, batch, rows):
         taken.append(len(rows))
         threads.add(threading.current_thread())
-        return take(self, rows)
+        return fill(self, batch, rows)
 
-    monkeypatch.setattr(TrainingImages, "_take", counting)
+    monkeypatch.setattr(TrainingImages, "_fill", counting)
     batches = TrainingImages(images, CPU, max_bytes=0).batches(np.arange(300), 10)
 
     next(batches)
@@ -46,10 +46,10 @@ def test_few_batches_are_gathered_ahead_by_threads(images, monkeypatch):
 
 
 def test_an_error_while_gathering_reaches_the_step(images, monkeypatch):
-    def fail(self, rows):
+    def fail(self, batch, rows):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(TrainingImages, "_take", fail)
+    monkeypatch.setattr(TrainingImages, "_fill", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         next(TrainingImages(images, CPU, max_bytes=0).batches(np.arange(9), 4))
 
