@@ -142,7 +142,7 @@ class DrawStream:
         """
         self._ends = -(-np.asarray(draws, np.int64) // self._block_size)
         first = self._cursors // self._block_size
-        stops = np.minimum(self._ends, first + max(1, _MAX_PLANNED // max(1, np.count_nonzero(self._ends > first))))
+        stops = np.minimum(self._ends, first + max(1, _MAX_PLANNED // max(1, int((self._ends > first).sum()))))
         self._source.plan(self._nearest_first(np.arange(len(first)), first, first, stops))
 
     def prefetch(self, classes: Sequence[int] | NDArray[np.int64]) -> None:

@@ -56,3 +56,16 @@ def test_an_error_while_gathering_reaches_the_step(images, monkeypatch):
 
 def test_a_map_that_fits_is_used_without_a_copy(images):
     assert TrainingImages(images, CPU)._on_device.data_ptr() == images.ctypes.data
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_bytes", [None, 0])
+def test_batches_on_a_gpu_are_those_of_the_processor(images, max_bytes):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU is visible")
+    indices = np.random.default_rng(1).integers(0, 300, 300)
+
+    found = list(TrainingImages(images, torch.device("cuda"), max_bytes).batches(indices, 7))
+
+    assert all(batch.is_cuda for batch in found)
+    assert torch.equal(torch.cat(found).cpu(), torch.from_numpy(images[indices]))
