@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gitdist.errors import SpecError
-from gitdist.torch_file import load_failure
 
 _NOT_THEIRS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 
@@ -49,6 +48,8 @@ def load_attribute(target: str, group: str, field: str) -> Any:
 
 def describe_raised(error: BaseException) -> str:
     """Return in one line what another package's code raised, and in which of its lines."""
+    from gitdist.torch_file import load_failure  # slow to import
+
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
     line = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""

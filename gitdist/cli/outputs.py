@@ -25,7 +25,7 @@ def check_output(option: str, out: Path, given: Path, spec: StudySpec | None = N
         return
     for file in (given, *(_named_files(spec) if spec else ())):
         with suppress(OSError):
-            if os.path.samestat(existing, file.stat()):
+            if os.path.samestat(existing, os.stat(file)):
                 raise SpecError(f"{option} must be another file than the inputs, but {out} is {file}; choose another")
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # it has no file
@@ -33,7 +33,7 @@ def check_output(option: str, out: Path, given: Path, spec: StudySpec | None = N
                 raise SpecError(f"{option} must be a file, but {out} is what the command prints to; choose another")
 
 
-def _named_files(spec: StudySpec) -> Iterator[Path]:
+def _named_files(spec: StudySpec) -> Iterator[str | Path]:
     from gitdist.data.sources import source_files
 
     if isinstance(spec.generator, PretrainedSpec):

@@ -35,7 +35,10 @@ from gitdist.store import Store
 DATASET_FORMAT = 2
 
 _METADATA_KEY = b"gitdist"
-_IN_SOURCE_DIGEST = {"source", "path", "exclude", "group", "image_size", "test_share"}
+_IN_SOURCE_DIGEST = {
+    *("source", "path", "exclude", "group", "image_size", "test_share"),
+    *("train", "test", "table", "columns", "classes", "target", "options"),
+}
 
 Columns = dict[str, NDArray[Any]]
 
@@ -138,6 +141,7 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
         build_dataset(source, spec, target)
 
     settings = spec.model_dump(mode="json", exclude=_IN_SOURCE_DIGEST)
+    settings["validation"] = spec.validation_share  # a list is in the digest
     key = {"format": DATASET_FORMAT, "digest": digest, **settings}
     return Dataset.open(store.get_or_build("dataset", key, build))
 

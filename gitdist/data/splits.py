@@ -81,12 +81,12 @@ def _split_classes(source: SourceImages, spec: DataSpec) -> list[HeldOut]:
         rows, rng = np.flatnonzero(of_class & free), numpy_rng(spec.version, f"data/split/{name}")
         groups = None if source.train_groups is None else source.train_groups[rows]
         total = int(counts[label])
-        count = min(max(floor(spec.validation * total), 1), spec.validation_per_class or total, max(total - 1, 1))
+        count = min(max(floor(spec.validation_share * total), 1), spec.validation_per_class or total, max(total - 1, 1))
         if reserved is not None:
             rest = rng.permutation(rows) if groups is None else interleave_groups(rows, groups, rng)
             classes.append(HeldOut(held_out=np.flatnonzero(of_class & reserved), rest=rest))
         elif source.keeps_order:
-            last = rows[-max(count, floor(spec.validation * len(rows))) :]
+            last = rows[-max(count, floor(spec.validation_share * len(rows))) :]
             held_out = np.sort(rng.permutation(last)[:count])
             classes.append(HeldOut(held_out=held_out, rest=np.setdiff1d(rows, held_out)))
         else:

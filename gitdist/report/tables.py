@@ -269,7 +269,7 @@ def published_accuracy(data: DataSpec, classes: ClassInfo) -> float | None:
     if distinct is None:
         # Version 0.5.0 did not record it. It filled a class with copies if the profile asked for more images than were
         # left after holding out validation.
-        held_out = max(min(int(data.validation * official[0]), data.validation_per_class or official[0]), 1)
+        held_out = max(min(int(data.validation_share * official[0]), data.validation_per_class or official[0]), 1)
         distinct = np.minimum(classes.sizes, official[0] - held_out)
     return accuracy if distinct.tolist() == profile_sizes(_PUBLISHED_PROFILE, official) else None
 

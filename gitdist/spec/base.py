@@ -1,6 +1,7 @@
 """The base of all spec parts: immutable; an unknown field is an error that names the nearest known one."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -11,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     Strict,
     ValidationInfo,
     model_validator,
@@ -78,6 +80,17 @@ def _read_number(value: Any, types: frozenset[Any], is_stored: bool) -> Any:
             value = float(value)
     is_whole = isinstance(value, float) and value.is_integer() and int in types and float not in types
     return int(value) if is_whole else value
+
+
+def _finite(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
+    except ValueError:
+        raise ValueError("must have only finite numbers") from None
+    return options
+
+
+Options = Annotated[dict[str, JsonValue], AfterValidator(_finite)]  # keyword arguments of a plugin
 
 
 def name_in(table: Mapping[str, Any]) -> AfterValidator:

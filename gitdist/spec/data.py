@@ -5,7 +5,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gitdist.spec.base import MANY, Fraction, List, Positive, Spec, Text
+from gitdist.spec.base import MANY, Fraction, List, Options, Positive, Spec, Text
+
+_PATH_SOURCES = ("images", "list", "csv")
+_OWN_SOURCES = (*_PATH_SOURCES, "plugin")
+_SOURCES_OF = {  # the sources that a field applies to
+    "image_size": _OWN_SOURCES,
+    "test_share": _OWN_SOURCES,
+    "train": ("list",),
+    "test": ("list",),
+    "table": ("csv",),
+    "columns": ("csv",),
+    "classes": ("list", "csv"),
+    "target": ("plugin",),
+    "options": ("plugin",),
+}
+_REQUIRED = {"list": "train", "csv": "table", "plugin": "target"}
+_VALIDATION_SHARE = 0.2
 
 
 class ProfileSpec(Spec):
@@ -50,6 +66,15 @@ def _class_name(value: Any) -> Any:
     return value
 
 
+class ColumnsSpec(Spec):
+    """The columns of a table, by the names in its first row."""
+
+    image: Text = "image"  # path, relative to data.path
+    label: Text = "label"  # an integer counted from 0, or a name
+    split: Text | None = None  # train, val or test; None = all rows are training images
+    group: Text | None = None  # see data.group
+
+
 class DataSpec(Spec):
     """A long-tailed data set: source, nuisance, profile."""
 
@@ -62,40 +87,72 @@ class DataSpec(Spec):
         "cifar-100",
         "gtsrb",
         "images",
+        "list",
+        "csv",
         "npz",
+        "plugin",
     ] = "digits"
     path: Text | None = None  # folder of the source's files; None = the source's usual folder
+    # list: a file with a line "path label" for each image of the split, below data.path; validation may be a file too
+    train: Text | None = None
+    test: Text | None = None  # None = split off training
+    table: Text | None = None  # csv: a file with a row for each image
+    columns: ColumnsSpec = ColumnsSpec()
+    classes: Text | None = None  # list, csv: a file with a line for each class, its name, in the order of the labels
+    target: Text | None = None  # plugin: package.module:attribute, or an entry point of the group gitdist.data
+    options: Options = {}  # its keyword arguments
     # names of classes to leave out
     exclude: Annotated[tuple[Annotated[str, BeforeValidator(_class_name)], ...], List] = ()
     # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
-    # groups (gtsrb: the track; npz: its array "groups"), "none" = each image by itself; images: "folder" = the folder
-    # between class and image, or a regular expression on the path, whose first group (else the match) names the image's
-    # group
+    # groups (gtsrb: the track; npz, plugin: its array "groups"; csv: columns.group), "none" = each image by itself.
+    # images, list, csv: "folder" = the folder between class and image (list, csv: the one that the image lies in), or a
+    # regular expression on the path, whose first group (else the match) names the image's group
     group: Text | None = None
-    # images: side in pixels; None = the median one, 16 to 64
+    # images, list, csv, plugin: side in pixels; None = the median one, 16 to 64
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    test_share: float = Field(0.2, gt=0, lt=1)  # images without a test folder: share of each class that becomes test
+    # images, list, csv, plugin without a test split: share of each class that becomes test
+    test_share: float = Field(0.2, gt=0, lt=1)
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
     profile: ProfileSpec = ProfileSpec()
     # seed of the splits, of the nuisance and of the order of a zipf profile's classes
     version: int = Field(0, ge=0, le=2**63 - 1)
-    validation: float = Field(0.2, gt=0, lt=1)  # share of each class's official training images, at least one image
+    # share of each class's official training images, at least one image; list: or the file of the validation split
+    validation: Annotated[float, Field(gt=0, lt=1)] | Text = _VALIDATION_SHARE
     validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
     groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 if no group is empty then, else thirds
 
+    @property
+    def validation_share(self) -> float:
+        """The share of each class that is split off for validation; the default if validation is a list."""
+        return self.validation if isinstance(self.validation, float) else _VALIDATION_SHARE
+
     @model_validator(mode="after")
     def _of_its_source(self) -> "DataSpec":
-        for name in ("image_size", "test_share"):
-            if self.source != "images" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} applies only to the source images, but the source is {self.source}")
+        for name, sources in _SOURCES_OF.items():
+            if self.source not in sources and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} applies only to the source {' and '.join(sources)}, but the source is {self.source}"
+                )
+        if isinstance(self.validation, str) and self.source != "list":
+            raise ValueError(
+                f"validation must be a number between 0 and 1 for the source {self.source}, but it is "
+                f"'{self.validation}'"
+            )
+        required = _REQUIRED.get(self.source)
+        if required and getattr(self, required) is None:
+            raise ValueError(f"the source {self.source} needs {required}; set data.{required}")
         return self
 
     @model_validator(mode="after")
     def _known_group_rule(self) -> "DataSpec":
         if self.group is None or self.group == "none":
             return self
-        if self.source != "images":
+        if self.source not in _PATH_SOURCES:
             raise ValueError(f"group must be none or omitted for the source {self.source}, but it is {self.group!r}")
+        if self.columns.group is not None:
+            raise ValueError(
+                f"group must be none or omitted with columns.group ({self.columns.group!r}), but it is {self.group!r}"
+            )
         try:
             re.compile(self.group)
         except (re.error, OverflowError, RecursionError) as error:

@@ -8,7 +8,10 @@ from gitdist.disk import real_path
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
 
-_FILE_FIELDS = ("data.path", "generator.path", "store.uri")
+_FILE_FIELDS = (
+    *("data.path", "data.train", "data.validation", "data.test", "data.table", "data.classes"),
+    *("generator.path", "store.uri"),
+)
 _DATABASE_FIELD = "tracking.uri"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
 _SQLITE = "sqlite:///"

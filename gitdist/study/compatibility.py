@@ -41,7 +41,7 @@ NO_LEDGER: Attributes = _NoAttributes()
 
 _MAY_CHANGE = (
     "title",
-    "data.path",  # the fingerprint identifies the content of its files
+    *("data.path", "data.train", "data.test", "data.table", "data.classes"),  # the fingerprint identifies their content
     "generator.path",  # the artifact's name identifies the content of its file
     "search.total",
     "resources",
@@ -74,7 +74,7 @@ def check_spec(paths: StudyPaths, spec: StudySpec, attributes: Attributes = NO_L
         return
     stored = load_stored_spec(paths) if paths.spec.exists() else copies[-1]
     differences = _differences(stored.model_dump(by_alias=True), spec.model_dump(by_alias=True))
-    forbidden = [difference for difference in differences if not _may_change(difference[0])]
+    forbidden = [difference for difference in differences if not _may_change(*difference)]
     if forbidden:
         raise StudyError(_describe_refusal(paths, forbidden), remedy="fork")
 
@@ -317,7 +317,7 @@ def _without_changeable(values: dict[str, Any], field: str = "") -> dict[str, An
     fixed = {}
     for name, value in values.items():
         path = f"{field}.{name}" if field else name
-        if not _may_change(path):
+        if not _may_change(path, value):
             fixed[name] = _without_changeable(value, path) if isinstance(value, dict) else value
     return fixed
 
@@ -349,7 +349,9 @@ def _ledger_is_inside(paths: StudyPaths) -> bool:
     return "://" not in load_stored_spec(paths).ledger
 
 
-def _may_change(field: str) -> bool:
+def _may_change(field: str, *values: Any) -> bool:
+    if field == "data.validation":  # a share, or a file
+        return all(isinstance(value, str) for value in values)
     return any(f"{field}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 

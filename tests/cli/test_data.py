@@ -156,3 +156,24 @@ def test_a_class_may_be_excluded_by_its_number(tmp_path: Path):
         assert done.returncode == code, done.stdout + done.stderr
         assert code == 0 or "data.exclude" in done.stderr
         assert code == 2 or not re.search(r"^2\s", done.stdout, re.MULTILINE)
+
+
+def test_a_list_beside_the_study_is_read_and_its_mistakes_are_one_line(tmp_path: Path):
+    folder = write_folder(tmp_path / "own")
+    for split in ("train", "test"):
+        files = sorted((folder / split).glob("*/*.png"))
+        lines = [f"{file.relative_to(folder)} {('cat', 'owl', 'yak').index(file.parent.name)}" for file in files]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines))
+    study = tmp_path / "study.yaml"
+    data = {"source": "list", "path": "own", "train": "train.txt", "test": "test.txt"}
+    study.write_text(yaml.safe_dump({"name": "own", "data": data}))
+    done = gitdist("data", "stats", study, "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    assert "training 23, validation 6, test 6" in done.stdout
+    assert "  test test/yak/00.png (2) = training train/cat/04.png (0)" in done.stdout
+    refused = gitdist("data", "stats", study, "--results", tmp_path / "results", "--thumbnails", tmp_path / "train.txt")
+    assert_refused(refused, "--thumbnails", "train.txt")
+    with open(tmp_path / "test.txt", "a") as file:
+        file.write("\ntest/yak/01.png 2")
+    done = gitdist("data", "stats", study, "--results", tmp_path / "results")
+    assert_refused(done, f"{tmp_path}/test.txt, line 7: ", "test/yak/01.png")

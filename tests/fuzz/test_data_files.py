@@ -4,11 +4,13 @@ An input is a valid small data set or generator with one to three damages. Some 
 names, labels, image modes), the others the bytes of a file or what kind of file it is.
 """
 
+import csv
 import gzip
 import io
 import os
 import pickle
 import random
+import re
 import struct
 import tempfile
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -28,7 +31,7 @@ from gitdist.data.sources.base import SourceImages
 from gitdist.data.sources.mnist import IDX_FILES
 from gitdist.errors import GitdistError
 from gitdist.generator.pretrained import read_pretrained
-from gitdist.spec import DataSpec
+from gitdist.spec.file import load_study
 from gitdist.store import Store
 from tests.data.sources.test_cifar import write_cifar_10
 from tests.data.sources.test_gtsrb import write_gtsrb
@@ -251,6 +254,89 @@ def image_files(rng: random.Random | None) -> Files:
     return files
 
 
+Row = tuple[str, str, str, str]  # path, label, split and group of an image
+
+
+def listed_images(rng: random.Random | None) -> tuple[Files, list[Row]]:
+    """Return images and a row for each, of which a few are damaged."""
+    files: Files = {f"{name}/{index}.png": image_bytes(index) for name in ("cat", "owl") for index in range(6)}
+    rows = [
+        (path, "01"[path.startswith("owl")], "test" if path[4] in "45" else "train", f"{path[:3]}{int(path[4]) // 2}")
+        for path in files
+    ]
+    for _ in range(rng.choice([0, 1, 3]) if rng else 0):
+        position = rng.randrange(len(rows))
+        path, label, split, group = rows[position]
+        odd = os.fsdecode(rng.choice(ODD_NAMES)).encode("utf-8", "replace").decode()
+        match rng.randrange(8):
+            case 0:
+                label = rng.choice(
+                    ["2", "-1", "1.0", "cat", "", " ", "9" * 99, "0x1", "\u0661", "1_0", "+1", "00", odd]
+                )
+            case 1:
+                others = ["", ".", "..", "/", "/etc/passwd", "../x", "cat/../cat/0.png", "./cat/0.png", "cat", "~/x"]
+                path = rng.choice([*others, "cat//0.png", "CAT/0.png", "cat\\0.png", "x" * 300, odd, f"{odd}/{odd}"])
+            case 2:
+                files[odd] = files.pop(path) if path in files else b""
+                path = odd
+            case 3:
+                split = rng.choice(["val", "Train", "", "dev", "validation", odd])
+            case 4:
+                group = rng.choice(["", "cat0", odd])
+            case 5:
+                rows.insert(rng.randrange(len(rows)), rows[position])
+                continue
+            case 6:
+                rows = [
+                    (*row[:1], rng.choice([row[1] + "x", {"0": "a b", "1": "b"}.get(row[1], "c")]), *row[2:])
+                    for row in rows
+                ]
+                continue
+            case _:
+                files[path] = image_bytes(position + 50, rng)
+        rows[position] = (path, label, split, group)
+    return files, rows
+
+
+def list_files(rng: random.Random | None) -> Files:
+    files, rows = listed_images(rng)
+    mark, end = b"", "\n"
+    separators = [" "]
+    if rng:
+        mark, end = (
+            rng.choice([b"", b"", b"\xef\xbb\xbf"]),
+            rng.choice(["\n", "\n", "\r\n", "\n\n", "\r", " \n", "\x85"]),
+        )
+        separators = rng.choice([[" "], ["\t"], ["   "], [" ", "\t"], [","], [" \t "], ["\u00a0"]])
+    for name in ("train", "test"):
+        lines = [
+            f"{path}{(rng or random).choice(separators)}{label}{end}" for path, label, split, _ in rows if split == name
+        ]
+        files[f"{name}.txt"] = mark + "".join(lines).encode()
+    return files
+
+
+def csv_files(rng: random.Random | None) -> Files:
+    files, rows = listed_images(rng)
+    header, options, mark = ["image", "label", "split", "group"], {}, b""
+    if rng:
+        header[rng.randrange(4)] = (
+            rng.choice([*header, "", "Image", " label", "file"]) if rng.random() < 0.3 else header[0]
+        )
+        header[0] = header[0] if rng.random() < 0.1 else "image"
+        header = header if rng.random() < 0.3 else ["image", "label", "split", "group"]
+        options = {
+            "delimiter": rng.choice([",", ",", ";", "\t", "|"]),
+            "quoting": rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+            "lineterminator": rng.choice(["\n", "\r\n", "\r", "\n\n"]),
+        }
+        mark = rng.choice([b"", b"", b"\xef\xbb\xbf"])
+    text = io.StringIO(newline="")
+    csv.writer(text, **options).writerows([header, *rows])
+    files["images.csv"] = mark + text.getvalue().encode()
+    return files
+
+
 def idx_files(rng: random.Random | None) -> Files:
     arrays = [rng_array((40, 28, 28)), np.arange(40) % 10, rng_array((10, 28, 28), 1), np.arange(10) % 10]
     contents = [idx(array.astype(np.uint8)) for array in arrays]
@@ -349,9 +435,17 @@ def read_cifar(folder: Path) -> list[np.ndarray]:
 READERS: dict[str, tuple[Callable[[random.Random | None], Files], Callable[[Path], list[np.ndarray]] | None]] = {
     "npz": (npz_files, read_npz),
     "images": (image_files, None),
+    "list": (list_files, None),
+    "csv": (csv_files, None),
     "fashion-mnist": (idx_files, read_idx),
     "cifar-10": (cifar_files, read_cifar),
     "gtsrb": (gtsrb_files, None),
+}
+
+
+FIELDS = {  # of a study file, besides source and path
+    "list": {"train": "data/train.txt", "test": "data/test.txt"},
+    "csv": {"table": "data/images.csv", "columns": {"split": "split", "group": "group"}},
 }
 
 
@@ -370,10 +464,11 @@ def check_data(source: str, seeds: Seeds) -> None:
         folder, results = Path(name) / "data", Path(name) / "results"
         write_files(folder, make_files(make, seeds))
         study = Path(name) / "study.yaml"
-        study.write_text(f"name: fuzz\ndata: {{source: {source}, path: {folder}}}\n")
+        data = {"source": source, "path": "data", **FIELDS.get(source, {})}
+        study.write_text(yaml.safe_dump({"name": "fuzz", "data": data}))
         if check_command("data", "stats", study, "--results", results).code:
             return
-        spec = DataSpec(source=source, path=str(folder))
+        spec = load_study(study).data
         images = load_source(spec)
         check_images(images)
         dataset = prepare(spec, Store(results / "store"))
@@ -384,6 +479,8 @@ def check_data(source: str, seeds: Seeds) -> None:
                 np.testing.assert_array_equal(found, expected)
         elif source == "images":
             check_pixels(folder, images)
+        elif source in ("list", "csv"):
+            check_listed(folder, images, read_list(folder) if source == "list" else read_table(folder))
 
 
 def check_images(images: SourceImages) -> None:
@@ -408,12 +505,69 @@ def check_pixels(folder: Path, images: SourceImages) -> None:
                     assert array.tobytes() in found, file
 
 
+def read_list(folder: Path) -> list[Row]:
+    """Return what each line says, read with a regular expression."""
+    rows = []
+    for split in ("train", "test"):
+        for line in (folder / f"{split}.txt").read_bytes().decode("utf-8-sig").split("\n"):
+            found = re.fullmatch(
+                r"[ \t\r]*(.*?)[ \t]*\t([^\t]*?)[ \t\r]*|[ \t\r]*(.*?) +([^ \t]*?)[ \r]*", line, re.DOTALL
+            )
+            if line.strip(" \t\r"):
+                assert found, line
+                path, label = (part for part in found.groups() if part is not None)
+                rows.append((path, label, split, ""))
+    return rows
+
+
+def read_table(folder: Path) -> list[Row]:
+    text = (folder / "images.csv").read_bytes().decode("utf-8-sig")
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
+    return [(row["image"].strip(), row["label"].strip(), row["split"].strip().lower(), row["group"]) for row in rows]
+
+
+def check_listed(folder: Path, images: SourceImages, rows: list[Row]) -> None:
+    """Compare labels and the images that need no change with a plain reading of the rows."""
+    rows = [
+        (path, label, "validation" if split.startswith("val") else split, group) for path, label, split, group in rows
+    ]
+    labels = [label for _, label, *_ in rows]
+    if all(re.fullmatch("-?[0-9]+", label) for label in labels):
+        labels = [str(int(label)) for label in labels]
+    else:
+        assert list(images.class_names) == sorted(set(labels))
+    found = {
+        (images.class_names[label], image.tobytes())
+        for part, numbers in ((images.train_images, images.train_labels), (images.test_images, images.test_labels))
+        for image, label in zip(part, numbers, strict=True)
+    }
+    assert len(images.train_labels) + len(images.test_labels) == len(rows)
+    if "test" in {split for *_, split, _ in rows}:
+        assert len(images.test_labels) == sum(split == "test" for *_, split, _ in rows)
+    mode = "RGB" if images.train_images.shape[1] == 3 else "L"
+    for (path, *_), label in zip(rows, labels, strict=True):
+        with Image.open(folder / path) as image:
+            if image.mode in ("L", "RGB") and image.size == images.train_images.shape[2:] and not image.getexif():
+                pixels = np.atleast_3d(np.asarray(image.convert(mode))).transpose(2, 0, 1)
+                assert (label, pixels.tobytes()) in found, path
+
+
 def test_damaged_arrays() -> None:
     check_inputs(SEEDS, lambda seeds: check_data("npz", seeds), number=30)
 
 
 def test_damaged_folders_of_images() -> None:
     check_inputs(SEEDS, lambda seeds: check_data("images", seeds), number=20)
+
+
+def test_damaged_lists() -> None:
+    check_inputs(SEEDS, lambda seeds: check_data("list", seeds), number=30)
+
+
+def test_damaged_tables_of_images() -> None:
+    check_inputs(SEEDS, lambda seeds: check_data("csv", seeds), number=30)
 
 
 def test_damaged_idx_files() -> None:

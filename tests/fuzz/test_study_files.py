@@ -111,7 +111,7 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "resources.max_concurrent": (1, 10_000, WHOLE),
 }
 SCHEMA = StudySpec.model_json_schema()
-SOURCES = ["digits", "images", "npz"]  # the others are downloaded, or large
+SOURCES = ["digits", "images", "npz", "list", "csv"]  # the others are downloaded, or large
 TEXTS = [
     "",
     "a",

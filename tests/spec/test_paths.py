@@ -103,3 +103,18 @@ def test_paths_in_scales_and_matrices_are_relative_to_the_file_and_names_stay(fo
     one = load_plan(file, [f"data.path={os.path.relpath(folder / 'one')}", "draws=mine"], scale="small")
     assert [member.spec.name for member in one.members] == ["paths-small.one.mine"]
     assert one.members[0].spec.data.path == f"{folder}/one"
+
+
+def test_lists_and_tables_are_relative_to_the_file_too(folder):
+    lists = {"train": "a.txt", "validation": "../b.txt", "test": "/c.txt", "classes": "~/d.txt"}
+    data = load_study(write(folder, data={"source": "list", "path": ".", **lists})).data
+    found = (data.path, data.train, data.validation, data.test, data.classes)
+    assert found == (
+        str(folder),
+        f"{folder}/a.txt",
+        f"{folder.parent}/b.txt",
+        "/c.txt",
+        str(Path("~/d.txt").expanduser()),
+    )
+    assert load_study(write(folder, data={"source": "csv", "table": "t.csv"})).data.table == f"{folder}/t.csv"
+    assert load_study(write(folder, data={"validation": 0.3})).data.validation == 0.3

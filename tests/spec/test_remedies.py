@@ -49,7 +49,11 @@ CASES = [
         "lower smallest",
         "data: {profile: {kind: zipf, largest: 3, smallest: 1}}",
     ),
-    ("data: {test_share: 0.5}", "applies only to the source images", "data: {test_share: 0.5, source: images}"),
+    (
+        "data: {test_share: 0.5}",
+        "applies only to the source images and list",
+        "data: {test_share: 0.5, source: images}",
+    ),
     ("data: {group: folder}", "omitted", "data: {}"),
     (
         "data: {source: images, group: '('}",

@@ -406,3 +406,15 @@ def test_paths_may_change_and_the_data_and_the_generator_decide(paths):
     store_spec(paths, moved)
     assert load_stored_spec(paths) == moved
     assert result_fields(moved) == result_fields(spec_with(data={"source": "npz"}, generator=generator))
+
+
+def test_lists_may_be_moved_but_a_share_stays(paths):
+    def listed(folder, **changed):
+        files = {split: f"{folder}/{split}.txt" for split in ("train", "validation", "test", "classes")}
+        return spec_with(data={"source": "list", "path": folder, **files, **changed})
+
+    store_spec(paths, listed("/old"))
+    store_spec(paths, listed("/new"))
+    assert load_stored_spec(paths) == listed("/new") and result_fields(listed("/old")) == result_fields(listed("/new"))
+    with pytest.raises(StudyError, match="data.validation"):
+        store_spec(paths, listed("/new", validation=0.3))

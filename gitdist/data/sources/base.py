@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -68,8 +68,8 @@ class DataSource(ABC):
     """Finds and reads the files of one data source."""
 
     @abstractmethod
-    def find(self, path: str | None) -> Sequence[Path]:
-        """Return the files in the folder ``path``; None = a standard folder of this source."""
+    def find(self, spec: DataSpec) -> Sequence[Path]:
+        """Return the files in the folder ``spec.path``; None = a standard folder of this source."""
 
     @abstractmethod
     def location(self) -> str:
@@ -94,6 +94,10 @@ class DataSource(ABC):
         """Return the file of each training and each test image if users know the images by their files, else None."""
         return None
 
+    def inputs(self, files: Sequence[Path], spec: DataSpec) -> Iterable[str | Path]:
+        """Return all files that ``read`` depends on, of which ``find`` returned ``files``."""
+        return files
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSource(DataSource):
@@ -110,9 +114,9 @@ class PublishedSource(DataSource):
     torchvision_class: str = ""  # in torchvision.datasets, downloads the files
     remedy: str  # how to provide the files without a download
 
-    def find(self, path: str | None) -> tuple[Path, ...]:
-        """Return the files in ``path`` or in the first standard folder that has all of them; else download them."""
-        folder = expand_home(path) if path else self._find_folder() or self._download()
+    def find(self, spec: DataSpec) -> tuple[Path, ...]:
+        """Return the files in ``data.path`` or in the first standard folder that has all of them, or download them."""
+        folder = expand_home(spec.path) if spec.path else self._find_folder() or self._download()
         for name in self.files:
             if input_status(folder / name) is None:
                 raise DataError(f"{self.title} needs {name}, but {folder} does not have it; {self.remedy}")

@@ -75,10 +75,16 @@ class ImageDecoder:
         """The shape (C, H, W) of each decoded image."""
         return 3 if self.mode == "RGB" else 1, self.side, self.side
 
-    def decode(self, files: Sequence[Path]) -> tuple[NDArray[np.uint8], Counter[str]]:
+    def decode(
+        self, files: Sequence[Path], where: Callable[[int], str] | None = None
+    ) -> tuple[NDArray[np.uint8], Counter[str]]:
         """Return the images ``[N, C, H, W]``, and how many were changed in which way, for ``change_notes``.
 
         Above ``DECODED_BYTES`` the array is the map of a temporary file, which has no name and ends with the array.
+
+        Args:
+            files: some images of the data set.
+            where: what names a file, by its index, such as the line of a list; for messages.
 
         Raises:
             DataError: a file cannot be read or decoded, or memory or temporary directory do not hold the images.
@@ -89,7 +95,7 @@ class ImageDecoder:
             images[index], changes = self._decode_one(image)
             return changes
 
-        return images, Counter(change for changes in map_images(files, decode) for change in changes)
+        return images, Counter(change for changes in map_images(files, decode, where) for change in changes)
 
     def _allocate(self, count: int) -> NDArray[np.uint8]:
         shape = (count, *self.image_shape)
@@ -128,18 +134,21 @@ class ImageDecoder:
         return pixels, [change for change, applied in changes.items() if applied]
 
 
-def fit_decoder(files: Sequence[Path], image_size: int | None) -> tuple[ImageDecoder, list[str]]:
+def fit_decoder(
+    files: Sequence[Path], image_size: int | None, where: Callable[[int], str] | None = None
+) -> tuple[ImageDecoder, list[str]]:
     """Return the decoder of a data set, from the headers of its files, and a note if it resizes.
 
     Args:
         files: all images of the data set.
         image_size: side in pixels; None = the median shorter side, at most 64, rounded down to a multiple of 8, at
             least 16.
+        where: see ``ImageDecoder.decode``.
 
     Raises:
         DataError: a file cannot be read, or is no image.
     """
-    headers = map_images(files, lambda _, image: (image.size, _has_colour(image)))
+    headers = map_images(files, lambda _, image: (image.size, _has_colour(image)), where)
     decoder = ImageDecoder(
         mode="RGB" if any(colour for _, colour in headers) else "L",
         side=image_size or _automatic_side([size for size, _ in headers]),
@@ -152,19 +161,24 @@ def change_notes(counts: Mapping[str, int]) -> list[str]:
     return [f"{change}: {count:,}" for change, count in sorted(counts.items())]
 
 
-def decode_images(files: Sequence[Path], image_size: int | None) -> tuple[NDArray[np.uint8], list[str]]:
+def decode_images(
+    files: Sequence[Path], image_size: int | None, where: Callable[[int], str] | None = None
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Return all images of a data set, ``[N, C, H, W]``, and notes on what was done to them.
 
-    Raises:
-        DataError: see ``fit_decoder`` and ``ImageDecoder.decode``.
+    Arguments and errors are those of ``fit_decoder`` and ``ImageDecoder.decode``.
     """
-    decoder, notes = fit_decoder(files, image_size)
-    images, counts = decoder.decode(files)
+    decoder, notes = fit_decoder(files, image_size, where)
+    images, counts = decoder.decode(files, where)
     return images, notes + change_notes(counts)
 
 
-def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]) -> list[Result]:
+def map_images(
+    files: Sequence[Path], work: Callable[[int, Image.Image], Result], where: Callable[[int], str] | None = None
+) -> list[Result]:
     """Return ``work(index, image)`` of each image file in order, computed on all cores.
+
+    ``where(index)`` is what names a file, such as the line of a list.
 
     Raises:
         DataError: files cannot be read; the message names the first and counts the others.
@@ -181,15 +195,17 @@ def map_images(files: Sequence[Path], work: Callable[[int, Image.Image], Result]
     # Pillow warns of what it can read.
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(min(32, usable_cpus() + 4)) as pool:
         outcomes = list(pool.map(attempt, range(len(files))))
-    failed = [(file, outcome) for file, outcome in zip(files, outcomes, strict=True) if isinstance(outcome, Exception)]
+    failed = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, Exception)]
     if failed:
-        file, error = failed[0]
+        index, error = failed[0]
+        start = f"{where(index)}: " if where else ""
         if isinstance(error, DataError):
             others = f" (and {len(failed) - 1} more images cannot be read)" if failed[1:] else ""
-            raise DataError(f"{error}{others}") from error
+            raise DataError(f"{start}{error}{others}") from error
         others = f", and {len(failed) - 1} more are not" if failed[1:] else ""
         raise DataError(
-            f"every image must be readable, but {file} is not ({first_line(error)}){others}; fix or remove them"
+            f"{start}every image must be readable, but {files[index]} is not ({first_line(error)}){others}; fix or "
+            "remove them"
         )
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
 

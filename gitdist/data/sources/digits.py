@@ -19,7 +19,7 @@ _TEST_PER_CLASS = 60
 
 
 class _Digits(DataSource):
-    def find(self, path: str | None) -> Sequence[Path]:
+    def find(self, spec: DataSpec) -> Sequence[Path]:
         return ()
 
     def location(self) -> str:

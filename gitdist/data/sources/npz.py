@@ -33,8 +33,8 @@ class _NpzFile:
 
 
 class _NpzFolder(DataSource):
-    def find(self, path: str | None) -> Sequence[Path]:
-        folder = user_folder(path, _CONTENTS)
+    def find(self, spec: DataSpec) -> Sequence[Path]:
+        folder = user_folder(spec.path, _CONTENTS)
         return tuple(_find_one(folder, pattern) for pattern in ("train*.npz", "test*.npz"))
 
     def location(self) -> str:
@@ -77,15 +77,7 @@ def _read_file(file: Path) -> _NpzFile:
         if name not in arrays:
             raise DataError(f"{file} must have the key '{name}', but does not; add it")
     images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
-        found = f"{images.dtype} {list(images.shape)}"
-        raise DataError(f"images must be uint8 [N, H, W, C] or [N, H, W], but {file} has {found}; convert them")
-    if images.ndim == 4 and images.shape[3] > _MAX_CHANNELS:
-        remedy = "save images.transpose(0, 2, 3, 1)" if images.shape[1] <= _MAX_CHANNELS else "convert them"
-        raise DataError(
-            f"images must be [N, H, W, C] with at most {_MAX_CHANNELS} channels C, but {file} has "
-            f"{list(images.shape)}; {remedy}"
-        )
+    check_images(images, str(file))
     count = len(images)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         found = f"{labels.dtype} {list(labels.shape)}"
@@ -101,13 +93,34 @@ def _read_file(file: Path) -> _NpzFile:
     if classes is not None and (classes.dtype.kind not in _TEXT_KINDS or classes.ndim != 1 or not len(classes)):
         found = f"{classes.dtype} {list(classes.shape)}"
         raise DataError(f"classes must be text, one name per class, but {file} has {found}; save them as text")
-    with_channels = images if images.ndim == 4 else images[..., None]
     return _NpzFile(
-        images=np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8),
+        images=channels_first(images),
         labels=labels.astype(np.int64),
         classes=_text(arrays, "classes", file),
         groups=_text(arrays, "groups", file),
     )
+
+
+def check_images(images: NDArray[np.generic], where: str) -> None:
+    """Raise DataError if images are not uint8 ``[N, H, W, C]`` with at most 4 channels, or ``[N, H, W]``.
+
+    ``where`` is what has them, for messages.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
+        found = f"{images.dtype} {list(images.shape)}"
+        raise DataError(f"images must be uint8 [N, H, W, C] or [N, H, W], but {where} has {found}; convert them")
+    if images.ndim == 4 and images.shape[3] > _MAX_CHANNELS:
+        remedy = "save images.transpose(0, 2, 3, 1)" if images.shape[1] <= _MAX_CHANNELS else "convert them"
+        raise DataError(
+            f"images must be [N, H, W, C] with at most {_MAX_CHANNELS} channels C, but {where} has "
+            f"{list(images.shape)}; {remedy}"
+        )
+
+
+def channels_first(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return images ``[N, H, W, C]`` or ``[N, H, W]`` as ``[N, C, H, W]``."""
+    with_channels = images if images.ndim == 4 else images[..., None]
+    return np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2), dtype=np.uint8)
 
 
 def _text(arrays: Mapping[str, NDArray[np.generic]], key: str, file: Path) -> tuple[str, ...]:

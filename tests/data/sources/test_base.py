@@ -36,7 +36,7 @@ def test_the_table_has_the_names_that_a_study_file_may_use() -> None:
 class Stripes(DataSource):
     """A data set of two classes without files."""
 
-    def find(self, path: str | None) -> Sequence[Path]:
+    def find(self, spec: DataSpec) -> Sequence[Path]:
         return ()
 
     def location(self) -> str:
@@ -141,5 +141,5 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
     monkeypatch.setattr("gitdist.data.sources.kuzushiji_49._URL", server)
     source = replace(KUZUSHIJI_49, files=(path,), md5={path: "0" * 32})
     with pytest.raises(DataError, match=message) as caught:
-        source.find(None)
+        source.find(DataSpec())
     assert "\n" not in str(caught.value) and not list((tmp_path / "kuzushiji-49").iterdir())

@@ -89,4 +89,4 @@ def test_a_missing_image_of_a_table_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "GTSRB/Training/00042/00000_00000.ppm").unlink()
     with pytest.raises(DataError, match="cannot read .*00042/00000_00000.ppm: No such file"):
         load_source(spec)
-    assert len(GTSRB.find(str(tmp_path))) == 44
+    assert len(GTSRB.find(DataSpec(path=str(tmp_path)))) == 44

@@ -494,5 +494,5 @@ def test_classes_of_any_source_can_be_left_out() -> None:
 
 
 def test_the_folder_fields_are_refused_for_other_sources() -> None:
-    with pytest.raises(ValueError, match="image_size applies only to the source images"):
+    with pytest.raises(ValueError, match="image_size applies only to the source images and list"):
         DataSpec(image_size=32)

@@ -18,7 +18,7 @@ def write_k49(folder: Path) -> list[Path]:
     for split, count in (("train", 98), ("test", 49)):
         np.savez_compressed(folder / f"k49-{split}-imgs.npz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
         np.savez_compressed(folder / f"k49-{split}-labels.npz", np.arange(count, dtype=np.uint8) % 49)
-    return list(KUZUSHIJI_49.find(str(folder)))
+    return list(KUZUSHIJI_49.find(DataSpec(path=str(folder))))
 
 
 def read_unofficial(files: list[Path]) -> SourceImages:

@@ -52,7 +52,7 @@ def test_the_folder_of_the_environment_comes_before_the_installed_one(
 ) -> None:
     folder = write_folder(tmp_path / "fashion-mnist")
     monkeypatch.setenv("GITDIST_DATA", str(tmp_path))
-    assert all(file.parent == folder for file in FASHION_MNIST.find(None))
+    assert all(file.parent == folder for file in FASHION_MNIST.find(DataSpec()))
 
 
 def cut_short(file: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_failed_download_names_the_package_to_install(tmp_path: Path, monkeypa
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DataError, match="dataset-fashion-mnist") as caught:
-        NOT_INSTALLED.find(None)
+        NOT_INSTALLED.find(DataSpec())
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +123,7 @@ def test_a_finished_download_is_used_without_the_network(tmp_path: Path, monkeyp
     monkeypatch.delenv("GITDIST_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / ".cache" / "gitdist" / "FashionMNIST" / "raw")
-    assert len(NOT_INSTALLED.read(NOT_INSTALLED.find(None), DataSpec()).train_labels) == 30
+    assert len(NOT_INSTALLED.read(NOT_INSTALLED.find(DataSpec()), DataSpec()).train_labels) == 30
 
 
 def test_kuzushiji_mnist_is_read_from_the_idx_files(tmp_path: Path) -> None:
