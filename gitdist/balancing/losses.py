@@ -2,6 +2,9 @@
 
 What a loss adds to the logits it adds in training alone: P(y|x) is always the softmax of the network's own logits, for
 accuracy and eKLD as for every other measure.
+
+Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) is torch's: of the cross-entropy of the softmax that a loss
+makes of the logits. The focal loss is no cross-entropy and has none.
 """
 
 from collections.abc import Callable
@@ -32,21 +35,22 @@ class ClassStatistics:
     device: torch.device
 
 
-def cross_entropy(classes: ClassStatistics) -> Loss:
+def cross_entropy(classes: ClassStatistics, *, label_smoothing: float) -> Loss:
     """-log P(y|x)."""
-    return partial(functional.cross_entropy, weight=classes.weight)
+    return partial(functional.cross_entropy, weight=classes.weight, label_smoothing=label_smoothing)
 
 
-def ldam(classes: ClassStatistics, *, ldam_margin: float, ldam_scale: float) -> Loss:
+def ldam(classes: ClassStatistics, *, ldam_margin: float, ldam_scale: float, label_smoothing: float) -> Loss:
     """Lower the true class's logit by its margin (Cao et al. 2019, arXiv 1906.07413, equation 13).
 
     The logits of the cosine head are scaled, so the margin is too.
     """
     margins = torch.from_numpy(ldam_scale * ldam_margins(classes.sizes, ldam_margin)).float().to(classes.device)
+    entropy = cross_entropy(classes, label_smoothing=label_smoothing)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         true_class = functional.one_hot(labels, len(margins))
-        return functional.cross_entropy(logits - margins * true_class, labels, classes.weight)
+        return entropy(logits - margins * true_class, labels)
 
     return loss
 
@@ -75,26 +79,23 @@ def focal(classes: ClassStatistics, *, focal_gamma: float) -> Loss:
     return loss
 
 
-def balanced_softmax(classes: ClassStatistics) -> Loss:
+def balanced_softmax(classes: ClassStatistics, *, label_smoothing: float) -> Loss:
     """-log(p_y e^z_y / sum_j p_j e^z_j), p the epoch's priors (Ren et al. 2020, arXiv 2007.10740).
 
     The paper's p_j is n_j / n, that of instance sampling; under another sampler or weights it would balance twice.
     """
-    return _shifted(classes, np.log(classes.priors))
+    return _shifted(classes, np.log(classes.priors), label_smoothing)
 
 
-def logit_adjustment(classes: ClassStatistics, *, logit_tau: float) -> Loss:
+def logit_adjustment(classes: ClassStatistics, *, logit_tau: float, label_smoothing: float) -> Loss:
     """Add tau times the epoch's log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
-    return _shifted(classes, logit_tau * np.log(classes.priors))
+    return _shifted(classes, logit_tau * np.log(classes.priors), label_smoothing)
 
 
-def _shifted(classes: ClassStatistics, shifts: NDArray[np.float64]) -> Loss:
+def _shifted(classes: ClassStatistics, shifts: NDArray[np.float64], label_smoothing: float) -> Loss:
     added = torch.from_numpy(shifts).float().to(classes.device)
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits + added, labels, classes.weight)
-
-    return loss
+    entropy = cross_entropy(classes, label_smoothing=label_smoothing)
+    return lambda logits, labels: entropy(logits + added, labels)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

@@ -2,34 +2,65 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.networks import NETWORKS
+from gitdist.networks.libraries import LIBRARIES
+from gitdist.networks.plugin import is_installed
 from gitdist.spec.base import (
     LARGEST_FLOAT32,
     MANY,
     MANY_EPOCHS,
+    STORED,
     Fraction,
     List,
+    Options,
     Precision,
     Seed,
     Spec,
+    Text,
     name_in,
+    unknown_name,
 )
 
 _Draws = Annotated[int, Field(ge=1, le=100_000)]
 _Epochs = Annotated[int, Field(ge=1, le=MANY_EPOCHS)]
 ThresholdKind = Literal["hard", "soft"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["step", "cosine"]
+Adaptation = Literal["full", "head", "lora"]
+
+
+def _known_network(name: str, info: ValidationInfo) -> str:
+    if info.context == STORED or name in NETWORKS or ":" in name or is_installed(name):
+        return name
+    known = [*NETWORKS, *(f"{library}:NAME" for library in LIBRARIES), "package.module:attribute"]
+    raise ValueError(unknown_name("network", name, known))
+
+
+class NormalizationSpec(Spec):
+    """What is subtracted from pixels of 0..1 and what they are divided by: one number, or one per channel."""
+
+    mean: Annotated[tuple[Fraction, ...], List, Field(min_length=1, max_length=1000)]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1)], ...], List, Field(min_length=1, max_length=1000)]
 
 
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
-    network: Annotated[str, name_in(NETWORKS)] = "resnet20"  # resnet18: images above 64 pixels
+    # built-in, timm:NAME, torchvision:NAME, package.module:attribute or an entry point (gitdist.networks.plugin)
+    network: Annotated[Text, AfterValidator(_known_network)] = "resnet20"
+    network_options: Options = {}  # keyword arguments of what makes a network that is not built in
+    # weights of all layers but the last: a file, or true for those that timm or torchvision publishes
+    pretrained: bool | Text = False
+    # default: imagenet or what timm states for a pretrained network of torchvision or timm, else the data's own
+    normalize: Literal["data", "imagenet"] | NormalizationSpec | None = None
     loss: Annotated[str, name_in(LOSSES)] = "cross-entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # share of the label that all classes share; not of focal
     class_weights: ClassWeights = "none"  # of the loss
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
     # progressively-balanced goes from instance to class-balanced over the epochs after switch_epoch
@@ -41,13 +72,23 @@ class TrialSpec(Spec):
     # epochs before the sampler and the augmentation start (deferred)
     switch_epoch: int = Field(0, ge=0, le=MANY_EPOCHS)
     batch_size: int = Field(128, ge=1, le=1_048_576)
+    accumulate: int = Field(1, ge=1, le=1_048_576)  # batches per update of the weights
+    optimizer: OptimizerName = "sgd"
     lr: float = Field(0.1, gt=0, le=LARGEST_FLOAT32)
+    head_lr: float = Field(1.0, gt=0, le=10_000)  # factor of lr for the last layer
+    schedule: ScheduleName = "step"  # of lr, per epoch, after the warm-up; cosine: to 0 after the last epoch
     lr_warmup_epochs: int = Field(5, ge=0, le=MANY_EPOCHS)
     # epochs after which lr is multiplied by lr_decay, in rising order; default: 60 % and 80 % of epochs
     lr_milestones: Annotated[tuple[_Epochs, ...], List] = ()
     lr_decay: float = Field(0.01, gt=0, le=1)
     momentum: Fraction = 0.9
     weight_decay: float = Field(2e-4, ge=0, le=100)
+    decay_norms: bool = True  # weight decay of norms and biases too
+    clip_norm: float = Field(0.0, ge=0, le=MANY)  # largest norm of an update's gradient; 0 = not clipped
+    adapt: Adaptation = "full"  # head: train the last layer alone; lora: and a low-rank part of each linear layer
+    lora_rank: int = Field(8, ge=1, le=8192)
+    lora_alpha: float = Field(16.0, gt=0, le=10_000)  # the low-rank part counts alpha / rank
+    freeze_backbone_epochs: int = Field(0, ge=0, le=MANY_EPOCHS)  # first epochs, which train the last layer alone
     ldam_margin: float = Field(0.5, gt=0, le=1000)  # the smallest class's margin
     ldam_scale: float = Field(30.0, gt=0, le=10_000)
     focal_gamma: float = Field(1.0, ge=0, le=100)  # focal: exponent of 1 - P(y|x); 0 = cross-entropy
@@ -58,9 +99,13 @@ class TrialSpec(Spec):
     true_nuisance: bool = False
     crop_padding: int = Field(0, ge=0, le=1024)  # pixels
     flip: bool = False
+    # random part of the image, resized to its size: smallest share of its area; 0 = no such crop
+    random_resized_crop: Fraction = 0.0
+    color_jitter: Fraction = 0.0  # largest change of brightness, contrast and saturation; 0 = none
     randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
     mixup_alpha: float = Field(0.0, ge=0, le=1000)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
+    cutmix_alpha: float = Field(0.0, ge=0, le=1000)  # of cutmix's; with mixup each batch gets one of the two
     ema_decay: float = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
@@ -76,6 +121,15 @@ class TrialSpec(Spec):
         return values
 
     @model_validator(mode="after")
+    def _library_has_weights(self) -> "TrialSpec":
+        if self.pretrained is True and self.network.partition(":")[0] not in LIBRARIES:
+            libraries = " or ".join(f"{library}:NAME" for library in LIBRARIES)
+            raise ValueError(
+                f"pretrained true needs a network {libraries}, but network is '{self.network}'; set it to a file"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _within_epochs(self) -> "TrialSpec":
         late = [epoch for epoch in (*self.lr_milestones, self.switch_epoch) if epoch > self.epochs]
         if late:
@@ -85,6 +139,11 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"deferred class_weights act after switch_epoch, but switch_epoch = {self.switch_epoch} is the last "
                 "epoch; lower it, or set weights_deferred to false or class_weights to none"
+            )
+        if self.label_smoothing and "label_smoothing" not in read_fields(LOSSES[self.loss]):
+            raise ValueError(
+                f"label_smoothing is not defined for the loss {self.loss}, but it is {self.label_smoothing:g}; "
+                "set it to 0, or choose another loss"
             )
         return self
 

@@ -4,15 +4,20 @@ Trials with equal ``training_key`` on one data set compute the same numbers on a
 with no class size between them, K that no class lies under and p = 0, or a field that nothing reads.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
+from gitdist.networks import NETWORKS
 from gitdist.spec import TrialSpec
 from gitdist.store import canonical_json
 from gitdist.trial.mixing import augmented_classes, replaceable_samples
+from gitdist.trial.optimization import OPTIMIZERS, SCHEDULES
 
 
 def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[str]:
@@ -23,8 +28,10 @@ def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[st
         switched: whether any epoch comes after ``switch_epoch``.
         augmented: whether any sample is replaced by a draw.
     """
-    unread = {name for rule in (*SAMPLERS.values(), *LOSSES.values()) for name in read_fields(rule)}
-    unread -= read_fields(LOSSES[spec.loss])
+    tables: tuple[Mapping[Any, Callable[..., Any]], ...] = (SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES)
+    unread = {name for table in tables for rule in table.values() for name in read_fields(rule)} - {"epochs"}
+    for rule in (LOSSES[spec.loss], OPTIMIZERS[spec.optimizer], SCHEDULES[spec.schedule]):
+        unread -= read_fields(rule)
     if switched:
         unread -= read_fields(SAMPLERS[spec.sampler])
     else:
@@ -38,8 +45,16 @@ def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[st
         unread |= {"threshold", "threshold_kind", "fraction"}
     if all(milestone >= spec.epochs for milestone in spec.lr_milestones):
         unread.add("lr_decay")
+    if spec.network in NETWORKS:
+        unread.add("network_options")
     if not spec.randaugment_ops:
         unread.add("randaugment_magnitude")
+    if not spec.weight_decay:
+        unread.add("decay_norms")
+    if spec.adapt == "head":
+        unread.add("freeze_backbone_epochs")
+    if spec.adapt != "lora":
+        unread |= {"lora_rank", "lora_alpha"}
     return unread
 
 
@@ -48,7 +63,8 @@ def training_key(spec: TrialSpec, class_sizes: NDArray[np.int64]) -> str:
     augmented = augmented_classes(spec, class_sizes)
     unread = unread_fields(spec, switched=spec.switch_epoch < spec.epochs, augmented=bool(augmented.any()))
     fields = {name: value for name, value in spec.model_dump(mode="json").items() if name not in unread}
-    fields["lr_milestones"] = sorted(milestone for milestone in spec.lr_milestones if milestone < spec.epochs)
+    if "lr_milestones" in fields:
+        fields["lr_milestones"] = sorted(milestone for milestone in spec.lr_milestones if milestone < spec.epochs)
     fields["lr_warmup_epochs"] = max(1, spec.lr_warmup_epochs)  # a warm-up of one epoch is none
     if spec.switch_epoch == 0:
         fields.pop("weights_deferred", None)  # the weights begin in the first epoch either way

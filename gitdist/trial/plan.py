@@ -1,4 +1,4 @@
-"""What each epoch of a trial does, as its spec says: learning rate, images, class weights and loss.
+"""What each epoch of a trial does, as its spec says: images, class weights and loss.
 
 Epochs count from 1. ``class_sizes`` int64 ``[C]`` are the training images of each class. Everything follows from the
 spec, its seed and the epoch alone.
@@ -19,16 +19,9 @@ from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 
 
-def learning_rate(spec: TrialSpec, epoch: int) -> float:
-    """Return the learning rate of an epoch: linear warm-up, then steps down after the milestones."""
-    warmup = min(1.0, epoch / spec.lr_warmup_epochs) if spec.lr_warmup_epochs else 1.0
-    steps_down = sum(epoch > milestone for milestone in spec.lr_milestones)
-    return float(spec.lr * warmup * spec.lr_decay**steps_down)
-
-
 def class_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
     """Return the probability with which a sample of an epoch is of each class, float64 ``[C]``."""
-    sampler = _with_fields(SAMPLERS[_sampler(spec, epoch)], spec)
+    sampler = with_fields(SAMPLERS[_sampler(spec, epoch)], spec)
     progress = (epoch - spec.switch_epoch) / max(1, spec.epochs - spec.switch_epoch)
     probabilities: NDArray[np.float64] = sampler(class_sizes.astype(np.float64), progress)
     return probabilities
@@ -104,7 +97,7 @@ def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, devi
         weight=None if weights is None else torch.from_numpy(weights).float().to(device),
         device=torch.device(device),
     )
-    loss: Loss = _with_fields(LOSSES[spec.loss], spec)(classes)
+    loss: Loss = with_fields(LOSSES[spec.loss], spec)(classes)
     return loss
 
 
@@ -112,6 +105,6 @@ def _sampler(spec: TrialSpec, epoch: int) -> str:
     return spec.sampler if epoch > spec.switch_epoch else "instance"
 
 
-def _with_fields(rule: Callable[..., Any], spec: TrialSpec) -> Callable[..., Any]:
-    """Return a sampler or a loss with the trial's fields that it reads."""
+def with_fields(rule: Callable[..., Any], spec: TrialSpec) -> Callable[..., Any]:
+    """Return a sampler, a loss, an optimizer or a schedule with the trial's fields that it reads."""
     return partial(rule, **{name: getattr(spec, name) for name in read_fields(rule)})

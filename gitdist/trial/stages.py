@@ -25,13 +25,16 @@ from typing import Any
 
 import torch
 
+from gitdist.balancing import read_fields
 from gitdist.data.dataset import Dataset
+from gitdist.networks import network_version
 from gitdist.spec import TrialSpec
 from gitdist.store import Artifact, Store
 from gitdist.trial.canonical import unread_fields
 from gitdist.trial.checkpoint import checkpoints_of, copy_newest, load_checkpoint
 from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.mixing import draws_needed
+from gitdist.trial.optimization import SCHEDULES
 from gitdist.trial.training import TrialSetting, resume_training
 
 PREFIX = "prefix"  # kind of the store's artifacts
@@ -55,11 +58,14 @@ class Prefix:
 
         The last bits of a sum depend on device, threads and torch's version, so these are included.
         """
+        # The content of a file determines the training, not its path.
+        pretrained = {"pretrained": setting.weights.digest} if setting.weights else {}
         return {
             "format": _FORMAT,
             "data": dataset.fingerprint,
             "groups": dataset.groups.rule,
-            "trial": self.spec.model_dump(mode="json") | {"precision": setting.compute.precision},
+            "trial": self.spec.model_dump(mode="json") | {"precision": setting.compute.precision, **pretrained},
+            "network_version": network_version(self.spec.network),
             "epochs": self.epochs,
             "evaluation_every": setting.evaluation_every,
             "ekld": setting.ekld.directory.name if setting.ekld else None,
@@ -77,11 +83,15 @@ def shared_prefix(spec: TrialSpec) -> Prefix | None:
     epochs = min(spec.switch_epoch, spec.epochs - 1)
     if epochs < 1:
         return None
-    milestones = tuple(milestone for milestone in spec.lr_milestones if milestone < epochs)
-    length = {"epochs": epochs + 1, "switch_epoch": epochs, "lr_milestones": milestones, "fraction": 0.0}
+    length = {
+        "epochs": spec.epochs if "epochs" in read_fields(SCHEDULES[spec.schedule]) else epochs + 1,
+        "switch_epoch": epochs,
+        "lr_milestones": tuple(milestone for milestone in spec.lr_milestones if milestone < epochs),
+        "freeze_backbone_epochs": min(spec.freeze_backbone_epochs, epochs),
+    }
     unread = unread_fields(spec.model_copy(update=length), switched=False, augmented=False)
     defaults = {name: TrialSpec.model_fields[name].default for name in unread}
-    return Prefix(TrialSpec.model_validate({**spec.model_dump(), **defaults, **length}), epochs)
+    return Prefix(TrialSpec.model_validate({**spec.model_dump(), **length, **defaults, "fraction": 0.0}), epochs)
 
 
 def train_in_stages(

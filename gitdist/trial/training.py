@@ -2,8 +2,8 @@
 
     sampler -> indices of the epoch -> batches of images [N, C, H, W], on the device or gathered ahead
             -> oracle: the untransformed images under fresh draws of the true nuisance
-            -> Algorithm 1: some of them become draws of the stream (K, p) -> crop, flip, RandAugment, normalise
-            -> mixup -> loss with class weights -> SGD step -> EMA of the weights
+            -> Algorithm 1: some of them become draws of the stream (K, p) -> augmented and normalised
+            -> mixup or cutmix -> loss with class weights -> optimizer -> EMA of the weights
     epoch ends -> evaluation -> checkpoint (state and rows) -> row
 
 Every random choice is named by trial seed and epoch, so a resumed trial computes what an uninterrupted one does, bit
@@ -17,23 +17,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.errors import StreamError, TrialFailedError
-from gitdist.networks.classifier import Classifier, compiled, to_device
+from gitdist.errors import SpecError, StreamError, TrialFailedError
+from gitdist.networks.classifier import compiled, to_device
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import TrialSpec
 from gitdist.stream.draw_stream import DrawStream
-from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
+from gitdist.trial.augmentation import InputPipeline, epoch_blend, epoch_nuisance, layer_randomness
 from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
-from gitdist.trial.ekld import EkldSet
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
-from gitdist.trial.evaluation import evaluate
-from gitdist.trial.images import TrainingImages
+from gitdist.trial.evaluation import EkldSet, evaluate
 from gitdist.trial.mixing import augmented_classes, draws_needed, replaced_samples
-from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
+from gitdist.trial.optimization import Optimization
+from gitdist.trial.plan import build_loss, epoch_indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class TrialSetting:
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can resume.
         trained_by: the trial that the rows name as their trainer; None = they name none.
+        weights: the pretrained weights that ``trial.pretrained`` asks for; None only if it is false.
         dataset_bytes: the most training images that are put on the device, see ``TrainingImages``; None = automatic.
     """
 
@@ -62,6 +63,7 @@ class TrialSetting:
     evaluation_every: int = 1
     stop_after: int | None = None
     trained_by: str | None = None
+    weights: WeightsFile | None = None
     dataset_bytes: int | None = None
 
 
@@ -71,7 +73,8 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
     Resumes as ``resume_training`` does; the rows up to there are not yielded again. Test images are never read.
 
     Raises:
-        SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
+        SpecError: the soft threshold is not above the smallest class's size, the true nuisance is not known, or the
+            network or its pretrained weights do not fit.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
         TrialFailedError: a loss or the classifier's output is not finite, or the network cannot be compiled here.
         DiskError: the disk does not take a checkpoint; all older ones are still there.
@@ -83,7 +86,11 @@ def resume_training(
     spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
 ) -> tuple[list[EpochRow], Iterator[EpochRow]]:
     """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
-    model = fresh_classifier(spec, dataset)
+    if spec.pretrained and setting.weights is None:
+        raise SpecError(
+            f"trial.pretrained is {spec.pretrained}, but the trial came without weights; give them or set it to false"
+        )
+    model = fresh_classifier(spec, dataset, setting.weights)
     trainer = EpochTrainer(spec, dataset, setting.stream, model, setting.compute, setting.dataset_bytes)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
@@ -99,11 +106,14 @@ def _train_epochs(
 ) -> Iterator[EpochRow]:
     last = min(spec.epochs, setting.stop_after or spec.epochs)
     for epoch in range(len(rows) + 1, last + 1):
-        row = trainer.run(epoch)
+        with layer_randomness(spec, epoch, setting.compute.device):
+            row = trainer.run(epoch)
         started = time.perf_counter()
         if epoch % setting.evaluation_every == 0 or epoch == spec.epochs:
             try:
-                evaluation = evaluate(trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute)
+                evaluation = evaluate(
+                    trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute, spec
+                )
             except TrialFailedError as failure:
                 raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
             row = replace(row, metrics=evaluation.metrics("val"), per_class=evaluation.per_class())
@@ -128,7 +138,7 @@ class EpochTrainer:
         spec: TrialSpec,
         dataset: Dataset,
         stream: DrawStream | None,
-        model: Classifier,
+        model: nn.Module,
         compute: Compute,
         dataset_bytes: int | None = None,
     ) -> None:
@@ -138,12 +148,10 @@ class EpochTrainer:
             SpecError: the soft threshold is not above the smallest class's size.
             StreamError: the spec asks for augmentation and ``stream`` is None.
         """
-        train, self._sizes = dataset.train, dataset.class_sizes
+        self._labels, self._sizes = dataset.train.labels, dataset.class_sizes
         self._spec, self._dataset, self._compute = spec, dataset, compute
-        self._labels = train.labels
-        images = train.clean if spec.true_nuisance else train.images
-        self._images = TrainingImages(images, compute.device, dataset_bytes)
-        self._pipeline = InputPipeline(spec, dataset, compute.device)
+        self._pipeline = InputPipeline(spec, dataset, compute.device, dataset_bytes)
+        self._images = self._pipeline.images
         self._augmented = np.flatnonzero(augmented_classes(spec, self._sizes))
         if stream is None and len(self._augmented):
             raise StreamError(
@@ -154,13 +162,10 @@ class EpochTrainer:
         self.model = to_device(model, compute.device)
         self.ema = EMA(self.model, spec.ema_decay) if spec.ema_decay else None
         self._forward = compiled(self.model, spec.batch_size) if spec.compile else self.model
-        # Fused: one pass over the weights per step instead of five.
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
-        )
+        self._optimization = Optimization(spec, self.model)
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> nn.Module:
         """What is evaluated after an epoch: the EMA of the weights if there is one, else ``model``."""
         return self.model if self.ema is None else self.ema.classifier
 
@@ -170,7 +175,7 @@ class EpochTrainer:
         return Checkpoint(
             epoch=len(rows),
             model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=self._optimization.optimizer.state_dict(),
             cursors=torch.from_numpy(drawn),
             rows=rows,
             average=None if self.ema is None else self.ema.state_dict(),
@@ -179,7 +184,7 @@ class EpochTrainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Return to the state of a checkpoint."""
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self._optimization.optimizer.load_state_dict(checkpoint.optimizer)
         if self.ema is not None and checkpoint.average:
             self.ema.load_state_dict(checkpoint.average)
         if self.stream is not None:
@@ -199,10 +204,7 @@ class EpochTrainer:
         spec, device = self._spec, self._compute.device
         stream = self._open_stream(epoch)
         waited_s, generated = (stream.waited_s, stream.generated) if stream else (0.0, 0)
-        lr = learning_rate(spec, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.model.train()
+        lr = self._optimization.begin_epoch(epoch)
         indices = epoch_indices(spec, self._labels, self._sizes, epoch)
         labels, num_samples = self._labels[indices], len(indices)
         replaced = replaced_samples(spec, labels, self._sizes, epoch)
@@ -210,7 +212,7 @@ class EpochTrainer:
         nuisance_of = epoch_nuisance(spec, self._dataset, epoch, num_samples, device)
         inputs_of = self._pipeline.for_epoch(epoch, num_samples)
         loss_of = build_loss(spec, self._sizes, epoch, device)
-        blend = epoch_mixup(spec, epoch, num_samples, device)
+        blend = epoch_blend(spec, epoch, num_samples, device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
         batches = self._images.batches(indices, spec.batch_size)
         for start in range(0, num_samples, spec.batch_size):
@@ -223,10 +225,8 @@ class EpochTrainer:
             with self._compute.autocast():
                 logits = self._forward(inputs)
             loss = blended_loss(logits, labels_there[batch])
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.optimizer.step()
-            if self.ema is not None:
+            is_updated = self._optimization.learn(loss, start, num_samples)
+            if is_updated and self.ema is not None:
                 self.ema.update()
             losses.append(loss.detach())
             correct += (logits.detach().argmax(1) == labels_there[batch]).sum()

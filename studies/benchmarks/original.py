@@ -33,13 +33,13 @@ from gitdist.device import Compute, set_threads
 from gitdist.disk import write_atomic
 from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, load_auto_encoder
 from gitdist.logging import silence_libraries
-from gitdist.networks.classifier import Classifier
 from gitdist.spec import EvaluationSpec, MunitSpec, Share, TrialSpec
 from gitdist.torchvision_cpu import torchvision
 from gitdist.trial.checkpoint import fresh_classifier
 from gitdist.trial.metrics import balanced_mean, expected_kl, log_probabilities, per_class_mean
 from gitdist.trial.mixing import replaced_samples
-from gitdist.trial.plan import build_loss, epoch_indices, learning_rate
+from gitdist.trial.optimization import learning_rate
+from gitdist.trial.plan import build_loss, epoch_indices
 
 EPS = 1e-5
 EVALUATION_BATCH = 128
@@ -263,7 +263,7 @@ class OriginalTrainer:
 
 @torch.no_grad()
 def evaluate_originally(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     evaluation: EvaluationSpec,
     device: torch.device,

@@ -3,12 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional
 
 from gitdist.balancing.losses import LOSSES, ldam_margins
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.spec import TrialSpec
-from gitdist.trial.plan import build_loss, class_weights, epoch_indices
+from gitdist.trial.plan import build_loss, class_priors, class_weights, epoch_indices
 
 SIZES = np.array([100, 16, 1])
 COSINES = torch.tensor([[0.9, -0.2, 0.1], [0.3, 0.4, -0.5], [0.0, 0.8, 0.7], [-0.1, 0.2, 0.3]])
@@ -149,6 +150,43 @@ def test_focal_of_a_certain_answer_is_0_with_a_gradient_of_0(gamma):
     loss.backward()
 
     assert loss.item() == 0 and not logits.grad.any()
+
+
+SOFTMAX = {  # what each of these losses makes of the logits
+    "cross-entropy": {},
+    "ldam": {"ldam_margin": 0.3, "ldam_scale": 10},
+    "balanced-softmax": {"sampler": "instance"},
+    "logit-adjustment": {"sampler": "instance", "logit_tau": 0.7},
+}
+
+
+@pytest.mark.parametrize("weights", ["none", "inverse"])
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_smoothed_labels_are_those_of_torchs_cross_entropy_of_the_changed_logits(name, weights):
+    spec = TrialSpec(loss=name, label_smoothing=0.2, class_weights=weights, **SOFTMAX[name])
+    priors = torch.from_numpy(class_priors(spec, SIZES, 1).astype(np.float32))
+    margins = torch.tensor([10 * 0.3 * (1 / size) ** 0.25 for size in SIZES.tolist()])
+    changed = {
+        "cross-entropy": COSINES,
+        "ldam": COSINES - margins * functional.one_hot(LABELS, 3),
+        "balanced-softmax": COSINES + priors.log(),
+        "logit-adjustment": COSINES + 0.7 * priors.log(),
+    }[name]
+    weight = None if weights == "none" else torch.from_numpy(class_weights(spec, SIZES, 1)).float()
+
+    loss = build_loss(spec, SIZES, 1)(COSINES, LABELS)
+
+    assert loss.item() == pytest.approx(
+        functional.cross_entropy(changed, LABELS, weight, label_smoothing=0.2).item(), rel=1e-6
+    )
+
+
+def test_every_loss_smooths_labels_or_refuses_to():
+    for name in LOSSES.keys() - SOFTMAX.keys():
+        with pytest.raises(
+            ValidationError, match=f"label_smoothing is not defined for the loss {name}, .* set it to 0"
+        ):
+            TrialSpec(loss=name, label_smoothing=0.1)
 
 
 @pytest.mark.parametrize("name", ["balanced-softmax", "logit-adjustment", "ldam"])

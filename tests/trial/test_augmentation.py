@@ -1,7 +1,12 @@
+import importlib
+import itertools
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta, kstest
+from scipy.stats import beta, ks_2samp, kstest, uniform
 from torch import Tensor
 
 from gitdist.balancing.losses import LOSSES
@@ -12,7 +17,18 @@ from gitdist.networks import build_classifier
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.store import Store
-from gitdist.trial.augmentation import CropFlip, InputPipeline, Normaliser, epoch_mixup
+from gitdist.torchvision_cpu import torchvision
+from gitdist.trial.augmentation import (
+    ColorJitter,
+    CropFlip,
+    InputPipeline,
+    Normaliser,
+    ResizedCrop,
+    cutmix_interval,
+    epoch_blend,
+    epoch_cutmix,
+    epoch_mixup,
+)
 from gitdist.trial.checkpoint import load_checkpoint
 from gitdist.trial.mixing import replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices
@@ -74,6 +90,95 @@ def test_crop_and_flip_leave_the_given_images_unchanged():
     assert torch.equal(IMAGES, before)
 
 
+v2 = importlib.import_module(f"{torchvision.__name__}.transforms.v2")
+
+
+def test_resized_crops_are_those_of_torchvision():
+    crop = ResizedCrop.draw(40, 0.1, (7, 9), np.random.default_rng(5))
+
+    resized = crop(IMAGES)
+
+    for index in range(40):
+        box = (int(each[index]) for each in (crop.top, crop.left, crop.height, crop.width))
+        expected = v2.functional.resized_crop(IMAGES[index].float(), *box, size=[7, 9], antialias=True)
+        assert (resized[index].float() - expected).abs().max() <= 0.51
+    assert resized.dtype == torch.uint8 and torch.equal(crop(IMAGES[8:24], start=8), resized[8:24])
+
+
+def test_a_crop_of_the_whole_image_changes_nothing():
+    whole_image = torch.tensor([[0] * 40, [0] * 40, [7] * 40, [9] * 40])
+    top, left, height, width = whole_image
+
+    assert torch.equal(ResizedCrop(top=top, left=left, height=height, width=width)(IMAGES), IMAGES)
+
+
+def test_boxes_have_the_distribution_of_torchvisions():
+    torch.manual_seed(0)
+    transform, image = v2.RandomResizedCrop(24, scale=(0.3, 1.0)), torch.zeros(3, 24, 32)
+    drawn = [transform.make_params([image]) for _ in range(4000)]
+    crop = ResizedCrop.draw(4000, 0.3, (24, 32), np.random.default_rng(6))
+
+    for name in ("top", "left", "height", "width"):
+        assert ks_2samp([params[name] for params in drawn], getattr(crop, name).numpy()).pvalue > 1e-3, name
+    assert (crop.top + crop.height).max() <= 24 and (crop.left + crop.width).max() <= 32
+
+
+@pytest.mark.parametrize(("size", "box"), [((8, 64), (0, 26, 8, 11)), ((64, 8), (26, 0, 11, 8))])
+def test_where_no_box_fits_it_is_the_largest_at_the_centre_as_torchvisions(size, box):
+    crop = ResizedCrop.draw(5, 1.0, size, np.random.default_rng(7))
+    params = v2.RandomResizedCrop(8, scale=(1.0, 1.0)).make_params([torch.zeros(3, *size)])
+
+    expected = tuple(params[name] for name in ("top", "left", "height", "width"))
+    assert expected == box
+    for index in range(5):
+        assert tuple(int(each[index]) for each in (crop.top, crop.left, crop.height, crop.width)) == box
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_change_as_torchvisions_do_on_unrounded_values(channels):
+    images, jitter = IMAGES[:, :channels], ColorJitter.draw(40, 0.8, np.random.default_rng(8))
+    adjust = (v2.functional.adjust_brightness, v2.functional.adjust_contrast, v2.functional.adjust_saturation)
+
+    changed = jitter(images)
+
+    for index in range(40):
+        expected = images[index].float() / 255
+        for chosen in jitter.order[:, index].tolist():
+            expected = adjust[chosen](expected, float(jitter.factors[chosen, index]))
+        assert (changed[index].float() - 255 * expected).abs().max() <= 0.51
+    assert torch.equal(jitter(images[8:24], start=8), changed[8:24])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_jitter_of_strength_0_changes_nothing(channels):
+    images = torch.cat([IMAGES, IMAGES], 1)[:, :channels]
+
+    assert torch.equal(ColorJitter.draw(40, 0.0, np.random.default_rng(8))(images), images)
+
+
+def test_factors_are_uniform_and_orders_equally_likely():
+    jitter = ColorJitter.draw(6000, 0.3, np.random.default_rng(9))
+
+    assert all(kstest(factors.numpy(), uniform(0.7, 0.6).cdf).pvalue > 1e-3 for factors in jitter.factors)
+    orders = np.unique(jitter.order.numpy(), axis=1, return_counts=True)[1]
+    assert len(orders) == 6 and orders == pytest.approx(np.full(6, 1000), abs=4 * (1000 * 5 / 6) ** 0.5)
+
+
+def test_the_pipeline_crops_and_jitters_by_the_choices_of_each_epoch_after_crop_and_flip(digits):
+    spec = short_spec(random_resized_crop=0.3, color_jitter=0.5)
+    images = torch.tensor(digits.train.images[:50])
+    pipeline = InputPipeline(spec, digits, torch.device("cpu"))
+
+    first, again, other = (pipeline.for_epoch(epoch, 50)(images, 0) for epoch in (1, 1, 2))
+
+    rngs = {name: numpy_rng(spec.seed, f"trial/{name}", 1) for name in ("placement", "resized-crop", "color-jitter")}
+    expected = CropFlip.draw(50, 1, True, rngs["placement"])(images)
+    expected = ResizedCrop.draw(50, 0.3, (8, 8), rngs["resized-crop"])(expected)
+    expected = ColorJitter.draw(50, 0.5, rngs["color-jitter"])(expected)
+    assert torch.equal(first, Normaliser(digits.mean, digits.std)(expected))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_normalised_pixels_follow_the_formula_in_channels_last():
     mean, std = (0.2, 0.5, 0.7), (0.3, 0.1, 0.25)
 
@@ -93,7 +198,7 @@ LABELS = torch.randint(0, 3, (COUNT,), generator=RNG)
 
 
 def spec_of(**fields):
-    return short_spec(batch_size=BATCH, mixup_alpha=0.4, **fields)
+    return short_spec(**{"batch_size": BATCH, "mixup_alpha": 0.4, **fields})
 
 
 def blended(spec, loss, epoch=2):
@@ -138,6 +243,73 @@ def test_the_loss_is_blended_as_the_inputs_are(name, weights):
         assert value.item() == pytest.approx((share * own + (1 - share) * other).item(), rel=1e-6)
 
 
+CUTMIX = {"mixup_alpha": 0, "cutmix_alpha": 0.8}
+
+
+def cut_by_the_formula(spec, epoch=2):
+    """Return inputs, share of the own label and partners of each sample, one box after the other."""
+    rng = numpy_rng(spec.seed, "trial/cutmix", epoch)
+    shares, centres = rng.beta(spec.cutmix_alpha, spec.cutmix_alpha, 3), rng.random((3, 2))
+    partners = [BATCH * batch + rng.permutation(size) for batch, size in enumerate((8, 8, 4))]
+    result, own = INPUTS.clone(), []
+    for batch, (share, (down, across)) in enumerate(zip(shares, centres, strict=True)):
+        half = int(0.5 * math.sqrt(1 - share) * 4)  # of images of 4 pixels
+        box = [(max(0, int(centre * 4) - half), min(4, int(centre * 4) + half)) for centre in (down, across)]
+        own.append(1 - (box[0][1] - box[0][0]) * (box[1][1] - box[1][0]) / 16)
+        for sample, partner in enumerate(partners[batch], BATCH * batch):
+            for row, column in itertools.product(range(*box[0]), range(*box[1])):
+                result[sample, :, row, column] = INPUTS[partner, :, row, column]
+    return result, own, np.concatenate(partners)
+
+
+def test_a_box_of_each_sample_is_its_partners_and_the_loss_counts_both_by_their_pixels():
+    spec = spec_of(**CUTMIX)
+    loss, blend = build_loss(spec, SIZES, 2), epoch_cutmix(spec, 2, COUNT)
+    expected, own, partners = cut_by_the_formula(spec)
+    before = INPUTS.clone()
+
+    assert any(0 < share < 1 for share in own)
+    for batch, share in enumerate(own):
+        part = slice(BATCH * batch, BATCH * (batch + 1))
+        inputs, blended_loss = blend(INPUTS[part], loss, part.start)
+        assert torch.equal(inputs, expected[part]) and inputs.is_contiguous(memory_format=torch.channels_last)
+        losses = [loss(LOGITS[part], LABELS[each]) for each in (part, partners[part])]
+        value = blended_loss(LOGITS[part], LABELS[part]).item()
+        assert value == pytest.approx((share * losses[0] + (1 - share) * losses[1]).item(), rel=1e-6)
+    assert torch.equal(INPUTS, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("centre", [(0, 0), (11, 16), (5, 9)])
+def test_boxes_are_those_of_torchvisions_cutmix(monkeypatch, share, centre):
+    cutmix = v2.CutMix(num_classes=3)
+    monkeypatch.setattr(cutmix, "_dist", SimpleNamespace(sample=lambda size: torch.tensor([share])))
+    answers = iter([centre[1], centre[0]])
+    monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: torch.tensor([next(answers)]))
+    params = cutmix.make_params([torch.zeros(2, 1, 12, 17)])
+
+    side = math.sqrt(1 - share)
+    down, across = (cutmix_interval((at + 0.5) / size, side, size) for at, size in zip(centre, (12, 17), strict=True))
+
+    assert params["box"] == (across.start, down.start, across.stop, down.stop)
+
+
+def test_with_both_each_batch_gets_one_of_the_two_and_without_any_neither():
+    spec = short_spec(batch_size=2, mixup_alpha=0.4, cutmix_alpha=0.4)
+    loss, inputs = build_loss(spec, SIZES, 2), torch.rand(800, 1, 4, 4)
+    blends = [epoch(spec, 3, 800) for epoch in (epoch_blend, epoch_mixup, epoch_cutmix)]
+    counts = [0, 0]
+    for start in range(0, 800, 2):
+        found, *expected = (blend(inputs[start : start + 2], loss, start)[0] for blend in blends)
+        same = [torch.equal(found, each) for each in expected]
+        assert any(same)
+        counts = [count + is_same for count, is_same in zip(counts, same, strict=True)]
+
+    assert min(counts) > 150
+    neither, same = epoch_blend(short_spec(batch_size=2), 3, 800)(inputs[:2], loss, 0)
+    assert neither is not None and torch.equal(neither, inputs[:2]) and same is loss
+
+
 def test_lambda_follows_its_beta_distribution():
     ones, zeros = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
     spec, loss = short_spec(batch_size=2, mixup_alpha=0.4), build_loss(spec_of(), SIZES, 2)
@@ -176,7 +348,7 @@ def oracle(**fields) -> TrialSpec:
 
 def inputs_of(spec: TrialSpec, dataset: Dataset, epochs: int) -> list[Tensor]:
     """Return the inputs of the network in each epoch, ``[N, C, H, W]``, without training anything from them."""
-    trainer = EpochTrainer(spec, dataset, stream_of(dataset), build_classifier("resnet20", 1, 10), compute())
+    trainer = EpochTrainer(spec, dataset, stream_of(dataset), build_classifier("resnet20", (1, 8, 8), 10), compute())
     seen: list[Tensor] = []
     trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     result = []

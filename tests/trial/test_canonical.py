@@ -10,6 +10,7 @@ from tests.trial.toys import assert_same_state, short_spec, small_digits, stream
 HARD = {"threshold_kind": "hard", "epochs": 2, "lr_milestones": ()}
 NONE = {**HARD, "fraction": 0.0}
 IDLE = {"effective_beta": 0.5, "lr_decay": 0.3, "ldam_margin": 0.1, "focal_gamma": 3.0, "randaugment_magnitude": 2}
+IDLE |= {"lora_rank": 1, "lora_alpha": 1.0}
 SAME = {
     "no class size between two K": ({**HARD, "threshold": 21}, {**HARD, "threshold": 21.5}),
     "K at the smallest class, and p = 0": ({**HARD, "threshold": 20}, NONE),
@@ -24,6 +25,16 @@ SAME = {
     "what nothing reads": ({**NONE, "sampler": "instance"}, {**NONE, "sampler": "instance", **IDLE}),
     "a milestone at the last epoch": ({**HARD, "lr_milestones": (2,)}, {**HARD, "lr_decay": 0.5}),
     "a warm-up of one epoch": ({**HARD, "lr_warmup_epochs": 1}, {**HARD, "lr_warmup_epochs": 0}),
+    "momentum of AdamW": ({**NONE, "optimizer": "adamw"}, {**NONE, "optimizer": "adamw", "momentum": 0.1}),
+    "milestones of a cosine": (
+        {**NONE, "schedule": "cosine", "lr_milestones": (1,)},
+        {**NONE, "schedule": "cosine", "lr_milestones": (2,), "lr_decay": 0.5},
+    ),
+    "norms without any weight decay": ({**NONE, "weight_decay": 0}, {**NONE, "weight_decay": 0, "decay_norms": False}),
+    "frozen epochs of the head alone": (
+        {**NONE, "adapt": "head"},
+        {**NONE, "adapt": "head", "freeze_backbone_epochs": 1},
+    ),
     "weights from the first epoch": (
         {**HARD, "switch_epoch": 0, "class_weights": "inverse", "weights_deferred": True},
         {**HARD, "switch_epoch": 0, "class_weights": "inverse", "weights_deferred": False},
@@ -68,6 +79,10 @@ def test_a_field_that_is_read_is_part_of_the_key(digits, field):
         ({"loss": "focal"}, {"focal_gamma": 3.0}),
         ({"loss": "logit-adjustment"}, {"logit_tau": 2.0}),
         ({"randaugment_ops": 1}, {"randaugment_magnitude": 2}),
+        ({"adapt": "lora"}, {"lora_rank": 2}),
+        ({"adapt": "lora"}, {"lora_alpha": 2.0}),
+        ({"schedule": "cosine"}, {"epochs": 3}),
+        ({"network": "timm:test_resnet"}, {"network_options": {"drop_rate": 0.1}}),
         ({"lr_milestones": (1,)}, {"lr_decay": 0.5}),
         ({"lr_milestones": (1,)}, {"lr_milestones": ()}),
         ({"threshold_kind": "soft", "threshold": 30.0}, {"threshold": 30.5}),
@@ -82,5 +97,6 @@ def test_a_field_that_is_read_beside_another_is_part_of_the_key(digits, fields, 
 
 def test_every_field_is_tested_above():
     conditional = {"effective_beta", "weights_deferred", "ldam_margin", "ldam_scale", "focal_gamma", "logit_tau"}
-    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones"}
+    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones", "network_options"}
+    conditional |= {"lora_rank", "lora_alpha"}
     assert set(OTHER) | conditional == set(TrialSpec.model_fields)

@@ -32,9 +32,14 @@ LATE = {  # fields that nothing before the switch reads, each with another value
     "focal_gamma": 2.0,
     "logit_tau": 1.5,
     "randaugment_magnitude": 3,
+    "lora_rank": 2,
+    "lora_alpha": 4.0,
+    "network_options": {"drop_rate": 0.1},
 }
 EARLY = {
     "network": "resnet32",
+    "pretrained": "/weights.safetensors",
+    "normalize": "imagenet",
     "loss": "ldam",
     "switch_epoch": 1,
     "batch_size": 16,
@@ -47,6 +52,18 @@ EARLY = {
     "flip": False,
     "randaugment_ops": 1,
     "mixup_alpha": 0.2,
+    "label_smoothing": 0.1,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "head_lr": 2.0,
+    "decay_norms": False,
+    "clip_norm": 1.0,
+    "accumulate": 2,
+    "adapt": "head",
+    "freeze_backbone_epochs": 1,
+    "random_resized_crop": 0.5,
+    "color_jitter": 0.2,
+    "cutmix_alpha": 0.2,
     "ema_decay": 0.9,
     "compile": True,
     "precision": "bf16",
@@ -115,10 +132,29 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("focal_gamma", 2.0, {"loss": "focal"}),
         ("logit_tau", 1.5, {"loss": "logit-adjustment"}),
         ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
+        ("lora_rank", 2, {"adapt": "lora"}),
+        ("lora_alpha", 4.0, {"adapt": "lora"}),
+        ("epochs", 5, {"schedule": "cosine"}),
+        ("network_options", {"drop_rate": 0.1}, {"network": "timm:test_resnet"}),
     ],
 )
 def test_a_late_field_that_is_read_early_after_all_changes_the_prefix(name, value, needs):
     assert shared_prefix(spec_of(**needs, **{name: value})) != shared_prefix(spec_of(**needs))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needs"),
+    [
+        ("momentum", 0.8, {"optimizer": "adamw"}),
+        ("lr_milestones", (1,), {"schedule": "cosine"}),
+        ("lr_decay", 0.5, {"schedule": "cosine", "lr_milestones": (1,)}),
+        ("decay_norms", False, {"weight_decay": 0.0}),
+        ("freeze_backbone_epochs", 1, {"adapt": "head"}),
+        ("freeze_backbone_epochs", 4, {"freeze_backbone_epochs": SWITCH}),
+    ],
+)
+def test_an_early_field_that_has_no_effect_beside_another_does_not_change_the_prefix(name, value, needs):
+    assert shared_prefix(spec_of(**{**needs, name: value})) == shared_prefix(spec_of(**needs))
 
 
 @pytest.mark.parametrize(("switch", "epochs"), [(0, None), (1, 1), (3, 3), (4, 3)])
@@ -160,6 +196,20 @@ def test_ema_and_mixup_continue_from_a_shared_prefix_as_in_training_alone(digits
     alone = whole(spec, digits, tmp_path / "alone")
     rows, own = staged(spec, digits, tmp_path / "1", store, "study/1")
     assert timeless(rows) == alone[0] and own == [3]
+    assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
+
+
+FINE_TUNED = {"optimizer": "adamw", "schedule": "cosine", "lr": 0.01, "accumulate": 3, "cutmix_alpha": 1.0}
+
+
+@pytest.mark.parametrize("frozen", [1, SWITCH])
+def test_a_prefix_of_a_cosine_schedule_with_frozen_epochs_is_that_of_training_alone(digits, tmp_path, store, frozen):
+    fields = {**FINE_TUNED, "freeze_backbone_epochs": frozen, "decay_norms": False, "head_lr": 2.0}
+    staged(spec_of(**fields), digits, tmp_path / "0", store)
+    spec = spec_of(**fields | {"fraction": 0.25, "momentum": 0.5, "freeze_backbone_epochs": 3 if frozen > 1 else 1})
+    alone = whole(spec, digits, tmp_path / "alone")
+    rows, own = staged(spec, digits, tmp_path / "1", store, "study/1")
+    assert timeless(rows) == alone[0] and own == [3, 4]
     assert_same_state(load_checkpoint(tmp_path / "1"), alone[1])
 
 
