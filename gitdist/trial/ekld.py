@@ -73,7 +73,7 @@ class Draws:
         image_bytes = math.prod(images.shape[1:])
         step = rows_within(bounds.CHUNK_BYTES, self.transformations * image_bytes, self.multiple)
         for first in range(0, len(images), step):
-            part = images[first : first + step]
+            part = np.asarray(images[first : first + step])  # no map: it may be sent to a server
             drawn = np.empty((len(part), self.transformations, *images.shape[1:]), np.uint8)
             for index in range(self.transformations):
                 drawn[:, index] = self.draw(part, index, first)

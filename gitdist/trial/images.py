@@ -47,15 +47,19 @@ class TrainingImages:
             yield self._on_device[there[start : start + batch_size]]
 
     def _gather(self, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
-        pin = self._device.type == "cuda"
         with ThreadPoolExecutor(_THREADS) as pool:
             ahead: deque[Future[Tensor]] = deque()
             for number in range(len(batches)):
                 for rows in batches[number + len(ahead) : number + _AHEAD]:
                     # Allocated here: malloc keeps freed memory for each thread that allocates.
-                    batch = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=pin)
-                    ahead.append(pool.submit(self._fill, batch, rows))
+                    ahead.append(pool.submit(self._fill, self._allocate(len(rows)), rows))
                 yield ahead.popleft().result().to(self._device, non_blocking=True)
+
+    def _allocate(self, count: int) -> Tensor:
+        shape = (count, *self._images.shape[1:])
+        if self._device.type == "cuda":
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(np.empty(shape, np.uint8))  # torch aligns memory, which malloc then hardly reuses
 
     def _fill(self, batch: Tensor, rows: NDArray[np.int64]) -> Tensor:
         np.take(self._images, rows, axis=0, out=batch.numpy(), mode="clip")  # "raise" would copy once more

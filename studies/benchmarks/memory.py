@@ -43,7 +43,7 @@ from gitdist.trial.images import TrainingImages
 SIDE, CLASSES, SCALE = 224, 20, 10
 IMAGE_BYTES = 3 * SIDE * SIDE
 BATCH_SIZE = 32
-BATCHES_HELD = 12  # four ahead and two in use, and as many that malloc keeps when they are freed
+BATCHES_HELD = 6  # four ahead, and two in use
 CODE_BYTES = 4 * 64 * (SIDE // 4) ** 2  # of the codes below
 CODES_BYTES = 2**27
 CHUNKS_HELD = 5  # of codes: a new one, the one before, what is taken from one, and those of a block, twice
