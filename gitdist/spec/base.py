@@ -91,17 +91,6 @@ def _read_number(value: Any, types: frozenset[Any], is_stored: bool) -> Any:
     return int(value) if is_whole else value
 
 
-def _finite(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    try:
-        json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
-    except ValueError:
-        raise ValueError("must have only finite numbers") from None
-    return options
-
-
-Options = Annotated[dict[str, JsonValue], AfterValidator(_finite)]  # keyword arguments of a plugin
-
-
 def name_in(table: Mapping[str, Any]) -> AfterValidator:
     """Return the rule that a name is a key of ``table``, which is read when a value is validated."""
 
