@@ -76,7 +76,7 @@ class TrialSpec(Spec):
     optimizer: OptimizerName = "sgd"
     lr: float = Field(0.1, gt=0, le=LARGEST_FLOAT32)
     head_lr: float = Field(1.0, gt=0, le=10_000)  # factor of lr for the last layer
-    schedule: ScheduleName = "step"  # of lr, per epoch, after the warm-up; cosine: to 0 after the last epoch
+    schedule: ScheduleName = "step"  # of lr, per epoch, besides the warm-up; cosine: to 0 after the last epoch
     lr_warmup_epochs: int = Field(5, ge=0, le=MANY_EPOCHS)
     # epochs after which lr is multiplied by lr_decay, in rising order; default: 60 % and 80 % of epochs
     lr_milestones: Annotated[tuple[_Epochs, ...], List] = ()
@@ -105,7 +105,7 @@ class TrialSpec(Spec):
     randaugment_ops: int = Field(0, ge=0, le=100)  # operations on each image; 0 = no RandAugment
     randaugment_magnitude: int = Field(9, ge=0, le=30)
     mixup_alpha: float = Field(0.0, ge=0, le=1000)  # of mixup's Beta(alpha, alpha), one draw per batch; 0 = no mixup
-    cutmix_alpha: float = Field(0.0, ge=0, le=1000)  # of cutmix's; with mixup each batch gets one of the two
+    cutmix_alpha: float = Field(0.0, ge=0, le=1000)  # cutmix as mixup; with both each batch gets one of them
     ema_decay: float = Field(0.0, ge=0, lt=1)  # per step, of the EMA of weights that is evaluated; 0 = no EMA
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network

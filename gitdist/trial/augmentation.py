@@ -35,7 +35,6 @@ from gitdist.trial.images import TrainingImages
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CROP_ATTEMPTS = 10
 _CROP_RATIOS = (3 / 4, 4 / 3)  # width / height
-_LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue
 
 
 @contextmanager
@@ -216,9 +215,10 @@ class ColorJitter:
 
 def _grey(pixels: Tensor) -> Tensor:
     """Return the luma of red, green and blue, or the mean of other channels, float32 ``[n, 1, H, W]``."""
-    channels = pixels.shape[1]
-    shares = torch.tensor(_LUMA if channels == 3 else (1 / channels,) * channels, device=pixels.device)
-    return (pixels * shares.view(1, -1, 1, 1)).sum(1, keepdim=True)
+    if pixels.shape[1] != 3:
+        return pixels.mean(1, keepdim=True)
+    red, green, blue = pixels.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 def _to_pixels(values: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def cosine(epoch: int, *, epochs: int) -> float:
 
 OPTIMIZERS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
 SCHEDULES: dict[ScheduleName, Callable[..., float]] = {"step": step, "cosine": cosine}
-"""The factor of ``lr`` in an epoch, counted from 1, after the warm-up."""
+"""The factor of ``lr`` in an epoch, counted from 1; the warm-up is another."""
 
 
 def learning_rate(spec: TrialSpec, epoch: int) -> float:
@@ -118,10 +118,13 @@ class Optimization:
 
 
 def _trained_parameters(spec: TrialSpec, model: nn.Module, head: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that a trial trains in some epoch, in the order of the model."""
+    """Return the parameters that a trial trains in some epoch, in the order of the model.
+
+    What another package's network has frozen stays so.
+    """
     match spec.adapt:
         case "full":
-            return list(model.parameters())
+            return [parameter for parameter in model.parameters() if parameter.requires_grad]
         case "head":
             return list(head.parameters())
         case "lora":

@@ -191,6 +191,17 @@ def test_after_the_frozen_epochs_everything_is_trained():
     assert model.norm.training
 
 
+def test_what_a_network_has_frozen_itself_stays_frozen():
+    model = line()
+    model.conv.requires_grad_(False)
+    before = deepcopy(model.state_dict())
+
+    learn(TrialSpec(**PLAIN, freeze_backbone_epochs=1), model, epochs=2)
+
+    assert torch.equal(model.conv.weight, before["conv.weight"])
+    assert not torch.equal(model.norm.weight, before["norm.weight"])
+
+
 LORA = {"network": TINY_TRANSFORMER, "adapt": "lora", "lora_rank": 2, "optimizer": "adamw", "lr": 0.01}
 
 
