@@ -57,7 +57,7 @@ class TrialSpec(Spec):
     network_options: Options = {}  # keyword arguments of what makes a network that is not built in
     # weights of all layers but the last: a file, or true for those that timm or torchvision publishes
     pretrained: bool | Text = False
-    # default: imagenet or what timm states for a pretrained network of torchvision or timm, else the data's own
+    # mean and std of the pixels; None = of the data, but of a pretrained network of timm or torchvision its library's
     normalize: Literal["data", "imagenet"] | NormalizationSpec | None = None
     loss: Annotated[str, name_in(LOSSES)] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # share of the label that all classes share; not of focal

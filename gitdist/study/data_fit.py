@@ -1,6 +1,7 @@
 """Checks that a study's spec fits its data set: class sizes, image size, few-shot classes, points of the search."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,18 +46,17 @@ def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeig
     """
     trials = distinct_trials(spec)
     weights = obtain_weights(trials, store)
+    checked = []
     for trial in trials:
         input_normalisation(trial, dataset)
         source = weights_source(trial)
-        check_network(
-            trial.network,
-            dataset.image_shape,
-            dataset.num_classes,
-            trial.network_options,
-            weights[source].path if source else None,
-            _smallest_batch(trial, dataset),
-            lora=trial.adapt == "lora",
-        )
+        file = None if source is None else weights[source].path if trial.pretrained is True else Path(source)
+        needs = (trial.network, trial.network_options, file, _smallest_batch(trial, dataset), trial.adapt == "lora")
+        if needs not in checked:
+            network, options, pretrained, batch_size, lora = needs
+            shape, classes = dataset.image_shape, dataset.num_classes
+            check_network(network, shape, classes, options, pretrained, batch_size, lora=lora)
+            checked.append(needs)
     return weights
 
 

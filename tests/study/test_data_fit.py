@@ -80,6 +80,7 @@ def test_networks_and_pretrained_weights_of_all_trials_are_checked_once_each(tmp
     [
         ({"network": "timm:test_vit"}, "trial.network 'timm:test_vit' must .* 2x1x8x8"),
         ({"network": "resnet20", "pretrained": "/missing.pth"}, "trial.pretrained: cannot read /missing.pth"),
+        ({"pretrained": __file__}, f"in {__file__} .* use a file of this network's weights"),
         ({"normalize": {"mean": [0.1, 0.2, 0.3], "std": [1]}}, "trial.normalize.mean"),
         ({"adapt": "lora"}, "trial.adapt lora needs .* 'resnet20' has none"),
     ],

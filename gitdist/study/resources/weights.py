@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gitdist.disk import write_atomic
-from gitdist.errors import TrialFailedError
+from gitdist.errors import SpecError, TrialFailedError
 from gitdist.input_file import read_input
 from gitdist.networks import download_weights, network_version
 from gitdist.networks.pretrained import WeightsFile, write_weights
@@ -61,15 +61,16 @@ def distinct_trials(spec: StudySpec) -> list[TrialSpec]:
 
 def _obtain(source: str, is_published: bool, store: Store) -> WeightsFile:
     if is_published:
-        determined_by = {"format": _FORMAT, "published": source, "version": network_version(source)}
-    else:
-        determined_by = {"format": _FORMAT, "content": WeightsFile.open(Path(source)).digest}
+        published = {"format": _FORMAT, "published": source, "version": network_version(source)}
+        artifact = store.get_or_build(
+            _WEIGHTS, published, lambda target, scratch: write_weights(target / _WEIGHTS, download_weights(source))
+        )
+        return WeightsFile.open(artifact / _WEIGHTS)
+    digest = WeightsFile.open(Path(source)).digest
 
-    def build(target: Path, scratch: Path) -> None:
-        if is_published:
-            write_weights(target / _WEIGHTS, download_weights(source))
-        else:
-            write_atomic(target / _WEIGHTS, read_input(Path(source)))
+    def copy(target: Path, scratch: Path) -> None:
+        write_atomic(target / _WEIGHTS, read_input(Path(source)))
+        if WeightsFile.open(target / _WEIGHTS).digest != digest:
+            raise SpecError(f"trial.pretrained must not change while it is copied, but {source} changed; run again")
 
-    artifact = store.get_or_build(_WEIGHTS, determined_by, build)
-    return WeightsFile.open(artifact / _WEIGHTS)
+    return WeightsFile(store.get_or_build(_WEIGHTS, {"format": _FORMAT, "content": digest}, copy) / _WEIGHTS, digest)
