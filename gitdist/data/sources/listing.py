@@ -88,9 +88,9 @@ class Listing:
         first: dict[str, int] = {}
         for row, path in enumerate(self.paths):
             if path in first:
+                before = self.where(first[path])
                 raise DataError(
-                    f"an image must be listed once, but {self.where(row)} has '{path}' as {self.where(first[path])}; "
-                    "remove one of them"
+                    f"an image must be listed once, but {self.where(row)} has '{path}', as does {before}; remove one"
                 )
             first[path] = row
 
@@ -169,42 +169,67 @@ def number_labels(
 
     distinct = list(dict.fromkeys(labels))
     integers = [label for label in distinct if _INTEGER.fullmatch(label)]
-    if len(integers) == len(distinct):
-        limit, counted = (len(labels), "images") if class_names is None else (len(class_names), "classes")
-        for label in distinct:
-            if len(label) > _LONGEST_INTEGER or not 0 <= int(label) < limit:
-                raise DataError(
-                    f"{first(label)}: a label must be from 0 to {limit - 1} ({limit:,} {counted}), but it is "
-                    f"{label[: 2 * _LONGEST_INTEGER]}; correct it"
-                )
-        numbers = {label: int(label) for label in distinct}
-        largest = max(distinct, key=int)
-        names = tuple(class_names or map(str, range(int(largest) + 1)))
-        missing = set(range(len(names))) - set(numbers.values()) if class_names is None else set()
-        missing = {number for number in missing if str(number) not in exclude}
-        if missing:
-            raise DataError(
-                f"labels must count the classes from 0 without gaps, but {first(largest)} has {largest} and no image "
-                f"has {min(missing)}; number the classes again, or name all of them in the file data.classes"
-            )
-    else:
-        if "" in distinct:
-            raise DataError(f"{first('')}: every image must have a label, but this one has none; add it")
-        if class_names is None and integers:
-            name = next(label for label in distinct if not _INTEGER.fullmatch(label))
-            raise DataError(
-                f"labels must be all integers or all names, but {first(integers[0])} has {integers[0][:_LONGEST]} and "
-                f"{first(name)} has '{name[:_LONGEST]}'; correct one of them, or name all classes in the file "
-                "data.classes"
-            )
-        names = tuple(class_names or sorted(distinct))
+    if len(integers) < len(distinct):
+        names = _named_classes(distinct, integers, class_names, first)
         numbers = {name: number for number, name in enumerate(names)}
-        for label in distinct:
-            if label not in numbers:
-                nearest = difflib.get_close_matches(label[:_LONGEST], names, n=_NAMED, cutoff=0)
-                raise DataError(f"{first(label)}: {unknown_name('class', label[:_LONGEST], nearest)}")
-        check_class_names(names, "the data set")
+    else:
+        names = _numbered_classes(distinct, class_names, exclude, len(labels), first)
+        numbers = {label: int(label) for label in distinct}
     return np.array([numbers[label] for label in labels], np.int64), names
+
+
+def _numbered_classes(
+    labels: Sequence[str],
+    class_names: Sequence[str] | None,
+    exclude: Sequence[str],
+    num_images: int,
+    first: Callable[[str], str],
+) -> tuple[str, ...]:
+    limit, counted = (num_images, "images") if class_names is None else (len(class_names), "classes")
+    for label in labels:
+        if len(label) > _LONGEST_INTEGER or not 0 <= int(label) < limit:
+            raise DataError(
+                f"{first(label)}: a label must be from 0 to {limit - 1} ({limit:,} {counted}), but it is "
+                f"{label[: 2 * _LONGEST_INTEGER]}; correct it"
+            )
+    if class_names is not None:
+        return tuple(class_names)
+    largest = max(labels, key=int)
+    names = tuple(map(str, range(int(largest) + 1)))
+    missing = set(names) - {str(int(label)) for label in labels} - set(exclude)
+    if missing:
+        raise DataError(
+            f"labels must count the classes from 0 without gaps, but {first(largest)} has {largest} and no image has "
+            f"{min(missing, key=int)}; number the classes again, or name all of them by data.classes"
+        )
+    return names
+
+
+def _named_classes(
+    labels: Sequence[str],
+    integers: Sequence[str],
+    class_names: Sequence[str] | None,
+    first: Callable[[str], str],
+) -> tuple[str, ...]:
+    if "" in labels:
+        raise DataError(f"{first('')}: every image must have a label, but this one has none; add it")
+    if class_names is not None:
+        known = set(class_names)
+        for label in labels:
+            if label not in known:
+                shown = label[:_LONGEST]
+                nearest = difflib.get_close_matches(shown, class_names, n=_NAMED, cutoff=0)
+                raise DataError(f"{first(label)}: {unknown_name('class', shown, nearest)}")
+        return tuple(class_names)
+    if integers:
+        name = next(label for label in labels if not _INTEGER.fullmatch(label))
+        raise DataError(
+            f"labels must be all integers or all names, but {first(integers[0])} has {integers[0][:_LONGEST]} and "
+            f"{first(name)} has '{name[:_LONGEST]}'; correct one of them, or name all classes by data.classes"
+        )
+    names = tuple(sorted(labels))
+    check_class_names(names, "the data set")
+    return names
 
 
 def read_text(file: Path) -> str:

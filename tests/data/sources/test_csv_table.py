@@ -104,7 +104,7 @@ def test_any_table_that_a_spreadsheet_writes_is_read(root: Path) -> None:
         ((0, "cat/absent.png", "cat", "train", "p"), "line 22: cannot read .*cat/absent.png"),
         ((0, "../new.png", "cat", "train", "p"), "line 22: the path"),
         ((0, "", "cat", "train", "p"), "line 22: the path"),
-        ((0, "cat/00.png", "cat", "train", "p"), "line 22 has 'cat/00.png' as .*images.csv, line 12"),
+        ((0, "cat/00.png", "cat", "train", "p"), "line 22 has 'cat/00.png', as does .*images.csv, line 12"),
         ((0, "new.png", "", "train", "p"), "line 22: every image must have a label"),
         ((0, "new.png", "7", "train", "p"), "all integers or all names, but .*line 22 has 7 and .*line 2 has 'owl'"),
         ((0, "new.png", "cat", "trian", "p"), "line 22: column 'split': unknown split 'trian'; did you mean 'train'"),

@@ -100,7 +100,7 @@ def test_the_digest_is_that_of_what_it_returns() -> None:
         ("shapes", "images of one shape"),
         ("labels", r"integers or text \[40\] as train.labels, but it returned int64 \[39\]"),
         ("numbers", r"as train.labels, but it returned float64 \[40\]"),
-        ("gaps", "without gaps, but image 6 of train in data.target has 6 and no image has [135]"),
+        ("gaps", "without gaps, but image 6 of train in data.target has 6 and no image has 5"),
         ("groups", "groups for all splits or for none"),
         ("classes", "has 'b' twice"),
         ("few", r"image 4 of train in data.target: a label must be from 0 to 1 \(2 classes\), but it is 2"),

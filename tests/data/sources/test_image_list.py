@@ -118,7 +118,7 @@ def test_classes_may_be_named_in_a_file_or_by_the_labels(root: Path) -> None:
         ("train.txt 1", r"train.txt, line 21: every image must be readable"),
         ("cat/00.png", r"train.txt, line 21: a line must be the path of an image, a space or a tab, and a label"),
         ("cat/00.png,1", r"train.txt, line 21: a line must be"),
-        ("cat/00.png 1", r"train.txt, line 21 has 'cat/00.png' as .*train.txt, line 11"),
+        ("cat/00.png 1", r"train.txt, line 21 has 'cat/00.png', as does .*train.txt, line 11"),
         ("new.png one", r"all integers or all names, but .*train.txt, line 1 has 0 and .*train.txt, line 21 has 'one'"),
         ("new.png 1.5", r"line 21 has '1.5'"),
         ("new.png -1", r"train.txt, line 21: a label must be from 0 to 20 \(21 images\), but it is -1"),
@@ -139,7 +139,7 @@ def test_a_line_that_is_not_valid_is_named(root: Path, line: str, message: str) 
 
 def test_a_list_that_is_not_valid_is_named(root: Path) -> None:
     write_list(root, "test", ["cat/00.png 1"])
-    refused(root, "test.txt, line 1 has 'cat/00.png' as .*train.txt, line 11")
+    refused(root, "test.txt, line 1 has 'cat/00.png', as does .*train.txt, line 11")
     write_list(root, "train", lines_of(range(1, 10)))
     refused(root, r"at least 1 images in .*test.txt for test, but '0' has 0")
     write_list(root, "train", lines_of(range(1, 10))[9:])
