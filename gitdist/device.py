@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gitdist.limits import usable_cpus
+from gitdist.limits import allotted_memory, usable_cpus
 
 _CONTEXT_BYTES = 2**29  # allowance for the CUDA context of a process, not measured
 
@@ -88,6 +88,17 @@ def limit_to_share(num_cpus: float, num_gpus: float) -> None:
     if 0 < num_gpus < 1 and torch.cuda.is_available():
         memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(tensor_fraction(num_gpus, memory_bytes))
+
+
+def process_memory(device: torch.device) -> int:
+    """Return the bytes of a device's memory that are this process's share, after ``limit_to_share``.
+
+    On a CPU that is a part of what is allotted here, as large as the part of the CPUs that torch has threads for.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return int(total * torch.cuda.get_per_process_memory_fraction(device))
+    return int(allotted_memory() * min(1.0, torch.get_num_threads() / usable_cpus()))
 
 
 def tensor_fraction(num_gpus: float, memory_bytes: int) -> float:

@@ -21,7 +21,8 @@ from gitdist.spec import DataSpec, TrialSpec
 from gitdist.spec.file import load_study
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_classifier
-from gitdist.trial.evaluation import EkldRequest, Predictor, ekld_set, evaluate
+from gitdist.trial.ekld import EkldRequest, ekld_set
+from gitdist.trial.evaluation import Predictor, evaluate
 from gitdist.trial.training import TrialSetting, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]

@@ -1,5 +1,6 @@
 """``gitdist data ls | stats``: list the data sources, and describe a study's data set."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gitdist.data.longtail import suggested_threshold
 from gitdist.data.sources import row_names, source_locations
 from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
-from gitdist.generator.grid import draw_rows, save_grid
+from gitdist.generator.grid import draw_rows, save_grid, spread
 from gitdist.generator.munit.networks import fitting_downsamplings
 from gitdist.networks import fitting_networks
 from gitdist.spec import DataSpec, StudySpec
@@ -57,10 +58,14 @@ def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Pat
 
 
 def thumbnail_sheet(dataset: Dataset, images_per_class: int = 10) -> NDArray[np.uint8]:
-    """Return a sheet of the first training images, RGB uint8 ``[H, W, 3]``: a row per class, the largest on top."""
+    """Return a sheet of the first training images, RGB uint8 ``[H, W, 3]``: a row per class, the largest on top.
+
+    If all rows have more than ``PICTURE_BYTES``, classes are left out at equal distances.
+    """
     columns = min(images_per_class, int(dataset.class_sizes.max()))
-    cells = np.full((dataset.num_classes, columns, *dataset.image_shape), 255, dtype=np.uint8)
     order = (-dataset.class_sizes).argsort(kind="stable")
+    order = order[spread(len(order), columns * math.prod(dataset.image_shape))]
+    cells = np.full((len(order), columns, *dataset.image_shape), 255, dtype=np.uint8)
     for row, label in enumerate(order):
         images = dataset.train.images[np.flatnonzero(dataset.train.labels == label)[:columns]]
         cells[row, : len(images)] = images

@@ -1,11 +1,15 @@
 """A prepared long-tailed data set: three splits in Arrow files that are memory-mapped, and their fingerprint.
 
 official images -> rows of training and validation -> nuisance, applied once -> {train, validation, test}.arrow
+
+Images are copied and transformed in chunks; between two steps, those of a large split lie in a temporary file.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 
+from gitdist import bounds
+from gitdist.bounds import rows_within
 from gitdist.data.longtail import Groups, size_groups
-from gitdist.data.nuisance import transform
+from gitdist.data.nuisance import apply_nuisance, draw_parameters
 from gitdist.data.sources import load_source, source_digest
 from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
@@ -28,7 +35,6 @@ from gitdist.store import Store
 DATASET_FORMAT = 2
 
 _METADATA_KEY = b"gitdist"
-_CHUNK = 4096  # images
 _IN_SOURCE_DIGEST = {
     *("source", "path", "exclude", "group", "image_size", "test_share"),
     *("train", "test", "table", "columns", "classes", "target", "options"),
@@ -150,25 +156,60 @@ def build_dataset(source: SourceImages, spec: DataSpec, target: Path) -> None:
     train = (source.train_images, source.train_labels, source.train_groups)
     test = (source.test_images, source.test_labels, source.test_groups)
     splits = {
-        "train": _columns(*train, rows.train),
-        "validation": _columns(*train, rows.validation),
-        "test": _columns(*test, np.arange(len(source.test_labels))),
+        "train": _columns(*train, rows.train, target),
+        "validation": _columns(*train, rows.validation, target),
+        "test": _columns(*test, np.arange(len(source.test_labels)), target),
     }
     if spec.nuisance != "none":
         for name, columns in splits.items():
             rng = numpy_rng(spec.version, f"data/nuisance/{name}")
             columns["clean"] = columns["image"]
-            columns["image"] = transform(spec.nuisance, columns["clean"], rng)
+            columns["image"] = _under_nuisance(spec.nuisance, columns["clean"], rng, target)
     metadata = _metadata(source, spec, splits, rows.notes)
     for name, columns in splits.items():
         _write(target / f"{name}.arrow", columns, metadata)
 
 
 def _columns(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], groups: NDArray[np.int64] | None, rows: NDArray[np.int64]
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    rows: NDArray[np.int64],
+    scratch: Path,
 ) -> Columns:
-    columns: Columns = {"image": images[rows], "label": labels[rows], "source": rows}
+    parts = (images[rows[part]] for part in _chunks(len(rows), images))
+    image = _collect(parts, (len(rows), *images.shape[1:]), scratch)
+    columns: Columns = {"image": image, "label": labels[rows], "source": rows}
     return columns if groups is None else {**columns, "group": groups[rows]}
+
+
+def _under_nuisance(
+    nuisance: str, images: NDArray[np.uint8], rng: np.random.Generator, scratch: Path
+) -> NDArray[np.uint8]:
+    """Return a draw of the nuisance for each image: what ``nuisance.transform`` returns, without holding it."""
+    parameters = draw_parameters(nuisance, len(images), rng)
+    parts = (
+        apply_nuisance(nuisance, from_dlpack(images[part]), parameters[part]).numpy()
+        for part in _chunks(len(images), images)
+    )
+    return _collect(parts, images.shape, scratch)
+
+
+def _chunks(count: int, images: NDArray[np.uint8]) -> list[slice]:
+    """Return slices that divide ``count`` rows of ``images`` into chunks of ``CHUNK_BYTES``."""
+    step = rows_within(bounds.CHUNK_BYTES, math.prod(images.shape[1:]))
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _collect(parts: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
+    """Return the parts as one array of ``shape``, above a chunk as a map of a file in ``scratch`` without a name."""
+    if math.prod(shape) <= bounds.CHUNK_BYTES:
+        return np.concatenate(list(parts))
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
+        file.flush()
+        return np.memmap(file, np.uint8, mode="r", shape=shape)
 
 
 def _metadata(
@@ -194,10 +235,12 @@ def _metadata(
 def _channel_statistics(images: NDArray[np.uint8], name: str) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation per channel in 0..1, computed exactly from a histogram of the 256 levels."""
     levels = np.arange(256) / 255
+    histograms = np.zeros((images.shape[1], 256), np.int64)
+    for part in _chunks(len(images), images):
+        for channel, histogram in enumerate(histograms):
+            histogram += np.bincount(images[part, channel].ravel(), minlength=256)
     means, deviations = [], []
-    for channel in range(images.shape[1]):
-        chunks = (images[start : start + _CHUNK, channel] for start in range(0, len(images), _CHUNK))
-        histogram = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in chunks)
+    for histogram in histograms:
         mean = float(np.average(levels, weights=histogram))
         means.append(mean)
         deviations.append(float(np.sqrt(np.average((levels - mean) ** 2, weights=histogram))))
@@ -220,7 +263,8 @@ def _write(file: Path, columns: Columns, metadata: Mapping[str, Any]) -> None:
     """Write one record batch: each column is contiguous in the file."""
     batch = pa.RecordBatch.from_pydict({name: _to_arrow(column) for name, column in columns.items()})
     batch = batch.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata).encode()})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # a column of images may have more than 2**31 bytes
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
 
 

@@ -31,11 +31,11 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
     """Compare the images before the nuisance; an image that a profile repeats in a small class counts once."""
     parts = (dataset.train, dataset.validation)
     rows, first = np.unique(np.concatenate([part.source for part in parts]), return_index=True)
-    images = np.concatenate([part.clean for part in parts])[first]
-    labels = np.concatenate([part.labels for part in parts])[first]
+    labels = np.concatenate([part.labels for part in parts])
+    digests = [_digest(image) for part in parts for image in part.clean]
     seen: dict[bytes, OfficialImage] = {}
-    for row, label, image in zip(rows.tolist(), labels.tolist(), images, strict=True):
-        seen.setdefault(_digest(image), OfficialImage(row, label))
+    for row, index in zip(rows.tolist(), first.tolist(), strict=True):
+        seen.setdefault(digests[index], OfficialImage(row, int(labels[index])))
     test = dataset.test
     across = [
         (seen[digest], OfficialImage(row, label))

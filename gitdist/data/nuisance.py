@@ -4,6 +4,7 @@ The parameters of all images are drawn first, so a result depends on the images 
 chunks. A new nuisance is an entry of ``NUISANCES``.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,11 +16,13 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 from torch.utils.dlpack import from_dlpack
 
+from gitdist import bounds
+from gitdist.bounds import rows_within
 from gitdist.errors import SpecError
 
 Images = TypeVar("Images", NDArray[np.uint8], Tensor)
 
-_CHUNK = 2048  # images
+_CHUNK = 2048  # images, fewer if they are large
 _BACKGROUND_LEVELS = 100
 _DILATED_SHARE = 0.6
 
@@ -54,8 +57,9 @@ def transform(nuisance: str, images: Images, rng: np.random.Generator) -> Images
     before = images if isinstance(images, Tensor) else from_dlpack(np.ascontiguousarray(images))
     parameters = draw_parameters(nuisance, len(images), rng).to(before.device)
     after = torch.empty_like(before, memory_format=torch.contiguous_format)
-    for start in range(0, len(images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    step = min(_CHUNK, rows_within(bounds.CHUNK_BYTES, math.prod(images.shape[1:])))
+    for start in range(0, len(images), step):
+        chunk = slice(start, start + step)
         after[chunk] = apply_nuisance(nuisance, before[chunk], parameters[chunk])
     return after if isinstance(images, Tensor) else after.numpy()
 

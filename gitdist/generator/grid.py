@@ -1,6 +1,7 @@
 """A picture of a generator's draws: one labelled row per image, the image first and its draws after it."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from gitdist import bounds
+from gitdist.bounds import rows_within
 from gitdist.data.dataset import Dataset
 from gitdist.disk import write_atomic
 from gitdist.generator.base import Generator
@@ -28,10 +31,12 @@ def sample_grid(
 ) -> NDArray[np.uint8]:
     """Return a picture of training images and ``draws`` of each, RGB uint8 ``[H, W, 3]``.
 
-    A class with fewer than ``images_per_class`` images has fewer rows. Draws of ``oracle`` are on the right, after the
+    A class with fewer than ``images_per_class`` images has fewer rows. If all rows have more than ``PICTURE_BYTES``,
+    rows are left out at equal distances. Draws of ``oracle`` are on the right, after the
     images before the nuisance. ``seed`` determines the choice of images and the draws.
     """
     rows = _choose_rows(dataset.train.labels, images_per_class, seed)
+    rows = rows[spread(len(rows), (1 + draws) * math.prod(dataset.image_shape))]
     images, clean = (torch.from_numpy(part[rows]) for part in (dataset.train.images, dataset.train.clean))
     blocks = [(images, generator)] if oracle is None else [(images, generator), (clean, oracle)]
     pictures: list[NDArray[np.uint8]] = []
@@ -42,6 +47,12 @@ def sample_grid(
         margin = 3 * GAP if pictures else 0
         pictures.append(np.pad(_tile(cells, num_inputs=1), ((0, 0), (margin, 0), (0, 0)), constant_values=255))
     return _with_labels(np.concatenate(pictures, 1), [dataset.class_names[i] for i in dataset.train.labels[rows]])
+
+
+def spread(num_rows: int, row_bytes: int) -> NDArray[np.int64]:
+    """Return which rows of a picture are shown: as many as ``PICTURE_BYTES`` hold, at equal distances."""
+    shown = min(num_rows, rows_within(bounds.PICTURE_BYTES, row_bytes))
+    return np.linspace(0, num_rows - 1, shown).astype(np.int64)
 
 
 def draw_rows(cells: NDArray[np.uint8], labels: list[str]) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from gitdist.spec.generator import (
     StreamSpec,
 )
 from gitdist.spec.search import PrunerSpec, SearchSpec
-from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec
+from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec, TrialShare
 from gitdist.spec.trial import EvaluationSpec, NormalizationSpec, TrialSpec
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "StreamSpec",
     "StudySpec",
     "TrackingSpec",
+    "TrialShare",
     "TrialSpec",
     "unknown_name",
 ]

@@ -108,7 +108,9 @@ GeneratorSpec = Annotated[
 class StreamSpec(Spec):
     """The stream of augmentations that all trials read."""
 
-    block_size: _Images = 64  # draws of one class in a block: generated, stored and sent as one
+    # draws of one class in a block: generated, stored and sent as one; auto = 64, or fewer if a trial's blocks of all
+    # classes would take more than 1 GiB
+    block_size: _Images | Literal["auto"] = 64
     lookahead: int = Field(2, ge=1, le=1000)  # blocks a trial asks for ahead of its cursor, per class
     # blocks kept in memory for later trials; None = as many as is safe
     window_mb: Annotated[int, Field(ge=1, le=10_000_000)] | None = None

@@ -59,16 +59,34 @@ class Share(Spec):
         return None if self.gpu else "cpu"
 
 
+class TrialShare(Share):
+    """The resources of a trial's process."""
+
+    # GB of training images that a trial puts on its device; larger sets are gathered batch by batch, with the same
+    # results. auto = half of its part of a GPU's memory; on a CPU a trial reads the memory-mapped file
+    dataset_gb: Annotated[float, Field(ge=0, le=1_000_000)] | Literal["auto"] = "auto"
+
+    @property
+    def dataset_bytes(self) -> int | None:
+        """``dataset_gb`` in bytes; None = auto."""
+        return None if self.dataset_gb == "auto" else int(self.dataset_gb * 1e9)
+
+
 class ResourcesSpec(Spec):
     """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
     servers: int = Field(1, ge=1, le=1000)  # generator servers for all trials
     server: Share = Share()
-    trial: Share = Share()
+    trial: TrialShare = TrialShare()
     training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
     # trials at once; auto = as many as fit
     max_concurrent: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     autoscaling: bool = False  # the cluster adds nodes by itself: wait for missing resources instead of refusing
+
+    @field_validator("trial", mode="before")
+    @classmethod
+    def _of_a_trial(cls, value: Any) -> Any:
+        return value.model_dump() if type(value) is Share else value
 
     @model_validator(mode="after")
     def _bounded(self) -> "ResourcesSpec":

@@ -36,15 +36,18 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray import ObjectRef
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
+from gitdist.bounds import rows_within
 from gitdist.errors import StreamError
 from gitdist.stream.blocks import Block, BlockKey, BlockRange, BlockSequence
 from gitdist.stream.router import BlockRef, PrefillReply, RouterStats
 
-_READY_BLOCKS = 2048  # at most; the oldest are dropped
+_READY_BLOCKS, _READY_BYTES = 2048, 2**30  # at most; the oldest are dropped
 _GATHER_S = 0.2  # requests are collected for this long while the trial does not wait
 _AHEAD = 32  # blocks of each sequence that are read beyond the requested ones if they are made, at most
 _AHEAD_BYTES = 64 * 2**20  # of all sequences together, at most
@@ -122,6 +125,7 @@ class BlockClient:
         self._router = RouterClient(router, deadline_s, self._closed)
         stats: RouterStats = self._router.call("stats")
         self.layout = stats.layout
+        self._max_ready = min(_READY_BLOCKS, rows_within(_READY_BYTES, self.layout.block_bytes))
         self._autoscaling, self._generator = autoscaling, generator
         self._delivery = RetryDeadline(deadline_s, self._closed)  # a router may answer while all blocks get lost
         self._server_return = RetryDeadline(deadline_s, self._closed)
@@ -262,7 +266,7 @@ class BlockClient:
         with self._changed:
             for key, outcome in outcomes.items():
                 table.move(key, READY, outcome)
-            for key in list(islice(table[READY], max(0, len(table[READY]) - _READY_BLOCKS))):
+            for key in list(islice(table[READY], max(0, len(table[READY]) - self._max_ready))):
                 table.discard(key)
             self._changed.notify_all()
         now = time.monotonic()
@@ -393,6 +397,35 @@ class RouterClient:
                 raise stream_error("reach its router", error) from error
             except RayError as error:
                 deadline.check(error)
+
+
+class StreamTransform:
+    """Transforms images on the servers of a running stream; see ``BlockMaker.transform``."""
+
+    def __init__(self, servers: Sequence[Any], digest: str, generator: str) -> None:
+        """Take handles of the servers, the digest of the stream, and how errors name the generator."""
+        self._servers, self._digest, self._generator = servers, digest, generator
+
+    @classmethod
+    def connect(cls, router: Any, deadline_s: float = 300.0, *, generator: str = "the generator") -> "StreamTransform":
+        """Return the transform of the stream whose router has this name or handle; see ``BlockClient``."""
+        servers, digest = RouterClient(router, deadline_s, threading.Event()).call("servers")
+        return cls(servers, digest, generator)
+
+    def __call__(
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0, first: int = 0
+    ) -> NDArray[np.uint8]:
+        """Return one fresh draw for each image, made by a server and read-only.
+
+        Raises:
+            StreamError: a server fails.
+        """
+        server = self._servers[index % len(self._servers)]
+        try:
+            drawn: NDArray[np.uint8] = ray.get(server.transform.remote(images, clean, name, index, first, self._digest))
+        except RayError as error:
+            raise stream_error(f"transform {len(images)} images with {self._generator}", error) from error
+        return drawn
 
 
 class RetryDeadline:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from gitdist.stream.blocks import Block, BlockKey, BlockLayout, BlockMaker
 
+_MAX_PLANNED = 2**17  # blocks; each is a key in this process and in the client
+
 
 class BlockSource(Protocol):
     """Where one trial's blocks come from; for one thread."""
@@ -134,10 +136,14 @@ class DrawStream:
         return self._source.waited_s
 
     def plan(self, draws: NDArray[np.int64]) -> None:
-        """Have blocks for ``draws`` per class, int64 ``[C]``, made while servers are idle, and request none beyond."""
+        """Have blocks for ``draws`` per class, int64 ``[C]``, made while servers are idle, and request none beyond.
+
+        Of very many blocks only the first of each class are made so; no window keeps more.
+        """
         self._ends = -(-np.asarray(draws, np.int64) // self._block_size)
         first = self._cursors // self._block_size
-        self._source.plan(self._nearest_first(np.arange(len(first)), first, first, self._ends))
+        stops = np.minimum(self._ends, first + max(1, _MAX_PLANNED // max(1, int((self._ends > first).sum()))))
+        self._source.plan(self._nearest_first(np.arange(len(first)), first, first, stops))
 
     def prefetch(self, classes: Sequence[int] | NDArray[np.int64]) -> None:
         """Request the first blocks of the classes that will be drawn from, before the first use."""

@@ -12,18 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.exceptions import RayError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
 from gitdist.spec import Share
-from gitdist.stream.blocks import StreamSignature
-from gitdist.stream.client import stream_error
+from gitdist.stream.blocks import BlockLayout, StreamSignature
+from gitdist.stream.client import StreamTransform, stream_error
 from gitdist.stream.reservation import POLL_S, WaitReporter, reserve
 from gitdist.stream.router import Router, RouterStats
 from gitdist.stream.server import STATS_GROUP, GeneratorServer, ServerConfig, ServerStats
@@ -52,18 +51,10 @@ class StreamHandle:
     def __exit__(self, *_: object) -> None:
         self.shutdown()
 
-    def transform(
-        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int = 0
-    ) -> NDArray[np.uint8]:
-        """Return one fresh draw for each image, made by a server and read-only; see ``BlockMaker.transform``."""
-        server = self.servers[index % len(self.servers)]
-        try:
-            drawn: NDArray[np.uint8] = ray.get(
-                server.transform.remote(images, clean, name, index, self.signature.digest)
-            )
-        except RayError as error:
-            raise stream_error(f"transform {len(images)} images with {self.generator}", error) from error
-        return drawn
+    @property
+    def transform(self) -> StreamTransform:
+        """What transforms images on the servers."""
+        return StreamTransform(self.servers, self.signature.digest, self.generator)
 
     def stats(self) -> tuple[RouterStats, list[ServerStats]]:
         """Return what the router and each server have done; waits for the blocks that are being made."""
@@ -120,7 +111,9 @@ def launch_stream(
             servers.append(_start_server(name, config, share, PlacementGroupSchedulingStrategy(placement, index)))
         signatures = _load(servers, on_load, start_limit_s)
         _check_alike(signatures)
-        window_bytes, warning = _window(config.stream.window_mb, servers)
+        safe = _safe_bytes(servers)
+        window_bytes, warning = _window(config.stream.window_mb, safe)
+        warning = warning or _held_warning(config, signatures[0].layout, safe)
         router = _start_router(router_name, names, signatures[0], window_bytes)
     except BaseException as error:
         _end(servers)
@@ -180,16 +173,30 @@ def _check_alike(signatures: list[StreamSignature]) -> None:
         )
 
 
-def _window(asked_mb: int | None, servers: list[Any]) -> tuple[int, str]:
-    """Return the bytes of the window, and a warning if they are fewer than asked for."""
+def _safe_bytes(servers: list[Any]) -> int:
     nodes: list[str] = ray.get([server.__ray_call__.remote(_node) for server in servers])
     stores = {node["NodeID"]: node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes()}  # type: ignore[no-untyped-call]
-    safe = safe_window(nodes, stores)
+    return safe_window(nodes, stores)
+
+
+def _window(asked_mb: int | None, safe: int) -> tuple[int, str]:
+    """Return the bytes of the window, and a warning if they are fewer than asked for."""
     if asked_mb is None or asked_mb * 2**20 <= safe:
         return safe if asked_mb is None else asked_mb * 2**20, ""
     return safe, (
         f"stream.window_mb must be {safe // 2**20} at most, what the servers' object stores keep without spilling, "
         f"but is {asked_mb}; using {safe // 2**20}: lower it, or start Ray with more --object-store-memory"
+    )
+
+
+def _held_warning(config: ServerConfig, layout: BlockLayout, safe: int) -> str:
+    """Return a warning if the object stores do not even keep one trial's blocks."""
+    held = Dataset.open(config.dataset).num_classes * (config.stream.lookahead + 1) * layout.block_bytes
+    if held <= safe:
+        return ""
+    return (
+        f"a trial's blocks of all classes take {held / 1e9:.1f} GB, but the servers' object stores keep "
+        f"{safe / 1e9:.1f} GB; set stream.block_size to auto or to less than {layout.block_size}"
     )
 
 

@@ -125,6 +125,10 @@ class Router:
             if kept is not None and kept.hex() == reference_id:
                 self._discard(key)
 
+    def servers(self) -> tuple[list[Any], str]:
+        """Return the servers' handles and the digest of the stream, with which clients call them."""
+        return self._servers, self._signature.digest
+
     def stats(self) -> RouterStats:
         """Return what this router has done."""
         self._reconcile()

@@ -30,7 +30,15 @@ from gitdist.spec import GeneratorSpec, Share, StreamSpec
 from gitdist.store import Store, content_key
 from gitdist.store.shared import shared_tree
 from gitdist.stream.block_cache import BLOCK_FORMAT, BLOCKS, BlockCache
-from gitdist.stream.blocks import Block, BlockKey, BlockMaker, MakerStats, StreamSignature
+from gitdist.stream.blocks import (
+    ENCODE_BATCH,
+    Block,
+    BlockKey,
+    BlockMaker,
+    MakerStats,
+    StreamSignature,
+    resolve_block_size,
+)
 
 STATS_GROUP = "stats"  # the concurrency group of ``stats``, which answers while blocks are made
 
@@ -63,9 +71,10 @@ class ServerConfig:
         """Load data set and generator and return the maker of the stream's blocks."""
         local = self.resolve_locally()
         dataset = Dataset.open(local.dataset)
-        batch = self.stream.block_size if self.stream.compile else None
+        size, chunk = resolve_block_size(self.stream, dataset)
+        batch = size if self.stream.compile else None
         generator = load_generator(self.generator, dataset, local.artifact, self.compute, batch)
-        return BlockMaker(generator, dataset.train, self.stream.seed, self.stream.block_size)
+        return BlockMaker(generator, dataset.train, self.stream.seed, size, chunk_size=chunk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +112,10 @@ class GeneratorServer:
     @cached_property
     def _signature(self) -> StreamSignature:
         config, layout = self._config, self._maker.layout
-        draws = draw_spec(config.generator, config.artifact, config.stream, config.compute.name)
-        digest = stream_digest(Dataset.open(config.dataset).fingerprint, layout.block_size, draws)
+        stream = config.stream.model_copy(update={"block_size": layout.block_size})
+        draws = draw_spec(config.generator, config.artifact, stream, config.compute.name)
+        fingerprint = Dataset.open(config.dataset).fingerprint
+        digest = stream_digest(fingerprint, layout.block_size, draws, self._maker.chunk_size)
         return StreamSignature(layout=layout, draws=draws, digest=digest)
 
     @cached_property
@@ -141,11 +152,11 @@ class GeneratorServer:
         return replace(block, ballast=np.zeros(ballast, np.uint8)) if ballast else block
 
     def transform(
-        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int, digest: str
+        self, images: NDArray[np.uint8], clean: NDArray[np.uint8], name: str, index: int, first: int, digest: str
     ) -> NDArray[np.uint8]:
         """Return one fresh draw for each of the given images; see ``BlockMaker.transform``, and ``make``."""
         self._check(digest)
-        return self._maker.transform(images, clean, name, index)
+        return self._maker.transform(images, clean, name, index, first)
 
     def stats(self) -> ServerStats:
         """Return what this server has done; on any thread, also before anything is loaded."""
@@ -180,6 +191,10 @@ def draw_spec(generator: GeneratorSpec, artifact: Path | None, stream: StreamSpe
     }
 
 
-def stream_digest(fingerprint: str, block_size: int, draws: Mapping[str, Any]) -> str:
-    """Return the hash of what determines a block: the data set's fingerprint, the block size and the ``draw_spec``."""
-    return content_key(BLOCKS, {"format": BLOCK_FORMAT, "data": fingerprint, "block_size": block_size, **draws})
+def stream_digest(fingerprint: str, block_size: int, draws: Mapping[str, Any], chunk_size: int = ENCODE_BATCH) -> str:
+    """Return the hash of what determines a block.
+
+    That is the data set's fingerprint, the block size, the ``draw_spec``, and how many images are encoded together.
+    """
+    key = {"format": BLOCK_FORMAT, "data": fingerprint, "block_size": block_size, **draws}
+    return content_key(BLOCKS, key if chunk_size == ENCODE_BATCH else {**key, "chunk_size": chunk_size})

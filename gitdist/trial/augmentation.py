@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import assert_never
 
 import numpy as np
@@ -29,6 +30,7 @@ from gitdist.networks import published_normalisation
 from gitdist.networks.libraries import Normalisation
 from gitdist.seeds import derive_seed, numpy_rng
 from gitdist.spec import NormalizationSpec, TrialSpec
+from gitdist.trial.images import TrainingImages
 
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CROP_ATTEMPTS = 10
@@ -277,12 +279,23 @@ def _of_channels(normalisation: Normalisation, channels: int) -> Normalisation:
 class InputPipeline:
     """Turns a trial's uint8 training batches into the network's inputs: all that comes before mixup and cutmix."""
 
-    def __init__(self, spec: TrialSpec, dataset: Dataset, device: torch.device) -> None:
-        self._spec, self._device = spec, device
+    def __init__(
+        self, spec: TrialSpec, dataset: Dataset, device: torch.device, dataset_bytes: int | None = None
+    ) -> None:
+        """Put nothing on the device yet; ``dataset_bytes`` is the bound of ``TrainingImages``."""
+        self._spec, self._dataset, self._device, self._dataset_bytes = spec, dataset, device, dataset_bytes
         self._image_size = dataset.image_shape[1:]
         self._normalise = Normaliser(*input_normalisation(spec, dataset), device)
         magnitude = spec.randaugment_magnitude
         self._randaugment = RandAugment(magnitude, dataset.image_shape, device) if spec.randaugment_ops else None
+
+    @cached_property
+    def images(self) -> TrainingImages:
+        """The training images, before the nuisance if the trial applies the true one to them."""
+        train = self._dataset.train
+        return TrainingImages(
+            train.clean if self._spec.true_nuisance else train.images, self._device, self._dataset_bytes
+        )
 
     def for_epoch(self, epoch: int, num_samples: int) -> Callable[[Tensor, int], Tensor]:
         """Draw the choices of an epoch and return what makes inputs of its batches."""

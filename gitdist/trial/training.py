@@ -1,6 +1,6 @@
 """One trial: a classifier trained epoch by epoch, resumable at every epoch, with a row of metrics for each.
 
-    sampler -> indices of the epoch -> batch of images [N, C, H, W] on the device
+    sampler -> indices of the epoch -> batches of images [N, C, H, W], on the device or gathered ahead
             -> oracle: the untransformed images under fresh draws of the true nuisance
             -> Algorithm 1: some of them become draws of the stream (K, p) -> augmented and normalised
             -> mixup or cutmix -> loss with class weights -> optimizer -> EMA of the weights
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.dlpack import from_dlpack
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
@@ -53,6 +52,7 @@ class TrialSetting:
             every trial that differs in sampler, K and p alone can resume.
         trained_by: the trial that the rows name as their trainer; None = they name none.
         weights: the pretrained weights that ``trial.pretrained`` asks for; None only if it is false.
+        dataset_bytes: the most training images that are put on the device, see ``TrainingImages``; None = automatic.
     """
 
     compute: Compute
@@ -64,6 +64,7 @@ class TrialSetting:
     stop_after: int | None = None
     trained_by: str | None = None
     weights: WeightsFile | None = None
+    dataset_bytes: int | None = None
 
 
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
@@ -90,7 +91,7 @@ def resume_training(
             f"trial.pretrained is {spec.pretrained}, but the trial came without weights; give them or set it to false"
         )
     model = fresh_classifier(spec, dataset, setting.weights)
-    trainer = EpochTrainer(spec, dataset, setting.stream, model, setting.compute)
+    trainer = EpochTrainer(spec, dataset, setting.stream, model, setting.compute, setting.dataset_bytes)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         trainer.restore(checkpoint)
@@ -133,19 +134,24 @@ class EpochTrainer:
     """
 
     def __init__(
-        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: nn.Module, compute: Compute
+        self,
+        spec: TrialSpec,
+        dataset: Dataset,
+        stream: DrawStream | None,
+        model: nn.Module,
+        compute: Compute,
+        dataset_bytes: int | None = None,
     ) -> None:
-        """Put the model and the training images on the device.
+        """Put the model on the device, and the training images if they have at most ``dataset_bytes``.
 
         Raises:
             SpecError: the soft threshold is not above the smallest class's size.
             StreamError: the spec asks for augmentation and ``stream`` is None.
         """
-        train, self._sizes = dataset.train, dataset.class_sizes
+        self._labels, self._sizes = dataset.train.labels, dataset.class_sizes
         self._spec, self._dataset, self._compute = spec, dataset, compute
-        self._labels = train.labels
-        self._images = from_dlpack(train.clean if spec.true_nuisance else train.images).to(compute.device)
-        self._pipeline = InputPipeline(spec, dataset, compute.device)
+        self._pipeline = InputPipeline(spec, dataset, compute.device, dataset_bytes)
+        self._images = self._pipeline.images
         self._augmented = np.flatnonzero(augmented_classes(spec, self._sizes))
         if stream is None and len(self._augmented):
             raise StreamError(
@@ -202,15 +208,16 @@ class EpochTrainer:
         indices = epoch_indices(spec, self._labels, self._sizes, epoch)
         labels, num_samples = self._labels[indices], len(indices)
         replaced = replaced_samples(spec, labels, self._sizes, epoch)
-        indices_there, labels_there = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
+        labels_there = torch.from_numpy(labels).to(device)
         nuisance_of = epoch_nuisance(spec, self._dataset, epoch, num_samples, device)
         inputs_of = self._pipeline.for_epoch(epoch, num_samples)
         loss_of = build_loss(spec, self._sizes, epoch, device)
         blend = epoch_blend(spec, epoch, num_samples, device)
         losses, correct = [], torch.zeros((), dtype=torch.int64, device=device)
+        batches = self._images.batches(indices, spec.batch_size)
         for start in range(0, num_samples, spec.batch_size):
             batch = slice(start, start + spec.batch_size)
-            images = nuisance_of(self._images[indices_there[batch]], start)
+            images = nuisance_of(next(batches), start)
             if stream is not None and len(samples := np.flatnonzero(replaced[batch])):
                 drawn = torch.from_numpy(stream.take(labels[batch][samples])).to(device, non_blocking=True)
                 images[torch.from_numpy(samples).to(device, non_blocking=True)] = drawn

@@ -14,7 +14,8 @@ from original import evaluate_originally, num_loader_processes
 from gitdist.device import set_threads
 from gitdist.networks.classifier import to_device
 from gitdist.trial.checkpoint import fresh_classifier
-from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
+from gitdist.trial.ekld import EkldRequest, ekld_set
+from gitdist.trial.evaluation import evaluate
 
 OWN, ORIGINAL = "gitdist", "original way"
 
@@ -34,7 +35,7 @@ def measure(setting: Setting) -> list[Figure]:
             seed=evaluation.seed,
         )
         pairs = ekld_set(dataset, request, setting.store)
-        passes += len(pairs.labels) * (1 + pairs.transformed.shape[1])
+        passes += len(pairs.labels) * (1 + pairs.transformations)
     own = to_device(fresh_classifier(setting.spec.trial, dataset), compute.device)
     original = fresh_classifier(setting.spec.trial, dataset).to(compute.device)
     num_workers = num_loader_processes(compute.device, share.cpu)

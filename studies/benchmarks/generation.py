@@ -59,7 +59,7 @@ class Reader:
 
     def read(self, first: int, count: int) -> int:
         """Take the draws of blocks ``first`` to ``first + count`` of each class; return the number of images."""
-        size, before = self._spec.block_size, self._stream.draws
+        size, before = self._blocks.layout.block_size, self._stream.draws
         self._stream.cursors = np.full(len(self._stream.cursors), first * size)
         for labels in batches(self._classes, count * size):
             self._stream.take(labels)
@@ -121,7 +121,7 @@ def measure(setting: Setting) -> list[Figure]:
     set_threads(share.cpu)
     decode = bare_loop(setting)
     count = blocks_per_turn(setting, decode)
-    images = count * len(setting.tail) * setting.spec.stream.block_size
+    images = count * len(setting.tail) * setting.block_size
     stream = setting.spec.stream.model_copy(update={"window_mb": WINDOW_MB})
     config = ServerConfig(
         dataset=setting.dataset.directory,
@@ -147,7 +147,7 @@ def measure(setting: Setting) -> list[Figure]:
 
 def bare_loop(setting: Setting) -> Callable[[int], int]:
     """Return a function that decodes at least n images from prepared codes, in blocks, as the servers do."""
-    size, compile_ = setting.spec.stream.block_size, setting.spec.stream.compile
+    size, compile_ = setting.block_size, setting.spec.stream.compile
     generator = load_generator(
         setting.munit, setting.dataset, setting.artifact, setting.serving, size if compile_ else None
     )
@@ -165,7 +165,7 @@ def bare_loop(setting: Setting) -> Callable[[int], int]:
 
 def original_loop(setting: Setting, count: int) -> Callable[[], int]:
     """Return a loop that encodes and decodes at least ``count`` images in the original way."""
-    device, size = setting.serving.device, setting.spec.stream.block_size
+    device, size = setting.serving.device, setting.block_size
     network = load_plain(setting.munit, setting.dataset.image_shape[0], setting.artifact, device)
     images = one_block(setting).to(device).float() / 255
 
@@ -181,12 +181,12 @@ def original_loop(setting: Setting, count: int) -> Callable[[], int]:
 def one_block(setting: Setting) -> torch.Tensor:
     """Return as many images as a block has, uint8 ``[block_size, C, H, W]``."""
     train = setting.dataset.train.images
-    return torch.from_numpy(train[np.arange(setting.spec.stream.block_size) % len(train)])
+    return torch.from_numpy(train[np.arange(setting.block_size) % len(train)])
 
 
 def blocks_per_turn(setting: Setting, decode: Callable[[int], int]) -> int:
     """Return the blocks of each class that take about ``TURN_S`` to decode."""
-    block = setting.spec.stream.block_size
+    block = setting.block_size
     decode(block)
     speed = rate(partial(decode, block), setting.serving.device)()
     lowest, highest = BLOCKS_PER_TURN

@@ -37,6 +37,7 @@ from gitdist.logging import silence_libraries
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.spec.file import load_study
 from gitdist.store import Store
+from gitdist.stream.blocks import resolve_block_size
 from gitdist.study.cluster.signals import interruptible
 from gitdist.study.files.layout import StudyPaths, open_store
 
@@ -83,6 +84,11 @@ class Setting:
             kind = self.spec.generator.kind
             raise SpecError(f"this benchmark needs generator.kind 'munit', but the study has '{kind}'; pass --study")
         return self.spec.generator
+
+    @property
+    def block_size(self) -> int:
+        """The draws in a block."""
+        return resolve_block_size(self.spec.stream, self.dataset)[0]
 
     @property
     def serving(self) -> Compute:

@@ -1,7 +1,8 @@
 """Training samples/s: gitdist's loop against the bare network step on ready tensors, and against the original loop.
 
 One epoch of the study's trial in one process with a trial's threads, augmenting from the first epoch; the draws come
-from blocks that exist. The original loop mixes nothing in. On a GPU also 1, 2, 4, 8 processes that train at once.
+from blocks that exist. The loop has the training images on the device, or they are gathered ahead as if they were too
+many for it. The original loop mixes nothing in. On a GPU also 1, 2, 4, 8 processes that train at once.
 
     python studies/benchmarks/training.py [--study FILE] [--set FIELD=VALUE] [--repeats N]
 """
@@ -23,7 +24,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute, set_threads
 from gitdist.generator.oracle import IdentityGenerator
 from gitdist.networks.classifier import compiled, to_device
-from gitdist.spec import ResourcesSpec, Share, TrialSpec
+from gitdist.spec import ResourcesSpec, TrialShare, TrialSpec
 from gitdist.stream.blocks import Block, BlockKey, BlockMaker
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.study.cluster.connect import cluster_nodes, connected
@@ -33,6 +34,7 @@ from gitdist.trial.plan import build_loss
 from gitdist.trial.training import EpochTrainer
 
 LOOP, BARE, ORIGINAL = "gitdist's loop", "bare step", "original loop"
+GATHERED = "gitdist's loop, batches gathered ahead"
 BLOCKS_PER_CLASS = 4
 AT_ONCE = (1, 2, 4, 8)  # processes on one GPU
 CROWD_EPOCHS = 2  # of each process in a turn
@@ -80,9 +82,12 @@ def augmenting(spec: TrialSpec) -> TrialSpec:
     return spec.model_copy(update={"switch_epoch": 0, "threshold": None, "fraction": spec.fraction or 0.5})
 
 
-def loop_trainer(spec: TrialSpec, dataset: Dataset, compute: Compute, block_size: int) -> EpochTrainer:
+def loop_trainer(
+    spec: TrialSpec, dataset: Dataset, compute: Compute, block_size: int, dataset_bytes: int | None = None
+) -> EpochTrainer:
     """Return gitdist's trainer on ready blocks."""
-    return EpochTrainer(spec, dataset, ready_stream(dataset, block_size), fresh_classifier(spec, dataset), compute)
+    stream, model = ready_stream(dataset, block_size), fresh_classifier(spec, dataset)
+    return EpochTrainer(spec, dataset, stream, model, compute, dataset_bytes)
 
 
 class CrowdTrial:
@@ -107,13 +112,18 @@ def measure(setting: Setting) -> list[Figure]:
     spec, dataset, compute = augmenting(setting.spec.trial), setting.dataset, setting.training
     num_samples = len(dataset.train.labels)
     say(f"training epochs of {num_samples:,} samples")
-    loop = loop_trainer(spec, dataset, compute, setting.spec.stream.block_size)
 
-    def epoch() -> int:
-        loop.run(1)
-        return num_samples
+    def epochs(dataset_bytes: int | None) -> Callable[[], int]:
+        loop = loop_trainer(spec, dataset, compute, setting.block_size, dataset_bytes)
 
-    sides = {LOOP: rate(epoch, compute.device), BARE: rate(bare_steps(spec, dataset, compute), compute.device)}
+        def epoch() -> int:
+            loop.run(1)
+            return num_samples
+
+        return epoch
+
+    sides = {LOOP: rate(epochs(None), compute.device), GATHERED: rate(epochs(0), compute.device)}
+    sides[BARE] = rate(bare_steps(spec, dataset, compute), compute.device)
     for num_workers in (0, max(2, len(os.sched_getaffinity(0)))):
         trainer = OriginalTrainer(spec, dataset, compute.device, num_workers)
         name = f"{ORIGINAL}, {num_workers} DataLoader workers"
@@ -123,6 +133,7 @@ def measure(setting: Setting) -> list[Figure]:
     over_original, target = quotients(rates[LOOP], rates[fastest]), 1.8 if compute.bf16 else 1.2
     return [
         *figures_of(rates, "samples/s"),
+        Figure(name=f"{GATHERED} / {LOOP}", values=quotients(rates[GATHERED], rates[LOOP]), target=0.95),
         Figure(name=f"{LOOP} / {BARE}", values=quotients(rates[LOOP], rates[BARE]), target=0.9),
         Figure(name=f"{LOOP} / {fastest}", values=over_original, target=target),
         *(crowd(setting, spec) if compute.device.type == "cuda" else ()),
@@ -159,13 +170,13 @@ def bare_steps(spec: TrialSpec, dataset: Dataset, compute: Compute) -> Callable[
 
 def crowd(setting: Setting, spec: TrialSpec) -> list[Figure]:
     """Measure samples/s of 1, 2, 4, 8 processes on one GPU, all together."""
-    share = Share(cpu=setting.spec.resources.trial.cpu, gpu=1 / max(AT_ONCE))
+    share = TrialShare(cpu=setting.spec.resources.trial.cpu, gpu=1 / max(AT_ONCE))
     resources = ResourcesSpec(trial=share)
     with connected("local", resources, 0):
         find_capacity(cluster_nodes(), resources, 0)
         say(f"starting {max(AT_ONCE)} trials on one GPU")
         actor: Any = ray.remote(num_cpus=0, num_gpus=share.gpu)(CrowdTrial)
-        arguments = (spec, setting.dataset.directory, setting.spec.stream.block_size, share.cpu)
+        arguments = (spec, setting.dataset.directory, setting.block_size, share.cpu)
         trials = [actor.remote(*arguments) for _ in range(max(AT_ONCE))]
         ray.get([trial.train.remote(1) for trial in trials])
 

@@ -48,8 +48,8 @@ class BusyReader:
     def batch_ms(self) -> float:
         """Return the milliseconds per batch."""
         count = NUM_BLOCKS - self._spec.lookahead - 1  # what is requested ahead exists as well
-        all_labels = batches(self._classes, count * self._spec.block_size)
         client = BlockClient(self._router)
+        all_labels = batches(self._classes, count * client.layout.block_size)
         try:
             stream = DrawStream(client, self._num_classes, self._spec.lookahead)
             started = time.perf_counter()

@@ -52,7 +52,7 @@ def test_a_study_that_cannot_be_measured_is_one_line(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: no study file") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("benchmark", "num_sides"), [(training, 4), (evaluation, 2)])
+@pytest.mark.parametrize(("benchmark", "num_sides"), [(training, 5), (evaluation, 2)])
 def test_each_side_has_a_figure_from_each_repeat(benchmark, num_sides, tmp_path, threads_kept):
     figures = benchmark.measure(Setting.prepare(load_study(DIGITS, SMALL), tmp_path, 2))
     assert len([figure for figure in figures if figure.unit.endswith("/s")]) == num_sides

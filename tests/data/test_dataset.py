@@ -1,13 +1,14 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from gitdist import bounds
 from gitdist.data import dataset as dataset_module
 from gitdist.data.dataset import Dataset, Split, build_dataset, prepare
 from gitdist.data.longtail import class_sizes
@@ -137,6 +138,21 @@ def test_building_again_elsewhere_gives_the_same_bytes(rotated: Dataset, tmp_pat
     for name in SPLITS:
         file = f"{name}.arrow"
         assert (again.directory / file).read_bytes() == (rotated.directory / file).read_bytes()
+
+
+@pytest.mark.parametrize("nuisance", ["none", "rotation", "dilation-erosion"])
+def test_building_in_chunks_gives_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nuisance: Literal["none", "rotation", "dilation-erosion"]
+) -> None:
+    spec, source = DataSpec(nuisance=nuisance, profile=ZIPF), load_source(DataSpec())
+    for name, chunk_bytes in (("whole", bounds.CHUNK_BYTES), ("chunks", 700)):
+        monkeypatch.setattr(bounds, "CHUNK_BYTES", chunk_bytes)
+        (tmp_path / name).mkdir()
+        build_dataset(source, spec, tmp_path / name)
+    whole, chunks = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("whole", "chunks")
+    )
+    assert whole == chunks and whole.keys() == {f"{split}.arrow" for split in SPLITS}
 
 
 @pytest.mark.parametrize(

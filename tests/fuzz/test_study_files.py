@@ -119,6 +119,7 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "resources.servers": (1, 1000, WHOLE),
     "resources.*.cpu": (0.0001, 10_000, REAL),
     "resources.*.gpu": (0, 1000, REAL),
+    "resources.trial.dataset_gb": (0, 1_000_000, REAL),
     "resources.max_concurrent": (1, 10_000, WHOLE),
 }
 SCHEMA = StudySpec.model_json_schema()

@@ -176,7 +176,7 @@ def test_a_server_restarted_where_it_would_make_other_draws_refuses(config: Serv
     began = GeneratorServer(with_precision(config, "bf16"), Share()).signature().digest
     server = GeneratorServer(with_precision(config, "float32"), Share())
     images = np.zeros((2, 1, 8, 8), np.uint8)
-    for ask in (lambda: server.make(KEY, began), lambda: server.transform(images, images, "preview", 0, began)):
+    for ask in (lambda: server.make(KEY, began), lambda: server.transform(images, images, "preview", 0, 0, began)):
         with pytest.raises(StreamError, match="would make others .c.* float32") as caught:
             ask()
         assert "\n" not in str(caught.value)

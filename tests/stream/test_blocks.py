@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitdist import bounds
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
 from gitdist.seeds import derive_seed
-from gitdist.stream.blocks import BlockKey
-from tests.stream.toys import batch_sensitive_maker
+from gitdist.spec import StreamSpec
+from gitdist.stream.blocks import BlockKey, BlockMaker, resolve_block_size
+from tests.stream.toys import BatchSensitiveGenerator, batch_sensitive_maker
 
 KEYS = [BlockKey(class_index, index) for class_index, index in product((0, 4, 9), range(3))]
 
@@ -69,6 +71,36 @@ def test_each_image_is_encoded_once(digits: Dataset) -> None:
     assert maker.stats.generating_s > 0
 
 
+@pytest.mark.parametrize("images", [0, 100])
+def test_blocks_do_not_depend_on_the_bound_of_the_codes(digits: Dataset, images: int) -> None:
+    code_bytes = 4 * int(np.prod(digits.image_shape))
+    ample, bounded = batch_sensitive_maker(digits), batch_sensitive_maker(digits, max_code_bytes=images * code_bytes)
+    for key in [*KEYS, *KEYS]:
+        np.testing.assert_array_equal(bounded.make(key).images, ample.make(key).images)
+    assert ample.stats.encoded == sum(digits.class_sizes[label] for label in {key.class_index for key in KEYS})
+    assert bounded.stats.encoded > ample.stats.encoded
+    assert bounded._cache._num_bytes == sum(codes.nbytes for codes in bounded._cache._chunks.values())
+    assert bounded._cache._num_bytes <= images * code_bytes
+
+
+def test_automatic_blocks_are_bounded_by_what_a_trial_holds_of_all_classes(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = StreamSpec(block_size="auto", lookahead=2)
+    assert resolve_block_size(stream, digits) == (64, 64)
+    monkeypatch.setattr(bounds, "BLOCKS_BYTES", 10 * 3 * 784 * 7)  # classes, blocks of each, bytes of an image, draws
+    assert resolve_block_size(stream, digits) == (7, 7)
+    monkeypatch.setattr(bounds, "BLOCKS_BYTES", 1)
+    assert resolve_block_size(stream, digits) == (1, 1)
+    assert resolve_block_size(StreamSpec(), digits) == resolve_block_size(StreamSpec(block_size=64), digits) == (64, 64)
+
+
+def test_small_chunks_of_codes_encode_no_more_than_a_block_draws(digits: Dataset) -> None:
+    maker = BlockMaker(BatchSensitiveGenerator(), digits.train, 0, 3, max_code_bytes=0, chunk_size=1)
+    block = maker.make(BlockKey(0, 5))
+    assert maker.stats.encoded == len(set(block.sources.tolist())) and len(block.images) == 3
+
+
 def test_replicates_share_the_codes_and_nothing_else(digits: Dataset) -> None:
     maker = batch_sensitive_maker(digits, block_size=1000)
     first, *others = (maker.make(BlockKey(0, 0, replicate)) for replicate in range(3))
@@ -91,4 +123,6 @@ def test_transforming_a_prefix_of_whole_batches_gives_a_prefix(digits: Dataset) 
     assert drawn.dtype == np.uint8 and drawn.shape == (150, *digits.image_shape)
     again = batch_sensitive_maker(digits).transform(test.images[:128], test.clean[:128], "preview", 3)
     np.testing.assert_array_equal(again, drawn[:128])
+    rest = maker.transform(test.images[64:150], test.clean[64:150], "preview", 3, first=64)
+    np.testing.assert_array_equal(rest, drawn[64:])
     assert not np.array_equal(maker.transform(test.images[:64], test.clean[:64], "preview", 4), drawn[:64])

@@ -5,6 +5,7 @@ import pytest
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError
+from gitdist.stream import draw_stream
 from gitdist.stream.blocks import Block, BlockKey, BlockLayout
 from gitdist.stream.draw_stream import DrawStream, LocalBlocks
 from tests.stream.toys import batch_sensitive_maker
@@ -117,6 +118,18 @@ def test_blocks_are_requested_lookahead_blocks_beyond_the_cursor() -> None:
     assert len(source.requested) == 8
     stream.take(np.array([2]))
     assert source.requested[8:] == [BlockKey(2, 4)]
+
+
+def test_of_very_many_blocks_the_first_of_each_class_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw_stream, "_MAX_PLANNED", 10)
+    source = NumberedBlocks()
+    stream = stream_of(source)
+    stream.plan(np.array([100 * BLOCK_SIZE, 0, 100 * BLOCK_SIZE, 2 * BLOCK_SIZE]))
+    assert source.planned == [
+        BlockKey(label, index) for index in range(3) for label in (0, 2, 3) if (label, index) != (3, 2)
+    ]
+    stream.take(np.full(5 * BLOCK_SIZE, 2))
+    assert BlockKey(2, 4) in source.requested  # beyond the plan
 
 
 def test_exactly_the_blocks_that_will_be_taken_are_planned_the_first_of_each_class_first() -> None:

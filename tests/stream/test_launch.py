@@ -10,6 +10,7 @@ import ray
 from gitdist.data.dataset import Dataset
 from gitdist.errors import StreamError, StudyError
 from gitdist.spec import OracleSpec, PluginSpec, Share, StreamSpec
+from gitdist.stream.client import StreamTransform
 from gitdist.stream.launch import StreamHandle, launch_stream
 from gitdist.stream.server import ServerConfig
 from tests.stream.holder import Holder
@@ -17,7 +18,7 @@ from tests.stream.holder import Holder
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def oracle(directory: Path, **stream: int) -> ServerConfig:
+def oracle(directory: Path, **stream: int | str) -> ServerConfig:
     return ServerConfig(
         dataset=directory, generator=OracleSpec(), artifact=None, stream=StreamSpec.model_validate(stream)
     )
@@ -34,6 +35,8 @@ def test_transforming_through_the_stream_equals_transforming_here(digits: Datase
     images, clean = digits.test.images[:100], digits.test.clean[:100]
     expected = oracle(digits.directory).build_maker().transform(images, clean, "preview", 1)
     np.testing.assert_array_equal(two_servers.transform(images, clean, "preview", 1), expected)
+    connected = StreamTransform.connect(two_servers.router_name)
+    np.testing.assert_array_equal(connected(images[64:], clean[64:], "preview", 1, first=64), expected[64:])
     with pytest.raises(StreamError, match="transform 100 images with the generator, but "):
         two_servers.transform(images, clean[:50], "preview")
 
@@ -43,6 +46,13 @@ def test_no_larger_window_is_kept_than_the_object_store_holds(two_servers: Strea
     at_most = int(0.6 * size) // 2**20
     assert two_servers.warning.startswith(f"stream.window_mb must be {at_most} at most, ")
     assert "\n" not in two_servers.warning
+
+
+def test_blocks_that_the_object_store_cannot_keep_are_warned_of(digits: Dataset) -> None:
+    with launch_stream("large", oracle(digits.directory, block_size=65536, lookahead=1000), Share(cpu=0.5)) as handle:
+        assert handle.warning.endswith("set stream.block_size to auto or to less than 65536")
+    with launch_stream("fitting", oracle(digits.directory, block_size="auto"), Share(cpu=0.5)) as handle:
+        assert handle.warning == "" and handle.signature.layout.block_size == 64
 
 
 def test_running_stream_is_not_started_twice(digits_directory: Path, two_servers: StreamHandle) -> None:

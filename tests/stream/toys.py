@@ -22,5 +22,7 @@ class BatchSensitiveGenerator(Generator):
         return ((codes + codes.mean() + noise) % 256).to(torch.uint8)
 
 
-def batch_sensitive_maker(dataset: Dataset, seed: int = 0, block_size: int = 20) -> BlockMaker:
-    return BlockMaker(BatchSensitiveGenerator(), dataset.train, seed, block_size)
+def batch_sensitive_maker(
+    dataset: Dataset, seed: int = 0, block_size: int = 20, max_code_bytes: int | None = None
+) -> BlockMaker:
+    return BlockMaker(BatchSensitiveGenerator(), dataset.train, seed, block_size, max_code_bytes)

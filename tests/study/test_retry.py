@@ -13,7 +13,7 @@ from gitdist.study.retry import copy_checkpoints
 from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialContext
 from gitdist.trial.checkpoint import checkpoints_of
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, small_digits, timeless
 

@@ -5,10 +5,15 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
+from gitdist import bounds
 from gitdist.errors import DiskError, SpecError, StoreError, TrialFailedError
+from gitdist.generator.oracle import RandAugmentGenerator
 from gitdist.networks import build_classifier
 from gitdist.store import Store
-from gitdist.trial.evaluation import EkldRequest, EkldSet, ekld_set, evaluate
+from gitdist.stream.blocks import BlockMaker
+from gitdist.trial.ekld import EkldRequest, EkldSet, ekld_set
+from gitdist.trial.evaluation import evaluate
+from gitdist.trial.metrics import PAIR_METRICS
 from tests.disks import small_disk
 from tests.trial.test_metrics import consistency_by_counting, expected_kl_by_the_formula
 from tests.trial.toys import compute, small_digits
@@ -65,7 +70,7 @@ def test_without_a_nuisance_the_generator_transforms(tmp_path, store):
     plain = small_digits(tmp_path, nuisance="none", kind="none", largest=20)
     asked = []
 
-    def darken(images, clean, name, index):
+    def darken(images, clean, name, index, first):
         asked.append((name, index))
         return images // (index + 2)
 
@@ -282,3 +287,50 @@ def test_a_full_disk_while_building_a_set_is_an_error_and_no_death(digits, tmp_p
     request = EkldRequest(split="validation", images_per_class=4, transformations=500, seed=0)
     with small_disk(tmp_path / "disk", "512k") as disk, pytest.raises(DiskError, match="No space left"):
         ekld_set(digits, request, Store(disk))
+
+
+@pytest.mark.parametrize(("images_per_class", "transformations"), [(4, 3), (9, 70), (1, 300)])
+def test_an_evaluation_without_stored_transformations_gives_the_same_numbers(
+    digits, store, tmp_path, model, monkeypatch, images_per_class, transformations
+):
+    request = EkldRequest(split="test", images_per_class=images_per_class, transformations=transformations, seed=0)
+    with torch.no_grad():
+        model.head.bias -= logits_by_hand(model, digits, digits.test.images).mean(0)
+    stored = ekld_set(digits, request, store)
+    expected = evaluate(model, digits.test, stored, digits, compute())
+    monkeypatch.setattr(bounds, "EKLD_BYTES", stored.transformed.nbytes - 1)
+    monkeypatch.setattr(bounds, "CHUNK_BYTES", 5 * transformations * 64)
+    drawn = ekld_set(digits, request, Store(tmp_path / "drawn"))
+
+    assert not (drawn.directory / "transformed.npy").exists()
+    parts = list(drawn.transformed_parts())
+    assert len(parts) == -(-10 * images_per_class // 5) and len(parts[0]) == 5
+    assert np.array_equal(np.concatenate(parts), stored.transformed)
+    outcome = evaluate(model, digits.test, drawn, digits, compute())
+    assert outcome.metrics("test") == expected.metrics("test")
+    assert outcome.per_class() == expected.per_class()
+
+
+def test_metrics_of_a_few_images_are_those_of_all_at_once():
+    """An evaluation measures images as soon as they are complete; the numbers must not depend on how many those are."""
+    log_p = torch.log_softmax(torch.randn(70, 1000, dtype=torch.float64), 1)
+    log_q = torch.log_softmax(torch.randn(70, 9, 1000, dtype=torch.float64), 2)
+    for metric in PAIR_METRICS.values():
+        parts = [metric(log_p[part], log_q[part]) for part in (slice(0, 1), slice(1, 3), slice(3, 70))]
+        assert torch.equal(torch.cat(parts), metric(log_p, log_q))
+
+
+def test_transformations_under_the_generator_are_drawn_from_whole_batches(tmp_path, store, monkeypatch):
+    plain = small_digits(tmp_path, nuisance="none", kind="none", largest=20)
+    maker = BlockMaker(RandAugmentGenerator(2, 9, plain.image_shape), plain.train, seed=3, block_size=8)
+    request = EkldRequest(split="test", images_per_class=15, transformations=2, seed=0, under="generator", key={})
+    stored = ekld_set(plain, request, store, maker.transform)
+    monkeypatch.setattr(bounds, "EKLD_BYTES", 0)
+    monkeypatch.setattr(bounds, "CHUNK_BYTES", 1)
+
+    drawn = ekld_set(plain, request, Store(tmp_path / "drawn"), maker.transform)
+
+    assert [len(part) for part in drawn.transformed_parts()] == [64, 64, 22]
+    assert np.array_equal(np.concatenate(list(drawn.transformed_parts())), stored.transformed)
+    with pytest.raises(SpecError, match="no transformation is given"):
+        EkldSet.open(drawn.directory)

@@ -11,7 +11,7 @@ from gitdist.store import Store, content_key
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial import stages
 from gitdist.trial.checkpoint import load_checkpoint
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from gitdist.trial.stages import shared_prefix, train_in_stages
 from tests.trial.toys import assert_same_state, setting_of, short_spec, stream_of, timeless, whole
 

@@ -16,7 +16,7 @@ from gitdist.networks.resnets import build_cifar_resnet
 from gitdist.spec import TrialSpec
 from gitdist.store import Store
 from gitdist.trial.canonical import training_key
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from gitdist.trial.metrics import PAIR_METRICS
 from gitdist.trial.plan import build_loss, class_probabilities, class_weights, epoch_indices
 from gitdist.trial.training import train

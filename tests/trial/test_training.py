@@ -19,7 +19,8 @@ from gitdist.store import Store
 from gitdist.stream.draw_stream import DrawStream
 from gitdist.trial.augmentation import CropFlip, InputPipeline, Normaliser, epoch_mixup
 from gitdist.trial.checkpoint import checkpoints_of, completed_rows, load_checkpoint, load_classifier
-from gitdist.trial.evaluation import EkldRequest, ekld_set, evaluate
+from gitdist.trial.ekld import EkldRequest, ekld_set
+from gitdist.trial.evaluation import evaluate
 from gitdist.trial.mixing import replaced_samples
 from gitdist.trial.plan import build_loss, epoch_indices
 from gitdist.trial.training import EpochTrainer, TrialSetting, resume_training, train
@@ -72,6 +73,17 @@ def test_another_seed_gives_other_rows(digits, tmp_path):
     first, second = (whole(short_spec(epochs=1, seed=seed), digits, tmp_path / str(seed)) for seed in (0, 1))
 
     assert first[0] != second[0]
+
+
+@pytest.mark.parametrize("fields", [{}, {"true_nuisance": True, "sampler": "instance", "fraction": 0.0}])
+def test_training_on_gathered_batches_is_bit_identical_to_training_on_the_device(digits, tmp_path, fields):
+    spec = short_spec(epochs=2, **fields)
+    rows, expected = whole(spec, digits, tmp_path / "device")
+
+    gathered, found = whole(spec, digits, tmp_path / "gathered", dataset_bytes=digits.train.images.nbytes - 1)
+
+    assert gathered == rows
+    assert_same_state(found, expected)
 
 
 EVERY_RULE = {

@@ -22,7 +22,11 @@ side to ``data.image_size`` pixels, and cropped to the square in the middle. If 
     without permission, or changed while read      refused
 """
 
+import errno
 import math
+import os
+import shutil
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from gitdist import bounds
 from gitdist.errors import DataError, first_line
 from gitdist.input_file import check_memory, foreign_content, open_input
 from gitdist.limits import usable_cpus
@@ -75,22 +80,42 @@ class ImageDecoder:
     ) -> tuple[NDArray[np.uint8], Counter[str]]:
         """Return the images ``[N, C, H, W]``, and how many were changed in which way, for ``change_notes``.
 
+        Above ``DECODED_BYTES`` the array is the map of a temporary file, which has no name and ends with the array.
+
         Args:
             files: some images of the data set.
             where: what names a file, by its index, such as the line of a list; for messages.
 
         Raises:
-            DataError: a file cannot be read or decoded, or the images do not fit into the memory.
+            DataError: a file cannot be read or decoded, or memory or temporary directory do not hold the images.
         """
-        shape = (len(files), *self.image_shape)
-        check_memory(math.prod(shape), f"{len(files):,} images of {self.side}x{self.side} pixels (data.image_size)")
-        images = np.empty(shape, dtype=np.uint8)
+        images = self._allocate(len(files))
 
         def decode(index: int, image: Image.Image) -> list[str]:
             images[index], changes = self._decode_one(image)
             return changes
 
         return images, Counter(change for changes in map_images(files, decode, where) for change in changes)
+
+    def _allocate(self, count: int) -> NDArray[np.uint8]:
+        shape = (count, *self.image_shape)
+        num_bytes = math.prod(shape)
+        what = f"{count:,} images of {self.side}x{self.side} pixels (data.image_size)"
+        if num_bytes <= bounds.DECODED_BYTES:
+            check_memory(num_bytes, what)
+            return np.empty(shape, dtype=np.uint8)
+        folder = tempfile.gettempdir()
+        try:
+            if shutil.disk_usage(folder).free < num_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with tempfile.TemporaryFile(dir=folder) as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)  # on a full disk, writing into the map ends the process
+                return np.memmap(file, np.uint8, mode="r+", shape=shape)
+        except OSError as error:
+            raise DataError(
+                f"{what} must fit into the temporary directory, but {folder} does not take {num_bytes / 1e9:,.1f} GB "
+                f"({error.strerror}); free space there, or set TMPDIR to another directory"
+            ) from error
 
     def _decode_one(self, image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:
         changes = {

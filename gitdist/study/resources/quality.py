@@ -4,6 +4,9 @@ validation images --generator--> draws ---+--> variation, and its ratio to that 
                   --true T-----> draws ---+--> reference classifier of all classes: share with the image's class
 """
 
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gitdist.data.dataset import Dataset
+from gitdist import bounds
+from gitdist.bounds import rows_within
+from gitdist.data.dataset import Dataset, Split
 from gitdist.device import Compute
 from gitdist.generator.base import Generator
 from gitdist.generator.oracle import OracleGenerator
@@ -24,7 +29,8 @@ from gitdist.generator.quality import (
     pixel_deviations,
 )
 from gitdist.seeds import numpy_rng
-from gitdist.trial.evaluation import Predictor, choose_indices
+from gitdist.trial.ekld import choose_indices
+from gitdist.trial.evaluation import Predictor
 from gitdist.trial.metrics import balanced_mean, per_class_mean
 from gitdist.trial.reference import Reference
 
@@ -106,58 +112,93 @@ def measure_quality(
     """
     split = dataset.validation
     indices = choose_indices(split, np.arange(len(split.labels)), dataset.num_classes, images)
-    given, clean, labels = split.images[indices], split.clean[indices], split.labels[indices]
+    labels = split.labels[indices]
     predictor = Predictor(reference.model, reference.dataset, compute)
+    parts = _parts(indices, draws, dataset)
 
-    def label_kept(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        with torch.inference_mode():
-            predictions = predictor(pixels.reshape(-1, *given.shape[1:])).argmax(1).cpu().numpy()
-        return kept_shares(predictions.reshape(len(labels), -1), labels, dataset.num_classes)
+    def measure(drawing: Generator, name: str) -> _Measurement:
+        return _measure(_drawn(drawing, split, parts, draws, seed, name), predictor, labels, dataset)
 
-    drawn = _draw(generator, given, clean, draws, seed, "quality/draws")
     has_nuisance = dataset.nuisance != "none"
-    true = _draw(OracleGenerator(dataset.nuisance), given, clean, draws, seed, "quality/true") if has_nuisance else None
+    own = measure(generator, "quality/draws")
+    true = measure(OracleGenerator(dataset.nuisance), "quality/true") if has_nuisance else None
+    with torch.inference_mode():
+        answers = predictor.classes(split.images[part] for part in parts)
     return Quality(
         images=len(indices),
         draws=draws,
-        generator=_variation(drawn, clean, labels, dataset),
-        true=None if true is None else _variation(true, clean, labels, dataset),
-        kept_images=label_kept(given),
-        kept_draws=label_kept(drawn),
-        kept_true=None if true is None else label_kept(true),
+        generator=own.variation,
+        true=true.variation if true else None,
+        kept_images=kept_shares(answers[:, None], labels, dataset.num_classes),
+        kept_draws=own.kept,
+        kept_true=true.kept if true else None,
     )
 
 
-def _draw(
-    generator: Generator, images: NDArray[np.uint8], clean: NDArray[np.uint8], draws: int, seed: int, name: str
-) -> NDArray[np.uint8]:
-    """Return draws, uint8 ``[N, D, C, H, W]``."""
-    drawn = np.empty((len(images), draws, *images.shape[1:]), np.uint8)
-    for low in range(0, len(images), _BATCH_SIZE):
-        part = slice(low, low + _BATCH_SIZE)
-        codes = generator.encode(torch.tensor(images[part]), torch.tensor(clean[part]))
-        for index in range(draws):
-            drawn[part, index] = generator.draw(codes, numpy_rng(seed, name, low, index)).numpy()
-    return drawn
+@dataclass(frozen=True, eq=False)
+class _Measurement:
+    variation: Variation
+    kept: NDArray[np.float64]
 
 
-def _variation(
-    draws: NDArray[np.uint8], clean: NDArray[np.uint8], labels: NDArray[np.int64], dataset: Dataset
-) -> Variation:
-    def mean(values: NDArray[np.float64]) -> float | None:
-        """Return the mean over the classes that have a value; None if none has."""
-        known = ~np.isnan(values)
-        return balanced_mean(per_class_mean(values[known], labels[known], dataset.num_classes)) if known.any() else None
+Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images before the nuisance [k, C, H, W], draws [k, D, C, H, W]
 
+
+def _parts(indices: NDArray[np.int64], draws: int, dataset: Dataset) -> list[NDArray[np.int64]]:
+    """Divide images into parts whose draws are held at once; all but the last are whole batches."""
+    step = rows_within(bounds.CHUNK_BYTES, draws * math.prod(dataset.image_shape), _BATCH_SIZE)
+    return [indices[low : low + step] for low in range(0, len(indices), step)]
+
+
+def _drawn(
+    generator: Generator, split: Split, parts: Sequence[NDArray[np.int64]], draws: int, seed: int, name: str
+) -> Iterator[Drawn]:
+    first = 0
+    for part in parts:
+        images, clean = split.images[part], split.clean[part]
+        drawn = np.empty((len(part), draws, *images.shape[1:]), np.uint8)
+        for low in range(0, len(part), _BATCH_SIZE):
+            batch = slice(low, low + _BATCH_SIZE)
+            codes = generator.encode(torch.tensor(images[batch]), torch.tensor(clean[batch]))
+            for index in range(draws):
+                drawn[batch, index] = generator.draw(codes, numpy_rng(seed, name, first + low, index)).numpy()
+        first += len(part)
+        yield clean, drawn
+
+
+def _measure(drawn: Iterable[Drawn], predictor: Predictor, labels: NDArray[np.int64], dataset: Dataset) -> _Measurement:
     nuisance = dataset.nuisance
-    pixel_std, pairwise_l1 = mean(pixel_deviations(draws)), mean(pairwise_distances(draws))
+    found: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+
+    def draws_of_parts() -> Iterator[NDArray[np.uint8]]:
+        for clean, draws in drawn:
+            found["pixel_std"].append(pixel_deviations(draws))
+            found["pairwise_l1"].append(pairwise_distances(draws))
+            if nuisance in STATISTICS:
+                found["nuisance_std"].append(nuisance_deviations(nuisance, draws, clean))
+            if nuisance == "background":
+                found["object_std"].append(object_deviations(draws, clean))
+            yield draws.reshape(-1, *draws.shape[2:])
+
+    def mean(name: str) -> float | None:
+        """Return the mean over the classes that have a value; None if none has."""
+        values = np.concatenate(found[name]) if name in found else np.empty(0)
+        known = ~np.isnan(values)
+        if not known.any():
+            return None
+        return balanced_mean(per_class_mean(values[known], labels[known], dataset.num_classes))
+
+    with torch.inference_mode():
+        answers = predictor.classes(draws_of_parts())
+    pixel_std, pairwise_l1 = mean("pixel_std"), mean("pairwise_l1")
     assert pixel_std is not None and pairwise_l1 is not None, "a validation split has images"
-    return Variation(
+    variation = Variation(
         pixel_std=pixel_std,
         pairwise_l1=pairwise_l1,
-        nuisance_std=mean(nuisance_deviations(nuisance, draws, clean)) if nuisance in STATISTICS else None,
-        object_std=mean(object_deviations(draws, clean)) if nuisance == "background" else None,
+        nuisance_std=mean("nuisance_std"),
+        object_std=mean("object_std"),
     )
+    return _Measurement(variation, kept_shares(answers.reshape(len(labels), -1), labels, dataset.num_classes))
 
 
 def _none_if_nan(value: float) -> float | None:

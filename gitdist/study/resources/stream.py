@@ -21,7 +21,7 @@ from gitdist.study.files.layout import TrialId
 from gitdist.study.resources.generator_training import TrainedGenerator
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.worker.job import TrialContext
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from gitdist.trial.stages import PREFIX
 
 _FINAL_WAIT_S = 10.0  # for the servers' last statistics

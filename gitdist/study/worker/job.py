@@ -9,13 +9,14 @@ from typing import Any, Self
 from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.store import Store
-from gitdist.stream.client import BlockClient
+from gitdist.stream.client import BlockClient, StreamTransform
 from gitdist.stream.draw_stream import BlockSource, DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
 from gitdist.study.compatibility import StudyWeights
 from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import Results
 from gitdist.trial.checkpoint import weights_source
+from gitdist.trial.ekld import EkldSet, Transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,17 @@ class TrialContext:
     def resolve_locally(self, artifact: Path) -> Path:
         """Return the directory of an artifact on this machine; fetch it if the results are on an object store."""
         return artifact if self.results.uri is None else self.store.resolve_locally(artifact)
+
+    def open_ekld(self, directory: Path) -> EkldSet:
+        """Open eKLD images; transformations under the generator that are not stored are drawn as those of trials."""
+        return EkldSet.open(self.resolve_locally(directory), lambda *arguments: self._transform(*arguments))
+
+    @cached_property
+    def _transform(self) -> Transform:
+        if self.router is not None:
+            return StreamTransform.connect(self.router, generator=self.spec.generator.described)
+        assert self.generator is not None, "without a router each trial has a generator"
+        return self.generator.build_maker().transform
 
     def open_weights(self, trial: TrialSpec) -> WeightsFile | None:
         """Return the pretrained weights that a trial begins with; None if it begins without."""

@@ -25,7 +25,7 @@ from gitdist.study.worker.failures import describe_failure
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.trial.checkpoint import completed_rows, copy_newest, load_classifier
 from gitdist.trial.epoch_row import EpochRow
-from gitdist.trial.evaluation import EkldSet, evaluate
+from gitdist.trial.evaluation import evaluate
 from gitdist.trial.stages import train_in_stages
 from gitdist.trial.training import TrialSetting
 
@@ -96,7 +96,7 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
         except StoreError:
             _train_silently(context, job)
             model = load_classifier(job.spec, dataset, directory, compute)
-        images = EkldSet.open(context.resolve_locally(test_ekld))
+        images = context.open_ekld(test_ekld)
         evaluation = evaluate(model, dataset.test, images, dataset, compute, job.spec)
         result = {
             "metrics": evaluation.metrics("test"),
@@ -184,11 +184,12 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
         setting = TrialSetting(
             compute=compute,
             stream=stream,
-            ekld=EkldSet.open(context.resolve_locally(context.validation_ekld)),
+            ekld=context.open_ekld(context.validation_ekld),
             directory=attempt.directory,
             check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, job.trial),
+            dataset_bytes=context.spec.resources.trial.dataset_bytes,
             weights=context.open_weights(job.spec),
         )
         write_description(context.paths, job, dataset, ReusedPrefix.read(attempt.directory))

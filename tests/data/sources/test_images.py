@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ import yaml
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from gitdist import bounds
 from gitdist.data.sources import load_source, row_names, source_digest
 from gitdist.data.sources.base import SourceImages
 from gitdist.data.splits import split_rows
 from gitdist.errors import DataError
 from gitdist.spec import DataSpec
 from tests.commands import environment, gitdist
+from tests.disks import small_disk
 from tests.unprivileged import shared_folder, unprivileged
 from tests.waiting import until
 
@@ -452,11 +455,29 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
         subprocess.run(["rm", "-r", str(tmp_path / "cat" / "a")], check=True)  # pytest's clean-up recurses
 
 
-def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
-    root = write_flat(tmp_path)
-    for number in range(10_000):  # hard links; decoded, they take half a terabyte
-        os.link(root / "cat" / "00.png", root / "cat" / f"more-{number}.png")
-    refused(root, "10,020 images of 4096x4096 .* free memory", image_size=4096)
+def test_images_that_do_not_fit_into_the_temporary_directory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_flat(tmp_path / "root")
+    monkeypatch.setattr(bounds, "DECODED_BYTES", 0)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        assert load(root).train_images.shape == (16, 3, 16, 16)
+        refused(root, f"20 images of 512x512 .* temporary directory, but {disk} does not take 0.0 GB", image_size=512)
+
+
+def test_images_above_the_bound_are_decoded_into_a_file_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_flat(tmp_path / "root")
+    held = load(root)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(bounds, "DECODED_BYTES", held.train_images.nbytes - 1)
+    mapped = load(root)
+    assert isinstance(mapped.train_images, np.memmap) and not isinstance(held.train_images, np.memmap)
+    assert mapped.digest() == held.digest()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_classes_of_any_source_can_be_left_out() -> None:

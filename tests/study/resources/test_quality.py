@@ -14,7 +14,7 @@ from gitdist.networks import build_classifier
 from gitdist.spec import DataSpec, ProfileSpec
 from gitdist.store import Store
 from gitdist.study.resources.quality import Quality, measure_quality
-from gitdist.trial.evaluation import choose_indices
+from gitdist.trial.ekld import choose_indices
 from gitdist.trial.reference import Reference
 
 CPU = Compute.resolve("float32", "cpu")

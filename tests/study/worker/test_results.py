@@ -18,7 +18,7 @@ from gitdist.study.retry import copy_checkpoints
 from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.study.worker.trial_task import evaluate_on_test, restore_epochs
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, timeless
 

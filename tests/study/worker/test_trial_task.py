@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.spec import OracleSpec, SharingSpec, StoreSpec, StreamSpec, StudySpec, TrialSpec
+from gitdist import bounds
+from gitdist.spec import OracleSpec, RandAugmentSpec, SharingSpec, StoreSpec, StreamSpec, StudySpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.stream.server import ServerConfig
@@ -20,7 +21,7 @@ from gitdist.study.files.rows import read_rows
 from gitdist.study.worker.job import TrialContext, TrialJob
 from gitdist.study.worker.trial_task import count_distinct_images, evaluate_on_test
 from gitdist.trial.checkpoint import completed_rows
-from gitdist.trial.evaluation import EkldRequest, ekld_set
+from gitdist.trial.ekld import EkldRequest, ekld_set
 from tests.disks import fill, small_disk
 from tests.study.worker.trial_thread import TrialThread
 from tests.trial.toys import short_spec, small_digits, timeless
@@ -332,3 +333,31 @@ def test_the_baseline_is_the_trial_of_the_study_without_augmentation() -> None:
     study = StudySpec(name="study", trial=TrialSpec(fraction=0.5, sampler="square-root"))
     job = TrialJob.create(study, BASELINE, {})
     assert job.spec == study.trial.model_copy(update={"fraction": 0.0})
+
+
+def test_transformations_that_are_not_stored_are_drawn_by_the_trials_generator(tmp_path, monkeypatch):
+    plain = small_digits(tmp_path / "plain", nuisance="none", kind="none", largest=20)
+    config = ServerConfig(
+        dataset=plain.directory,
+        generator=RandAugmentSpec(),
+        artifact=None,
+        stream=StreamSpec(precision="float32"),
+        device="cpu",
+    )
+    request = EkldRequest(split="test", images_per_class=2, transformations=3, seed=0, under="generator")
+    stored = ekld_set(plain, request, Store(tmp_path / "stored"), config.build_maker().transform)
+    monkeypatch.setattr(bounds, "EKLD_BYTES", 0)
+    directory = ekld_set(plain, request, Store(tmp_path / "drawn"), config.build_maker().transform).directory
+    context = TrialContext(
+        spec=StudySpec(name="study", generator=RandAugmentSpec()),
+        lease_epoch=0,
+        results=LocalResults(tmp_path / "results"),
+        dataset=plain.directory,
+        validation_ekld=directory,
+        generator=config,
+    )
+
+    drawn = pickle.loads(pickle.dumps(context)).open_ekld(directory)
+
+    assert not isinstance(drawn.transformed, np.ndarray)
+    assert np.array_equal(np.concatenate(list(drawn.transformed_parts())), stored.transformed)
