@@ -17,9 +17,8 @@ from rich.console import Console
 
 from gitdist.logging import logging_to, silence_libraries
 from gitdist.spec import StudySpec
-from gitdist.study.capacity import estimate_capacity, measure_capacity
+from gitdist.study.capacity import estimate_capacity, join_cluster, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
-from gitdist.study.cluster.shared_fs import check_shared
 from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.data_fit import describe_study
 from gitdist.study.files.results import Results
@@ -115,7 +114,7 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
         connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
         open_monitor(running) as monitor,
     ):
-        check_shared(spec.resources, study.paths)
+        running = join_cluster(running, num_servers, cpus)
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)
