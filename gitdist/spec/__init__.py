@@ -14,6 +14,7 @@ from gitdist.spec.generator import (
     PluginSpec,
     PretrainedSpec,
     RandAugmentSpec,
+    ResizableSpec,
     StreamSpec,
 )
 from gitdist.spec.search import PrunerSpec, SearchSpec
@@ -34,6 +35,7 @@ __all__ = [
     "ProfileSpec",
     "PrunerSpec",
     "RandAugmentSpec",
+    "ResizableSpec",
     "ResourcesSpec",
     "SearchSpec",
     "Share",
