@@ -110,7 +110,7 @@ def load_generator(
             returns no generator.
         StoreError: the artifact is missing or has other settings.
     """
-    return _enlarged(spec, _kind(spec).load(spec, dataset, artifact, compute, compiled_batch), dataset)
+    return at_data_size(spec, _kind(spec).load(spec, dataset, artifact, compute, compiled_batch), dataset)
 
 
 @contextmanager
@@ -123,7 +123,15 @@ def open_generator(
         yield load_generator(spec, dataset, artifact, compute)
         return
     with kind.isolate(spec, dataset, artifact, compute) as generator:
-        yield _enlarged(spec, generator, dataset)
+        yield at_data_size(spec, generator, dataset)
+
+
+def at_data_size(spec: GeneratorSpec, generator: Generator, dataset: Dataset) -> Generator:
+    """Return a generator of images of the data set's size; ``generator`` draws them at ``spec.image_size``, if set."""
+    drawn_shape = _drawn_shape(spec, dataset)
+    if drawn_shape == dataset.image_shape:
+        return generator
+    return ResizedGenerator(generator, drawn_shape, dataset.image_shape)
 
 
 def draw_settings(spec: GeneratorSpec) -> dict[str, object]:
@@ -246,14 +254,6 @@ def _image_size(spec: GeneratorSpec) -> int | None:
 
 def _drawn_shape(spec: GeneratorSpec, dataset: Dataset) -> tuple[int, int, int]:
     return generated_shape(_image_size(spec), dataset.image_shape)
-
-
-def _enlarged(spec: GeneratorSpec, generator: Generator, dataset: Dataset) -> Generator:
-    """Return a generator of images of the data set's size."""
-    drawn_shape = _drawn_shape(spec, dataset)
-    if drawn_shape == dataset.image_shape:
-        return generator
-    return ResizedGenerator(generator, drawn_shape, dataset.image_shape)
 
 
 def _hash_all_files(artifact: Path) -> str:
