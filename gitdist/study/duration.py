@@ -87,7 +87,9 @@ def announce_duration(
             speeds = measure_speeds(here, dataset.directory, store)
         else:
             with ChildProcess(measure_speeds.__module__) as child:
-                speeds = child.call("speeds must be measured", measure_speeds, here, dataset.directory, store)
+                speeds = child.call(
+                    "this machine must measure its speed", measure_speeds, here, dataset.directory, store
+                )
     except GitdistError:
         raise
     except Exception as error:  # the study itself reports it, if it is one
@@ -157,9 +159,9 @@ def _is_small(spec: StudySpec, dataset: Dataset) -> bool:
 
 def _longest(spec: StudySpec) -> int:
     """Return the epochs of the longest trial that the search may try."""
-    searched = spec.search.space["epochs"].extremes if "epochs" in spec.search.space else ()
-    methods = [fields["epochs"] for fields in spec.methods.values() if "epochs" in fields]
-    return max([spec.trial.epochs, *map(int, searched), *methods])
+    searched = spec.search.space.get("epochs")
+    found = [*(searched.extremes if searched else ()), *(fields.get("epochs") for fields in spec.methods.values())]
+    return max([spec.trial.epochs, *(int(epochs) for epochs in found if isinstance(epochs, int | float))])
 
 
 def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
