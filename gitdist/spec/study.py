@@ -44,7 +44,7 @@ class Share(Spec):
     """The resources of one process."""
 
     cpu: float = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
-    # auto: what keeps every GPU of the cluster busy, 0 without GPUs
+    # auto: what keeps the GPUs that the cluster has at the start busy, 0 without GPUs
     gpu: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
 
     @field_validator("gpu")

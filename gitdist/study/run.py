@@ -84,7 +84,7 @@ def run_study(
         logging_to(paths.library_log, display.log),
     ):
         dataset = prepare_data(paths, spec, store)
-        if not paths.spec.exists():  # the study has not begun
+        if not (paths.spec.exists() or paths.stored_trials()):  # the study has not begun
             announce_duration(spec, dataset, store, options.address, display, options.confirm)
         with (
             Study.create(paths, spec) as study,

@@ -172,9 +172,8 @@ def _score(
     if len(packing.servers) < num_servers or (num_trials and not running):
         return None
     cards = use_of_cards(nodes, resources, packing.servers, num_trials)
-    busy, with_server = (
-        sum(map(bool, each)) for each in zip(*((not c.is_idle, c.servers) for c in cards), strict=True)
-    )
+    busy = sum(not card.is_idle for card in cards)
+    with_server = sum(card.servers > 0 for card in cards)
     return busy, with_server, running, resources.trial.num_gpus
 
 
