@@ -28,6 +28,7 @@ from gitdist.trial.plan import build_loss
 _MEASURED_S = 0.1  # of steps, after one to warm up
 _MAX_STEPS = 3
 _SLOW_S = 5.0  # a first step that takes longer is not repeated
+_DRAWS = 64  # at once, as in most streams
 _BATCH_PIXELS = 128 * 32 * 32  # of a batch on a CPU; larger ones take in proportion
 
 
@@ -83,7 +84,7 @@ def _measure_munit(spec: StudySpec, munit: MunitSpec, dataset: Dataset, store: S
     set_threads(serving.cpu)
     compute = Compute.resolve(spec.stream.precision, serving.device)
     generator = at_data_size(munit, MunitGenerator(trainer.auto_encoders[0], munit.style_dim, compute), dataset)
-    num_draws = _batch_size(spec.stream.block_size, dataset, compute)
+    num_draws = _batch_size(_DRAWS, dataset, compute)
     images, rng = torch.tensor(dataset.train.images[:num_draws]), np.random.default_rng(0)
     codes = generator.encode(images, images)
     return per_step, _seconds(lambda: generator.draw(codes, rng), compute) / len(images)

@@ -40,6 +40,7 @@ def test_a_part_that_cannot_run_has_a_reason_and_costs_no_other_part(monkeypatch
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_study_has_metrics_for_each_group_of_seeds(tmp_path):
     changes = (
         "search.space={seed: {choice: [0, 1]}}",
