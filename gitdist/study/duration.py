@@ -153,8 +153,8 @@ def _is_small(spec: StudySpec, dataset: Dataset) -> bool:
         return False
     if not isinstance(munit, MunitSpec):
         return True
-    channels = max(munit.dim * 2**munit.num_downsample, munit.discriminator_dim * 2**munit.discriminator_layers)
-    return channels <= 2 * _SMALL_CHANNELS and munit.batch_size <= _SMALL_BATCH
+    channels = (munit.dim * 2**munit.num_downsample, munit.discriminator_dim * 2 ** (munit.discriminator_layers - 1))
+    return max(channels) <= _SMALL_CHANNELS and munit.batch_size <= _SMALL_BATCH
 
 
 def _longest(spec: StudySpec) -> int:
