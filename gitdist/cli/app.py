@@ -130,14 +130,18 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Start another study of that name, reusing artifacts.")
     ] = None,
     take_over: TakeOver = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Start a study that takes more than a day without asking.")
+    ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
     from gitdist.cli.run import CommandOptions, run_plan
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
+    options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes)
     with opened(results) as opened_results:
-        run_plan(plan, opened_results, Console(), CommandOptions(address=address, take_over=take_over, fork_name=fork))
+        run_plan(plan, opened_results, Console(), options)
 
 
 @app.command()

@@ -23,11 +23,12 @@ from gitdist.generator.pretrained import read_checkpoint, save_pretrained
 from gitdist.logging import logging_to
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.study.cluster.connect import connected
+from gitdist.study.cluster.connect import cluster_nodes, connected
 from gitdist.study.cluster.signals import STOPPED, stop_requested
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.resources.generator_training import obtain_generator
+from gitdist.study.scheduling.gpu_shares import share_gpus
 
 
 def train_generator(spec: StudySpec, results: Path, console: Console, address: str | None) -> None:
@@ -50,7 +51,8 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
         def on_wait(waited_s: float) -> None:
             display.log(f"waiting for capacity for training the generator, since {waited_s:.0f} s")
 
-        trained = obtain_generator(spec.generator, dataset, store, spec.resources, display.training_step, on_wait)
+        resources = share_gpus(cluster_nodes(), spec.resources, num_servers=0, num_trials=0)
+        trained = obtain_generator(spec.generator, dataset, store, resources, display.training_step, on_wait)
         origin = "found in the store" if trained.training_s == 0 else f"trained in {trained.training_s:.0f} s"
         display.log(f"generator {origin}: {trained.artifact}")
 

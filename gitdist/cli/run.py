@@ -45,6 +45,7 @@ class CommandOptions:
     take_over: bool = False
     retry_failed: bool = False
     fork_name: str | None = None
+    asks: bool = False  # before a study begins that takes more than a day
 
 
 def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:
@@ -138,6 +139,7 @@ def _run_study(
         address=options.address,
         take_over=options.take_over,
         retry_failed=options.retry_failed,
+        confirm=partial(_confirm, console) if options.asks else None,
         on_ray_death=partial(_resume_after_ray_death, resume),
     )
 
@@ -151,6 +153,14 @@ def _run_study(
         samples = StudyPaths.at(results, spec.name).samples.name
         print_line(console, f"draws of the generator: {results}/{spec.name}/{samples}")
     return summary
+
+
+def _confirm(console: Console, estimate: str) -> None:
+    """Ask on a terminal whether a long study shall begin; raise StudyError if it shall not, or nobody can be asked."""
+    if not (sys.stdin.isatty() and console.is_terminal):
+        raise StudyError(f"{estimate}; to start it, add --yes")
+    if not typer.confirm("Start it?"):
+        raise StudyError("the study was not started; change its file, or start it with --yes")
 
 
 @contextmanager

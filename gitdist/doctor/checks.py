@@ -10,8 +10,9 @@ from gitdist.doctor.machine import DirectoryReport, MachineReport
 from gitdist.errors import GitdistError
 from gitdist.generator.kinds import needs_training
 from gitdist.limits import MIN_OPEN_FILES, MIN_PROCESSES
-from gitdist.spec import StudySpec
-from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity
+from gitdist.spec import ResourcesSpec, StudySpec
+from gitdist.study.scheduling.gpu_shares import describe_gpus, describe_idle, num_trials, share_gpus, use_of_cards
+from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity, pack
 
 STRICT = ("python", "gitdist", "ray", "torch")  # other packages matter to the driver only
 FREE_BYTES = 10e9  # a study of CIFAR's size with its checkpoints and blocks
@@ -127,20 +128,35 @@ def check_sqlite(check: str, path: Path, file_system: str | None) -> list[Findin
     return [Finding(check, HERE, "warning", f"SQLite on a network disk ({path}: {file_system})", SERVERS[check])]
 
 
-def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> Finding:
-    """Place a study's servers and trials on nodes with nothing on them."""
-    num_servers = spec.resources.servers if spec.sharing.stream else 0
+def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> list[Finding]:
+    """Place a study's servers and trials on nodes with nothing on them; warn of GPUs that it leaves idle."""
+    num_servers, jobs = spec.resources.servers if spec.sharing.stream else 0, num_trials(spec)
+    resources = share_gpus(nodes, spec.resources, num_servers, jobs)
+    findings = []
     try:
-        seen = find_capacity(nodes, spec.resources, num_servers).note if spec.search.total else "no trials"
+        seen = "no trials"
+        if spec.search.total:
+            seen = find_capacity(nodes, resources, num_servers).note
+            findings = _check_use_of_gpus(place, nodes, resources, num_servers, jobs)
         if needs_training(spec.generator):
             if place == HERE:  # Ray is started here with the CPUs that training asks for
-                nodes = [replace(node, cpu=max(node.cpu, spec.resources.training.cpu)) for node in nodes]
-            check_fits_alone(nodes, spec.resources, "training", "train the generator")
+                nodes = [replace(node, cpu=max(node.cpu, resources.training.cpu)) for node in nodes]
+            check_fits_alone(nodes, resources, "training", "train the generator")
         if spec.search.total and not num_servers and spec.data.nuisance == "none":
-            check_fits_alone(nodes, spec.resources, "server", "transform the images that eKLD is measured on")
+            check_fits_alone(nodes, resources, "server", "transform the images that eKLD is measured on")
     except GitdistError as error:
-        return Finding.of_error("capacity", place, error)
-    return Finding("capacity", place, "ok", seen)
+        return [Finding.of_error("capacity", place, error)]
+    return [Finding("capacity", place, "ok", seen), *findings]
+
+
+def _check_use_of_gpus(
+    place: str, nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, jobs: int
+) -> list[Finding]:
+    cards = use_of_cards(nodes, resources, pack(nodes, resources, num_servers).servers, jobs)
+    if not cards:
+        return []
+    seen, idle = describe_gpus(resources, cards, sharing=bool(num_servers)), describe_idle(resources, cards, jobs)
+    return [Finding.judge(idle is None, "GPU use", place, seen, idle[1] if idle else "", "warning")]
 
 
 def _size(num_bytes: float) -> str:

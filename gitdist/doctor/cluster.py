@@ -60,7 +60,7 @@ def examine_cluster(
             offers = [node.resources for node in nodes]
             total = f"{len(nodes)} node(s), {sum(node.cpu for node in offers):g} CPU"
             findings = [Finding("cluster", "cluster", "ok", f"{total}, {sum(len(node.cards) for node in offers)} GPU")]
-            findings += [check_capacity("cluster", offers, spec) for spec in specs]
+            findings += [found for spec in specs for found in check_capacity("cluster", offers, spec)]
             answers = _ask(nodes, machine.describe_machine, _DESCRIBE_S, True)
             for node in nodes:
                 findings += _judge(node, answers[node.resources.name], here)

@@ -4,7 +4,6 @@ A trained generator is built once per spec and data set. An imported one is copi
 finds it. The other kinds have no artifact.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,17 +12,26 @@ from typing import Any
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.disk import write_atomic
-from gitdist.errors import DataError, SpecError, StoreError
+from gitdist.errors import SpecError, StoreError
 from gitdist.generator.base import Generator, TrainingStep
 from gitdist.generator.munit.generator import MunitGenerator
 from gitdist.generator.munit.networks import WEIGHTS_FILE, check_geometry, load_auto_encoder
 from gitdist.generator.munit.training import train_munit
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator, RandAugmentGenerator
 from gitdist.generator.plugin import GeneratorContext, Plugin, describe_plugin, isolated_generator
-from gitdist.generator.pretrained import load_pretrained, read_pretrained
-from gitdist.input_file import expand_home, read_input
-from gitdist.spec import GeneratorSpec, IdentitySpec, MunitSpec, OracleSpec, PluginSpec, PretrainedSpec, RandAugmentSpec
+from gitdist.generator.pretrained import copy_pretrained, load_pretrained, pretrained_digest, read_pretrained
+from gitdist.generator.resizing import ResizedGenerator, generated_shape
+from gitdist.input_file import expand_home
+from gitdist.spec import (
+    GeneratorSpec,
+    IdentitySpec,
+    MunitSpec,
+    OracleSpec,
+    PluginSpec,
+    PretrainedSpec,
+    RandAugmentSpec,
+    ResizableSpec,
+)
 from gitdist.store import Store, content_key
 from gitdist.store.artifact import MANIFEST, checksum, stamps
 
@@ -102,7 +110,7 @@ def load_generator(
             returns no generator.
         StoreError: the artifact is missing or has other settings.
     """
-    return _kind(spec).load(spec, dataset, artifact, compute, compiled_batch)
+    return at_data_size(spec, _kind(spec).load(spec, dataset, artifact, compute, compiled_batch), dataset)
 
 
 @contextmanager
@@ -112,15 +120,24 @@ def open_generator(
     """Yield a generator that is ready to draw; see ``load_generator``. A plugin runs in a child process."""
     kind = _kind(spec)
     if kind.isolate is None:
-        yield kind.load(spec, dataset, artifact, compute, None)
+        yield load_generator(spec, dataset, artifact, compute)
         return
     with kind.isolate(spec, dataset, artifact, compute) as generator:
-        yield generator
+        yield at_data_size(spec, generator, dataset)
+
+
+def at_data_size(spec: GeneratorSpec, generator: Generator, dataset: Dataset) -> Generator:
+    """Return a generator of images of the data set's size; ``generator`` draws them at ``spec.image_size``, if set."""
+    drawn_shape = _drawn_shape(spec, dataset)
+    if drawn_shape == dataset.image_shape:
+        return generator
+    return ResizedGenerator(generator, drawn_shape, dataset.image_shape)
 
 
 def draw_settings(spec: GeneratorSpec) -> dict[str, object]:
     """Return what determines a generator's draws besides its kind and weights, as JSON values."""
-    return _kind(spec).draw_settings(spec)
+    size = _image_size(spec)
+    return {**_kind(spec).draw_settings(spec), **({} if size is None else {"image_size": size})}
 
 
 def generator_name(spec: GeneratorSpec, artifact: Path | None) -> str:
@@ -149,12 +166,13 @@ def munit_artifact_spec(spec: MunitSpec, fingerprint: str, compute: Compute) -> 
     without = {"checkpoint_every"}
     without |= set() if spec.randaugment_ops else {"randaugment_ops", "randaugment_magnitude"}
     without |= set() if spec.mixup_alpha else {"mixup_alpha"}
+    without |= set() if spec.image_size else {"image_size"}
     settings = spec.model_dump(mode="json", exclude=without)
     return {"format": GENERATOR_FORMAT, "data": fingerprint, **settings, "precision": compute.precision}
 
 
 def _munit_recipe(spec: MunitSpec, dataset: Dataset, compute: Compute) -> Recipe:
-    check_geometry(spec, dataset.image_shape)
+    check_geometry(spec, _drawn_shape(spec, dataset))
     resolved = Compute.resolve(spec.precision, compute.device)
     return Recipe(
         munit_artifact_spec(spec, dataset.fingerprint, resolved),
@@ -171,17 +189,11 @@ def _load_munit(
 
 def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute | None) -> Recipe:
     path = expand_home(spec.path)
-    try:
-        digest = _hash(read_input(path))
-    except DataError as error:
-        raise SpecError(f"generator.path: {error}") from None
-    read_pretrained(path, dataset.image_shape)
+    digest = pretrained_digest(path)
+    read_pretrained(path, _drawn_shape(spec, dataset))
 
     def build(target: Path, scratch: Path, report: Report) -> None:
-        content = read_input(path)
-        if _hash(content) != digest:
-            raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
-        write_atomic(target / WEIGHTS_FILE, content)
+        copy_pretrained(path, digest, target / WEIGHTS_FILE)
 
     return Recipe({"format": GENERATOR_FORMAT, "pretrained": digest}, build)
 
@@ -189,13 +201,19 @@ def _pretrained_recipe(spec: PretrainedSpec, dataset: Dataset, compute: Compute 
 def _load_pretrained(
     spec: PretrainedSpec, dataset: Dataset, artifact: Path | None, compute: Compute, compiled_batch: int | None
 ) -> Generator:
-    return load_pretrained(_required(spec, artifact) / WEIGHTS_FILE, dataset.image_shape, compute, compiled_batch)
+    file, shape = _required(spec, artifact) / WEIGHTS_FILE, _drawn_shape(spec, dataset)
+    return load_pretrained(file, shape, compute, compiled_batch)
 
 
 def _plugin_recipe(spec: PluginSpec, dataset: Dataset, compute: Compute) -> Recipe | None:
     description = describe_plugin(spec.target)
     if not description.trains:
         return None
+    if spec.image_size is not None:
+        raise SpecError(
+            f"generator.image_size is for plugins that do not train, but '{spec.target}' trains on the data set's own "
+            "images; leave it out, and resize in the plugin"
+        )
     resolved = Compute.resolve(device=compute.device)
 
     def build(target: Path, scratch: Path, report: Report) -> None:
@@ -211,18 +229,18 @@ def _plugin_recipe(spec: PluginSpec, dataset: Dataset, compute: Compute) -> Reci
 def _load_plugin(
     spec: PluginSpec, dataset: Dataset, artifact: Path | None, compute: Compute, compiled_batch: int | None
 ) -> Generator:
-    return Plugin(spec).build(_plugin_context(dataset, artifact, compute))
+    return Plugin(spec).build(_plugin_context(spec, dataset, artifact, compute))
 
 
 def _isolate_plugin(
     spec: PluginSpec, dataset: Dataset, artifact: Path | None, compute: Compute
 ) -> AbstractContextManager[Generator]:
-    return isolated_generator(spec, _plugin_context(dataset, artifact, compute))
+    return isolated_generator(spec, _plugin_context(spec, dataset, artifact, compute))
 
 
-def _plugin_context(dataset: Dataset, artifact: Path | None, compute: Compute) -> GeneratorContext:
+def _plugin_context(spec: PluginSpec, dataset: Dataset, artifact: Path | None, compute: Compute) -> GeneratorContext:
     return GeneratorContext(
-        image_shape=dataset.image_shape,
+        image_shape=_drawn_shape(spec, dataset),
         class_names=dataset.class_names,
         nuisance=dataset.nuisance,
         compute=compute,
@@ -230,13 +248,17 @@ def _plugin_context(dataset: Dataset, artifact: Path | None, compute: Compute) -
     )
 
 
+def _image_size(spec: GeneratorSpec) -> int | None:
+    return spec.image_size if isinstance(spec, ResizableSpec) else None
+
+
+def _drawn_shape(spec: GeneratorSpec, dataset: Dataset) -> tuple[int, int, int]:
+    return generated_shape(_image_size(spec), dataset.image_shape)
+
+
 def _hash_all_files(artifact: Path) -> str:
     names = [name for name in stamps(artifact) if name != MANIFEST]
     return content_key("weights", {name: checksum(artifact / name) for name in names})
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _required(spec: MunitSpec | PretrainedSpec, artifact: Path | None) -> Path:

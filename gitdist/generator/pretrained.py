@@ -131,6 +131,26 @@ def load_pretrained(
     return MunitGenerator(auto_encoder, architecture.style_dim, compute, compiled_batch)
 
 
+def pretrained_digest(path: Path) -> str:
+    """Return the hash of an imported generator's file; raise SpecError if it cannot be read."""
+    try:
+        return _hash(read_input(path))
+    except DataError as error:
+        raise SpecError(f"generator.path: {error}") from None
+
+
+def copy_pretrained(path: Path, digest: str, target: Path) -> None:
+    """Copy the file of ``pretrained_digest``; raise SpecError if it has changed since."""
+    content = read_input(path)
+    if _hash(content) != digest:
+        raise SpecError(f"generator.path must not change while it is copied, but {path} changed; run again")
+    write_atomic(target, content)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def _architecture(header: object) -> Architecture:
     try:
         return Architecture.model_validate(header)

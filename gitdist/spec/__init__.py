@@ -14,6 +14,7 @@ from gitdist.spec.generator import (
     PluginSpec,
     PretrainedSpec,
     RandAugmentSpec,
+    ResizableSpec,
     StreamSpec,
 )
 from gitdist.spec.search import PrunerSpec, SearchSpec
@@ -35,6 +36,7 @@ __all__ = [
     "ProfileSpec",
     "PrunerSpec",
     "RandAugmentSpec",
+    "ResizableSpec",
     "ResourcesSpec",
     "SearchSpec",
     "Share",

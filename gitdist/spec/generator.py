@@ -22,7 +22,14 @@ class KindSpec(Spec):
         return "the generator"
 
 
-class MunitSpec(KindSpec):
+class ResizableSpec(KindSpec):
+    """Base of the kinds that can generate at a lower resolution than the data set's."""
+
+    # longer side of the generator's images in pixels; draws are enlarged to the data set's size. None = that size
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+
+
+class MunitSpec(ResizableSpec):
     """MUNIT with both domains the same data set (Huang et al. 2018).
 
     The defaults are those of GIT (Zhou et al. 2022) except ``auto_encoders``: the published method trains two, one per
@@ -78,7 +85,7 @@ class RandAugmentSpec(KindSpec):
     magnitude: int = Field(9, ge=0, le=30)
 
 
-class PretrainedSpec(KindSpec):
+class PretrainedSpec(ResizableSpec):
     """A MUNIT trained elsewhere, in a file that ``gitdist generator import`` wrote."""
 
     from_outside: ClassVar[bool] = True
@@ -86,7 +93,7 @@ class PretrainedSpec(KindSpec):
     path: Text  # artifacts depend on the file's content, not its path
 
 
-class PluginSpec(KindSpec):
+class PluginSpec(ResizableSpec):
     """A generator of another package, see ``gitdist.generator.plugin``."""
 
     from_outside: ClassVar[bool] = True

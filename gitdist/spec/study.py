@@ -44,19 +44,25 @@ class Share(Spec):
     """The resources of one process."""
 
     cpu: float = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
-    gpu: float = Field(0.0, ge=0, le=1000)
+    # auto: what keeps the GPUs that the cluster has at the start busy, 0 without GPUs
+    gpu: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
 
     @field_validator("gpu")
     @classmethod
-    def _part_or_whole(cls, value: float) -> float:
-        if 0 < value < _SMALLEST_SHARE or (value > 1 and not value.is_integer()):
+    def _part_or_whole(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and (0 < value < _SMALLEST_SHARE or (value > 1 and not value.is_integer())):
             raise ValueError(f"must be a part of one GPU, {_SMALLEST_SHARE} to 1, or a whole number of them")
         return value
 
     @property
+    def num_gpus(self) -> float:
+        """``gpu`` as a number: 0 for an ``auto`` that nothing has replaced; see ``packing.share_gpus``."""
+        return 0.0 if self.gpu == "auto" else self.gpu
+
+    @property
     def device(self) -> str | None:
         """The device of such a process: ``cpu`` without a share of a GPU; None = the GPU if one is visible."""
-        return None if self.gpu else "cpu"
+        return None if self.num_gpus else "cpu"
 
 
 class TrialShare(Share):

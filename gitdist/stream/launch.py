@@ -140,7 +140,7 @@ def safe_window(nodes: Sequence[str], store_bytes: Mapping[str, float]) -> int:
 
 def _start_server(name: str, config: ServerConfig, share: Share, placement: PlacementGroupSchedulingStrategy) -> Any:
     groups: dict[str, Any] = {"concurrency_groups": {STATS_GROUP: 1}}  # which ``options`` does not take
-    actor = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **groups)(GeneratorServer)
+    actor = ray.remote(num_cpus=share.cpu, num_gpus=share.num_gpus, **groups)(GeneratorServer)
     options = {**_RESTARTING, "max_task_retries": _SERVER_TASK_RETRIES}
     return actor.options(name=name, scheduling_strategy=placement, **options).remote(config, share)
 

@@ -37,7 +37,7 @@ def reserve(share: Share, num_processes: int, on_wait: Callable[[float], None]) 
         num_processes: how many there are.
         on_wait: receives the seconds waited so far, now and then; an exception from it ends the wait.
     """
-    bundle = {"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}
+    bundle = {"CPU": share.cpu, **({"GPU": share.num_gpus} if share.num_gpus else {})}
     placement: PlacementGroup = placement_group([bundle] * num_processes, strategy="SPREAD")
     reporter = WaitReporter(on_wait)
     try:

@@ -95,7 +95,7 @@ class GeneratorServer:
     def __init__(self, config: ServerConfig, share: Share) -> None:
         """Limit the process to its share of the node."""
         self._started = time.monotonic()
-        limit_to_share(share.cpu, share.gpu)
+        limit_to_share(share.cpu, share.num_gpus)
         self._received = config
         self._done = MakerStats()
 

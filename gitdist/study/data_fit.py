@@ -8,8 +8,9 @@ import numpy as np
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
+from gitdist.generator.resizing import generated_shape
 from gitdist.networks.check import check_network
-from gitdist.spec import StudySpec, TrialSpec
+from gitdist.spec import ResizableSpec, StudySpec, TrialSpec
 from gitdist.spec.base import STORED
 from gitdist.store import Store
 from gitdist.study.compatibility import StudyWeights
@@ -22,6 +23,8 @@ from gitdist.trial.mixing import replacement_probabilities
 
 def check_fit(spec: StudySpec, dataset: Dataset) -> None:
     """Refuse a study that needs images or class sizes that the data set does not have."""
+    if isinstance(spec.generator, ResizableSpec):
+        generated_shape(spec.generator.image_size, dataset.image_shape)  # raises if the images are not larger
     if "val/few_accuracy" in spec.search.objectives:
         validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
         if not (dataset.groups.few & validated).any():

@@ -34,7 +34,7 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     if study.is_baseline_trained():
         jobs[BASELINE] = TrialJob.create(spec, BASELINE, {})
     share = spec.resources.trial
-    evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(evaluate_on_test)
+    evaluate = ray.remote(num_cpus=share.cpu, num_gpus=share.num_gpus)(evaluate_on_test)
 
     def submit(trial: TrialId) -> Any:
         return evaluate.remote(context, jobs[trial], test_ekld)

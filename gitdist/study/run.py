@@ -17,11 +17,11 @@ from rich.console import Console
 
 from gitdist.logging import logging_to, silence_libraries
 from gitdist.spec import StudySpec
-from gitdist.study.capacity import estimate_capacity, measure_capacity
+from gitdist.study.capacity import estimate_capacity, join_cluster, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
-from gitdist.study.cluster.shared_fs import check_shared
 from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.data_fit import describe_study
+from gitdist.study.duration import announce_duration
 from gitdist.study.files.results import Results
 from gitdist.study.final_evaluation import evaluate_chosen
 from gitdist.study.ledger.lease import Lease
@@ -47,6 +47,8 @@ class RunOptions:
         address: Ray cluster to join; None = ``$RAY_ADDRESS``, else start Ray on this machine.
         take_over: take over from a driver that seems to be alive.
         retry_failed: retry the failed trials.
+        confirm: called with an estimate before a study begins that takes more than a day; what it raises ends the
+            study. None = such a study begins unasked.
         on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
             epoch; must not return. None = exit with code 1, or 130 if this process was asked to stop.
     """
@@ -54,6 +56,7 @@ class RunOptions:
     address: str | None = None
     take_over: bool = False
     retry_failed: bool = False
+    confirm: Callable[[str], None] | None = None
     on_ray_death: Callable[[bool, bool], None] | None = None
 
 
@@ -81,6 +84,8 @@ def run_study(
         logging_to(paths.library_log, display.log),
     ):
         dataset, weights = prepare_data(paths, spec, store)
+        if not (paths.spec.exists() or paths.stored_trials()):  # the study has not begun
+            announce_duration(spec, dataset, store, options.address, display, options.confirm)
         with (
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
@@ -115,7 +120,7 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
         connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
         open_monitor(running) as monitor,
     ):
-        check_shared(spec.resources, study.paths)
+        running = join_cluster(running, num_servers, cpus)
         if not spec.search.total:
             train_study_generator(running)
             return write_summary(study)

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import GitdistError, StudyError
-from gitdist.spec import StudySpec
+from gitdist.spec import ResourcesSpec, StudySpec
 from gitdist.store import Store
 from gitdist.study.compatibility import StudyWeights, study_tags
 from gitdist.study.files.events import TrainingProgress
@@ -43,6 +43,11 @@ class RunningStudy:
     def spec(self) -> StudySpec:
         """The study's spec."""
         return self.study.spec
+
+    def with_resources(self, resources: ResourcesSpec) -> "RunningStudy":
+        """Return the same study with other resources; its stored spec and ledger keep theirs."""
+        spec = self.spec.model_copy(update={"resources": resources})
+        return replace(self, study=replace(self.study, spec=spec))
 
     def report_wait(self, what: str, waited_s: float) -> None:
         """Log that ``what`` waits for free capacity on the cluster."""

@@ -90,7 +90,7 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
 def restore_lost_epochs(running: RunningStudy, context: TrialContext, max_concurrent: int) -> None:
     """Retrain the lost epochs of finished trials; evaluation and summary need all epochs."""
     study, share = running.study, running.spec.resources.trial
-    restore = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(restore_epochs)
+    restore = ray.remote(num_cpus=share.cpu, num_gpus=share.num_gpus)(restore_epochs)
     damaged: dict[TrialId, TrialJob] = {}
     for record in study.ledger.trials():
         if lost := study.num_lost_epochs(record):

@@ -175,7 +175,7 @@ def crowd(setting: Setting, spec: TrialSpec) -> list[Figure]:
     with connected("local", resources, 0):
         find_capacity(cluster_nodes(), resources, 0)
         say(f"starting {max(AT_ONCE)} trials on one GPU")
-        actor: Any = ray.remote(num_cpus=0, num_gpus=share.gpu)(CrowdTrial)
+        actor: Any = ray.remote(num_cpus=0, num_gpus=share.num_gpus)(CrowdTrial)
         arguments = (spec, setting.dataset.directory, setting.block_size, share.cpu)
         trials = [actor.remote(*arguments) for _ in range(max(AT_ONCE))]
         ray.get([trial.train.remote(1) for trial in trials])

@@ -177,7 +177,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
     assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
-        "run": running | {"--set", "--scale", "--fork"},
+        "run": running | {"--set", "--scale", "--fork", "--yes"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},

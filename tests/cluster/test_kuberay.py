@@ -158,4 +158,4 @@ def test_the_job_runs_a_command_that_gitdist_understands() -> None:
     assert study.resources.autoscaling and study.resources.max_concurrent == 16
     worker = all_pods()["ray-worker"]["containers"][0]["resources"]["limits"]
     for share in (study.resources.server, study.resources.trial, study.resources.training):
-        assert share.cpu <= float(worker["cpu"]) and share.gpu <= float(worker["nvidia.com/gpu"])
+        assert share.cpu <= float(worker["cpu"]) and share.num_gpus <= float(worker["nvidia.com/gpu"])

@@ -124,4 +124,4 @@ def test_a_worker_has_room_for_what_the_gpu_study_takes(name: str) -> None:
     resources = load_study(CLUSTER.parent / "studies" / "cifar10_lt.yaml", overrides).resources
     offered = document(name)["available_node_types"]["gpu-spot"]["resources"]
     for share in (resources.server, resources.trial, resources.training):
-        assert share.cpu <= offered["CPU"] and share.gpu <= offered["GPU"]
+        assert share.cpu <= offered["CPU"] and share.num_gpus <= offered["GPU"]

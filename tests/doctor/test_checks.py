@@ -127,13 +127,14 @@ def study(**fields):
 
 def test_capacity_is_what_the_study_itself_would_say():
     nodes = [Node("b", 4.0)]
-    assert check_capacity("cluster", nodes, study()).seen.startswith("3 trial(s) at once")
+    (found,) = check_capacity("cluster", nodes, study())
+    assert found.seen.startswith("3 trial(s) at once")
     for resources, words in (
         ({"trial": {"cpu": 8}}, ["resources.trial", "8 CPU", "4 CPU"]),
         ({"trial": {"gpu": 0.5}}, ["resources.trial", "0.5 GPU", "0 GPU"]),
         ({"training": {"cpu": 16}}, ["resources.training", "16 CPU", "train the generator"]),
     ):
-        found = check_capacity("cluster", nodes, study(resources=resources))
+        (found,) = check_capacity("cluster", nodes, study(resources=resources))
         assert found.state == "problem" and all(word in found.seen for word in words), found
         assert found.remedy.startswith("lower resources.")
     without_trials = study(resources={"trial": {"cpu": 8}}, search={"total": 0}, baseline=False)
@@ -141,7 +142,17 @@ def test_capacity_is_what_the_study_itself_would_say():
         resources={"training": {"cpu": 16}}, generator={"kind": "oracle"}, data={"nuisance": "rotation"}
     )
     for small in (without_trials, without_training):
-        assert check_capacity("cluster", nodes, small).state == "ok"
+        assert [found.state for found in check_capacity("cluster", nodes, small)] == ["ok"]
+
+
+def test_gpus_that_a_study_leaves_idle_are_named_with_a_remedy():
+    nodes, fields = [Node("b", 4.0, [1.0] * 8)], {"search": {"total": 20}}
+    for resources, remedy in (({}, "resources.trial.cpu"), ({"trial": {"gpu": 0}}, "resources.trial.gpu: auto")):
+        found = check_capacity("cluster", nodes, study(resources=resources, **fields))[1]
+        assert (found.check, found.state) == ("GPU use", "warning")
+        assert "idle" in found.seen and remedy in found.remedy
+    busy = check_capacity("cluster", [Node("b", 16.0, [1.0] * 8)], study(**fields))
+    assert [found.state for found in busy] == ["ok", "ok"] and "idle" not in busy[1].seen
 
 
 def test_a_directory_that_is_not_shared_is_a_problem():

@@ -39,6 +39,7 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "data.validation_per_class": (1, 1e9, WHOLE),
     "data.groups.many": (0, 1e9, WHOLE),
     "data.groups.few": (0, 1e9, WHOLE),
+    "generator.image_size": (8, 4096, WHOLE),
     "generator.dim": (1, 8192, WHOLE),
     "generator.mlp_dim": (1, 8192, WHOLE),
     "generator.style_dim": (1, 8192, WHOLE),

@@ -22,6 +22,14 @@ def study(**search) -> StudySpec:
     return StudySpec.model_validate({"name": "study", "search": search})
 
 
+def test_a_generators_images_must_be_smaller_than_the_data_sets(tmp_path):
+    digits = small_digits(tmp_path)
+    for kind in ({"kind": "munit"}, {"kind": "plugin", "target": "tests.generator.sample_plugins:Shade"}):
+        spec = StudySpec.model_validate({"name": "study", "generator": {**kind, "image_size": 8}})
+        with pytest.raises(SpecError, match="generator.image_size must be below"):
+            check_fit(spec, digits)
+
+
 def test_few_shot_accuracy_needs_few_shot_classes(tmp_path):
     equal = small_digits(tmp_path / "equal", kind="step", largest=20, factor=1.0)
     tailed = small_digits(tmp_path / "tailed", kind="exponential", largest=60, factor=0.1)

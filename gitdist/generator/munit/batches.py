@@ -1,6 +1,6 @@
 """Class-balanced batches and styles of MUNIT's training, each step's from its own named seeds.
 
-rows -> flip -> RandAugment -> mixup with a second such batch -> -1..1
+rows -> flip -> resize to the generator's size -> RandAugment -> mixup with a second such batch -> -1..1
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.device import Compute
+from gitdist.generator.resizing import generated_shape, resize
 from gitdist.seeds import numpy_rng
 from gitdist.spec import MunitSpec
 
@@ -25,7 +26,8 @@ class BalancedBatches:
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], spec: MunitSpec, compute: Compute) -> None:
         """Sort the rows of images ``[N, C, H, W]`` by class."""
         self._images, self._spec, self._compute = images, spec, compute
-        shape: tuple[int, int, int] = images.shape[1:]
+        shape = generated_shape(spec.image_size, images.shape[1:])
+        self._shape = None if shape == images.shape[1:] else shape
         magnitude = spec.randaugment_magnitude
         self._randaugment = RandAugment(magnitude, shape, compute.device) if spec.randaugment_ops else None
         self._rows = np.argsort(labels, kind="stable")
@@ -56,6 +58,8 @@ class BalancedBatches:
             flipped = numpy_rng(seed, "generator/flips", *indices).random(size) < 0.5
             batch = np.where(flipped[:, None, None, None], batch[..., ::-1], batch)
         images = torch.from_numpy(batch).to(self._compute.device)
+        if self._shape is not None:
+            images = resize(images, self._shape)
         if self._randaugment is None:
             return images
         codes = draw_operations(size, self._spec.randaugment_ops, numpy_rng(seed, "generator/randaugment", *indices))

@@ -2,7 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -47,6 +48,11 @@ class Display(Observer):
     @abstractmethod
     def stream(self, text: str) -> None:
         """Show a line about the stream; any thread may call this."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to others inside the block."""
+        yield
 
     def training_step(self, step: TrainingStep) -> None:
         """Show the progress of the generator's training."""
@@ -153,6 +159,13 @@ class LiveDisplay(Display):
         """Draw the last state and stop."""
         self._step = None
         self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop drawing inside the block."""
+        self._live.stop()
+        yield
+        self._live.start()
 
     def log(self, text: str) -> None:
         """Print a line above the table."""

@@ -85,7 +85,7 @@ def _train_on_cluster(
     """Run ``_train``, again if a worker is lost; return the artifact's directory on its node."""
     # Ray's retry of a streaming task skips as many items as were read before, but a resumed training yields fewer.
     options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
-    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, **options)(_train)
+    task: Any = ray.remote(num_cpus=share.cpu, num_gpus=share.num_gpus, **options)(_train)
     losses = last_step = 0
     while True:
         placement_group = reserve(share, 1, on_wait)
@@ -152,7 +152,7 @@ def _train(spec: GeneratorSpec, dataset: Path, store: Store, share: Share) -> It
 
     def build() -> None:
         try:
-            limit_to_share(share.cpu, share.gpu)
+            limit_to_share(share.cpu, share.num_gpus)
             opened = Dataset.open(store.resolve_locally(dataset))
             artifact = obtain_artifact(spec, opened, store, steps.put, Compute.resolve(device=share.device))
             assert artifact, "a trained generator has an artifact"

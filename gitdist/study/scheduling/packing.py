@@ -2,7 +2,8 @@
 
 Servers are placed first, each on the node with the fewest servers and, among these, where it displaces the fewest
 trials. Trials fill the rest. Ray may spread the servers differently, so the capacity is computed again once they run.
-As in Ray, a GPU share below 1 is part of one card, and a larger share takes whole cards.
+As in Ray, a GPU share below 1 is part of one card, the fullest with that much free, and a larger share takes whole
+cards. ``gpu_shares`` chooses what ``gpu: auto`` means.
 """
 
 from collections import Counter
@@ -30,19 +31,21 @@ class Node:
     def num_fitting(self, share: Share) -> int:
         """Return how many processes with that share fit."""
         by_cpu = int((self.cpu + _TOLERANCE) / share.cpu)
-        if not share.gpu:
+        if not share.num_gpus:
             return by_cpu
-        part = min(share.gpu, 1.0)
+        part = min(share.num_gpus, 1.0)
         parts = sum(int((free + _TOLERANCE) / part) for free in self.cards)
-        return min(by_cpu, parts // _num_cards(share.gpu))
+        return min(by_cpu, parts // _num_cards(share.num_gpus))
 
-    def allocate(self, share: Share) -> None:
-        """Allocate the share of one process, which must fit."""
+    def allocate(self, share: Share) -> list[int]:
+        """Allocate the share of one process, which must fit, and return its cards."""
         self.cpu -= share.cpu
-        part = min(share.gpu, 1.0)
+        part = min(share.num_gpus, 1.0)
         fitting = [card for card, free in enumerate(self.cards) if free + _TOLERANCE >= part]
-        for card in sorted(fitting, key=lambda card: self.cards[card])[: _num_cards(share.gpu)]:  # the fullest first
+        chosen = sorted(fitting, key=lambda card: self.cards[card])[: _num_cards(share.num_gpus)]  # the fullest first
+        for card in chosen:
             self.cards[card] -= part
+        return chosen
 
     def without(self, share: Share) -> "Node":
         """Return the node after allocating the share of one process, which must fit."""
@@ -64,7 +67,7 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class _Packing:
+class Packing:
     """The node of each server and of each trial that fits, by name."""
 
     servers: list[str]
@@ -77,7 +80,7 @@ def find_capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: 
     Raises:
         StudyError: the servers and one trial do not fit; the message lists what the nodes have.
     """
-    packing = _pack(nodes, resources, num_servers)
+    packing = pack(nodes, resources, num_servers)
     if not resources.autoscaling and len(packing.servers) < num_servers:
         raise _does_not_fit_error(nodes, resources, num_servers, "server")
     if not resources.autoscaling and not packing.trials:
@@ -90,7 +93,7 @@ def capacity_beside(nodes: Sequence[Node], resources: ResourcesSpec, servers: Se
     free = list(nodes)
     for name in servers:
         free = [node.without(resources.server) if node.name == name else node for node in free]
-    packing = _Packing(list(servers), _place_trials(free, resources))
+    packing = Packing(list(servers), _place_trials(free, resources))
     if not resources.autoscaling and not packing.trials:
         raise StudyError(
             f"resources: a trial of {_format(resources.trial)} fits no node beside the server(s) of "
@@ -113,17 +116,18 @@ def check_fits_alone(nodes: Sequence[Node], resources: ResourcesSpec, task: Task
         )
 
 
-def _pack(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> _Packing:
+def pack(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int) -> Packing:
+    """Place the servers and as many trials as fit; no trial if the servers do not all fit."""
     free = list(nodes)
     servers: list[str] = []
     while len(servers) < num_servers:
         fitting = [index for index, node in enumerate(free) if node.num_fitting(resources.server)]
         if not fitting:
-            return _Packing(servers, [])
+            return Packing(servers, [])
         chosen = min(fitting, key=lambda index: _placement_cost(free[index], resources, servers))
         free[chosen] = free[chosen].without(resources.server)
         servers.append(free[chosen].name)
-    return _Packing(servers, _place_trials(free, resources))
+    return Packing(servers, _place_trials(free, resources))
 
 
 def _placement_cost(node: Node, resources: ResourcesSpec, servers: list[str]) -> tuple[float, ...]:
@@ -137,7 +141,7 @@ def _place_trials(free: Sequence[Node], resources: ResourcesSpec) -> list[str]:
     return names if resources.max_concurrent == "auto" else names[: resources.max_concurrent]
 
 
-def _capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: _Packing) -> Capacity:
+def _capacity(nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, packing: Packing) -> Capacity:
     bound, num_trials = resources.max_concurrent, len(packing.trials)
     if resources.autoscaling and bound != "auto":
         missing = len(packing.servers) < num_servers or num_trials < bound
@@ -178,7 +182,7 @@ def _largest(nodes: Sequence[Node]) -> str:
 
 
 def _format(share: Share) -> str:
-    return f"{share.cpu:g} CPU" + (f" and {share.gpu:g} GPU" if share.gpu else "")
+    return f"{share.cpu:g} CPU" + (f" and {share.num_gpus:g} GPU" if share.num_gpus else "")
 
 
 def _concurrency_text(num_trials: int, num_servers: int) -> str:
@@ -186,7 +190,7 @@ def _concurrency_text(num_trials: int, num_servers: int) -> str:
     return f"{num_trials} trial(s) at once, {beside}"
 
 
-def _describe_placement(nodes: Sequence[Node], packing: _Packing) -> str:
+def _describe_placement(nodes: Sequence[Node], packing: Packing) -> str:
     servers, trials = Counter(packing.servers), Counter(packing.trials)
     parts = [
         f"{node.name} {servers[node.name]} server(s) and {trials[node.name]} trial(s)"

@@ -80,7 +80,7 @@ def _fit(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent if resources.autoscaling else 1)
     with tempfile.TemporaryDirectory(prefix="gitdist-tune-") as directory:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": share.cpu, "gpu": share.gpu}),
+            tune.with_resources(trainable, {"cpu": share.cpu, "gpu": share.num_gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(manager, max_concurrent),
                 scheduler=LedgerScheduler(manager, workers),

@@ -45,7 +45,7 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
         report: receives the reports; ``ray.tune.report``.
     """
     report({"begun": True})
-    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
+    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.num_gpus)
     attempt = None
     directory = context.paths.trial(job.trial)
     try:
@@ -66,7 +66,7 @@ def run_trial(context: TrialContext, job: TrialJob, report: Report) -> None:
 
 def restore_epochs(context: TrialContext, job: TrialJob) -> None:
     """Retrain the lost epochs of an ended trial from its newest intact checkpoint."""
-    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
+    limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.num_gpus)
     try:
         _train_silently(context, job)
     finally:
@@ -89,7 +89,7 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
         if stored:
             return stored
         started = time.perf_counter()
-        limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.gpu)
+        limit_to_share(context.spec.resources.trial.cpu, context.spec.resources.trial.num_gpus)
         dataset, compute = _open_data(context, job)
         try:
             model = load_classifier(job.spec, dataset, directory, compute)

@@ -1,0 +1,176 @@
+"""Estimates how long a study will take before it begins, and asks if that is more than a day.
+
+What a study asks for is counted: steps of the generator, draws, samples of the trials. Each takes as long as
+``measure_speeds`` finds on this machine. Trials that the search will stop early, and other networks that it tries, are
+not known beforehand.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from gitdist.child_process import ChildProcess
+from gitdist.data.dataset import Dataset
+from gitdist.errors import GitdistError, StudyError
+from gitdist.spec import MunitSpec, StudySpec
+from gitdist.store import Store
+from gitdist.store.gc import DAY_S
+from gitdist.study.cluster.connect import local_cpus
+from gitdist.study.monitoring.display import Display
+from gitdist.study.scheduling.gpu_shares import num_trials, share_gpus
+from gitdist.study.scheduling.packing import Node, find_capacity
+from gitdist.study.speeds import Speeds, measure_speeds
+from gitdist.trial.mixing import draws_needed
+from gitdist.trial.stages import shared_prefix
+
+_UNITS = ((DAY_S, "days"), (3600.0, "h"), (60.0, "min"))
+_FORWARD_PART = 1 / 3  # of a training step: evaluation needs no gradients
+# What is measured in this process; larger networks in a child process, whose memory is free again afterwards.
+_SMALL_SIDE, _SMALL_CHANNELS, _SMALL_BATCH = 64, 512, 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duration:
+    """The estimated seconds of a study's generator and of its trials, ``max_concurrent`` at once."""
+
+    generator_s: float
+    trials_s: float
+    num_trials: int
+    max_concurrent: int
+    on_cluster: bool
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole study."""
+        return self.generator_s + self.trials_s
+
+    def describe(self) -> str:
+        """Return the estimate in one line."""
+        parts = [f"generator {_format(self.generator_s)}"] if self.generator_s else []
+        if self.num_trials:
+            parts.append(f"{self.num_trials} trial(s) {_format(self.trials_s)}, {self.max_concurrent} at once")
+        where = "the cluster, at the speed of this machine" if self.on_cluster else "this machine"
+        return f"the study takes about {_format(self.total_s)} on {where} ({'; '.join(parts) or 'nothing to train'})"
+
+
+def announce_duration(
+    spec: StudySpec,
+    dataset: Dataset,
+    store: Store,
+    address: str | None,
+    display: Display,
+    confirm: Callable[[str], None] | None,
+) -> None:
+    """Log how long a study that has not begun will take.
+
+    Args:
+        spec: of the study.
+        dataset: its data set.
+        store: which may have its generator.
+        address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
+        display: receives the line.
+        confirm: receives the line too if it is more than a day; what it raises ends the study. None = nobody is asked.
+
+    Raises:
+        SpecError: the generator's settings do not fit the images.
+    """
+    on_cluster = (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+    here, max_concurrent = _on_this_machine(spec)
+    if on_cluster:
+        bound = spec.resources.max_concurrent
+        max_concurrent = num_trials(spec) if bound == "auto" else bound
+    try:
+        if _is_small(here, dataset):
+            speeds = measure_speeds(here, dataset.directory, store)
+        else:
+            with ChildProcess(measure_speeds.__module__) as child:
+                speeds = child.call(
+                    "this machine must measure its speed", measure_speeds, here, dataset.directory, store
+                )
+    except GitdistError:
+        raise
+    except Exception as error:  # the study itself reports it, if it is one
+        display.log(f"how long the study takes cannot be measured ({type(error).__name__})")
+        return
+    duration = estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
+    display.log(duration.describe())
+    if confirm is not None and duration.total_s > DAY_S:
+        with display.paused():
+            confirm(duration.describe())
+
+
+def estimate_duration(
+    spec: StudySpec, dataset: Dataset, speeds: Speeds, max_concurrent: int, *, on_cluster: bool = False
+) -> Duration:
+    """Return how long a study takes at these speeds with ``max_concurrent`` trials at once."""
+    steps = spec.generator.steps if isinstance(spec.generator, MunitSpec) else 0
+    trials, max_concurrent = num_trials(spec), max(1, min(num_trials(spec), max_concurrent))
+    trial, evaluation = spec.trial, spec.evaluation
+    evaluated = len(dataset.validation.labels) + (
+        dataset.num_classes * evaluation.epoch_images_per_class * (1 + evaluation.epoch_transformations)
+    )
+    samples = len(dataset.train.labels) + _FORWARD_PART * evaluated / evaluation.every
+    epochs = _longest(spec)
+    prefix = shared_prefix(trial) if spec.sharing.prefix else None
+    own_epochs = epochs - min(prefix.epochs, epochs) if prefix else epochs
+    rounds = math.ceil(trials / max_concurrent)
+    trials_s = speeds.per_sample * samples * (epochs - own_epochs + rounds * own_epochs)
+    draws_s = speeds.per_draw * _draws_per_epoch(spec, dataset) * max(0, epochs - trial.switch_epoch)
+    if spec.sharing.stream:  # made while the trials train, once for all of them
+        trials_s = max(trials_s, draws_s / spec.resources.servers)
+    else:
+        trials_s += rounds * draws_s
+    return Duration(
+        generator_s=speeds.per_step * steps,
+        trials_s=trials_s if trials else 0.0,
+        num_trials=trials,
+        max_concurrent=max_concurrent,
+        on_cluster=on_cluster,
+    )
+
+
+def _on_this_machine(spec: StudySpec) -> tuple[StudySpec, int]:
+    """Return the study with the shares that it has on this machine, and how many trials run here at once."""
+    num_servers = spec.resources.servers if spec.sharing.stream else 0
+    node = Node("here", local_cpus(spec.resources, num_servers), [1.0] * torch.cuda.device_count())
+    resources = share_gpus([node], spec.resources, num_servers, num_trials(spec))
+    try:
+        max_concurrent = find_capacity([node], resources, num_servers).max_concurrent
+    except StudyError:  # for a cluster, or reported when the study begins
+        max_concurrent = 1
+    return spec.model_copy(update={"resources": resources}), max_concurrent
+
+
+def _is_small(spec: StudySpec, dataset: Dataset) -> bool:
+    resources, munit = spec.resources, spec.generator
+    shares = (resources.server, resources.trial, resources.training)
+    if torch.cuda.is_available() and any(share.num_gpus for share in shares):
+        return False
+    if max(dataset.image_shape[1:]) > _SMALL_SIDE or ":" in spec.trial.network:
+        return False
+    if not isinstance(munit, MunitSpec):
+        return True
+    channels = (munit.dim * 2**munit.num_downsample, munit.discriminator_dim * 2 ** (munit.discriminator_layers - 1))
+    return max(channels) <= _SMALL_CHANNELS and munit.batch_size <= _SMALL_BATCH
+
+
+def _longest(spec: StudySpec) -> int:
+    """Return the epochs of the longest trial that the search may try."""
+    searched = spec.search.space.get("epochs")
+    found = [*(searched.extremes if searched else ()), *(fields.get("epochs") for fields in spec.methods.values())]
+    return max([spec.trial.epochs, *(int(epochs) for epochs in found if isinstance(epochs, int | float))])
+
+
+def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
+    """Return how many draws a trial as in ``trial`` takes in its first epoch with draws."""
+    switch = spec.trial.switch_epoch
+    trial = spec.trial.model_copy(update={"epochs": switch + 1})
+    return int(draws_needed(trial, dataset.train.labels, dataset.class_sizes).sum())
+
+
+def _format(seconds: float) -> str:
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1.0, "s"))
+    return f"{seconds / size:.2g} {unit}"
