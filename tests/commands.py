@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
-_COMMANDS = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "tracking")
+_COMMANDS = ("data", "doctor", "export", "generator", "quality", "report", "run", "status", "store", "tracking")
 _PHASES = ("capacity", "final_evaluation", "resources.stream", "running_study")
 
 _context = multiprocessing.get_context("forkserver")

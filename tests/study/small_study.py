@@ -55,6 +55,7 @@ SPEC: dict[str, Any] = {
         "final_images_per_class": 2,
         "final_transformations": 3,
     },
+    "tracking": {"models": False},  # saving two takes seconds
     "resources": {"server": {"cpu": 0.5}, "trial": {"cpu": 0.75}, "training": {"cpu": 1}},
 }
 TIMES = {"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"}  # and whose work it was
