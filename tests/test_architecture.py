@@ -36,6 +36,7 @@ LIBRARY_ROOMS = {
     "mlflow": {"study/monitoring/mlflow/"},
     "optuna": {"study/ledger/"},
     "psycopg": {"study/ledger/storage.py"},
+    "timm": {"networks/libraries.py"},
     "torchvision": {"torchvision_cpu.py"},
     "typer": {"cli/"},
 }

@@ -10,6 +10,7 @@ The batch is dynamic, and the metadata in each file has the class names.
 import importlib.util
 import io
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.export import Dim
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StoreError, first_line
 from gitdist.export.model import TrainedModel
+from gitdist.networks.heads import CosineHead, head_name
 
 METADATA = "gitdist.json"  # the extra file of a .pt2 with the metadata
 
@@ -61,15 +63,11 @@ def write_model(model: TrainedModel, out: Path) -> None:
 
 
 def _exported_program(model: TrainedModel) -> torch.export.ExportedProgram:
-    """Return the graph of a model, with a dynamic batch.
-
-    Raises:
-        SpecError: torch.export cannot trace the network.
-    """
     try:
-        return torch.export.export(model.module, (model.example,), dynamic_shapes=_DYNAMIC_BATCH)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.export.export(model.module, (model.example,), dynamic_shapes=_DYNAMIC_BATCH)
     except Exception as error:  # a network's own code may raise anything
-        raise _export_error(model, error) from error
+        raise _export_error(model, "torch.export can trace", error) from error
 
 
 def _pt2(model: TrainedModel) -> tuple[bytes]:
@@ -79,19 +77,19 @@ def _pt2(model: TrainedModel) -> tuple[bytes]:
 
 
 def _onnx(model: TrainedModel) -> tuple[bytes]:
+    traced = _exported_program(model)
     try:
-        program = torch.onnx.export(
-            _exported_program(model),
-            (model.example,),
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamo=True,
-            verbose=False,
-        )
-    except SpecError:
-        raise
+        with warnings.catch_warnings(action="ignore"):  # torch warns of its own code
+            program = torch.onnx.export(
+                traced,
+                (model.example,),
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamo=True,
+                verbose=False,
+            )
     except Exception as error:  # an operator that ONNX lacks
-        raise _export_error(model, error) from error
+        raise _export_error(model, "torch.onnx can convert", error) from error
     assert program is not None, "dynamo returns a program"
     values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in model.metadata.items()}
     program.model.metadata_props.update(values)
@@ -108,20 +106,24 @@ def _safetensors(model: TrainedModel) -> tuple[bytes, bytes]:
 
 
 def _rebuilding(model: TrainedModel) -> Mapping[str, Any]:
-    spec = model.spec
+    spec, classifier = model.spec, model.module.classifier
+    name = head_name(classifier)
+    layer = classifier.get_submodule(name)
+    kind = {"kind": "cosine", "scale": layer.scale} if isinstance(layer, CosineHead) else {"kind": "linear"}
     return {
         "input": "normalised float32 [N, C, H, W]: (x / 255 - mean) / std",
         "output": "logits, float32 [N, num_classes]",
         "mean": list(model.mean),
         "std": list(model.std),
-        "head": {"kind": "cosine", "scale": spec.ldam_scale} if spec.loss == "ldam" else {"kind": "linear"},
+        "network_options": spec.network_options,
+        "head": {"name": name, **kind},
     }
 
 
-def _export_error(model: TrainedModel, error: Exception) -> SpecError:
+def _export_error(model: TrainedModel, rule: str, error: Exception) -> SpecError:
     return SpecError(
-        f"trial.network {model.spec.network} must be a network that torch.export can trace, but it says: "
-        f"{first_line(error)}; write weights instead, to a .safetensors file"
+        f"trial.network {model.spec.network} must be a network that {rule}, but it says: "
+        f"{first_line(error.__cause__ or error)}; write weights instead, to a .safetensors file"
     )
 
 

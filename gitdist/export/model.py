@@ -18,6 +18,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import StoreError, first_line
 from gitdist.spec import TrialSpec
+from gitdist.trial.augmentation import input_normalisation
 from gitdist.trial.checkpoint import load_classifier
 from gitdist.trial.evaluation import Predictor
 
@@ -88,7 +89,7 @@ class TrainedModel:
                 f"has others ({first_line(error)}); restore the network's code or the checkpoint"
             ) from error
         classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        mean, std = dataset.mean, dataset.std
+        mean, std = input_normalisation(spec, dataset)
         return cls(
             module=ProbabilityModel(classifier, mean, std),
             spec=spec,
@@ -135,7 +136,7 @@ class TrainedModel:
         indices = np.unique(np.linspace(0, count - 1, min(count, _COMPARED_IMAGES)).round().astype(np.int64))
         images = dataset.validation.images[indices]
         with torch.inference_mode():
-            predict = Predictor(self.module.classifier, dataset, Compute.resolve("bf16", "cpu"))
+            predict = Predictor(self.module.classifier, dataset, Compute.resolve("bf16", "cpu"), (self.mean, self.std))
             rounded = predict(images).exp().numpy()
         return float(np.abs(rounded - self.probabilities(images)).max(initial=0.0)), len(images)
 

@@ -18,7 +18,7 @@ from gitdist.spec.generator import (
 )
 from gitdist.spec.search import PrunerSpec, SearchSpec
 from gitdist.spec.study import ResourcesSpec, Share, SharingSpec, StoreSpec, StudySpec, TrackingSpec
-from gitdist.spec.trial import EvaluationSpec, TrialSpec
+from gitdist.spec.trial import EvaluationSpec, NormalizationSpec, TrialSpec
 
 __all__ = [
     "DataSpec",
@@ -28,6 +28,7 @@ __all__ = [
     "GroupsSpec",
     "IdentitySpec",
     "MunitSpec",
+    "NormalizationSpec",
     "OracleSpec",
     "PluginSpec",
     "PretrainedSpec",

@@ -1,6 +1,7 @@
 """The base of all spec parts: immutable; an unknown field is an error that names the nearest known one."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -11,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     Strict,
     ValidationInfo,
     model_validator,
@@ -25,11 +27,20 @@ MANY_EPOCHS = 1_000_000
 MANY_TRIALS = 100_000
 
 
+def _finite(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(options, allow_nan=False)  # artifacts are named by a hash of their JSON text
+    except ValueError:
+        raise ValueError("must have only finite numbers") from None
+    return options
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=MANY)]
 List = Strict(False)  # of a tuple: a file has lists
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Field(min_length=1)]
+Options = Annotated[dict[str, JsonValue], AfterValidator(_finite)]  # keyword arguments of another package's function
 Precision = Literal["auto", "bf16", "float32"]  # auto: bf16 where the device has units for it
 
 

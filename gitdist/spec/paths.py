@@ -9,6 +9,7 @@ from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
 
 _FILE_FIELDS = ("data.path", "generator.path", "store.uri")
+_PRETRAINED = re.compile(r"(trial|methods\..+|search\.try_first)\.pretrained|search\.space\.pretrained\.choice")
 _DATABASE_FIELD = "tracking.uri"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
 _SQLITE = "sqlite:///"
@@ -26,6 +27,8 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
         axis = field.removeprefix("matrix.")
         resolved = {value: _absolute(value, base, axis) for value in values}
         return values if values == list(resolved.values()) else {name: {axis: path} for name, path in resolved.items()}
+    if isinstance(values, list):
+        return [absolute_paths(value, base, field.removeprefix("matrix.")) for value in values]
     if not isinstance(values, dict):
         return values
     if field == "scale" or field.startswith("matrix."):  # the changes of a scale or a label start at the top again
@@ -35,7 +38,7 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
 
 
 def _absolute(text: str, base: Path, field: str) -> str:
-    if field in _FILE_FIELDS and text and not _SCHEME.match(text):
+    if (field in _FILE_FIELDS or _PRETRAINED.fullmatch(field)) and text and not _SCHEME.match(text):
         return str(_joined(base, text, field))
     if field == _DATABASE_FIELD and text.startswith(_SQLITE):
         file, mark, options = text.removeprefix(_SQLITE).partition("?")

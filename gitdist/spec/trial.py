@@ -2,21 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.networks import NETWORKS
+from gitdist.networks.libraries import LIBRARIES
+from gitdist.networks.plugin import is_installed
 from gitdist.spec.base import (
     LARGEST_FLOAT32,
     MANY,
     MANY_EPOCHS,
+    STORED,
     Fraction,
     List,
+    Options,
     Precision,
     Seed,
     Spec,
+    Text,
     name_in,
+    unknown_name,
 )
 
 _Draws = Annotated[int, Field(ge=1, le=100_000)]
@@ -25,10 +31,30 @@ ThresholdKind = Literal["hard", "soft"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
 
 
+def _known_network(name: str, info: ValidationInfo) -> str:
+    if info.context == STORED or name in NETWORKS or ":" in name or is_installed(name):
+        return name
+    known = [*NETWORKS, *(f"{library}:NAME" for library in LIBRARIES), "package.module:attribute"]
+    raise ValueError(unknown_name("network", name, known))
+
+
+class NormalizationSpec(Spec):
+    """What is subtracted from pixels of 0..1 and what they are divided by: one number, or one per channel."""
+
+    mean: Annotated[tuple[Fraction, ...], List, Field(min_length=1, max_length=1000)]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1)], ...], List, Field(min_length=1, max_length=1000)]
+
+
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
-    network: Annotated[str, name_in(NETWORKS)] = "resnet20"  # resnet18: images above 64 pixels
+    # built-in, timm:NAME, torchvision:NAME, package.module:attribute or an entry point (gitdist.networks.plugin)
+    network: Annotated[Text, AfterValidator(_known_network)] = "resnet20"
+    network_options: Options = {}  # keyword arguments of what makes a network that is not built in
+    # weights of all layers but the last: a file, or true for those that timm or torchvision publishes
+    pretrained: bool | Text = False
+    # default: imagenet or what timm states for a pretrained network of torchvision or timm, else the data's own
+    normalize: Literal["data", "imagenet"] | NormalizationSpec | None = None
     loss: Annotated[str, name_in(LOSSES)] = "cross-entropy"
     class_weights: ClassWeights = "none"  # of the loss
     weights_deferred: bool = True  # class_weights begin after switch_epoch (DRW); false: in the first epoch
@@ -74,6 +100,15 @@ class TrialSpec(Spec):
             if isinstance(epochs, int | float) and 1 <= epochs <= MANY_EPOCHS:
                 return {**values, "lr_milestones": default_milestones(int(epochs))}
         return values
+
+    @model_validator(mode="after")
+    def _library_has_weights(self) -> "TrialSpec":
+        if self.pretrained is True and self.network.partition(":")[0] not in LIBRARIES:
+            libraries = " or ".join(f"{library}:NAME" for library in LIBRARIES)
+            raise ValueError(
+                f"pretrained true needs a network {libraries}, but network is '{self.network}'; set it to a file"
+            )
+        return self
 
     @model_validator(mode="after")
     def _within_epochs(self) -> "TrialSpec":

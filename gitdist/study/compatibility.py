@@ -1,7 +1,7 @@
 """Checks what must stay the same between runs of a study: its spec (except some fields), data and identity."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import yaml
 from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError, first_line
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
 from gitdist.spec.paths import absolute_paths
@@ -18,6 +19,9 @@ from gitdist.store import content_key
 from gitdist.study.files.attribution import read_identity
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.ledger import Ledger
+
+StudyWeights = Mapping[str, WeightsFile]
+"""The pretrained weights of a study's trials, by ``weights_source``."""
 
 
 class Attributes(Protocol):
@@ -214,6 +218,25 @@ def check_or_record_data(paths: StudyPaths, attributes: Attributes, fingerprint:
             "study",
             remedy="fork",
         )
+
+
+def check_or_record_weights(attributes: Attributes, weights: StudyWeights) -> None:
+    """Record the content of the weights at the first run; refuse other content later.
+
+    Raises:
+        StudyError: the study was started with other weights.
+    """
+    recorded = attributes.get_attr("weights") or {}
+    found = {source: file.digest for source, file in weights.items()}
+    for source, digest in found.items():
+        if recorded.get(source, digest) != digest:
+            raise StudyError(
+                f"trial.pretrained: the study was started with the weights {recorded[source]} of {source}, but they "
+                f"are now {digest}; restore the former ones, or start another study",
+                remedy="fork",
+            )
+    if found.keys() - recorded.keys():
+        attributes.set_attr("weights", {**recorded, **found})
 
 
 def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:

@@ -7,10 +7,15 @@ import numpy as np
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import SpecError
-from gitdist.networks import check_network
+from gitdist.networks.check import check_network
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.spec.base import STORED
+from gitdist.store import Store
+from gitdist.study.compatibility import StudyWeights
 from gitdist.study.ledger.space import num_omitted_points, point_plan
+from gitdist.study.resources.weights import distinct_trials, obtain_weights
+from gitdist.trial.augmentation import input_normalisation
+from gitdist.trial.checkpoint import weights_source
 from gitdist.trial.mixing import replacement_probabilities
 
 
@@ -25,13 +30,38 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
                 f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
             )
     for method in spec.methods.values() or [{}]:
-        for network in _values(spec, method, "network"):
-            check_network(network, dataset.image_shape)
         for kind in _values(spec, method, "threshold_kind"):
             for threshold in _values(spec, method, "threshold"):
                 fields = {"threshold": threshold, "threshold_kind": kind}
                 trial = TrialSpec.model_validate(fields, context=STORED)
                 replacement_probabilities(trial, dataset.class_sizes)  # raises if a soft threshold is too low
+
+
+def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeights:
+    """Refuse networks, pretrained weights and normalisations that do not fit the images; return the weights.
+
+    Raises:
+        SpecError: as ``obtain_weights``, ``check_network`` and ``input_normalisation``.
+    """
+    trials = distinct_trials(spec)
+    weights = obtain_weights(trials, store)
+    for trial in trials:
+        input_normalisation(trial, dataset)
+        source = weights_source(trial)
+        check_network(
+            trial.network,
+            dataset.image_shape,
+            dataset.num_classes,
+            trial.network_options,
+            weights[source].path if source else None,
+            _smallest_batch(trial, dataset),
+        )
+    return weights
+
+
+def _smallest_batch(trial: TrialSpec, dataset: Dataset) -> int:
+    """Return 1 if a batch has one image, which batch norm of single pixels cannot take, else 2."""
+    return 1 if len(dataset.train.labels) % trial.batch_size == 1 or trial.batch_size == 1 else 2
 
 
 def describe_study(spec: StudySpec, dataset: Dataset) -> list[str]:

@@ -10,8 +10,10 @@ from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
 from gitdist.study.checks import check_services
 from gitdist.study.compatibility import (
+    StudyWeights,
     check_ledger_exists,
     check_or_record_data,
+    check_or_record_weights,
     check_recorded_trials,
     check_started,
     ensure_identity,
@@ -19,7 +21,7 @@ from gitdist.study.compatibility import (
     outdated_splits_error,
     store_spec,
 )
-from gitdist.study.data_fit import check_fit
+from gitdist.study.data_fit import check_fit, check_networks
 from gitdist.study.files.layout import StudyPaths, open_store
 from gitdist.study.files.results import Results
 from gitdist.study.repair import repair_trials
@@ -43,16 +45,23 @@ def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, St
     return paths, store
 
 
-def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> Dataset:
-    """Return a study's data set; check that the spec fits the data set and earlier runs of the study."""
+def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> tuple[Dataset, StudyWeights]:
+    """Return a study's data set and pretrained weights; check that the spec fits them and earlier runs of the study."""
     check_started(paths, spec)
     dataset = prepare(spec.data, store)
     check_fit(spec, dataset)
-    return dataset
+    return dataset, check_networks(spec, dataset, store)
 
 
-def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log: Callable[[str], None]) -> str:
-    """Check that spec and data match earlier runs, repair damage of a crash, and return the study's identity.
+def check_and_repair(
+    study: Study,
+    dataset: Dataset,
+    weights: StudyWeights,
+    *,
+    retry_failed: bool,
+    log: Callable[[str], None],
+) -> str:
+    """Check spec, data and weights against earlier runs, repair damage of a crash, and return the study's identity.
 
     If ``retry_failed``, the failed trials are queued again, and ``log`` receives a line about them.
     """
@@ -69,6 +78,7 @@ def check_and_repair(study: Study, dataset: Dataset, *, retry_failed: bool, log:
     check_recorded_trials(paths, ledger)
     if current_splits:
         check_or_record_data(paths, ledger, dataset.fingerprint)
+        check_or_record_weights(ledger, weights)
     if not first_run:  # do not store the paths of other data or of another generator
         check_moved_generator(study, dataset)
         store_spec(paths, spec, ledger)

@@ -80,13 +80,13 @@ def run_study(
         open_display(console, spec.trial.epochs, tuple(spec.search.space)) as display,
         logging_to(paths.library_log, display.log),
     ):
-        dataset = prepare_data(paths, spec, store)
+        dataset, weights = prepare_data(paths, spec, store)
         with (
             Study.create(paths, spec) as study,
             Lease.claim(study.ledger.storage, spec.name, take_over=options.take_over) as lease,
         ):
             study.ledger.wait_for_outages(lease.check)
-            identity = check_and_repair(study, dataset, retry_failed=options.retry_failed, log=display.log)
+            identity = check_and_repair(study, dataset, weights, retry_failed=options.retry_failed, log=display.log)
             if is_finished(study):
                 complete_mlflow(study, display.log)
                 display.log(f"study '{spec.name}' is finished; nothing to do")
@@ -97,7 +97,7 @@ def run_study(
             with (
                 store.pin_used(spec.name),
                 interruptible(),
-                start_study(study, store, dataset, lease, identity, display) as running,
+                start_study(study, store, dataset, weights, lease, identity, display) as running,
             ):
                 summary = _run_phases(running, options)
                 finish_study(running, summary)

@@ -10,7 +10,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import StudySpec
 from gitdist.store import Store
-from gitdist.study.compatibility import study_tags
+from gitdist.study.compatibility import StudyWeights, study_tags
 from gitdist.study.files.events import TrainingProgress
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.lease import Lease
@@ -30,6 +30,7 @@ class RunningStudy:
     study: Study
     store: Store
     dataset: Dataset
+    weights: StudyWeights
     lease: Lease
     display: Display
     times: Times
@@ -58,7 +59,13 @@ class RunningStudy:
 
 @contextmanager
 def start_study(
-    study: Study, store: Store, dataset: Dataset, lease: Lease, identity: str, display: Display
+    study: Study,
+    store: Store,
+    dataset: Dataset,
+    weights: StudyWeights,
+    lease: Lease,
+    identity: str,
+    display: Display,
 ) -> Iterator[RunningStudy]:
     """Record that this process starts to run the study; at the end of the block, record the end in files and MLflow.
 
@@ -77,6 +84,7 @@ def start_study(
             study=study,
             store=store,
             dataset=dataset,
+            weights=weights,
             lease=lease,
             display=display,
             times=times,

@@ -7,8 +7,10 @@ The random choices of an epoch are drawn at once on the processor, each kind und
 neither on the device nor on an interruption. ``start`` is a batch's first sample in the epoch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -20,8 +22,23 @@ from gitdist.data.dataset import Dataset
 from gitdist.data.nuisance import apply_nuisance, draw_parameters
 from gitdist.data.randaugment import RandAugment, draw_operations
 from gitdist.errors import SpecError
-from gitdist.seeds import numpy_rng
-from gitdist.spec import TrialSpec
+from gitdist.networks import published_normalisation
+from gitdist.networks.libraries import Normalisation
+from gitdist.seeds import derive_seed, numpy_rng
+from gitdist.spec import NormalizationSpec, TrialSpec
+
+IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@contextmanager
+def layer_randomness(spec: TrialSpec, epoch: int, device: torch.device) -> Iterator[None]:
+    """Let the layers of a network (dropout, stochastic depth) draw what seed and epoch determine, inside the block.
+
+    They draw from torch's global random state, which is restored at the end. Nothing else in training reads it.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(spec.seed, "trial/layers", epoch))
+        yield
 
 
 def epoch_nuisance(
@@ -106,12 +123,47 @@ class Normaliser:
         return pixels.mul_(self._gain).sub_(self._offset)
 
 
+def input_normalisation(spec: TrialSpec, dataset: Dataset) -> Normalisation:
+    """Return the mean and standard deviation per channel with which a trial's network takes its images.
+
+    Raises:
+        SpecError: ``trial.normalize`` has neither one number nor one per channel.
+    """
+    channels = dataset.image_shape[0]
+    match spec.normalize:
+        case None:
+            published = published_normalisation(spec.network) if spec.pretrained else None
+            return (dataset.mean, dataset.std) if published is None else _of_channels(published, channels)
+        case "data":
+            return dataset.mean, dataset.std
+        case "imagenet":
+            return _of_channels(IMAGENET, channels)
+        case NormalizationSpec(mean=mean, std=std):
+            for name, values in (("mean", mean), ("std", std)):
+                if len(values) not in (1, channels):
+                    raise SpecError(
+                        f"trial.normalize.{name} must have one number, or one for each of the {channels} channels of "
+                        f"the images, but it has {len(values)}; correct it"
+                    )
+            return _of_channels((mean, std), channels)
+        case unknown:
+            assert_never(unknown)
+
+
+def _of_channels(normalisation: Normalisation, channels: int) -> Normalisation:
+    """Return it for images of ``channels`` channels; where the numbers differ, their mean for each channel."""
+    mean, std = (
+        values if len(values) == channels else (sum(values) / len(values),) * channels for values in normalisation
+    )
+    return mean, std
+
+
 class InputPipeline:
     """Turns a trial's uint8 training batches into the network's inputs: crop, flip, RandAugment, normalise."""
 
     def __init__(self, spec: TrialSpec, dataset: Dataset, device: torch.device) -> None:
         self._spec, self._device = spec, device
-        self._normalise = Normaliser(dataset.mean, dataset.std, device)
+        self._normalise = Normaliser(*input_normalisation(spec, dataset), device)
         magnitude = spec.randaugment_magnitude
         self._randaugment = RandAugment(magnitude, dataset.image_shape, device) if spec.randaugment_ops else None
 

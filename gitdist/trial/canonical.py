@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
+from gitdist.networks import NETWORKS
 from gitdist.spec import TrialSpec
 from gitdist.store import canonical_json
 from gitdist.trial.mixing import augmented_classes, replaceable_samples
@@ -38,6 +39,8 @@ def unread_fields(spec: TrialSpec, *, switched: bool, augmented: bool) -> set[st
         unread |= {"threshold", "threshold_kind", "fraction"}
     if all(milestone >= spec.epochs for milestone in spec.lr_milestones):
         unread.add("lr_decay")
+    if spec.network in NETWORKS:
+        unread.add("network_options")
     if not spec.randaugment_ops:
         unread.add("randaugment_magnitude")
     return unread

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gitdist.checkpoint import CheckpointFolder
 from gitdist.data.dataset import Dataset
@@ -16,7 +17,8 @@ from gitdist.device import Compute
 from gitdist.disk import disk_errors, write_atomic
 from gitdist.errors import StoreError, first_line
 from gitdist.networks import build_classifier
-from gitdist.networks.classifier import Classifier, to_device
+from gitdist.networks.classifier import to_device
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.seeds import torch_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.epoch_row import EpochRow
@@ -70,18 +72,29 @@ def checkpoints_of(directory: Path) -> CheckpointFolder:
     return CheckpointFolder(directory, "epoch")
 
 
-def fresh_classifier(spec: TrialSpec, dataset: Dataset) -> Classifier:
-    """Return the classifier that a trial begins with, on the CPU."""
+def fresh_classifier(spec: TrialSpec, dataset: Dataset, weights: WeightsFile | None = None) -> nn.Module:
+    """Return the classifier that a trial begins with, on the CPU; without ``weights`` it is not pretrained.
+
+    Raises:
+        SpecError: as ``build_classifier``.
+    """
     return build_classifier(
         spec.network,
-        dataset.image_shape[0],
+        dataset.image_shape,
         dataset.num_classes,
+        options=spec.network_options,
         cosine_scale=spec.ldam_scale if spec.loss == "ldam" else None,
+        pretrained=weights.path if weights else None,
         rng=torch_rng(spec.seed, "trial/weights"),
     )
 
 
-def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> Classifier:
+def weights_source(spec: TrialSpec) -> str | None:
+    """Return where a trial's pretrained weights come from: a file, or a library's network; None if it has none."""
+    return spec.network if spec.pretrained is True else spec.pretrained or None
+
+
+def load_classifier(spec: TrialSpec, dataset: Dataset, directory: Path, compute: Compute) -> nn.Module:
     """Return the classifier of a trial after its last epoch, in evaluation mode on the device of ``compute``.
 
     Its weights are the averaged ones if the trial keeps an EMA.

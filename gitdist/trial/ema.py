@@ -4,9 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from gitdist.networks.classifier import Classifier
+from torch import Tensor, nn
 
 
 class EMA:
@@ -19,7 +17,7 @@ class EMA:
     Its count of batches is that of the last step.
     """
 
-    def __init__(self, model: Classifier, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         """Average the state of ``model``, which is on its device; ``decay`` per step, above 0 and below 1."""
         self._model, self._decay = model, decay
         self._steps = 0
@@ -33,7 +31,7 @@ class EMA:
         torch._foreach_lerp_(self._averages, self._current, share)  # in one pass
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> nn.Module:
         """The classifier with the averages; later steps change it."""
         for buffer, current in zip(self._averaged.buffers(), self._model.buffers(), strict=True):
             if not buffer.is_floating_point():
@@ -50,7 +48,7 @@ class EMA:
         self._averaged.load_state_dict(state["classifier"])
 
 
-def _floating_tensors(network: Classifier) -> list[Tensor]:
+def _floating_tensors(network: nn.Module) -> list[Tensor]:
     """Return the weights and the statistics of a network, but no count."""
     tensors = [*network.parameters(), *network.buffers()]
     return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

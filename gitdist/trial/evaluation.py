@@ -13,16 +13,17 @@ from typing import Any, Literal, assert_never
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gitdist.data.dataset import Dataset, Split
 from gitdist.data.nuisance import transform as true_transform
 from gitdist.device import Compute
 from gitdist.errors import SpecError, StoreError, TrialFailedError, first_line
-from gitdist.networks.classifier import Classifier
+from gitdist.networks.libraries import Normalisation
 from gitdist.seeds import numpy_rng
+from gitdist.spec import TrialSpec
 from gitdist.store import Store
-from gitdist.trial.augmentation import Normaliser
+from gitdist.trial.augmentation import Normaliser, input_normalisation
 from gitdist.trial.metrics import (
     PAIR_METRICS,
     balanced_mean,
@@ -174,7 +175,14 @@ def choose_indices(
     return np.concatenate(chosen)
 
 
-def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Dataset, compute: Compute) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    pairs: EkldSet | None,
+    dataset: Dataset,
+    compute: Compute,
+    spec: TrialSpec | None = None,
+) -> Evaluation:
     """Return the accuracies on ``split`` and, with ``pairs``, eKLD and consistency; the model's mode is left as it was.
 
     Args:
@@ -183,11 +191,13 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
         pairs: images with their transformations; None = neither eKLD nor consistency.
         dataset: its mean, standard deviation, classes and groups.
         compute: device and precision of the forward passes; everything after the logits is float64.
+        spec: of the trial, which says how the model's inputs are normalised; None = with the data set's own values.
 
     Raises:
         TrialFailedError: the classifier's output is NaN.
     """
-    predictor, num_classes = Predictor(model, dataset, compute), dataset.num_classes
+    normalisation = None if spec is None else input_normalisation(spec, dataset)
+    predictor, num_classes = Predictor(model, dataset, compute, normalisation), dataset.num_classes
     was_training = model.training
     model.eval()
     try:
@@ -226,10 +236,12 @@ def evaluate(model: Classifier, split: Split, pairs: EkldSet | None, dataset: Da
 class Predictor:
     """Log-probabilities of uint8 images, in batches of one size."""
 
-    def __init__(self, model: Classifier, dataset: Dataset, compute: Compute) -> None:
-        """Predict with ``model``, in evaluation mode and on the device of ``compute``, on images of ``dataset``."""
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, compute: Compute, normalisation: Normalisation | None = None
+    ) -> None:
+        """Predict with ``model``, in evaluation mode and on the device of ``compute``; see ``evaluate``."""
         self._model, self._compute = model, compute
-        self._normalise = Normaliser(dataset.mean, dataset.std, compute.device)
+        self._normalise = Normaliser(*(normalisation or (dataset.mean, dataset.std)), compute.device)
         self._batch_size = 2048 if compute.device.type == "cuda" else 256
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:

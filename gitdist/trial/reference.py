@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError, TrialFailedError
-from gitdist.networks.classifier import Classifier
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_checkpoint, load_classifier, save_checkpoint
@@ -27,7 +28,7 @@ _IMAGES_SEEN = 60_000  # in training, if the number of epochs is not given
 class Reference:
     """The classifier, the data set that it learnt from and its epochs of training."""
 
-    model: Classifier
+    model: nn.Module
     dataset: Dataset
     epochs: int
 

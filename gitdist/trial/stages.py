@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from gitdist.data.dataset import Dataset
+from gitdist.networks import network_version
 from gitdist.spec import TrialSpec
 from gitdist.store import Artifact, Store
 from gitdist.trial.canonical import unread_fields
@@ -55,11 +56,14 @@ class Prefix:
 
         The last bits of a sum depend on device, threads and torch's version, so these are included.
         """
+        # The content of a file determines the training, not its path.
+        pretrained = {"pretrained": setting.weights.digest} if setting.weights else {}
         return {
             "format": _FORMAT,
             "data": dataset.fingerprint,
             "groups": dataset.groups.rule,
-            "trial": self.spec.model_dump(mode="json") | {"precision": setting.compute.precision},
+            "trial": self.spec.model_dump(mode="json") | {"precision": setting.compute.precision, **pretrained},
+            "network_version": network_version(self.spec.network),
             "epochs": self.epochs,
             "evaluation_every": setting.evaluation_every,
             "ekld": setting.ekld.directory.name if setting.ekld else None,

@@ -17,16 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.errors import StreamError, TrialFailedError
-from gitdist.networks.classifier import Classifier, compiled, to_device
+from gitdist.errors import SpecError, StreamError, TrialFailedError
+from gitdist.networks.classifier import compiled, to_device
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import TrialSpec
 from gitdist.stream.draw_stream import DrawStream
-from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance
+from gitdist.trial.augmentation import InputPipeline, epoch_mixup, epoch_nuisance, layer_randomness
 from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
 from gitdist.trial.ema import EMA
 from gitdist.trial.epoch_row import EpochRow
@@ -50,6 +51,7 @@ class TrialSetting:
         stop_after: last epoch to train now; None = the spec's. Training up to the switch gives a checkpoint from which
             every trial that differs in sampler, K and p alone can resume.
         trained_by: the trial that the rows name as their trainer; None = they name none.
+        weights: the pretrained weights that ``trial.pretrained`` asks for; None only if it is false.
     """
 
     compute: Compute
@@ -60,6 +62,7 @@ class TrialSetting:
     evaluation_every: int = 1
     stop_after: int | None = None
     trained_by: str | None = None
+    weights: WeightsFile | None = None
 
 
 def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[EpochRow]:
@@ -68,7 +71,8 @@ def train(spec: TrialSpec, dataset: Dataset, setting: TrialSetting) -> Iterator[
     Resumes as ``resume_training`` does; the rows up to there are not yielded again. Test images are never read.
 
     Raises:
-        SpecError: the soft threshold is not above the smallest class's size, or the true nuisance is not known.
+        SpecError: the soft threshold is not above the smallest class's size, the true nuisance is not known, or the
+            network or its pretrained weights do not fit.
         StreamError: the spec asks for augmentation without a stream, or the stream cannot deliver.
         TrialFailedError: a loss or the classifier's output is not finite, or the network cannot be compiled here.
         DiskError: the disk does not take a checkpoint; all older ones are still there.
@@ -80,7 +84,12 @@ def resume_training(
     spec: TrialSpec, dataset: Dataset, setting: TrialSetting, *, announce: bool = True
 ) -> tuple[list[EpochRow], Iterator[EpochRow]]:
     """Return the rows up to the newest whole checkpoint of the setting's directory, and ``train`` from there on."""
-    trainer = EpochTrainer(spec, dataset, setting.stream, fresh_classifier(spec, dataset), setting.compute)
+    if spec.pretrained and setting.weights is None:
+        raise SpecError(
+            f"trial.pretrained is {spec.pretrained}, but the trial came without weights; give them or set it to false"
+        )
+    model = fresh_classifier(spec, dataset, setting.weights)
+    trainer = EpochTrainer(spec, dataset, setting.stream, model, setting.compute)
     checkpoint = load_checkpoint(setting.directory) if setting.directory else None
     if checkpoint:
         trainer.restore(checkpoint)
@@ -95,11 +104,14 @@ def _train_epochs(
 ) -> Iterator[EpochRow]:
     last = min(spec.epochs, setting.stop_after or spec.epochs)
     for epoch in range(len(rows) + 1, last + 1):
-        row = trainer.run(epoch)
+        with layer_randomness(spec, epoch, setting.compute.device):
+            row = trainer.run(epoch)
         started = time.perf_counter()
         if epoch % setting.evaluation_every == 0 or epoch == spec.epochs:
             try:
-                evaluation = evaluate(trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute)
+                evaluation = evaluate(
+                    trainer.classifier, dataset.validation, setting.ekld, dataset, setting.compute, spec
+                )
             except TrialFailedError as failure:
                 raise TrialFailedError(f"{failure} after epoch {epoch}") from failure
             row = replace(row, metrics=evaluation.metrics("val"), per_class=evaluation.per_class())
@@ -120,7 +132,7 @@ class EpochTrainer:
     """
 
     def __init__(
-        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: Classifier, compute: Compute
+        self, spec: TrialSpec, dataset: Dataset, stream: DrawStream | None, model: nn.Module, compute: Compute
     ) -> None:
         """Put the model and the training images on the device.
 
@@ -149,7 +161,7 @@ class EpochTrainer:
         )
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> nn.Module:
         """What is evaluated after an epoch: the EMA of the weights if there is one, else ``model``."""
         return self.model if self.ema is None else self.ema.classifier
 

@@ -33,7 +33,6 @@ from gitdist.device import Compute, set_threads
 from gitdist.disk import write_atomic
 from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, load_auto_encoder
 from gitdist.logging import silence_libraries
-from gitdist.networks.classifier import Classifier
 from gitdist.spec import EvaluationSpec, MunitSpec, Share, TrialSpec
 from gitdist.torchvision_cpu import torchvision
 from gitdist.trial.checkpoint import fresh_classifier
@@ -263,7 +262,7 @@ class OriginalTrainer:
 
 @torch.no_grad()
 def evaluate_originally(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     evaluation: EvaluationSpec,
     device: torch.device,

@@ -77,7 +77,10 @@ def test_stats_of_a_folder_of_images_tell_what_was_done_what_fits_and_what_is_th
     assert "note: images of 3 sizes, 88x80 in 13 of 35" in shown and "resized to 96x96" in shown
     assert "note: grey images made RGB: 1" in shown
     assert "suggested K: 6: above every class that is not many-shot" in shown
-    assert "trial.network resnet18; for MUNIT generator.num_downsample 3 (content codes of 12x12)" in shown
+    assert (
+        "trial.network resnet18 or resnet34 or resnet50; for MUNIT generator.num_downsample 3 (content codes of 12x12)"
+        in shown
+    )
     yellow = re.findall(r"\x1b\[33m(.*?)\x1b\[0m", shown)
     assert yellow == [
         "classes with fewer than 5 validation images, too few to estimate their accuracy: 3 of 3 (cat 4, owl 1, yak 1)",

@@ -76,7 +76,11 @@ def test_weights_and_their_description_rebuild_the_network(model, spec, digits, 
     write_model(model, file)
     assert sorted(tmp_path.iterdir()) == sorted(model_files(file)) == [tmp_path / "model.json", file]
     description = json.loads((tmp_path / "model.json").read_text())
-    assert description["network"] == spec.network and description["head"] == {"kind": "cosine", "scale": 30.0}
+    assert description["network"] == spec.network and description["head"] == {
+        "name": "head",
+        "kind": "cosine",
+        "scale": 30.0,
+    }
     assert description["class_names"] == list(digits.class_names) and description["image_shape"] == [1, 8, 8]
     rebuilt = fresh_classifier(spec, digits)
     rebuilt.load_state_dict(load_file(file))

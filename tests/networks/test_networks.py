@@ -3,33 +3,38 @@ import torch
 from torch.nn import functional
 
 from gitdist.errors import SpecError
-from gitdist.networks import build_classifier, check_network
+from gitdist.networks import build_classifier
 from gitdist.networks.classifier import compiled
+from gitdist.networks.heads import LinearHead, head_name
 from gitdist.networks.resnets import BasicBlock
 from gitdist.spec import TrialSpec
 from gitdist.torchvision_cpu import torchvision
 from tests.trial.toys import IMPORTS_INDUCTOR
 
 
-@pytest.mark.parametrize(("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet18", 11.18)])
+@pytest.mark.parametrize(
+    ("network", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet18", 11.18), ("resnet50", 23.53)]
+)
 def test_networks_have_the_published_number_of_weights(network, millions):
-    model = build_classifier(network, 3, 10)
+    model = build_classifier(network, (3, 96, 96), 10)
 
     assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize(("network", "layers"), [("resnet20", 20), ("resnet32", 32)])
 def test_networks_have_as_many_layers_as_their_names_say(network, layers):
-    model = build_classifier(network, 1, 10)
+    model = build_classifier(network, (1, 28, 28), 10)
 
     assert sum(weight.dim() > 1 for weight in model.parameters()) == layers
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(KeyError, match="efficientnet_b0"):
-        build_classifier("efficientnet_b0", 3, 10)
-    with pytest.raises(ValueError, match="'resnet32' or 'resnet18'"):
+    with pytest.raises(SpecError, match="'efficientnet_b0' gives LookupError"):
+        build_classifier("efficientnet_b0", (3, 32, 32), 10)
+    with pytest.raises(ValueError, match="unknown network 'efficientnet_b0'; known: .*resnet20, .*timm:NAME"):
         TrialSpec(network="efficientnet_b0")
+    with pytest.raises(ValueError, match="unknown network 'resnet-20'; did you mean 'resnet20'"):
+        TrialSpec(network="resnet-20")
 
 
 def test_shortcut_of_a_wider_block_takes_every_second_pixel_and_adds_zero_channels():
@@ -46,7 +51,7 @@ def test_shortcut_of_a_wider_block_takes_every_second_pixel_and_adds_zero_channe
 @pytest.mark.parametrize("network", ["resnet20", "resnet18"])
 def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone(network):
     before = torch.get_rng_state()
-    models = [build_classifier(network, 1, 10, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    models = [build_classifier(network, (1, 28, 28), 10, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
 
     same, other = (
         all(torch.equal(a, b) for a, b in zip(models[0].parameters(), model.parameters(), strict=True) if a.dim() > 1)
@@ -57,14 +62,14 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone(networ
 
 
 def test_initial_convolutions_have_the_variance_of_kaiming():
-    weight = build_classifier("resnet20", 1, 10).blocks[-1].conv2.weight
+    weight = build_classifier("resnet20", (1, 28, 28), 10).blocks[-1].conv2.weight
 
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize(("network", "channels", "side"), [("resnet20", 1, 28), ("resnet18", 3, 96)])
 def test_logits_are_float32_under_autocast_and_close_to_those_without(network, channels, side):
-    model = build_classifier(network, channels, 10).eval()
+    model = build_classifier(network, (channels, side, side), 10).eval()
     images = torch.rand(8, channels, side, side)
     with torch.inference_mode():
         exact = model(images)
@@ -75,30 +80,54 @@ def test_logits_are_float32_under_autocast_and_close_to_those_without(network, c
     assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_resnet18_is_torchvisions_with_another_first_and_last_layer():
-    model, images = build_classifier("resnet18", 1, 10).eval(), torch.rand(2, 1, 96, 96)
-    reference = torchvision.models.resnet18(num_classes=10).eval()
-    reference.conv1 = model.layers[0]
-    weights = {f"layers.{index}": name for index, (name, _) in enumerate(reference.named_children())}
-    state = {
-        f"{weights[name[:8]]}{name[8:]}": value for name, value in model.state_dict().items() if "head" not in name
-    }
-    reference.load_state_dict({**state, "fc.weight": model.head.weight, "fc.bias": model.head.bias})
-    assert torch.allclose(model(images), reference(images), atol=1e-5)
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_large_resnets_are_torchvisions_with_its_names(name):
+    model, reference = build_classifier(name, (3, 96, 96), 10).eval(), getattr(torchvision.models, name)(num_classes=10)
+    images = torch.rand(2, 3, 96, 96)
+
+    reference.eval().load_state_dict(model.state_dict())
+
+    assert torch.allclose(model(images), reference(images), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("network", "side", "remedy"),
-    [("resnet20", 65, "resnet18"), ("resnet32", 128, "resnet18"), ("resnet18", 64, "resnet20 or resnet32")],
-)
-def test_a_network_for_images_of_another_size_is_refused(network, side, remedy):
-    with pytest.raises(SpecError, match=f"trial.network {network} .* {side}x{side}; set it to {remedy}, or resize"):
-        check_network(network, (3, side, side))
-    check_network(remedy.split()[0], (3, side, side))
+@pytest.mark.parametrize(("side", "kernel", "features"), [(28, 3, 4), (32, 3, 4), (64, 3, 8), (65, 7, 3)])
+def test_large_resnets_have_a_small_stem_up_to_64_pixels(side, kernel, features):
+    model = build_classifier("resnet18", (1, side, side), 10).eval()
+    shapes = []
+    model.avgpool.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape[2:]))
+    model(torch.rand(2, 1, side, side))
+
+    assert model.conv1.kernel_size == (kernel, kernel)
+    assert shapes == [(features, features)]
+
+
+def test_weights_of_resnet18_of_earlier_versions_load():
+    model = build_classifier("resnet18", (1, 96, 96), 10, rng=torch.Generator().manual_seed(1))
+    former = {"conv1": "layers.0", "bn1": "layers.1", "fc": "head"} | {f"layer{i}": f"layers.{i + 3}" for i in range(5)}
+    state = {".".join([former[name.split(".")[0]], *name.split(".")[1:]]): w for name, w in model.state_dict().items()}
+    other = build_classifier("resnet18", (1, 96, 96), 10)
+
+    other.load_state_dict(state)
+
+    assert {"layers.0.weight", "layers.7.1.bn2.running_var", "head.bias"} <= state.keys()
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in other.state_dict().items())
+
+
+@pytest.mark.parametrize(("network", "name"), [("resnet20", "head"), ("resnet18", "fc")])
+@pytest.mark.parametrize("cosine_scale", [None, 7.0])
+def test_every_classifier_has_one_head(network, name, cosine_scale):
+    assert head_name(build_classifier(network, (1, 28, 28), 10, cosine_scale=cosine_scale)) == name
+
+
+def test_a_network_with_no_head_or_two_has_no_head_name():
+    with pytest.raises(ValueError, match="none"):
+        head_name(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="'0', '1'"):
+        head_name(torch.nn.Sequential(LinearHead(2, 2), LinearHead(2, 2)))
 
 
 def test_a_cosine_head_returns_scaled_cosines():
-    model = build_classifier("resnet20", 1, 10, cosine_scale=7.0)
+    model = build_classifier("resnet20", (1, 28, 28), 10, cosine_scale=7.0)
     features = torch.randn(5, 64)
 
     weights = model.head.weight.detach()
@@ -109,7 +138,7 @@ def test_a_cosine_head_returns_scaled_cosines():
 
 @IMPORTS_INDUCTOR
 def test_batches_of_another_size_run_as_they_would_uncompiled():
-    model, images = build_classifier("resnet20", 1, 10).eval(), torch.rand(5, 1, 8, 8)
+    model, images = build_classifier("resnet20", (1, 28, 28), 10).eval(), torch.rand(5, 1, 8, 8)
 
     assert torch.equal(compiled(model, batch_size=6)(images), model(images))
 
@@ -118,7 +147,7 @@ def test_batches_of_another_size_run_as_they_would_uncompiled():
 @IMPORTS_INDUCTOR
 def test_a_compiled_network_has_the_gradients_and_statistics_of_the_plain_one():
     images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    plain, other = (build_classifier("resnet20", 1, 10).train() for _ in range(2))
+    plain, other = (build_classifier("resnet20", (1, 28, 28), 10).train() for _ in range(2))
 
     for forward in (plain, compiled(other, batch_size=32)):
         functional.cross_entropy(forward(images), torch.arange(32) % 10).backward()

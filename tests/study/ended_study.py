@@ -61,7 +61,7 @@ def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite", sea
         Lease.claim(study.ledger.storage, NAME) as lease,
         Times.open(paths) as times,
     ):
-        check_and_repair(study, dataset, retry_failed=False, log=print)
+        check_and_repair(study, dataset, {}, retry_failed=False, log=print)
         study.ledger.set_attr(GENERATOR, "oracle")
         times.started(STUDY)
         _train(study, TrialJob.create(spec, BASELINE, {}), dataset, EPOCHS, lease.epoch)

@@ -34,10 +34,3 @@ def test_the_soft_threshold_must_lie_above_the_smallest_class(tmp_path):
     with pytest.raises(SpecError, match="soft"):
         check_fit(study(space=space), tailed)
     check_fit(study(space={**space, "threshold": {"int": [7, 60]}}), tailed)
-
-
-def test_every_searched_network_must_be_for_images_of_this_size(tmp_path):
-    tailed = small_digits(tmp_path, kind="exponential", largest=60, factor=0.1)
-    with pytest.raises(SpecError, match=r"trial.network resnet18 is for images of above 64 pixels"):
-        check_fit(study(space={"network": {"choice": ["resnet20", "resnet18"]}}), tailed)
-    check_fit(study(space={"network": {"choice": ["resnet20", "resnet32"]}}), tailed)

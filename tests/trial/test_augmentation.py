@@ -176,7 +176,7 @@ def oracle(**fields) -> TrialSpec:
 
 def inputs_of(spec: TrialSpec, dataset: Dataset, epochs: int) -> list[Tensor]:
     """Return the inputs of the network in each epoch, ``[N, C, H, W]``, without training anything from them."""
-    trainer = EpochTrainer(spec, dataset, stream_of(dataset), build_classifier("resnet20", 1, 10), compute())
+    trainer = EpochTrainer(spec, dataset, stream_of(dataset), build_classifier("resnet20", (1, 8, 8), 10), compute())
     seen: list[Tensor] = []
     trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     result = []

@@ -68,6 +68,7 @@ def test_a_field_that_is_read_is_part_of_the_key(digits, field):
         ({"loss": "focal"}, {"focal_gamma": 3.0}),
         ({"loss": "logit-adjustment"}, {"logit_tau": 2.0}),
         ({"randaugment_ops": 1}, {"randaugment_magnitude": 2}),
+        ({"network": "timm:test_resnet"}, {"network_options": {"drop_rate": 0.1}}),
         ({"lr_milestones": (1,)}, {"lr_decay": 0.5}),
         ({"lr_milestones": (1,)}, {"lr_milestones": ()}),
         ({"threshold_kind": "soft", "threshold": 30.0}, {"threshold": 30.5}),
@@ -82,5 +83,5 @@ def test_a_field_that_is_read_beside_another_is_part_of_the_key(digits, fields, 
 
 def test_every_field_is_tested_above():
     conditional = {"effective_beta", "weights_deferred", "ldam_margin", "ldam_scale", "focal_gamma", "logit_tau"}
-    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones"}
+    conditional |= {"randaugment_magnitude", "lr_decay", "lr_milestones", "network_options"}
     assert set(OTHER) | conditional == set(TrialSpec.model_fields)

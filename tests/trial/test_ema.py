@@ -22,7 +22,7 @@ def steps_of(model, number, average):
 
 @pytest.mark.parametrize("decay", [0.5, 0.999])
 def test_the_average_of_weights_and_statistics_equals_its_formula(decay):
-    model = build_classifier("resnet20", 1, 10)
+    model = build_classifier("resnet20", (1, 8, 8), 10)
     average = EMA(model, decay)
 
     history = steps_of(model, 7, average)
@@ -37,7 +37,7 @@ def test_the_average_of_weights_and_statistics_equals_its_formula(decay):
 
 
 def test_after_one_step_it_is_the_model_and_after_more_it_is_not():
-    model = build_classifier("resnet20", 1, 10)
+    model = build_classifier("resnet20", (1, 8, 8), 10)
     average = EMA(model, 0.9)
 
     for number in (1, 3):
@@ -46,7 +46,7 @@ def test_after_one_step_it_is_the_model_and_after_more_it_is_not():
 
 
 def test_a_restored_average_continues_with_the_same_bits():
-    model = build_classifier("resnet20", 1, 10)
+    model = build_classifier("resnet20", (1, 8, 8), 10)
     average = EMA(model, 0.9)
     steps_of(model, 3, average)
     other = EMA(model, 0.9)

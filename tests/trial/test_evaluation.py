@@ -23,7 +23,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def model():
-    return build_classifier("resnet20", 1, 10)
+    return build_classifier("resnet20", (1, 8, 8), 10)
 
 
 def logits_by_hand(model, dataset, images):

@@ -32,9 +32,12 @@ LATE = {  # fields that nothing before the switch reads, each with another value
     "focal_gamma": 2.0,
     "logit_tau": 1.5,
     "randaugment_magnitude": 3,
+    "network_options": {"drop_rate": 0.1},
 }
 EARLY = {
     "network": "resnet32",
+    "pretrained": "/weights.safetensors",
+    "normalize": "imagenet",
     "loss": "ldam",
     "switch_epoch": 1,
     "batch_size": 16,
@@ -115,6 +118,7 @@ def test_what_is_read_before_the_switch_changes_the_prefix(name):
         ("focal_gamma", 2.0, {"loss": "focal"}),
         ("logit_tau", 1.5, {"loss": "logit-adjustment"}),
         ("randaugment_magnitude", 3, {"randaugment_ops": 1}),
+        ("network_options", {"drop_rate": 0.1}, {"network": "timm:test_resnet"}),
     ],
 )
 def test_a_late_field_that_is_read_early_after_all_changes_the_prefix(name, value, needs):

@@ -1,5 +1,7 @@
 """One line in one table adds a sampler, a loss, a network or a metric; unknown names are refused."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch.nn import functional
 
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
+from gitdist.errors import SpecError
 from gitdist.networks import NETWORKS, Network, fitting_networks
-from gitdist.networks.resnets import CifarResnet
+from gitdist.networks.resnets import build_cifar_resnet
 from gitdist.spec import TrialSpec
 from gitdist.store import Store
 from gitdist.trial.canonical import training_key
@@ -53,7 +56,7 @@ def test_a_loss(digits, monkeypatch):
 
 
 def test_a_network(digits, monkeypatch):
-    network = Network(build=lambda channels: CifarResnet(1, channels), large_images=False)
+    network = Network(build=partial(build_cifar_resnet, 1), large_images=False)
     monkeypatch.setitem(NETWORKS, "resnet8", network)
     spec = short_spec(network="resnet8", epochs=1, switch_epoch=0)
 
@@ -72,7 +75,7 @@ def test_a_metric(digits, tmp_path, monkeypatch):
     assert row.metrics["val/worst_kl"] > 0 and row.metrics["val/worst_kl_se"] > 0
 
 
-@pytest.mark.parametrize("field", ["network", "loss", "sampler", "class_weights", "threshold_kind"])
+@pytest.mark.parametrize("field", ["loss", "sampler", "class_weights", "threshold_kind"])
 def test_an_unknown_name_is_refused_with_the_known_ones(field):
     known = TrialSpec.model_fields[field].default
 
@@ -84,7 +87,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(field):
 def test_an_unknown_name_raises_where_it_is_looked_up_too(digits, field):
     spec = short_spec(epochs=1, switch_epoch=0).model_copy(update={field: "unknown"})
 
-    with pytest.raises((KeyError, AssertionError), match="unknown"):
+    with pytest.raises((KeyError, AssertionError, SpecError), match="unknown"):
         list(train(spec, digits, setting_of(digits)))
 
 

@@ -46,7 +46,7 @@ class Untouchable:
 
 
 def trainer_of(spec, dataset):
-    model = build_classifier("resnet20", 1, 10, rng=torch_rng(spec.seed, "trial/weights"))
+    model = build_classifier("resnet20", (1, 8, 8), 10, rng=torch_rng(spec.seed, "trial/weights"))
     return EpochTrainer(spec, dataset, stream_of(dataset), model, compute())
 
 

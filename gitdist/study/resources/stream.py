@@ -101,6 +101,7 @@ class StreamResources:
             results=running.study.paths.results,
             dataset=running.dataset.directory,
             validation_ekld=self.ekld_images("validation"),
+            weights=running.weights,
             router=self._stream.router_name if self._stream else None,
             generator=(
                 None if self._stream else _server_config(running, self._generator, running.spec.resources.trial)

@@ -1,18 +1,21 @@
 """What the driver sends to a worker: the context that all trials of a study share, and the job of one trial."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.store import Store
 from gitdist.stream.client import BlockClient
 from gitdist.stream.draw_stream import BlockSource, DrawStream, LocalBlocks
 from gitdist.stream.server import ServerConfig
+from gitdist.study.compatibility import StudyWeights
 from gitdist.study.files.layout import StudyPaths, TrialId, open_store
 from gitdist.study.files.results import Results
+from gitdist.trial.checkpoint import weights_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class TrialContext:
     """What all trials of a study share: the study, its driver's lease epoch, and its data, eKLD images and draws.
 
     Draws come from the stream of ``router``, or if trials share no stream, each trial generates them as ``generator``
-    specifies. ``dataset`` and ``validation_ekld`` are directories of the driver's machine.
+    specifies. ``weights`` are the pretrained ones by ``weights_source``. All paths are of the driver's machine.
     """
 
     spec: StudySpec
@@ -30,6 +33,7 @@ class TrialContext:
     validation_ekld: Path
     router: str | None = None
     generator: ServerConfig | None = None
+    weights: StudyWeights = field(default_factory=dict)
 
     @property
     def paths(self) -> StudyPaths:
@@ -44,6 +48,14 @@ class TrialContext:
     def resolve_locally(self, artifact: Path) -> Path:
         """Return the directory of an artifact on this machine; fetch it if the results are on an object store."""
         return artifact if self.results.uri is None else self.store.resolve_locally(artifact)
+
+    def open_weights(self, trial: TrialSpec) -> WeightsFile | None:
+        """Return the pretrained weights that a trial begins with; None if it begins without."""
+        source = weights_source(trial)
+        if source is None:
+            return None
+        file = self.weights[source]
+        return replace(file, path=self.resolve_locally(file.path.parent) / file.path.name)
 
     def open_draws(self, trial: TrialSpec, num_classes: int) -> DrawStream:
         """Return a trial's draws, from the shared stream or from a generator in this process."""

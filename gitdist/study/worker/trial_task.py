@@ -97,7 +97,7 @@ def evaluate_on_test(context: TrialContext, job: TrialJob, test_ekld: Path) -> d
             _train_silently(context, job)
             model = load_classifier(job.spec, dataset, directory, compute)
         images = EkldSet.open(context.resolve_locally(test_ekld))
-        evaluation = evaluate(model, dataset.test, images, dataset, compute)
+        evaluation = evaluate(model, dataset.test, images, dataset, compute, job.spec)
         result = {
             "metrics": evaluation.metrics("test"),
             **evaluation.per_class(),
@@ -189,6 +189,7 @@ def _train(context: TrialContext, job: TrialJob, attempt: Attempt) -> Generator[
             check=attempt.check,
             evaluation_every=context.spec.evaluation.every,
             trained_by=trainer_name(context.paths, job.trial),
+            weights=context.open_weights(job.spec),
         )
         write_description(context.paths, job, dataset, ReusedPrefix.read(attempt.directory))
         store = context.store if context.spec.sharing.prefix else None

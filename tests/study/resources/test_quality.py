@@ -36,7 +36,9 @@ class _Shift(IdentityGenerator):
 
 
 def measured(dataset: Dataset, generator, **changes) -> Quality:
-    model = build_classifier("resnet20", 1, dataset.num_classes, rng=torch.Generator().manual_seed(1)).eval()
+    model = build_classifier(
+        "resnet20", dataset.image_shape, dataset.num_classes, rng=torch.Generator().manual_seed(1)
+    ).eval()
     reference = Reference(model=model, dataset=dataset, epochs=0)
     numbers = {"images": 4, "draws": 6, "seed": 0, **changes}
     return measure_quality(generator, dataset, reference, CPU, **numbers)
