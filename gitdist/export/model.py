@@ -86,7 +86,7 @@ class TrainedModel:
         except RuntimeError as error:  # names or shapes differ
             raise StoreError(
                 f"the last checkpoint in {directory} must have the weights of trial.network {spec.network}, but it "
-                f"has others ({first_line(error)}); restore the network's code or the checkpoint"
+                f"has others ({_differences(error)}); restore the network's code or the checkpoint"
             ) from error
         classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         mean, std = input_normalisation(spec, dataset)
@@ -139,6 +139,11 @@ class TrainedModel:
             predict = Predictor(self.module.classifier, dataset, Compute.resolve("bf16", "cpu"), (self.mean, self.std))
             rounded = predict(images).exp().numpy()
         return float(np.abs(rounded - self.probabilities(images)).max(initial=0.0)), len(images)
+
+
+def _differences(error: RuntimeError) -> str:
+    """Return what ``load_state_dict`` says after its first line, which is the same for all errors."""
+    return first_line(RuntimeError(str(error).partition("\n")[2] or str(error)))
 
 
 def _batches(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

@@ -95,6 +95,8 @@ def give_weights(paths: StudyPaths) -> StudySpec:
     for index, trial in enumerate((BASELINE, *paths.stored_trials())):
         checkpoint = load_checkpoint(paths.trial(trial))
         assert checkpoint is not None
+        for file in paths.trial(trial).glob("*.pt"):
+            file.unlink()
         model = fresh_classifier(spec.trial.model_copy(update={"seed": index}), dataset)
         save_checkpoint(paths.trial(trial), replace(checkpoint, model=model.state_dict()))
     return spec.model_copy(update={"tracking": TrackingSpec()})

@@ -2,16 +2,21 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
+from gitdist.data.dataset import Dataset
 from gitdist.errors import StudyError
 from gitdist.spec.study import TrackingSpec
 from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.files.json_files import ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.models import choose_baseline, choose_trial, find_dataset, open_dataset, save_models
 from gitdist.study.study import Study
 from gitdist.study.study_record import sync_mlflow
+from gitdist.study.summary import read_summary
 from tests.study.ended_study import NAME, give_weights, make_study
 
 BEST = TrialId("trial", 2)
@@ -42,7 +47,7 @@ def study(paths: StudyPaths) -> Iterator[Study]:
 def logged_models(paths: StudyPaths) -> dict[str, tuple[str, str]]:
     """Return id and status of the model of each run that has one, by trial; a run must have one at most."""
     client = MlflowClient(f"sqlite:///{paths.tracking_db}")
-    experiment = client.get_experiment_by_name(NAME).experiment_id
+    experiment = client.get_experiment_by_name(paths.name).experiment_id
     models = client.search_logged_models([experiment])
     trials = {}
     for model in models:
@@ -68,21 +73,15 @@ def test_the_trials_of_an_ended_study_can_be_chosen(paths, study):
         choose_baseline(study)
 
 
-def test_a_trial_that_has_not_finished_cannot_be_chosen(tmp_path):
-    paths = make_study(tmp_path, ended=False)
+def test_no_trial_is_the_best_for_several_objectives_and_none_that_has_not_finished_can_be_chosen(tmp_path):
+    paths = make_study(tmp_path, ended=False, search={"objective": ["val/balanced_accuracy", "val/ekld"]})
     with Study.open(paths, load_stored_spec(paths)) as study:
-        assert choose_trial(study, None).trial == TrialId("trial", 1)
-        with pytest.raises(StudyError, match="trial 2 .* running"):
-            choose_trial(study, 2)
-
-
-def test_of_several_objectives_no_trial_is_the_best(tmp_path):
-    paths = make_study(tmp_path, search={"objective": ["val/balanced_accuracy", "val/ekld"]})
-    with Study.open(paths, load_stored_spec(paths)) as study:
-        with pytest.raises(StudyError, match=r"Pareto front \(2\)") as caught:
+        with pytest.raises(StudyError, match=r"Pareto front \(1\)") as caught:
             choose_trial(study, None)
         assert caught.value.remedy == "choose_trial"
         assert choose_trial(study, 0).trial == TrialId("trial", 0)
+        with pytest.raises(StudyError, match="trial 2 .* running"):
+            choose_trial(study, 2)
 
 
 def test_the_data_set_is_found_in_the_store_without_its_source(paths, study):
@@ -113,6 +112,19 @@ def test_a_trial_without_weights_is_named_and_the_others_get_their_models(paths,
     lines: list[str] = []
     assert save_models(study, open_dataset(study), lines.append) == [BASELINE]
     assert len(lines) == 1 and "trial 2" in lines[0]
+
+
+def test_a_study_logs_its_models_when_it_ends(undisturbed):
+    paths = StudyPaths.at(undisturbed.results, undisturbed.name)
+    best = read_summary(paths)["best"]["number"]
+    models = logged_models(paths)
+    assert models.keys() == {str(best), "baseline"} and {status for _, status in models.values()} == {"READY"}
+    model = torch.export.load(paths.model(BASELINE) / "data" / "model.pt2").module()
+    dataset = Dataset.open(next((undisturbed.results / "store" / "dataset").glob("[!.]*")))
+    test = read_json(paths.test(BASELINE), ResultOnTest)
+    answers = model(torch.tensor(dataset.test.images)).argmax(1).numpy()
+    rates = [(answers[dataset.test.labels == label] == label).mean() for label in range(10)]
+    assert np.abs(np.array(rates) - test["accuracy_per_class"]).max() < 0.05  # which bf16 may have rounded
 
 
 def test_models_can_be_switched_off(paths):
