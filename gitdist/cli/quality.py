@@ -85,7 +85,10 @@ def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: in
                 detail = f"loss {row.loss:.3f}"
                 display.progress("training the reference classifier", row.epoch, total, detail)
 
-            reference = reference_classifier(spec.data, spec.trial.network, epochs, store, compute, report)
+            network, options = spec.trial.network, spec.trial.network_options
+            reference = reference_classifier(
+                spec.data, network, epochs, store, compute, report, network_options=options
+            )
         quality = measure_quality(
             generator, dataset, reference, compute, images=images, draws=draws, seed=spec.stream.seed
         )

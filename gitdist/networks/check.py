@@ -16,9 +16,9 @@ from gitdist.plugins import describe_raised
 
 
 def check_network(
-    network: str,
     image_shape: ImageShape,
     num_classes: int,
+    network: str,
     options: Mapping[str, Any],
     pretrained: Path | None,
     batch_size: int,
@@ -31,7 +31,7 @@ def check_network(
     Raises:
         SpecError: the network or the weights do not fit.
     """
-    arguments = (network, image_shape, num_classes, options, pretrained, batch_size)
+    arguments = (image_shape, num_classes, network, options, pretrained, batch_size)
     if network in NETWORKS and pretrained is None:
         return
     if network in NETWORKS or network.partition(":")[0] in LIBRARIES:
@@ -45,9 +45,9 @@ def check_network(
 
 
 def _check_here(
-    network: str,
     image_shape: ImageShape,
     num_classes: int,
+    network: str,
     options: Mapping[str, Any],
     pretrained: Path | None,
     batch_size: int,

@@ -42,7 +42,7 @@ def head_name(model: nn.Module) -> str:
     Raises:
         ValueError: the network has no such layer, or several.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, LinearHead | CosineHead)]
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, LinearHead | CosineHead)]
     if len(names) != 1:
         raise ValueError(f"a classifier must have one LinearHead or CosineHead, but it has {names or 'none'}")
     return names[0]

@@ -4,7 +4,6 @@ A file of torch is a state dict, or has one under "state_dict" or "model"; the p
 removed. The last layer's weights are not used: the head of a trial is always new.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,9 +17,11 @@ from gitdist.disk import write_atomic
 from gitdist.errors import DataError, SpecError, first_line
 from gitdist.input_file import foreign_content, open_input, read_input
 from gitdist.networks.heads import head_name
+from gitdist.store.artifact import checksum
 from gitdist.torch_file import TorchFileError, read_torch_file
 
 _TORCH_FILES = (b"PK", b"\x80")  # a zip archive, or a pickle of torch before 1.6
+_DIGITS = 32  # of a hash
 _WRAPPERS = ("state_dict", "model")
 _DATA_PARALLEL = "module."
 _COUNT = "num_batches_tracked"  # of batch norm; files of torch before 0.4.1 lack it
@@ -44,8 +45,8 @@ class WeightsFile:
             SpecError: it cannot be read.
         """
         try:
-            with open_input(path) as stream:
-                return cls(path, hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest())
+            with open_input(path):
+                return cls(path, checksum(path)[:_DIGITS])
         except DataError as error:
             raise SpecError(f"trial.pretrained: {error}") from None
 
@@ -134,8 +135,7 @@ def _read_safetensors(content: bytes) -> Any:
 
 
 def _for_channels(weight: Tensor, own: Tensor) -> Tensor:
-    grey, rgb = (own.shape[0], 1, *own.shape[2:]), (own.shape[0], 3, *own.shape[2:])
-    is_stem = own.ndim == 4 and own.shape == grey and weight.shape == rgb
+    is_stem = own.ndim == weight.ndim == 4 and (own.shape[1], weight.shape[1]) == (1, 3)
     return weight.sum(1, keepdim=True) if is_stem else weight
 
 

@@ -89,7 +89,7 @@ def build_large_resnet(name: str, image_shape: tuple[int, int, int], num_classes
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
     network.avgpool = _FlatMean()
-    network.register_load_state_dict_pre_hook(_rename_former)
+    network.register_load_state_dict_pre_hook(_rename_former)  # type: ignore[no-untyped-call]
     return network
 
 

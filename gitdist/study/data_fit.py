@@ -45,17 +45,15 @@ def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeig
     """
     trials = distinct_trials(spec)
     weights = obtain_weights(trials, store)
+    checked = []
     for trial in trials:
         input_normalisation(trial, dataset)
         source = weights_source(trial)
-        check_network(
-            trial.network,
-            dataset.image_shape,
-            dataset.num_classes,
-            trial.network_options,
-            weights[source].path if source else None,
-            _smallest_batch(trial, dataset),
-        )
+        pretrained, batch_size = weights[source].path if source else None, _smallest_batch(trial, dataset)
+        needs = (trial.network, trial.network_options, pretrained, batch_size)
+        if needs not in checked:
+            check_network(dataset.image_shape, dataset.num_classes, *needs)
+            checked.append(needs)
     return weights
 
 

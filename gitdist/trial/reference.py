@@ -4,9 +4,10 @@ It learns from the same source, nuisance, version and held-out images as the stu
 images of each class up to a thousand. So it has seen no validation image, and each class about equally often.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -40,8 +41,10 @@ def reference_classifier(
     store: Store,
     compute: Compute,
     on_epoch: Callable[[EpochRow, int], None] = lambda row, epochs: None,
+    *,
+    network_options: Mapping[str, Any] | None = None,
 ) -> Reference:
-    """Return the reference classifier, out of the store or trained into it.
+    """Return the reference classifier, out of the store or trained into it; it is not pretrained.
 
     Raises:
         StudyError: a loss or an output was not finite.
@@ -50,7 +53,7 @@ def reference_classifier(
     epochs = epochs or -(-_IMAGES_SEEN // len(dataset.train.labels))
     spec = TrialSpec.model_validate(
         {"network": network, "epochs": epochs, "fraction": 0.0, "batch_size": 64, "lr": 0.05, "lr_decay": 0.1}
-        | {"lr_warmup_epochs": 0}
+        | {"lr_warmup_epochs": 0, "network_options": dict(network_options or {})}
     )
 
     def build(target: Path, scratch: Path) -> None:

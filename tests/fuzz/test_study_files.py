@@ -66,6 +66,8 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "stream.lookahead": (1, 1000, WHOLE),
     "stream.window_mb": (1, 1e7, WHOLE),
     "stream.seed": SEED,
+    "trial.normalize.mean.*": (0, 1, REAL),
+    "trial.normalize.std.*": (1e-6, 1, REAL),
     "trial.threshold": (0, 1e9, REAL, 0),
     "trial.fraction": (0, 1, REAL),
     "trial.epochs": (1, 1e6, WHOLE),

@@ -35,6 +35,46 @@ def write(folder: Path, **fields) -> Path:
     return file
 
 
+PRETRAINED = {
+    "trial": {"network": "timm:test_vit", "pretrained": "vit.pth"},
+    "methods": {"scratch": {"pretrained": False}, "tuned": {"pretrained": "other.pth"}},
+    "search": {
+        "space": {"pretrained": {"choice": [False, "third.pth"]}},
+        "try_first": [{"pretrained": "third.pth"}],
+    },
+}
+
+
+def pretrained_of(spec) -> list[bool | str]:
+    search = spec.search
+    return [
+        spec.trial.pretrained,
+        *(fields["pretrained"] for fields in spec.methods.values()),
+        *search.space["pretrained"].choice,
+        *(point["pretrained"] for point in search.try_first),
+    ]
+
+
+def test_paths_of_pretrained_weights_are_absolute_wherever_they_are_named(folder):
+    own, shell = f"{folder}/", f"{Path.cwd()}/"
+    names = ["vit.pth", False, "other.pth", False, "third.pth", "third.pth"]
+    wanted = [name and own + name for name in names]
+    spec = load_study(write(folder, **PRETRAINED))
+    assert pretrained_of(spec) == wanted
+    assert pretrained_of(override_plan(spec, ["title=again"])) == wanted
+    overridden = [
+        "trial.pretrained=~/home.pth",
+        "methods.tuned.pretrained=other.pth",
+        "search={space: {pretrained: {choice: [third.pth]}}, try_first: [{pretrained: third.pth}]}",
+    ]
+    wanted = [os.path.expanduser("~/home.pth"), False, *(shell + name for name in names[2:] if name)]
+    assert pretrained_of(load_study(write(folder, **PRETRAINED), overridden)) == wanted
+    plan = load_plan(write(folder, **PRETRAINED, matrix={"trial.pretrained": ["a.pth", "b.pth"]}))
+    assert isinstance(plan, Campaign)
+    assert [member.spec.trial.pretrained for member in plan.members] == [f"{own}a.pth", f"{own}b.pth"]
+    assert [member.spec.name for member in plan.members] == ["paths.a-pth", "paths.b-pth"]
+
+
 def paths_of(spec) -> list[str | None]:
     return [spec.data.path, spec.generator.path, spec.store.uri, spec.tracking.uri]
 

@@ -5,9 +5,11 @@ import yaml
 
 from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
+from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import (
     check_or_record_data,
+    check_or_record_weights,
     describe_edit,
     ensure_identity,
     fork,
@@ -244,6 +246,18 @@ def test_a_resume_with_other_data_is_refused_with_both_fingerprints(paths):
         check_or_record_data(paths, Memory(memory), "bbbb")
     assert caught.value.remedy == "fork"
     assert memory == {"data": "aaaa", "data_format": DATASET_FORMAT}
+
+
+def test_a_resume_with_other_pretrained_weights_is_refused_with_both_hashes():
+    memory = Memory({})
+    first, second = (WeightsFile(Path("/store/weights"), digest) for digest in ("aaa", "bbb"))
+    check_or_record_weights(memory, {})
+    assert memory.get_attr("weights") is None
+    check_or_record_weights(memory, {"/a.pth": first})
+    check_or_record_weights(memory, {"/a.pth": first, "/b.pth": second})
+    assert memory.get_attr("weights") == {"/a.pth": "aaa", "/b.pth": "bbb"}
+    with pytest.raises(StudyError, match="weights aaa of /a.pth, but they are now bbb"):
+        check_or_record_weights(memory, {"/a.pth": second})
 
 
 @pytest.mark.parametrize(
