@@ -44,7 +44,7 @@ def sync_mlflow(study: Study, log: Callable[[str], None]) -> tuple[str, SyncCoun
 
     Models that a finished study has not saved are saved first if the store still has the data set.
     """
-    if is_finished(study) and (dataset := find_dataset(study)) is not None:
+    if study.spec.tracking.models and is_finished(study) and (dataset := find_dataset(study)) is not None:
         save_models(study, dataset, log)
     uri = tracking_uri(study.paths, study.spec.tracking.uri)
     return uri, sync_study(study.paths, uri, read_study_record(study))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from gitdist.errors import DiskError, SpecError, StoreError
 from gitdist.export.files import check_format, model_files, write_model
 from gitdist.export.model import ProbabilityModel
+from gitdist.networks import build_classifier
 from gitdist.trial.checkpoint import fresh_classifier
 from tests.disks import small_disk
 
@@ -89,6 +91,24 @@ def test_weights_and_their_description_rebuild_the_network(model, spec, digits, 
     assert np.abs(again(images).numpy() - model.probabilities(digits.test.images)).max() < 1e-6
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()["class_names"]) == list(digits.class_names)
+
+
+def test_a_transformer_of_timm_is_exported_with_its_normalisation_and_a_dynamic_batch(model, tmp_path):
+    shape, mean, std = (3, 32, 32), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    classifier = build_classifier("timm:test_vit", shape, 10, cosine_scale=30.0)
+    module = ProbabilityModel(classifier, mean, std)
+    transformer = replace(model, module=module, image_shape=shape, mean=mean, std=std)
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape)).astype(np.uint8)
+    expected = transformer.probabilities(images)
+    for suffix in (".pt2", ".onnx", ".safetensors"):
+        write_model(transformer, tmp_path / f"model{suffix}")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    for count in (1, 2, 5):
+        found = program(torch.tensor(images[:count])).numpy()
+        (converted,) = session.run(None, {"images": images[:count]})
+        assert np.abs(found - expected[:count]).max() < 1e-5 and np.abs(converted - expected[:count]).max() < 1e-5
+    assert load_file(tmp_path / "model.safetensors").keys() == classifier.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["model", "model.pt", "model.PT2", ".onnx"])

@@ -74,7 +74,7 @@ def log_model(client: MlflowClient, run_id: str, directory: Path, tags: Mapping[
     found = _logged_models(client, run.info.experiment_id, run_id)
     logged = found[0] if found else client.create_logged_model(run.info.experiment_id, _NAME, run_id, dict(tags))
     model_id = str(logged.model_id)
-    if logged.status != LoggedModelStatus.READY:
+    if not is_logged(client, model_id):
         outputs = run.outputs.model_outputs if run.outputs else []
         if all(output.model_id != model_id for output in outputs):
             client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])

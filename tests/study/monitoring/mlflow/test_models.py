@@ -171,6 +171,17 @@ def test_a_model_that_was_deleted_is_logged_again(paths, runs, record):
     assert again["baseline"] == tags["baseline"] and again["7"] not in (None, tags["7"])
 
 
+def test_files_of_a_model_that_were_lost_are_logged_again(paths, runs, record):
+    sync_study(paths, tracking_uri(paths, None), record)
+    number = runs.by_key()["7"].data.tags["gitdist.model"]
+    (directory,) = paths.artifacts.rglob(f"{number}/artifacts")
+    before = sorted(file.relative_to(directory) for file in directory.rglob("*"))
+    shutil.rmtree(directory)
+    sync_study(paths, tracking_uri(paths, None), record)
+    assert sorted(file.relative_to(directory) for file in directory.rglob("*")) == before
+    assert runs.by_key()["7"].data.tags["gitdist.model"] == number and len(models_of(runs.client)) == 2
+
+
 def test_models_move_with_their_results_directory(paths, record, tmp_path):
     sync_study(paths, tracking_uri(paths, None), record)
     moved = tmp_path / "moved"
