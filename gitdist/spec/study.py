@@ -79,7 +79,10 @@ class ResourcesSpec(Spec):
 
 def _check_registered(name: str) -> str:
     if not re.fullmatch(r"[^\s/:.][^/:]{0,199}", name) or not name.isprintable():
-        raise ValueError("must be 1 to 200 printable characters without / and :, and not begin with a dot or a blank")
+        raise ValueError(
+            "must be 1 to 200 printable characters without / and :, and not begin with a dot or a blank, but it is "
+            f"{name!r}"
+        )
     return name
 
 
