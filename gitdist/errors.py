@@ -19,6 +19,7 @@ Remedy = Literal[
     "submit",
     "quote",
     "quote_override",
+    "choose_trial",
 ]
 
 

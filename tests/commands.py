@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SHARED_RAY = "GITDIST_TESTS_RAY"  # environment variable with the address of the Ray that commands join
-_COMMANDS = ("data", "doctor", "generator", "quality", "report", "run", "status", "store", "tracking")
+_COMMANDS = ("data", "doctor", "export", "generator", "quality", "report", "run", "status", "store", "tracking")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, *(f"gitdist.cli.{name}" for name in _COMMANDS), "gitdist.study.run"])

@@ -59,6 +59,8 @@ LEFT_OUT = {
     "*/mlflow/study/metrics/*/step": "counts the lines of watch.jsonl",
     "*/mlflow/study/tags/gitdist.last_step": "counts the lines of watch.jsonl",
     "*/mlflow/*/tags/gitdist.files": "a hash of files that hold times",
+    "*/mlflow/*/tags/gitdist.model": "a random ID",
+    "*/files/models/*": "MLflow models, with a random ID and a time of day",
     "*/store/prefix/*/checksums/*": "of a checkpoint that holds times; its numbers show in the rows",
     "*/report/costs.csv/*": "durations",
     "killed/*/generated_images*": "what a killed driver had requested is generated again",

@@ -17,6 +17,7 @@ ROOMS = [
     "generator",
     "stream",
     "trial",
+    "export",
     "study",
     "report",
     "doctor",

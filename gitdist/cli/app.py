@@ -93,6 +93,9 @@ TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Take over the study from a driver that seems to be alive, on any host.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+TrialNumber = Annotated[
+    int | None, typer.Option("--trial", metavar="N", min=0, help="Number of a finished trial (default: the best one).")
+]
 RESULTS = "results"
 RESULTS_DIRECTORY = Path(RESULTS)
 
@@ -213,6 +216,39 @@ def report(
 
     with opened(results) as opened_results:
         report_studies(studies, opened_results, out, Console())
+
+
+@app.command()
+def export(
+    study: Study,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A file that ends in .pt2, .onnx or .safetensors.", parser=expand_home),
+    ],
+    trial: TrialNumber = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="The baseline instead of a trial.")] = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Write a trained classifier to a file that loads without gitdist: uint8 images in, probabilities out."""
+    from gitdist.cli.export import export_model
+
+    with opened(results) as opened_results:
+        export_model(study, opened_results, Console(), out=out, trial=trial, baseline=baseline)
+
+
+@app.command()
+def predict(
+    study: Study,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    trial: TrialNumber = None,
+    results: ResultsOption = RESULTS,
+    json: Json = False,
+) -> None:
+    """Print the class and its probability for each image."""
+    from gitdist.cli.export import predict_images
+
+    with opened(results) as opened_results:
+        predict_images(study, images, opened_results, Console(), trial=trial, as_json=json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ _REMEDIES: dict[Remedy, str] = {
     "retry": "fix the cause, then: gitdist retry {name} --failed --results {results}",
     "quote": "quote it",
     "quote_override": "quote it, within the quotes of the shell: --set 'FIELD=\"VALUE\"'",
+    "choose_trial": "with --trial N",
     "take_over": "or take over the study with --take-over",
     "submit": "pass HOST:6379 on such a node, or submit the study from here: ray job submit --address http://HOST:8265 "
     "--working-dir . -- gitdist run ...",

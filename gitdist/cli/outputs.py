@@ -35,9 +35,13 @@ def check_output(option: str, out: Path, given: Path, spec: StudySpec | None = N
 
 def _named_files(spec: StudySpec) -> Iterator[str | Path]:
     from gitdist.data.sources import source_files
+    from gitdist.study.resources.weights import distinct_trials
 
     if isinstance(spec.generator, PretrainedSpec):
         yield Path(spec.generator.path)
+    for trial in distinct_trials(spec):
+        if isinstance(trial.pretrained, str):
+            yield Path(trial.pretrained)
     if spec.data.path is not None:
         with suppress(DataError):  # reported when they are read
             yield from source_files(spec.data)

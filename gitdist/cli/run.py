@@ -68,6 +68,9 @@ def _run_single(plan: StudySpec, results: Results, console: Console, options: Co
         console.print(table)
     if plan.methods:
         _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
+    if summary["best"] and not summary.get("pareto"):
+        export = f"gitdist export {summary['study']} --out model.pt2 --results {results}"
+        print_line(console, f"write the best model to a file with: {export}", style="dim")
     command = f"report {summary['study']}" if results.uri else "ui"
     print_line(console, f"show the results with: gitdist {command} --results {results}", style="dim")
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +40,7 @@ def sync_stored_study(study: str, results: Results, console: Console) -> None:
                 "itself; sync it when that driver has ended"
             )
         notes = file_notes(opened)
-        uri, counts = sync_mlflow(opened)
+        uri, counts = sync_mlflow(opened, partial(print_line, console))
     for note in notes:
         print_line(console, note)
     print_line(

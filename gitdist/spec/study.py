@@ -101,10 +101,22 @@ class ResourcesSpec(Spec):
         return self
 
 
+def _check_registered(name: str) -> str:
+    if not re.fullmatch(r"[^\s/:.][^/:]{0,199}", name) or not name.isprintable():
+        raise ValueError(
+            "must be 1 to 200 printable characters without / and :, and not begin with a dot or a blank, but it is "
+            f"{name!r}"
+        )
+    return name
+
+
 class TrackingSpec(Spec):
     """The MLflow server or database."""
 
     uri: Text | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
+    models: bool = True  # log the best trial and the baseline as MLflow models
+    # name in MLflow's model registry under which the best trial's model gets a version
+    register_: Annotated[str, AfterValidator(_check_registered)] | None = Field(None, alias="register")
 
     @field_validator("uri")
     @classmethod
@@ -203,6 +215,11 @@ class StudySpec(Spec):
             raise ValueError(
                 "generator.kind 'oracle' needs a known nuisance, but data.nuisance is 'none'; "
                 "name the nuisance there, or choose another generator"
+            )
+        if self.tracking.register_ is not None and (not self.tracking.models or len(self.search.objectives) > 1):
+            raise ValueError(
+                "tracking.register needs tracking.models and a single search.objective, which has a best trial; "
+                "remove tracking.register"
             )
         self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:

@@ -1,4 +1,7 @@
-"""The final evaluation: measures the trials chosen on validation on test data, which only this phase reads."""
+"""The final evaluation: measures the trials chosen on validation on test data, and saves their models.
+
+Only this phase reads test data.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ import ray
 
 from gitdist.errors import StudyError
 from gitdist.study.files.layout import BASELINE, TrialId
+from gitdist.study.models import save_models
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.scheduling.tasks import run_tasks
 from gitdist.study.study import Study
@@ -15,7 +19,7 @@ from gitdist.study.worker.trial_task import evaluate_on_test
 
 
 def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Path, max_concurrent: int) -> None:
-    """Measure the Pareto front on validation, or all finished trials, and the baseline on test."""
+    """Measure the Pareto front on validation, or all finished trials, and the baseline on test; save the models."""
     study, spec = running.study, running.spec
     best = study.ledger.pareto()
     if not best:
@@ -42,6 +46,8 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     for trial in run_tasks(submit, jobs, max_concurrent, "evaluate trial {} on test", running.lease.check):
         study.paths.pull(trial)
         running.tracker.test_evaluated(trial)
+    for trial in save_models(study, running.dataset, running.display.log):
+        running.tracker.model_saved(trial)
 
 
 def _no_trial_finished(study: Study) -> StudyError:

@@ -82,7 +82,8 @@ def start_study(
         states = study.trial_states()
         tags = study_tags(study.spec, dataset.fingerprint)
         uri = tracking_uri(study.paths, study.spec.tracking.uri)
-        tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times)
+        register = study.spec.tracking.register_
+        tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times, register)
         tracker.reconcile(states)
         running = RunningStudy(
             study=study,

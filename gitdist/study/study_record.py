@@ -9,9 +9,11 @@ from gitdist.generator.munit.training import past_steps
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import study_tags
 from gitdist.study.files.layout import StudyPaths, open_store
+from gitdist.study.models import find_dataset, save_models
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.study import GENERATOR, Study
+from gitdist.study.summary import is_finished
 
 
 def read_study_record(study: Study) -> StudyRecord:
@@ -33,11 +35,17 @@ def read_study_record(study: Study) -> StudyRecord:
         tags=study_tags(spec, fingerprint),
         states=study.trial_states(),
         generator=generator,
+        register=spec.tracking.register_,
     )
 
 
-def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
-    """Bring MLflow up to date with a study's files and ledger; return its URI and what it lacked."""
+def sync_mlflow(study: Study, log: Callable[[str], None]) -> tuple[str, SyncCounts]:
+    """Bring MLflow up to date with a study's files and ledger; return its URI and what it lacked.
+
+    Models that a finished study has not saved are saved first if the store still has the data set.
+    """
+    if study.spec.tracking.models and is_finished(study) and (dataset := find_dataset(study)) is not None:
+        save_models(study, dataset, log)
     uri = tracking_uri(study.paths, study.spec.tracking.uri)
     return uri, sync_study(study.paths, uri, read_study_record(study))
 
@@ -45,7 +53,7 @@ def sync_mlflow(study: Study) -> tuple[str, SyncCounts]:
 def complete_mlflow(study: Study, log: Callable[[str], None]) -> None:
     """Write to MLflow what a driver did not write because it was killed just before its end."""
     try:
-        sync_mlflow(study)
+        sync_mlflow(study, log)
     except (StudyError, StoreError) as error:
         log(str(error))
 

@@ -20,12 +20,13 @@ from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from tests.commands import call, gitdist
 from tests.disks import fill, small_disk
-from tests.study.small_study import SPEC
+from tests.study.small_study import NO_MODELS, SPEC
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
 
 FILE = {
     **SPEC,
+    **NO_MODELS,
     "name": "camp",
     "matrix": {"data.nuisance": ["background", "rotation"]},
     "generator": {"kind": "oracle"},

@@ -176,16 +176,19 @@ def test_the_commands_and_their_options_are_what_they_were():
     assert shown.returncode == 0 and all(f" {name} " in shown.stdout for name in root.commands)
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
-    assert {name: options(root.commands[name]) for name in ("run", "resume", "retry", "status", "sync", "ui")} == {
+    plain = ("run", "resume", "retry", "status", "sync", "export", "predict", "ui")
+    assert {name: options(root.commands[name]) for name in plain} == {
         "run": running | {"--set", "--scale", "--fork", "--yes"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},
         "sync": common,
+        "export": common | {"--out", "--trial", "--baseline"},
+        "predict": common | {"images", "--trial", "--json"},
         "ui": common | {"--port"},
     }
     assert set(root.commands) == {
-        *("run", "resume", "retry", "status", "sync", "report", "ui"),
+        *("run", "resume", "retry", "status", "sync", "report", "export", "predict", "ui"),
         *("doctor", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gitdist.cli.outputs import check_output
+from gitdist.errors import SpecError
+from gitdist.spec.file import parse_study
 from tests.cli.test_errors import QUICKSTART, assert_refused
 from tests.commands import call, environment, gitdist
 from tests.trial.toys import write_digits
@@ -41,6 +44,15 @@ def test_an_input_is_not_overwritten_by_whatever_name(folder: Path) -> None:
         assert_refused(run(folder, "data", "stats", "study.yaml", "--thumbnails", out), "--thumbnails", out)
     assert_refused(run(folder, "generator", "import", "study.yaml", "--out", "link.png"), "--out", "link.png")
     assert contents(folder) == before and (folder / "link.png").is_symlink()
+
+
+def test_weights_that_trials_begin_with_are_not_overwritten(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    space = {"pretrained": {"choice": [False, str(weights)]}}
+    spec = parse_study({"name": "a", "search": {"space": space}}, "the test")
+    with pytest.raises(SpecError, match="weights.safetensors"):
+        check_output("--out", weights, tmp_path / "study.yaml", spec)
 
 
 def test_a_device_is_not_replaced(folder: Path) -> None:

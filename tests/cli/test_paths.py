@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.commands import call, environment, gitdist
-from tests.study.small_study import SPEC
+from tests.study.small_study import NO_MODELS, SPEC
 from tests.trial.toys import write_digits
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("shared_ray")]
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
     folder = tmp_path / "files"
     write_digits(folder / "arrays")
     data = {**SPEC["data"], "source": "npz", "path": "arrays"}
-    values = {**SPEC, "data": data, "store": {"uri": "shared"}, "generator": {"kind": "oracle"}}
+    values = {**SPEC, **NO_MODELS, "data": data, "store": {"uri": "shared"}, "generator": {"kind": "oracle"}}
     values |= {"search": {"total": 1, "space": {"fraction": {"float": [0.2, 0.8]}}}, "baseline": False}
     values["sharing"] = {"stream": False}
     values["trial"] = {**SPEC["trial"], "epochs": 2}

@@ -19,6 +19,7 @@ data: {source: digits, nuisance: background, validation_per_class: 10, profile: 
 generator: {kind: oracle}
 trial: {network: resnet20, epochs: 2, switch_epoch: 1, lr_milestones: [1], batch_size: 32}
 baseline: false
+tracking: {models: false}
 search: {total: 2, space: {fraction: {float: [0.2, 0.8]}}}
 evaluation: {every: 2, final_transformations: 5, epoch_transformations: 5}
 resources: {server: {cpu: 0.5}, trial: {cpu: 0.5}}

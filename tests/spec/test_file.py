@@ -67,6 +67,20 @@ def test_an_address_with_a_secret_or_none_at_all_is_refused(tmp_path, override, 
     assert "hunter2" not in message and "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tracking.register=a/b"],
+        ["tracking.register='  '"],
+        ["tracking={register: best, models: false}"],
+        ["tracking.register=best", "search.objective=[val/ekld, val/balanced_accuracy]"],
+    ],
+)
+def test_a_registered_model_needs_a_name_and_a_best_trial(tmp_path, overrides):
+    with pytest.raises(SpecError, match=r"tracking\.register"):
+        load_study(write(tmp_path), overrides)
+
+
 def test_an_override_sets_a_nested_field_and_leaves_its_siblings(tmp_path):
     path = write(tmp_path, trial={"epochs": 7, "fraction": 0.2})
     spec = load_study(path, ["trial.fraction=0.9", "search.space.threshold={int: [1, 9]}"])

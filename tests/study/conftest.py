@@ -13,12 +13,12 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
-    """The small study, run to its end without disturbance; for reading. Its blocks are kept on disk.
+    """The small study, run to its end without disturbance; for reading. Its blocks are kept on disk, and it has models.
 
     The first process of this test session that needs it runs it, the others wait for that.
     """
     session = session_directory(tmp_path_factory)
-    study = SmallStudy(session / "undisturbed", overrides=("stream.keep=true",))
+    study = SmallStudy(session / "undisturbed", overrides=("stream.keep=true", "tracking.models=true"))
     with FileLock(session / "undisturbed.lock"):
         if not (study.directory / "summary.json").exists():
             done = study.run()

@@ -1,6 +1,7 @@
 """A small study that has ended, and one that has not, with all of their files, made without training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import torch
 from PIL import Image
 
 from gitdist.data.dataset import Dataset, prepare
+from gitdist.spec import StudySpec
 from gitdist.spec.file import parse_study
+from gitdist.spec.study import TrackingSpec
 from gitdist.store import Store
+from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.fencing import Attempt
 from gitdist.study.files.json_lines import JsonLinesFile
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId, open_store
@@ -22,7 +26,7 @@ from gitdist.study.study_record import sync_mlflow
 from gitdist.study.summary import write_summary
 from gitdist.study.worker.job import TrialJob
 from gitdist.study.worker.trial_task import write_description
-from gitdist.trial.checkpoint import Checkpoint, save_checkpoint
+from gitdist.trial.checkpoint import Checkpoint, fresh_classifier, load_checkpoint, save_checkpoint
 from gitdist.trial.epoch_row import EpochRow
 from tests.epoch_rows import epoch_row
 
@@ -39,13 +43,14 @@ SPEC: dict[str, Any] = {
     },
     "generator": {"kind": "oracle"},
     "trial": {"epochs": EPOCHS, "lr_warmup_epochs": 0},
+    "tracking": {"models": False},  # the checkpoints have no weights
     "search": {"total": 3, "algorithm": "random", "space": {"fraction": {"float": [0.2, 0.8]}}},
 }
 
 
-def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite") -> StudyPaths:
+def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite", search: Any = None) -> StudyPaths:
     """Make a study of a baseline and three trials; if it has not ended, the last trial lacks an epoch."""
-    spec = parse_study({**SPEC, "ledger": ledger}, "the test")
+    spec = parse_study({**SPEC, "ledger": ledger, "search": {**SPEC["search"], **(search or {})}}, "the test")
     paths = StudyPaths.at(results, NAME)
     paths.create()
     store = open_store(paths, spec)
@@ -67,7 +72,7 @@ def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite") -> 
             is_last = not ended and number == spec.search.total - 1
             rows = _train(study, job, dataset, EPOCHS - 1 if is_last else EPOCHS, lease.epoch)
             if not is_last:
-                study.ledger.finish(number, rows[-1].metrics)
+                study.ledger.finish(number, {"val/ekld": 1.0, **rows[-1].metrics})
         with JsonLinesFile(paths.monitor_log) as monitor_log:
             for step in (1, 2):
                 monitor_log.append({"step": step, "at": 1.7e9 + step, "system/cpu_utilization_percentage": 3.0})
@@ -79,8 +84,22 @@ def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite") -> 
         if ended:
             write_summary(study)
     with Study.open(paths, spec) as study:
-        sync_mlflow(study)
+        sync_mlflow(study, print)
     return paths
+
+
+def give_weights(paths: StudyPaths) -> StudySpec:
+    """Put untrained weights into the last checkpoints of a study, each trial its own; return the spec with models."""
+    spec = load_stored_spec(paths)
+    dataset = prepare(spec.data, open_store(paths, spec))
+    for index, trial in enumerate((BASELINE, *paths.stored_trials())):
+        checkpoint = load_checkpoint(paths.trial(trial))
+        assert checkpoint is not None
+        for file in paths.trial(trial).glob("*.pt"):
+            file.unlink()
+        model = fresh_classifier(spec.trial.model_copy(update={"seed": index}), dataset)
+        save_checkpoint(paths.trial(trial), replace(checkpoint, model=model.state_dict()))
+    return spec.model_copy(update={"tracking": TrackingSpec()})
 
 
 def _train(study: Study, job: TrialJob, dataset: Dataset, epochs: int, lease_epoch: int) -> list[EpochRow]:

@@ -57,6 +57,7 @@ SPEC: dict[str, Any] = {
     },
     "resources": {"server": {"cpu": 0.5}, "trial": {"cpu": 0.75}, "training": {"cpu": 1}},
 }
+NO_MODELS = {"tracking": {"models": False}}  # saving them takes seconds
 TIMES = {"train_s", "waiting_s", "evaluating_s", "ended_at", "trained_by", "generated"}  # and whose work it was
 
 
@@ -78,7 +79,7 @@ class SmallStudy:
         if not (self.results / "mlflow.db").exists():  # making one takes a second of CPU
             shutil.copy(empty_database(), self.results / "mlflow.db")
         file = self.results / f"{self.name}.yaml"
-        file.write_text(yaml.safe_dump({**SPEC, "name": self.name, "ledger": self.ledger}))
+        file.write_text(yaml.safe_dump({**SPEC, **NO_MODELS, "name": self.name, "ledger": self.ledger}))
         sets = [part for override in self.overrides for part in ("--set", override)]
         return gitdist("run", str(file), "--results", str(self.results), *sets, *arguments)
 

@@ -58,6 +58,22 @@ class _ImageFolder(DataSource):
         return tuple(names[row] for row in rows.train), tuple(names[row] for row in rows.test)
 
 
+def find_images(folder: Path) -> list[Path]:
+    """Return the images in a folder and below it, by path; hidden files and files of other kinds are left out.
+
+    Raises:
+        DataError: a folder cannot be listed, there is no image, or one of a format that is not read.
+    """
+    visible = [file for file in _list_files(folder) if not _is_hidden(file.relative_to(folder))]
+    unsupported = [file for file in visible if file.suffix.lower() in _UNSUPPORTED]
+    if unsupported:
+        raise DataError(f"an image must be a PNG, JPEG, BMP, PPM or WebP file, but {unsupported[0]} is not; convert it")
+    images = [file for file in visible if file.suffix.lower() in _SUFFIXES]
+    if not images:
+        raise DataError(f"a folder of images must have PNG, JPEG, BMP, PPM or WebP files, but {folder} has none")
+    return images
+
+
 def _root(spec: DataSpec) -> Path:
     return expand_home(spec.path or "")
 

@@ -153,6 +153,10 @@ class StudyPaths:
             return self.study / "baseline"
         return self.trials / f"{trial.number:04d}"
 
+    def model(self, trial: TrialId) -> Path:
+        """The MLflow model of one trial, if it is one of the best or the baseline."""
+        return self.study / "models" / self.trial(trial).name
+
     def rows(self, trial: TrialId) -> Path:
         """The rows file of one trial."""
         return self.trial(trial) / "rows.jsonl"

@@ -8,7 +8,7 @@ parent run  watch.jsonl --> one step per line; summary.json --> metrics and desc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -110,6 +110,8 @@ class DesiredRun:
     final: Callable[[], StepMetrics | None] = lambda: None  # metrics with a single value, if any
     span: Callable[[], Span] = Span
     files: Callable[[], Mapping[str, bytes]] = dict  # contents by name; written once the run has ended
+    model: Callable[[], Path | None] = lambda: None  # directory of its MLflow model, if it is saved
+    registered_as: str | None = None  # name in the model registry
 
 
 def trial_run(
@@ -125,6 +127,7 @@ def trial_run(
         span=partial(_trial_span, paths, trial, times),
         final=partial(_test_metrics, paths.test(trial)),
         files=partial(_trial_files, paths.trial(trial)),
+        model=partial(_saved_model, paths.model(trial)),
     )
 
 
@@ -134,6 +137,17 @@ def trial_runs(paths: StudyPaths, states: TrialStates, times: Times) -> dict[Run
         RunKey.of_trial(trial): trial_run(paths, trial, params, outcome or Outcome("interrupted"), times)
         for trial, (params, outcome) in states.items()
     }
+
+
+def registered_run(
+    desired: Mapping[RunKey, DesiredRun], summary: Mapping[str, Any] | None, name: str | None
+) -> dict[RunKey, DesiredRun]:
+    """Return the desired run of the best trial, with its model registered as ``name``; {} without such a trial."""
+    best = summary and summary["best"]
+    if not best or name is None:
+        return {}
+    key = RunKey("trial", best["number"])
+    return {key: replace(desired[key], registered_as=name)} if key in desired else {}
 
 
 def generator_run(
@@ -269,6 +283,10 @@ def _test_metrics(file: Path) -> StepMetrics | None:
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
     return _read_files([directory / "rows.jsonl", *write_per_class(directory)])
+
+
+def _saved_model(directory: Path) -> Path | None:
+    return directory if directory.is_dir() else None
 
 
 def _generator_files(paths: StudyPaths) -> dict[str, bytes]:

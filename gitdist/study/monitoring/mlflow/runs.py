@@ -1,6 +1,6 @@
 """The runs of one study in an MLflow store: finds each by its tags or creates it, and writes what it lacks.
 
-    upsert(key, desired)  find or create --> steps, params, tags --> files --> status
+    upsert(key, desired)  find or create --> steps, params, tags --> files --> status --> model
     append(key, steps)    only steps, to a run that was upserted
 
 The status is written last: a run with its final status is complete, except for files that could not be written; a tag
@@ -29,9 +29,11 @@ from gitdist.study.monitoring.mlflow.content import (
     StepMetrics,
 )
 from gitdist.study.monitoring.mlflow.database import local_path
+from gitdist.study.monitoring.mlflow.models import is_logged, log_model, register_model
 from gitdist.study.monitoring.mlflow.store import open_experiment
 
 _LAST_STEP = "gitdist.last_step"  # if it equals the last step in the files, the run's curves are not read
+_MODEL, _REGISTERED = "gitdist.model", "gitdist.registered"  # id of the logged model, and its registered name
 _FILES = "gitdist.files"  # digest of the files that were written last
 _BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once
 _PAGE_SIZE = 1000
@@ -163,6 +165,7 @@ class StudyRuns:
         finally:  # the status is true even if the files cannot be written
             if status_changed:
                 self._set_status(run, desired.status, desired.span().ended_at)
+        self._write_model(run, desired, thorough)
         return UpsertResult(created=created, num_steps=len(missing), status_changed=status_changed and not created)
 
     def _find(self, key: RunKey) -> _KnownRun | None:
@@ -255,6 +258,22 @@ class StudyRuns:
             self._client.log_artifacts(run.run_id, directory)
         self._client.set_tag(run.run_id, _FILES, digest)
         run.tags[_FILES] = digest
+
+    def _write_model(self, run: _KnownRun, desired: DesiredRun, thorough: bool) -> None:
+        directory = desired.model()
+        if directory is None:
+            return
+        model_id = run.tags.get(_MODEL)
+        if model_id is None or (thorough and not is_logged(self._client, model_id)):
+            self._check_artifact_root(run)
+            model_id = log_model(self._client, run.run_id, directory, self._study_tags)
+            self._client.set_tag(run.run_id, _MODEL, model_id)
+            run.tags[_MODEL] = model_id
+        name = desired.registered_as
+        if name is not None and run.tags.get(_REGISTERED) != name:
+            register_model(self._client, name, run.run_id, model_id)
+            self._client.set_tag(run.run_id, _REGISTERED, name)
+            run.tags[_REGISTERED] = name
 
     def _lacks(self, run: _KnownRun, files: Mapping[str, bytes]) -> bool:
         sizes = {file.path: file.file_size for file in self._client.list_artifacts(run.run_id)}

@@ -21,6 +21,7 @@ from gitdist.study.monitoring.mlflow.content import (
     generator_span,
     loss_metrics,
     parent_run,
+    registered_run,
     study_status,
     trial_runs,
 )
@@ -47,6 +48,7 @@ class StudyRecord:
     states: TrialStates
     num_open: int = 0  # trials that have not ended
     generator: GeneratorRecord | None = None  # None if it has not been trained yet
+    register: str | None = None  # name under which the best trial's model is registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,4 +115,5 @@ def _desired_runs(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, Desire
     if generator is not None:
         losses = loss_metrics(generator.steps, generator_span(paths, times).ended_at)  # the artifact lacks their times
         desired[GENERATOR_RUN] = generator_run(paths, generator.params, losses, "FINISHED", times)
-    return desired | trial_runs(paths, record.states, times)
+    desired |= trial_runs(paths, record.states, times)
+    return desired | registered_run(desired, summary, record.register)

@@ -32,6 +32,7 @@ from gitdist.study.monitoring.mlflow.content import (
     generator_span,
     loss_metrics,
     parent_run,
+    registered_run,
     trial_run,
     trial_runs,
 )
@@ -61,6 +62,7 @@ class Tracker(Observer):
         warn: Callable[[str], None],
         check_owner: Callable[[], None] = lambda: None,
         times: Times | None = None,
+        register: str | None = None,
     ) -> None:
         """Open the store, and find or create the study's experiment and parent run, unless a server is down.
 
@@ -69,6 +71,7 @@ class Tracker(Observer):
         """
         self._paths, self._uri, self._identity, self._warn = paths, uri, identity, warn
         self._tags, self._check_owner, self._times = dict(tags), check_owner, times or Times(paths)
+        self._register = register  # the best trial's model under this name
         self._runs: StudyRuns | None = None
         self._parent_id: str | None = None  # None = not known yet
         self._abandoned = threading.Event()
@@ -107,6 +110,10 @@ class Tracker(Observer):
         """Write the test metrics of a finished trial, which may have ended under an earlier driver."""
         self.trial_ended(trial, Outcome("finished"))
 
+    def model_saved(self, trial: TrialId) -> None:
+        """Write the MLflow model of a finished trial, whose run is known."""
+        self._outbox.enqueue(RunKey.of_trial(trial))
+
     def generator_started(self, params: Mapping[str, Any]) -> None:
         """Write the generator's run as RUNNING."""
         self._set(GENERATOR_RUN, generator_run(self._paths, params, self._losses, "RUNNING", self._times))
@@ -135,7 +142,9 @@ class Tracker(Observer):
         self._outbox.enqueue(STUDY_RUN)
 
     def study_ended(self, summary: Mapping[str, Any]) -> None:
-        """Write the parent run as FINISHED, with the summary and the resolved spec."""
+        """Write the parent run as FINISHED, with the summary and the resolved spec; register the best model."""
+        for key, best in registered_run(self._desired, summary, self._register).items():
+            self._set(key, best)
         self._set(STUDY_RUN, parent_run(self._paths, "FINISHED", summary, self._times))
 
     def close(self, status: Status = "KILLED", timeout_s: float | None = None) -> None:

@@ -110,8 +110,9 @@ def open_tracker(paths):
     opened: list[Tracker] = []
     warnings: list[str] = []
 
-    def open_(identity: str = "one", uri: str | None = None) -> Tracker:
-        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, {"gitdist.data": "abc"}, warnings.append))
+    def open_(identity: str = "one", uri: str | None = None, **more: str) -> Tracker:
+        tags = {"gitdist.data": "abc"}
+        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, tags, warnings.append, **more))
         return opened[-1]
 
     open_.warnings = warnings
