@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,6 @@ from typing import Any
 
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]  # its stub lacks them
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
@@ -35,6 +35,7 @@ from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
 _AUTH_MODE = "RAY_AUTH_MODE"  # environment variable of Ray, "token" or "disabled"
+_JOIN = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
 
 
@@ -116,18 +117,6 @@ def connected(
             "_node_ip_address": "127.0.0.1",
         }
     ray._private.worker.print_to_stdstream = _log_raylet_message
-    with _auth_mode():
-        _join(address, options)
-        try:
-            started_here = address == "local"
-            cluster = None if started_here else ray.get_runtime_context().gcs_address
-            with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
-                yield local_cpus(resources, num_servers) if started_here else None
-        finally:
-            ray.shutdown()
-
-
-def _join(address: str, options: Mapping[str, Any]) -> None:
     try:
         with restoring_handlers():
             ray.init(address=address, **options)
@@ -142,6 +131,13 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
         if address == "local":
             raise RayUnavailableError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _version_error(address, error) or _unreachable_error(address, first_line(error)) from None
+    try:
+        started_here = address == "local"
+        cluster = None if started_here else ray.get_runtime_context().gcs_address
+        with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
+            yield local_cpus(resources, num_servers) if started_here else None
+    finally:
+        ray.shutdown()
 
 
 def _check_token_is_taken(address: str) -> None:
@@ -151,32 +147,13 @@ def _check_token_is_taken(address: str) -> None:
     """
     if not is_token_auth_enabled():
         return
-    with _auth_mode("disabled"):
-        try:
-            GcsClient(address=address)
-        except Exception:  # it takes tokens, or does not answer, which joining it reports
-            return
+    environment = {**os.environ, _AUTH_MODE: "disabled"}  # a process cannot change it once it has used Ray
+    if subprocess.run([sys.executable, "-c", _JOIN, address], env=environment, capture_output=True).returncode:
+        return  # it takes tokens, or does not answer, which joining it reports
     raise RayUnavailableError(
         f"a cluster and those who join it must use the same token, but that at '{address}' uses none, and {_AUTH_MODE} "
         f"is 'token' here; set {_AUTH_MODE}=disabled here, or start the cluster with {_AUTH_MODE}=token"
     )
-
-
-@contextmanager
-def _auth_mode(mode: str | None = None) -> Iterator[None]:
-    """Set Ray's authentication, and restore it at the end: starting Ray turns it on for the whole process."""
-    before = os.environ.get(_AUTH_MODE)
-    if mode is not None:
-        os.environ[_AUTH_MODE] = mode
-        Config.initialize("")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_AUTH_MODE, None)
-        else:
-            os.environ[_AUTH_MODE] = before
-        Config.initialize("")
 
 
 def cluster_nodes() -> list[Node]:

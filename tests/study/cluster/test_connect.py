@@ -1,18 +1,14 @@
-import os
 import socket
 import subprocess
 import sys
 import threading
 
 import pytest
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._raylet import Config
 from ray.core.generated import common_pb2
 
 from gitdist.errors import RayUnavailableError
-from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster import watchdog
-from gitdist.study.cluster.connect import _SearchPath, check_address, connected
+from gitdist.study.cluster.connect import _SearchPath, check_address
 from gitdist.study.cluster.watchdog import watched
 from tests.commands import environment
 from tests.study.small_study import SmallStudy
@@ -71,13 +67,3 @@ def test_a_cluster_without_tokens_is_not_joined_with_one(ray_head, tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     error = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and f"'{ray_head}'" in error and "RAY_AUTH_MODE=disabled" in error
-
-
-@pytest.mark.ray
-def test_starting_ray_turns_tokens_on_no_longer_than_it_runs(monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
-    Config.initialize("")
-    with connected("local", ResourcesSpec(), 0):
-        assert is_token_auth_enabled()
-    assert "RAY_AUTH_MODE" not in os.environ and not is_token_auth_enabled()
