@@ -129,7 +129,7 @@ def test_networks_that_fit_are_taken(network, image_shape):
         ("timm:deit_tiny_distilled_patch16_224", (3, 32, 32), "its last linear layer, head_dist"),
         (f"{FACTORIES}:exits", (1, 8, 8), "ended its process with exit code 3"),
         (f"{FACTORIES}:TwoOutputs", (1, 8, 8), "returned tuple"),
-        (f"{FACTORIES}:ForgetsItsHead", (1, 8, 8), r"inner.4, but it returned \[2, 10\]"),
+        (f"{FACTORIES}:ForgetsItsHead", (1, 8, 8), "inner.4, but it returned other values"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_in_one_line(network, image_shape, words):
