@@ -29,14 +29,12 @@ def check_network(
     """Make a network and run a training step's forward pass on ``batch_size`` images; ``lora`` adapts it afterwards.
 
     Code of other packages than gitdist, timm and torchvision runs in a child process, since it may exit, block or
-    crash. A built-in network without pretrained weights and LoRA needs no check.
+    crash.
 
     Raises:
         SpecError: the network or the weights do not fit.
     """
     arguments = (network, image_shape, num_classes, options, pretrained, batch_size, lora)
-    if network in NETWORKS and pretrained is None and not lora:
-        return
     if network in NETWORKS or network.partition(":")[0] in LIBRARIES:
         _check_here(*arguments)
         return
