@@ -9,7 +9,8 @@
     stored eKLD images of a split        EKLD_BYTES, on disk          drawn again for each evaluation, by their seeds
     images of one picture of samples     PICTURE_BYTES                fewer rows
 
-Numbers do not depend on a bound, but for that of blocks.
+A generator encodes 64 images at once, so all their draws are held, also above CHUNK_BYTES. Numbers do not depend on a
+bound, but for that of blocks.
 """
 
 DECODED_BYTES = 2**30

@@ -29,14 +29,12 @@ def check_network(
     """Make a network and run a training step's forward pass on ``batch_size`` images; ``lora`` adapts it afterwards.
 
     Code of other packages than gitdist, timm and torchvision runs in a child process, since it may exit, block or
-    crash. A built-in network without pretrained weights and LoRA needs no check.
+    crash.
 
     Raises:
         SpecError: the network or the weights do not fit.
     """
     arguments = (network, image_shape, num_classes, options, pretrained, batch_size, lora)
-    if network in NETWORKS and pretrained is None and not lora:
-        return
     if network in NETWORKS or network.partition(":")[0] in LIBRARIES:
         _check_here(*arguments)
         return
@@ -69,9 +67,13 @@ def _check_here(
             f"trial.network '{network}' must train on batches of {shape}, but it raised {describe_raised(error)}; "
             "change trial.network_options, trial.batch_size, the network or the size of the images"
         ) from error
-    is_tensor = isinstance(logits, Tensor) and logits.shape == (batch_size, num_classes)
-    if not is_tensor or not any(torch.equal(logits, output) for output in returned):
-        found = f"{list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor):
+        found = type(logits).__name__
+    elif logits.shape != (batch_size, num_classes):
+        found = f"the shape {list(logits.shape)}"
+    else:
+        found = "" if any(torch.equal(logits, output) for output in returned) else "other values"
+    if found:
         raise SpecError(
             f"trial.network '{network}' must return the {num_classes} outputs of its last linear layer, {name}, but it "
             f"returned {found}; change trial.network_options or the network"

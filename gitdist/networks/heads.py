@@ -51,7 +51,8 @@ def head_name(model: nn.Module) -> str:
 def replace_last_layer(model: nn.Module, num_classes: int, cosine_scale: float | None) -> None:
     """Replace the last linear layer with ``num_classes`` outputs by a ``LinearHead`` that has its weights.
 
-    With ``cosine_scale`` the new layer is a ``CosineHead`` with uninitialised weights.
+    With ``cosine_scale`` the new layer is a ``CosineHead`` with uninitialised weights. The new layer can be
+    trained, also if the former one was frozen.
 
     Raises:
         ValueError: the network has no such layer.
@@ -67,7 +68,7 @@ def replace_last_layer(model: nn.Module, num_classes: int, cosine_scale: float |
     else:
         head = CosineHead(former.in_features, num_classes, cosine_scale)
     parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, head)
+    setattr(model.get_submodule(parent), attribute, head.requires_grad_())
 
 
 def _is_linear(module: nn.Module, num_classes: int) -> TypeGuard[nn.Linear]:

@@ -131,7 +131,7 @@ def _read_safetensors(content: bytes) -> Any:
     try:
         return load(content)
     except Exception as error:  # another file can raise anything
-        raise TorchFileError(first_line(error)) from error
+        raise TorchFileError(f"safetensors cannot read it: {first_line(error)}") from error
 
 
 def _for_channels(weight: Tensor, own: Tensor) -> Tensor:

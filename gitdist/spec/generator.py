@@ -116,7 +116,7 @@ class StreamSpec(Spec):
     """The stream of augmentations that all trials read."""
 
     # draws of one class in a block: generated, stored and sent as one; auto = 64, or fewer if a trial's blocks of all
-    # classes would take more than 1 GiB
+    # classes would take more than 1 GiB with a lookahead of 2
     block_size: _Images | Literal["auto"] = 64
     lookahead: int = Field(2, ge=1, le=1000)  # blocks a trial asks for ahead of its cursor, per class
     # blocks kept in memory for later trials; None = as many as is safe

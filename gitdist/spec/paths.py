@@ -12,7 +12,9 @@ _FILE_FIELDS = (
     *("data.path", "data.train", "data.validation", "data.test", "data.table", "data.classes"),
     *("generator.path", "store.uri"),
 )
-_PRETRAINED = re.compile(r"(trial|methods\..+|search\.try_first)\.pretrained|search\.space\.pretrained\.choice")
+_PRETRAINED = re.compile(
+    r"(trial|methods\..+|search\.try_first|search\.space\..+\.when)\.pretrained|search\.space\.pretrained\.choice"
+)
 _DATABASE_FIELD = "tracking.uri"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
 _SQLITE = "sqlite:///"

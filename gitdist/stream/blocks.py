@@ -36,11 +36,13 @@ def resolve_block_size(stream: StreamSpec, dataset: Dataset) -> tuple[int, int]:
     """Return the draws in a block, and the images that are encoded together.
 
     If ``auto`` makes blocks smaller than 64, fewer images are encoded together too, since their codes may not be kept
-    until the next block of the class.
+    until the next block of the class. It assumes the default ``lookahead``: a study may change its own when it resumes,
+    but another block size gives other draws.
     """
     if stream.block_size != "auto":
         return stream.block_size, ENCODE_BATCH
-    blocks = dataset.num_classes * (stream.lookahead + 1)  # of each class the one that is drawn from, and those ahead
+    of_class = StreamSpec().lookahead + 1  # the one that is drawn from, and those ahead
+    blocks = dataset.num_classes * of_class
     size = min(ENCODE_BATCH, rows_within(bounds.BLOCKS_BYTES, blocks * math.prod(dataset.image_shape)))
     return size, size
 

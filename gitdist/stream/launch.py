@@ -196,7 +196,8 @@ def _held_warning(config: ServerConfig, layout: BlockLayout, safe: int) -> str:
         return ""
     return (
         f"a trial's blocks of all classes take {held / 1e9:.1f} GB, but the servers' object stores keep "
-        f"{safe / 1e9:.1f} GB; set stream.block_size to auto or to less than {layout.block_size}"
+        f"{safe / 1e9:.1f} GB; lower stream.lookahead, or set stream.block_size to auto or to less than "
+        f"{layout.block_size}"
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
 from gitdist.errors import StudyError, TrialFailedError
+from gitdist.networks import network_version
 from gitdist.spec import DataSpec, ProfileSpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.checkpoint import load_checkpoint, load_classifier, save_checkpoint
@@ -75,5 +76,7 @@ def reference_classifier(
         "trial": spec.model_dump(mode="json", exclude_defaults=True),
         "precision": compute.precision,
     }
+    if (version := network_version(network)) is not None:
+        determined_by["network_version"] = version
     found = store.get_or_build("reference", determined_by, build)
     return Reference(model=load_classifier(spec, dataset, found, compute), dataset=dataset, epochs=epochs)

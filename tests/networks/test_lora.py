@@ -108,7 +108,7 @@ def test_merged_weights_have_the_old_names_and_give_the_same_answers():
 
     assert merged is model and not lora_parameters(model)
     for each in (plain, merged):
-        assert torch.equal(each(IMAGES), answers) or torch.allclose(each(IMAGES), answers, atol=1e-6)
+        assert torch.allclose(each(IMAGES), answers, atol=1e-6)
         assert torch.equal(bf16(each), under_autocast)
     assert not torch.allclose(answers, tiny_transformer().eval()(IMAGES), atol=1e-3)
 

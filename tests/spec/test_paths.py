@@ -75,6 +75,13 @@ def test_paths_of_pretrained_weights_are_absolute_wherever_they_are_named(folder
     assert [member.spec.name for member in plan.members] == ["paths.a-pth", "paths.b-pth"]
 
 
+def test_a_field_can_depend_on_a_file_of_pretrained_weights(folder):
+    frozen = {"choice": [0, 1], "when": {"pretrained": "vit.pth"}}
+    space = {"pretrained": {"choice": [False, "vit.pth"]}, "freeze_backbone_epochs": frozen}
+    found = load_study(write(folder, search={"space": space})).search.space
+    assert found["freeze_backbone_epochs"].when == {"pretrained": (f"{folder}/vit.pth",)}
+
+
 def paths_of(spec) -> list[str | None]:
     return [spec.data.path, spec.generator.path, spec.store.uri, spec.tracking.uri]
 

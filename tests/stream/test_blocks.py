@@ -86,7 +86,7 @@ def test_blocks_do_not_depend_on_the_bound_of_the_codes(digits: Dataset, images:
 def test_automatic_blocks_are_bounded_by_what_a_trial_holds_of_all_classes(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = StreamSpec(block_size="auto", lookahead=2)
+    stream = StreamSpec(block_size="auto", lookahead=5)  # which may change when a study resumes
     assert resolve_block_size(stream, digits) == (64, 64)
     monkeypatch.setattr(bounds, "BLOCKS_BYTES", 10 * 3 * 784 * 7)  # classes, blocks of each, bytes of an image, draws
     assert resolve_block_size(stream, digits) == (7, 7)

@@ -48,6 +48,16 @@ def test_it_is_trained_once(data, tmp_path):
     assert len(rows) == 3
 
 
+def test_it_is_trained_again_for_another_version_of_its_network(data, tmp_path, monkeypatch):
+    store, rows = Store(tmp_path / "store"), []
+    for version in ("1", "1", "2"):
+        monkeypatch.setattr("tests.networks.sample_factories.small.version", version)
+        reference_classifier(
+            data, "tests.networks.sample_factories:small", 1, store, CPU, lambda row, total: rows.append(row)
+        )
+    assert len(rows) == 2
+
+
 def test_without_a_number_of_epochs_it_sees_sixty_thousand_images(data, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("gitdist.trial.reference._IMAGES_SEEN", 100)
