@@ -16,6 +16,8 @@ from gitdist.export.files import check_format, model_files, write_model
 from gitdist.export.model import TrainedModel
 from gitdist.export.predict import Prediction, list_images, predict_files
 from gitdist.input_file import expand_home
+from gitdist.spec import StudySpec
+from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 from gitdist.study.models import choose_baseline, choose_trial, load_model, open_dataset
 from gitdist.study.study import Study
@@ -31,7 +33,7 @@ def export_model(
     paths, spec = stored_study(study, results)
     for file in model_files(out):
         check_output("--out", file, paths.spec, spec)
-    model, dataset = _open_model(study, results, trial, baseline)
+    model, dataset = _open_model(paths, spec, trial, baseline=baseline)
     write_model(model, out)
     difference, count = model.bf16_difference(dataset)
     files = " and ".join(str(file) for file in model_files(out))
@@ -47,8 +49,10 @@ def predict_images(
     study: str, images: Sequence[str], results: Results, console: Console, *, trial: int | None, as_json: bool
 ) -> None:
     """Print the class of each image file, and its probability; as JSON the probabilities of all classes."""
+    if "" in images:  # an unset variable of the shell; as a path it is the working directory
+        raise SpecError("IMAGE must be a file or a folder, but it is empty; name one, or write . for this folder")
     files = list_images([expand_home(image) for image in images])
-    model, _ = _open_model(study, results, trial, baseline=False)
+    model, _ = _open_model(*stored_study(study, results), trial)
     predictions = list(predict_files(model, files))
     if as_json:
         answers = [_as_json(prediction) for prediction in predictions]
@@ -59,9 +63,10 @@ def predict_images(
         print_line(console, f"{prediction.file}  {name}  {probability:.4f}")
 
 
-def _open_model(study: str, results: Results, trial: int | None, baseline: bool) -> tuple[TrainedModel, Dataset]:
-    set_threads(torch.get_num_threads())
-    paths, spec = stored_study(study, results)
+def _open_model(
+    paths: StudyPaths, spec: StudySpec, trial: int | None, *, baseline: bool = False
+) -> tuple[TrainedModel, Dataset]:
+    set_threads(torch.get_num_threads())  # no more than this process may use
     with Study.open(paths, spec) as opened:
         job = choose_baseline(opened) if baseline else choose_trial(opened, trial)
         dataset = open_dataset(opened)

@@ -24,7 +24,7 @@ def check_output(option: str, out: Path, given: Path, spec: StudySpec | None = N
     except OSError:  # missing, or an error when it is written
         return
     for file in (given, *(_named_files(spec) if spec else ())):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it cannot be read, or no path can be like that; reported when it is read
             if os.path.samestat(existing, os.stat(file)):
                 raise SpecError(f"{option} must be another file than the inputs, but {out} is {file}; choose another")
     for stream in (sys.stdout, sys.stderr):

@@ -162,7 +162,11 @@ def _confirm(console: Console, estimate: str) -> None:
     """Ask on a terminal whether a long study shall begin; raise StudyError if it shall not, or nobody can be asked."""
     if not (sys.stdin.isatty() and console.is_terminal):
         raise StudyError(f"{estimate}; to start it, add --yes")
-    if not typer.confirm("Start it?"):
+    try:
+        agreed = typer.confirm("Start it?")
+    except typer.Abort:  # the end of input
+        agreed = False
+    if not agreed:
         raise StudyError("the study was not started; change its file, or start it with --yes")
 
 

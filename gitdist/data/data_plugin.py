@@ -125,6 +125,8 @@ def _mapping(value: Any, keys: Sequence[str], target: str, what: str) -> dict[st
 
 def _texts(values: Any, count: int | None, target: str, what: str) -> list[str]:
     array = np.asarray(values)
+    if array.dtype.hasobject:  # a column of text of pandas
+        array = np.asarray(array.tolist())
     if array.dtype.kind not in _TEXT_KINDS or array.ndim != 1 or (count is not None and len(array) != count):
         rule = f"must return integers or text [{'C' if count is None else count}] as {what}"
         raise plugin_error(target, rule, f"it returned {array.dtype} {list(array.shape)}")

@@ -11,7 +11,7 @@ from gitdist.errors import GitdistError
 from gitdist.generator.kinds import needs_training
 from gitdist.limits import MIN_OPEN_FILES, MIN_PROCESSES
 from gitdist.spec import ResourcesSpec, StudySpec
-from gitdist.study.scheduling.gpu_shares import describe_gpus, describe_idle, num_trials, share_gpus, use_of_cards
+from gitdist.study.scheduling.gpu_shares import describe_gpus, describe_idle, share_gpus, use_of_cards
 from gitdist.study.scheduling.packing import Node, check_fits_alone, find_capacity, pack
 
 STRICT = ("python", "gitdist", "ray", "torch")  # other packages matter to the driver only
@@ -130,14 +130,14 @@ def check_sqlite(check: str, path: Path, file_system: str | None) -> list[Findin
 
 def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> list[Finding]:
     """Place a study's servers and trials on nodes with nothing on them; warn of GPUs that it leaves idle."""
-    num_servers, jobs = spec.resources.servers if spec.sharing.stream else 0, num_trials(spec)
-    resources = share_gpus(nodes, spec.resources, num_servers, jobs)
+    num_servers = spec.num_servers
+    resources = share_gpus(nodes, spec.resources, num_servers, spec.num_trials)
     findings = []
     try:
         seen = "no trials"
         if spec.search.total:
             seen = find_capacity(nodes, resources, num_servers).note
-            findings = _check_use_of_gpus(place, nodes, resources, num_servers, jobs)
+            findings = _check_use_of_gpus(place, nodes, resources, num_servers, spec.num_trials)
         if needs_training(spec.generator):
             if place == HERE:  # Ray is started here with the CPUs that training asks for
                 nodes = [replace(node, cpu=max(node.cpu, resources.training.cpu)) for node in nodes]
@@ -150,12 +150,13 @@ def check_capacity(place: str, nodes: Sequence[Node], spec: StudySpec) -> list[F
 
 
 def _check_use_of_gpus(
-    place: str, nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, jobs: int
+    place: str, nodes: Sequence[Node], resources: ResourcesSpec, num_servers: int, num_trials: int
 ) -> list[Finding]:
-    cards = use_of_cards(nodes, resources, pack(nodes, resources, num_servers).servers, jobs)
+    cards = use_of_cards(nodes, resources, pack(nodes, resources, num_servers).servers, num_trials)
     if not cards:
         return []
-    seen, idle = describe_gpus(resources, cards, sharing=bool(num_servers)), describe_idle(resources, cards, jobs)
+    seen = describe_gpus(resources, cards, sharing=bool(num_servers))
+    idle = describe_idle(resources, cards, num_trials)
     return [Finding.judge(idle is None, "GPU use", place, seen, idle[1] if idle else "", "warning")]
 
 

@@ -54,8 +54,7 @@ def examine(results: Path | ObjectStoreResults, address: str | None, specs: Sequ
             from gitdist.study.cluster.connect import local_cpus  # imports Ray
 
             for spec in specs:
-                num_servers = spec.resources.servers if spec.sharing.stream else 0
-                node = Node(HERE, local_cpus(spec.resources, num_servers), [1.0] * len(here.gpus))
+                node = Node(HERE, local_cpus(spec.resources, spec.num_servers), [1.0] * len(here.gpus))
                 findings += check_capacity(HERE, [node], spec)
     return list(dict.fromkeys(findings))
 

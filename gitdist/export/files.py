@@ -22,6 +22,7 @@ from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StoreError, first_line
 from gitdist.export.model import TrainedModel
 from gitdist.networks.heads import CosineHead, head_name
+from gitdist.networks.pretrained import to_safetensors
 
 METADATA = "gitdist.json"  # the extra file of a .pt2 with the metadata
 
@@ -97,12 +98,10 @@ def _onnx(model: TrainedModel) -> tuple[bytes]:
 
 
 def _safetensors(model: TrainedModel) -> tuple[bytes, bytes]:
-    from safetensors.torch import save
-
-    weights = {name: tensor.contiguous() for name, tensor in model.module.classifier.state_dict().items()}
-    description = {**model.metadata, **_rebuilding(model)}
     names = {"class_names": json.dumps(list(model.class_names))}
-    return save(weights, metadata=names), json.dumps(description, indent=2).encode()
+    description = {**model.metadata, **_rebuilding(model)}
+    weights = to_safetensors(model.module.classifier.state_dict(), names)
+    return weights, json.dumps(description, indent=2).encode()
 
 
 def _rebuilding(model: TrainedModel) -> Mapping[str, Any]:

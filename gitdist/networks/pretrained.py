@@ -122,7 +122,12 @@ def read_weights(path: Path) -> Weights:
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write named tensors as safetensors."""
-    write_atomic(path, save({name: value.clone().contiguous() for name, value in weights.items()}))
+    write_atomic(path, to_safetensors(weights))
+
+
+def to_safetensors(weights: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return named tensors as the content of a safetensors file; tensors that share memory are written one by one."""
+    return save({name: value.clone().contiguous() for name, value in weights.items()}, metadata)
 
 
 def _read_safetensors(content: bytes) -> Any:

@@ -56,7 +56,7 @@ class Share(Spec):
 
     @property
     def num_gpus(self) -> float:
-        """``gpu`` as a number: 0 for an ``auto`` that nothing has replaced; see ``packing.share_gpus``."""
+        """``gpu`` as a number: 0 for an ``auto`` that nothing has replaced; see ``gpu_shares``."""
         return 0.0 if self.gpu == "auto" else self.gpu
 
     @property
@@ -249,6 +249,16 @@ class StudySpec(Spec):
     def ekld_under(self) -> str:
         """The T of eKLD and consistency: the true ``nuisance``, or without one the generator, by its kind."""
         return self.generator.kind if self.data.nuisance == "none" else "nuisance"
+
+    @property
+    def num_servers(self) -> int:
+        """Generator servers for all trials; 0 if each trial draws for itself."""
+        return self.resources.servers if self.sharing.stream else 0
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that are trained in all, with the baseline."""
+        return self.search.total + (self.baseline if self.search.total else 0)
 
     def changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of `trial` that searched parameters set: those of the method, then all others."""

@@ -6,7 +6,6 @@ not known beforehand.
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,15 +17,16 @@ from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.store import Store
 from gitdist.store.gc import DAY_S
-from gitdist.study.cluster.connect import local_cpus
+from gitdist.study.cluster.connect import LOCAL, local_cpus, ray_address
 from gitdist.study.monitoring.display import Display
-from gitdist.study.scheduling.gpu_shares import num_trials, share_gpus
+from gitdist.study.scheduling.gpu_shares import share_gpus
 from gitdist.study.scheduling.packing import Node, find_capacity
 from gitdist.study.speeds import Speeds, measure_speeds
 from gitdist.trial.mixing import draws_needed
 from gitdist.trial.stages import shared_prefix
 
 _UNITS = ((DAY_S, "days"), (3600.0, "h"), (60.0, "min"))
+_TWO_DIGITS = 99.5  # from here on, two digits would be 1e+02
 _FORWARD_PART = 1 / 3  # of a training step: evaluation needs no gradients
 # What is measured in this process; larger networks in a child process, whose memory is free again afterwards.
 _SMALL_SIDE, _SMALL_CHANNELS, _SMALL_BATCH = 64, 512, 512
@@ -77,11 +77,11 @@ def announce_duration(
     Raises:
         SpecError: the generator's settings do not fit the images.
     """
-    on_cluster = (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+    on_cluster = ray_address(address) != LOCAL
     here, max_concurrent = _on_this_machine(spec)
     if on_cluster:
         bound = spec.resources.max_concurrent
-        max_concurrent = num_trials(spec) if bound == "auto" else bound
+        max_concurrent = spec.num_trials if bound == "auto" else bound
     try:
         if _is_small(here, dataset):
             speeds = measure_speeds(here, dataset.directory, store)
@@ -107,7 +107,7 @@ def estimate_duration(
 ) -> Duration:
     """Return how long a study takes at these speeds with ``max_concurrent`` trials at once."""
     steps = spec.generator.steps if isinstance(spec.generator, MunitSpec) else 0
-    trials, max_concurrent = num_trials(spec), max(1, min(num_trials(spec), max_concurrent))
+    trials, max_concurrent = spec.num_trials, max(1, min(spec.num_trials, max_concurrent))
     trial, evaluation = spec.trial, spec.evaluation
     evaluated = len(dataset.validation.labels) + (
         dataset.num_classes * evaluation.epoch_images_per_class * (1 + evaluation.epoch_transformations)
@@ -134,11 +134,10 @@ def estimate_duration(
 
 def _on_this_machine(spec: StudySpec) -> tuple[StudySpec, int]:
     """Return the study with the shares that it has on this machine, and how many trials run here at once."""
-    num_servers = spec.resources.servers if spec.sharing.stream else 0
-    node = Node("here", local_cpus(spec.resources, num_servers), [1.0] * torch.cuda.device_count())
-    resources = share_gpus([node], spec.resources, num_servers, num_trials(spec))
+    node = Node("here", local_cpus(spec.resources, spec.num_servers), [1.0] * torch.cuda.device_count())
+    resources = share_gpus([node], spec.resources, spec.num_servers, spec.num_trials)
     try:
-        max_concurrent = find_capacity([node], resources, num_servers).max_concurrent
+        max_concurrent = find_capacity([node], resources, spec.num_servers).max_concurrent
     except StudyError:  # for a cluster, or reported when the study begins
         max_concurrent = 1
     return spec.model_copy(update={"resources": resources}), max_concurrent
@@ -158,10 +157,14 @@ def _is_small(spec: StudySpec, dataset: Dataset) -> bool:
 
 
 def _longest(spec: StudySpec) -> int:
-    """Return the epochs of the longest trial that the search may try."""
+    """Return the epochs of the longest trial that the study may train."""
     searched = spec.search.space.get("epochs")
-    found = [*(searched.extremes if searched else ()), *(fields.get("epochs") for fields in spec.methods.values())]
-    return max([spec.trial.epochs, *(int(epochs) for epochs in found if isinstance(epochs, int | float))])
+    found = [] if searched is None else list(searched.extremes)
+    if searched is None or searched.when:
+        found += [fields.get("epochs", spec.trial.epochs) for fields in spec.methods.values() or [{}]]
+    if spec.baseline:
+        found.append(spec.trial.epochs)
+    return max(int(epochs) for epochs in found if isinstance(epochs, int | float))
 
 
 def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
@@ -173,4 +176,5 @@ def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
 
 def _format(seconds: float) -> str:
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1.0, "s"))
-    return f"{seconds / size:.2g} {unit}"
+    number = seconds / size
+    return f"{number:.2g} {unit}" if number < _TWO_DIGITS else f"{number:,.0f} {unit}"

@@ -95,11 +95,13 @@ def save_models(study: Study, dataset: Dataset, log: Callable[[str], None]) -> l
     Raises:
         DiskError: the disk does not take a model.
     """
+    if not study.spec.tracking.models:
+        return []
     saved = []
     chosen = [_job(study, record) for record in study.best_trials()]
     if study.is_baseline_trained():
         chosen.append(choose_baseline(study))
-    for job in chosen if study.spec.tracking.models else ():
+    for job in chosen:
         directory = study.paths.model(job.trial)
         if directory.exists():
             continue

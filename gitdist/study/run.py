@@ -111,7 +111,7 @@ def run_study(
 
 def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     study, spec = running.study, running.spec
-    num_servers = spec.resources.servers if spec.sharing.stream else 0
+    num_servers = spec.num_servers
 
     def on_ray_death(started_here: bool, cause: str) -> None:
         _exit_after_ray_death(running, options, started_here, cause)

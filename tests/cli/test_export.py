@@ -81,6 +81,7 @@ def test_a_damaged_image_is_one_line(results, image, tmp_path):
     assert_refused(done, "damaged.png")
     assert done.stdout == ""
     assert_refused(run(results, "predict", tmp_path / "none"), "none")
+    assert_refused(run(results, "predict", ""), "IMAGE", "empty")
 
 
 def test_a_store_that_has_lost_the_data_set_prepares_it_again(results, image, tmp_path):

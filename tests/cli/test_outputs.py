@@ -55,6 +55,16 @@ def test_weights_that_trials_begin_with_are_not_overwritten(tmp_path: Path) -> N
         check_output("--out", weights, tmp_path / "study.yaml", spec)
 
 
+def test_a_list_may_name_what_cannot_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\0.png 0\n")
+    data = {"source": "list", "path": str(tmp_path), "train": str(tmp_path / "train.txt")}
+    spec = parse_study({"name": "a", "data": data}, "the test")
+    (tmp_path / "sheet.png").touch()
+    check_output("--thumbnails", tmp_path / "sheet.png", tmp_path / "study.yaml", spec)
+    with pytest.raises(SpecError, match="train.txt"):
+        check_output("--thumbnails", tmp_path / "train.txt", tmp_path / "study.yaml", spec)
+
+
 def test_a_device_is_not_replaced(folder: Path) -> None:
     done = run(folder, "data", "stats", "study.yaml", "--thumbnails", "/dev/null")
     assert done.returncode == 2 and "/dev/null" in done.stderr and done.stderr.count("\n") == 1

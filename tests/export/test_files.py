@@ -17,6 +17,7 @@ from gitdist.errors import DiskError, SpecError, StoreError
 from gitdist.export.files import check_format, model_files, write_model
 from gitdist.export.model import ProbabilityModel
 from gitdist.networks import build_classifier
+from gitdist.networks.heads import LinearHead
 from gitdist.trial.checkpoint import fresh_classifier
 from tests.disks import small_disk
 
@@ -109,6 +110,26 @@ def test_a_transformer_of_timm_is_exported_with_its_normalisation_and_a_dynamic_
         (converted,) = session.run(None, {"images": images[:count]})
         assert np.abs(found - expected[:count]).max() < 1e-5 and np.abs(converted - expected[:count]).max() < 1e-5
     assert load_file(tmp_path / "model.safetensors").keys() == classifier.state_dict().keys()
+
+
+class _Tied(torch.nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64), LinearHead(64, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(images.flatten(1))))
+
+
+def test_weights_that_layers_share_are_written_under_each_of_their_names(model, tmp_path):
+    classifier = _Tied()
+    write_model(replace(model, module=ProbabilityModel(classifier, model.mean, model.std)), tmp_path / "a.safetensors")
+    written = load_file(tmp_path / "a.safetensors")
+    assert written.keys() == classifier.state_dict().keys()
+    assert torch.equal(written["second.weight"], classifier.first.weight)
 
 
 @pytest.mark.parametrize("name", ["model", "model.pt", "model.PT2", ".onnx"])

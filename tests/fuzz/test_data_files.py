@@ -511,7 +511,7 @@ def read_list(folder: Path) -> list[Row]:
     for split in ("train", "test"):
         for line in (folder / f"{split}.txt").read_bytes().decode("utf-8-sig").split("\n"):
             found = re.fullmatch(
-                r"[ \t\r]*(.*?)[ \t]*\t([^\t]*?)[ \t\r]*|[ \t\r]*(.*?) +([^ \t]*?)[ \r]*", line, re.DOTALL
+                r"[ \t\r]*(.*?)[ \t]*\t[ \r]*([^\t]*?)[ \t\r]*|[ \t\r]*(.*?) +([^ \t]*?)[ \r]*", line, re.DOTALL
             )
             if line.strip(" \t\r"):
                 assert found, line
@@ -522,7 +522,7 @@ def read_list(folder: Path) -> list[Row]:
 
 def read_table(folder: Path) -> list[Row]:
     text = (folder / "images.csv").read_bytes().decode("utf-8-sig")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    delimiter = max(",;\t", key=text.lstrip("\r\n").partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
     return [(row["image"].strip(), row["label"].strip(), row["split"].strip().lower(), row["group"]) for row in rows]

@@ -9,14 +9,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from gitdist.cli.run import _confirm
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.device import Compute
-from gitdist.errors import SpecError
+from gitdist.errors import SpecError, StudyError
 from gitdist.generator.kinds import obtain_artifact
 from gitdist.spec import StudySpec
 from gitdist.spec.file import parse_study
 from gitdist.store import Store
-from gitdist.study.duration import announce_duration, estimate_duration
+from gitdist.study.duration import Duration, announce_duration, estimate_duration
 from gitdist.study.monitoring.display import open_display
 from gitdist.study.speeds import Speeds, measure_speeds
 from tests.commands import environment
@@ -27,6 +28,10 @@ LONG = ("generator={kind: oracle}", "trial.epochs=1000000", "resources.trial.gpu
 
 def study(**parts) -> StudySpec:
     return parse_study({**SPEC, **{name: {**SPEC.get(name, {}), **fields} for name, fields in parts.items()}}, "test")
+
+
+def without_baseline(spec: StudySpec) -> StudySpec:
+    return spec.model_copy(update={"baseline": False})
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,19 @@ def test_steps_epochs_and_draws_are_counted(dataset):
     assert estimate_duration(alone, dataset, speeds, 8).trials_s == pytest.approx(3 * epoch_s)
     longer = study(search={"space": {"epochs": {"choice": [3, 30]}}})
     assert estimate_duration(longer, dataset, speeds, 8).trials_s > 9 * found.trials_s / 5
+    shorter = study(search={"space": {"epochs": {"choice": [1, 2]}}}, trial={"epochs": 100, "lr_milestones": [1]})
+    counted = [estimate_duration(spec, dataset, speeds, 8).trials_s for spec in (shorter, without_baseline(shorter))]
+    assert counted[0] > 10 * counted[1]  # of the epochs in ``trial`` only the baseline trains all
     none = parse_study({**SPEC, "search": {"total": 0}, "baseline": False}, "test")
     assert estimate_duration(none, dataset, speeds, 1).trials_s == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (60, "1 min"), (86_400 * 2.5, "2.5 days"), (86_400 * 1234, "1,234 days")]
+)
+def test_a_duration_is_a_plain_number(seconds, text):
+    duration = Duration(generator_s=seconds, trials_s=0, num_trials=0, max_concurrent=1, on_cluster=False)
+    assert f"takes about {text} on this machine" in duration.describe()
 
 
 def test_draws_count_if_servers_are_slower_than_trials(dataset):
@@ -119,6 +135,17 @@ def test_without_a_terminal_a_long_study_needs_yes_and_one_that_has_begun_does_n
         begun = small.run(*arguments)
         assert begun.returncode == 2 and "99 GPU" in begun.stderr and "--yes" not in begun.stderr
     assert (small.directory / "study.yaml").exists()
+
+
+class _EndedTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_end_of_input_is_no(monkeypatch):
+    monkeypatch.setattr("sys.stdin", _EndedTerminal())
+    with pytest.raises(StudyError, match="was not started"):
+        _confirm(Console(file=io.StringIO(), force_terminal=True), "it takes long")
 
 
 @pytest.mark.timeout(120)

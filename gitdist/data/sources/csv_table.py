@@ -70,7 +70,7 @@ class _CsvTable(ListedSource):
 def _read_columns(file: Path, named: dict[str, str]) -> tuple[dict[str, list[str]], list[int]]:
     """Return the values of each named column, by its meaning, and the line in which each row begins."""
     text = read_text(file)
-    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    delimiter = max(_DELIMITERS, key=text.lstrip("\r\n").partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: dict[str, list[str]] = {meaning: [] for meaning in named}
     lines: list[int] = []

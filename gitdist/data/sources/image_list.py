@@ -71,7 +71,7 @@ def _read_list(file: Path, paths: list[str], labels: list[str], lines: list[int]
                 f"'{line}'; correct it"
             )
         paths.append(path.rstrip(_BLANK))
-        labels.append(label)
+        labels.append(label.lstrip(_BLANK))
         lines.append(number)
 
 

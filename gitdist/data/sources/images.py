@@ -7,7 +7,7 @@ CLASS/. They are ordered by class name, then file name.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from gitdist.data import SPLITS
 from gitdist.data.path_groups import name_groups
 from gitdist.data.sources.base import DataSource, SourceImages, check_class_names, check_excluded, user_folder
-from gitdist.data.sources.decoding import decode_images
 from gitdist.data.sources.own_images import SPLIT_NAMES, OwnImages, excluded_notes
 from gitdist.errors import DataError
 from gitdist.input_file import expand_home, input_status, is_folder, list_folder
@@ -44,18 +43,13 @@ class _ImageFolder(DataSource):
 
     def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
         folder = _read_folder(files, spec)
-        rows = folder.own.official_rows(spec)
-        images, notes = decode_images([folder.files[row] for row in (*rows.train, *rows.test)], spec.image_size)
-        source = folder.own.source_images(rows, _root(spec).name, images[: len(rows.train)], images[len(rows.train) :])
-        return replace(source, notes=(*notes, *source.notes))
+        return folder.own.read(folder.files, spec, _root(spec).name)
 
     read_selected = read  # leaves the excluded classes out before it decodes
 
     def row_names(self, files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
         folder, root = _read_folder(files, spec), _root(spec)
-        names = [str(file.relative_to(root)) for file in folder.files]
-        rows = folder.own.official_rows(spec)
-        return tuple(names[row] for row in rows.train), tuple(names[row] for row in rows.test)
+        return folder.own.row_names([str(file.relative_to(root)) for file in folder.files], spec)
 
 
 def find_images(folder: Path) -> list[Path]:

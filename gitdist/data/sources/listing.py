@@ -9,7 +9,7 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from gitdist.data.path_groups import match_groups
 from gitdist.data.sources.base import DataSource, SourceImages, check_class_names, user_folder
-from gitdist.data.sources.decoding import decode_images
 from gitdist.data.sources.own_images import OwnImages
 from gitdist.errors import DataError
 from gitdist.input_file import read_input
@@ -67,32 +66,23 @@ class Listing:
             DataError: as ``own_images``, a class has too few images, or a file cannot be read.
         """
         own, listed = self.own_images(spec)
-        official = own.official_rows(spec)
-        rows = listed[np.concatenate([official.train, official.test])].tolist()
+        rows = listed.tolist()
         files = [self.folder / self.paths[row] for row in rows]
-        images, notes = decode_images(files, spec.image_size, lambda index: self.where(rows[index]))
-        num_train = len(official.train)
-        source = own.source_images(official, self.name, images[:num_train], images[num_train:])
-        return replace(source, notes=(*notes, *source.notes))
+        return own.read(files, spec, self.name, lambda index: self.where(rows[index]))
 
     def row_names(self, spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the path of each training and each test image."""
         own, listed = self.own_images(spec)
-        official = own.official_rows(spec)
-        train, test = listed[official.train].tolist(), listed[official.test].tolist()
-        return tuple(self.paths[row] for row in train), tuple(self.paths[row] for row in test)
+        return own.row_names([self.paths[row] for row in listed.tolist()], spec)
 
     def _check_no_repeats(self) -> None:
-        if len(set(self.paths)) == len(self.paths):
-            return
         first: dict[str, int] = {}
-        for row, path in enumerate(self.paths):
-            if path in first:
+        for row, path in enumerate(map(os.path.normpath, self.paths)):
+            if first.setdefault(path, row) != row:
                 before = self.where(first[path])
                 raise DataError(
                     f"an image must be listed once, but {self.where(row)} has '{path}', as does {before}; remove one"
                 )
-            first[path] = row
 
     def _name_groups(self, rule: str | None) -> Sequence[str] | None:
         if rule == "none":
@@ -101,13 +91,14 @@ class Listing:
             return self.groups
         if rule != "folder":
             return match_groups(self.paths, self.folder, rule)
-        for row, path in enumerate(self.paths):
-            if "/" not in path:
-                raise DataError(
-                    f"{self.where(row)}: with data.group: folder an image must lie in a folder below {self.folder}, "
-                    f"but '{path}' does not; move it"
-                )
-        return [path.rpartition("/")[0] for path in self.paths]
+        folders = [os.path.dirname(os.path.normpath(path)) for path in self.paths]
+        if "" in folders:
+            row = folders.index("")
+            raise DataError(
+                f"{self.where(row)}: with data.group: folder an image must lie in a folder below {self.folder}, "
+                f"but '{self.paths[row]}' does not; move it"
+            )
+        return folders
 
 
 class ListedSource(DataSource):

@@ -5,8 +5,9 @@ images of each class become its test images: at least 1, and some are left for t
 depends on the class's name, n and its groups alone. Without validation images, ``split_rows`` chooses them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from gitdist.data import SPLITS
 from gitdist.data.holdout import hold_out
 from gitdist.data.longtail import floor
 from gitdist.data.sources.base import SourceImages, check_excluded, exclusion, number_groups
+from gitdist.data.sources.decoding import decode_images
 from gitdist.errors import DataError
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
@@ -67,6 +69,26 @@ class OwnImages:
         rows = np.concatenate([train, validation])
         reserved = np.arange(len(rows)) >= len(train) if "validation" in self.given else None
         return OfficialRows(train=rows, validation=reserved, test=test, notes=notes)
+
+    def row_names(self, names: Sequence[str], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the training and of the test images, of ``names`` of all."""
+        rows = self.official_rows(spec)
+        return tuple(names[row] for row in rows.train.tolist()), tuple(names[row] for row in rows.test.tolist())
+
+    def read(
+        self, files: Sequence[Path], spec: DataSpec, name: str, where: Callable[[int], str] | None = None
+    ) -> SourceImages:
+        """Return the data set of the images in ``files``; ``where`` names a file by its row, for messages.
+
+        Raises:
+            DataError: as ``official_rows``, or a file cannot be read.
+        """
+        official = self.official_rows(spec)
+        rows, num_train = [*official.train.tolist(), *official.test.tolist()], len(official.train)
+        named = None if where is None else lambda index: where(rows[index])
+        images, notes = decode_images([files[row] for row in rows], spec.image_size, named)
+        source = self.source_images(official, name, images[:num_train], images[num_train:])
+        return replace(source, notes=(*notes, *source.notes))
 
     def source_images(
         self, rows: "OfficialRows", name: str, train_images: NDArray[np.uint8], test_images: NDArray[np.uint8]

@@ -34,6 +34,7 @@ from gitdist.study.cluster.watchdog import check_port, watched
 from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
+LOCAL = "local"  # the address of a Ray that this process starts
 _AUTH_MODE = "RAY_AUTH_MODE"  # environment variable of Ray, "token" or "disabled"
 _JOIN = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # in Ray's error message: the cluster's, then this machine's
@@ -66,13 +67,18 @@ class AliveNode:
     object_store_bytes: float
 
 
+def ray_address(address: str | None) -> str:
+    """Return the address of the cluster to join: ``address``, else ``$RAY_ADDRESS``; ``LOCAL`` = start Ray here."""
+    return address or os.environ.get("RAY_ADDRESS") or LOCAL
+
+
 def check_address(address: str | None) -> None:
     """Refuse Ray Client addresses, and addresses without a listener, which Ray itself would retry for minutes.
 
     Raises:
         RayUnavailableError: no connection within a few seconds, or an address of Ray Client.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = ray_address(address)
     if address.startswith("ray://"):
         raise RayUnavailableError(
             f"a study must be run from a node of the cluster, not through Ray Client, but the address is '{address}'",
@@ -103,10 +109,10 @@ def connected(
     Yields:
         The CPUs that servers and trials may take together; None = as many as the cluster has.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = ray_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     options["job_config"] = _SearchPath()
-    if address != "local":
+    if address != LOCAL:
         _check_token_is_taken(address)
     else:
         _check_machine()
@@ -128,11 +134,11 @@ def connected(
             "of its head node to the same path here, or set RAY_AUTH_TOKEN_PATH"
         ) from None
     except Exception as error:  # Ray also raises plain exceptions if its start takes too long
-        if address == "local":
+        if address == LOCAL:
             raise RayUnavailableError(f"Ray cannot be started on this machine ({first_line(error)})") from error
         raise _version_error(address, error) or _unreachable_error(address, first_line(error)) from None
     try:
-        started_here = address == "local"
+        started_here = address == LOCAL
         cluster = None if started_here else ray.get_runtime_context().gcs_address
         with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
             yield local_cpus(resources, num_servers) if started_here else None

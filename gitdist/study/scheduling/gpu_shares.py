@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gitdist.spec import ResourcesSpec, Share, StudySpec
+from gitdist.spec import ResourcesSpec, Share
 from gitdist.study.scheduling.packing import Node, pack
 
 MAX_PER_CARD = 8  # processes on one card
@@ -44,11 +44,6 @@ class CardUse:
         """Return what runs there as text."""
         counts = ((self.servers, "server(s)"), (self.trials, "trial(s)"))
         return " and ".join(f"{count} {what}" for count, what in counts if count) or "idle"
-
-
-def num_trials(spec: StudySpec) -> int:
-    """Return how many trials a study trains in all, with the baseline."""
-    return spec.search.total + (spec.baseline if spec.search.total else 0)
 
 
 def processes_per_card(card_bytes: int | None, image_side: int) -> int:
@@ -119,13 +114,15 @@ def describe_gpus(resources: ResourcesSpec, cards: Sequence[CardUse], *, sharing
     """Return in one line the shares and what runs on each card; ``sharing`` = whether servers run beside trials."""
     shares = {"server": resources.server, "trial": resources.trial} if sharing else {"trial": resources.trial}
     names = list(dict.fromkeys(card.node for card in cards))
-    parts = [f"{name} {share.num_gpus:g}" for name, share in shares.items()]
+    given = ", ".join(f"{name} {share.num_gpus:g}" for name, share in shares.items())
+    parts = [f"share of a GPU: {given}"]
     for name in names[:_MAX_LISTED]:
         on_node = [card for card in cards if card.node == name]
         where = f" of {name}" if len(names) > 1 else ""
         parts += [f"GPU {numbers}{where}: {text}" for numbers, text in _alike(on_node)]
-    more = f"; {len(names) - _MAX_LISTED} more nodes" if len(names) > _MAX_LISTED else ""
-    return f"share of a GPU: {', '.join(parts[: len(shares)])}; {'; '.join(parts[len(shares) :])}{more}"
+    if len(names) > _MAX_LISTED:
+        parts.append(f"{len(names) - _MAX_LISTED} more nodes")
+    return "; ".join(parts)
 
 
 def describe_idle(resources: ResourcesSpec, cards: Sequence[CardUse], num_trials: int) -> tuple[str, str] | None:

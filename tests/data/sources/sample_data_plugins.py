@@ -24,11 +24,12 @@ def arrays(path: Path | None, counts: tuple[int, int, int] = (40, 0, 0), channel
     return splits
 
 
-def named(path: Path | None) -> dict[str, Any]:
-    """Return the images of ``arrays`` with names as labels."""
+def named(path: Path | None, as_objects: bool = False) -> dict[str, Any]:
+    """Return the images of ``arrays`` with names as labels, as an array of objects like that of a pandas column."""
     found = arrays(path)
     labels = [("ant", "bee", "cat", "dog")[label] for label in found["train"]["labels"]]
-    return {"train": {"images": found["train"]["images"], "labels": labels}, "classes": ["dog", "cat", "bee", "ant"]}
+    train = {"images": found["train"]["images"], "labels": np.array(labels, object) if as_objects else labels}
+    return {"train": train, "classes": ["dog", "cat", "bee", "ant"]}
 
 
 def folder(path: Path, absolute: bool = False) -> dict[str, Any]:

@@ -98,6 +98,11 @@ def test_any_table_that_a_spreadsheet_writes_is_read(root: Path) -> None:
     refused(root, r"images.csv, line 29: cannot read .*absent\\n.png", ALL)
 
 
+def test_empty_lines_before_the_names_of_the_columns_are_skipped(root: Path) -> None:
+    write_table(root, [[], HEADER, *rows_of()], delimiter=";")
+    assert len(load(root, ALL).train_labels) == 14
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -49,6 +49,7 @@ def test_missing_splits_are_split_off_training_group_by_group() -> None:
 def test_labels_may_be_names_and_classes_may_be_left_out() -> None:
     source = load("named")
     assert source.class_names == ("dog", "cat", "bee", "ant") and set(source.train_labels.tolist()) == {0, 1, 2, 3}
+    assert source.digest() == load("named", as_objects=True).digest()
     fewer = load_source(spec_of("named").model_copy(update={"exclude": ("dog",)}))
     assert fewer.class_names == ("cat", "bee", "ant") and len(fewer.train_images) == 24
 

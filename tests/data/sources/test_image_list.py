@@ -87,7 +87,8 @@ def test_lists_of_any_system_are_read(tmp_path: Path, start: bytes, separator: s
         save(tmp_path / "a b" / f"ä {index}.png", pixels(index, 8, 8))
     text = "".join(f"a b/ä {index}.png{separator}{index % 2}{ending}" for index in range(6))
     (tmp_path / "train.txt").write_bytes(start + text.encode())
-    assert len(load(tmp_path).train_labels) == 4
+    source = load(tmp_path)
+    assert len(source.train_labels) == 4 and source.class_names == ("0", "1")
 
 
 def test_classes_may_be_named_in_a_file_or_by_the_labels(root: Path) -> None:
@@ -119,6 +120,7 @@ def test_classes_may_be_named_in_a_file_or_by_the_labels(root: Path) -> None:
         ("cat/00.png", r"train.txt, line 21: a line must be the path of an image, a space or a tab, and a label"),
         ("cat/00.png,1", r"train.txt, line 21: a line must be"),
         ("cat/00.png 1", r"train.txt, line 21 has 'cat/00.png', as does .*train.txt, line 11"),
+        ("./cat//00.png 1", r"train.txt, line 21 has 'cat/00.png', as does .*train.txt, line 11"),
         ("new.png one", r"all integers or all names, but .*train.txt, line 1 has 0 and .*train.txt, line 21 has 'one'"),
         ("new.png 1.5", r"line 21 has '1.5'"),
         ("new.png -1", r"train.txt, line 21: a label must be from 0 to 20 \(21 images\), but it is -1"),
@@ -181,8 +183,9 @@ def test_groups_are_folders_or_matches_of_a_rule(tmp_path: Path) -> None:
     assert load(tmp_path, group="none").train_groups is None
     refused(tmp_path, "does not match images/p0/0.png", group="dog")
     save(tmp_path / "loose.png", pixels(99, 8, 8))
-    write_list(tmp_path, "train", [*lines, "loose.png 1"])
-    refused(tmp_path, r"train.txt, line 25: with data.group: folder .* 'loose.png'", group="folder")
+    for path in ("loose.png", "./loose.png"):
+        write_list(tmp_path, "train", [*lines, f"{path} 1"])
+        refused(tmp_path, rf"train.txt, line 25: with data.group: folder .* '{path}'", group="folder")
 
 
 def test_the_digest_is_that_of_what_is_read(root: Path) -> None:
