@@ -18,7 +18,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import StoreError, first_line
 from gitdist.spec import TrialSpec
-from gitdist.trial.augmentation import input_normalisation
+from gitdist.trial.augmentation import Normaliser, input_normalisation
 from gitdist.trial.checkpoint import load_classifier
 from gitdist.trial.evaluation import Predictor
 
@@ -39,9 +39,9 @@ class ProbabilityModel(nn.Module):
         """Wrap a classifier of normalised images; mean and standard deviation per channel, of values in 0..1."""
         super().__init__()
         self.classifier = classifier
-        spread = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
-        self.register_buffer("gain", 1 / (255 * spread))
-        self.register_buffer("offset", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) / spread)
+        normaliser = Normaliser(mean, std)
+        self.register_buffer("gain", normaliser.gain)
+        self.register_buffer("offset", normaliser.offset)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def _longest(spec: StudySpec) -> int:
 
 
 def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
-    """Return how many draws a trial as in ``trial`` takes in its first epoch with draws."""
+    """Return how many draws a trial needs in its first augmented epoch, with the settings of ``trial``."""
     switch = spec.trial.switch_epoch
     trial = spec.trial.model_copy(update={"epochs": switch + 1})
     return int(draws_needed(trial, dataset.train.labels, dataset.class_sizes).sum())

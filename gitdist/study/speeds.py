@@ -23,6 +23,7 @@ from gitdist.spec import MunitSpec, StudySpec, TrialSpec
 from gitdist.store import Store
 from gitdist.trial.augmentation import InputPipeline
 from gitdist.trial.checkpoint import fresh_classifier
+from gitdist.trial.optimization import Optimization
 from gitdist.trial.plan import build_loss
 
 _MEASURED_S = 0.1  # of steps, after one to warm up
@@ -95,17 +96,16 @@ def _seconds_per_sample(spec: TrialSpec, dataset: Dataset, compute: Compute) -> 
     batch_size = max(2, _batch_size(spec.batch_size, dataset, compute))
     images = torch.tensor(dataset.train.images[:batch_size]).to(compute.device)
     labels = torch.tensor(dataset.train.labels[:batch_size]).to(compute.device)
-    model = to_device(fresh_classifier(spec, dataset), compute.device).train()
+    model = to_device(fresh_classifier(spec, dataset), compute.device)
     inputs_of = InputPipeline(spec, dataset, compute.device).for_epoch(1, len(images))
     loss_of = build_loss(spec, dataset.class_sizes, 1, compute.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec.lr, momentum=spec.momentum, fused=True)
+    optimization = Optimization(spec, model)
+    optimization.begin_epoch(spec.epochs)  # the first ones may train the head alone
 
     def step() -> None:
         with compute.autocast():
             logits = model(inputs_of(images, 0))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss_of(logits, labels))
-        optimizer.step()
+        optimization.learn(loss_of(logits, labels), 0, len(images))
 
     return _seconds(step, compute) / len(images)
 

@@ -227,18 +227,21 @@ def _to_pixels(values: Tensor) -> Tensor:
 
 
 class Normaliser:
-    """Maps uint8 pixels to ``(x / 255 - mean) / std`` per channel, float32 in channels_last."""
+    """Maps uint8 pixels to ``(x / 255 - mean) / std`` per channel, float32 in channels_last.
+
+    That is ``x * gain - offset``, each float32 ``[1, C, 1, 1]``.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
         """Take the training images' mean and standard deviation (of values in 0..1), one number per channel each."""
         spread = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-        self._offset = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1) / spread
-        self._gain = 1 / (255 * spread)
+        self.offset = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1) / spread
+        self.gain = 1 / (255 * spread)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the network's input for uint8 images ``[N, C, H, W]``."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        return pixels.mul_(self._gain).sub_(self._offset)
+        return pixels.mul_(self.gain).sub_(self.offset)
 
 
 def input_normalisation(spec: TrialSpec, dataset: Dataset) -> Normalisation:
