@@ -11,7 +11,7 @@ from rich.text import Text
 from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name, stored_study
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import metric_of
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
@@ -101,7 +101,7 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         pairs = zip(status.objectives, best["objectives"], strict=True)
         kind = "best so far" if len(status.objectives) == 1 else "Pareto front on validation"
         lines.append(f"{kind}: trial {best['trial']}, {', '.join(f'{name} {value:.4f}' for name, value in pairs)}")
-    lines += [gap.sentence(METRICS[gap.metric].title) for gap in status.gaps]
+    lines += [gap.sentence(metric_of(gap.metric).title) for gap in status.gaps]
     owner = status.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -4,17 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, List, Seed, Spec, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
+from gitdist.spec.objective import Direction, Objective, read_objectives
 from gitdist.spec.trial import TrialSpec
-
-OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
-    "val/balanced_accuracy": "maximize",
-    "val/few_accuracy": "maximize",
-    "val/ekld": "minimize",
-}
 
 _Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
 METHOD = "method"  # the dimension over the study's named methods
@@ -34,7 +29,10 @@ class SearchSpec(Spec):
 
     # search trials, fewer if the space has fewer points; 0 = only data and generator
     total: int = Field(8, ge=0, le=MANY_TRIALS)
-    objective: str | Annotated[tuple[str, ...], List] = "val/balanced_accuracy"  # several: the Pareto front is found
+    # a metric, a list or a mapping of metrics to directions; several: the Pareto front is found
+    objective: Annotated[tuple[Objective, ...], List, BeforeValidator(read_objectives)] = (
+        Objective(metric="val/balanced_accuracy", direction="maximize"),
+    )
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: _Trials | None = None  # random trials before TPE starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
@@ -46,12 +44,8 @@ class SearchSpec(Spec):
 
     @field_validator("objective")
     @classmethod
-    def _known_objectives(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        names = _listed(value)
-        for name in names:
-            if name not in OBJECTIVES:
-                raise ValueError(unknown_name("objective", name, list(OBJECTIVES)))
-        if not names or len(set(names)) < len(names):
+    def _distinct_objectives(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if not value or len({each.metric for each in value}) < len(value):
             raise ValueError("at least one objective is required, and each only once")
         return value
 
@@ -85,21 +79,22 @@ class SearchSpec(Spec):
     @property
     def objectives(self) -> tuple[str, ...]:
         """The names of all objectives."""
-        return _listed(self.objective)
+        return tuple(each.metric for each in self.objective)
 
     @property
-    def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
+    def directions(self) -> tuple[Direction, ...]:
         """Whether each objective is maximised or minimised."""
-        return tuple(OBJECTIVES[name] for name in self.objectives)
+        return tuple(each.direction for each in self.objective)
+
+    @property
+    def direction_by_objective(self) -> dict[str, Direction]:
+        """The direction of each objective by its name."""
+        return dict(zip(self.objectives, self.directions, strict=True))
 
     @property
     def startup_trials(self) -> int:
         """The number of random trials before TPE starts."""
         return self.startup or min(10, math.ceil(self.total / 3))
-
-
-def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (objective,) if isinstance(objective, str) else objective
 
 
 def _check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:

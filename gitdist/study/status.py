@@ -198,7 +198,9 @@ def _gaps(study: Study) -> list[Gap]:
     if best is None:
         return []
     baseline = last_metrics(study.paths, BASELINE) if study.is_baseline_trained() else None
-    return find_gaps(study.spec.search.objectives, last_metrics(study.paths, TrialId("trial", best.number)), baseline)
+    return find_gaps(
+        study.spec.search.direction_by_objective, last_metrics(study.paths, TrialId("trial", best.number)), baseline
+    )
 
 
 def _state_without_driver(study: Study) -> str:

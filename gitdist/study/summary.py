@@ -37,6 +37,7 @@ def write_summary(study: Study) -> dict[str, Any]:
     summary = {
         "study": spec.name,
         "objectives": list(spec.search.objectives),
+        "directions": list(spec.search.directions),
         "ekld_under": spec.ekld_under,
         "trials": {state: states.count(state) for state in sorted(set(states))},
         "repeats": [_format_link(record, "repeat_of") for record in records if record.repeat_of is not None],

@@ -66,9 +66,27 @@ def test_a_dimension_knows_its_values(dimension, inside, outside):
 
 def test_objectives_are_one_or_several():
     assert SearchSpec().objectives == ("val/balanced_accuracy",)
-    several = SearchSpec(objective=("val/balanced_accuracy", "val/ekld"))
+    several = SearchSpec(objective=("val/balanced_accuracy", "ekld"))
     assert several.objectives == ("val/balanced_accuracy", "val/ekld")
     assert several.directions == ("maximize", "minimize")
+    stated = SearchSpec(objective={"val/ekld": "maximize", "val/few_accuracy_se": "minimize"})
+    assert stated.direction_by_objective == {"val/ekld": "maximize", "val/few_accuracy_se": "minimize"}
+
+
+def test_every_way_to_name_an_objective_and_its_copy_mean_the_same():
+    named, *others = (
+        study(objective=each)
+        for each in (
+            "val/ekld",
+            "ekld",
+            ["val/ekld"],
+            {"val/ekld": "minimize"},
+            [{"metric": "ekld", "direction": "minimize"}],
+        )
+    )
+    assert all(other == named for other in others)
+    assert parse_study(yaml.safe_load(dump_study(named)), "copy") == named
+    assert study(objective=["val/ekld", "val/consistency"]) != study(objective=["val/consistency", "val/ekld"])
 
 
 @pytest.mark.parametrize(
@@ -76,6 +94,11 @@ def test_objectives_are_one_or_several():
     [
         ({"objective": ["val/ekld", "val/few_acuracy"]}, ["did you mean 'val/few_accuracy'"]),
         ({"objective": ["val/ekld", "val/ekld"]}, ["search.objective", "only once"]),
+        ({"objective": ["val/ekld", "ekld"]}, ["search.objective", "only once"]),
+        ({"objective": {"val/ekld": "lower"}}, ["search.objective", "'maximize' or 'minimize'", "'lower'"]),
+        ({"objective": {"val/loss": "minimize"}}, ["unknown metric 'val/loss'", "val/balanced_accuracy", "val/ekld"]),
+        ({"objective": 3}, ["search.objective", "a metric, a list of metrics"]),
+        ({"objective": [3]}, ["search.objective", "3"]),
         ({"objective": []}, ["search.objective", "at least one"]),
         ({"objective": ["val/ekld", "val/few_accuracy"], "pruner": {"kind": "median"}}, ["median", "one objective"]),
         ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "'hyperband'", "'halving'"]),
