@@ -119,7 +119,8 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
     if status.stream and (text := describe_stream(status.stream)):
         lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
-        lines.append(f"about {duration(status.time_left_s)} of training left")
+        about = "at most about" if status.may_stop else "about"
+        lines.append(f"{about} {duration(status.time_left_s)} of training left")
     return [*lines, *status.notes]
 
 

@@ -91,10 +91,11 @@ class Constraint(Spec):
 
 def known_metric(name: str) -> str:
     """Return the full name of a metric on validation, whose ``val/`` may be left out; raise ValueError if unknown."""
-    full = name if name.startswith(_VALIDATION) else f"{_VALIDATION}{name}"
-    if full not in VALIDATION_METRICS:
-        raise ValueError(unknown_name("metric", full, list(VALIDATION_METRICS)))
-    return full
+    short = name.removeprefix(_VALIDATION)
+    known = [metric.removeprefix(_VALIDATION) for metric in VALIDATION_METRICS]
+    if short not in known:
+        raise ValueError(unknown_name("metric", short, known))
+    return f"{_VALIDATION}{short}"
 
 
 def check_reachable(metric: str, limit: float) -> None:

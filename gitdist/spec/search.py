@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, List, Seed, Spec, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
-from gitdist.spec.objective import Direction, Objective, read_objectives
+from gitdist.spec.objective import Constraint, Direction, Objective, check_reachable, read_objectives
 from gitdist.spec.trial import TrialSpec
 
 _Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
@@ -33,6 +33,8 @@ class SearchSpec(Spec):
     objective: Annotated[tuple[Objective, ...], List, BeforeValidator(read_objectives)] = (
         Objective(metric="val/balanced_accuracy", direction="maximize"),
     )
+    # bounds that the best trial must keep, such as few_accuracy >= 0.5
+    constraints: Annotated[tuple[Constraint, ...], List, Field(max_length=100)] = ()
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     startup: _Trials | None = None  # random trials before TPE starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
@@ -40,6 +42,10 @@ class SearchSpec(Spec):
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
     pruner: PrunerSpec = PrunerSpec()
     lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
+    # Stop rules: once one holds, no trial starts any more, although there are fewer than `total`
+    max_hours: float | None = Field(None, gt=0, le=1_000_000)  # for which drivers have run the study, in all
+    patience: _Trials | None = None  # trials, finished or pruned, since the best one or the Pareto front changed
+    target: float | None = Field(None, ge=0, le=1_000_000_000)  # value of the first objective that is good enough
     seed: Seed = 0
 
     @field_validator("objective")
@@ -47,6 +53,17 @@ class SearchSpec(Spec):
     def _distinct_objectives(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
         if not value or len({each.metric for each in value}) < len(value):
             raise ValueError("at least one objective is required, and each only once")
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _distinct_bounds(cls, value: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+        limits = {(each.metric, each.bound): each.limit for each in value}
+        if len(limits) < len(value):
+            raise ValueError("each metric may have one lower and one upper bound; remove the others")
+        for (metric, bound), limit in limits.items():
+            if bound == ">=" and limit > limits.get((metric, "<="), math.inf):
+                raise ValueError(f"no trial can keep both bounds on {metric}; lower the lower one")
         return value
 
     @field_validator("space")
@@ -70,6 +87,8 @@ class SearchSpec(Spec):
                 f"a grid must have at most {MANY_TRIALS:,} points, but that of search.space has more; lower the points "
                 "or raise the steps of its ranges, or set search.algorithm to random"
             )
+        if self.target is not None and self.directions[0] == "maximize":
+            check_reachable(self.objectives[0], self.target)
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):

@@ -37,12 +37,13 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
 def _check_shot_groups(spec: StudySpec, dataset: Dataset) -> None:
     """Refuse an objective or constraint on a shot group without classes to measure it on."""
     validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
-    for metric in spec.search.objectives:
+    constraints = [("search.constraints", each.metric) for each in spec.search.constraints]
+    for field, metric in [("search.objective", name) for name in spec.search.objectives] + constraints:
         for group, mask in dataset.groups.as_dict().items():
             if metric.startswith(f"val/{group}_") and not (mask & validated).any():
                 lacking = "none with a validation image" if mask.any() else "none"
                 raise SpecError(
-                    f"search.objective {metric} needs {group}-shot classes, but the data set has {lacking} "
+                    f"{field} {metric} needs {group}-shot classes, but the data set has {lacking} "
                     f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
                 )
 

@@ -80,6 +80,7 @@ class Summary(JsonFile):
     study: str = ""
     objectives: list[Annotated[str, AfterValidator(known_metric)]] = []
     directions: list[Direction] | None = None
+    constraints: list[str] = []
     ekld_under: str = "nuisance"
     trials: dict[str, int]
     wall_s: float = 0.0
