@@ -177,8 +177,8 @@ class Suggestions:
             sampler = pickle.dumps(study.sampler)
         except Exception as error:
             raise StudyError(
-                f"the sampler of search.algorithm '{self._search.algorithm}' must be one that pickle can store, so that "
-                f"the search can be resumed, but that raised {describe_raised(error)}; change the sampler"
+                f"the sampler of search.algorithm '{self._search.algorithm}' must be one that pickle can store, for "
+                f"the search to be resumed, but that raised {describe_raised(error)}; change the sampler"
             ) from error
         return {
             "told": told,
