@@ -5,6 +5,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from gitdist.spec import Dimension, SearchSpec
+from gitdist.study.ledger.algorithms import build_sampler
 from gitdist.study.ledger.ledger import Ledger
 
 ACCURACY, FEW, EKLD = "val/balanced_accuracy", "val/few_accuracy", "val/ekld"
@@ -32,20 +33,39 @@ def optunas_study(ledger: Ledger) -> optuna.Study:
 
 @pytest.mark.parametrize("objective", [ACCURACY, [ACCURACY, FEW]])
 def test_the_best_trials_are_those_of_optuna(objective):
-    ledger = ledger_of(objective=objective, constraints=["few_accuracy >= 0.5", "val/ekld <= 0.1"])
+    ledger = ledger_of(objective=objective, constraints=["few_accuracy >= 0.3", "val/ekld <= 0.4"])
     drain(ledger)
     study = optunas_study(ledger)
     for record, trial in zip(ledger.trials(), study.trials, strict=True):
         p = record.params["fraction"]
         assert trial.constraints == {
-            "val/few_accuracy >= 0.5": pytest.approx(p - 0.5),
-            "val/ekld <= 0.1": pytest.approx(p**2 - 0.1),
+            "val/few_accuracy >= 0.3": pytest.approx(p - 0.7),
+            "val/ekld <= 0.4": pytest.approx(p**2 - 0.4),
         }
-        assert record.feasible == (p <= 0.5 and p**2 <= 0.1)
+        assert record.feasible == (p <= 0.7 and p**2 <= 0.4)
     assert {record.feasible for record in ledger.trials()} == {True, False}
     assert [record.number for record in ledger.pareto()] == sorted(trial.number for trial in study.best_trials)
     if objective == ACCURACY:
         assert ledger.best().number == study.best_trial.number
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2", "gp"])
+def test_a_search_with_constraints_is_that_of_a_plain_optuna_loop(algorithm):
+    options = {"population_size": 4} if algorithm == "nsga2" else {}
+    search = {"algorithm": algorithm, "options": options, "startup": 4, "constraints": ["ekld <= 0.1"]}
+    ledger = ledger_of(**search)
+    drain(ledger)
+    sampler = build_sampler(SearchSpec.model_validate({"space": SPACE, "total": 12, **search}))
+    plain = optuna.create_study(study_name="study", direction="maximize", sampler=sampler)
+    for _ in range(12):
+        trial = plain.ask()
+        metrics = metrics_of({"fraction": trial.suggest_float("fraction", 0.0, 1.0)})
+        trial.set_constraint("val/ekld <= 0.1", metrics[EKLD] - 0.1)
+        plain.tell(trial, metrics[ACCURACY])
+    assert [record.params for record in ledger.trials()] == [trial.params for trial in plain.trials]
+    assert [trial.constraints for trial in optunas_study(ledger).trials] == [
+        trial.constraints for trial in plain.trials
+    ]
 
 
 def test_without_a_feasible_trial_there_is_no_best_one():
