@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from gitdist.errors import StudyError
+from gitdist.study.files.json_files import ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.models import save_models
 from gitdist.study.running_study import RunningStudy
@@ -54,8 +55,14 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     for trial in run_tasks(submit, jobs, max_concurrent, "evaluate trial {} on test", running.lease.check):
         study.paths.pull(trial)
         running.tracker.test_evaluated(trial)
+        if result := read_json(study.paths.test(trial), ResultOnTest):
+            study.ledger.set_test_metrics(_title(trial), result["metrics"])
     for trial in save_models(study, running.dataset, running.display.log):
         running.tracker.model_saved(trial)
+
+
+def _title(trial: TrialId) -> str:
+    return str(trial) if trial.number is None else f"trial {trial}"
 
 
 def _no_trial_finished(study: Study) -> StudyError:

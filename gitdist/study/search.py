@@ -66,6 +66,7 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
         observers=(running.display, running.tracker, running.progress, running.stream_wait),
         check_owner=running.lease.check,
         link=Repeats(running.spec, running.dataset.class_sizes).link,
+        mlflow_run=running.tracker.run_id,
     )
 
     def train(job: TrialJob) -> None:

@@ -8,9 +8,12 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
+from gitdist.study.files.layout import StudyPaths
+from gitdist.study.ledger.storage import close_storage, open_storage
 from tests.commands import call, environment, gitdist
 from tests.study.small_study import SmallStudy, check_mlflow, wait_for_rows
 
@@ -24,6 +27,7 @@ SOUND = (
     "generator={kind: identity}",
     "search.total=1",
     "search.objective=[val/balanced_accuracy, val/ekld]",
+    "search.constraints=[ekld <= 0.5, balanced_accuracy >= 0]",
 )
 
 
@@ -46,6 +50,24 @@ def test_a_study_with_two_objectives_has_a_pareto_set_in_its_summary(finished):
     assert summary["objectives"] == ["val/balanced_accuracy", "val/ekld"]
     assert [chosen["number"] for chosen in summary["pareto"]] == [0]
     assert set(summary["pareto"][0]["test"]) >= {"test/balanced_accuracy", "test/ekld"}
+
+
+def test_the_ledger_has_the_names_that_optunas_programs_show(finished):
+    storage = open_storage("sqlite", StudyPaths.at(finished.results, finished.name))
+    study = optuna.load_study(study_name=finished.name, storage=storage)
+    last = finished.rows()["0000"][-1]
+    (trial,), names = study.trials, ("val/balanced_accuracy", "val/ekld")
+    assert study.metric_names == [*names]
+    assert (trial.values, [trial.user_attrs[name] for name in names]) == ([last[name] for name in names],) * 2
+    violations = {"val/ekld <= 0.5": last["val/ekld"] - 0.5, "val/balanced_accuracy >= 0": -last[names[0]]}
+    assert trial.constraints == violations
+    assert [best.number for best in study.best_trials] == [0]
+    for role, name in (("trial 0", "trials/0000"), ("baseline", "baseline")):
+        on_test = json.loads((finished.directory / name / "test.json").read_text())["metrics"]
+        assert study.user_attrs[f"{role} on test"] == on_test
+    (run,) = [run for run in finished.runs() if run.data.tags.get("gitdist.trial") == "0"]
+    assert trial.user_attrs["mlflow.run_id"] == run.info.run_id
+    close_storage(storage)
 
 
 def test_without_a_known_nuisance_ekld_is_under_the_generator(finished):

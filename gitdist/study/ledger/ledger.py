@@ -16,6 +16,7 @@ reads first whether the write that was interrupted has arrived.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -35,6 +36,7 @@ from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
+    MLFLOW_RUN,
     REASON,
     REPEAT_OF,
     REPLICATE_OF,
@@ -129,6 +131,10 @@ class Ledger:
                     storage=storage, study_name=study_name, directions=search.directions, load_if_exists=True
                 )
             self._study = self._load(search)
+            if create and self._study.metric_names != list(search.objectives):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    self._study.set_metric_names(list(search.objectives))
 
     def _load(self, search: SearchSpec) -> optuna.Study:
         try:
@@ -214,6 +220,23 @@ class Ledger:
         """Set a study attribute to a JSON value."""
         with storage_errors(self._storage_name):
             self._study.set_user_attr(f"gitdist.{key}", value)
+
+    @_repeated_after_outage
+    def set_test_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Store the metrics on test of ``name``, such as ``trial 3``, for programs that read the ledger.
+
+        They are an attribute of the study: they are measured after the trial has ended, when Optuna refuses to change
+        it.
+        """
+        with storage_errors(self._storage_name):
+            self._study.set_user_attr(f"{name} on test", dict(metrics))
+
+    @_repeated_after_outage
+    def set_mlflow_run(self, number: int, run_id: str) -> None:
+        """Store the id of a trial's MLflow run; does nothing if the trial has ended."""
+        trial = self._trials()[number]
+        if not trial.state.is_finished() and trial.user_attrs.get(MLFLOW_RUN) != run_id:
+            self._set_trial_attr(trial, MLFLOW_RUN, run_id)
 
     @_repeated_after_outage
     def trials(self) -> list[TrialRecord]:

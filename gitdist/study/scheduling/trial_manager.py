@@ -61,6 +61,7 @@ class _Running:
     row: EpochRow | None = None  # the last one
     ending: dict[str, str] = field(default_factory=dict)  # its report under a key of ENDINGS
     pruned: bool = False
+    has_mlflow_run: bool = False  # in the ledger
 
     @property
     def epoch(self) -> int | None:
@@ -98,13 +99,15 @@ class TrialManager:
         observers: Sequence[Observer],
         check_owner: Callable[[bool], None] = lambda thorough: None,
         link: Link | None = None,
+        mlflow_run: Callable[[TrialId], str | None] = lambda trial: None,
     ) -> None:
         """Start with no trial running.
 
         ``check_owner`` raises StudyError once another driver has taken over the study; it reads the storage if its
-        argument is true. ``link`` finds the trial that a new one repeats, see ``Ledger.next_trial``.
+        argument is true. ``link`` finds the trial that a new one repeats, see ``Ledger.next_trial``. ``mlflow_run``
+        returns the id of a trial's MLflow run, if it is known, without waiting for MLflow.
         """
-        self._ledger, self._spec, self._link = ledger, spec, link
+        self._ledger, self._spec, self._link, self._mlflow_run = ledger, spec, link, mlflow_run
         self._recorder, self._observers, self._check_owner = recorder, tuple(observers), check_owner
         self._baseline_due = with_baseline
         self._ask_ledger = True
@@ -191,6 +194,7 @@ class TrialManager:
         if "rows" not in report:
             running.ending = {key: str(report[key]) for key in ENDINGS if key in report}
             return True
+        self._record_mlflow_run(trial)
         if not report["rows"]:
             for observer in self._observers:
                 observer.trial_waits(trial)
@@ -212,6 +216,7 @@ class TrialManager:
         """Handle that a trial returned, or was stopped after ``on_report`` returned False."""
         self._check_owner(False)
         running = self._running[trial]
+        self._record_mlflow_run(trial)
         if "disk" in running.ending:
             raise DiskError(running.ending["disk"])
         if "halt" in running.ending:
@@ -268,6 +273,13 @@ class TrialManager:
         self._ledger.finish(trial.number, row.metrics)
         record = self._ledger.trials()[trial.number]
         self._end(trial, Outcome("failed" if record.state == "failed" else "finished", row.epoch, record.reason))
+
+    def _record_mlflow_run(self, trial: TrialId) -> None:
+        """Record the trial's MLflow run in the ledger as soon as its id is known: once it has ended, it is too late."""
+        running = self._running[trial]
+        if trial.number is not None and not running.has_mlflow_run and (run_id := self._mlflow_run(trial)):
+            self._ledger.set_mlflow_run(trial.number, run_id)
+            running.has_mlflow_run = True
 
     def _fail(self, trial: TrialId, reason: str) -> None:
         if trial.number is None:

@@ -1,5 +1,6 @@
 """Decisions of the trial manager on each event of a trial, with a real ledger and without Ray."""
 
+import optuna
 import pytest
 
 from gitdist.errors import DiskError, StudyError
@@ -42,7 +43,9 @@ class Log:
 def begin(tmp_path):
     opened = []
 
-    def begin(with_baseline=False, check_owner=lambda thorough: None, **search) -> tuple[TrialManager, Ledger, Log]:
+    def begin(
+        with_baseline=False, check_owner=lambda thorough: None, mlflow_run=lambda trial: None, **search
+    ) -> tuple[TrialManager, Ledger, Log]:
         spec = StudySpec.model_validate(
             {
                 "name": "study",
@@ -56,7 +59,13 @@ def begin(tmp_path):
         opened.append(ledger)
         return (
             TrialManager(
-                ledger, spec, with_baseline=with_baseline, recorder=Recorder(), observers=[log], check_owner=check_owner
+                ledger,
+                spec,
+                with_baseline=with_baseline,
+                recorder=Recorder(),
+                observers=[log],
+                check_owner=check_owner,
+                mlflow_run=mlflow_run,
             ),
             ledger,
             log,
@@ -317,3 +326,19 @@ def test_a_pruned_trial_stops_and_is_told_so(begin):
     manager.on_complete(second)
     assert states(ledger) == ["running", "pruned"]
     assert log.told[-1] == ("pruned", "1")
+
+
+def test_the_ledger_gets_the_mlflow_run_once_its_id_is_known_and_never_waits_for_it(begin):
+    ids = iter([None, None, "run of trial 0"])  # MLflow answers during the second epoch
+    manager, ledger, _ = begin(mlflow_run=lambda trial: next(ids, None) if trial == FIRST else None)
+    manager.next_job(), manager.next_job()
+    train(manager)
+    manager.on_complete(FIRST)
+    second = TrialId("trial", 1)
+    manager.on_start(second)
+    for epoch in range(1, EPOCHS + 1):
+        manager.on_report(second, row_report(epoch))
+    manager.on_complete(second)
+    trials = optuna.load_study(study_name="study", storage=ledger.storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert [trial.user_attrs.get("mlflow.run_id") for trial in trials] == ["run of trial 0", None]

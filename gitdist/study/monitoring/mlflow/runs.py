@@ -98,6 +98,11 @@ class StudyRuns:
         run = self._find(STUDY_RUN) or self._create(STUDY_RUN, self._study_tags["gitdist.study"], {}, None)
         return run.run_id
 
+    def known_id(self, key: RunKey) -> str | None:
+        """Return the id of a run that was read or written; any thread may call this."""
+        run = self._known.get(key)
+        return None if run is None else run.run_id
+
     def upsert(
         self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], *, thorough: bool = False
     ) -> UpsertResult:

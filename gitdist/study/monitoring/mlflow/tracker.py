@@ -114,6 +114,11 @@ class Tracker(Observer):
         """Write the MLflow model of a finished trial, whose run is known."""
         self._outbox.enqueue(RunKey.of_trial(trial))
 
+    def run_id(self, trial: TrialId) -> str | None:
+        """Return the id of a trial's run; None if it is not written yet. Does not wait for MLflow."""
+        runs = self._runs
+        return None if runs is None else runs.known_id(RunKey.of_trial(trial))
+
     def generator_started(self, params: Mapping[str, Any]) -> None:
         """Write the generator's run as RUNNING."""
         self._set(GENERATOR_RUN, generator_run(self._paths, params, self._losses, "RUNNING", self._times))
