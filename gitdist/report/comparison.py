@@ -303,14 +303,15 @@ def _settings(trials: Sequence[_Labelled]) -> tuple[Setting, ...]:
 
 
 def _best_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:
-    """Return, per study and method, the trials of the setting with the best mean objective on validation."""
+    """Return, per study and method, the trials of the feasible setting with the best mean objective on validation."""
     found = []
     for study in studies:
         methods: dict[str | None, dict[str, list[ReportedTrial]]] = {}
         for trial in _ordered(study):
             methods.setdefault(trial.params.get(METHOD), {}).setdefault(_params_key(trial), []).append(trial)
         for method, settings in methods.items():
-            best = min(settings.values(), key=lambda trials: _cost(study, trials))
+            feasible = [trials for trials in settings.values() if all(trial.feasible for trial in trials)]
+            best = min(feasible or settings.values(), key=lambda trials: _cost(study, trials))
             label = "best setting" if method is None else method if len(settings) == 1 else f"{method}, best setting"
             found += [_Labelled(label, "", Replicate(study, trial)) for trial in best]
     return found

@@ -56,6 +56,7 @@ class ReportedTrial:
 
     ``links`` is ``repeat_of`` or ``replicate_of`` with the number of a trial that trains the same. ``augmented`` says
     whether the trial used generated images; otherwise it depends neither on the generator nor on the stream.
+    ``feasible`` is false if it violates a constraint of the search.
     """
 
     trial: TrialId
@@ -66,6 +67,7 @@ class ReportedTrial:
     epoch: int = 0
     reason: str | None = None
     links: Mapping[str, int] = field(default_factory=dict)
+    feasible: bool = True
     classes: ClassInfo | None = None
     splits: Mapping[Split, SplitMetrics] = field(default_factory=dict)
 
@@ -158,7 +160,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     """Return a study as its ledger and files have it now; ``labels`` identify it within its campaign."""
     paths, spec, ledger = study.paths, study.spec, study.ledger
     states, owner = study.trial_states(), study.owner()
-    links = {TrialId("trial", record.number): record.links for record in ledger.trials()}
+    records = {TrialId("trial", record.number): record for record in ledger.trials()}
     described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
@@ -172,7 +174,8 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             augmented=any(row.draws for row in rows),
             epoch=rows[-1].epoch if rows else 0,
             reason=outcome.reason if outcome else None,
-            links=links.get(trial, {}),
+            links=records[trial].links if trial in records else {},
+            feasible=trial not in records or records[trial].feasible,
             classes=classes,
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
         )

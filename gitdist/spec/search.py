@@ -145,6 +145,11 @@ class SearchSpec(Spec):
         return dict(zip(self.objectives, self.directions, strict=True))
 
     @property
+    def may_stop(self) -> bool:
+        """Whether the outcomes of trials may stop the search before its total."""
+        return self.patience is not None or self.target is not None
+
+    @property
     def resolved_algorithm(self) -> str:
         """``algorithm``, with what ``auto`` stands for."""
         if self.algorithm != "auto":

@@ -136,7 +136,7 @@ def estimate_duration(
         max_concurrent=max_concurrent,
         on_cluster=on_cluster,
         limit_s=math.inf if search.max_hours is None else 3600 * search.max_hours,
-        may_stop=search.patience is not None or search.target is not None,
+        may_stop=search.may_stop,
     )
 
 

@@ -106,7 +106,7 @@ def read_status(study: Study) -> StudyStatus:
         ],
         gaps=_gaps(study),
         time_left_s=_time_left(study, trials, ledger.total - len(searched)),
-        may_stop=ledger.total > len(searched) and not (spec.search.patience is None and spec.search.target is None),
+        may_stop=spec.search.may_stop and ledger.total > len(searched),
         stop=ledger.stop(),
         owner=owner,
         stream=newest_line(study.paths.monitor_log) if owner else None,

@@ -219,6 +219,12 @@ def test_of_many_settings_the_best_on_validation_is_compared_with_the_baseline()
     assert (comparison.split, comparison.trials_split) == ("test", "validation")
 
 
+def test_of_many_settings_the_best_one_that_meets_the_constraints_is_shown():
+    trials = [trial(n, {"fraction": n / 10}, accuracy=n / 10, feasible=n < 4) for n in range(9)]
+    (comparison,) = compare([study(space={"fraction": {"float": [0.0, 1.0]}}, trials=trials)])
+    assert [setting.replicates[0].trial.trial.number for setting in comparison.settings] == [3]
+
+
 def test_of_many_settings_the_best_of_each_method_is_shown_with_all_its_replicates():
     space = {"threshold": {"choice": [1, 2, 3, 4, 5, 6, 7]}, "seed": {"choice": [0, 1]}}
     points = [{"method": "GIT", "threshold": k, "seed": seed} for k in range(1, 8) for seed in (0, 1)]

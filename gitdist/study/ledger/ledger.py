@@ -450,6 +450,8 @@ class Ledger:
         return num_suggestions(self._search, trials) + sum(map(is_additional, trials))
 
     def _stop(self, trials: list[FrozenTrial]) -> Stop | None:
+        if not self._search.may_stop and self._search.max_hours is None:
+            return None
         hours = 0.0 if self._search.max_hours is None else self.worked_hours()
         return find_stop(self._search, [read_record(trial, self._switch) for trial in trials], hours)
 
