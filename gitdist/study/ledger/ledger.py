@@ -41,6 +41,7 @@ from gitdist.study.ledger.records import (
     REPEAT_OF,
     REPLICATE_OF,
     RETRY_OF,
+    VIOLATES,
     TrialRecord,
     best_of,
     pareto_of,
@@ -488,11 +489,15 @@ class Ledger:
         for name in VALIDATION_MEANS:
             if name in metrics and math.isfinite(metrics[name]):
                 self._set_trial_attr(trial, name, float(metrics[name]))
+        violations = {
+            str(each): each.violation(metrics.get(each.metric, math.nan)) for each in self._search.constraints
+        }
         with storage_errors(self._storage_name):
-            for each in self._search.constraints:
-                violation = each.violation(metrics.get(each.metric, math.nan))
+            for name, violation in violations.items():
                 if math.isfinite(violation):
-                    self._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINT}{each}", float(violation))
+                    self._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINT}{name}", float(violation))
+        if violated := [name for name, violation in violations.items() if violation > 0]:
+            self._set_trial_attr(trial, VIOLATES, ", ".join(violated))
 
     def _is_pruning_epoch(self, epoch: int) -> bool:
         """Return whether the pruner decides after this epoch: not before ``min_epochs``, not at the last epoch."""

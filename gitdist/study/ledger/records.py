@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 REASON = "gitdist.reason"  # attributes of a trial in the Optuna storage: why it failed
 MLFLOW_RUN = "mlflow.run_id"  # id of its run in MLflow
+VIOLATES = "violates"  # constraints in words: optuna-dashboard 0.21 shows no constraints of Optuna 5
 RETRY_OF = "gitdist.retry_of"  # number of the failed trial that it retries
 REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial with the same training, whose result it reuses
 FIXED = "fixed_params"  # Optuna's own, a system attribute: the values with which the trial was enqueued
