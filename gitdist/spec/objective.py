@@ -11,7 +11,8 @@ from gitdist.spec.base import Spec, unknown_name
 Direction = Literal["maximize", "minimize"]
 
 _VALIDATION = "val/"
-_CONSTRAINT = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<bound>>=|<=)\s*(?P<limit>\S+)\s*")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_CONSTRAINT = re.compile(rf"\s*(?P<metric>[^\s<>=]+)\s*(?P<bound>>=|<=)\s*(?P<limit>{_NUMBER})\s*", re.ASCII)
 
 
 def standard_error_name(metric: str) -> str:
@@ -65,10 +66,11 @@ class Constraint(Spec):
         if not isinstance(value, str):
             return value
         parts = _CONSTRAINT.fullmatch(value)
-        try:
-            return {**parts.groupdict(), "limit": float(parts["limit"])} if parts else _refuse_constraint(value)
-        except ValueError:
-            return _refuse_constraint(value)
+        if parts is None:
+            raise ValueError(
+                f"must be METRIC >= NUMBER or METRIC <= NUMBER, such as few_accuracy >= 0.5, but it is '{value}'"
+            )
+        return {**parts.groupdict(), "limit": float(parts["limit"])}
 
     @field_validator("metric")
     @classmethod
@@ -120,7 +122,3 @@ def read_objectives(value: Any) -> Any:
         {"metric": each, "direction": VALIDATION_METRICS[known_metric(each)]} if isinstance(each, str) else each
         for each in value
     ]
-
-
-def _refuse_constraint(text: str) -> Any:
-    raise ValueError(f"must be METRIC >= NUMBER or METRIC <= NUMBER, such as few_accuracy >= 0.5, but it is '{text}'")

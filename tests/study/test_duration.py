@@ -71,6 +71,16 @@ def test_a_duration_is_a_plain_number(seconds, text):
     assert f"takes about {text} on this machine" in duration.describe()
 
 
+def test_stop_rules_make_the_duration_a_bound(dataset):
+    speeds = Speeds(per_step=2.0, per_sample=1.0)
+    whole, limited, patient = (
+        estimate_duration(study(search=search), dataset, speeds, 2)
+        for search in ({}, {"max_hours": 0.01}, {"patience": 2})
+    )
+    assert (limited.total_s, patient.total_s) == (36.0, whole.total_s) and whole.total_s > 36.0
+    assert ["at most" in each.describe() for each in (whole, limited, patient)] == [False, True, True]
+
+
 def test_draws_count_if_servers_are_slower_than_trials(dataset):
     speeds = Speeds(per_draw=1000.0, per_sample=1.0)
     one, two = (estimate_duration(study(resources={"servers": n}), dataset, speeds, 4).trials_s for n in (1, 2))

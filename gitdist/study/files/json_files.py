@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
-from gitdist.spec.objective import Direction, known_metric
+from gitdist.spec.base import name_in
+from gitdist.spec.objective import VALIDATION_METRICS, Direction
 
 
 class JsonFile(BaseModel):
@@ -78,7 +79,7 @@ class Summary(JsonFile):
     """``summary.json``: times, counts, the best trials and the baseline of a finished study."""
 
     study: str = ""
-    objectives: list[Annotated[str, AfterValidator(known_metric)]] = []
+    objectives: list[Annotated[str, name_in(VALIDATION_METRICS)]] = []
     directions: list[Direction] | None = None
     constraints: list[str] = []
     ekld_under: str = "nuisance"
@@ -97,6 +98,13 @@ class Summary(JsonFile):
     baseline: _ChosenTrial | None = None
     pareto: list[_ChosenTrial] | None = None
     ended_at: float | None = None
+
+    @field_validator("directions")
+    @classmethod
+    def _one_each(cls, directions: list[Direction] | None, info: ValidationInfo) -> list[Direction] | None:
+        if directions is not None and len(directions) != len(info.data.get("objectives", directions)):
+            raise ValueError("must have a direction for each objective")
+        return directions
 
 
 def check_json(path: Path, schema: type[JsonFile]) -> dict[str, Any] | None:
