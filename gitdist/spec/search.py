@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, unknown_name
+from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, Text, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
 from gitdist.spec.trial import TrialSpec
 
@@ -68,6 +68,8 @@ class SearchSpec(Spec):
     # points tried before any suggestion; fields left out are suggested
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
     pruner: PrunerSpec = PrunerSpec()
+    # another study, by its name in the same results or by its directory, whose trials the sampler reads from the start
+    warm_start: Text | None = None
     lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
     seed: Seed = 0
 
@@ -110,6 +112,11 @@ class SearchSpec(Spec):
             )
         if self.algorithm == "grid" and self.options:
             raise ValueError("a grid has no options, but search.options is set; remove it, or choose another algorithm")
+        if self.warm_start is not None and self.algorithm in ("grid", "random"):
+            raise ValueError(
+                f"warm_start needs an algorithm that reads earlier trials, but search.algorithm is {self.algorithm}; "
+                "remove warm_start, or choose another algorithm"
+            )
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):

@@ -29,6 +29,7 @@ from gitdist.spec.search import check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
+from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
@@ -193,6 +194,11 @@ class Ledger:
         self._check_owner = check_owner
 
     @property
+    def optuna_study(self) -> optuna.Study:
+        """The study in the storage, for reading."""
+        return self._study
+
+    @property
     @_repeated_after_outage
     def total(self) -> int:
         """The number of search trials after the study has ended, including retries of failed trials."""
@@ -282,7 +288,8 @@ class Ledger:
 
     def _open_suggestions(self) -> Suggestions:
         pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
-        return Suggestions(self._search, self.name, pruner)
+        stored = self.get_attr(OBSERVATIONS) or {"trials": []}
+        return Suggestions(self._search, self.name, pruner, read_observations(self._search, stored["trials"]))
 
     def _start(self, waiting: FrozenTrial, decided: Mapping[str, Any]) -> FrozenTrial:
         """Let a waiting trial run. What was decided is written first, so that the next driver can do the rest."""
