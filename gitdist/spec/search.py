@@ -4,17 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, Text, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
+from gitdist.spec.objective import Constraint, Direction, Objective, check_reachable, read_objectives
 from gitdist.spec.trial import TrialSpec
-
-OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
-    "val/balanced_accuracy": "maximize",
-    "val/few_accuracy": "maximize",
-    "val/ekld": "minimize",
-}
 
 Algorithm = Literal["tpe", "gp", "nsga2", "random", "grid", "auto"]
 PrunerKind = Literal["none", "median", "percentile", "successive-halving", "hyperband", "patient", "threshold"]
@@ -58,7 +53,12 @@ class SearchSpec(Spec):
 
     # search trials, fewer if the space has fewer points; 0 = only data and generator
     total: int = Field(8, ge=0, le=MANY_TRIALS)
-    objective: str | Annotated[tuple[str, ...], List] = "val/balanced_accuracy"  # several: the Pareto front is found
+    # a metric, a list or a mapping of metrics to directions; several: the Pareto front is found
+    objective: Annotated[tuple[Objective, ...], List, BeforeValidator(read_objectives)] = (
+        Objective(metric="val/balanced_accuracy", direction="maximize"),
+    )
+    # bounds that the best trial must keep, such as few_accuracy >= 0.5
+    constraints: Annotated[tuple[Constraint, ...], List, Field(max_length=100)] = ()
     # an Algorithm, or module:attribute of another Optuna sampler. auto: gp with ranges alone and at most 100 trials,
     # else tpe. A space of at most `total` points is tried as a whole, each point once, by every algorithm
     algorithm: str = "tpe"
@@ -71,6 +71,10 @@ class SearchSpec(Spec):
     # another study, by its name in the same results or by its directory, whose trials the sampler reads from the start
     warm_start: Text | None = None
     lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
+    # Stop rules: once one holds, no trial starts any more, although there are fewer than `total`
+    max_hours: float | None = Field(None, gt=0, le=1_000_000)  # for which drivers have run the study, in all
+    patience: _Trials | None = None  # trials, finished or pruned, since the best one or the Pareto front changed
+    target: float | None = Field(None, ge=0, le=1_000_000_000)  # value of the first objective that is good enough
     seed: Seed = 0
 
     @field_validator("algorithm")
@@ -80,13 +84,20 @@ class SearchSpec(Spec):
 
     @field_validator("objective")
     @classmethod
-    def _known_objectives(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        names = _listed(value)
-        for name in names:
-            if name not in OBJECTIVES:
-                raise ValueError(unknown_name("objective", name, list(OBJECTIVES)))
-        if not names or len(set(names)) < len(names):
+    def _distinct_objectives(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if not value or len({each.metric for each in value}) < len(value):
             raise ValueError("at least one objective is required, and each only once")
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _distinct_bounds(cls, value: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+        limits = {(each.metric, each.bound): each.limit for each in value}
+        if len(limits) < len(value):
+            raise ValueError("each metric may have one lower and one upper bound; remove the others")
+        for (metric, bound), limit in limits.items():
+            if bound == ">=" and limit > limits.get((metric, "<="), math.inf):
+                raise ValueError(f"no trial can keep both bounds on {metric}; lower the lower one")
         return value
 
     @field_validator("space")
@@ -117,6 +128,8 @@ class SearchSpec(Spec):
                 f"warm_start needs an algorithm that reads earlier trials, but search.algorithm is {self.algorithm}; "
                 "remove warm_start, or choose another algorithm"
             )
+        if self.target is not None and self.directions[0] == "maximize":
+            check_reachable(self.objectives[0], self.target)
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):
@@ -126,12 +139,17 @@ class SearchSpec(Spec):
     @property
     def objectives(self) -> tuple[str, ...]:
         """The names of all objectives."""
-        return _listed(self.objective)
+        return tuple(each.metric for each in self.objective)
 
     @property
-    def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
+    def directions(self) -> tuple[Direction, ...]:
         """Whether each objective is maximised or minimised."""
-        return tuple(OBJECTIVES[name] for name in self.objectives)
+        return tuple(each.direction for each in self.objective)
+
+    @property
+    def direction_by_objective(self) -> dict[str, Direction]:
+        """The direction of each objective by its name."""
+        return dict(zip(self.objectives, self.directions, strict=True))
 
     @property
     def resolved_algorithm(self) -> str:
@@ -145,10 +163,6 @@ class SearchSpec(Spec):
     def startup_trials(self) -> int:
         """The number of random trials before TPE or GP starts."""
         return self.startup or min(10, math.ceil(self.total / 3))
-
-
-def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (objective,) if isinstance(objective, str) else objective
 
 
 def _known(name: str, what: str, names: tuple[str, ...]) -> str:

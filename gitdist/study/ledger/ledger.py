@@ -5,6 +5,8 @@
     report       --> the epoch's value, then the pruner's decision with its rungs, then PRUNED if the trial is pruned
     finish, fail --> COMPLETE or FAIL
 
+The last metrics and the constraints' violations are attributes of a trial, written before it is pruned or finished.
+
 Each step is one write, or several writes that each determine the next. So a driver can be killed between any two of
 them: the next driver gets the RUNNING trials again, under their numbers and before any new trial, and when it reports
 the last epoch again, the decision is the same.
@@ -25,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_line
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
+from gitdist.spec.objective import VALIDATION_MEANS
 from gitdist.spec.search import check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
@@ -43,6 +46,7 @@ from gitdist.study.ledger.records import (
     read_record,
 )
 from gitdist.study.ledger.space import distribution
+from gitdist.study.ledger.stopping import Stop, find_stop
 from gitdist.study.ledger.storage import (
     close_storage,
     describe_storage,
@@ -53,13 +57,14 @@ from gitdist.study.ledger.storage import (
 )
 from gitdist.study.ledger.suggestion import Suggestions, is_additional, num_suggestions
 
-__all__ = ["Ledger", "Link", "TrialRecord"]
+__all__ = ["Ledger", "Link", "Stop", "TrialRecord"]
 
 Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 """``link(params, records)`` returns ``repeat_of`` or ``replicate_of`` of a new trial (see ``TrialRecord``), or {}."""
 
 DECIDED = "gitdist.decided"  # system attribute of an enqueued trial: its parameters and attributes
 
+_CONSTRAINT = "constraints:"  # prefix of the names under which Optuna stores a trial's violations, as a Trial does
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
 P = ParamSpec("P")
@@ -227,12 +232,24 @@ class Ledger:
         trials = self._trials()
         return max(0, self._total(trials) - len(trials)) + sum(not trial.state.is_finished() for trial in trials)
 
+    @_repeated_after_outage
+    def stop(self) -> Stop | None:
+        """Return the rule that has ended the search before all of its trials were started; None if none has."""
+        trials = self._trials()
+        return self._stop(trials) if len(trials) < self._planned(trials) else None
+
+    @_repeated_after_outage
+    def worked_hours(self) -> float:
+        """Return for how many hours drivers have run the study in all, up to their last heartbeats."""
+        owners = read_owners(self.storage, self.name)
+        return sum((owner.last_heartbeat - owner.since).total_seconds() for owner in owners) / 3600
+
     def best(self) -> TrialRecord | None:
-        """Return the finished trial with the best first objective; the earliest if several are equal."""
+        """Return the feasible finished trial with the best first objective; the earliest if several are equal."""
         return best_of(self.trials(), self._search.directions)
 
     def pareto(self) -> list[TrialRecord]:
-        """Return the Pareto front of the finished trials by number; for one objective the best trial alone."""
+        """Return the Pareto front of the feasible finished trials by number; for one objective the best trial alone."""
         return pareto_of(self.trials(), self._search.directions)
 
     @_repeated_after_outage
@@ -340,17 +357,27 @@ class Ledger:
         if trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
             return False
         prune, attrs = should_prune(self._search, self.name, self._trials(), number, self._num_pruning_steps)
+        if prune:
+            self._store_metrics(trial, metrics)
         self._set_trial_attr(trial, DECISION, {"step": step, "prune": prune, "attrs": attrs})
         return self._prune_if_decided(self._trials()[number])
 
     @_repeated_after_outage
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
-        """End a trial with its objectives; fail it if they are not finite. Ending twice changes nothing."""
-        for name in self._search.objectives:
+        """End a trial with its objectives; fail it if these or constraints are not finite.
+
+        Ending twice changes nothing.
+        """
+        trial = self._trials()[number]
+        if trial.state.is_finished():
+            return
+        for name in (*self._search.objectives, *(each.metric for each in self._search.constraints)):
             value = metrics.get(name)
             if value is None or not math.isfinite(value):
-                self.fail(number, f"the objective {name} is {'missing' if value is None else value}")
+                kind = "objective" if name in self._search.objectives else "constraint on"
+                self.fail(number, f"the {kind} {name} is {'missing' if value is None else value}")
                 return
+        self._store_metrics(trial, metrics)
         with storage_errors(self._storage_name):
             self._study.tell(number, [float(metrics[name]) for name in self._search.objectives], skip_if_finished=True)
 
@@ -399,7 +426,16 @@ class Ledger:
             return self._study.get_trials(deepcopy=False)
 
     def _total(self, trials: list[FrozenTrial]) -> int:
+        planned = self._planned(trials)
+        return len(trials) if len(trials) < planned and self._stop(trials) else planned
+
+    def _planned(self, trials: list[FrozenTrial]) -> int:
+        """Return the total without a stop rule."""
         return num_suggestions(self._search, trials) + sum(map(is_additional, trials))
+
+    def _stop(self, trials: list[FrozenTrial]) -> Stop | None:
+        hours = 0.0 if self._search.max_hours is None else self.worked_hours()
+        return find_stop(self._search, [read_record(trial, self._switch) for trial in trials], hours)
 
     def _must_wait(self, trials: list[FrozenTrial], number: int) -> bool:
         """Return whether the suggestion of trial ``number`` needs the outcome of a running trial (``search.lag``)."""
@@ -425,6 +461,20 @@ class Ledger:
     def _set_trial_attr(self, trial: FrozenTrial, key: str, value: Any) -> None:
         with storage_errors(self._storage_name):
             self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def _store_metrics(self, trial: FrozenTrial, metrics: Mapping[str, float]) -> None:
+        """Store the metrics and the violations of constraints that a trial ends with, under the names of its rows.
+
+        A pruned trial has those of its last epoch, as it has the objective of that epoch: Optuna's TPE ranks it so.
+        """
+        for name in VALIDATION_MEANS:
+            if name in metrics and math.isfinite(metrics[name]):
+                self._set_trial_attr(trial, name, float(metrics[name]))
+        with storage_errors(self._storage_name):
+            for each in self._search.constraints:
+                violation = each.violation(metrics.get(each.metric, math.nan))
+                if math.isfinite(violation):
+                    self._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINT}{each}", float(violation))
 
     def _is_pruning_epoch(self, epoch: int) -> bool:
         """Return whether the pruner decides after this epoch: not before ``min_epochs``, not at the last epoch."""

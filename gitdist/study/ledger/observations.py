@@ -21,6 +21,9 @@ def describe_disagreement(search: SearchSpec, other: SearchSpec) -> str | None:
     if differing := sorted(search.space.keys() ^ other.space.keys()):
         where = "this study" if differing[0] in search.space else "that study"
         return f"both must search the same fields, but {differing[0]} is searched in {where} alone"
+    if search.constraints and set(search.constraints) != set(other.constraints):
+        shown = ", ".join(map(str, other.constraints)) or "none"
+        return f"its search.constraints must be those of this study, but they are {shown}"
     for name, dimension in search.space.items():
         own, others = (list(each.choice or ["a range"]) for each in (dimension, other.space[name]))
         if own != others or dimension.when != other.space[name].when:
@@ -41,7 +44,7 @@ def observe(search: SearchSpec, other: SearchSpec, trials: Iterable[FrozenTrial]
             "state": trial.state.name,
             "values": [trial.values[index] for index in chosen] if trial.values else None,
             "curve": {str(step): value for step, value in trial.intermediate_values.items()},
-            "constraints": trial.constraints,
+            "constraints": trial.constraints if search.constraints else {},
         }
         for trial in trials
         if trial.state in usable and all(search.space[name].contains(value) for name, value in trial.params.items())

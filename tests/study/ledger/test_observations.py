@@ -68,6 +68,15 @@ def test_ended_trials_inside_the_space_are_taken():
     assert len(observe(narrow, SEARCH, trials)) == 2
 
 
+def test_constraints_are_taken_where_both_have_them():
+    bound = SEARCH.model_validate({**SEARCH.model_dump(), "constraints": ["ekld <= 0.4"]})
+    trials = ended_trials(bound)
+    assert [list(each["constraints"].values()) for each in observe(bound, bound, trials)] == [[pytest.approx(0.1)]] * 3
+    assert [each["constraints"] for each in observe(SEARCH, bound, trials)] == [{}] * 3
+    assert describe_disagreement(SEARCH, bound) is None
+    assert "constraints" in describe_disagreement(bound, SEARCH)
+
+
 def test_one_of_several_objectives_is_taken():
     other = SearchSpec(space=SPACE, objective=(EKLD, ACCURACY))
     taken = observe(SEARCH, other, ended_trials(other)[2:])
