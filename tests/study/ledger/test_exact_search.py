@@ -164,7 +164,7 @@ def run_until_killed(case: str, directory: Path, stop_before: int | None, lag: i
 
 def open_ledger(case: str, directory: Path, lag: int) -> Ledger:
     StudyPaths.at(directory, "study").create()
-    storage = open_storage("sqlite", StudyPaths.at(directory, "study"))
+    storage = open_storage("journal", StudyPaths.at(directory, "study"))
     return Ledger(storage, "study", search_of(case, **({"lag": lag} if lag > 1 else {})), epochs=4)
 
 

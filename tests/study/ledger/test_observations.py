@@ -69,7 +69,7 @@ def test_ended_trials_inside_the_space_are_taken():
 
 
 def test_constraints_are_taken_where_both_have_them():
-    bound = SEARCH.model_validate({**SEARCH.model_dump(), "constraints": ["ekld <= 0.4"]})
+    bound = SEARCH.model_validate({**SEARCH.model_dump(by_alias=True), "constraints": ["ekld <= 0.4"]})
     trials = ended_trials(bound)
     assert [list(each["constraints"].values()) for each in observe(bound, bound, trials)] == [[pytest.approx(0.1)]] * 3
     assert [each["constraints"] for each in observe(SEARCH, bound, trials)] == [{}] * 3
