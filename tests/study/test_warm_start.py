@@ -13,6 +13,8 @@ from gitdist.study.prepare import check_and_repair
 from gitdist.study.study import Study
 from tests.study.ended_study import NAME, SPEC, make_study
 
+BROKEN = "tests.study.ledger.test_suggestion"
+
 
 def begin(results: Path, log: list[str] | None = None, **search) -> dict:
     """Do what a driver does before it trains; return what the ledger has of the other study."""
@@ -49,6 +51,8 @@ def test_a_study_in_other_results_is_named_by_its_directory(tmp_path):
         ({"warm_start": "missing"}, StudyError, "missing"),
         ({"space": {"threshold": {"int": [1, 9]}}}, SpecError, "fraction"),
         ({"algorithm": "no_module:Sampler"}, SpecError, "no_module"),
+        ({"algorithm": "optuna.samplers:PartialFixedSampler"}, SpecError, "base_sampler"),
+        ({"algorithm": f"{BROKEN}:Broken", "options": {"start": 20}, "warm_start": None}, StudyError, "KeyError"),
         ({"pruner": {"kind": "no_module:Pruner", "min_epochs": 1}}, SpecError, "no_module"),
     ],
 )
