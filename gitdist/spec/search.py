@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, unknown_name
+from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, Text, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
 from gitdist.spec.objective import Constraint, Direction, Objective, check_reachable, read_objectives
 from gitdist.spec.trial import TrialSpec
@@ -68,6 +68,8 @@ class SearchSpec(Spec):
     # points tried before any suggestion; fields left out are suggested
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
     pruner: PrunerSpec = PrunerSpec()
+    # another study, by its name in the same results or by its directory, whose trials the sampler reads from the start
+    warm_start: Text | None = None
     lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
     # Stop rules: once one holds, no trial starts any more, although there are fewer than `total`
     max_hours: float | None = Field(None, gt=0, le=1_000_000)  # for which drivers have run the study, in all
@@ -119,10 +121,15 @@ class SearchSpec(Spec):
                 f"a grid must have at most {MANY_TRIALS:,} points, but that of search.space has more; lower the points "
                 "or raise the steps of its ranges, or set search.algorithm to random"
             )
-        if self.target is not None and self.directions[0] == "maximize":
-            check_reachable(self.objectives[0], self.target)
         if self.algorithm == "grid" and self.options:
             raise ValueError("a grid has no options, but search.options is set; remove it, or choose another algorithm")
+        if self.warm_start is not None and self.algorithm in ("grid", "random"):
+            raise ValueError(
+                f"warm_start needs an algorithm that reads earlier trials, but search.algorithm is {self.algorithm}; "
+                "remove warm_start, or choose another algorithm"
+            )
+        if self.target is not None and self.directions[0] == "maximize":
+            check_reachable(self.objectives[0], self.target)
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):

@@ -340,8 +340,11 @@ def check_repeatable(spec: StudySpec, total: int) -> None:
         raise SpecError(
             f"search.pruner must be none, but it is '{search.pruner.kind}'; add --set search.pruner.kind=none"
         )
-    if search.algorithm == "tpe" and search.lag is None:
-        raise SpecError("search.algorithm 'tpe' needs search.lag; add --set search.lag=2, or search.algorithm=random")
+    if search.algorithm not in ("random", "grid") and search.lag is None:
+        raise SpecError(
+            f"search.algorithm '{search.algorithm}' needs search.lag; add --set search.lag=2, or "
+            "--set search.algorithm=random"
+        )
     if search.algorithm == "grid" and (points := len(grid_plan(search))) < total:
         raise SpecError(f"the grid must have {total} points, but has {points}; add --trials {points}")
 

@@ -49,4 +49,5 @@ def build_sampler(search: SearchSpec) -> BaseSampler:
     name = search.resolved_algorithm
     known, settings = ALGORITHMS.get(name, (None, lambda search: {}))
     given = {"seed": search.seed % 2**32, **settings(search)}
-    return build_part(BaseSampler, "search.algorithm", name, known, search.options, given)
+    base: type[BaseSampler] = BaseSampler  # type: ignore[type-abstract]
+    return build_part(base, "search.algorithm", name, known, search.options, given)

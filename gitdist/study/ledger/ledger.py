@@ -33,6 +33,7 @@ from gitdist.spec.search import check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
+from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
@@ -64,9 +65,9 @@ __all__ = ["Ledger", "Link", "Stop", "TrialRecord"]
 Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 """``link(params, records)`` returns ``repeat_of`` or ``replicate_of`` of a new trial (see ``TrialRecord``), or {}."""
 
-_CONSTRAINT = "constraints:"  # prefix of the names under which Optuna stores a trial's violations, as a Trial does
 DECIDED = "gitdist.decided"  # system attribute of an enqueued trial: its parameters and attributes
 
+_CONSTRAINT = "constraints:"  # prefix of the names under which Optuna stores a trial's violations, as a Trial does
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
 P = ParamSpec("P")
@@ -205,6 +206,11 @@ class Ledger:
         self._check_owner = check_owner
 
     @property
+    def optuna_study(self) -> optuna.Study:
+        """The study in the storage, for reading."""
+        return self._study
+
+    @property
     @_repeated_after_outage
     def total(self) -> int:
         """The number of search trials after the study has ended, including retries of failed trials."""
@@ -323,7 +329,8 @@ class Ledger:
 
     def _open_suggestions(self) -> Suggestions:
         pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
-        return Suggestions(self._search, self.name, pruner)
+        stored = self.get_attr(OBSERVATIONS) or {"trials": []}
+        return Suggestions(self._search, self.name, pruner, read_observations(self._search, stored["trials"]))
 
     def _start(self, waiting: FrozenTrial, decided: Mapping[str, Any]) -> FrozenTrial:
         """Let a waiting trial run. What was decided is written first, so that the next driver can do the rest."""

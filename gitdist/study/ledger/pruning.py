@@ -79,7 +79,8 @@ def build_pruner(spec: PrunerSpec, num_steps: int) -> BasePruner:
     """
     known, settings = PRUNERS.get(spec.kind, (None, lambda spec, num_steps: {}))
     given = settings(spec, num_steps)
-    pruner = build_part(BasePruner, "search.pruner.kind", spec.kind, known, spec.options, given)
+    base: type[BasePruner] = BasePruner  # type: ignore[type-abstract]
+    pruner = build_part(base, "search.pruner.kind", spec.kind, known, spec.options, given)
     if isinstance(pruner, HyperbandPruner):  # divides its trials into brackets from the first decision on
         study = optuna.create_study(pruner=pruner)
         study.ask()

@@ -28,11 +28,13 @@ from gitdist.errors import GitdistError, StudyError
 from gitdist.plugins import describe_raised
 from gitdist.spec import SearchSpec
 from gitdist.spec.dimension import dependency_order
-from gitdist.study.ledger.algorithms import build_sampler
+from gitdist.study.ledger.algorithms import ALGORITHMS, build_sampler
 from gitdist.study.ledger.records import FIXED, RETRY_OF
 from gitdist.study.ledger.space import distribution, point_key, point_plan
 
 SAMPLER = "gitdist.sampler"  # system attribute of a trial: what later suggestions depend on, see ``_Record``
+
+_CHECKED_TRIALS = 3  # some samplers suggest the first one at random
 
 Point = dict[str, Any]
 
@@ -188,6 +190,23 @@ class Suggestions:
         }
 
 
+def check_sampler(search: SearchSpec) -> None:
+    """Build the search's sampler; let one of another package suggest a few trials with made-up outcomes.
+
+    Raises:
+        SpecError: as ``build_sampler``.
+        StudyError: the sampler raises an error, such as that it needs another package.
+    """
+    if search.resolved_algorithm in ALGORITHMS:
+        build_sampler(search)
+        return
+    made_up, trials = Suggestions(search), list[FrozenTrial]()
+    for number in range(min(search.total, _CHECKED_TRIALS)):
+        made = made_up.suggest(trials, number)
+        fields = {"params": made.params, "distributions": made.distributions, "system_attrs": made.system_attrs}
+        trials.append(create_trial(values=[0.0] * len(search.objectives), **fields))
+
+
 def num_suggestions(search: SearchSpec, past: Sequence[FrozenTrial]) -> int:
     """Return how many trials a search has, including past ones but not retries and enqueued ones."""
     plan = point_plan(search)
@@ -254,7 +273,8 @@ def _describing_errors(algorithm: str) -> Iterator[None]:
     except GitdistError:
         raise
     except Exception as error:
+        remedy = "install the package" if isinstance(error, ImportError) else "correct search.options"
         raise StudyError(
-            f"the sampler of search.algorithm '{algorithm}' raised {describe_raised(error)}; correct search.options, "
-            "or choose another algorithm"
+            f"the sampler of search.algorithm '{algorithm}' raised {describe_raised(error)}; {remedy}, or choose "
+            "another algorithm"
         ) from error

@@ -14,6 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from gitdist.spec import SearchSpec
+from gitdist.spec.objective import Constraint
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.storage import open_storage
@@ -28,6 +29,7 @@ SPACE = {
     "sampler": {"choice": ["instance", "class-balanced"]},
 }
 RANGES = {name: SPACE[name] for name in ("threshold", "fraction")}
+BOUND = Constraint(metric="val/few_accuracy", bound=">=", limit=0.5)
 TWO = ["val/balanced_accuracy", "val/ekld"]
 PROCESSES = forkserver("gitdist.study.ledger.ledger")
 
@@ -40,6 +42,11 @@ CASES: Mapping[str, tuple[dict[str, Any], Callable[[], BaseSampler]]] = {
         lambda: NSGAIISampler(seed=7, population_size=6),
     ),
     "tpe with two objectives": ({"algorithm": "tpe", "objective": TWO}, lambda: tpe()),
+    "tpe with a constraint": ({"algorithm": "tpe", "constraints": [str(BOUND)]}, lambda: tpe()),
+    "nsga2 with a constraint": (
+        {"algorithm": "nsga2", "options": {"population_size": 6}, "objective": TWO, "constraints": [str(BOUND)]},
+        lambda: NSGAIISampler(seed=7, population_size=6),
+    ),
     "qmc": ({"algorithm": "optuna.samplers:QMCSampler", "space": RANGES}, lambda: QMCSampler(seed=7)),
     "nsga3": (
         {"algorithm": "optuna.samplers:NSGAIIISampler", "options": {"population_size": 6}, "objective": TWO},
@@ -67,6 +74,10 @@ def curve(params: Mapping[str, Any], epochs: int = 4) -> list[float]:
     return [quality + 0.1 * (params.get("sampler") == "instance") * epoch for epoch in range(1, epochs + 1)]
 
 
+def few_accuracy(params: Mapping[str, Any]) -> float:
+    return params["threshold"] / 1000
+
+
 @cache
 def plain_points(case: str, lag: int = 1) -> list[dict[str, Any]]:
     """The points of a plain Optuna loop that asks for ``lag`` trials before it tells the first result."""
@@ -85,6 +96,8 @@ def plain_points(case: str, lag: int = 1) -> list[dict[str, Any]]:
         trial.suggest_float("fraction", 0.1, 0.9)
         if "sampler" in search.space:
             trial.suggest_categorical("sampler", ["instance", "class-balanced"])
+        if search.constraints:
+            trial.set_constraint(str(BOUND), BOUND.violation(few_accuracy(trial.params)))
         waiting.append(trial)
     return [trial.params for trial in study.trials]
 
@@ -106,7 +119,8 @@ def train(ledger: Ledger, number: int, params: Mapping[str, Any]) -> None:
     for epoch, value in enumerate(curve(params), start=1):
         if ledger.report(number, epoch, {"val/balanced_accuracy": value}):
             return
-    ledger.finish(number, {"val/balanced_accuracy": value, "val/ekld": curve(params)[0] ** 2})
+    few = few_accuracy(params)
+    ledger.finish(number, {"val/balanced_accuracy": value, "val/ekld": curve(params)[0] ** 2, "val/few_accuracy": few})
 
 
 def search_on(ledger: Ledger, lag: int = 1, stop_before: int | None = None) -> None:
@@ -150,7 +164,7 @@ def run_until_killed(case: str, directory: Path, stop_before: int | None, lag: i
 
 def open_ledger(case: str, directory: Path, lag: int) -> Ledger:
     StudyPaths.at(directory, "study").create()
-    storage = open_storage("sqlite", StudyPaths.at(directory, "study"))
+    storage = open_storage("journal", StudyPaths.at(directory, "study"))
     return Ledger(storage, "study", search_of(case, **({"lag": lag} if lag > 1 else {})), epochs=4)
 
 
