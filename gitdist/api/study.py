@@ -120,9 +120,9 @@ class Study:
             return open_optuna_study(study.spec.ledger, self._paths)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
-        """Queue a point of the search space: it is tried before further suggestions, now if the study is running.
+        """Queue a point of the search space: it is tried before further suggestions, in addition to ``search.total``.
 
-        It counts as one of ``search.total`` trials. ``gitdist.run`` tries it if the study is not running.
+        A process that runs the study tries it as its next trial; if there is none, the next ``gitdist.run`` does.
 
         Args:
             params: values of searched fields; the search suggests those that are left out.
