@@ -81,8 +81,8 @@ class Study:
         """Return a table with one row per trial that was started, by its number or ``"baseline"``.
 
         Columns: ``state`` and ``reason`` as in ``status``; ``epoch``, the last one; each searched field by its name, if
-        it was searched in the trial; ``objective/...`` of a finished trial; ``val/...`` of the last evaluated epoch;
-        ``test/...`` of a trial that was evaluated on test.
+        it was searched in the trial; ``objective/...`` of a finished trial, and ``feasible`` if the search has
+        constraints; ``val/...`` of the last evaluated epoch; ``test/...`` of a trial that was evaluated on test.
         """
         with reading(self._paths) as study:
             return trial_table(study)
