@@ -1,0 +1,1 @@
+from tests.study.conftest import undisturbed  # noqa: F401
