@@ -33,6 +33,8 @@ FAMILIES = {
 IMPORT_LIMIT = 15
 ENTRY_POINT_LIMIT = 20  # of those that put all parts together
 ENTRY_POINTS = ("gitdist.cli", "gitdist.cli.*", "gitdist.study.run")
+# The public surface is named as its users see it; names within it differ from each other.
+PUBLIC = ("gitdist.api.*",)
 # Public functions of one name that implement one interface: the modules that may have one, by name.
 INTERFACES = {
     "find": ("gitdist.data.sources.*",),
@@ -62,8 +64,7 @@ class Structure:
         """The modules of ours that each module imports, at its top or within a function."""
         found = {}
         for name, tree in self.trees.items():
-            nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-            found[name] = {module for node in nodes for module in self._imported(node)} - {name}
+            found[name] = {module for node in imports_at_run_time(tree) for module in self._imported(node)} - {name}
         return found
 
     def _imported(self, node: ast.Import | ast.ImportFrom) -> set[str]:
@@ -106,7 +107,7 @@ class Structure:
             (node.name, module)
             for module, tree in self.trees.items()
             for node in ast.walk(tree)
-            if isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.ClassDef) and not matches(module, PUBLIC)
         )
 
     def functions_of_one_name(self) -> dict[str, list[str]]:
@@ -117,6 +118,7 @@ class Structure:
             for node in tree.body
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             and not node.name.startswith("_")
+            and not matches(module, PUBLIC)
             and not matches(module, INTERFACES.get(node.name, ()))
         )
 
@@ -126,6 +128,15 @@ class Structure:
         for name, module in names_and_modules:
             modules[name].add(module)
         return {name: sorted(where) for name, where in sorted(modules.items()) if len(where) > 1}
+
+
+def imports_at_run_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The import statements, without those for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from imports_at_run_time(node)
 
 
 def matches(module: str, patterns: tuple[str, ...]) -> bool:

@@ -1,0 +1,1 @@
+"""The public Python surface; ``gitdist/__init__.py`` exports its names."""

@@ -1,0 +1,50 @@
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import gitdist
+
+NAMES = [
+    "GIT",
+    "Dataset",
+    "Generator",
+    "GitdistError",
+    "ekld",
+    "load_study",
+    "loss",
+    "run",
+    "sampler",
+    "train_generator",
+]
+# Parameters and defaults of each public function and constructor. A change here is a change for users.
+SIGNATURES = {}
+SLOW_LIBRARIES = {"torch", "ray", "optuna", "mlflow", "pandas", "pydantic", "numpy"}
+
+
+def test_the_public_names_are_frozen():
+    assert gitdist.__all__ == NAMES
+    assert set(NAMES) <= set(dir(gitdist))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(gitdist, "no_such_name")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_parameters_and_defaults_are_frozen(name):
+    value = gitdist
+    for part in name.split("."):
+        value = getattr(value, part)
+    parameters = inspect.signature(value).parameters.values()
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    assert str(inspect.Signature(plain)) == SIGNATURES[name]
+
+
+def test_the_import_is_quick():
+    code = "import sys, gitdist; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "gitdist" in imported
+    assert not imported & SLOW_LIBRARIES
