@@ -19,7 +19,7 @@ from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
-from gitdist.study.models import choose_baseline, choose_trial, load_model, open_dataset
+from gitdist.study.models import choose_model, load_model, open_dataset
 from gitdist.study.study import Study
 
 
@@ -68,7 +68,7 @@ def _open_model(
 ) -> tuple[TrainedModel, Dataset]:
     set_threads(torch.get_num_threads())  # no more than this process may use
     with Study.open(paths, spec) as opened:
-        job = choose_baseline(opened) if baseline else choose_trial(opened, trial)
+        job = choose_model(opened, "baseline" if baseline else trial)
         dataset = open_dataset(opened)
         return load_model(opened, job, dataset), dataset
 

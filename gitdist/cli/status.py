@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gitdist.api.study import Study
 from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name, stored_study
@@ -21,8 +22,7 @@ from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
-from gitdist.study.study import Study
+from gitdist.study.status import STATUS_METRICS, StudyStatus
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
@@ -32,8 +32,7 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
         _show_members(campaign, results, console, as_json)
         return
     paths, spec = stored_study(study, results)
-    with Study.open(paths, spec) as opened:
-        status = read_status(opened)
+    status = Study(paths).status
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
@@ -84,11 +83,9 @@ def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
     paths.check_readable()
     if not paths.spec.exists():
         return None
-    stored = load_stored_spec(paths)
-    if not Ledger.exists(paths, stored):
+    if not Ledger.exists(paths, load_stored_spec(paths)):
         return None
-    with Study.open(paths, stored) as study:
-        return read_status(study)
+    return Study(paths).status
 
 
 def _counts(status: StudyStatus) -> str:

@@ -1,32 +1,24 @@
 """Finds a started study by its name or its file."""
 
-from gitdist.errors import SpecError, StudyError
+from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan
 from gitdist.spec.study import check_name
-from gitdist.study.campaign import load_campaign
-from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.campaign import find_study, load_campaign
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
 
 def stored_study(study: str, results: Results) -> tuple[StudyPaths, StudySpec]:
-    """Return the files and the stored spec of a study.
+    """Return the files and the stored spec of a study that is given by its name or its file.
 
     Raises:
         SpecError: it is neither a name nor a file.
-        StudyError: there is no such study, or it is a campaign.
+        StudyError: as ``find_study``.
     """
-    name = stored_name(study)
-    campaign = load_campaign(results, name)
-    if campaign is not None:
-        names = ", ".join(member.spec.name for member in campaign.members)
-        raise StudyError(f"'{name}' is a campaign, but this command takes one study; choose one of {names}")
-    paths = StudyPaths.at(results, name)
-    paths.pull()
-    return paths, load_stored_spec(paths)
+    return find_study(results, stored_name(study))
 
 
 def stored_plan(study: str, results: Results) -> StudySpec | Campaign:

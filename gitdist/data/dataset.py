@@ -31,6 +31,7 @@ from gitdist.errors import DataError, first_line
 from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 from gitdist.store import Store
+from gitdist.store.layout import ARRAYS
 
 DATASET_FORMAT = 2
 
@@ -132,6 +133,7 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
     Raises:
         DataError: the source is missing or damaged, a class has too few images, or a group lies in several splits.
     """
+    spec = _after_move(spec, store)
     digest = source_digest(spec)
 
     def build(target: Path, scratch: Path) -> None:
@@ -144,6 +146,15 @@ def prepare(spec: DataSpec, store: Store) -> Dataset:
     settings["validation"] = spec.validation_share  # a list is in the digest
     key = {"format": DATASET_FORMAT, "digest": digest, **settings}
     return Dataset.open(store.get_or_build("dataset", key, build))
+
+
+def _after_move(spec: DataSpec, store: Store) -> DataSpec:
+    """Return the spec with the new path of arrays in the store, if the results were moved since they were stored."""
+    old = Path(spec.path or "")
+    moved = store.root / ARRAYS / old.name
+    if spec.source == "npz" and old.parent.name == ARRAYS and not old.exists() and moved.is_dir():
+        return spec.model_copy(update={"path": str(moved)})
+    return spec
 
 
 def build_dataset(source: SourceImages, spec: DataSpec, target: Path) -> None:

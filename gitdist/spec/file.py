@@ -38,8 +38,23 @@ def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = Non
     Raises:
         SpecError: the file is missing or not a YAML mapping, or a field breaks its rule; the message names the field.
     """
-    values = absolute_paths(_read_mapping(path), path.absolute().parent)
-    return _parse_overridden(_choose_scale(values, scale, str(path)), overrides, str(path), stored=False)
+    return read_plan(_read_mapping(path), path.absolute().parent, str(path), scale, overrides)
+
+
+def read_plan(
+    values: dict[str, Any], base: Path, origin: str, scale: str | None = None, overrides: Sequence[str] = ()
+) -> StudySpec | Campaign:
+    """Build a study or campaign from the values of a study file as ``load_plan`` does.
+
+    Args:
+        values: the fields.
+        base: what relative paths among the values are relative to.
+        origin: names the source of the values in errors.
+        scale: as of ``load_plan``.
+        overrides: as of ``load_plan``.
+    """
+    chosen = _choose_scale(absolute_paths(values, base), scale, origin)
+    return _parse_overridden(chosen, overrides, origin, stored=False)
 
 
 def override_plan(plan: StudySpec | Campaign, overrides: Sequence[str]) -> StudySpec | Campaign:

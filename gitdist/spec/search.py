@@ -79,7 +79,7 @@ class SearchSpec(Spec):
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):
-            _check_point(f"try_first.{index}", point, self.space)
+            check_point(f"try_first.{index}", point, self.space)
         return self
 
     @property
@@ -102,7 +102,8 @@ def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
     return (objective,) if isinstance(objective, str) else objective
 
 
-def _check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+def check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+    """Raise ValueError if a point, named ``path`` in messages, has a field or value that the space lacks."""
     for name, value in point.items():
         if name not in space:
             raise ValueError(f"{path}: " + unknown_name("searched field", name, list(space)))

@@ -16,6 +16,7 @@ from gitdist.store.artifact import ArtifactId
 
 LOCK_FILES = "claims"  # named as in stores of earlier versions, whose processes may still run
 _PINS = "holds"  # as above
+ARRAYS = "arrays"  # the arrays that users gave, by the hash of their content
 _OWN_DIRECTORIES = ("tmp", "work", "locks", LOCK_FILES, _PINS)
 _KEY = re.compile(r"[0-9a-f]{20}")
 
@@ -29,6 +30,7 @@ class StoreLayout:
     locks/         what the processes of one host lock
     claims/        lock files that other hosts see
     holds/         pins
+    arrays/        what a user gave as arrays; stays
     """
 
     def __init__(self, root: Path) -> None:

@@ -52,6 +52,21 @@ def refuse_campaign(paths: StudyPaths) -> None:
         )
 
 
+def find_study(results: Results, name: str) -> tuple[StudyPaths, StudySpec]:
+    """Return the files and the stored spec of a study.
+
+    Raises:
+        StudyError: there is no such study, its stored spec is damaged, or it is a campaign.
+    """
+    campaign = load_campaign(results, name)
+    if campaign is not None:
+        names = ", ".join(member.spec.name for member in campaign.members)
+        raise StudyError(f"'{name}' is a campaign, but one study is needed; choose one of {names}")
+    paths = StudyPaths.at(results, name)
+    paths.pull()
+    return paths, load_stored_spec(paths)
+
+
 def load_campaign(results: Results, name: str) -> Campaign | None:
     """Return the campaign of that name; None if there is none."""
     paths = StudyPaths.at(results, name)

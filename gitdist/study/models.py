@@ -6,6 +6,7 @@ checkpoint of a trial --> TrainedModel --> a file of ``gitdist export``, predict
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from gitdist.data.dataset import Dataset, prepare
 from gitdist.errors import DataError, DiskError, SpecError, StoreError, StudyError
@@ -53,6 +54,11 @@ def choose_baseline(study: Study) -> TrialJob:
         state = "is not trained to its end" if study.spec.baseline else "does not exist (baseline: false)"
         raise StudyError(f"a model needs a finished training, but the baseline of study '{study.spec.name}' {state}")
     return TrialJob.create(study.spec, BASELINE, {})
+
+
+def choose_model(study: Study, trial: int | Literal["baseline"] | None) -> TrialJob:
+    """Return a finished trial or the baseline; for None, and for what is raised, see ``choose_trial``."""
+    return choose_baseline(study) if trial == "baseline" else choose_trial(study, trial)
 
 
 def load_model(study: Study, job: TrialJob, dataset: Dataset) -> TrainedModel:

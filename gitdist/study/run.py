@@ -7,11 +7,11 @@ Each phase reuses what an earlier driver has left in the store, the ledger or th
 a time owns the lease.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from gitdist.logging import logging_to, silence_libraries
 from gitdist.spec import StudySpec
 from gitdist.study.capacity import estimate_capacity, join_cluster, measure_capacity
 from gitdist.study.cluster.connect import check_address, connected
-from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
+from gitdist.study.cluster.signals import discard_lost_output, interruptible, stop_requested
 from gitdist.study.data_fit import describe_study
 from gitdist.study.duration import announce_duration
 from gitdist.study.files.results import Results
@@ -36,6 +36,9 @@ from gitdist.study.study import Study
 from gitdist.study.study_record import complete_mlflow
 from gitdist.study.summary import is_finished, read_summary, remove_summary, write_summary
 
+if TYPE_CHECKING:
+    from gitdist.study.files.events import Observer
+
 _FINAL_MLFLOW_S = 5.0  # for MLflow to write the last statuses after Ray has died
 
 
@@ -50,7 +53,8 @@ class RunOptions:
         confirm: called with an estimate before a study begins that takes more than a day; what it raises ends the
             study. None = such a study begins unasked.
         on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
-            epoch; must not return. None = exit with code 1, or 130 if this process was asked to stop.
+            epoch; must not return. None = RayUnavailableError is raised.
+        observers: receive the events of the trials after all others.
     """
 
     address: str | None = None
@@ -58,6 +62,7 @@ class RunOptions:
     retry_failed: bool = False
     confirm: Callable[[str], None] | None = None
     on_ray_death: Callable[[bool, bool], None] | None = None
+    observers: "Sequence[Observer]" = ()
 
 
 def run_study(
@@ -102,7 +107,7 @@ def run_study(
             with (
                 store.pin_used(spec.name),
                 interruptible(),
-                start_study(study, store, dataset, weights, lease, identity, display) as running,
+                start_study(study, store, dataset, weights, lease, identity, display, options.observers) as running,
             ):
                 summary = _run_phases(running, options)
                 finish_study(running, summary)
@@ -113,11 +118,11 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     study, spec = running.study, running.spec
     num_servers = spec.num_servers
 
-    def on_ray_death(started_here: bool, cause: str) -> None:
-        _exit_after_ray_death(running, options, started_here, cause)
-
+    on_death = None
+    if options.on_ray_death is not None:
+        on_death = partial(_end_after_ray_death, running, options.on_ray_death)
     with (
-        connected(options.address, spec.resources, num_servers, on_ray_death) as cpus,
+        connected(options.address, spec.resources, num_servers, on_death) as cpus,
         open_monitor(running) as monitor,
     ):
         running = join_cluster(running, num_servers, cpus)
@@ -141,7 +146,9 @@ def _run_phases(running: RunningStudy, options: RunOptions) -> dict[str, Any]:
     return write_summary(study)
 
 
-def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_here: bool, cause: str) -> None:
+def _end_after_ray_death(
+    running: RunningStudy, end: Callable[[bool, bool], None], started_here: bool, cause: str
+) -> None:
     """Record the end in files and MLflow, on the watchdog's thread; the main thread may be blocked forever."""
     discard_lost_output()
     if not stop_requested():  # else Ray may have been stopped together with this process
@@ -150,6 +157,4 @@ def _exit_after_ray_death(running: RunningStudy, options: RunOptions, started_he
     running.display.__exit__(None, None, None)
     running.close("KILLED", _FINAL_MLFLOW_S)
     running.lease.release()
-    if options.on_ray_death:
-        options.on_ray_death(started_here, running.progress.any_epoch)
-    os._exit(STOPPED if stop_requested() else 1)
+    end(started_here, running.progress.any_epoch)

@@ -1,7 +1,7 @@
 """A study that this process runs; at its end, times and MLflow statuses are recorded."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import ResourcesSpec, StudySpec
 from gitdist.store import Store
 from gitdist.study.compatibility import StudyWeights, study_tags
-from gitdist.study.files.events import TrainingProgress
+from gitdist.study.files.events import Observer, TrainingProgress
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.monitoring.display import Display
@@ -25,7 +25,7 @@ from gitdist.study.study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class RunningStudy:
-    """A study that this process owns and runs."""
+    """A study that this process owns and runs; ``observers`` receive the events of its trials."""
 
     study: Study
     store: Store
@@ -37,6 +37,7 @@ class RunningStudy:
     tracker: Tracker
     stream_wait: StreamWaitTotal
     progress: TrainingProgress
+    observers: tuple[Observer, ...]
     started_s: float
 
     @property
@@ -71,6 +72,7 @@ def start_study(
     lease: Lease,
     identity: str,
     display: Display,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[RunningStudy]:
     """Record that this process starts to run the study; at the end of the block, record the end in files and MLflow.
 
@@ -85,6 +87,7 @@ def start_study(
         register = study.spec.tracking.register_
         tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times, register)
         tracker.reconcile(states)
+        progress, stream_wait = TrainingProgress(), StreamWaitTotal(study.paths, states)
         running = RunningStudy(
             study=study,
             store=store,
@@ -94,8 +97,9 @@ def start_study(
             display=display,
             times=times,
             tracker=tracker,
-            stream_wait=StreamWaitTotal(study.paths, states),
-            progress=TrainingProgress(),
+            stream_wait=stream_wait,
+            progress=progress,
+            observers=(display, tracker, progress, stream_wait, *observers),
             started_s=started_s,
         )
         try:

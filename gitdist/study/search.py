@@ -63,7 +63,7 @@ def search(running: RunningStudy, context: TrialContext, resources: StreamResour
         running.spec,
         with_baseline=with_baseline,
         recorder=_Recorder(running, resources),
-        observers=(running.display, running.tracker, running.progress, running.stream_wait),
+        observers=running.observers,
         check_owner=running.lease.check,
         link=Repeats(running.spec, running.dataset.class_sizes).link,
     )

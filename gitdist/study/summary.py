@@ -49,7 +49,7 @@ def write_summary(study: Study) -> dict[str, Any]:
     }
     if spec.baseline:
         trained = study.is_baseline_trained()
-        summary["baseline"] = _describe_trial(paths, BASELINE, _baseline_params(spec)) if trained else None
+        summary["baseline"] = _describe_trial(paths, BASELINE, baseline_params(spec)) if trained else None
     summary["gaps"] = [asdict(gap) for gap in summary_gaps(summary)]
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     paths.push(paths.summary)
@@ -131,7 +131,8 @@ def _describe_trial(paths: StudyPaths, trial: TrialId, params: Mapping[str, Any]
     }
 
 
-def _baseline_params(spec: StudySpec) -> dict[str, Any]:
+def baseline_params(spec: StudySpec) -> dict[str, Any]:
+    """Return the baseline's values of the searched fields, and its fraction."""
     base = spec.trial.model_dump()
     return {**{name: base[name] for name in spec.search.space if name != METHOD}, "fraction": 0.0}
 

@@ -19,7 +19,17 @@ NAMES = [
     "train_generator",
 ]
 # Parameters and defaults of each public function and constructor. A change here is a change for users.
-SIGNATURES = {}
+SIGNATURES = {
+    "Dataset": "(spec, *, results='results')",
+    "Dataset.from_arrays": "(images, labels, test_images=None, test_labels=None, *, class_names=None, groups=None, "
+    "test_groups=None, test_share=0.2, results='results', **fields)",
+    "Dataset.from_folder": "(path, *, results='results', **fields)",
+    "Dataset.from_torch": "(train, test=None, *, class_names=None, groups=None, test_groups=None, test_share=0.2, "
+    "results='results', **fields)",
+    "load_study": "(path)",
+    "run": "(spec, *, results='results', scale=None, callbacks=(), progress=True, address=None, retry_failed=False, "
+    "take_over=False)",
+}
 SLOW_LIBRARIES = {"torch", "ray", "optuna", "mlflow", "pandas", "pydantic", "numpy"}
 
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from gitdist.limits import (
 )
 from gitdist.spec import ResourcesSpec
 from gitdist.study.cluster.signals import restoring_handlers
-from gitdist.study.cluster.watchdog import check_port, watched
+from gitdist.study.cluster.watchdog import check_port, raising_death, watched
 from gitdist.study.scheduling.packing import Node
 
 NAMESPACE = "gitdist"
@@ -99,16 +99,28 @@ def connected(
 ) -> Iterator[int | None]:
     """Join the Ray cluster at ``address`` (or ``$RAY_ADDRESS``), or start Ray on this machine; leave it at the end.
 
+    If this process has joined or started Ray already, use that, and leave it running.
+
     Args:
         address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
         resources: resources per process of the study; Ray on this machine must have at least these.
         num_servers: generator servers of the study.
         on_death: called on a thread when Ray has died, with whether this process started it, and the cause; see
-            ``watchdog``.
+            ``watchdog``. None = RayUnavailableError is raised in the block.
 
     Yields:
         The CPUs that servers and trials may take together; None = as many as the cluster has.
     """
+    if ray.is_initialized():
+        current = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", current):
+            raise RayUnavailableError(
+                f"this process is connected to Ray at {current}, so the address must be that, but it is '{address}'; "
+                "omit it, or call ray.shutdown() before"
+            )
+        with raising_death(current):
+            yield None
+        return
     address = ray_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": NAMESPACE}
     options["job_config"] = _SearchPath()
@@ -140,7 +152,7 @@ def connected(
     try:
         started_here = address == LOCAL
         cluster = None if started_here else ray.get_runtime_context().gcs_address
-        with watched(partial(on_death, started_here), cluster) if on_death else nullcontext():
+        with watched(partial(on_death, started_here), cluster) if on_death else raising_death(cluster):
             yield local_cpus(resources, num_servers) if started_here else None
     finally:
         ray.shutdown()

@@ -6,7 +6,8 @@
            --> pipe, written at once, also while the main thread is blocked --> ``stop_requested``
 
 The senders of SIGTERM and SIGHUP often kill a process that still runs after 30 s, so these count as a second signal
-after ``_EPOCHS_S``. A process that still runs ``_END_S`` after it has begun to end is ended.
+after ``_EPOCHS_S``. A command that still runs ``_END_S`` after it has begun to end is ended; another program that runs
+a study, such as a notebook, is not.
 
 SIGINT and SIGHUP stay ignored if they were ignored when the process started: a script's shell ignores SIGINT in the
 commands that it runs in the background, ``nohup`` ignores SIGHUP.
@@ -34,8 +35,9 @@ _REPORT_S = 5.0
 class _StopRequest:
     """What this process knows of requests to stop it, while it handles the signals."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_command: bool = False) -> None:
         self.is_ending = False
+        self._is_command = is_command
         self.on_overdue: Callable[[], None] | None = None
         self._timers: list[threading.Timer] = []
         self._received: set[int] = set()
@@ -57,7 +59,7 @@ class _StopRequest:
         self._start_timer(_EPOCHS_S, lambda: os.kill(os.getpid(), number))
 
     def begin_to_end(self) -> None:
-        """Ignore signals from now on, and end this process if it still runs after ``_END_S``."""
+        """Ignore signals from now on; end this process, if it is a command, after ``_END_S``."""
 
         def end() -> None:
             if self.on_overdue:
@@ -66,9 +68,9 @@ class _StopRequest:
                 report.join(_REPORT_S)  # the main thread may hold a lock that it needs
             os._exit(STOPPED)
 
-        if not self.is_ending:
-            self.is_ending = True
+        if not self.is_ending and self._is_command:
             self._start_timer(_END_S, end)
+        self.is_ending = True
 
     def close(self) -> None:
         """Cancel the timers and close the pipe."""
@@ -89,9 +91,9 @@ _request: _StopRequest | None = None  # while this process handles the signals
 
 
 def stop_on_signals() -> None:
-    """Handle the signals until this process ends, as in a block of ``interruptible``; call it on the main thread."""
+    """Handle the signals of a command until it ends, as in a block of ``interruptible``; call it on the main thread."""
     global _request
-    _request = _request or _StopRequest()
+    _request = _request or _StopRequest(is_command=True)
     _set_handlers(_request, [])
 
 
@@ -122,7 +124,7 @@ def interruptible(
     Args:
         on_first: called at the first signal; the block must then end this process soon. None = the first signal raises
             KeyboardInterrupt too.
-        on_overdue: called on a thread before this process is ended because it does not end by itself.
+        on_overdue: called on a thread before this process, a command, is ended because it does not end by itself.
     """
     global _request
     if not _is_main_thread():

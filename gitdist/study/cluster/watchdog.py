@@ -5,6 +5,8 @@ thread checks once a second: the central processes and the socket of a Ray start
 made again, or the port of the cluster's control process, which may be restarted within 30 seconds.
 """
 
+import ctypes
+import signal
 import socket
 import threading
 import time
@@ -15,6 +17,8 @@ from pathlib import Path
 import psutil
 import ray
 
+from gitdist.errors import RayUnavailableError
+
 _KILLED = "killed, or out of memory"
 _CENTRAL_PROCESSES = ("gcs_server", "raylet")
 _CHECK_S = 1.0
@@ -22,6 +26,8 @@ _GRACE_S = 1.0  # if all processes of a job are stopped at once, this one's sign
 _EXIT_TIMEOUT_S = 5.0  # for killed processes to exit
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_SILENCE_S = 30.0  # after which a cluster's control process counts as dead
+_INTERRUPT_S = 10.0  # between two interruptions of a block: its cleanup may use Ray too
+_WAKING = signal.SIGURG  # has no meaning for other code, and is ignored by default
 
 
 @contextmanager
@@ -52,6 +58,54 @@ def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iter
         yield
     finally:
         done.set()
+
+
+@contextmanager
+def raising_death(cluster: str | None = None) -> Iterator[None]:
+    """Raise in the block, on its thread, when the Ray that this process uses has died; for ``cluster`` see ``watched``.
+
+    On the main thread a signal ends the wait for Ray. On another thread the error comes when Ray returns.
+
+    Raises:
+        RayUnavailableError: Ray has died.
+    """
+    thread, lock, left = threading.get_ident(), threading.Lock(), threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    causes: list[str] = []
+
+    def interrupt(cause: str) -> None:
+        causes.append(cause)
+        while not left.is_set():
+            with lock:
+                if not left.is_set():
+                    _raise_in(thread, _RayDied)
+                    if is_main:
+                        signal.pthread_kill(thread, _WAKING)
+            left.wait(_INTERRUPT_S)
+
+    previous = signal.signal(_WAKING, lambda number, frame: None) if is_main else None
+    try:
+        with watched(interrupt, cluster):
+            yield
+    except (_RayDied, Exception) as error:
+        if not causes:
+            raise
+        raise RayUnavailableError(f"Ray has died ({causes[0]}); run the study again, which resumes it") from error
+    finally:
+        with lock:
+            left.set()
+            _raise_in(thread, None)
+        if is_main:
+            signal.signal(_WAKING, previous)
+
+
+class _RayDied(BaseException):
+    """Not an Exception, which the interrupted code may handle."""
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise an exception in a thread when it next runs Python code; None = cancel one that is still to be raised."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error else None)
 
 
 def check_port(address: str) -> None:

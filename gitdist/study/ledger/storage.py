@@ -15,7 +15,7 @@ by a killed writer and is removed at once. Optuna lets the lock files of other h
 import fcntl
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,23 @@ def read_storage(ledger: str, paths: StudyPaths) -> BaseStorage:
             case "postgresql":
                 with _connected(ledger):
                     return _open_postgresql(ledger, create=False)
+
+
+def open_optuna_study(ledger: str, paths: StudyPaths) -> optuna.Study:
+    """Return the study that a storage holds, as Optuna reads it; its storage stays open."""
+    storage = read_storage(ledger, paths)
+    with storage_errors(describe_storage(ledger, paths)):
+        return optuna.load_study(study_name=paths.name, storage=storage)
+
+
+def enqueue_point(ledger: str, paths: StudyPaths, point: Mapping[str, Any]) -> None:
+    """Add a trial with these parameters, which is waiting; any process may, at any time."""
+    study = open_optuna_study(ledger, paths)
+    try:
+        with storage_errors(describe_storage(ledger, paths)):
+            study.enqueue_trial(dict(point))
+    finally:
+        close_storage(study._storage)
 
 
 def check_server(ledger: str) -> None:

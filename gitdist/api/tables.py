@@ -1,0 +1,49 @@
+"""The trials and epochs of a study as pandas DataFrames."""
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from gitdist.api.callbacks import label
+from gitdist.study.files.rows import read_rows
+from gitdist.study.status import trial_state
+from gitdist.study.study import Study
+from gitdist.study.summary import baseline_params, last_metrics
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def trial_table(study: Study) -> "DataFrame":
+    """Return one row per trial that was started; see ``gitdist.api.study.Study.trials``."""
+    from pandas import DataFrame, Index
+
+    paths, owner = study.paths, study.owner()
+    objectives = [f"objective/{name.removeprefix('val/')}" for name in study.spec.search.objectives]
+    records = {record.number: record for record in study.ledger.trials()}
+    labels, lines = [], []
+    for trial, (params, outcome) in study.trial_states().items():
+        rows = read_rows(paths.rows(trial))
+        reached = records[trial.number].objectives if trial.number is not None else ()
+        line: dict[str, Any] = {
+            "state": trial_state(paths, trial, outcome, owner),
+            "reason": outcome.reason if outcome else None,
+            "epoch": rows[-1].epoch if rows else 0,
+            **(params if trial.number is not None else baseline_params(study.spec)),
+            **dict(zip_longest(objectives, reached)),  # None until the trial has finished
+        }
+        labels.append(label(trial))
+        lines.append(line | last_metrics(paths, trial))
+    return DataFrame(lines, index=Index(labels, name="trial", dtype=object))
+
+
+def epoch_table(study: Study) -> "DataFrame":
+    """Return one row per trial and epoch; see ``gitdist.api.study.Study.rows``."""
+    from pandas import DataFrame
+
+    return DataFrame(
+        [
+            {"trial": label(trial), **row.to_json()}
+            for trial in study.trial_states()
+            for row in read_rows(study.paths.rows(trial))
+        ]
+    )
