@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gitdist.api.arguments import Images, check_settings, read_images, to_pixels
+from gitdist.api.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import SpecError, StoreError, StudyError, TrialFailedError
 from gitdist.generator import base
@@ -17,13 +18,11 @@ from gitdist.generator.grid import draw_rows, spread
 from gitdist.generator.kinds import load_generator, obtain_artifact
 from gitdist.generator.pretrained import load_pretrained, save_munit
 from gitdist.generator.resizing import ResizedGenerator, generated_shape
+from gitdist.input_file import expand_home
 from gitdist.seeds import numpy_rng
 from gitdist.spec import GeneratorSpec, MunitSpec
 from gitdist.store import Store
 from gitdist.stream.blocks import ENCODE_BATCH
-
-if TYPE_CHECKING:
-    from gitdist.api.dataset import Dataset
 
 
 class Generator:
@@ -69,7 +68,7 @@ class Generator:
             SpecError: it is another file, or its generator does not fit such images.
         """
         compute, shape = Compute.resolve(device=device), generated_shape(image_size, image_shape)
-        drawing: base.Generator = load_pretrained(Path(path), shape, compute)
+        drawing: base.Generator = load_pretrained(expand_home(path), shape, compute)
         if shape != image_shape:
             drawing = ResizedGenerator(drawing, shape, image_shape)
         return cls(drawing, image_shape)
@@ -86,7 +85,7 @@ class Generator:
         if self._write is None:
             raise SpecError("Generator.save: only a MUNIT that train_generator returned can be saved; train one")
         try:
-            self._write(Path(path))
+            self._write(expand_home(path))
         except OSError as error:
             raise StoreError(f"Generator.save: {path} cannot be written ({error.strerror}); choose another") from None
 
@@ -161,7 +160,7 @@ class Generator:
 
 
 def train_generator(
-    dataset: "Dataset",
+    dataset: Dataset,
     *,
     kind: str = "munit",
     steps: int | None = None,
@@ -189,6 +188,8 @@ def train_generator(
         StudyError: training diverged.
         StoreError: the store cannot be read or written.
     """
+    if not isinstance(dataset, Dataset):
+        raise SpecError(f"train_generator: dataset must be a gitdist.Dataset, but it is a {type(dataset).__name__}")
     lengths = {} if steps is None else {"steps": steps}
     spec: GeneratorSpec = check_settings("train_generator", GeneratorSpec, kind=kind, **lengths, **options)
     prepared, compute = dataset.prepared, Compute.resolve(device=device)

@@ -79,7 +79,7 @@ class GIT:
         self.step = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch with some images replaced, as new tensor of the same type, shape and device; and the labels.
+        """Return the batch with some images replaced, as a new tensor of the same type; and the labels.
 
         Args:
             images: uint8, or float in 0..1, ``[n, C, H, W]``, before their normalisation. Float images that are

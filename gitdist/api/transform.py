@@ -20,12 +20,17 @@ def draw_versions(function: str, transform: Transform, images: Tensor, num_draws
     A function that draws from torch's random state draws what ``seed`` determines; the state is restored.
 
     Raises:
-        SpecError: the images do not fit a generator, or a function returns something else.
+        SpecError: the images do not fit a generator, a function returns something else, or this is neither.
     """
     if isinstance(transform, Generator):
         for drawn in transform.draw_each(images, seed, num_draws):
             yield like_images(drawn, images)
         return
+    if not callable(transform):
+        found = type(transform).__name__
+        raise SpecError(
+            f"{function}: images are transformed by a gitdist.Generator or a function, but not by a {found}"
+        )
     devices = [images.device] if images.device.type == "cuda" else []
     for index in range(num_draws):
         with torch.random.fork_rng(devices=devices):

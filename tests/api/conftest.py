@@ -1,20 +1,16 @@
-from types import SimpleNamespace
-
 import pytest
 
-from gitdist.api.generator import Generator, train_generator
-from gitdist.data.dataset import prepare
-from gitdist.spec import DataSpec, ProfileSpec
-from gitdist.store import Store
+from gitdist import Dataset, Generator, train_generator
 
 TINY = {"dim": 4, "mlp_dim": 8, "num_res": 1, "discriminator_dim": 4, "discriminator_layers": 2, "batch_size": 4}
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Real digits with backgrounds, 100 down to 10 images a class, in a store."""
-    spec = DataSpec(nuisance="background", profile=ProfileSpec(kind="exponential", largest=100, factor=0.1))
-    return SimpleNamespace(spec=spec, prepared=prepare(spec, Store(tmp_path_factory.mktemp("results") / "store")))
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Real digits with backgrounds, 100 down to 10 images a class."""
+    profile = {"kind": "exponential", "largest": 100, "factor": 0.1}
+    spec = {"source": "digits", "nuisance": "background", "profile": profile}
+    return Dataset(spec, results=tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="session")

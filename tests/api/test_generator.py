@@ -161,3 +161,8 @@ def test_only_a_trained_munit_can_be_saved(digits, munit, tmp_path):
         train_generator(digits, kind="identity").save(tmp_path / "x")
     with pytest.raises(GitdistError, match="cannot be written"):
         munit.save(tmp_path / "missing" / "x")
+
+
+def test_a_prepared_data_set_is_not_a_data_set_of_python(digits):
+    with pytest.raises(GitdistError, match="must be a gitdist.Dataset"):
+        train_generator(digits.prepared, kind="identity")

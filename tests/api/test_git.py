@@ -191,5 +191,10 @@ def test_a_function_must_return_images_like_those_that_it_gets(wrong):
         GIT(wrong, SIZES)(IMAGES, LABELS)
 
 
+def test_a_generator_of_plugins_must_be_wrapped():
+    with pytest.raises(GitdistError, match="a gitdist.Generator or a function, but not by a RandAugmentGenerator"):
+        GIT(RandAugmentGenerator(2, 9, (3, 4, 5)), SIZES)(IMAGES, LABELS)
+
+
 def test_numpy_numbers_are_numbers():
     GIT(invert, torch.from_numpy(SIZES), np.int64(50), np.float32(0.5), np.int32(3))
