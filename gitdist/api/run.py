@@ -35,7 +35,8 @@ def run(
 
     Ctrl-C, or the interrupt of a notebook, stops the trials after their current epochs, a second one at once. Another
     thread than the main one cannot be interrupted like that. If this process uses Ray already, the study runs there,
-    and Ray stays; else Ray is started on this machine, or joined, for the time of the call.
+    and Ray stays; else Ray is started on this machine, or joined, for the time of the call. If Ray's control process is
+    killed, Ray itself exits this process after a minute; the same call resumes the study.
 
     Args:
         spec: path of a study file, the values of one, or a ``StudySpec``. Among the values, ``data`` may be a

@@ -81,8 +81,8 @@ class Study:
         """Return a table with one row per trial that was started, by its number or ``"baseline"``.
 
         Columns: ``state`` and ``reason`` as in ``status``; ``epoch``, the last one; each searched field by its name, if
-        it was searched in the trial; ``objective/...`` of a finished trial; ``val/...`` of the last evaluated epoch;
-        ``test/...`` of a trial that was evaluated on test.
+        it was searched in the trial; ``objective/...`` of a finished trial, and ``feasible`` if the search has
+        constraints; ``val/...`` of the last evaluated epoch; ``test/...`` of a trial that was evaluated on test.
         """
         with reading(self._paths) as study:
             return trial_table(study)
@@ -120,9 +120,9 @@ class Study:
             return open_optuna_study(study.spec.ledger, self._paths)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
-        """Queue a point of the search space: it is tried before further suggestions, now if the study is running.
+        """Queue a point of the search space: it is tried before further suggestions, in addition to ``search.total``.
 
-        It counts as one of ``search.total`` trials. ``gitdist.run`` tries it if the study is not running.
+        A process that runs the study tries it as its next trial; if there is none, the next ``gitdist.run`` does.
 
         Args:
             params: values of searched fields; the search suggests those that are left out.

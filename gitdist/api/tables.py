@@ -17,20 +17,23 @@ def trial_table(study: Study) -> "DataFrame":
     """Return one row per trial that was started; see ``gitdist.api.study.Study.trials``."""
     from pandas import DataFrame, Index
 
-    paths, owner = study.paths, study.owner()
-    objectives = [f"objective/{name.removeprefix('val/')}" for name in study.spec.search.objectives]
-    records = {record.number: record for record in study.ledger.trials()}
+    paths, owner, search = study.paths, study.owner(), study.spec.search
+    objectives = [f"objective/{name.removeprefix('val/')}" for name in search.objectives]
+    states = study.trial_states()
+    records = {record.number: record for record in study.ledger.trials()}  # after the states: none is missing
     labels, lines = [], []
-    for trial, (params, outcome) in study.trial_states().items():
+    for trial, (params, outcome) in states.items():
+        record = None if trial.number is None else records[trial.number]
         rows = read_rows(paths.rows(trial))
-        reached = records[trial.number].objectives if trial.number is not None else ()
         line: dict[str, Any] = {
             "state": trial_state(paths, trial, outcome, owner),
             "reason": outcome.reason if outcome else None,
             "epoch": rows[-1].epoch if rows else 0,
-            **(params if trial.number is not None else baseline_params(study.spec)),
-            **dict(zip_longest(objectives, reached)),  # None until the trial has finished
+            **(params if record else baseline_params(study.spec)),
+            **dict(zip_longest(objectives, record.objectives if record else ())),  # None until it has finished
         }
+        if search.constraints:
+            line["feasible"] = record.feasible if record and record.state == "finished" else None
         labels.append(label(trial))
         lines.append(line | last_metrics(paths, trial))
     return DataFrame(lines, index=Index(labels, name="trial", dtype=object))

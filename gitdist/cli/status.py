@@ -12,7 +12,7 @@ from gitdist.api.study import Study
 from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name, stored_study
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import metric_of
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
@@ -98,7 +98,7 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         pairs = zip(status.objectives, best["objectives"], strict=True)
         kind = "best so far" if len(status.objectives) == 1 else "Pareto front on validation"
         lines.append(f"{kind}: trial {best['trial']}, {', '.join(f'{name} {value:.4f}' for name, value in pairs)}")
-    lines += [gap.sentence(METRICS[gap.metric].title) for gap in status.gaps]
+    lines += [gap.sentence(metric_of(gap.metric).title) for gap in status.gaps]
     owner = status.owner
     if owner is not None:
         since = owner.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -116,7 +116,8 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
     if status.stream and (text := describe_stream(status.stream)):
         lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
-        lines.append(f"about {duration(status.time_left_s)} of training left")
+        about = "at most about" if status.may_stop else "about"
+        lines.append(f"{about} {duration(status.time_left_s)} of training left")
     return [*lines, *status.notes]
 
 

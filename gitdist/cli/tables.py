@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import METRICS, metric_of
 from gitdist.study.gap import summary_gaps
 from gitdist.study.monitoring.display import format_value
 
@@ -47,7 +47,7 @@ def _gap_tables(summary: dict[str, Any]) -> Iterator[Table]:
         meaning = "" if gaps[0].best.standard_error is None else ", ± standard error"
         hints = dict.fromkeys(gap.hint for gap in gaps if gap.hint)
         notes = [f"{' and '.join(gap.split for gap in gaps if gap.hint == hint)}: {hint}" for hint in hints]
-        title = f"{METRICS[metric].label(summary.get('ekld_under', 'nuisance'))}{meaning}"
+        title = f"{metric_of(metric).label(summary.get('ekld_under', 'nuisance'))}{meaning}"
         caption = "\n".join(notes) or None
         table = Table(title=title, caption=caption, caption_justify="left", **_TITLE_STYLE)
         table.add_column("split")
@@ -69,7 +69,7 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
         table.add_column(header)
     for split in ("validation", "test"):
         for name in names:
-            table.add_column(f"{split}\n{METRICS[name].title}", justify="right")
+            table.add_column(f"{split}\n{metric_of(name).title}", justify="right")
     for chosen in sorted(summary["pareto"], key=lambda trial: trial["val"][f"val/{names[0]}"]):
         values = [chosen[split].get(f"{split}/{name}") for split in ("val", "test") for name in names]
         params = [escape(format_value(chosen["params"][name])) if name in chosen["params"] else "-" for name in fields]

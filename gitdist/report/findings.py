@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gitdist.report.comparison import MAX_SETTINGS, Comparison, Replicate, Report, Setting
-from gitdist.report.metrics import METRICS, SEVERAL
+from gitdist.report.metrics import METRICS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
 
@@ -130,7 +130,7 @@ def _gaps(comparison: Comparison) -> list[str]:
     if len(comparison.studies) > MAX_SETTINGS:
         return []
     return [
-        f"{study.spec.name}: {gap.sentence(METRICS[gap.metric].title_under(study.spec.ekld_under))}.".replace(
+        f"{study.spec.name}: {gap.sentence(metric_of(gap.metric).title_under(study.spec.ekld_under))}.".replace(
             "gap -", "gap −"
         )
         for study in comparison.studies

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gitdist.spec.objective import standard_error_name
+
 NATS, SHARE = "nats", "0..1"
 SEVERAL = "several"  # the studies measured eKLD under different T
 
@@ -57,6 +59,13 @@ METRICS = {
         Metric("few_consistency", "few-shot consistency", SHARE),
     )
 }
+
+
+def metric_of(name: str) -> Metric:
+    """Return a metric of ``METRICS``, or the standard error of one, which has its unit."""
+    metric = next((each for each in METRICS.values() if standard_error_name(each.name) == name), None)
+    return METRICS[name] if metric is None else Metric(name, f"standard error of {metric.title}", metric.unit)
+
 
 COMPARED = ("balanced_accuracy", "few_accuracy", "ekld", "many_ekld", "few_ekld", "few_right_ekld")
 """The metrics in which settings are compared pair by pair."""

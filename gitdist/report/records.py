@@ -132,7 +132,9 @@ class ReportedStudy:
             return []
         best = (max if self.spec.search.directions[0] == "maximize" else min)(known, key=known.__getitem__)
         baseline = self.finished_baseline
-        return find_gaps(self.spec.search.objectives, best.named_metrics, baseline.named_metrics if baseline else None)
+        return find_gaps(
+            self.spec.search.direction_by_objective, best.named_metrics, baseline.named_metrics if baseline else None
+        )
 
     @property
     def objective(self) -> str:

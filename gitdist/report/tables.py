@@ -15,13 +15,13 @@ import numpy as np
 from gitdist.data.longtail import profile_sizes
 from gitdist.report.comparison import Comparison, Report
 from gitdist.report.findings import variance_sources
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import METRICS, metric_of
 from gitdist.report.records import ClassInfo, ReportedTrial, Split
 from gitdist.report.statistics import Interval
 from gitdist.spec import DataSpec, ProfileSpec
+from gitdist.spec.objective import standard_error_name
 from gitdist.spec.search import METHOD
 from gitdist.study.monitoring.display import format_value
-from gitdist.trial.evaluation import standard_error_name
 
 Cell = str | int | float | Interval | None
 
@@ -205,7 +205,7 @@ def gap_tables(report: Report) -> Iterator[Table]:
             cells: list[Cell] = []
             for estimate in (gap.baseline, gap.best, gap.difference):
                 cells += [estimate.value, estimate.standard_error] if estimate else [None, None]
-            rows.append([METRICS[gap.metric].label(study.spec.ekld_under), gap.split, *cells, gap.hint])
+            rows.append([metric_of(gap.metric).label(study.spec.ekld_under), gap.split, *cells, gap.hint])
         if rows:
             caption = f"{study.spec.name}: gap between the best trial and the baseline, with standard errors"
             yield Table(f"gap-{study.spec.name}", caption, ["objective", "split", *estimates, ""], rows)
@@ -221,7 +221,7 @@ def trials_table(report: Report) -> Iterator[Table]:
     labels = {}
     for name, metric in METRICS.items():
         labels[name] = metric.label("nuisance")  # T is in a column
-        labels[standard_error_name(name)] = f"standard error of {metric.title}"
+        labels[standard_error_name(name)] = metric_of(standard_error_name(name)).title
     measured = [
         (split, name)
         for split in _SPLITS

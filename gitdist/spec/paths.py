@@ -15,6 +15,7 @@ _FILE_FIELDS = (
 _PRETRAINED = re.compile(
     r"(trial|methods\..+|search\.try_first|search\.space\..+\.when)\.pretrained|search\.space\.pretrained\.choice"
 )
+_STUDY_FIELD = "search.warm_start"  # a name, or a path with a slash
 _DATABASE_FIELD = "tracking.uri"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
 _SQLITE = "sqlite:///"
@@ -44,6 +45,8 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
 
 def _absolute(text: str, base: Path, field: str) -> str:
     if (field in _FILE_FIELDS or _PRETRAINED.fullmatch(field)) and text and not _SCHEME.match(text):
+        return str(_joined(base, text, field))
+    if field == _STUDY_FIELD and "/" in text:
         return str(_joined(base, text, field))
     if field == _DATABASE_FIELD and text.startswith(_SQLITE):
         file, mark, options = text.removeprefix(_SQLITE).partition("?")

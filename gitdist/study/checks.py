@@ -1,14 +1,28 @@
-"""Checks of the services that a study needs if its results are on an object store, where files cannot be locked."""
+"""Checks of what a study needs from outside: classes of other packages, and services if files cannot be locked."""
 
 import os
 import re
 
 from gitdist.address import without_secrets
 from gitdist.errors import SpecError
+from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.study.files.results import Results
+from gitdist.study.ledger.algorithms import build_sampler
+from gitdist.study.ledger.pruning import build_pruner
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
+
+
+def check_plugins(spec: StudySpec) -> None:
+    """Import and build what a study names of other packages.
+
+    Raises:
+        SpecError: the generator, the sampler or the pruner cannot be imported or built.
+    """
+    needs_training(spec.generator)
+    build_sampler(spec.search)
+    build_pruner(spec.search.pruner, num_steps=max(1, spec.trial.epochs - spec.trial.switch_epoch))
 
 
 def check_services(spec: StudySpec, results: Results) -> None:

@@ -47,7 +47,7 @@ _MAY_CHANGE = (
     "title",
     *("data.path", "data.train", "data.test", "data.table", "data.classes"),  # the fingerprint identifies their content
     "generator.path",  # the artifact's name identifies the content of its file
-    "search.total",
+    *("search.total", "search.max_hours", "search.patience", "search.target"),
     "resources",
     "sharing",
     "store",

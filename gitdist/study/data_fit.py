@@ -25,20 +25,27 @@ def check_fit(spec: StudySpec, dataset: Dataset) -> None:
     """Refuse a study that needs images or class sizes that the data set does not have."""
     if isinstance(spec.generator, ResizableSpec):
         generated_shape(spec.generator.image_size, dataset.image_shape)  # raises if the images are not larger
-    if "val/few_accuracy" in spec.search.objectives:
-        validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
-        if not (dataset.groups.few & validated).any():
-            lacking = "none with a validation image" if dataset.groups.few.any() else "none"
-            raise SpecError(
-                f"search.objective val/few_accuracy needs few-shot classes, but the data set has {lacking} "
-                f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
-            )
+    _check_shot_groups(spec, dataset)
     for method in spec.methods.values() or [{}]:
         for kind in _values(spec, method, "threshold_kind"):
             for threshold in _values(spec, method, "threshold"):
                 fields = {"threshold": threshold, "threshold_kind": kind}
                 trial = TrialSpec.model_validate(fields, context=STORED)
                 replacement_probabilities(trial, dataset.class_sizes)  # raises if a soft threshold is too low
+
+
+def _check_shot_groups(spec: StudySpec, dataset: Dataset) -> None:
+    """Refuse an objective or constraint on a shot group without classes to measure it on."""
+    validated = np.isin(np.arange(dataset.num_classes), dataset.validation.labels)
+    constraints = [("search.constraints", each.metric) for each in spec.search.constraints]
+    for field, metric in [("search.objective", name) for name in spec.search.objectives] + constraints:
+        for group, mask in dataset.groups.as_dict().items():
+            if metric.startswith(f"val/{group}_") and not (mask & validated).any():
+                lacking = "none with a validation image" if mask.any() else "none"
+                raise SpecError(
+                    f"{field} {metric} needs {group}-shot classes, but the data set has {lacking} "
+                    f"({dataset.groups.rule}); set data.groups, or choose val/balanced_accuracy"
+                )
 
 
 def check_networks(spec: StudySpec, dataset: Dataset, store: Store) -> StudyWeights:

@@ -34,26 +34,32 @@ _SMALL_SIDE, _SMALL_CHANNELS, _SMALL_BATCH = 64, 512, 512
 
 @dataclass(frozen=True, kw_only=True)
 class Duration:
-    """The estimated seconds of a study's generator and of its trials, ``max_concurrent`` at once."""
+    """The estimated seconds of a study's generator and of all of its trials, ``max_concurrent`` at once.
+
+    ``limit_s`` is ``search.max_hours`` in seconds; with ``may_stop`` another rule may stop the search before its total.
+    """
 
     generator_s: float
     trials_s: float
     num_trials: int
     max_concurrent: int
     on_cluster: bool
+    limit_s: float = math.inf
+    may_stop: bool = False
 
     @property
     def total_s(self) -> float:
-        """Seconds of the whole study."""
-        return self.generator_s + self.trials_s
+        """Seconds of the whole study, without those for which trials that have started exceed ``limit_s``."""
+        return min(self.generator_s + self.trials_s, self.limit_s)
 
     def describe(self) -> str:
         """Return the estimate in one line."""
         parts = [f"generator {_format(self.generator_s)}"] if self.generator_s else []
         if self.num_trials:
             parts.append(f"{self.num_trials} trial(s) {_format(self.trials_s)}, {self.max_concurrent} at once")
+        about = "at most about" if self.may_stop or self.total_s == self.limit_s else "about"
         where = "the cluster, at the speed of this machine" if self.on_cluster else "this machine"
-        return f"the study takes about {_format(self.total_s)} on {where} ({'; '.join(parts) or 'nothing to train'})"
+        return f"the study takes {about} {_format(self.total_s)} on {where} ({'; '.join(parts) or 'nothing to train'})"
 
 
 def announce_duration(
@@ -108,7 +114,7 @@ def estimate_duration(
     """Return how long a study takes at these speeds with ``max_concurrent`` trials at once."""
     steps = spec.generator.steps if isinstance(spec.generator, MunitSpec) else 0
     trials, max_concurrent = spec.num_trials, max(1, min(spec.num_trials, max_concurrent))
-    trial, evaluation = spec.trial, spec.evaluation
+    trial, evaluation, search = spec.trial, spec.evaluation, spec.search
     evaluated = len(dataset.validation.labels) + (
         dataset.num_classes * evaluation.epoch_images_per_class * (1 + evaluation.epoch_transformations)
     )
@@ -129,6 +135,8 @@ def estimate_duration(
         num_trials=trials,
         max_concurrent=max_concurrent,
         on_cluster=on_cluster,
+        limit_s=math.inf if search.max_hours is None else 3600 * search.max_hours,
+        may_stop=search.patience is not None or search.target is not None,
     )
 
 

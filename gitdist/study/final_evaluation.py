@@ -19,17 +19,25 @@ from gitdist.study.worker.trial_task import evaluate_on_test
 
 
 def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Path, max_concurrent: int) -> None:
-    """Measure the Pareto front on validation, or all finished trials, and the baseline on test; save the models."""
+    """Measure the Pareto front on validation, or all finished trials, and the baseline on test; save the models.
+
+    Raises:
+        StudyError: no trial has finished.
+    """
     study, spec = running.study, running.spec
     best = study.ledger.pareto()
-    if not best:
-        raise _no_trial_finished(study)
     finished = [record for record in study.ledger.trials() if record.state == "finished"]
+    if not finished:
+        raise _no_trial_finished(study)
     evaluate_all = spec.evaluation.test == "all"
     numbers = ", ".join(str(record.number) for record in best)
-    selection = (
-        f"best on validation: trial {numbers}" if len(best) == 1 else f"Pareto front on validation: trials {numbers}"
-    )
+    match len(best):
+        case 0:
+            selection = "no trial meets the constraints"
+        case 1:
+            selection = f"best on validation: trial {numbers}"
+        case _:
+            selection = f"Pareto front on validation: trials {numbers}"
     running.display.log(f"{selection}; evaluating {'all' if evaluate_all else 'chosen'} trials on test")
     jobs: dict[TrialId, TrialJob] = {}
     for record in finished if evaluate_all else best:
@@ -52,6 +60,8 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
 
 def _no_trial_finished(study: Study) -> StudyError:
     name, results = study.spec.name, study.paths.results
+    if not study.ledger.trials():
+        return StudyError(f"search.max_hours ended study '{name}' before its first trial; raise it")
     reason = next((record.reason for record in study.ledger.trials() if record.reason), None)
     if reason is None:
         return StudyError(

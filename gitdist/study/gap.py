@@ -5,12 +5,11 @@ seeds of training and generator, and no correction for the best trial being the 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gitdist.spec.search import OBJECTIVES
-from gitdist.trial.evaluation import standard_error_name
+from gitdist.spec.objective import VALIDATION_METRICS, Direction, standard_error_name
 
 SPLITS: Mapping[Literal["validation", "test"], str] = {"validation": "val", "test": "test"}
 """The splits by the prefix of their metrics."""
@@ -41,6 +40,7 @@ class Gap:
     """
 
     metric: str
+    direction: Direction
     split: Literal["validation", "test"]
     best: Estimate
     baseline: Estimate | None
@@ -51,7 +51,7 @@ class Gap:
         """Why the gap is not a clear gain; None if it is one, or unknown."""
         if self.difference is None:
             return None
-        gain = self.difference.value if OBJECTIVES[f"val/{self.metric}"] == "maximize" else -self.difference.value
+        gain = self.difference.value if self.direction == "maximize" else -self.difference.value
         if gain <= 0:
             return "no gain over the baseline"
         error = self.difference.standard_error
@@ -75,17 +75,28 @@ class Gap:
         return f"{title}, {self.split}: {', '.join(parts)}{meaning}{hint}"
 
 
-def find_gaps(objectives: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float] | None) -> list[Gap]:
+def find_gaps(
+    objectives: Mapping[str, Direction], best: Mapping[str, float], baseline: Mapping[str, float] | None
+) -> list[Gap]:
     """Return the gap in each objective on each split that the best trial was evaluated on."""
     gaps = []
-    for objective in objectives:
+    for objective, direction in objectives.items():
         metric = objective.removeprefix("val/")
         for split, prefix in SPLITS.items():
             best_estimate = estimate(best, f"{prefix}/{metric}")
             if best_estimate is not None:
                 other = estimate(baseline or {}, f"{prefix}/{metric}")
                 difference = None if other is None else _difference(best_estimate, other)
-                gaps.append(Gap(metric=metric, split=split, best=best_estimate, baseline=other, difference=difference))
+                gaps.append(
+                    Gap(
+                        metric=metric,
+                        direction=direction,
+                        split=split,
+                        best=best_estimate,
+                        baseline=other,
+                        difference=difference,
+                    )
+                )
     return gaps
 
 
@@ -94,8 +105,10 @@ def summary_gaps(summary: Mapping[str, Any]) -> list[Gap]:
     best, baseline = summary.get("best"), summary.get("baseline")
     if not best:
         return []
+    objectives = summary.get("objectives", ())
+    directions = summary.get("directions") or [VALIDATION_METRICS[name] for name in objectives]  # not in 0.5
     return find_gaps(
-        summary.get("objectives", ()),
+        dict(zip(objectives, directions, strict=True)),
         {**best["val"], **best["test"]},
         {**baseline["val"], **baseline["test"]} if baseline else None,
     )

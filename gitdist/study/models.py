@@ -28,6 +28,12 @@ def choose_trial(study: Study, number: int | None) -> TrialJob:
     name, records = study.spec.name, study.ledger.trials()
     if number is None:
         best = study.best_trials()
+        if study.lacks_feasible_trial():
+            constraints = ", ".join(map(str, study.spec.search.constraints))
+            raise StudyError(
+                f"no trial of study '{name}' meets the constraints {constraints}, so none is the best; choose a trial",
+                remedy="choose_trial",
+            )
         if not best:
             raise StudyError(f"no trial of study '{name}' has finished, so it has no model yet; resume the study")
         if len(study.spec.search.objectives) > 1:

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gitdist.data.dataset import Dataset, prepare
-from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.store import Store
 from gitdist.study.campaign import refuse_campaign
-from gitdist.study.checks import check_services
+from gitdist.study.checks import check_plugins, check_services
 from gitdist.study.compatibility import (
     StudyWeights,
     check_ledger_exists,
@@ -29,6 +28,7 @@ from gitdist.study.resources.generator import check_moved_generator
 from gitdist.study.retry import copy_checkpoints, retry_failed_trials
 from gitdist.study.study import Study
 from gitdist.study.summary import is_finished
+from gitdist.study.warm_start import find_observations, record_observations
 
 
 def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
@@ -71,7 +71,8 @@ def check_and_repair(
     if not current_splits and (retry_failed or not is_finished(study)):
         raise outdated_splits_error(paths)
     if not is_finished(study):
-        needs_training(spec.generator)  # imports a plugin: an error must come before anything is recorded or started
+        check_plugins(spec)  # an error must come before anything is recorded or started
+    observations = find_observations(study)
     if first_run:
         store_spec(paths, spec, ledger)
     identity = ensure_identity(paths, ledger)
@@ -82,6 +83,8 @@ def check_and_repair(
     if not first_run:  # do not store the paths of other data or of another generator
         check_moved_generator(study, dataset)
         store_spec(paths, spec, ledger)
+    if observations is not None:
+        log(record_observations(ledger, observations))
     repair_trials(study, dataset if current_splits else None)
     if retry_failed:
         log(retry_failed_trials(ledger))

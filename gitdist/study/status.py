@@ -19,7 +19,7 @@ from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import Gap, find_gaps
 from gitdist.study.ledger.lease import Owner
-from gitdist.study.ledger.ledger import TrialRecord
+from gitdist.study.ledger.ledger import Stop, TrialRecord
 from gitdist.study.ledger.repeats import describe_links, describe_unaugmented, unaugmented_trials
 from gitdist.study.monitoring.latest import newest_line
 from gitdist.study.study import Study
@@ -54,7 +54,8 @@ class TrialStatus:
 class StudyStatus:
     """A study: ``state`` is running, interrupted, finished, or failed (all trials have ended and none finished).
 
-    ``gaps`` compare the best trial so far with the baseline. ``time_left_s`` is an estimate, None if unknown.
+    ``gaps`` compare the best trial so far with the baseline. ``time_left_s`` is an estimate, None if unknown; ``stop``
+    is the rule that has ended the search early, and with ``may_stop`` one may do so before that time.
     ``stream`` is the newest line of the monitor log of a running study, or None. ``resumable`` is false if a
     version of gitdist with other splits started the study. ``notes`` are those of ``study_notes``.
     """
@@ -66,6 +67,8 @@ class StudyStatus:
     objectives: Sequence[str]
     best: Sequence[Mapping[str, Any]] = ()
     time_left_s: float | None = None
+    may_stop: bool = False
+    stop: Stop | None = None
     gaps: Sequence[Gap] = ()
     owner: Owner | None = None
     stream: Mapping[str, Any] | None = None
@@ -102,7 +105,9 @@ def read_status(study: Study) -> StudyStatus:
             for record in study.best_trials()
         ],
         gaps=_gaps(study),
-        time_left_s=time_left(trials, ledger.total - len(searched), spec.trial.epochs, _max_concurrent(spec)),
+        time_left_s=_time_left(study, trials, ledger.total - len(searched)),
+        may_stop=ledger.total > len(searched) and not (spec.search.patience is None and spec.search.target is None),
+        stop=ledger.stop(),
         owner=owner,
         stream=newest_line(study.paths.monitor_log) if owner else None,
         resumable=has_current_splits(ledger),
@@ -112,10 +117,25 @@ def read_status(study: Study) -> StudyStatus:
 
 
 def study_notes(study: Study) -> list[str]:
-    """Return notes, one line each: edits, damage, lost rows, repeated points and trials that augment no class."""
+    """Return notes, one line each.
+
+    They name edits, damage, lost rows, the stop rule that ended the search, constraints that no trial meets, repeated
+    points and trials that augment no class.
+    """
     records = study.ledger.trials()
-    lines = file_notes(study)
+    lines = file_notes(study) + _search_notes(study)
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
+
+
+def _search_notes(study: Study) -> list[str]:
+    search, stop = study.spec.search, study.ledger.stop()
+    lines = []
+    if stop is not None:
+        value = getattr(search, stop.rule)
+        lines.append(f"search.{stop.rule} {value:g} has ended the search: {stop.reason}")
+    if study.lacks_feasible_trial():
+        lines.append(f"no trial meets the constraints {', '.join(map(str, search.constraints))}, so none is the best")
+    return lines
 
 
 def file_notes(study: Study) -> list[str]:
@@ -184,6 +204,16 @@ def time_left(trials: Sequence[TrialStatus], num_unstarted: int, epochs: int, ma
     return epoch_s * epochs_left / max(1, running or max_concurrent)
 
 
+def _time_left(study: Study, trials: Sequence[TrialStatus], num_unstarted: int) -> float | None:
+    """Estimate the seconds until all trials have ended; ``search.max_hours`` limits when trials start."""
+    search, epochs, max_concurrent = study.spec.search, study.spec.trial.epochs, _max_concurrent(study.spec)
+    left_s = time_left(trials, num_unstarted, epochs, max_concurrent)
+    if left_s is None or search.max_hours is None:
+        return left_s
+    until_stop_s = 3600 * (search.max_hours - study.ledger.worked_hours())
+    return min(left_s, max(until_stop_s, time_left(trials, 0, epochs, max_concurrent) or 0.0))
+
+
 def trial_state(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
     """Return a trial's state for ``TrialStatus``."""
     if outcome is not None:
@@ -198,13 +228,15 @@ def _gaps(study: Study) -> list[Gap]:
     if best is None:
         return []
     baseline = last_metrics(study.paths, BASELINE) if study.is_baseline_trained() else None
-    return find_gaps(study.spec.search.objectives, last_metrics(study.paths, TrialId("trial", best.number)), baseline)
+    return find_gaps(
+        study.spec.search.direction_by_objective, last_metrics(study.paths, TrialId("trial", best.number)), baseline
+    )
 
 
 def _state_without_driver(study: Study) -> str:
     if not study.all_ended():
         return "interrupted"
-    if study.spec.search.total and study.ledger.best() is None:
+    if study.spec.search.total and not any(record.state == "finished" for record in study.ledger.trials()):
         return "failed"
     return "finished" if is_finished(study) else "interrupted"
 

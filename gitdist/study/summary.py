@@ -23,13 +23,14 @@ from gitdist.trial.epoch_row import EpochRow
 def write_summary(study: Study) -> dict[str, Any]:
     """Write and return ``summary.json``.
 
-    ``best`` is the finished trial with the best first objective; with several objectives ``pareto`` is the Pareto
-    front. ``baseline`` is None if its training failed, and missing if the study has none. ``gaps`` compare the best
-    trial with the baseline, see ``Gap``. ``repeats`` are the trials that reuse the result of an earlier one,
-    ``replicates`` those that trained the same as another, ``not_augmented`` those whose K or p augments no class.
+    ``best`` is the feasible finished trial with the best first objective, None if there is none; with several
+    objectives ``pareto`` is the Pareto front. ``stop`` is the rule that ended the search early, and why. ``baseline``
+    is None if its training failed, and missing if the study has none. ``gaps`` compare the best trial with the
+    baseline, see ``Gap``. ``repeats`` are the trials that reuse the result of an earlier one, ``replicates`` those that
+    trained the same as another, ``not_augmented`` those whose K or p augments no class.
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
-    records, best = ledger.trials(), ledger.best()
+    records, best, stop = ledger.trials(), ledger.best(), ledger.stop()
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = {trial: read_rows(paths.rows(trial)) for trial in trials}
     states = [record.state for record in records]
@@ -37,7 +38,10 @@ def write_summary(study: Study) -> dict[str, Any]:
     summary = {
         "study": spec.name,
         "objectives": list(spec.search.objectives),
+        "directions": list(spec.search.directions),
         "ekld_under": spec.ekld_under,
+        "constraints": [str(each) for each in spec.search.constraints],
+        "stop": asdict(stop) if stop else None,
         "trials": {state: states.count(state) for state in sorted(set(states))},
         "repeats": [_format_link(record, "repeat_of") for record in records if record.repeat_of is not None],
         "replicates": [_format_link(record, "replicate_of") for record in records if record.replicate_of is not None],

@@ -16,6 +16,7 @@ from gitdist.device import Compute
 from gitdist.errors import TrialFailedError
 from gitdist.networks.libraries import Normalisation
 from gitdist.spec import TrialSpec
+from gitdist.spec.objective import standard_error_name
 from gitdist.trial.augmentation import Normaliser, input_normalisation
 from gitdist.trial.ekld import EkldSet as EkldSet
 from gitdist.trial.metrics import (
@@ -48,10 +49,7 @@ class Evaluation:
     class_values: Mapping[str, NDArray[np.float64]]
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Return the scalars by name: ``val/balanced_accuracy``, ``val/ekld``, ``val/few_accuracy`` and so on.
-
-        The standard error of each follows as ``val/balanced_accuracy_se`` and so on.
-        """
+        """Return the scalars by name, then their standard errors; ``VALIDATION_METRICS`` has the names with ``val``."""
         errors = {standard_error_name(name): error for name, error in self.standard_errors.items()}
         return {f"{prefix}/{name}": value for name, value in {**self.scalars, **errors}.items()}
 
@@ -61,11 +59,6 @@ class Evaluation:
             name: [None if np.isnan(value) else value for value in values.tolist()]
             for name, values in self.class_values.items()
         }
-
-
-def standard_error_name(metric: str) -> str:
-    """Return the name in a row of the standard error of a metric: ``val/ekld_se`` of ``val/ekld``."""
-    return f"{metric}_se"
 
 
 def evaluate(

@@ -61,7 +61,7 @@ def test_trials_have_a_row_each_with_parameters_objective_and_metrics(ended):
 
 
 def test_no_column_is_named_like_a_searched_field(ended):
-    assert not {"state", "reason", "epoch"} & {"method", *TrialSpec.model_fields}
+    assert not {"state", "reason", "epoch", "feasible"} & {"method", *TrialSpec.model_fields}
 
 
 def test_rows_have_one_row_a_trial_and_epoch(ended):

@@ -132,7 +132,7 @@ def test_the_studys_seed_reaches_the_parts_without_their_own(tmp_path):
         ("search.space={fraction: {float: [0.1, 1.9]}}", ["search.space.fraction", "1.9"]),
         ("search.space={fraction: {float: [0.9, 0.1]}}", ["search.space.fraction", "lower bound"]),
         ("search.space={fraction: {flaot: [0.1, 0.9]}}", ["did you mean 'float'"]),
-        ("search.objective=val/balanced_acuracy", ["did you mean 'val/balanced_accuracy'"]),
+        ("search.objective=val/balanced_acuracy", ["did you mean 'balanced_accuracy'"]),
         ("trial.switch_epoch=99", ["trial", "switch_epoch", "99", "50"]),
         ("trial={epochs: 35, lr_milestones: [30, 40]}", ["trial", "lr_milestones", "40", "35"]),
         (

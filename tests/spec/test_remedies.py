@@ -19,7 +19,7 @@ CASES = [
     ("trail: {epochs: 3}", "did you mean 'trial'", "trial: {epochs: 3}"),
     ("trial: {epohcs: 3}", "did you mean 'epochs'", "trial: {epochs: 3}"),
     ("search: {space: {lrr: {float: [0.1, 1]}}}", "did you mean 'lr'", "search: {space: {lr: {float: [0.1, 1]}}}"),
-    ("search: {objective: val/ekdl}", "did you mean 'val/ekld'", "search: {objective: val/ekld}"),
+    ("search: {objective: val/ekdl}", "did you mean 'ekld'", "search: {objective: val/ekld}"),
     ("search: {space: {method: {choice: [a]}}}", "there is none; remove it", "search: {space: {}}"),
     ("search: {try_first: [{lr: 1}]}", "there is none; remove it", "search: {try_first: [{}]}"),
     ("title: 5", "quote it", 'title: "5"'),

@@ -35,6 +35,10 @@ def test_the_resolved_copy_of_every_new_field_means_the_same():
                 "objective": ["val/balanced_accuracy", "val/ekld"],
                 "try_first": [{"sampler": "instance", "loss": "ldam", "ldam_scale": 15}, {}],
                 "lag": 3,
+                "constraints": ["few_accuracy >= 0.5", "val/ekld<=2e-1"],
+                "max_hours": 1.5,
+                "patience": 9,
+                "target": 0.9,
             },
         },
         "study.yaml",
@@ -66,19 +70,58 @@ def test_a_dimension_knows_its_values(dimension, inside, outside):
 
 def test_objectives_are_one_or_several():
     assert SearchSpec().objectives == ("val/balanced_accuracy",)
-    several = SearchSpec(objective=("val/balanced_accuracy", "val/ekld"))
+    several = SearchSpec(objective=("val/balanced_accuracy", "ekld"))
     assert several.objectives == ("val/balanced_accuracy", "val/ekld")
     assert several.directions == ("maximize", "minimize")
+    stated = SearchSpec(objective={"val/ekld": "maximize", "val/few_accuracy_se": "minimize"})
+    assert stated.direction_by_objective == {"val/ekld": "maximize", "val/few_accuracy_se": "minimize"}
+
+
+def test_every_way_to_name_an_objective_and_its_copy_mean_the_same():
+    named, *others = (
+        study(objective=each)
+        for each in (
+            "val/ekld",
+            "ekld",
+            ["val/ekld"],
+            {"val/ekld": "minimize"},
+            [{"metric": "ekld", "direction": "minimize"}],
+        )
+    )
+    assert all(other == named for other in others)
+    assert parse_study(yaml.safe_load(dump_study(named)), "copy") == named
+    assert study(objective=["val/ekld", "val/consistency"]) != study(objective=["val/consistency", "val/ekld"])
 
 
 @pytest.mark.parametrize(
     ("search", "words"),
     [
-        ({"objective": ["val/ekld", "val/few_acuracy"]}, ["did you mean 'val/few_accuracy'"]),
+        ({"objective": ["val/ekld", "val/few_acuracy"]}, ["did you mean 'few_accuracy'"]),
         ({"objective": ["val/ekld", "val/ekld"]}, ["search.objective", "only once"]),
+        ({"objective": ["val/ekld", "ekld"]}, ["search.objective", "only once"]),
+        ({"objective": {"val/ekld": "lower"}}, ["search.objective", "'maximize' or 'minimize'", "'lower'"]),
+        ({"objective": {"val/loss": "minimize"}}, ["unknown metric 'loss'", "balanced_accuracy", "ekld"]),
+        ({"objective": 3}, ["search.objective", "a metric, a list of metrics"]),
+        ({"objective": [3]}, ["search.objective", "3"]),
         ({"objective": []}, ["search.objective", "at least one"]),
         ({"objective": ["val/ekld", "val/few_accuracy"], "pruner": {"kind": "median"}}, ["median", "one objective"]),
-        ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "'hyperband'", "'halving'"]),
+        ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "hyperband", "'halving'"]),
+        ({"pruner": {"kind": "threshold"}}, ["search.pruner", "lower or upper"]),
+        ({"pruner": {"kind": "patient", "wraps": "patient"}}, ["search.pruner", "another pruner"]),
+        ({"pruner": {"kind": ":attribute"}}, ["search.pruner.kind", "module:attribute"]),
+        ({"algorithm": "tpes"}, ["search.algorithm", "did you mean 'tpe'"]),
+        ({"algorithm": "cmaes:"}, ["search.algorithm", "module:attribute"]),
+        ({"algorithm": "grid", "options": {"seed": 1}}, ["search.options", "grid"]),
+        ({"constraints": ["few_acuracy >= 0.5"]}, ["search.constraints.0", "did you mean 'few_accuracy'"]),
+        ({"constraints": ["few_accuracy > 0.5"]}, ["search.constraints.0", "METRIC >= NUMBER", "few_accuracy > 0.5"]),
+        ({"constraints": ["ekld <= low"]}, ["search.constraints.0", "METRIC >= NUMBER", "ekld <= low"]),
+        ({"constraints": ["ekld <= nan"]}, ["search.constraints.0", "finite", "nan"]),
+        ({"constraints": ["few_accuracy >= 50"]}, ["search.constraints.0", "0..1", "50"]),
+        ({"constraints": ["ekld <= 1", "val/ekld <= 2"]}, ["search.constraints", "one lower and one upper"]),
+        ({"constraints": ["ekld <= 1", "ekld >= 2"]}, ["search.constraints", "both bounds on val/ekld"]),
+        ({"target": 95}, ["search", "val/balanced_accuracy", "0..1", "95"]),
+        ({"patience": 0}, ["search.patience", "1", "0"]),
+        ({"max_hours": 0}, ["search.max_hours", "0"]),
         ({"pruner": {"kind": "hyperband", "reduction_factor": 1}}, ["search.pruner.reduction_factor", "2"]),
         ({"pruner": {"kind": "median", "min_epochs": 50}}, ["search.pruner.min_epochs", "below the 50 epochs", "50"]),
         ({"lag": 0}, ["search.lag", "1", "0"]),

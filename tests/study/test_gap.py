@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from gitdist.spec.objective import VALIDATION_METRICS
 from gitdist.study.gap import Estimate, find_gaps, summary_gaps
 
 BEST = {
@@ -13,7 +14,7 @@ BEST = {
     "val/ekld": 0.25,
 }
 BASELINE = {**BEST, "val/balanced_accuracy": 0.9, "val/balanced_accuracy_se": 0.04, "val/ekld": 0.5}
-OBJECTIVES = ("val/balanced_accuracy", "val/ekld")
+OBJECTIVES = {"val/balanced_accuracy": "maximize", "val/ekld": "minimize"}
 
 
 def test_the_error_of_a_gap_is_that_of_independent_estimates():
@@ -45,8 +46,18 @@ def test_the_error_of_a_gap_is_that_of_independent_estimates():
 )
 def test_a_gap_that_is_no_gain_is_named(objective, best, baseline, error, hint):
     known = {} if error is None else {f"{objective}_se": error}
-    (gap,) = find_gaps([objective], {objective: best, **known}, {objective: baseline, **known})
+    (gap,) = find_gaps(
+        {objective: VALIDATION_METRICS[objective]}, {objective: best, **known}, {objective: baseline, **known}
+    )
     assert gap.hint == hint and gap.sentence("x").endswith(hint or ("" if error is None else "(± standard error)"))
+
+
+def test_a_stated_direction_decides_what_is_a_gain():
+    (gap,) = find_gaps({"val/ekld": "maximize"}, {"val/ekld": 0.4}, {"val/ekld": 0.5})
+    assert gap.hint == "no gain over the baseline"
+    chosen = [{"val": {"val/ekld": value}, "test": {}} for value in (0.4, 0.5)]
+    summary = {"objectives": ["val/ekld"], "directions": ["maximize"], "best": chosen[0], "baseline": chosen[1]}
+    assert summary_gaps(summary) == [gap]
 
 
 def test_a_study_without_a_baseline_has_no_gap():

@@ -5,13 +5,13 @@ import json
 import pytest
 from PIL import Image
 
+from gitdist.spec.objective import VALIDATION_METRICS
 from tests.commands import call, gitdist
 from tests.study.small_study import SmallStudy
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-MEASURES = ("balanced_accuracy", "ekld", "consistency", "many_accuracy", "medium_accuracy", "few_accuracy")
-VAL = {f"val/{name}{end}" for name in MEASURES for end in ("", "_se")}
+VAL = set(VALIDATION_METRICS)
 
 
 @pytest.fixture(scope="module")

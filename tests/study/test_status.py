@@ -2,7 +2,7 @@ import io
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import pytest
@@ -10,21 +10,27 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.cli.status import duration, show_status
+from gitdist.cli.tables import summary_tables
 from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import StudyError
+from gitdist.report.records import read_study
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study
-from gitdist.study.compatibility import load_stored_spec
+from gitdist.study.compatibility import check_spec, load_stored_spec
 from gitdist.study.files.fencing import Attempt, end_attempt
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import open_rows
+from gitdist.study.files.times import Times
 from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.models import choose_trial
+from gitdist.study.monitoring.mlflow.content import parent_run
 from gitdist.study.status import TrialStatus, read_status, time_left
 from gitdist.study.study import BASELINE_FAILURE, Study
-from gitdist.study.summary import write_summary
+from gitdist.study.summary import read_summary, write_summary
 from tests.disks import read_only
 from tests.epoch_rows import epoch_row
+from tests.study.ended_study import make_study
 from tests.study.sightings import STREAM
 
 EPOCHS = 4
@@ -294,3 +300,46 @@ def test_a_ledger_without_the_study_is_told_and_left_as_it_is(left_alone):
     with pytest.raises(StudyError, match="has no study 'other'; `gitdist run` starts it"):
         Ledger.open(left_alone, spec, read_only=True)
     assert contents(left_alone.study) == before
+
+
+def test_a_study_without_a_feasible_trial_is_finished_and_says_so(tmp_path):
+    paths = make_study(tmp_path, search={"constraints": ["balanced_accuracy >= 0.99"], "total": 2})
+    with Study.open(paths, load_stored_spec(paths)) as study:
+        found = read_status(study)
+        assert (found.state, found.best, found.gaps, found.counts) == ("finished", [], [], {"finished": 2})
+        assert [note for note in found.notes if "no trial meets the constraints val/balanced_accuracy >= 0.99" in note]
+        with pytest.raises(StudyError, match="no trial of study .* meets the constraints"):
+            choose_trial(study, None)
+        assert choose_trial(study, 1).trial.number == 1
+        report = read_study(study, {})
+        assert (report.best, report.gaps, report.notes) == ((), [], tuple(found.notes))
+    summary = read_summary(paths)
+    assert (summary["best"], summary["gaps"], summary["trials"]) == (None, [], {"finished": 2})
+    assert list(summary_tables(summary)) == []
+    assert (
+        parent_run(paths, "FINISHED", summary, Times(paths)).tags()["mlflow.note.content"].startswith("No trial meets")
+    )
+
+
+def test_a_stop_rule_ends_a_study_and_a_looser_one_continues_it(tmp_path):
+    paths = make_study(tmp_path, search={"total": 2})
+    stored = load_stored_spec(paths)
+    for target, total, state in ((0.55, 2, "finished"), (0.9, 9, "interrupted")):
+        search = stored.search.model_copy(update={"total": 9, "target": target})
+        spec = stored.model_copy(update={"search": search})
+        check_spec(paths, spec)
+        with Study.open(paths, spec) as study:
+            found, is_ended = read_status(study), state == "finished"
+            assert (found.state, found.total) == (state, total)
+            assert (found.stop is not None, found.may_stop) == (is_ended, not is_ended)
+            assert any("search.target" in note for note in found.notes) == is_ended
+            assert write_summary(study)["stop"] == (None if found.stop is None else asdict(found.stop))
+
+
+def test_the_hours_of_a_study_limit_the_time_left(study):
+    paths, spec, ledger = study
+    ledger.finish(ledger.next_trial().number, {"val/balanced_accuracy": 0.4})
+    write_rows(paths, TrialId("trial", 0), EPOCHS)
+    for hours, left_s in ((1.0, 2.0 * 4 * 4), (0.005, 18.0)):
+        limited = spec.model_copy(update={"search": spec.search.model_copy(update={"max_hours": hours})})
+        assert read_status(Study(paths, limited, ledger)).time_left_s == pytest.approx(left_s)

@@ -9,14 +9,16 @@ from gitdist import bounds
 from gitdist.errors import DiskError, SpecError, StoreError, TrialFailedError
 from gitdist.generator.oracle import RandAugmentGenerator
 from gitdist.networks import build_classifier
+from gitdist.spec.objective import VALIDATION_METRICS
 from gitdist.store import Store
 from gitdist.stream.blocks import BlockMaker
 from gitdist.trial.ekld import EkldRequest, EkldSet, ekld_set
 from gitdist.trial.evaluation import evaluate
 from gitdist.trial.metrics import PAIR_METRICS
+from gitdist.trial.training import train
 from tests.disks import small_disk
 from tests.trial.test_metrics import consistency_by_counting, expected_kl_by_the_formula
-from tests.trial.toys import compute, small_digits
+from tests.trial.toys import compute, setting_of, short_spec, small_digits
 
 REQUEST = EkldRequest(split="validation", images_per_class=4, transformations=3, seed=0)
 
@@ -144,12 +146,18 @@ def test_metrics_have_the_documented_names(digits, store, model):
     without = evaluate(model, digits.validation, None, digits, compute())
 
     accuracies = {"balanced_accuracy", "many_accuracy", "medium_accuracy", "few_accuracy"}
-    measured = accuracies | {"ekld", "consistency"}
-    assert with_ekld.metrics("val").keys() == {f"val/{name}{end}" for name in measured for end in ("", "_se")}
+    assert with_ekld.metrics("val").keys() == VALIDATION_METRICS.keys()
     assert without.metrics("test").keys() == {f"test/{name}{end}" for name in accuracies for end in ("", "_se")}
     per_class = {"ekld_per_class", "right_ekld_per_class", "consistency_per_class"}
     assert without.per_class().keys() == {"accuracy_per_class"}
     assert with_ekld.per_class().keys() == {"accuracy_per_class"} | per_class
+
+
+def test_the_rows_of_a_training_have_exactly_the_metrics_that_a_search_can_optimise(digits, store):
+    spec = short_spec(epochs=2, switch_epoch=1, lr_warmup_epochs=0)
+    setting = setting_of(digits, ekld=ekld_set(digits, REQUEST, store), evaluation_every=2)
+    first, last = train(spec, digits, setting)
+    assert (first.metrics.keys(), last.metrics.keys()) == (set(), VALIDATION_METRICS.keys())
 
 
 def test_a_class_that_is_never_answered_has_no_right_ekld(digits, store, model):

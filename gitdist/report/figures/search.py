@@ -22,7 +22,7 @@ from gitdist.report.figures.style import (
     value_colours,
 )
 from gitdist.report.findings import counted
-from gitdist.report.metrics import METRICS
+from gitdist.report.metrics import metric_of
 from gitdist.report.records import ReportedStudy, ReportedTrial
 from gitdist.spec import Dimension
 from gitdist.study.ledger.space import field_importances
@@ -77,7 +77,7 @@ def surface_figures(report: Report) -> Iterator[Picture]:
 
 
 def _picture(kind: str, study: ReportedStudy, caption: str, figure: Figure) -> Picture:
-    caption = caption.format(METRICS[study.objective].title)
+    caption = caption.format(metric_of(study.objective).title)
     trials = counted(len(study.finished), "finished trial")
     return Picture(f"{kind}-{study.spec.name}", f"{study.spec.name}: {caption}; validation split, {trials}.", figure)
 
@@ -109,7 +109,7 @@ def _draw_parallel(study: ReportedStudy, values: dict[ReportedTrial, float], fie
         field_title(name): {_position(space[name], value): format_value(value) for value in space[name].extremes}
         for name in fields
     }
-    ticks[METRICS[study.objective].label(study.spec.ekld_under)] = {0.0: f"{low:.3f}", 1.0: f"{high:.3f}"}
+    ticks[metric_of(study.objective).label(study.spec.ekld_under)] = {0.0: f"{low:.3f}", 1.0: f"{high:.3f}"}
     for row, (title, texts) in enumerate(ticks.items()):
         axis.axhline(row, color=INK, linewidth=0.8)
         axis.text(0, row - 0.14, plain(title), fontweight="bold", va="bottom", **_LABEL)
@@ -136,7 +136,7 @@ def _draw_surface(study: ReportedStudy, means: dict[tuple[float, ...], float], f
     x, y = np.array(list(means)).T
     triangles = Triangulation(x, y, Triangulation(*positions.T).triangles)  # neighbours as they are drawn
     contours = axis.tricontourf(triangles, list(means.values()), levels=8, cmap=value_colours())
-    label = METRICS[study.objective].label(study.spec.ekld_under)
+    label = metric_of(study.objective).label(study.spec.ekld_under)
     figure.colorbar(contours, ax=axis, label=label).ax.tick_params(colors=INK)
     axis.plot(x, y, linestyle="none", marker="o", markersize=4, color=INK, markeredgecolor=PAPER)
     axis.set(xlabel=field_title(fields[0]), ylabel=field_title(fields[1]))

@@ -31,14 +31,15 @@ _WAKING = signal.SIGURG  # has no meaning for other code, and is ignored by defa
 
 
 @contextmanager
-def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iterator[None]:
+def watched(
+    on_death: Callable[[str], None], cluster: str | None = None, *, kill_remaining: bool = True
+) -> Iterator[None]:
     """Call ``on_death`` on a thread when the Ray that this process uses has died.
-
-    Remaining processes of a Ray that this process started are killed first.
 
     Args:
         on_death: called once, with the cause; the main thread may be blocked forever, so it should exit the process.
         cluster: ``HOST:PORT`` of the joined cluster's control process; None = this process started Ray.
+        kill_remaining: kill the remaining processes of a Ray that this process started first.
     """
     done = threading.Event()
     find_cause = _local_check() if cluster is None else _remote_check(cluster)
@@ -47,7 +48,7 @@ def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iter
         while not done.wait(_CHECK_S):
             cause = find_cause()
             if cause is not None and not done.wait(_GRACE_S):
-                if cluster is None:
+                if cluster is None and kill_remaining:
                     _kill_remaining()
                 on_death(cause)
                 return
@@ -64,7 +65,8 @@ def watched(on_death: Callable[[str], None], cluster: str | None = None) -> Iter
 def raising_death(cluster: str | None = None) -> Iterator[None]:
     """Raise in the block, on its thread, when the Ray that this process uses has died; for ``cluster`` see ``watched``.
 
-    On the main thread a signal ends the wait for Ray. On another thread the error comes when Ray returns.
+    On the main thread a signal ends the wait for Ray; on another thread the error comes when Ray returns. If Ray's
+    control process has died, the thread may wait for that where no signal ends it, and then Ray exits the process.
 
     Raises:
         RayUnavailableError: Ray has died.
@@ -85,7 +87,7 @@ def raising_death(cluster: str | None = None) -> Iterator[None]:
 
     previous = signal.signal(_WAKING, lambda number, frame: None) if is_main else None
     try:
-        with watched(interrupt, cluster):
+        with watched(interrupt, cluster, kill_remaining=False):
             yield
     except (_RayDied, Exception) as error:
         if not causes:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
-from gitdist.spec.search import OBJECTIVES
+from gitdist.spec.objective import Direction, known_metric
 
 
 class JsonFile(BaseModel):
@@ -74,17 +74,13 @@ class _ChosenTrial(JsonFile):
     test: dict[str, float]
 
 
-def _known_objective(name: str) -> str:
-    if name not in OBJECTIVES:
-        raise ValueError("must be an objective")
-    return name
-
-
 class Summary(JsonFile):
     """``summary.json``: times, counts, the best trials and the baseline of a finished study."""
 
     study: str = ""
-    objectives: list[Annotated[str, AfterValidator(_known_objective)]] = []
+    objectives: list[Annotated[str, AfterValidator(known_metric)]] = []
+    directions: list[Direction] | None = None
+    constraints: list[str] = []
     ekld_under: str = "nuisance"
     trials: dict[str, int]
     wall_s: float = 0.0

@@ -1,8 +1,11 @@
 """The ledger: the Optuna storage, the only record of the search trials and of how they ended.
 
-    next_trial   --> a trial enters the storage RUNNING, in one write, with all of its parameters
+    next_trial   --> a trial enters the storage RUNNING, in one write, with all of its parameters; one that another
+                     process has enqueued gets the parameters that it lacks, then becomes RUNNING
     report       --> the epoch's value, then the pruner's decision with its rungs, then PRUNED if the trial is pruned
     finish, fail --> COMPLETE or FAIL
+
+The last metrics and the constraints' violations are attributes of a trial, written before it is pruned or finished.
 
 Each step is one write, or several writes that each determine the next. So a driver can be killed between any two of
 them: the next driver gets the RUNNING trials again, under their numbers and before any new trial, and when it reports
@@ -24,11 +27,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_line
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
+from gitdist.spec.objective import VALIDATION_MEANS
+from gitdist.spec.search import check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
-from gitdist.study.ledger.pruning import DECISION, should_prune
+from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
+from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
+    FIXED,
     REASON,
     REPEAT_OF,
     REPLICATE_OF,
@@ -38,6 +45,8 @@ from gitdist.study.ledger.records import (
     pareto_of,
     read_record,
 )
+from gitdist.study.ledger.space import distribution
+from gitdist.study.ledger.stopping import Stop, find_stop
 from gitdist.study.ledger.storage import (
     close_storage,
     describe_storage,
@@ -46,13 +55,16 @@ from gitdist.study.ledger.storage import (
     settle_writes,
     storage_errors,
 )
-from gitdist.study.ledger.suggestion import num_suggestions, suggest
+from gitdist.study.ledger.suggestion import Suggestions, is_additional, num_suggestions
 
-__all__ = ["Ledger", "Link", "TrialRecord"]
+__all__ = ["Ledger", "Link", "Stop", "TrialRecord"]
 
 Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 """``link(params, records)`` returns ``repeat_of`` or ``replicate_of`` of a new trial (see ``TrialRecord``), or {}."""
 
+DECIDED = "gitdist.decided"  # system attribute of an enqueued trial: its parameters and attributes
+
+_CONSTRAINT = "constraints:"  # prefix of the names under which Optuna stores a trial's violations, as a Trial does
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
 P = ParamSpec("P")
@@ -107,6 +119,7 @@ class Ledger:
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._storage_name = search, switch_epoch, epochs, storage_name
+        self._suggestions: Suggestions | None = None  # made when the first one is needed
         self._assigned: set[int] = set()
         self._outage: Outage | None = None
         self._check_owner: Callable[[bool], None] = lambda thorough: None
@@ -123,7 +136,7 @@ class Ledger:
             study = optuna.load_study(
                 storage=self.storage,
                 study_name=self.name,
-                sampler=optuna.samplers.RandomSampler(),  # not used, see ``suggest``
+                sampler=optuna.samplers.RandomSampler(),  # not used, see ``suggestion``
                 pruner=optuna.pruners.NopPruner(),
             )
         except KeyError:
@@ -186,6 +199,11 @@ class Ledger:
         self._check_owner = check_owner
 
     @property
+    def optuna_study(self) -> optuna.Study:
+        """The study in the storage, for reading."""
+        return self._study
+
+    @property
     @_repeated_after_outage
     def total(self) -> int:
         """The number of search trials after the study has ended, including retries of failed trials."""
@@ -214,31 +232,105 @@ class Ledger:
         trials = self._trials()
         return max(0, self._total(trials) - len(trials)) + sum(not trial.state.is_finished() for trial in trials)
 
+    @_repeated_after_outage
+    def stop(self) -> Stop | None:
+        """Return the rule that has ended the search before all of its trials were started; None if none has."""
+        trials = self._trials()
+        return self._stop(trials) if len(trials) < self._planned(trials) else None
+
+    @_repeated_after_outage
+    def worked_hours(self) -> float:
+        """Return for how many hours drivers have run the study in all, up to their last heartbeats."""
+        owners = read_owners(self.storage, self.name)
+        return sum((owner.last_heartbeat - owner.since).total_seconds() for owner in owners) / 3600
+
     def best(self) -> TrialRecord | None:
-        """Return the finished trial with the best first objective; the earliest if several are equal."""
+        """Return the feasible finished trial with the best first objective; the earliest if several are equal."""
         return best_of(self.trials(), self._search.directions)
 
     def pareto(self) -> list[TrialRecord]:
-        """Return the Pareto front of the finished trials by number; for one objective the best trial alone."""
+        """Return the Pareto front of the feasible finished trials by number; for one objective the best trial alone."""
         return pareto_of(self.trials(), self._search.directions)
 
     @_repeated_after_outage
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
-        """Assign a running trial without a worker, else a new one; None if no trial can be assigned now."""
+        """Assign a running trial without a worker, else a new one; None if no trial can be assigned now.
+
+        Of new ones, those that were enqueued come first. One of them that the search would not suggest is failed.
+
+        Raises:
+            SpecError: the sampler or pruner cannot be built.
+            StudyError: the sampler raises an error.
+        """
         trials = self._trials()
-        unassigned = (trial for trial in trials if not trial.state.is_finished() and trial.number not in self._assigned)
-        if trial := next(unassigned, None):
+        running = (trial for trial in trials if trial.state == TrialState.RUNNING)
+        if trial := next((trial for trial in running if trial.number not in self._assigned), None):
             return self._assign(trial)
+        for trial in trials:
+            if trial.state == TrialState.WAITING:
+                if problem := self._enqueued_problem(trial):
+                    self.fail(trial.number, problem)
+                    return self.next_trial(link)
+                return None if self._must_wait(trials, trial.number) else self._suggest(trials, trial.number, link)
         number = len(trials)
-        if number >= self._total(trials) or self._must_wait(trials):
+        if number >= self._total(trials) or self._must_wait(trials, number):
             return None
-        params, distributions = suggest(self._search, trials, number)
-        links = link(params, [read_record(trial, self._switch) for trial in trials]) if link else {}
+        return self._suggest(trials, number, link)
+
+    def _suggest(self, trials: list[FrozenTrial], number: int, link: Link | None) -> TrialRecord:
+        """Assign a new trial with the next parameters; it is the trial ``number`` that waits, or is added."""
+        waiting = trials[number] if number < len(trials) else None
+        suggestions, self._suggestions = self._suggestions or self._open_suggestions(), None
+        if waiting and DECIDED in waiting.system_attrs:  # by a driver that was killed before it had written all
+            return self._assign(self._start(waiting, waiting.system_attrs[DECIDED]))
+        made = suggestions.suggest(trials, number)
+        links = link(made.params, [read_record(each, self._switch) for each in trials]) if link else {}
         attrs = {_LINKS[name]: other for name, other in links.items()}
-        self._create(
-            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
-        )
-        return self._assign(self._trials()[number])
+        if waiting:
+            decided = {"params": made.params, "user_attrs": attrs, "system_attrs": made.system_attrs}
+            trial = self._start(waiting, decided)
+        else:
+            trial = self._create(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=made.params,
+                    distributions=made.distributions,
+                    user_attrs=attrs,
+                    system_attrs=made.system_attrs,
+                )
+            )
+        if trial.number == number:  # else another process has enqueued a trial since the trials were read
+            self._suggestions = suggestions
+        return self._assign(trial)
+
+    def _open_suggestions(self) -> Suggestions:
+        pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
+        stored = self.get_attr(OBSERVATIONS) or {"trials": []}
+        return Suggestions(self._search, self.name, pruner, read_observations(self._search, stored["trials"]))
+
+    def _start(self, waiting: FrozenTrial, decided: Mapping[str, Any]) -> FrozenTrial:
+        """Let a waiting trial run. What was decided is written first, so that the next driver can do the rest."""
+        trial_id = waiting._trial_id
+        with storage_errors(self._storage_name):
+            self._storage.set_trial_system_attr(trial_id, DECIDED, decided)
+            for name in decided["params"].keys() - waiting.params.keys():
+                searched = distribution(self._search.space[name])
+                value = searched.to_internal_repr(decided["params"][name])
+                self._storage.set_trial_param(trial_id, name, value, searched)
+            for name, attr in decided["system_attrs"].items():
+                self._storage.set_trial_system_attr(trial_id, name, attr)
+            for name, attr in decided["user_attrs"].items():
+                self._storage.set_trial_user_attr(trial_id, name, attr)
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return self._storage.get_trial(trial_id)
+
+    def _enqueued_problem(self, waiting: FrozenTrial) -> str | None:
+        """Return in one line why the search would not suggest an enqueued point; None if it would."""
+        try:
+            check_point("the enqueued point", waiting.system_attrs.get(FIXED, {}), self._search.space)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def requeue(self, number: int) -> None:
         """Let ``next_trial`` assign a running trial again, whose worker was lost, before any new one."""
@@ -264,19 +356,28 @@ class Ledger:
             return False
         if trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
             return False
-        num_steps = (self._epochs or 0) - self._switch
-        prune, attrs = should_prune(self._search, self.name, self._trials(), number, num_steps)
+        prune, attrs = should_prune(self._search, self.name, self._trials(), number, self._num_pruning_steps)
+        if prune:
+            self._store_metrics(trial, metrics)
         self._set_trial_attr(trial, DECISION, {"step": step, "prune": prune, "attrs": attrs})
         return self._prune_if_decided(self._trials()[number])
 
     @_repeated_after_outage
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
-        """End a trial with its objectives; fail it if they are not finite. Ending twice changes nothing."""
-        for name in self._search.objectives:
+        """End a trial with its objectives; fail it if these or constraints are not finite.
+
+        Ending twice changes nothing.
+        """
+        trial = self._trials()[number]
+        if trial.state.is_finished():
+            return
+        for name in (*self._search.objectives, *(each.metric for each in self._search.constraints)):
             value = metrics.get(name)
             if value is None or not math.isfinite(value):
-                self.fail(number, f"the objective {name} is {'missing' if value is None else value}")
+                kind = "objective" if name in self._search.objectives else "constraint on"
+                self.fail(number, f"the {kind} {name} is {'missing' if value is None else value}")
                 return
+        self._store_metrics(trial, metrics)
         with storage_errors(self._storage_name):
             self._study.tell(number, [float(metrics[name]) for name in self._search.objectives], skip_if_finished=True)
 
@@ -287,7 +388,7 @@ class Ledger:
         if not trial.state.is_finished():
             self._set_trial_attr(trial, REASON, reason)
             with storage_errors(self._storage_name):
-                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def retry_failed(self) -> list[tuple[int, int]]:
         """Add a trial with the same parameters for each failed trial not yet retried; return pairs (failed, new)."""
@@ -325,26 +426,55 @@ class Ledger:
             return self._study.get_trials(deepcopy=False)
 
     def _total(self, trials: list[FrozenTrial]) -> int:
-        return num_suggestions(self._search, trials) + sum(RETRY_OF in trial.user_attrs for trial in trials)
+        planned = self._planned(trials)
+        return len(trials) if len(trials) < planned and self._stop(trials) else planned
 
-    def _must_wait(self, trials: list[FrozenTrial]) -> bool:
-        """Return whether the next trial's suggestion needs the outcome of a running trial (``search.lag``)."""
+    def _planned(self, trials: list[FrozenTrial]) -> int:
+        """Return the total without a stop rule."""
+        return num_suggestions(self._search, trials) + sum(map(is_additional, trials))
+
+    def _stop(self, trials: list[FrozenTrial]) -> Stop | None:
+        hours = 0.0 if self._search.max_hours is None else self.worked_hours()
+        return find_stop(self._search, [read_record(trial, self._switch) for trial in trials], hours)
+
+    def _must_wait(self, trials: list[FrozenTrial], number: int) -> bool:
+        """Return whether the suggestion of trial ``number`` needs the outcome of a running trial (``search.lag``)."""
         lag = self._search.lag
         if lag is None:
             return False
-        return not all(trial.state.is_finished() for trial in trials[: max(0, len(trials) - lag + 1)])
+        return not all(trial.state.is_finished() for trial in trials[: max(0, number - lag + 1)])
+
+    @property
+    def _num_pruning_steps(self) -> int:
+        """The epochs of a complete trial after the switch."""
+        return max(1, (self._epochs or 0) - self._switch)
 
     def _assign(self, trial: FrozenTrial) -> TrialRecord:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _create(self, trial: FrozenTrial) -> None:
+    def _create(self, trial: FrozenTrial) -> FrozenTrial:
+        """Add a trial in one write; return it with its number."""
         with storage_errors(self._storage_name):
-            self._study.add_trial(trial)
+            return self._storage.get_trial(self._storage.create_new_trial(self._study._study_id, trial))
 
     def _set_trial_attr(self, trial: FrozenTrial, key: str, value: Any) -> None:
         with storage_errors(self._storage_name):
             self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def _store_metrics(self, trial: FrozenTrial, metrics: Mapping[str, float]) -> None:
+        """Store the metrics and the violations of constraints that a trial ends with, under the names of its rows.
+
+        A pruned trial has those of its last epoch, as it has the objective of that epoch: Optuna's TPE ranks it so.
+        """
+        for name in VALIDATION_MEANS:
+            if name in metrics and math.isfinite(metrics[name]):
+                self._set_trial_attr(trial, name, float(metrics[name]))
+        with storage_errors(self._storage_name):
+            for each in self._search.constraints:
+                violation = each.violation(metrics.get(each.metric, math.nan))
+                if math.isfinite(violation):
+                    self._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINT}{each}", float(violation))
 
     def _is_pruning_epoch(self, epoch: int) -> bool:
         """Return whether the pruner decides after this epoch: not before ``min_epochs``, not at the last epoch."""

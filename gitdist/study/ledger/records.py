@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 REASON = "gitdist.reason"  # attributes of a trial in the Optuna storage: why it failed
 RETRY_OF = "gitdist.retry_of"  # number of the failed trial that it retries
 REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial with the same training, whose result it reuses
+FIXED = "fixed_params"  # Optuna's own, a system attribute: the values with which the trial was enqueued
 REPLICATE_OF = "gitdist.replicate_of"  # number of another trial with the same training; both are trained
 
 State = Literal["running", "finished", "failed", "pruned"]
@@ -35,6 +36,7 @@ class TrialRecord:
     pruned_at: int | None = None  # epoch
     repeat_of: int | None = None
     replicate_of: int | None = None
+    feasible: bool = True  # false if it violates a constraint of the search
 
     @property
     def links(self) -> dict[str, int]:
@@ -54,7 +56,7 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
     curve = {step + switch_epoch: value for step, value in sorted(trial.intermediate_values.items())}
     return TrialRecord(
         number=trial.number,
-        params=dict(trial.params),
+        params={**trial.system_attrs.get(FIXED, {}), **trial.params},
         state=state,
         objectives=tuple(trial.values) if state == "finished" else (),
         reason=trial.user_attrs.get(REASON) if state == "failed" else None,
@@ -63,37 +65,40 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
         pruned_at=max(curve, default=None) if state == "pruned" else None,
         repeat_of=trial.user_attrs.get(REPEAT_OF),
         replicate_of=trial.user_attrs.get(REPLICATE_OF),
+        feasible=all(violation <= 0 for violation in trial.constraints.values()),
     )
 
 
 def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialRecord | None:
-    """Return the finished trial with the best first objective; the earliest if several are equal."""
-    finished = [record for record in records if record.state == "finished"]
-    return min(finished, key=lambda record: (_costs(record, directions)[0], record.number), default=None)
+    """Return the feasible finished trial with the best first objective; the earliest if several are equal."""
+    finished = [record for record in records if record.state == "finished" and record.feasible]
+    return min(finished, key=lambda record: (costs_of(record, directions)[0], record.number), default=None)
 
 
 def pareto_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """Return the Pareto front of the finished trials by number; for one objective the best trial alone.
+    """Return the Pareto front of the feasible finished trials by number; for one objective the best trial alone.
 
     A trial that repeats one of ``records`` is left out.
     """
     if len(directions) == 1:
         best = best_of(records, directions)
         return [best] if best else []
-    finished = {record.number: record for record in records if record.state == "finished"}
+    finished = {record.number: record for record in records if record.state == "finished" and record.feasible}
     costs = {
-        number: _costs(record, directions) for number, record in finished.items() if record.repeat_of not in finished
+        number: costs_of(record, directions) for number, record in finished.items() if record.repeat_of not in finished
     }
     return [
         record
         for record in records
-        if record.number in costs and not any(_dominates(other, costs[record.number]) for other in costs.values())
+        if record.number in costs and not any(dominates(other, costs[record.number]) for other in costs.values())
     ]
 
 
-def _costs(record: TrialRecord, directions: Sequence[str]) -> list[float]:
+def costs_of(record: TrialRecord, directions: Sequence[str]) -> list[float]:
+    """Return the objectives of a finished trial with the sign for which less is better."""
     return [-x if direction == "maximize" else x for x, direction in zip(record.objectives, directions, strict=True)]
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether the costs of one trial are at most those of another in every objective, and less in some."""
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -64,6 +64,15 @@ def test_one_signal_of_a_program_stops_what_does_not_end_by_itself(number, monke
     assert told == ["once"]
 
 
+def test_a_program_that_is_no_command_is_not_ended_however_long_its_clean_up_takes(monkeypatch):
+    monkeypatch.setattr(signals, "_END_S", 0.05)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            time.sleep(0.5)
+
+
 def test_a_request_is_known_while_the_main_thread_is_blocked_and_cannot_handle_it():
     library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
     locked, known = threading.Event(), []

@@ -532,8 +532,8 @@ def test_a_pruning_decision_is_final_whatever_other_trials_do_meanwhile():
     assert not ledger.report(kept, 2, {ACCURACY: 0.4})
     end_others(0.5, 1)  # from here on 0.4 is below the median
     assert not ledger.report(kept, 2, {ACCURACY: 0.4})
-    with pytest.raises(Crash):  # of the writes the first looks for the study, the third is the decision
-        open_(writes_left=3).report(dropped, 2, {ACCURACY: 0.4})
+    with pytest.raises(Crash):  # of the writes the first looks for the study, the fourth is the decision
+        open_(writes_left=4).report(dropped, 2, {ACCURACY: 0.4})
     again = open_()
     end_others(0.1, 2)  # from here on it is above
     assert again.report(dropped, 2, {ACCURACY: 0.4})

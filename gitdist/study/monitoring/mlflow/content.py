@@ -327,6 +327,8 @@ def _describe(summary: Mapping[str, Any]) -> str:
     """Return the parent run's description in Markdown: the best trial next to the baseline."""
     best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
     if best is None:
+        if summary["trials"].get("finished") and summary.get("constraints"):
+            return f"No trial meets the constraints {', '.join(summary['constraints'])}."
         return "No trial finished." if summary["trials"] else "Only data and generator, no trials."
     params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
     lines = [
