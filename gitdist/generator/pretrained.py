@@ -24,7 +24,7 @@ from gitdist.device import Compute
 from gitdist.disk import write_atomic
 from gitdist.errors import DataError, SpecError, first_line
 from gitdist.generator.munit.generator import MunitGenerator
-from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite
+from gitdist.generator.munit.networks import STYLE_DOWNSAMPLINGS, AutoEncoder, first_non_finite, load_auto_encoder
 from gitdist.input_file import foreign_content, open_input, read_input
 from gitdist.spec import MunitSpec
 from gitdist.spec.base import Positive, Spec
@@ -69,6 +69,13 @@ def save_pretrained(path: Path, architecture: Architecture, weights: Weights) ->
     contiguous = {name: weight.contiguous() for name, weight in weights.items()}
     header = architecture.model_dump() | {_CHECKSUM: _checksum(contiguous)}
     write_atomic(path, save(contiguous, {_HEADER: json.dumps(header, separators=(",", ":"))}))
+
+
+def save_munit(spec: MunitSpec, image_channels: int, artifact: Path, path: Path) -> None:
+    """Write the weights in a trained generator's artifact to a file; see ``save_pretrained``."""
+    fields = Architecture.model_fields.keys() & MunitSpec.model_fields.keys()
+    architecture = Architecture(image_channels=image_channels, **spec.model_dump(include=fields))
+    save_pretrained(path, architecture, load_auto_encoder(spec, image_channels, artifact).state_dict())
 
 
 def read_pretrained(path: Path, image_shape: tuple[int, int, int]) -> tuple[Architecture, Weights]:

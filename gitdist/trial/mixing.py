@@ -33,9 +33,9 @@ def replacement_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64]) -
             smallest = int(class_sizes.min())
             if spec.threshold <= smallest:
                 raise SpecError(
-                    "a soft threshold must be above the smallest class's size, but trial.threshold = "
-                    f"{spec.threshold:g} and that class has {smallest} images; raise it (in search.space too) or set "
-                    "trial.threshold_kind to hard"
+                    f"a soft threshold must be above the smallest class's size, but threshold = {spec.threshold:g} and "
+                    f"that class has {smallest} images; raise it (in a study in search.space too) or set "
+                    "threshold_kind to hard"
                 )
             below = spec.threshold - class_sizes
             probabilities: NDArray[np.float64] = np.maximum(0.0, below / (spec.threshold - smallest))
@@ -54,9 +54,25 @@ def replaced_samples(
     probabilities = replacement_probabilities(spec, class_sizes)
     rng = numpy_rng(spec.seed, "trial/mixing", epoch)
     for start in range(0, len(labels), spec.batch_size):
-        batch = labels[start : start + spec.batch_size]
-        first = batch[: int(spec.fraction * len(batch))]
-        replaced[start : start + len(first)] = rng.random(len(first)) < probabilities[first]
+        batch = slice(start, start + spec.batch_size)
+        replaced[batch] = replaced_of_batch(labels[batch], probabilities, spec.fraction, rng)
+    return replaced
+
+
+def replaced_of_batch(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return which samples of one batch become draws, bool ``[n]``.
+
+    Args:
+        labels: the samples' classes, int64 ``[n]``.
+        probabilities: of ``replacement_probabilities``, ``[C]``.
+        fraction: p.
+        rng: gives one number for each of the first ``int(p * n)`` samples.
+    """
+    first = labels[: int(fraction * len(labels))]
+    replaced = np.zeros(len(labels), np.bool_)
+    replaced[: len(first)] = rng.random(len(first)) < probabilities[first]
     return replaced
 
 

@@ -11,9 +11,10 @@ from typing import Any, assert_never
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from gitdist.balancing import read_fields
-from gitdist.balancing.losses import LOSSES, ClassStatistics, Loss
+from gitdist.balancing.losses import LOSSES, ClassStatistics
 from gitdist.balancing.samplers import SAMPLERS, effective_sizes
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
@@ -28,19 +29,25 @@ def class_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: 
 
 
 def epoch_indices(
-    spec: TrialSpec, labels: NDArray[np.int64], class_sizes: NDArray[np.int64], epoch: int
+    spec: TrialSpec,
+    labels: NDArray[np.int64],
+    class_sizes: NDArray[np.int64],
+    epoch: int,
+    num_samples: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the training images of an epoch in order, int64 ``[N]`` for N training images.
+    """Return the training images of an epoch in order, int64 ``[num_samples]``, by default as many as there are.
 
-    instance, and every sampler up to the switch: every image once, shuffled. Every other sampler draws with
-    replacement, first the class by ``class_probabilities``, then one of its images uniformly. ``labels`` int64 ``[N]``
-    are the classes of the training images.
+    instance, and every sampler up to the switch: every image once, shuffled, before any comes again. Every other
+    sampler draws with replacement, first the class by ``class_probabilities``, then one of its images uniformly.
+    ``labels`` int64 ``[N]`` are the classes of the training images.
     """
     rng = numpy_rng(spec.seed, "trial/sample", epoch)
+    count = len(labels) if num_samples is None else num_samples
     if _sampler(spec, epoch) == "instance":
-        return rng.permutation(len(labels))
+        rounds = [rng.permutation(len(labels)) for _ in range(0, count, len(labels))]
+        return np.concatenate(rounds)[:count]
     probabilities = class_probabilities(spec, class_sizes, epoch)
-    classes = rng.choice(len(class_sizes), size=len(labels), p=probabilities)
+    classes = rng.choice(len(class_sizes), size=count, p=probabilities)
     within = rng.integers(0, class_sizes[classes])
     by_class = np.argsort(labels, kind="stable")
     starts = np.cumsum(class_sizes) - class_sizes
@@ -88,7 +95,9 @@ def class_priors(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) ->
     return priors
 
 
-def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu") -> Loss:
+def build_loss(
+    spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu"
+) -> nn.Module:
     """Return the loss of an epoch, for logits and labels on ``device``."""
     weights = class_weights(spec, class_sizes, epoch)
     classes = ClassStatistics(
@@ -97,7 +106,7 @@ def build_loss(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, devi
         weight=None if weights is None else torch.from_numpy(weights).float().to(device),
         device=torch.device(device),
     )
-    loss: Loss = with_fields(LOSSES[spec.loss], spec)(classes)
+    loss: nn.Module = with_fields(LOSSES[spec.loss], spec)(classes)
     return loss
 
 

@@ -26,9 +26,21 @@ SIGNATURES = {
     "Dataset.from_folder": "(path, *, results='results', **fields)",
     "Dataset.from_torch": "(train, test=None, *, class_names=None, groups=None, test_groups=None, test_share=0.2, "
     "results='results', **fields)",
+    "GIT": "(generator, class_sizes, threshold=None, fraction=0.5, seed=0, *, threshold_kind='hard')",
+    "GIT.__call__": "(self, images, labels)",
+    "GIT.collate": "(self, samples)",
+    "Generator": "(drawing, image_shape, *, write=None)",
+    "Generator.draw": "(self, images, seed=0, *, num_draws=None)",
+    "Generator.load": "(path, image_shape, *, image_size=None, device=None)",
+    "Generator.preview": "(self, images, *, num_draws=8, seed=0, names=None)",
+    "Generator.save": "(self, path)",
+    "ekld": "(model, images, transform, labels=None, *, transformations=10, batch_size=256, seed=0, groups=None)",
     "load_study": "(path)",
+    "loss": "(kind, class_sizes, *, sampler='instance', class_weights='none', **options)",
     "run": "(spec, *, results='results', scale=None, callbacks=(), progress=True, address=None, retry_failed=False, "
     "take_over=False)",
+    "sampler": "(labels, kind, *, num_samples=None, epochs=None, seed=0, **options)",
+    "train_generator": "(dataset, *, kind='munit', steps=None, device=None, progress=None, **options)",
 }
 SLOW_LIBRARIES = {"torch", "ray", "optuna", "mlflow", "pandas", "pydantic", "numpy"}
 

@@ -65,7 +65,7 @@ def test_soft_without_a_threshold_replaces_all_classes():
 
 @pytest.mark.parametrize("threshold", [10, 3.5])
 def test_soft_threshold_not_above_the_smallest_class_is_refused(threshold):
-    with pytest.raises(SpecError, match=f"trial.threshold = {threshold} .* 10 images"):
+    with pytest.raises(SpecError, match=f"threshold = {threshold} .* 10 images"):
         replacement_probabilities(TrialSpec(threshold=threshold, threshold_kind="soft"), SIZES)
 
 

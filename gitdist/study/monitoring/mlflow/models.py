@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def save_model(model: TrainedModel, directory: Path) -> None:
         SpecError: MLflow cannot save the network, for instance because torch.export cannot trace it.
         DiskError: the disk does not take it.
     """
+    if find_spec("pytorch_lightning"):  # which mlflow.pytorch imports then, and that torchvision
+        import gitdist.torchvision_cpu  # noqa: F401
     import mlflow.pytorch  # slow to import
 
     # MLflow warns of its own type hints.

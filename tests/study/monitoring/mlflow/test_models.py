@@ -30,7 +30,7 @@ READ = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "gitdist":
+        if name.partition(".")[0] in ("gitdist", "pytorch_lightning"):  # MLflow imports Lightning if it is there
             raise ImportError(name)
 sys.meta_path.insert(0, Blocker())
 import mlflow, numpy, torch

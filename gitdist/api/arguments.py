@@ -1,0 +1,102 @@
+"""Checks what users pass from Python: settings, class sizes, labels and images. A mistake is one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from gitdist.errors import SpecError
+from gitdist.spec.mistakes import find_mistakes
+
+Images = Tensor | NDArray[Any]
+Labels = Tensor | NDArray[Any] | Sequence[int]
+
+_HALF_LEVEL = 0.5 / 255  # of a pixel value in 0..1: what rounding to 256 levels removes
+
+
+def check_settings(function: str, kind: Any, /, **settings: Any) -> Any:
+    """Return the settings as ``kind``, the part of a study that has the same fields and rules.
+
+    Raises:
+        SpecError: a setting breaks its rule; the message begins with ``function``.
+    """
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise SpecError(f"{function}: {find_mistakes(error, values)[0]}") from None
+
+
+def read_labels(function: str, name: str, labels: Labels) -> NDArray[np.int64]:
+    """Return labels, or class sizes, as int64 ``[n]``.
+
+    Raises:
+        SpecError: they are no row of whole numbers from 0 up.
+    """
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):
+        found = f"they have the type {values.dtype} and the shape {list(values.shape)}"
+        raise SpecError(f"{function}: {name} must be whole numbers in one dimension, at least one, but {found}")
+    if values.min() < 0:
+        raise SpecError(f"{function}: {name} must be 0 or more, but one is {values.min()}")
+    return values.astype(np.int64)
+
+
+def read_class_sizes(function: str, class_sizes: Labels) -> NDArray[np.int64]:
+    """Return the number of training images of each class, int64 ``[C]``.
+
+    Raises:
+        SpecError: as ``read_labels``, or no class has an image.
+    """
+    sizes = read_labels(function, "class_sizes", class_sizes)
+    if not sizes.any():
+        raise SpecError(f"{function}: class_sizes must have a class with images, but all {len(sizes)} are 0")
+    return sizes
+
+
+def check_classes(function: str, labels: NDArray[np.int64], num_classes: int) -> None:
+    """Check that labels int64 ``[n]`` are below ``num_classes``; raise SpecError if one is not."""
+    if len(labels) and labels.max() >= num_classes:
+        raise SpecError(f"{function}: labels must be below {num_classes}, the classes, but one is {labels.max()}")
+
+
+def read_images(function: str, images: Images) -> Tensor:
+    """Return images as a tensor ``[N, C, H, W]``, a copy of an array; raise SpecError if their shape is another."""
+    read = images if isinstance(images, Tensor) else torch.tensor(images)
+    if read.ndim != 4:
+        raise SpecError(f"{function}: images must have the shape [N, C, H, W], but they have {list(read.shape)}")
+    return read
+
+
+def to_pixels(function: str, images: Tensor) -> Tensor:
+    """Return images as uint8 on their device; those in 0..1 are rounded to the nearest of 256 levels.
+
+    Raises:
+        SpecError: they have another type or range.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise SpecError(f"{function}: images must be uint8 or float, but they are {_type_name(images)}")
+    if images.numel():
+        lowest, highest = (float(value) for value in images.detach().aminmax())
+        if not (lowest >= -_HALF_LEVEL and highest <= 1 + _HALF_LEVEL):
+            raise SpecError(
+                f"{function}: float images must have pixels in 0..1, but these are in {lowest:g}..{highest:g}; pass "
+                "them before their normalisation"
+            )
+    return images.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def like_images(pixels: Tensor, images: Tensor) -> Tensor:
+    """Return uint8 pixels in the type and on the device of ``images``: as float they are in 0..1."""
+    pixels = pixels.to(images.device)
+    return pixels if images.dtype == torch.uint8 else pixels.float().div_(255).to(images.dtype)
+
+
+def _type_name(images: Tensor) -> str:
+    return str(images.dtype).removeprefix("torch.")
