@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from gitdist.spec.base import MANY_EPOCHS, MANY_TRIALS, List, Seed, Spec, unknown_name
+from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, unknown_name
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
 from gitdist.spec.trial import TrialSpec
 
@@ -16,17 +16,41 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "val/ekld": "minimize",
 }
 
+Algorithm = Literal["tpe", "gp", "nsga2", "random", "grid", "auto"]
+PrunerKind = Literal["none", "median", "percentile", "successive-halving", "hyperband", "patient", "threshold"]
+_MAX_GP_TRIALS = 100  # the time of a suggestion grows with the third power of the trials
+
 _Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
+_Bound = Annotated[float, Field(ge=-MANY, le=MANY)]
 METHOD = "method"  # the dimension over the study's named methods
 
 
 class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
-    kind: Literal["none", "successive-halving", "hyperband", "median"] = "none"
+    kind: str = "none"  # a PrunerKind, or module:attribute of another Optuna pruner
+    options: Options = {}  # further keyword arguments of Optuna's pruner
     min_epochs: int = Field(5, ge=1, le=MANY_EPOCHS)  # after the switch, before the first decision
     reduction_factor: int = Field(3, ge=2, le=1000)  # halving, hyperband: one in this many trials continues
-    startup: _Trials = 5  # median: trials that end before it prunes
+    startup: _Trials = 5  # median, percentile: trials that end before it prunes
+    percentile: float = Field(25.0, ge=0, le=100)  # percentile: the best share of trials, in percent, continues
+    patience: int = Field(5, ge=0, le=MANY_EPOCHS)  # patient: epochs without a better value before `wraps` decides
+    wraps: PrunerKind = "none"  # patient: the pruner that decides then; none = the trial ends
+    lower: _Bound | None = None  # threshold: a trial ends below this value of the objective
+    upper: _Bound | None = None  # threshold: or above this one
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        return _known(value, "pruner", get_args(PrunerKind))
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PrunerSpec":
+        if self.kind == "threshold" and self.lower is None and self.upper is None:
+            raise ValueError("the threshold pruner needs a bound, but has none; set lower or upper")
+        if self.kind == "patient" and self.wraps == "patient":
+            raise ValueError("wraps must name another pruner than patient itself")
+        return self
 
 
 class SearchSpec(Spec):
@@ -35,14 +59,22 @@ class SearchSpec(Spec):
     # search trials, fewer if the space has fewer points; 0 = only data and generator
     total: int = Field(8, ge=0, le=MANY_TRIALS)
     objective: str | Annotated[tuple[str, ...], List] = "val/balanced_accuracy"  # several: the Pareto front is found
-    algorithm: Literal["tpe", "random", "grid"] = "tpe"
-    startup: _Trials | None = None  # random trials before TPE starts; None = a third of total, 10 at most
+    # an Algorithm, or module:attribute of another Optuna sampler. auto: gp with ranges alone and at most 100 trials,
+    # else tpe. A space of at most `total` points is tried as a whole, each point once, by every algorithm
+    algorithm: str = "tpe"
+    options: Options = {}  # keyword arguments of Optuna's sampler
+    startup: _Trials | None = None  # random trials before tpe or gp starts; None = a third of total, 10 at most
     space: dict[str, Dimension] = {}
     # points tried before any suggestion; fields left out are suggested
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
     pruner: PrunerSpec = PrunerSpec()
     lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
     seed: Seed = 0
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known_algorithm(cls, value: str) -> str:
+        return _known(value, "algorithm", get_args(Algorithm))
 
     @field_validator("objective")
     @classmethod
@@ -76,10 +108,12 @@ class SearchSpec(Spec):
                 f"a grid must have at most {MANY_TRIALS:,} points, but that of search.space has more; lower the points "
                 "or raise the steps of its ranges, or set search.algorithm to random"
             )
+        if self.algorithm == "grid" and self.options:
+            raise ValueError("a grid has no options, but search.options is set; remove it, or choose another algorithm")
         if len(self.try_first) > self.total:
             raise ValueError(f"try_first has {len(self.try_first)} points, but total is {self.total}; raise total")
         for index, point in enumerate(self.try_first):
-            _check_point(f"try_first.{index}", point, self.space)
+            check_point(f"try_first.{index}", point, self.space)
         return self
 
     @property
@@ -93,8 +127,16 @@ class SearchSpec(Spec):
         return tuple(OBJECTIVES[name] for name in self.objectives)
 
     @property
+    def resolved_algorithm(self) -> str:
+        """``algorithm``, with what ``auto`` stands for."""
+        if self.algorithm != "auto":
+            return self.algorithm
+        only_ranges = all(dimension.bounds and not dimension.when for dimension in self.space.values())
+        return "gp" if only_ranges and self.total <= _MAX_GP_TRIALS else "tpe"
+
+    @property
     def startup_trials(self) -> int:
-        """The number of random trials before TPE starts."""
+        """The number of random trials before TPE or GP starts."""
         return self.startup or min(10, math.ceil(self.total / 3))
 
 
@@ -102,7 +144,24 @@ def _listed(objective: str | tuple[str, ...]) -> tuple[str, ...]:
     return (objective,) if isinstance(objective, str) else objective
 
 
-def _check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+def _known(name: str, what: str, names: tuple[str, ...]) -> str:
+    """Return a name that is one of ``names`` or has the form ``module:attribute``."""
+    if name not in names and not all(name.partition(":")):
+        raise ValueError(unknown_name(what, name, [*names, "module:attribute"]))
+    return name
+
+
+def check_point(path: str, point: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+    """Refuse values of a point that a search would not suggest; fields may be left out.
+
+    Args:
+        path: where the point is, for messages.
+        point: values by searched field.
+        space: the search's.
+
+    Raises:
+        ValueError: a field is not searched, or not together with the point's other values, or a value is not in range.
+    """
     for name, value in point.items():
         if name not in space:
             raise ValueError(f"{path}: " + unknown_name("searched field", name, list(space)))

@@ -1,6 +1,7 @@
 """The ledger: the Optuna storage, the only record of the search trials and of how they ended.
 
-    next_trial   --> a trial enters the storage RUNNING, in one write, with all of its parameters
+    next_trial   --> a trial enters the storage RUNNING, in one write, with all of its parameters; one that another
+                     process has enqueued gets the parameters that it lacks, then becomes RUNNING
     report       --> the epoch's value, then the pruner's decision with its rungs, then PRUNED if the trial is pruned
     finish, fail --> COMPLETE or FAIL
 
@@ -24,10 +25,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_line
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
+from gitdist.spec.search import check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
-from gitdist.study.ledger.pruning import DECISION, should_prune
+from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     REASON,
     REPEAT_OF,
@@ -46,7 +48,7 @@ from gitdist.study.ledger.storage import (
     settle_writes,
     storage_errors,
 )
-from gitdist.study.ledger.suggestion import num_suggestions, suggest
+from gitdist.study.ledger.suggestion import FIXED, Suggestion, Suggestions, is_additional, num_suggestions
 
 __all__ = ["Ledger", "Link", "TrialRecord"]
 
@@ -107,6 +109,7 @@ class Ledger:
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._storage_name = search, switch_epoch, epochs, storage_name
+        self._suggestions: Suggestions | None = None  # made when the first one is needed
         self._assigned: set[int] = set()
         self._outage: Outage | None = None
         self._check_owner: Callable[[bool], None] = lambda thorough: None
@@ -123,7 +126,7 @@ class Ledger:
             study = optuna.load_study(
                 storage=self.storage,
                 study_name=self.name,
-                sampler=optuna.samplers.RandomSampler(),  # not used, see ``suggest``
+                sampler=optuna.samplers.RandomSampler(),  # not used, see ``suggestion``
                 pruner=optuna.pruners.NopPruner(),
             )
         except KeyError:
@@ -224,21 +227,79 @@ class Ledger:
 
     @_repeated_after_outage
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
-        """Assign a running trial without a worker, else a new one; None if no trial can be assigned now."""
+        """Assign a running trial without a worker, else a new one; None if no trial can be assigned now.
+
+        Of new ones, those that were enqueued come first. One of them that the search would not suggest is failed.
+
+        Raises:
+            SpecError: the sampler or pruner cannot be built.
+            StudyError: the sampler raises an error.
+        """
         trials = self._trials()
-        unassigned = (trial for trial in trials if not trial.state.is_finished() and trial.number not in self._assigned)
-        if trial := next(unassigned, None):
+        running = (trial for trial in trials if trial.state == TrialState.RUNNING)
+        if trial := next((trial for trial in running if trial.number not in self._assigned), None):
             return self._assign(trial)
+        for trial in trials:
+            if trial.state == TrialState.WAITING:
+                if problem := self._enqueued_problem(trial):
+                    self.fail(trial.number, problem)
+                    continue
+                return None if self._must_wait(trials, trial.number) else self._suggest(trials, trial.number, link)
         number = len(trials)
-        if number >= self._total(trials) or self._must_wait(trials):
+        if number >= self._total(trials) or self._must_wait(trials, number):
             return None
-        params, distributions = suggest(self._search, trials, number)
-        links = link(params, [read_record(trial, self._switch) for trial in trials]) if link else {}
-        attrs = {_LINKS[name]: other for name, other in links.items()}
-        self._create(
-            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
-        )
-        return self._assign(self._trials()[number])
+        return self._suggest(trials, number, link)
+
+    def _suggest(self, trials: list[FrozenTrial], number: int, link: Link | None) -> TrialRecord:
+        if self._suggestions is None:
+            pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
+            self._suggestions = Suggestions(self._search, self.name, pruner)
+        try:
+            suggestion = self._suggestions.suggest(trials, number)
+            links = link(suggestion.params, [read_record(each, self._switch) for each in trials]) if link else {}
+            attrs = {_LINKS[name]: other for name, other in links.items()}
+            if number < len(trials):
+                trial_id = self._start(trials[number], attrs, suggestion)
+            else:
+                trial_id = self._create(
+                    create_trial(
+                        state=TrialState.RUNNING,
+                        params=suggestion.params,
+                        distributions=suggestion.distributions,
+                        user_attrs=attrs,
+                        system_attrs=suggestion.system_attrs,
+                    )
+                )
+        except BaseException:
+            self._suggestions = None  # it may know a trial that the ledger lacks
+            raise
+        trial = next(each for each in self._trials() if each._trial_id == trial_id)
+        if trial.number != number:  # another process has enqueued a trial in between
+            self._suggestions = None
+        return self._assign(trial)
+
+    def _start(self, waiting: FrozenTrial, attrs: Mapping[str, Any], suggestion: Suggestion) -> int:
+        """Let a waiting trial run, after the writes of all that it has; return its ID."""
+        trial_id = waiting._trial_id
+        with storage_errors(self._storage_name):
+            for name, distribution in suggestion.distributions.items():
+                if name not in waiting.params:
+                    value = distribution.to_internal_repr(suggestion.params[name])
+                    self._storage.set_trial_param(trial_id, name, value, distribution)
+            for name, attr in suggestion.system_attrs.items():
+                self._storage.set_trial_system_attr(trial_id, name, attr)
+            for name, attr in attrs.items():
+                self._storage.set_trial_user_attr(trial_id, name, attr)
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        return trial_id
+
+    def _enqueued_problem(self, waiting: FrozenTrial) -> str | None:
+        """Return in one line why the search would not suggest an enqueued point; None if it would."""
+        try:
+            check_point("the enqueued point", waiting.system_attrs.get(FIXED, {}), self._search.space)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def requeue(self, number: int) -> None:
         """Let ``next_trial`` assign a running trial again, whose worker was lost, before any new one."""
@@ -264,8 +325,7 @@ class Ledger:
             return False
         if trial.user_attrs.get(DECISION, {}).get("step", 0) >= step:
             return False
-        num_steps = (self._epochs or 0) - self._switch
-        prune, attrs = should_prune(self._search, self.name, self._trials(), number, num_steps)
+        prune, attrs = should_prune(self._search, self.name, self._trials(), number, self._num_pruning_steps)
         self._set_trial_attr(trial, DECISION, {"step": step, "prune": prune, "attrs": attrs})
         return self._prune_if_decided(self._trials()[number])
 
@@ -287,7 +347,7 @@ class Ledger:
         if not trial.state.is_finished():
             self._set_trial_attr(trial, REASON, reason)
             with storage_errors(self._storage_name):
-                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def retry_failed(self) -> list[tuple[int, int]]:
         """Add a trial with the same parameters for each failed trial not yet retried; return pairs (failed, new)."""
@@ -325,22 +385,28 @@ class Ledger:
             return self._study.get_trials(deepcopy=False)
 
     def _total(self, trials: list[FrozenTrial]) -> int:
-        return num_suggestions(self._search, trials) + sum(RETRY_OF in trial.user_attrs for trial in trials)
+        return num_suggestions(self._search, trials) + sum(map(is_additional, trials))
 
-    def _must_wait(self, trials: list[FrozenTrial]) -> bool:
-        """Return whether the next trial's suggestion needs the outcome of a running trial (``search.lag``)."""
+    def _must_wait(self, trials: list[FrozenTrial], number: int) -> bool:
+        """Return whether the suggestion of trial ``number`` needs the outcome of a running trial (``search.lag``)."""
         lag = self._search.lag
         if lag is None:
             return False
-        return not all(trial.state.is_finished() for trial in trials[: max(0, len(trials) - lag + 1)])
+        return not all(trial.state.is_finished() for trial in trials[: max(0, number - lag + 1)])
+
+    @property
+    def _num_pruning_steps(self) -> int:
+        """The epochs of a complete trial after the switch."""
+        return max(1, (self._epochs or 0) - self._switch)
 
     def _assign(self, trial: FrozenTrial) -> TrialRecord:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _create(self, trial: FrozenTrial) -> None:
+    def _create(self, trial: FrozenTrial) -> int:
+        """Add a trial in one write; return its ID."""
         with storage_errors(self._storage_name):
-            self._study.add_trial(trial)
+            return self._storage.create_new_trial(self._study._study_id, template_trial=trial)
 
     def _set_trial_attr(self, trial: FrozenTrial, key: str, value: Any) -> None:
         with storage_errors(self._storage_name):

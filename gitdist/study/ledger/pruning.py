@@ -8,44 +8,132 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from gitdist.errors import SpecError, StudyError
+from gitdist.plugins import describe_raised, load_attribute
 from gitdist.spec import PrunerSpec, SearchSpec
 
 DECISION = "gitdist.pruner"  # attribute of a trial: the last decision about it, as {step, prune, attrs}
+ENTRY_POINTS = "gitdist.pruners"
 
-PRUNERS: Mapping[str, Callable[[PrunerSpec, int], BasePruner]] = {
-    "none": lambda spec, num_steps: NopPruner(),
-    "successive-halving": lambda spec, num_steps: SuccessiveHalvingPruner(
-        min_resource=spec.min_epochs, reduction_factor=spec.reduction_factor
+PRUNERS: Mapping[str, tuple[Callable[..., BasePruner], Callable[[PrunerSpec, int], dict[str, Any]]]] = {
+    "none": (NopPruner, lambda spec, num_steps: {}),
+    "median": (
+        MedianPruner,
+        lambda spec, num_steps: {"n_startup_trials": spec.startup, "n_warmup_steps": spec.min_epochs},
     ),
-    "hyperband": lambda spec, num_steps: HyperbandPruner(
-        min_resource=spec.min_epochs, max_resource=num_steps, reduction_factor=spec.reduction_factor
+    "percentile": (
+        PercentilePruner,
+        lambda spec, num_steps: {
+            "percentile": spec.percentile,
+            "n_startup_trials": spec.startup,
+            "n_warmup_steps": spec.min_epochs,
+        },
     ),
-    "median": lambda spec, num_steps: MedianPruner(n_startup_trials=spec.startup, n_warmup_steps=spec.min_epochs),
+    "successive-halving": (
+        SuccessiveHalvingPruner,
+        lambda spec, num_steps: {"min_resource": spec.min_epochs, "reduction_factor": spec.reduction_factor},
+    ),
+    "hyperband": (
+        HyperbandPruner,
+        lambda spec, num_steps: {
+            "min_resource": spec.min_epochs,
+            "max_resource": num_steps,
+            "reduction_factor": spec.reduction_factor,
+        },
+    ),
+    "patient": (
+        PatientPruner,
+        lambda spec, num_steps: {
+            "wrapped_pruner": None if spec.wraps == "none" else build_pruner(_wrapped(spec), num_steps),
+            "patience": spec.patience,
+        },
+    ),
+    "threshold": (
+        ThresholdPruner,
+        lambda spec, num_steps: {"lower": spec.lower, "upper": spec.upper, "n_warmup_steps": spec.min_epochs},
+    ),
 }
-"""Optuna's pruners by ``search.pruner.kind``; ``num_steps`` are the epochs of a complete trial after the switch."""
+"""Optuna's pruners by ``search.pruner.kind``, and the arguments that they get.
+
+``num_steps`` are the epochs of a complete trial after the switch; ``search.pruner.options`` override the arguments.
+"""
+
+
+def build_pruner(spec: PrunerSpec, num_steps: int) -> BasePruner:
+    """Return a search's pruner.
+
+    Raises:
+        SpecError: the pruner of another package cannot be imported or built, or ``search.pruner.options`` do not fit.
+    """
+    if spec.kind in PRUNERS:
+        build, arguments = PRUNERS[spec.kind]
+        options = arguments(spec, num_steps) | spec.options
+    else:
+        build, options = load_attribute(spec.kind, ENTRY_POINTS, "search.pruner.kind"), dict(spec.options)
+    try:
+        pruner = build(**options)
+    except Exception as error:
+        raise SpecError(
+            f"search.pruner.kind '{spec.kind}' cannot be built with search.pruner.options {spec.options}: "
+            f"{describe_raised(error)}; correct the options"
+        ) from error
+    if not isinstance(pruner, BasePruner):
+        raise SpecError(
+            f"search.pruner.kind '{spec.kind}' must give an Optuna pruner, but gives {type(pruner).__name__}; "
+            "name a pruner's class, or a function that returns a pruner"
+        )
+    if isinstance(pruner, HyperbandPruner):  # divides its trials into brackets from the first decision on
+        study = optuna.create_study(pruner=pruner)
+        study.ask()
+        pruner.prune(study, study.get_trials(deepcopy=False)[0])
+    return pruner
 
 
 def should_prune(
     search: SearchSpec, study_name: str, trials: Sequence[FrozenTrial], number: int, num_steps: int
 ) -> tuple[bool, dict[str, Any]]:
-    """Return whether trial ``number`` ends after its last reported epoch, and the rungs that it has reached."""
+    """Return whether trial ``number`` ends after its last reported epoch, and the rungs that it has reached.
+
+    Raises:
+        SpecError: as ``build_pruner``.
+        StudyError: the pruner raises an error.
+    """
     step = trials[number].last_step
-    pruner = PRUNERS[search.pruner.kind](search.pruner, num_steps)
+    pruner = build_pruner(search.pruner, num_steps)
     study = optuna.create_study(study_name=study_name, directions=search.directions, pruner=pruner)
     study.add_trials(_visible_to_pruner(trial, None if trial.number == number else step) for trial in trials)
-    prune = bool(pruner.prune(study, study.get_trials(deepcopy=False)[number]))  # JSON has no NumPy bool
+    try:
+        prune = bool(pruner.prune(study, study.get_trials(deepcopy=False)[number]))  # JSON has no NumPy bool
+    except Exception as error:
+        raise StudyError(
+            f"search.pruner.kind '{search.pruner.kind}' raised {describe_raised(error)}; correct "
+            "search.pruner.options, or choose another pruner"
+        ) from error
     return prune, dict(study.get_trials(deepcopy=False)[number].system_attrs)
 
 
-def _visible_to_pruner(trial: FrozenTrial, step: int | None) -> FrozenTrial:
-    """Return only what pruners read of a trial: state, rungs, and its value at ``step`` (None: all its values)."""
+def _wrapped(spec: PrunerSpec) -> PrunerSpec:
+    return spec.model_copy(update={"kind": spec.wraps, "options": {}})
+
+
+def _visible_to_pruner(trial: FrozenTrial, last_step: int | None) -> FrozenTrial:
+    """Return only what pruners read of a trial: state, rungs, and its values up to ``last_step`` (None: all)."""
     curve = trial.intermediate_values
     return create_trial(
         state=trial.state,
         values=trial.values if trial.state == TrialState.COMPLETE else None,
         system_attrs=trial.user_attrs.get(DECISION, {}).get("attrs", {}),
-        intermediate_values=curve if step is None else {step: curve[step]} if step in curve else {},
+        intermediate_values={step: value for step, value in curve.items() if last_step is None or step <= last_step},
     )
