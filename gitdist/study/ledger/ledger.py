@@ -31,6 +31,7 @@ from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
+    FIXED,
     REASON,
     REPEAT_OF,
     REPLICATE_OF,
@@ -40,6 +41,7 @@ from gitdist.study.ledger.records import (
     pareto_of,
     read_record,
 )
+from gitdist.study.ledger.space import distribution
 from gitdist.study.ledger.storage import (
     close_storage,
     describe_storage,
@@ -48,12 +50,14 @@ from gitdist.study.ledger.storage import (
     settle_writes,
     storage_errors,
 )
-from gitdist.study.ledger.suggestion import FIXED, Suggestion, Suggestions, is_additional, num_suggestions
+from gitdist.study.ledger.suggestion import Suggestions, is_additional, num_suggestions
 
 __all__ = ["Ledger", "Link", "TrialRecord"]
 
 Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 """``link(params, records)`` returns ``repeat_of`` or ``replicate_of`` of a new trial (see ``TrialRecord``), or {}."""
+
+DECIDED = "gitdist.decided"  # system attribute of an enqueued trial: its parameters and attributes
 
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
@@ -243,7 +247,7 @@ class Ledger:
             if trial.state == TrialState.WAITING:
                 if problem := self._enqueued_problem(trial):
                     self.fail(trial.number, problem)
-                    continue
+                    return self.next_trial(link)
                 return None if self._must_wait(trials, trial.number) else self._suggest(trials, trial.number, link)
         number = len(trials)
         if number >= self._total(trials) or self._must_wait(trials, number):
@@ -251,47 +255,50 @@ class Ledger:
         return self._suggest(trials, number, link)
 
     def _suggest(self, trials: list[FrozenTrial], number: int, link: Link | None) -> TrialRecord:
-        if self._suggestions is None:
-            pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
-            self._suggestions = Suggestions(self._search, self.name, pruner)
-        try:
-            suggestion = self._suggestions.suggest(trials, number)
-            links = link(suggestion.params, [read_record(each, self._switch) for each in trials]) if link else {}
-            attrs = {_LINKS[name]: other for name, other in links.items()}
-            if number < len(trials):
-                trial_id = self._start(trials[number], attrs, suggestion)
-            else:
-                trial_id = self._create(
-                    create_trial(
-                        state=TrialState.RUNNING,
-                        params=suggestion.params,
-                        distributions=suggestion.distributions,
-                        user_attrs=attrs,
-                        system_attrs=suggestion.system_attrs,
-                    )
+        """Assign a new trial with the next parameters; it is the trial ``number`` that waits, or is added."""
+        waiting = trials[number] if number < len(trials) else None
+        suggestions, self._suggestions = self._suggestions or self._open_suggestions(), None
+        if waiting and DECIDED in waiting.system_attrs:  # by a driver that was killed before it had written all
+            return self._assign(self._start(waiting, waiting.system_attrs[DECIDED]))
+        made = suggestions.suggest(trials, number)
+        links = link(made.params, [read_record(each, self._switch) for each in trials]) if link else {}
+        attrs = {_LINKS[name]: other for name, other in links.items()}
+        if waiting:
+            decided = {"params": made.params, "user_attrs": attrs, "system_attrs": made.system_attrs}
+            trial = self._start(waiting, decided)
+        else:
+            trial = self._create(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=made.params,
+                    distributions=made.distributions,
+                    user_attrs=attrs,
+                    system_attrs=made.system_attrs,
                 )
-        except BaseException:
-            self._suggestions = None  # it may know a trial that the ledger lacks
-            raise
-        trial = next(each for each in self._trials() if each._trial_id == trial_id)
-        if trial.number != number:  # another process has enqueued a trial in between
-            self._suggestions = None
+            )
+        if trial.number == number:  # else another process has enqueued a trial since the trials were read
+            self._suggestions = suggestions
         return self._assign(trial)
 
-    def _start(self, waiting: FrozenTrial, attrs: Mapping[str, Any], suggestion: Suggestion) -> int:
-        """Let a waiting trial run, after the writes of all that it has; return its ID."""
+    def _open_suggestions(self) -> Suggestions:
+        pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
+        return Suggestions(self._search, self.name, pruner)
+
+    def _start(self, waiting: FrozenTrial, decided: Mapping[str, Any]) -> FrozenTrial:
+        """Let a waiting trial run. What was decided is written first, so that the next driver can do the rest."""
         trial_id = waiting._trial_id
         with storage_errors(self._storage_name):
-            for name, distribution in suggestion.distributions.items():
-                if name not in waiting.params:
-                    value = distribution.to_internal_repr(suggestion.params[name])
-                    self._storage.set_trial_param(trial_id, name, value, distribution)
-            for name, attr in suggestion.system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, DECIDED, decided)
+            for name in decided["params"].keys() - waiting.params.keys():
+                searched = distribution(self._search.space[name])
+                value = searched.to_internal_repr(decided["params"][name])
+                self._storage.set_trial_param(trial_id, name, value, searched)
+            for name, attr in decided["system_attrs"].items():
                 self._storage.set_trial_system_attr(trial_id, name, attr)
-            for name, attr in attrs.items():
+            for name, attr in decided["user_attrs"].items():
                 self._storage.set_trial_user_attr(trial_id, name, attr)
             self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        return trial_id
+            return self._storage.get_trial(trial_id)
 
     def _enqueued_problem(self, waiting: FrozenTrial) -> str | None:
         """Return in one line why the search would not suggest an enqueued point; None if it would."""
@@ -403,10 +410,10 @@ class Ledger:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _create(self, trial: FrozenTrial) -> int:
-        """Add a trial in one write; return its ID."""
+    def _create(self, trial: FrozenTrial) -> FrozenTrial:
+        """Add a trial in one write; return it with its number."""
         with storage_errors(self._storage_name):
-            return self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+            return self._storage.get_trial(self._storage.create_new_trial(self._study._study_id, trial))
 
     def _set_trial_attr(self, trial: FrozenTrial, key: str, value: Any) -> None:
         with storage_errors(self._storage_name):

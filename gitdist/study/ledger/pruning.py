@@ -20,12 +20,12 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gitdist.errors import SpecError, StudyError
-from gitdist.plugins import describe_raised, load_attribute
+from gitdist.errors import StudyError
+from gitdist.plugins import describe_raised
 from gitdist.spec import PrunerSpec, SearchSpec
+from gitdist.study.ledger.optuna_parts import build_part
 
 DECISION = "gitdist.pruner"  # attribute of a trial: the last decision about it, as {step, prune, attrs}
-ENTRY_POINTS = "gitdist.pruners"
 
 PRUNERS: Mapping[str, tuple[Callable[..., BasePruner], Callable[[PrunerSpec, int], dict[str, Any]]]] = {
     "none": (NopPruner, lambda spec, num_steps: {}),
@@ -65,9 +65,9 @@ PRUNERS: Mapping[str, tuple[Callable[..., BasePruner], Callable[[PrunerSpec, int
         lambda spec, num_steps: {"lower": spec.lower, "upper": spec.upper, "n_warmup_steps": spec.min_epochs},
     ),
 }
-"""Optuna's pruners by ``search.pruner.kind``, and the arguments that they get.
+"""Optuna's pruners by ``search.pruner.kind``, and our settings of them, which ``search.pruner.options`` override.
 
-``num_steps`` are the epochs of a complete trial after the switch; ``search.pruner.options`` override the arguments.
+``num_steps`` are the epochs of a complete trial after the switch.
 """
 
 
@@ -77,23 +77,9 @@ def build_pruner(spec: PrunerSpec, num_steps: int) -> BasePruner:
     Raises:
         SpecError: the pruner of another package cannot be imported or built, or ``search.pruner.options`` do not fit.
     """
-    if spec.kind in PRUNERS:
-        build, arguments = PRUNERS[spec.kind]
-        options = arguments(spec, num_steps) | spec.options
-    else:
-        build, options = load_attribute(spec.kind, ENTRY_POINTS, "search.pruner.kind"), dict(spec.options)
-    try:
-        pruner = build(**options)
-    except Exception as error:
-        raise SpecError(
-            f"search.pruner.kind '{spec.kind}' cannot be built with search.pruner.options {spec.options}: "
-            f"{describe_raised(error)}; correct the options"
-        ) from error
-    if not isinstance(pruner, BasePruner):
-        raise SpecError(
-            f"search.pruner.kind '{spec.kind}' must give an Optuna pruner, but gives {type(pruner).__name__}; "
-            "name a pruner's class, or a function that returns a pruner"
-        )
+    known, settings = PRUNERS.get(spec.kind, (None, lambda spec, num_steps: {}))
+    given = settings(spec, num_steps)
+    pruner = build_part(BasePruner, "search.pruner.kind", spec.kind, known, spec.options, given)
     if isinstance(pruner, HyperbandPruner):  # divides its trials into brackets from the first decision on
         study = optuna.create_study(pruner=pruner)
         study.ask()

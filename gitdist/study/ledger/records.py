@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 REASON = "gitdist.reason"  # attributes of a trial in the Optuna storage: why it failed
 RETRY_OF = "gitdist.retry_of"  # number of the failed trial that it retries
 REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial with the same training, whose result it reuses
+FIXED = "fixed_params"  # Optuna's own, a system attribute: the values with which the trial was enqueued
 REPLICATE_OF = "gitdist.replicate_of"  # number of another trial with the same training; both are trained
 
 State = Literal["running", "finished", "failed", "pruned"]
@@ -54,7 +55,7 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
     curve = {step + switch_epoch: value for step, value in sorted(trial.intermediate_values.items())}
     return TrialRecord(
         number=trial.number,
-        params=dict(trial.params),
+        params={**trial.system_attrs.get(FIXED, {}), **trial.params},
         state=state,
         objectives=tuple(trial.values) if state == "finished" else (),
         reason=trial.user_attrs.get(REASON) if state == "failed" else None,

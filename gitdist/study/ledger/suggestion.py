@@ -29,11 +29,10 @@ from gitdist.plugins import describe_raised
 from gitdist.spec import SearchSpec
 from gitdist.spec.dimension import dependency_order
 from gitdist.study.ledger.algorithms import build_sampler
-from gitdist.study.ledger.records import RETRY_OF
+from gitdist.study.ledger.records import FIXED, RETRY_OF
 from gitdist.study.ledger.space import distribution, point_key, point_plan
 
 SAMPLER = "gitdist.sampler"  # system attribute of a trial: what later suggestions depend on, see ``_Record``
-FIXED = "fixed_params"  # Optuna's own: the values with which a trial was enqueued
 
 Point = dict[str, Any]
 
@@ -44,7 +43,7 @@ class Suggestion:
 
     params: Point
     distributions: dict[str, BaseDistribution]
-    system_attrs: dict[str, Any]  # of the trial in the ledger: the sampler's own, and ``SAMPLER``
+    system_attrs: dict[str, Any]  # of the trial in the ledger: the sampler's own, and ``SAMPLER`` unless it has a plan
 
 
 class Suggestions:
@@ -177,8 +176,8 @@ class Suggestions:
             sampler = pickle.dumps(study.sampler)
         except Exception as error:
             raise StudyError(
-                f"the sampler of search.algorithm '{self._search.algorithm}' must be one that pickle can store, so that "
-                f"the search can be resumed, but that raised {describe_raised(error)}; change the sampler"
+                f"the sampler of search.algorithm '{self._search.algorithm}' must be one that pickle can store, for "
+                f"the search to be resumed, but that raised {describe_raised(error)}; change the sampler"
             ) from error
         return {
             "told": told,
@@ -211,10 +210,9 @@ def _untried(plan: Sequence[Point], past: Sequence[FrozenTrial]) -> list[Point]:
 def _copy(trial: FrozenTrial, *, told: bool, attrs: Mapping[str, Any] | None = None) -> FrozenTrial:
     """Return a trial of the ledger as the study knows it: ended only if it was ``told``; ``attrs`` were changed."""
     attrs = {**_attrs_of_samplers(trial), **(attrs or {})}
-    if trial.state == TrialState.WAITING:  # a driver that was killed may have stored some of the parameters
-        return create_trial(state=trial.state, system_attrs={**attrs, FIXED: {**attrs.get(FIXED, {}), **trial.params}})
+    waits = trial.state == TrialState.WAITING
     return create_trial(
-        state=trial.state if told else TrialState.RUNNING,
+        state=trial.state if told or waits else TrialState.RUNNING,
         values=trial.values if told and trial.state != TrialState.FAIL else None,
         params=trial.params,
         distributions=trial.distributions,

@@ -1,6 +1,5 @@
 """A search gives the points of a plain Optuna loop with the same sampler, whatever kills and resumes it."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from gitdist.spec import SearchSpec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.storage import open_storage
+from tests.processes import forkserver
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -29,8 +29,7 @@ SPACE = {
 }
 RANGES = {name: SPACE[name] for name in ("threshold", "fraction")}
 TWO = ["val/balanced_accuracy", "val/ekld"]
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["gitdist.study.ledger.ledger"])
+PROCESSES = forkserver("gitdist.study.ledger.ledger")
 
 CASES: Mapping[str, tuple[dict[str, Any], Callable[[], BaseSampler]]] = {
     "tpe": ({"algorithm": "tpe"}, lambda: tpe()),
@@ -160,7 +159,7 @@ def open_ledger(case: str, directory: Path, lag: int) -> Ledger:
 )
 def test_killed_and_resumed_the_points_are_the_same(case, lag, tmp_path):
     for stop_before in (3, 9, 15, None):
-        process = FORKSERVER.Process(target=run_until_killed, args=(case, tmp_path, stop_before, lag))
+        process = PROCESSES.Process(target=run_until_killed, args=(case, tmp_path, stop_before, lag))
         process.start()
         process.join()
         assert process.exitcode == (-signal.SIGKILL if stop_before else 0)

@@ -1,15 +1,16 @@
+import copy
 import random
-from typing import get_args
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from gitdist.errors import SpecError, StudyError
 from gitdist.spec import Dimension, SearchSpec
-from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.algorithms import build_sampler
 from gitdist.study.ledger.records import RETRY_OF
 from gitdist.study.ledger.space import grid_points
-from gitdist.study.ledger.suggestion import ALGORITHMS, Algorithm, suggest
+from gitdist.study.ledger.suggestion import SAMPLER, Suggestion, Suggestions
 
 SPACE = {
     "threshold": Dimension(int=(10, 1000), log=True),
@@ -27,9 +28,14 @@ def numbered(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return trials
 
 
+def suggest(search: SearchSpec, past: list[FrozenTrial]) -> Suggestion:
+    """What a driver suggests that resumes the search."""
+    return Suggestions(search).suggest(past, len(past))
+
+
 def trial_of(search: SearchSpec, past: list[FrozenTrial], **fields) -> FrozenTrial:
-    params, distributions = suggest(search, past, len(past))
-    return create_trial(params=params, distributions=distributions, **fields)
+    made = suggest(search, past)
+    return create_trial(params=made.params, distributions=made.distributions, system_attrs=made.system_attrs, **fields)
 
 
 def history(search: SearchSpec, count: int) -> list[FrozenTrial]:
@@ -51,18 +57,21 @@ def history(search: SearchSpec, count: int) -> list[FrozenTrial]:
 def test_a_suggestion_depends_on_search_past_and_number_alone(algorithm):
     search = SearchSpec(space=SPACE, algorithm=algorithm, total=20, startup=4)
     past = history(search, 12)
-    first = suggest(search, past, 12)
-    suggest(search, past[:5], 5)
-    assert suggest(search, past, 12) == first
-    assert suggest(search.model_copy(update={"seed": 1}), past, 12) != first
+    first = suggest(search, past)
+    suggest(search, past[:5])
+    assert suggest(search, past) == first
+    assert history(search, 12)[-1].params == past[-1].params
+    assert history(search.model_copy(update={"seed": 1}), 12)[-1].params != past[-1].params
 
 
 def test_tpe_learns_from_the_past_and_random_does_not():
     for algorithm, same in (("tpe", False), ("random", True)):
         search = SearchSpec(space=SPACE, algorithm=algorithm, total=20, startup=4)
         past = history(search, 12)
-        worse = numbered([*past[:-3], *history(search.model_copy(update={"seed": 5}), 3)])
-        assert (suggest(search, past, 12) == suggest(search, worse, 12)) == same
+        worse = [copy.copy(trial) for trial in past]
+        for trial in worse[5:8]:
+            trial.values = [2.0]
+        assert (suggest(search, past).params == suggest(search, worse).params) == same
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
@@ -86,20 +95,10 @@ def test_a_trial_has_the_fields_that_are_searched_in_it_and_no_others(algorithm,
 
 
 def test_tpe_models_groups_of_conditional_fields_and_uses_a_constant_liar():
-    build = ALGORITHMS["tpe"].build_sampler
-    conditional = build(SearchSpec(space=SPACE), 0)
-    plain = build(SearchSpec(space={"fraction": SPACE["fraction"]}), 0)
+    conditional = build_sampler(SearchSpec(space=SPACE))
+    plain = build_sampler(SearchSpec(space={"fraction": SPACE["fraction"]}))
     for sampler, group in ((conditional, True), (plain, False)):
         assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, group, True)
-
-
-def test_a_running_trial_keeps_others_away_from_its_point():
-    search = SearchSpec(space={"fraction": SPACE["fraction"]}, total=40, startup=4)
-    past = history(search, 12)
-    params, distributions = suggest(search, past, 12)
-    beside = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
-    others = [*past[:-1], beside]
-    assert suggest(search, numbered(others), 12)[0] != params
 
 
 def test_points_to_try_first_are_tried_first_and_completed_by_the_sampler():
@@ -116,12 +115,12 @@ def test_points_to_try_first_are_tried_first_and_completed_by_the_sampler():
     opened = past[2].params["loss"] == "ldam" and past[2].params["sampler"] == "instance"
     assert margin == (0.25 if opened else None)
     free = SearchSpec(space=SPACE, total=20, seed=2)
-    assert past[3].params == suggest(free, past[:3], 3)[0]
+    assert past[3].params == suggest(free, past[:3]).params
 
 
 def test_a_first_point_has_the_types_of_its_distribution():
     search = SearchSpec(space={"threshold": Dimension(float=(1, 9))}, try_first=({"threshold": 5},))
-    value = suggest(search, [], 0)[0]["threshold"]
+    value = suggest(search, []).params["threshold"]
     assert (value, type(value)) == (5.0, float)
 
 
@@ -150,36 +149,92 @@ def test_a_grid_has_each_point_once():
 def test_with_a_lag_the_last_outcomes_are_not_read(objective):
     search = SearchSpec(space=SPACE, total=40, startup=4, lag=3, objective=objective)
     past = history(search, 15)
-    suggested = suggest(search, past, 15)
+    suggested = suggest(search, past)
     for trial in past[13:]:
         trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
-    assert suggest(search, past, 15) == suggested
+    assert suggest(search, past) == suggested
     past[12].state, past[12].values = TrialState.FAIL, None
-    assert suggest(search, past, 15) != suggested
+    assert suggest(search, past).params != suggested.params
 
 
-def test_the_table_has_the_algorithms_of_the_spec_and_an_unknown_name_raises():
-    assert set(ALGORITHMS) == set(get_args(SearchSpec.model_fields["algorithm"].annotation))
-    with pytest.raises(KeyError, match="gp"):
-        suggest(SearchSpec(space=SPACE).model_copy(update={"algorithm": "gp"}), [], 0)
+def test_auto_is_gp_for_ranges_and_few_trials_else_tpe():
+    ranges = {"fraction": SPACE["fraction"], "threshold": SPACE["threshold"]}
+    cases = [
+        ({"space": ranges}, optuna.samplers.GPSampler),
+        ({"space": ranges, "total": 101}, optuna.samplers.TPESampler),
+        ({"space": SPACE}, optuna.samplers.TPESampler),
+    ]
+    for fields, sampler in cases:
+        assert type(build_sampler(SearchSpec(algorithm="auto", **fields))) is sampler
 
 
-def test_an_algorithm_is_added_by_an_entry_of_the_table(monkeypatch):
-    def build(search: SearchSpec, seed: int) -> optuna.samplers.TPESampler:
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.startup_trials)
+def test_options_override_the_settings_of_an_algorithm():
+    tpe = build_sampler(SearchSpec(space=SPACE, options={"multivariate": False, "group": False, "seed": 3}))
+    assert (tpe._multivariate, tpe._group, tpe._constant_liar) == (False, False, True)
+    assert build_sampler(SearchSpec(algorithm="nsga2", options={"population_size": 6})).population_size == 6
 
-    monkeypatch.setitem(ALGORITHMS, "univariate-tpe", Algorithm(build, reads_past=True))
-    search = SearchSpec(space=SPACE, total=12, startup=4).model_copy(update={"algorithm": "univariate-tpe"})
-    ledger = Ledger(optuna.storages.InMemoryStorage(), "study", search)
-    while (record := ledger.next_trial()) is not None:
-        ledger.finish(record.number, {"val/balanced_accuracy": record.params["fraction"]})
-    found = [dict(record.params) for record in ledger.trials()]
-    assert len(found) == 12
-    past = numbered(
-        [
-            create_trial(params=trial.params, distributions=trial.distributions, value=trial.value)
-            for trial in optuna.load_study(storage=ledger.storage, study_name="study").trials[:11]
-        ]
-    )
-    assert suggest(search, past, 11)[0] == found[11]  # the sampler has read the trials before
-    assert suggest(search.model_copy(update={"algorithm": "random"}), past, 11)[0] != found[11]
+
+class Sorted(optuna.samplers.BaseSampler):
+    """A user's sampler: the values in order, from a start that is an option."""
+
+    def __init__(self, start: int, step: int = 1) -> None:
+        self.next, self.step = start, step
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        return {}
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        self.next += self.step
+        return self.next
+
+
+class Unpicklable(Sorted):
+    def __reduce__(self):
+        raise TypeError("no pickle")
+
+
+class Broken(Sorted):
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        return {}["missing"]
+
+
+def no_sampler() -> str:
+    return "tpe"
+
+
+def search_by(name: str, **fields) -> SearchSpec:
+    return SearchSpec(space={"threshold": SPACE["threshold"]}, algorithm=f"{__name__}:{name}", **fields)
+
+
+def test_a_users_sampler_keeps_its_state():
+    past = history(search_by("Sorted", options={"start": 20, "step": 3}), 5)
+    assert [trial.params["threshold"] for trial in past] == [23, 26, 29, 32, 35]
+
+
+@pytest.mark.parametrize(
+    ("search", "error", "word"),
+    [
+        (search_by("Sorted"), SpecError, "start"),
+        (search_by("Sorted", options={"first": 1}), SpecError, "first"),
+        (search_by("Missing"), SpecError, "Missing"),
+        (search_by("no_sampler"), SpecError, "str"),
+        (SearchSpec(space=SPACE, options={"prior": 1}), SpecError, "prior"),
+        (search_by("Unpicklable", options={"start": 20}), StudyError, "pickle"),
+        (search_by("Broken", options={"start": 20}), StudyError, "KeyError"),
+    ],
+)
+def test_a_sampler_that_does_not_work_is_one_line(search, error, word):
+    with pytest.raises(error, match=word) as caught:
+        suggest(search, [])
+    assert "\n" not in str(caught.value) and search.algorithm in str(caught.value)
+
+
+def test_a_sampler_of_another_version_of_optuna_is_one_line():
+    search = SearchSpec(space=SPACE, total=20)
+    past = history(search, 3)
+    past[-1].system_attrs[SAMPLER] |= {"sampler": "", "optuna": "4.0"}
+    with pytest.raises(StudyError, match="Optuna 4.0"):
+        suggest(search, past)
