@@ -2,8 +2,8 @@
 
 A simulated search is a plain Optuna loop with the sampler and pruner that gitdist builds, in a space whose cells are
 the points of the grid: K logarithmic, p linear. A trial of a point has the validation curve of one of the point's
-seeds, drawn at random, so the search sees the noise of a real one. Two trials in one cell are two trials. A grid search
-tries each point once and ends.
+seeds, drawn at random, so the search sees the noise of a real one; what all trials of a seed have in common is taken
+out, since a study has one seed. Two trials in one cell are two trials. A grid search tries each point once and ends.
 
 regret: how much worse on test, by the mean over all seeds, the chosen point is than the best one; the choice is the
 finished trial with the best last value on validation, as in a study
@@ -44,11 +44,11 @@ CHECKPOINTS = (8, 16, 32, 64)  # trials
 # Searches without and with a pruner, by the cost of a suggestion: 64 trials take 5 s of GP, 0.1 s of TPE;
 # with a pruner, GP suggests up to 170 points in 10 to 17 s.
 REPEATS: Mapping[str, tuple[int, int]] = {
-    "random": (400, 400),
-    "grid": (400, 400),
-    "nsga2": (400, 400),
-    "tpe": (400, 200),
-    "gp": (20, 0),
+    "random": (100, 40),
+    "grid": (100, 40),
+    "nsga2": (100, 40),
+    "tpe": (100, 40),
+    "gp": (10, 0),
 }
 PRUNERS = ("none", "median", "successive-halving", "hyperband")
 MIN_EPOCHS = 2  # before a pruner decides, of the 6 after the switch
@@ -147,7 +147,7 @@ def simulate(table: Table, metric: str, algorithm: str, pruner: str, total: int,
     )
     distributions = {name: distribution(dimension) for name, dimension in search.space.items()}
     plan = iter(grid_plan(search)) if is_grid else None
-    rng = numpy_rng(seed, "search/replicates")
+    curves, rng = table.curves_of_one_study(metric), numpy_rng(seed, "search/replicates")
     trials: list[SimulatedTrial] = []
     while sum(trial.epochs for trial in trials) < total * table.num_epochs:
         if plan is not None:
@@ -155,16 +155,13 @@ def simulate(table: Table, metric: str, algorithm: str, pruner: str, total: int,
             if point is None:
                 break
             study.enqueue_trial(point)
-        trials.append(_run_trial(table, metric, study, distributions, rng))
+        trial = study.ask(distributions)
+        index = find_point(table, trial.params)
+        trials.append(_run_trial(study, trial, index, curves[index, rng.integers(curves.shape[1])]))
     return trials
 
 
-def _run_trial(
-    table: Table, metric: str, study: optuna.Study, distributions: dict[str, Any], rng: np.random.Generator
-) -> SimulatedTrial:
-    trial = study.ask(distributions)
-    point = find_point(table, trial.params)
-    curve = table.curves[metric][point, rng.integers(table.curves[metric].shape[1])]
+def _run_trial(study: optuna.Study, trial: optuna.Trial, point: int, curve: NDArray[np.float64]) -> SimulatedTrial:
     for epoch, value in enumerate(curve, 1):
         trial.report(float(value), epoch)
         if MIN_EPOCHS <= epoch < len(curve) and trial.should_prune():
@@ -198,7 +195,7 @@ def incumbent_regrets(table: Table, metric: str, trials: Sequence[SimulatedTrial
 def noise_of_selection(table: Table, metric: str, repeats: int = 10_000) -> float:
     """Return the expected regret of the best of all points, each tried once with a seed drawn at random."""
     rng = numpy_rng(0, "search/selection")
-    last = _sign(metric) * table.curves[metric][:, :, -1]
+    last = _sign(metric) * table.curves_of_one_study(metric)[:, :, -1]
     drawn = rng.integers(last.shape[1], size=(repeats, len(last)))
     ties = rng.uniform(0, 1e-9, drawn.shape)  # between equal values the choice is random
     chosen = (last[np.arange(len(last)), drawn] + ties).argmin(axis=1)

@@ -56,6 +56,15 @@ class Table:
         """The epochs of a trial after the switch."""
         return int(self.curves[METRICS[0]].shape[2])
 
+    def curves_of_one_study(self, metric: str) -> NDArray[np.float64]:
+        """Return the curves without what all trials of a seed have in common, float64 ``[P, S, E]``.
+
+        All trials of a study have one seed and share the training before the switch, so its level does not change their
+        order. Here the mean over points is made the same for all seeds.
+        """
+        curves = self.curves[metric]
+        return curves - curves.mean(axis=0, keepdims=True) + curves.mean(axis=(0, 1), keepdims=True)
+
 
 def read_table(file: Path) -> Table:
     """Return the table in a file that ``write_table`` wrote."""

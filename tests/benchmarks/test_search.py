@@ -19,7 +19,7 @@ from search import (
     searched_space,
     simulate,
 )
-from search_table import METRICS, Table
+from search_table import MEASURED, METRICS, Table, read_table
 
 VALUES: Mapping[str, list] = {
     "threshold": [10, 100],
@@ -120,6 +120,25 @@ def test_a_search_is_the_same_again_and_another_seed_is_another(algorithm):
     noisy = make_table(np.random.default_rng(2).uniform(size=(16, 3)), noise=0.05)
     first, again, other = (simulate(noisy, "ekld", algorithm, "hyperband", 16, seed) for seed in (0, 0, 1))
     assert first == again != other
+
+
+@pytest.mark.parametrize("name", ["search-digits", "search-fashion"])
+def test_the_stored_tables_are_whole(name):
+    stored = read_table(MEASURED / f"{name}.json")
+    num_points = np.prod([len(values) for values in stored.values.values()])
+    assert num_points <= 90
+    for metric in METRICS:
+        num_seeds = stored.test[metric].shape[1]
+        assert num_seeds >= 2 and stored.curves[metric].shape == (num_points, num_seeds, 6)
+        assert np.isfinite(stored.curves[metric]).all() and np.isfinite(stored.test[metric]).all()
+
+
+def test_the_level_of_a_seed_is_taken_out_and_its_order_of_points_kept(table):
+    levels = np.array([-0.1, 0.0, 0.1])
+    stored = replace(table, curves={name: curve + levels[:, None] for name, curve in table.curves.items()})
+    curves = stored.curves_of_one_study("ekld")
+    assert curves.shape == (16, 3, 6)
+    np.testing.assert_allclose(curves, np.broadcast_to(table.curves["ekld"], curves.shape))
 
 
 def test_the_report_has_a_row_per_setting(table):
