@@ -64,6 +64,9 @@ class SearchSpec(Spec):
     algorithm: str = "tpe"
     options: Options = {}  # keyword arguments of Optuna's sampler
     startup: _Trials | None = None  # random trials before tpe or gp starts; None = a third of total, 10 at most
+    # trials of each point, with the seeds trial.seed, trial.seed + 1, ...; their means are a point's objectives, and
+    # `total` counts points
+    replicates: int = Field(1, ge=1, le=100)
     space: dict[str, Dimension] = {}
     # points tried before any suggestion; fields left out are suggested
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
@@ -111,6 +114,12 @@ class SearchSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "SearchSpec":
+        if self.replicates > 1 and (self.pruner.kind != "none" or "seed" in self.space):
+            what = f"pruner {self.pruner.kind}" if self.pruner.kind != "none" else "space.seed"
+            raise ValueError(
+                f"replicates compares points by the means of complete trainings with its own seeds, so {what} must not "
+                "be set; remove it, or set replicates to 1"
+            )
         if self.pruner.kind != "none" and len(self.objectives) > 1:
             raise ValueError(
                 f"pruner {self.pruner.kind} requires one objective, but there are {len(self.objectives)}; "
@@ -155,6 +164,11 @@ class SearchSpec(Spec):
     def may_stop(self) -> bool:
         """Whether the outcomes of trials may stop the search before its total."""
         return self.patience is not None or self.target is not None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields in which trials differ."""
+        return (*self.space, *(["seed"] if self.replicates > 1 else []))
 
     @property
     def resolved_algorithm(self) -> str:

@@ -224,6 +224,10 @@ class StudySpec(Spec):
         self._check_true_nuisance("", self.trial)
         if not self.search.total and self.baseline:
             raise ValueError("search.total 0 means no trials, so it requires baseline: false")
+        if self.replicate_seeds and self.replicate_seeds[-1] >= 2**63:
+            raise ValueError(
+                f"search.replicates needs seeds from trial.seed up, but that is {self.trial.seed}; lower it"
+            )
         self._check_methods(info.context)
         for name, dimension in self.search.space.items():
             for value in dimension.probes:
@@ -258,7 +262,13 @@ class StudySpec(Spec):
     @property
     def num_trials(self) -> int:
         """Trials that are trained in all, with the baseline."""
-        return self.search.total + (self.baseline if self.search.total else 0)
+        return self.search.total * self.search.replicates + (self.baseline if self.search.total else 0)
+
+    @property
+    def replicate_seeds(self) -> tuple[int, ...]:
+        """The seeds of the trials of each point; empty = a point is one trial."""
+        replicates = self.search.replicates
+        return tuple(self.trial.seed + index for index in range(replicates)) if replicates > 1 else ()
 
     def changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of `trial` that searched parameters set: those of the method, then all others."""
@@ -294,6 +304,10 @@ class StudySpec(Spec):
             if name not in self.methods:
                 raise ValueError(f"search.space.{METHOD}: " + unknown_name("method", str(name), list(self.methods)))
         for name, fields in self.methods.items():
+            if "seed" in fields and self.search.replicates > 1:
+                raise ValueError(
+                    f"search.replicates sets the seeds of all trials, but methods.{name} sets one; remove one of them"
+                )
             for field in fields:
                 if field not in TrialSpec.model_fields:
                     raise ValueError(

@@ -41,7 +41,8 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
             selection = f"Pareto front on validation: trials {numbers}"
     running.display.log(f"{selection}; evaluating {'all' if evaluate_all else 'chosen'} trials on test")
     jobs: dict[TrialId, TrialJob] = {}
-    for record in finished if evaluate_all else best:
+    chosen = {number for point in best for number in (point.number, *point.replicates)}
+    for record in finished if evaluate_all else [record for record in finished if record.number in chosen]:
         trial = TrialId("trial", record.number)
         jobs[trial] = TrialJob.create(spec, trial, record.params, links=record.links)
     if study.is_baseline_trained():

@@ -78,14 +78,15 @@ class Study:
         return max(0, self.num_epochs(record.params) - num_rows)
 
     def best_trials(self) -> list[TrialRecord]:
-        """Return the Pareto front of the feasible finished trials that have all of their rows."""
-        complete = [record for record in self.ledger.trials() if not self.num_lost_epochs(record)]
+        """Return the Pareto front of the feasible finished points whose trials have all of their rows."""
+        lossy = {record.number for record in self.ledger.trials() if self.num_lost_epochs(record)}
+        complete = [point for point in self.ledger.points() if lossy.isdisjoint((point.number, *point.replicates))]
         return pareto_of(complete, self.spec.search.directions)
 
     def lacks_feasible_trial(self) -> bool:
         """Return whether trials have finished, but none of them meets the constraints of the search."""
-        finished = [record for record in self.ledger.trials() if record.state == "finished"]
-        return bool(finished) and not any(record.feasible for record in finished)
+        finished = [point for point in self.ledger.points() if point.state == "finished"]
+        return bool(finished) and not any(point.feasible for point in finished)
 
     def is_baseline_trained(self) -> bool:
         """Return whether the study has a baseline that was trained to its last epoch."""

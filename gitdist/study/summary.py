@@ -25,16 +25,17 @@ def write_summary(study: Study) -> dict[str, Any]:
 
     ``best`` is the feasible finished trial with the best first objective, None if there is none; with several
     objectives ``pareto`` is the Pareto front. ``stop`` is the rule that ended the search early, and why. ``baseline``
-    is None if its training failed, and missing if the study has none. ``gaps`` compare the best trial with the
-    baseline, see ``Gap``. ``repeats`` are the trials that reuse the result of an earlier one, ``replicates`` those that
-    trained the same as another, ``not_augmented`` those whose K or p augments no class.
+    is None if its training failed, and missing if the study has none. With ``search.replicates`` the metrics of a point
+    are those of its first trial; it also has the numbers of all, and the means of their objectives. ``gaps`` compare
+    the best trial with the baseline, see ``Gap``. ``repeats`` are the trials that reuse the result of an earlier one,
+    ``replicates`` those that trained the same as another, ``not_augmented`` those whose K or p augments no class.
     """
     paths, spec, ledger = study.paths, study.spec, study.ledger
     records, best, stop = ledger.trials(), ledger.best(), ledger.stop()
     trials = [BASELINE, *(TrialId("trial", record.number) for record in records)]
     rows = {trial: read_rows(paths.rows(trial)) for trial in trials}
     states = [record.state for record in records]
-    chosen = [_describe_trial(paths, TrialId("trial", record.number), record.params) for record in ledger.pareto()]
+    chosen = [_describe_point(paths, record) for record in ledger.pareto()]
     summary = {
         "study": spec.name,
         "objectives": list(spec.search.objectives),
@@ -47,7 +48,7 @@ def write_summary(study: Study) -> dict[str, Any]:
         "replicates": [_format_link(record, "replicate_of") for record in records if record.replicate_of is not None],
         "not_augmented": list(unaugmented_trials(paths, records)),
         **_costs(paths, rows),
-        "best": _describe_trial(paths, TrialId("trial", best.number), best.params) if best else None,
+        "best": _describe_point(paths, best) if best else None,
         "pareto": chosen if len(spec.search.objectives) > 1 else None,
         "ended_at": time.time(),
     }
@@ -58,6 +59,14 @@ def write_summary(study: Study) -> dict[str, Any]:
     write_atomic(paths.summary, json.dumps(summary, indent=2).encode())
     paths.push(paths.summary)
     return summary
+
+
+def _describe_point(paths: StudyPaths, record: TrialRecord) -> dict[str, Any] | None:
+    """Return what ``_describe_trial`` does of a point's first trial, with the numbers of all if it has several."""
+    described = _describe_trial(paths, TrialId("trial", record.number), record.params)
+    if described is None or not record.replicates:
+        return described
+    return {**described, "replicates": list(record.replicates), "mean_objectives": list(record.objectives)}
 
 
 def _format_link(record: TrialRecord, name: str) -> dict[str, int]:

@@ -102,6 +102,7 @@ DOMAINS: dict[str, tuple[float, float, bool] | tuple[float, float, bool, float]]
     "trial.ema_decay": (0, 0.99999999999, REAL),
     "trial.seed": SEED,
     "search.total": (0, 1e5, WHOLE),
+    "search.replicates": (1, 100, WHOLE),
     "search.startup": (1, 1e5, WHOLE),
     "search.constraints.*.limit": (0, 1e9, REAL),
     "search.max_hours": (0, 1e6, REAL, 0),

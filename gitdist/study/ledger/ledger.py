@@ -22,6 +22,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -34,6 +35,7 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
+from gitdist.study.ledger.points import POINT, SEED, Group, group_trials, merge_trials, missing_seeds, point_record
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
@@ -103,6 +105,7 @@ class Ledger:
         switch_epoch: int = 0,
         epochs: int | None = None,
         *,
+        seeds: Sequence[int] = (),
         storage_name: str = "of the study",
         create: bool = True,
     ) -> None:
@@ -114,6 +117,7 @@ class Ledger:
             search: the search part of the spec.
             switch_epoch: epochs before the switch, which are not stored because all trials are equal until then.
             epochs: epochs of a complete trial, which is not pruned; required with a pruner.
+            seeds: of the trials of each point; empty = a point is one trial.
             storage_name: the storage's name in messages.
             create: create the study if it is missing; if false, nothing is written.
 
@@ -122,6 +126,7 @@ class Ledger:
         """
         self.storage, self.name = storage, study_name
         self._search, self._switch, self._epochs, self._storage_name = search, switch_epoch, epochs, storage_name
+        self._seeds = tuple(seeds)
         self._suggestions: Suggestions | None = None  # made when the first one is needed
         self._assigned: set[int] = set()
         self._outage: Outage | None = None
@@ -173,6 +178,7 @@ class Ledger:
                 spec.search,
                 spec.trial.switch_epoch,
                 spec.trial.epochs,
+                seeds=spec.replicate_seeds,
                 storage_name=describe_storage(spec.ledger, paths),
                 create=not read_only,
             )
@@ -258,9 +264,9 @@ class Ledger:
 
     @_repeated_after_outage
     def stop(self) -> Stop | None:
-        """Return the rule that has ended the search before all of its trials were started; None if none has."""
-        trials = self._trials()
-        return self._stop(trials) if len(trials) < self._planned(trials) else None
+        """Return the rule that has ended the search before all of its points were started; None if none has."""
+        groups = self._groups(self._trials())
+        return self._stop(groups) if len(groups) < self._planned(groups) else None
 
     @_repeated_after_outage
     def worked_hours(self) -> float:
@@ -268,13 +274,18 @@ class Ledger:
         owners = read_owners(self.storage, self.name)
         return sum((owner.last_heartbeat - owner.since).total_seconds() for owner in owners) / 3600
 
+    @_repeated_after_outage
+    def points(self) -> list[TrialRecord]:
+        """Return all points by number of their first trials: the trials, or the means of replicates."""
+        return [point_record(group, self._seeds, self._switch) for group in self._groups(self._trials())]
+
     def best(self) -> TrialRecord | None:
-        """Return the feasible finished trial with the best first objective; the earliest if several are equal."""
-        return best_of(self.trials(), self._search.directions)
+        """Return the feasible finished point with the best first objective; the earliest if several are equal."""
+        return best_of(self.points(), self._search.directions)
 
     def pareto(self) -> list[TrialRecord]:
-        """Return the Pareto front of the feasible finished trials by number; for one objective the best trial alone."""
-        return pareto_of(self.trials(), self._search.directions)
+        """Return the Pareto front of the feasible finished points by number; for one objective the best one alone."""
+        return pareto_of(self.points(), self._search.directions)
 
     @_repeated_after_outage
     def next_trial(self, link: Link | None = None) -> TrialRecord | None:
@@ -290,42 +301,45 @@ class Ledger:
         running = (trial for trial in trials if trial.state == TrialState.RUNNING)
         if trial := next((trial for trial in running if trial.number not in self._assigned), None):
             return self._assign(trial)
-        for trial in trials:
-            if trial.state == TrialState.WAITING:
-                if problem := self._enqueued_problem(trial):
-                    self.fail(trial.number, problem)
+        groups = self._groups(trials)
+        for group in groups:
+            if seeds := missing_seeds(group, self._seeds):
+                return self._replicate(group[0], seeds[0])
+        for number, (first, *_) in enumerate(groups):
+            if first.state == TrialState.WAITING:
+                if problem := self._enqueued_problem(first):
+                    self.fail(first.number, problem)
                     return self.next_trial(link)
-                return None if self._must_wait(trials, trial.number) else self._suggest(trials, trial.number, link)
-        number = len(trials)
-        if number >= self._total(trials) or self._must_wait(trials, number):
+                return None if self._must_wait(groups, number) else self._suggest(trials, groups, number, link)
+        number = len(groups)
+        if number >= self._planned(groups) or self._stop(groups) or self._must_wait(groups, number):
             return None
-        return self._suggest(trials, number, link)
+        return self._suggest(trials, groups, number, link)
 
-    def _suggest(self, trials: list[FrozenTrial], number: int, link: Link | None) -> TrialRecord:
-        """Assign a new trial with the next parameters; it is the trial ``number`` that waits, or is added."""
-        waiting = trials[number] if number < len(trials) else None
+    def _suggest(
+        self, trials: list[FrozenTrial], groups: Sequence[Group], number: int, link: Link | None
+    ) -> TrialRecord:
+        """Assign the first trial of point ``number`` with the next parameters; it waits, or is added."""
+        waiting = groups[number][0] if number < len(groups) else None
         suggestions, self._suggestions = self._suggestions or self._open_suggestions(), None
         if waiting and DECIDED in waiting.system_attrs:  # by a driver that was killed before it had written all
             return self._assign(self._start(waiting, waiting.system_attrs[DECIDED]))
-        made = suggestions.suggest(trials, number)
-        links = link(made.params, [read_record(each, self._switch) for each in trials]) if link else {}
+        made = suggestions.suggest([merge_trials(group, self._seeds) for group in groups], number)
+        params = {**made.params, **({SEED: self._seeds[0]} if self._seeds else {})}
+        links = link(params, [read_record(each, self._switch) for each in trials]) if link else {}
         attrs = {_LINKS[name]: other for name, other in links.items()}
         if waiting:
-            decided = {"params": made.params, "user_attrs": attrs, "system_attrs": made.system_attrs}
+            decided = {"params": params, "user_attrs": attrs, "system_attrs": made.system_attrs}
             trial = self._start(waiting, decided)
         else:
-            trial = self._create(
-                create_trial(
-                    state=TrialState.RUNNING,
-                    params=made.params,
-                    distributions=made.distributions,
-                    user_attrs=attrs,
-                    system_attrs=made.system_attrs,
-                )
-            )
-        if trial.number == number:  # else another process has enqueued a trial since the trials were read
-            self._suggestions = suggestions
+            trial = self._create(params, attrs, made.system_attrs)
+        if trial.number == (len(trials) if waiting is None else waiting.number):
+            self._suggestions = suggestions  # else another process has enqueued a trial since the trials were read
         return self._assign(trial)
+
+    def _replicate(self, first: FrozenTrial, seed: int) -> TrialRecord:
+        """Assign a new trial of a point, with another seed."""
+        return self._assign(self._create({**first.params, SEED: seed}, {POINT: first.number}))
 
     def _open_suggestions(self) -> Suggestions:
         pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
@@ -338,7 +352,7 @@ class Ledger:
         with storage_errors(self._storage_name):
             self._storage.set_trial_system_attr(trial_id, DECIDED, decided)
             for name in decided["params"].keys() - waiting.params.keys():
-                searched = distribution(self._search.space[name])
+                searched = self._distribution(name)
                 value = searched.to_internal_repr(decided["params"][name])
                 self._storage.set_trial_param(trial_id, name, value, searched)
             for name, attr in decided["system_attrs"].items():
@@ -435,40 +449,39 @@ class Ledger:
         number = next((trial.number for trial in trials if trial.user_attrs.get(RETRY_OF) == failed.number), None)
         if number is not None:
             return number
-        self._create(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=failed.params,
-                distributions=failed.distributions,
-                user_attrs={RETRY_OF: failed.number},
-            )
-        )
-        return len(trials)
+        return self._create(failed.params, {RETRY_OF: failed.number}).number
 
     def _trials(self) -> list[FrozenTrial]:
         with storage_errors(self._storage_name):
             return self._study.get_trials(deepcopy=False)
 
+    def _groups(self, trials: Sequence[FrozenTrial]) -> list[Group]:
+        return group_trials(trials, self._seeds)
+
     def _total(self, trials: list[FrozenTrial]) -> int:
-        planned = self._planned(trials)
-        return len(trials) if len(trials) < planned and self._stop(trials) else planned
+        groups = self._groups(trials)
+        unstarted = 0 if self._stop(groups) else self._planned(groups) - len(groups)
+        missing = sum(len(missing_seeds(group, self._seeds)) for group in groups)
+        return len(trials) + missing + unstarted * max(1, len(self._seeds))
 
-    def _planned(self, trials: list[FrozenTrial]) -> int:
-        """Return the total without a stop rule."""
-        return num_suggestions(self._search, trials) + sum(map(is_additional, trials))
+    def _planned(self, groups: Sequence[Group]) -> int:
+        """Return how many points there are in the end without a stop rule."""
+        points = [merge_trials(group, self._seeds) for group in groups]
+        return num_suggestions(self._search, points) + sum(map(is_additional, points))
 
-    def _stop(self, trials: list[FrozenTrial]) -> Stop | None:
+    def _stop(self, groups: Sequence[Group]) -> Stop | None:
         if not self._search.may_stop and self._search.max_hours is None:
             return None
         hours = 0.0 if self._search.max_hours is None else self.worked_hours()
-        return find_stop(self._search, [read_record(trial, self._switch) for trial in trials], hours)
+        return find_stop(self._search, [point_record(group, self._seeds, self._switch) for group in groups], hours)
 
-    def _must_wait(self, trials: list[FrozenTrial], number: int) -> bool:
-        """Return whether the suggestion of trial ``number`` needs the outcome of a running trial (``search.lag``)."""
+    def _must_wait(self, groups: Sequence[Group], number: int) -> bool:
+        """Return whether the suggestion of point ``number`` needs the outcome of a running one (``search.lag``)."""
         lag = self._search.lag
         if lag is None:
             return False
-        return not all(trial.state.is_finished() for trial in trials[: max(0, number - lag + 1)])
+        earlier = groups[: max(0, number - lag + 1)]
+        return not all(merge_trials(group, self._seeds).state.is_finished() for group in earlier)
 
     @property
     def _num_pruning_steps(self) -> int:
@@ -479,8 +492,22 @@ class Ledger:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _create(self, trial: FrozenTrial) -> FrozenTrial:
-        """Add a trial in one write; return it with its number."""
+    def _distribution(self, name: str) -> BaseDistribution:
+        if name == SEED and self._seeds:
+            return CategoricalDistribution(self._seeds)
+        return distribution(self._search.space[name])
+
+    def _create(
+        self, params: Mapping[str, Any], attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
+    ) -> FrozenTrial:
+        """Add a running trial in one write; return it with its number."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions={name: self._distribution(name) for name in params},
+            user_attrs=dict(attrs),
+            system_attrs=dict(system_attrs or {}),
+        )
         with storage_errors(self._storage_name):
             return self._storage.get_trial(self._storage.create_new_trial(self._study._study_id, trial))
 

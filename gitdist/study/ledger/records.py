@@ -39,6 +39,7 @@ class TrialRecord:
     repeat_of: int | None = None
     replicate_of: int | None = None
     feasible: bool = True  # false if it violates a constraint of the search
+    replicates: tuple[int, ...] = ()  # numbers of the trials whose means the objectives are, see ``points``
 
     @property
     def links(self) -> dict[str, int]:

@@ -203,8 +203,14 @@ def check_sampler(search: SearchSpec) -> None:
     made_up, trials = Suggestions(search), list[FrozenTrial]()
     for number in range(min(search.total, _CHECKED_TRIALS)):
         made = made_up.suggest(trials, number)
-        fields = {"params": made.params, "distributions": made.distributions, "system_attrs": made.system_attrs}
-        trials.append(create_trial(values=[0.0] * len(search.objectives), **fields))
+        trials.append(
+            create_trial(
+                values=[0.0] * len(search.objectives),
+                params=made.params,
+                distributions=made.distributions,
+                system_attrs=made.system_attrs,
+            )
+        )
 
 
 def num_suggestions(search: SearchSpec, past: Sequence[FrozenTrial]) -> int:

@@ -1,0 +1,82 @@
+"""The points of a search: each is one trial, or with ``search.replicates`` several, which differ in their seed.
+
+A point's objectives and violations of constraints are the means of its trials. It has ended when all of them have; it
+has failed if one of them has, and was not retried with success.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from gitdist.study.ledger.records import RETRY_OF, TrialRecord, read_record
+
+POINT = "gitdist.point"  # user attribute of a replicate: number of the first trial of its point
+SEED = "seed"  # the parameter in which replicates differ
+
+Group = Sequence[FrozenTrial]
+"""The trials of a point, by number."""
+
+
+def group_trials(trials: Sequence[FrozenTrial], seeds: Sequence[int]) -> list[Group]:
+    """Return the trials of each point, with the retries of its trials; without ``seeds`` each trial by itself."""
+    if not seeds:
+        return [[trial] for trial in trials]
+    groups: dict[int, list[FrozenTrial]] = {}
+    first_of: dict[int, int] = {}
+    for trial in trials:
+        first = trial.user_attrs.get(POINT, first_of.get(trial.user_attrs.get(RETRY_OF, -1), trial.number))
+        first_of[trial.number] = first
+        groups.setdefault(first, []).append(trial)
+    return list(groups.values())
+
+
+def missing_seeds(group: Group, seeds: Sequence[int]) -> list[int]:
+    """Return the seeds with which a point has no trial yet; none of a point that waits."""
+    if group[0].state == TrialState.WAITING:
+        return []
+    return [seed for seed in seeds if seed not in _by_seed(group)]
+
+
+def merge_trials(group: Group, seeds: Sequence[int]) -> FrozenTrial:
+    """Return a point as one trial, without the seed, as a sampler reads it."""
+    first = group[0]
+    if not seeds or first.state == TrialState.WAITING:
+        return first
+    last = _by_seed(group)
+    ended = len(last) == len(seeds) and all(trial.state.is_finished() for trial in last.values())
+    complete = ended and all(trial.state == TrialState.COMPLETE for trial in last.values())
+    merged = create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.FAIL if ended else TrialState.RUNNING,
+        values=[fmean(values) for values in zip(*(trial.values for trial in last.values()), strict=True)]
+        if complete
+        else None,
+        params={name: value for name, value in first.params.items() if name != SEED},
+        distributions={name: each for name, each in first.distributions.items() if name != SEED},
+        user_attrs=first.user_attrs,
+        system_attrs={name: value for name, value in first.system_attrs.items() if not name.startswith("constraints:")},
+        constraints={name: fmean(trial.constraints[name] for trial in last.values()) for name in first.constraints}
+        if complete
+        else None,
+    )
+    merged.number = first.number
+    return merged
+
+
+def point_record(group: Group, seeds: Sequence[int], switch_epoch: int) -> TrialRecord:
+    """Return a point as the record of its first trial, with the means as objectives."""
+    if not seeds:
+        return read_record(group[0], switch_epoch)
+    merged, first = read_record(merge_trials(group, seeds), switch_epoch), read_record(group[0], switch_epoch)
+    numbers = tuple(trial.number for trial in _by_seed(group).values())
+    return replace(merged, params=first.params, reason=_reason(group, switch_epoch), replicates=numbers)
+
+
+def _by_seed(group: Group) -> Mapping[int, FrozenTrial]:
+    """Return the last trial with each seed: of a failed one that was retried, the retry."""
+    return {trial.params[SEED]: trial for trial in group if SEED in trial.params}
+
+
+def _reason(group: Group, switch_epoch: int) -> str | None:
+    return next((reason for trial in group if (reason := read_record(trial, switch_epoch).reason)), None)
