@@ -1,1 +1,0 @@
-from tests.study.conftest import undisturbed  # noqa: F401
