@@ -1,7 +1,6 @@
 import pytest
 
 from gitdist import Dataset, Generator, train_generator
-from tests.study.conftest import undisturbed  # noqa: F401
 
 TINY = {"dim": 4, "mlp_dim": 8, "num_res": 1, "discriminator_dim": 4, "discriminator_layers": 2, "batch_size": 4}
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import ray
 import torch
+import yaml
 
 import gitdist
 from gitdist.api.callbacks import Callback
@@ -38,29 +39,28 @@ class Events(Callback):
 def test_a_callback_stops_a_study_the_same_call_resumes_it_and_a_point_is_added_meanwhile(
     undisturbed, ray_cluster, tmp_path, capsys
 ):
-    spec = {**SPEC, **NO_MODELS, "search": {**SPEC["search"], "total": 2}}
+    spec = yaml.safe_load(yaml.safe_dump({**SPEC, **NO_MODELS}))  # suggestions depend on the order of the fields
     results = stocked(tmp_path, undisturbed).results
     with pytest.raises(ZeroDivisionError):
         gitdist.run(spec, results=results, progress=False, callbacks=[Events(("epoch", 0, 2), lambda: 1 / 0)])
     study = gitdist.load_study(results / "small")
     assert study.status.state == "interrupted" and study.status.owner is None
     point = {"threshold": 30, "fraction": 0.5}
-    log = Events(("ended", 1), lambda: study.enqueue(point))
+    log = Events(("started",), lambda: study.enqueue(point))
     study = gitdist.run(spec, results=results, progress=False, callbacks=[log])
     assert ray.is_initialized() and capsys.readouterr().out == ""
-    assert study.status.state == "finished" and study.status.counts == {"finished": 3}
+    assert study.status.state == "finished" and study.status.counts == {"finished": 4}
 
     table, rows = study.trials(), study.rows()
-    assert table.index.tolist() == ["baseline", 0, 1, 2]
-    assert table.loc[2, list(point)].to_dict() == point
-    for trial in (0, 1, 2):
-        params = table.loc[trial, ["threshold", "fraction"]].to_dict()
-        assert ("started", trial, params) in log.events and ("ended", trial, "finished", None) in log.events
-        (last,) = {event[3] for event in log.events if event[:3] == ("epoch", trial, 3)}
-        assert last == table.loc[trial, "objective/balanced_accuracy"] == table.loc[trial, "val/balanced_accuracy"]
+    assert table.index.tolist() == ["baseline", 0, 1, 2, 3]
+    assert table[["threshold", "fraction"]].to_dict("records").count(point) == 1
+    assert ("ended", 3, "finished", None) in log.events
+    for event in log.events:
+        if event[0] == "epoch" and event[2] == 3:
+            assert event[3] == table.loc[event[1], "val/balanced_accuracy"]
     assert rows.groupby("trial")["epoch"].apply(list).to_dict() == {trial: [1, 2, 3] for trial in table.index}
     own, other = SmallStudy(results).rows(), undisturbed.rows()
-    assert all(own[name] == other[name] for name in ("baseline", "0000", "0001"))  # as run by the command line
+    assert all(own[name] == other[name] for name in ("baseline", "0000"))  # as run by the command line
 
     best = study.best
     assert best.number == table["objective/balanced_accuracy"].astype(float).idxmax()
