@@ -35,7 +35,7 @@ from gitdist.disk import write_atomic
 from gitdist.report.figures.style import INK, Picture, add_legend, new_axes, set_ticks, style_of
 from gitdist.seeds import numpy_rng
 from gitdist.spec import Dimension, PrunerSpec, SearchSpec
-from gitdist.spec.search import OBJECTIVES
+from gitdist.spec.objective import VALIDATION_METRICS, read_objectives
 from gitdist.study.ledger.algorithms import build_sampler
 from gitdist.study.ledger.pruning import build_pruner
 from gitdist.study.ledger.space import distribution, grid_plan
@@ -133,7 +133,7 @@ def simulate(table: Table, metric: str, algorithm: str, pruner: str, total: int,
     space = searched_space(table)
     search = SearchSpec(
         algorithm=algorithm,
-        objective=f"val/{metric}",
+        objective=read_objectives(f"val/{metric}"),
         total=total,
         space={name: Dimension(choice=tuple(values)) for name, values in table.values.items()} if is_grid else space,
         pruner=PrunerSpec(kind=pruner, min_epochs=MIN_EPOCHS),
@@ -173,8 +173,9 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, point: int, curve: NDAr
 
 def point_regrets(table: Table, metric: str) -> NDArray[np.float64]:
     """Return how much worse each point is on test than the best one, by the mean over seeds, float64 ``[P]``."""
-    costs: NDArray[np.float64] = _sign(metric) * table.test[metric].mean(axis=1)
-    return costs - costs.min()
+    costs = _sign(metric) * table.test[metric].mean(axis=1)
+    regrets: NDArray[np.float64] = costs - costs.min()
+    return regrets
 
 
 def incumbent_regrets(table: Table, metric: str, trials: Sequence[SimulatedTrial]) -> NDArray[np.float64]:
@@ -328,7 +329,7 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 
 def _sign(metric: str) -> int:
-    return -1 if OBJECTIVES[f"val/{metric}"] == "maximize" else 1
+    return -1 if VALIDATION_METRICS[f"val/{metric}"] == "maximize" else 1
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ class Table:
         order. Here the mean over points is made the same for all seeds.
         """
         curves = self.curves[metric]
-        return curves - curves.mean(axis=0, keepdims=True) + curves.mean(axis=(0, 1), keepdims=True)
+        levels: NDArray[np.float64] = curves.mean(axis=0, keepdims=True) - curves.mean(axis=(0, 1), keepdims=True)
+        return curves - levels
 
 
 def read_table(file: Path) -> Table:
