@@ -92,6 +92,12 @@ class StepMetrics:
     values: Mapping[str, float]
     time_s: float
 
+    @classmethod
+    def of_row(cls, row: EpochRow) -> "StepMetrics":
+        """Return the metrics of an epoch's row."""
+        values = {name: float(getattr(row, attribute)) for name, attribute in EPOCH_METRICS.items()}
+        return cls(row.epoch, {**values, **row.metrics}, time.time() if row.ended_at is None else row.ended_at)
+
     @property
     def time_ms(self) -> int:
         """The time in milliseconds, as MLflow stores it."""
@@ -123,7 +129,7 @@ def trial_run(
         status=_STATUSES[outcome.state] if outcome else "RUNNING",
         params=params,
         tags=partial(_outcome_tags, paths, trial, outcome) if outcome else dict,
-        steps=lambda: [epoch_metrics(row) for row in _read_rows(paths.rows(trial))],
+        steps=lambda: [StepMetrics.of_row(row) for row in _read_rows(paths.rows(trial))],
         span=partial(_trial_span, paths, trial, times),
         final=partial(_test_metrics, paths.test(trial)),
         files=partial(_trial_files, paths.trial(trial)),
@@ -186,12 +192,6 @@ def study_status(states: TrialStates, num_open: int, finished: bool) -> Status:
     if searched and "finished" not in searched:
         return "FAILED"
     return "FINISHED" if finished else "KILLED"
-
-
-def epoch_metrics(row: EpochRow) -> StepMetrics:
-    """Return the metrics of an epoch's row."""
-    values = {name: float(getattr(row, attribute)) for name, attribute in EPOCH_METRICS.items()}
-    return StepMetrics(row.epoch, {**values, **row.metrics}, time.time() if row.ended_at is None else row.ended_at)
 
 
 def loss_metrics(steps: Sequence[TrainingStep], at: float | None = None) -> dict[int, StepMetrics]:

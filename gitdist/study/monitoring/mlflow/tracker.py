@@ -27,7 +27,6 @@ from gitdist.study.monitoring.mlflow.content import (
     RunKey,
     Status,
     StepMetrics,
-    epoch_metrics,
     generator_run,
     generator_span,
     loss_metrics,
@@ -98,7 +97,7 @@ class Tracker(Observer):
 
     def epoch_ended(self, trial: TrialId, row: EpochRow) -> None:
         """Append the epoch's metrics to the trial's run."""
-        self._outbox.append(RunKey.of_trial(trial), epoch_metrics(row))
+        self._outbox.append(RunKey.of_trial(trial), StepMetrics.of_row(row))
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write the trial's files and status."""

@@ -345,7 +345,9 @@ def test_two_drivers_that_race_agree_on_one_run(open_tracker, runs, monkeypatch)
     def raced(client, experiment, **fields):
         other = real(client, experiment, **fields)  # another driver's, at the same moment and quicker
         if "gitdist.trial" in fields["tags"]:
-            client.log_batch(other.info.run_id, [Metric(name, 0.5, 0, 1) for name in content.epoch_metrics(ROW).values])
+            client.log_batch(
+                other.info.run_id, [Metric(name, 0.5, 0, 1) for name in content.StepMetrics.of_row(ROW).values]
+            )
             fields["start_time"] = other.info.start_time + 1
         return real(client, experiment, **fields)
 
