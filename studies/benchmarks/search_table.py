@@ -62,8 +62,9 @@ class Table:
         All trials of a study have one seed and share the training before the switch, so its level does not change their
         order. Here the mean over points is made the same for all seeds.
         """
-        curves = self.curves[metric]
-        return curves - curves.mean(axis=0, keepdims=True) + curves.mean(axis=(0, 1), keepdims=True)
+        curves: NDArray[np.float64] = self.curves[metric]
+        levels: NDArray[np.float64] = curves.mean(axis=0, keepdims=True) - curves.mean(axis=(0, 1), keepdims=True)
+        return curves - levels
 
 
 def read_table(file: Path) -> Table:
