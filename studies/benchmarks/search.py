@@ -173,9 +173,9 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, point: int, curve: NDAr
 
 def point_regrets(table: Table, metric: str) -> NDArray[np.float64]:
     """Return how much worse each point is on test than the best one, by the mean over seeds, float64 ``[P]``."""
-    costs = _sign(metric) * table.test[metric].mean(axis=1)
-    regrets: NDArray[np.float64] = costs - costs.min()
-    return regrets
+    costs: NDArray[np.float64] = _sign(metric) * table.test[metric].mean(axis=1)
+    best: float = costs.min()
+    return costs - best
 
 
 def incumbent_regrets(table: Table, metric: str, trials: Sequence[SimulatedTrial]) -> NDArray[np.float64]:
@@ -336,7 +336,9 @@ def main() -> None:
     """Simulate all searches on both tables, print the regrets and draw the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", type=Path, default=[MEASURED / f"{name}.json" for name in TABLES])
-    parser.add_argument("--repeats", type=int, help="searches per setting; by default more of the faster algorithms")
+    parser.add_argument(
+        "--repeats", type=int, help="searches per setting, at least 2; by default more of the faster algorithms"
+    )
     parser.add_argument("--jobs", type=int, help="processes; by default one per core")
     parser.add_argument("--figures", type=Path, help="directory for PNG files")
     arguments = parser.parse_args()

@@ -62,7 +62,7 @@ class Table:
         All trials of a study have one seed and share the training before the switch, so its level does not change their
         order. Here the mean over points is made the same for all seeds.
         """
-        curves = self.curves[metric]
+        curves: NDArray[np.float64] = self.curves[metric]
         levels: NDArray[np.float64] = curves.mean(axis=0, keepdims=True) - curves.mean(axis=(0, 1), keepdims=True)
         return curves - levels
 

@@ -129,7 +129,7 @@ def test_the_stored_tables_are_whole(name):
     assert num_points <= 90
     for metric in METRICS:
         num_seeds = stored.test[metric].shape[1]
-        assert num_seeds >= 2 and stored.curves[metric].shape == (num_points, num_seeds, 6)
+        assert num_seeds == 3 and stored.curves[metric].shape == (num_points, num_seeds, 6)
         assert np.isfinite(stored.curves[metric]).all() and np.isfinite(stored.test[metric]).all()
 
 
