@@ -27,7 +27,7 @@ def find_observations(study: Study) -> dict[str, Any] | None:
     with Study.open(paths, load_stored_spec(paths)) as other:
         if problem := describe_disagreement(search, other.spec.search):
             raise SpecError(f"search.warm_start '{search.warm_start}': {problem}; correct it, or remove warm_start")
-        trials = observe(search, other.spec.search, other.ledger.optuna_study.get_trials(deepcopy=False))
+        trials = observe(search, other.spec.search, other.ledger.merged_trials())
     return {"study": search.warm_start, "trials": trials}
 
 
