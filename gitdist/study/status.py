@@ -101,7 +101,12 @@ def read_status(study: Study) -> StudyStatus:
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         objectives=spec.search.objectives,
         best=[
-            {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
+            {
+                "trial": record.number,
+                "params": dict(record.params),
+                "objectives": list(record.objectives),
+                **({"replicates": list(record.replicates)} if record.replicates else {}),
+            }
             for record in study.best_trials()
         ],
         gaps=_gaps(study),
