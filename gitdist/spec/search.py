@@ -41,7 +41,8 @@ class PrunerSpec(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> "PrunerSpec":
-        if self.kind == "threshold" and self.lower is None and self.upper is None:
+        deciding = self.wraps if self.kind == "patient" else self.kind
+        if deciding == "threshold" and self.lower is None and self.upper is None:
             raise ValueError("the threshold pruner needs a bound, but has none; set lower or upper")
         if self.kind == "patient" and self.wraps == "patient":
             raise ValueError("wraps must name another pruner than patient itself")
@@ -102,6 +103,13 @@ class SearchSpec(Spec):
             if bound == ">=" and limit > limits.get((metric, "<="), math.inf):
                 raise ValueError(f"no trial can keep both bounds on {metric}; lower the lower one")
         return value
+
+    @field_validator("warm_start")
+    @classmethod
+    def _local(cls, study: str | None) -> str | None:
+        if study is not None and "://" in study:
+            raise ValueError(f"must be the name of a study in the same results, or its directory, but it is '{study}'")
+        return study
 
     @field_validator("space")
     @classmethod

@@ -128,11 +128,12 @@ def study_notes(study: Study) -> list[str]:
     points and trials that augment no class.
     """
     records = study.ledger.trials()
-    lines = file_notes(study) + _search_notes(study)
+    lines = file_notes(study) + search_notes(study)
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
 
 
-def _search_notes(study: Study) -> list[str]:
+def search_notes(study: Study) -> list[str]:
+    """Return notes on the search, one line each: the stop rule that ended it, and constraints that no trial meets."""
     search, stop = study.spec.search, study.ledger.stop()
     lines = []
     if stop is not None:
