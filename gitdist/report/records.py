@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.spec import StudySpec
+from gitdist.spec.search import SEED
 from gitdist.study.files.json_files import Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
@@ -22,7 +23,6 @@ from gitdist.trial.metrics import group_accuracies
 
 Split = Literal["validation", "test"]
 
-SEED = "seed"
 PER_CLASS = ("accuracy", "ekld", "right_ekld", "consistency")
 
 

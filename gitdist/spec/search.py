@@ -18,6 +18,7 @@ _MAX_GP_TRIALS = 100  # the time of a suggestion grows with the third power of t
 _Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
 _Bound = Annotated[float, Field(ge=-MANY, le=MANY)]
 METHOD = "method"  # the dimension over the study's named methods
+SEED = "seed"  # the trial field in which replicates differ
 
 
 class PrunerSpec(Spec):
@@ -122,7 +123,7 @@ class SearchSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "SearchSpec":
-        if self.replicates > 1 and (self.pruner.kind != "none" or "seed" in self.space):
+        if self.replicates > 1 and (self.pruner.kind != "none" or SEED in self.space):
             what = f"pruner {self.pruner.kind}" if self.pruner.kind != "none" else "space.seed"
             raise ValueError(
                 f"replicates compares points by the means of complete trainings with its own seeds, so {what} must not "
@@ -176,7 +177,7 @@ class SearchSpec(Spec):
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields in which trials differ."""
-        return (*self.space, *(["seed"] if self.replicates > 1 else []))
+        return (*self.space, *([SEED] if self.replicates > 1 else []))
 
     @property
     def resolved_algorithm(self) -> str:

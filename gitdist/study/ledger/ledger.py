@@ -23,7 +23,6 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -31,12 +30,20 @@ from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_li
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
 from gitdist.spec.objective import VALIDATION_MEANS
-from gitdist.spec.search import check_point
+from gitdist.spec.search import SEED, check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
-from gitdist.study.ledger.points import POINT, SEED, Group, group_trials, merge_trials, missing_seeds, point_record
+from gitdist.study.ledger.points import (
+    POINT,
+    Group,
+    find_distribution,
+    group_trials,
+    merge_trials,
+    missing_seeds,
+    point_record,
+)
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
@@ -51,7 +58,6 @@ from gitdist.study.ledger.records import (
     pareto_of,
     read_record,
 )
-from gitdist.study.ledger.space import distribution
 from gitdist.study.ledger.stopping import Stop, find_stop
 from gitdist.study.ledger.storage import (
     close_storage,
@@ -358,7 +364,7 @@ class Ledger:
         with storage_errors(self._storage_name):
             self._storage.set_trial_system_attr(trial_id, DECIDED, decided)
             for name in decided["params"].keys() - waiting.params.keys():
-                searched = self._distribution(name)
+                searched = find_distribution(self._search, self._seeds, name)
                 value = searched.to_internal_repr(decided["params"][name])
                 self._storage.set_trial_param(trial_id, name, value, searched)
             for name, attr in decided["system_attrs"].items():
@@ -515,11 +521,6 @@ class Ledger:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _distribution(self, name: str) -> BaseDistribution:
-        if name == SEED and self._seeds:
-            return CategoricalDistribution(self._seeds)
-        return distribution(self._search.space[name])
-
     def _create(
         self, params: Mapping[str, Any], attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
     ) -> FrozenTrial:
@@ -527,7 +528,7 @@ class Ledger:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
-            distributions={name: self._distribution(name) for name in params},
+            distributions={name: find_distribution(self._search, self._seeds, name) for name in params},
             user_attrs=dict(attrs),
             system_attrs=dict(system_attrs or {}),
         )

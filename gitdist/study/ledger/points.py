@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from gitdist.spec import SearchSpec
+from gitdist.spec.search import SEED
 from gitdist.study.ledger.records import RETRY_OF, TrialRecord, read_record
+from gitdist.study.ledger.space import distribution
 
 POINT = "gitdist.point"  # user attribute of a replicate: number of the first trial of its point
-SEED = "seed"  # the parameter in which replicates differ
 
 Group = Sequence[FrozenTrial]
 """The trials of a point, by number."""
@@ -30,6 +33,11 @@ def group_trials(trials: Sequence[FrozenTrial], seeds: Sequence[int]) -> list[Gr
         first_of[trial.number] = first
         groups.setdefault(first, []).append(trial)
     return list(groups.values())
+
+
+def find_distribution(search: SearchSpec, seeds: Sequence[int], name: str) -> BaseDistribution:
+    """Return the Optuna distribution of a parameter: a searched field, or the seed of replicates."""
+    return CategoricalDistribution(seeds) if seeds and name == SEED else distribution(search.space[name])
 
 
 def missing_seeds(group: Group, seeds: Sequence[int]) -> list[int]:
