@@ -21,6 +21,7 @@ def trial_table(study: Study) -> "DataFrame":
     objectives = [f"objective/{name.removeprefix('val/')}" for name in search.objectives]
     states = study.trial_states()
     records = {record.number: record for record in study.ledger.trials()}  # after the states: none is missing
+    feasible = study.feasible_trials()
     labels, lines = [], []
     for trial, (params, outcome) in states.items():
         record = None if trial.number is None else records[trial.number]
@@ -33,7 +34,7 @@ def trial_table(study: Study) -> "DataFrame":
             **dict(zip_longest(objectives, record.objectives if record else ())),  # None until it has finished
         }
         if search.constraints:
-            line["feasible"] = record.feasible if record and record.state == "finished" else None
+            line["feasible"] = feasible[record.number] if record and record.state == "finished" else None
         labels.append(label(trial))
         lines.append(line | last_metrics(paths, trial))
     return DataFrame(lines, index=Index(labels, name="trial", dtype=object))

@@ -20,6 +20,7 @@ from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
 from gitdist.study.status import STATUS_METRICS, StudyStatus
@@ -36,7 +37,7 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(status, list(spec.search.space), space=2 if console.width > 100 else 1))
+    console.print(_table(status, list(spec.search.fields), space=2 if console.width > 100 else 1))
     for line in _lines(status, results):
         print_line(console, line)
 
@@ -97,7 +98,9 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
     for best in status.best[:10]:
         pairs = zip(status.objectives, best["objectives"], strict=True)
         kind = "best so far" if len(status.objectives) == 1 else "Pareto front on validation"
-        lines.append(f"{kind}: trial {best['trial']}, {', '.join(f'{name} {value:.4f}' for name, value in pairs)}")
+        mean = "mean " if "replicates" in best else ""
+        values = ", ".join(f"{name} {value:.4f}" for name, value in pairs)
+        lines.append(f"{kind}: {list_trials(best.get('replicates', [best['trial']]))}, {mean}{values}")
     lines += [gap.sentence(metric_of(gap.metric).title) for gap in status.gaps]
     owner = status.owner
     if owner is not None:

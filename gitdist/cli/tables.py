@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gitdist.report.metrics import METRICS, metric_of
 from gitdist.study.gap import summary_gaps
+from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.display import format_value
 
 _COSTS = ("wall_s", "training_s", "waiting_s", "saved_s", "generated_images", "trained_epochs", "shared_epochs")
@@ -25,7 +26,8 @@ def _best_table(summary: dict[str, Any]) -> Table:
     best, baseline = summary["best"], summary.get("baseline")
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary.get('study', '')}: trial {best['number']} ({_params(best)}){beside}"
-    table = Table(title=escape(title), caption=_costs(summary), **_TITLE_STYLE)
+    caption = "\n".join([*_means(best, summary), _costs(summary)])
+    table = Table(title=escape(title), caption=caption, **_TITLE_STYLE)
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]
@@ -64,17 +66,33 @@ def _pareto_table(summary: dict[str, Any]) -> Table:
     """Return the trials of the Pareto front on validation, in the order of the first objective."""
     names = [objective.removeprefix("val/") for objective in summary["objectives"]]
     fields = list(dict.fromkeys(name for chosen in summary["pareto"] for name in chosen["params"]))
-    table = Table(title="Pareto front on validation: no other trial is better in all objectives", **_TITLE_STYLE)
+    several = "; means on validation, the first trial on test" if summary["pareto"][0].get("replicates") else ""
+    title = f"Pareto front on validation: no other trial is better in all objectives{several}"
+    table = Table(title=title, **_TITLE_STYLE)
     for header in ("trial", *fields):
         table.add_column(header)
     for split in ("validation", "test"):
         for name in names:
             table.add_column(f"{split}\n{metric_of(name).title}", justify="right")
-    for chosen in sorted(summary["pareto"], key=lambda trial: trial["val"][f"val/{names[0]}"]):
-        values = [chosen[split].get(f"{split}/{name}") for split in ("val", "test") for name in names]
+    for chosen in sorted(summary["pareto"], key=lambda trial: _objectives(trial, summary)[0]):
+        values = [*_objectives(chosen, summary), *(chosen["test"].get(f"test/{name}") for name in names)]
         params = [escape(format_value(chosen["params"][name])) if name in chosen["params"] else "-" for name in fields]
-        table.add_row(str(chosen["number"]), *params, *("-" if value is None else f"{value:.4f}" for value in values))
+        numbers = ", ".join(map(str, chosen.get("replicates") or [chosen["number"]]))
+        table.add_row(numbers, *params, *("-" if value is None else f"{value:.4f}" for value in values))
     return table
+
+
+def _objectives(chosen: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
+    """Return the objectives by which a trial was chosen: of replicates, the means."""
+    return chosen.get("mean_objectives") or [chosen["val"].get(name) for name in summary["objectives"]]
+
+
+def _means(best: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
+    """Yield a line about the objectives of the best point, if they are means over several trials."""
+    if best.get("replicates"):
+        pairs = zip(summary["objectives"], _objectives(best, summary), strict=True)
+        means = ", ".join(f"{name} {value:.4f}" for name, value in pairs)
+        yield f"mean of {list_trials(best['replicates'])}: {means}"
 
 
 def _costs(summary: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.spec import StudySpec
+from gitdist.spec.search import SEED
 from gitdist.study.files.json_files import Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
@@ -22,7 +23,6 @@ from gitdist.trial.metrics import group_accuracies
 
 Split = Literal["validation", "test"]
 
-SEED = "seed"
 PER_CLASS = ("accuracy", "ekld", "right_ekld", "consistency")
 
 
@@ -56,7 +56,7 @@ class ReportedTrial:
 
     ``links`` is ``repeat_of`` or ``replicate_of`` with the number of a trial that trains the same. ``augmented`` says
     whether the trial used generated images; otherwise it depends neither on the generator nor on the stream.
-    ``feasible`` is false if it violates a constraint of the search.
+    ``feasible`` is false if it, or the mean of its replicates, violates a constraint of the search.
     """
 
     trial: TrialId
@@ -161,6 +161,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     paths, spec, ledger = study.paths, study.spec, study.ledger
     states, owner = study.trial_states(), study.owner()
     records = {TrialId("trial", record.number): record for record in ledger.trials()}
+    feasible: dict[int | None, bool] = {**study.feasible_trials()}
     described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
@@ -175,7 +176,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             epoch=rows[-1].epoch if rows else 0,
             reason=outcome.reason if outcome else None,
             links=records[trial].links if trial in records else {},
-            feasible=trial not in records or records[trial].feasible,
+            feasible=feasible.get(trial.number, True),
             classes=classes,
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
         )

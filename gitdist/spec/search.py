@@ -18,6 +18,7 @@ _MAX_GP_TRIALS = 100  # the time of a suggestion grows with the third power of t
 _Trials = Annotated[int, Field(ge=1, le=MANY_TRIALS)]
 _Bound = Annotated[float, Field(ge=-MANY, le=MANY)]
 METHOD = "method"  # the dimension over the study's named methods
+SEED = "seed"  # the trial field in which replicates differ
 
 
 class PrunerSpec(Spec):
@@ -41,7 +42,8 @@ class PrunerSpec(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> "PrunerSpec":
-        if self.kind == "threshold" and self.lower is None and self.upper is None:
+        deciding = self.wraps if self.kind == "patient" else self.kind
+        if deciding == "threshold" and self.lower is None and self.upper is None:
             raise ValueError("the threshold pruner needs a bound, but has none; set lower or upper")
         if self.kind == "patient" and self.wraps == "patient":
             raise ValueError("wraps must name another pruner than patient itself")
@@ -103,6 +105,13 @@ class SearchSpec(Spec):
                 raise ValueError(f"no trial can keep both bounds on {metric}; lower the lower one")
         return value
 
+    @field_validator("warm_start")
+    @classmethod
+    def _local(cls, study: str | None) -> str | None:
+        if study is not None and "://" in study:
+            raise ValueError(f"must be the name of a study in the same results, or its directory, but it is '{study}'")
+        return study
+
     @field_validator("space")
     @classmethod
     def _known_fields(cls, space: dict[str, Dimension]) -> dict[str, Dimension]:
@@ -114,7 +123,7 @@ class SearchSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "SearchSpec":
-        if self.replicates > 1 and (self.pruner.kind != "none" or "seed" in self.space):
+        if self.replicates > 1 and (self.pruner.kind != "none" or SEED in self.space):
             what = f"pruner {self.pruner.kind}" if self.pruner.kind != "none" else "space.seed"
             raise ValueError(
                 f"replicates compares points by the means of complete trainings with its own seeds, so {what} must not "
@@ -168,7 +177,7 @@ class SearchSpec(Spec):
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields in which trials differ."""
-        return (*self.space, *(["seed"] if self.replicates > 1 else []))
+        return (*self.space, *([SEED] if self.replicates > 1 else []))
 
     @property
     def resolved_algorithm(self) -> str:

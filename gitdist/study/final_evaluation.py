@@ -11,6 +11,7 @@ import ray
 from gitdist.errors import StudyError
 from gitdist.study.files.json_files import ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
+from gitdist.study.ledger.records import list_trials
 from gitdist.study.models import save_models
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.scheduling.tasks import run_tasks
@@ -31,17 +32,16 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     if not finished:
         raise _no_trial_finished(study)
     evaluate_all = spec.evaluation.test == "all"
-    numbers = ", ".join(str(record.number) for record in best)
+    chosen = [number for point in best for number in point.numbers]
     match len(best):
         case 0:
             selection = "no trial meets the constraints"
         case 1:
-            selection = f"best on validation: trial {numbers}"
+            selection = f"best on validation: {list_trials(chosen)}"
         case _:
-            selection = f"Pareto front on validation: trials {numbers}"
+            selection = f"Pareto front on validation: {list_trials(chosen)}"
     running.display.log(f"{selection}; evaluating {'all' if evaluate_all else 'chosen'} trials on test")
     jobs: dict[TrialId, TrialJob] = {}
-    chosen = {number for point in best for number in (point.number, *point.replicates)}
     for record in finished if evaluate_all else [record for record in finished if record.number in chosen]:
         trial = TrialId("trial", record.number)
         jobs[trial] = TrialJob.create(spec, trial, record.params, links=record.links)

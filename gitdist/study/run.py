@@ -31,7 +31,7 @@ from gitdist.study.resources.generator import train_study_generator
 from gitdist.study.resources.stream import launch_resources
 from gitdist.study.running_study import RunningStudy, finish_study, open_monitor, start_study
 from gitdist.study.search import restore_lost_epochs, search
-from gitdist.study.status import study_notes
+from gitdist.study.status import search_notes, study_notes
 from gitdist.study.study import Study
 from gitdist.study.study_record import complete_mlflow
 from gitdist.study.summary import is_finished, read_summary, remove_summary, write_summary
@@ -99,7 +99,8 @@ def run_study(
             identity = check_and_repair(study, dataset, weights, retry_failed=options.retry_failed, log=display.log)
             if is_finished(study):
                 complete_mlflow(study, display.log)
-                display.log(f"study '{spec.name}' is finished; nothing to do")
+                for line in (f"study '{spec.name}' is finished; nothing to do", *search_notes(study)):
+                    display.log(line)
                 return read_summary(paths) or {}
             remove_summary(paths)  # the study was extended since
             for line in (*describe_study(spec, dataset), *dataset.notes):

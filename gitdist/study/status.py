@@ -101,7 +101,12 @@ def read_status(study: Study) -> StudyStatus:
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         objectives=spec.search.objectives,
         best=[
-            {"trial": record.number, "params": dict(record.params), "objectives": list(record.objectives)}
+            {
+                "trial": record.number,
+                "params": dict(record.params),
+                "objectives": list(record.objectives),
+                **({"replicates": list(record.replicates)} if record.replicates else {}),
+            }
             for record in study.best_trials()
         ],
         gaps=_gaps(study),
@@ -123,11 +128,12 @@ def study_notes(study: Study) -> list[str]:
     points and trials that augment no class.
     """
     records = study.ledger.trials()
-    lines = file_notes(study) + _search_notes(study)
+    lines = file_notes(study) + search_notes(study)
     return lines + describe_links(records) + describe_unaugmented(unaugmented_trials(study.paths, records))
 
 
-def _search_notes(study: Study) -> list[str]:
+def search_notes(study: Study) -> list[str]:
+    """Return notes on the search, one line each: the stop rule that ended it, and constraints that no trial meets."""
     search, stop = study.spec.search, study.ledger.stop()
     lines = []
     if stop is not None:

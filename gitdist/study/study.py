@@ -80,8 +80,14 @@ class Study:
     def best_trials(self) -> list[TrialRecord]:
         """Return the Pareto front of the feasible finished points whose trials have all of their rows."""
         lossy = {record.number for record in self.ledger.trials() if self.num_lost_epochs(record)}
-        complete = [point for point in self.ledger.points() if lossy.isdisjoint((point.number, *point.replicates))]
+        complete = [point for point in self.ledger.points() if lossy.isdisjoint(point.numbers)]
         return pareto_of(complete, self.spec.search.directions)
+
+    def feasible_trials(self) -> dict[int, bool]:
+        """Return by number whether a trial meets the constraints of the search; of replicates, their means."""
+        finished = [point for point in self.ledger.points() if point.state == "finished"]
+        own = {record.number: record.feasible for record in self.ledger.trials()}
+        return own | {number: point.feasible for point in finished for number in point.numbers}
 
     def lacks_feasible_trial(self) -> bool:
         """Return whether trials have finished, but none of them meets the constraints of the search."""

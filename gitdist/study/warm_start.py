@@ -9,6 +9,7 @@ from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.observations import OBSERVATIONS, describe_disagreement, observe
+from gitdist.study.ledger.space import point_plan
 from gitdist.study.study import Study
 
 
@@ -22,12 +23,17 @@ def find_observations(study: Study) -> dict[str, Any] | None:
     search, ledger = study.spec.search, study.ledger
     if search.warm_start is None or ledger.trials() or ledger.get_attr(OBSERVATIONS) is not None:
         return None
+    if point_plan(search) is not None:
+        raise SpecError(
+            f"search.warm_start has no use: all points of the space are tried, since they are at most search.total "
+            f"({search.total}); remove it, or lower search.total"
+        )
     paths = _paths_of(search.warm_start, study.paths)
     paths.pull()
     with Study.open(paths, load_stored_spec(paths)) as other:
         if problem := describe_disagreement(search, other.spec.search):
             raise SpecError(f"search.warm_start '{search.warm_start}': {problem}; correct it, or remove warm_start")
-        trials = observe(search, other.spec.search, other.ledger.optuna_study.get_trials(deepcopy=False))
+        trials = observe(search, other.spec.search, other.ledger.merged_trials())
     return {"study": search.warm_start, "trials": trials}
 
 

@@ -108,6 +108,8 @@ def test_every_way_to_name_an_objective_and_its_copy_mean_the_same():
         ({"pruner": {"kind": "halving"}}, ["search.pruner.kind", "hyperband", "'halving'"]),
         ({"pruner": {"kind": "threshold"}}, ["search.pruner", "lower or upper"]),
         ({"pruner": {"kind": "patient", "wraps": "patient"}}, ["search.pruner", "another pruner"]),
+        ({"pruner": {"kind": "patient", "wraps": "threshold"}}, ["search.pruner", "lower or upper"]),
+        ({"warm_start": "s3://bucket/study"}, ["search.warm_start", "directory", "s3://bucket/study"]),
         ({"pruner": {"kind": ":attribute"}}, ["search.pruner.kind", "module:attribute"]),
         ({"algorithm": "tpes"}, ["search.algorithm", "did you mean 'tpe'"]),
         ({"algorithm": "cmaes:"}, ["search.algorithm", "module:attribute"]),

@@ -65,11 +65,12 @@ def make_study(results: Path, *, ended: bool = True, ledger: str = "sqlite", sea
         study.ledger.set_attr(GENERATOR, "oracle")
         times.started(STUDY)
         _train(study, TrialJob.create(spec, BASELINE, {}), dataset, EPOCHS, lease.epoch)
-        for number in range(spec.search.total):
+        num_trials = spec.search.total * spec.search.replicates
+        for number in range(num_trials):
             record = study.ledger.next_trial()
             assert record is not None
             job = TrialJob.create(spec, TrialId("trial", number), record.params)
-            is_last = not ended and number == spec.search.total - 1
+            is_last = not ended and number == num_trials - 1
             rows = _train(study, job, dataset, EPOCHS - 1 if is_last else EPOCHS, lease.epoch)
             if not is_last:
                 study.ledger.finish(number, {"val/ekld": 1.0, **rows[-1].metrics})

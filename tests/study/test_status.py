@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from gitdist.api.tables import trial_table
 from gitdist.cli.status import duration, show_status
 from gitdist.cli.tables import summary_tables
 from gitdist.data.dataset import DATASET_FORMAT
@@ -30,7 +31,7 @@ from gitdist.study.study import BASELINE_FAILURE, Study
 from gitdist.study.summary import read_summary, write_summary
 from tests.disks import read_only
 from tests.epoch_rows import epoch_row
-from tests.study.ended_study import make_study
+from tests.study.ended_study import NAME, make_study
 from tests.study.sightings import STREAM
 
 EPOCHS = 4
@@ -319,6 +320,25 @@ def test_a_study_without_a_feasible_trial_is_finished_and_says_so(tmp_path):
     assert (
         parent_run(paths, "FINISHED", summary, Times(paths)).tags()["mlflow.note.content"].startswith("No trial meets")
     )
+
+
+def test_replicates_are_shown_with_their_seeds_and_the_best_point_with_its_mean(tmp_path, capsys):
+    search = {"total": 2, "replicates": 2, "constraints": ["balanced_accuracy >= 0.75"]}
+    paths = make_study(tmp_path, search=search)  # accuracies 0.5, 0.6 and 0.7, 0.8
+    show_status(NAME, paths.results, Console(width=150), as_json=False)
+    shown = capsys.readouterr().out
+    assert "best so far: trials 2, 3, mean val/balanced_accuracy 0.7500" in shown
+    assert [line.split()[2] for line in shown.splitlines()[2:7]] == ["-", "0", "1", "0", "1"]
+    with Study.open(paths, load_stored_spec(paths)) as study:
+        found, report = read_status(study), read_study(study, {})
+        assert found.best[0]["replicates"] == [2, 3]
+        assert (found.total, found.state, found.notes) == (4, "finished", [])
+        assert choose_trial(study, None).trial.number == 2
+        assert [trial.feasible for trial in report.trials] == [False, False, True, True]
+        assert trial_table(study)["feasible"].tolist()[1:] == [False, False, True, True]
+    console = Console(width=150)
+    console.print(*summary_tables(read_summary(paths)))
+    assert "mean of trials 2, 3: val/balanced_accuracy 0.7500" in capsys.readouterr().out
 
 
 def test_a_stop_rule_ends_a_study_and_a_looser_one_continues_it(tmp_path):

@@ -1,5 +1,6 @@
 """A new study whose search starts with the trials of another one."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ from tests.study.ended_study import NAME, SPEC, make_study
 BROKEN = "tests.study.ledger.test_suggestion"
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> Path:
+    """Results with a study that has ended."""
+    return make_study(tmp_path_factory.mktemp("ended")).study.parent
+
+
+@pytest.fixture
+def results(ended, tmp_path) -> Path:
+    return Path(shutil.copytree(ended, tmp_path / "results"))
+
+
 def begin(results: Path, log: list[str] | None = None, **search) -> dict:
     """Do what a driver does before it trains; return what the ledger has of the other study."""
     fields = {**SPEC["search"], "algorithm": "tpe", "warm_start": NAME, **search}
@@ -28,20 +40,17 @@ def begin(results: Path, log: list[str] | None = None, **search) -> dict:
         return study.ledger.get_attr(OBSERVATIONS)
 
 
-def test_the_other_study_is_copied_once(tmp_path):
-    other = make_study(tmp_path)
+def test_the_other_study_is_copied_once(results):
     log: list[str] = []
-    copied = begin(tmp_path, log)
+    copied = begin(results, log)
     assert copied["study"] == NAME and len(copied["trials"]) == 3
     assert [line for line in log if NAME in line] != []
-    for file in sorted(other.study.rglob("*"), reverse=True):  # it may be gone from then on
-        file.unlink() if file.is_file() else file.rmdir()
-    assert begin(tmp_path) == copied
+    shutil.rmtree(results / NAME)  # it may be gone from then on
+    assert begin(results) == copied
 
 
-def test_a_study_in_other_results_is_named_by_its_directory(tmp_path):
-    make_study(tmp_path / "others")
-    copied = begin(tmp_path / "own", warm_start=str(tmp_path / "others" / NAME))
+def test_a_study_in_other_results_is_named_by_its_directory(ended, tmp_path):
+    copied = begin(tmp_path, warm_start=str(ended / NAME))
     assert len(copied["trials"]) == 3
 
 
@@ -50,15 +59,15 @@ def test_a_study_in_other_results_is_named_by_its_directory(tmp_path):
     [
         ({"warm_start": "missing"}, StudyError, "missing"),
         ({"space": {"threshold": {"int": [1, 9]}}}, SpecError, "fraction"),
+        ({"space": {"fraction": {"choice": [0.2, 0.4]}}}, SpecError, "no use: all points"),
         ({"algorithm": "no_module:Sampler"}, SpecError, "no_module"),
         ({"algorithm": "optuna.samplers:PartialFixedSampler"}, SpecError, "base_sampler"),
         ({"algorithm": f"{BROKEN}:Broken", "options": {"start": 20}, "warm_start": None}, StudyError, "KeyError"),
         ({"pruner": {"kind": "no_module:Pruner", "min_epochs": 1}}, SpecError, "no_module"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_recorded(tmp_path, search, error, word):
-    make_study(tmp_path)
+def test_what_cannot_be_is_refused_before_anything_is_recorded(results, search, error, word):
     with pytest.raises(error, match=word):
-        begin(tmp_path, **search)
-    assert not StudyPaths.at(tmp_path, "new").spec.exists()
-    assert len(begin(tmp_path)["trials"]) == 3
+        begin(results, **search)
+    assert not StudyPaths.at(results, "new").spec.exists()
+    assert len(begin(results)["trials"]) == 3

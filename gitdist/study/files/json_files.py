@@ -73,6 +73,8 @@ class _ChosenTrial(JsonFile):
     params: dict[str, Any]
     val: dict[str, float]
     test: dict[str, float]
+    replicates: list[int] = []
+    mean_objectives: list[float] = []
 
 
 class Summary(JsonFile):
@@ -105,6 +107,13 @@ class Summary(JsonFile):
         if directions is not None and len(directions) != len(info.data.get("objectives", directions)):
             raise ValueError("must have a direction for each objective")
         return directions
+
+    @model_validator(mode="after")
+    def _a_mean_each(self) -> Self:
+        for chosen in (self.best, *(self.pareto or ())):
+            if chosen is not None and len(chosen.mean_objectives) not in (0, len(self.objectives)):
+                raise ValueError("must have a mean of each objective")
+        return self
 
 
 def check_json(path: Path, schema: type[JsonFile]) -> dict[str, Any] | None:

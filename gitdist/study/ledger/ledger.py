@@ -18,11 +18,11 @@ reads first whether the write that was interrupted has arrived.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -30,12 +30,20 @@ from gitdist.errors import GitdistError, LedgerOutageError, StudyError, first_li
 from gitdist.outage import Outage
 from gitdist.spec import SearchSpec, StudySpec
 from gitdist.spec.objective import VALIDATION_MEANS
-from gitdist.spec.search import check_point
+from gitdist.spec.search import SEED, check_point
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.integrity import damaged_ledger_error
 from gitdist.study.ledger.lease import read_owners
 from gitdist.study.ledger.observations import OBSERVATIONS, read_observations
-from gitdist.study.ledger.points import POINT, SEED, Group, group_trials, merge_trials, missing_seeds, point_record
+from gitdist.study.ledger.points import (
+    POINT,
+    Group,
+    find_distribution,
+    group_trials,
+    merge_trials,
+    missing_seeds,
+    point_record,
+)
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
     FIXED,
@@ -50,7 +58,6 @@ from gitdist.study.ledger.records import (
     pareto_of,
     read_record,
 )
-from gitdist.study.ledger.space import distribution
 from gitdist.study.ledger.stopping import Stop, find_stop
 from gitdist.study.ledger.storage import (
     close_storage,
@@ -254,7 +261,7 @@ class Ledger:
     @_repeated_after_outage
     def trials(self) -> list[TrialRecord]:
         """Return all search trials by number."""
-        return [read_record(trial, self._switch) for trial in self._trials()]
+        return [self._record(trial) for trial in self._trials()]
 
     @_repeated_after_outage
     def num_open(self) -> int:
@@ -279,6 +286,11 @@ class Ledger:
         """Return all points by number of their first trials: the trials, or the means of replicates."""
         return [point_record(group, self._seeds, self._switch) for group in self._groups(self._trials())]
 
+    @_repeated_after_outage
+    def merged_trials(self) -> list[FrozenTrial]:
+        """Return all points as Optuna's trials, as the sampler reads them: without the seeds of replicates."""
+        return self._merge(self._groups(self._trials()))
+
     def best(self) -> TrialRecord | None:
         """Return the feasible finished point with the best first objective; the earliest if several are equal."""
         return best_of(self.points(), self._search.directions)
@@ -297,24 +309,19 @@ class Ledger:
             SpecError: the sampler or pruner cannot be built.
             StudyError: the sampler raises an error.
         """
-        trials = self._trials()
+        trials = self._reject_enqueued(self._trials())
         running = (trial for trial in trials if trial.state == TrialState.RUNNING)
         if trial := next((trial for trial in running if trial.number not in self._assigned), None):
             return self._assign(trial)
         groups = self._groups(trials)
-        for group in groups:
-            if seeds := missing_seeds(group, self._seeds):
-                return self._replicate(group[0], seeds[0])
-        for number, (first, *_) in enumerate(groups):
-            if first.state == TrialState.WAITING:
-                if problem := self._enqueued_problem(first):
-                    self.fail(first.number, problem)
-                    return self.next_trial(link)
-                return None if self._must_wait(groups, number) else self._suggest(trials, groups, number, link)
-        number = len(groups)
-        if number >= self._planned(groups) or self._stop(groups) or self._must_wait(groups, number):
+        for first, *others in groups:
+            if first.state != TrialState.WAITING and (seeds := missing_seeds([first, *others], self._seeds)):
+                return self._replicate(trials, first, seeds[0], link)
+        waiting = (number for number, (first, *_) in enumerate(groups) if first.state == TrialState.WAITING)
+        number = next(waiting, len(groups))
+        if number == len(groups) and (number >= self._planned(groups) or self._stop(groups)):
             return None
-        return self._suggest(trials, groups, number, link)
+        return None if self._must_wait(groups, number) else self._suggest(trials, groups, number, link)
 
     def _suggest(
         self, trials: list[FrozenTrial], groups: Sequence[Group], number: int, link: Link | None
@@ -324,10 +331,9 @@ class Ledger:
         suggestions, self._suggestions = self._suggestions or self._open_suggestions(), None
         if waiting and DECIDED in waiting.system_attrs:  # by a driver that was killed before it had written all
             return self._assign(self._start(waiting, waiting.system_attrs[DECIDED]))
-        made = suggestions.suggest([merge_trials(group, self._seeds) for group in groups], number)
+        made = suggestions.suggest(self._merge(groups), number)
         params = {**made.params, **({SEED: self._seeds[0]} if self._seeds else {})}
-        links = link(params, [read_record(each, self._switch) for each in trials]) if link else {}
-        attrs = {_LINKS[name]: other for name, other in links.items()}
+        attrs = self._find_links(params, trials, link)
         if waiting:
             decided = {"params": params, "user_attrs": attrs, "system_attrs": made.system_attrs}
             trial = self._start(waiting, decided)
@@ -337,9 +343,15 @@ class Ledger:
             self._suggestions = suggestions  # else another process has enqueued a trial since the trials were read
         return self._assign(trial)
 
-    def _replicate(self, first: FrozenTrial, seed: int) -> TrialRecord:
+    def _replicate(self, trials: list[FrozenTrial], first: FrozenTrial, seed: int, link: Link | None) -> TrialRecord:
         """Assign a new trial of a point, with another seed."""
-        return self._assign(self._create({**first.params, SEED: seed}, {POINT: first.number}))
+        params = {**first.params, SEED: seed}
+        return self._assign(self._create(params, {POINT: first.number, **self._find_links(params, trials, link)}))
+
+    def _find_links(self, params: Mapping[str, Any], trials: list[FrozenTrial], link: Link | None) -> dict[str, int]:
+        """Return the attributes of a new trial that link it to another with the same training."""
+        links = link(params, [read_record(each, self._switch) for each in trials]) if link else {}
+        return {_LINKS[name]: other for name, other in links.items()}
 
     def _open_suggestions(self) -> Suggestions:
         pruner = build_pruner(self._search.pruner, self._num_pruning_steps)
@@ -352,7 +364,7 @@ class Ledger:
         with storage_errors(self._storage_name):
             self._storage.set_trial_system_attr(trial_id, DECIDED, decided)
             for name in decided["params"].keys() - waiting.params.keys():
-                searched = self._distribution(name)
+                searched = find_distribution(self._search, self._seeds, name)
                 value = searched.to_internal_repr(decided["params"][name])
                 self._storage.set_trial_param(trial_id, name, value, searched)
             for name, attr in decided["system_attrs"].items():
@@ -362,13 +374,26 @@ class Ledger:
             self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return self._storage.get_trial(trial_id)
 
-    def _enqueued_problem(self, waiting: FrozenTrial) -> str | None:
+    def _reject_enqueued(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Fail the enqueued points that the search would not suggest; return all trials."""
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        problems = {trial.number: problem for trial in waiting if (problem := self._enqueued_problem(trial))}
+        for number, problem in problems.items():
+            self.fail(number, problem)
+        return self._trials() if problems else trials
+
+    def _enqueued_problem(self, trial: FrozenTrial) -> str | None:
         """Return in one line why the search would not suggest an enqueued point; None if it would."""
         try:
-            check_point("the enqueued point", waiting.system_attrs.get(FIXED, {}), self._search.space)
+            check_point("the enqueued point", trial.system_attrs.get(FIXED, {}), self._search.space)
         except ValueError as error:
             return str(error)
         return None
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        """Return a trial's record, without the values of an enqueued point that the search would not suggest."""
+        record = read_record(trial, self._switch)
+        return replace(record, params={}) if not trial.params and self._enqueued_problem(trial) else record
 
     def requeue(self, number: int) -> None:
         """Let ``next_trial`` assign a running trial again, whose worker was lost, before any new one."""
@@ -440,7 +465,8 @@ class Ledger:
     def _unretried(self) -> list[FrozenTrial]:
         trials = self._trials()
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
-        return [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
+        failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
+        return [trial for trial in failed if trial.params or FIXED not in trial.system_attrs]  # not if it was rejected
 
     @_repeated_after_outage
     def _retry(self, failed: FrozenTrial) -> int:
@@ -458,6 +484,9 @@ class Ledger:
     def _groups(self, trials: Sequence[FrozenTrial]) -> list[Group]:
         return group_trials(trials, self._seeds)
 
+    def _merge(self, groups: Sequence[Group]) -> list[FrozenTrial]:
+        return [merge_trials(group, self._seeds) for group in groups]
+
     def _total(self, trials: list[FrozenTrial]) -> int:
         groups = self._groups(trials)
         unstarted = 0 if self._stop(groups) else self._planned(groups) - len(groups)
@@ -466,7 +495,7 @@ class Ledger:
 
     def _planned(self, groups: Sequence[Group]) -> int:
         """Return how many points there are in the end without a stop rule."""
-        points = [merge_trials(group, self._seeds) for group in groups]
+        points = self._merge(groups)
         return num_suggestions(self._search, points) + sum(map(is_additional, points))
 
     def _stop(self, groups: Sequence[Group]) -> Stop | None:
@@ -481,7 +510,7 @@ class Ledger:
         if lag is None:
             return False
         earlier = groups[: max(0, number - lag + 1)]
-        return not all(merge_trials(group, self._seeds).state.is_finished() for group in earlier)
+        return not all(point.state.is_finished() for point in self._merge(earlier))
 
     @property
     def _num_pruning_steps(self) -> int:
@@ -492,11 +521,6 @@ class Ledger:
         self._assigned.add(trial.number)
         return read_record(trial, self._switch)
 
-    def _distribution(self, name: str) -> BaseDistribution:
-        if name == SEED and self._seeds:
-            return CategoricalDistribution(self._seeds)
-        return distribution(self._search.space[name])
-
     def _create(
         self, params: Mapping[str, Any], attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
     ) -> FrozenTrial:
@@ -504,7 +528,7 @@ class Ledger:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
-            distributions={name: self._distribution(name) for name in params},
+            distributions={name: find_distribution(self._search, self._seeds, name) for name in params},
             user_attrs=dict(attrs),
             system_attrs=dict(system_attrs or {}),
         )

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from gitdist.spec import SearchSpec
+from gitdist.spec.search import SEED
 from gitdist.study.ledger.records import RETRY_OF, TrialRecord, read_record
+from gitdist.study.ledger.space import distribution
 
 POINT = "gitdist.point"  # user attribute of a replicate: number of the first trial of its point
-SEED = "seed"  # the parameter in which replicates differ
 
 Group = Sequence[FrozenTrial]
 """The trials of a point, by number."""
@@ -32,18 +35,23 @@ def group_trials(trials: Sequence[FrozenTrial], seeds: Sequence[int]) -> list[Gr
     return list(groups.values())
 
 
+def find_distribution(search: SearchSpec, seeds: Sequence[int], name: str) -> BaseDistribution:
+    """Return the Optuna distribution of a parameter: a searched field, or the seed of replicates."""
+    return CategoricalDistribution(seeds) if seeds and name == SEED else distribution(search.space[name])
+
+
 def missing_seeds(group: Group, seeds: Sequence[int]) -> list[int]:
-    """Return the seeds with which a point has no trial yet; none of a point that waits."""
+    """Return the seeds with which a point has no trial yet; its first trial gets the first one when it starts."""
     if group[0].state == TrialState.WAITING:
-        return []
-    return [seed for seed in seeds if seed not in _by_seed(group)]
+        return list(seeds[1:])
+    return [seed for seed in seeds if seed not in _by_seed(group)] if SEED in group[0].params else []
 
 
 def merge_trials(group: Group, seeds: Sequence[int]) -> FrozenTrial:
     """Return a point as one trial, without the seed, as a sampler reads it."""
     first = group[0]
-    if not seeds or first.state == TrialState.WAITING:
-        return first
+    if not seeds or first.state == TrialState.WAITING or SEED not in first.params:
+        return first  # without a seed, it never started
     last = _by_seed(group)
     ended = len(last) == len(seeds) and all(trial.state.is_finished() for trial in last.values())
     complete = ended and all(trial.state == TrialState.COMPLETE for trial in last.values())
@@ -65,12 +73,13 @@ def merge_trials(group: Group, seeds: Sequence[int]) -> FrozenTrial:
 
 
 def point_record(group: Group, seeds: Sequence[int], switch_epoch: int) -> TrialRecord:
-    """Return a point as the record of its first trial, with the means as objectives."""
+    """Return a point as the record of its first trial, or of its retry, with the means as objectives."""
     if not seeds:
         return read_record(group[0], switch_epoch)
     merged, first = read_record(merge_trials(group, seeds), switch_epoch), read_record(group[0], switch_epoch)
-    numbers = tuple(trial.number for trial in _by_seed(group).values())
-    return replace(merged, params=first.params, reason=_reason(group, switch_epoch), replicates=numbers)
+    numbers = tuple(trial.number for trial in _by_seed(group).values()) or (first.number,)
+    reason = _reason(group, switch_epoch)
+    return replace(merged, number=numbers[0], params=first.params, reason=reason, replicates=numbers)
 
 
 def _by_seed(group: Group) -> Mapping[int, FrozenTrial]:

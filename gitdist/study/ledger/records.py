@@ -42,6 +42,11 @@ class TrialRecord:
     replicates: tuple[int, ...] = ()  # numbers of the trials whose means the objectives are, see ``points``
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the trials that have the objectives: several, or its own."""
+        return self.replicates or (self.number,)
+
+    @property
     def links(self) -> dict[str, int]:
         """``repeat_of`` or ``replicate_of`` if the trial has one of them."""
         links = {"repeat_of": self.repeat_of, "replicate_of": self.replicate_of}
@@ -70,6 +75,11 @@ def read_record(trial: FrozenTrial, switch_epoch: int) -> TrialRecord:
         replicate_of=trial.user_attrs.get(REPLICATE_OF),
         feasible=all(violation <= 0 for violation in trial.constraints.values()),
     )
+
+
+def list_trials(trials: Sequence[object]) -> str:
+    """Return numbers of trials for reading: ``trial 3``, ``trials 3, 5``."""
+    return f"trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))}"
 
 
 def best_of(records: Sequence[TrialRecord], directions: Sequence[str]) -> TrialRecord | None:

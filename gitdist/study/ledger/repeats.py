@@ -16,7 +16,7 @@ from gitdist.errors import TrialFailedError
 from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.files.json_files import Description, read_json
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.study.ledger.records import TrialRecord
+from gitdist.study.ledger.records import TrialRecord, list_trials
 from gitdist.trial.canonical import training_key
 from gitdist.trial.mixing import augmented_classes
 
@@ -56,8 +56,8 @@ def describe_links(records: Sequence[TrialRecord]) -> list[str]:
     """Return a line about the trials that reuse results and a line about those that were trained again, if any."""
     repeats = [f"{record.number} (of {record.repeat_of})" for record in records if record.repeat_of is not None]
     others = [f"{record.number} (of {record.replicate_of})" for record in records if record.replicate_of is not None]
-    lines = [f"result of an earlier trial with the same training reused: {_list_trials(repeats)}"] if repeats else []
-    return lines + ([f"same training as another trial, trained again: {_list_trials(others)}"] if others else [])
+    lines = [f"result of an earlier trial with the same training reused: {list_trials(repeats)}"] if repeats else []
+    return lines + ([f"same training as another trial, trained again: {list_trials(others)}"] if others else [])
 
 
 def unaugmented_trials(paths: StudyPaths, records: Sequence[TrialRecord]) -> dict[int, int]:
@@ -80,7 +80,7 @@ def describe_unaugmented(smallest_sizes: Mapping[int, int]) -> list[str]:
     if not smallest_sizes:
         return []
     return [
-        f"no class augmented, as with fraction 0: {_list_trials([str(number) for number in smallest_sizes])}; no class "
+        f"no class augmented, as with fraction 0: {list_trials(list(smallest_sizes))}; no class "
         f"is smaller than K (the smallest has {min(smallest_sizes.values())} images), or fraction * batch_size < 1"
     ]
 
@@ -91,7 +91,3 @@ def _trial_spec(values: Mapping[str, Any]) -> TrialSpec | None:
         return TrialSpec.model_validate(values)
     except ValidationError:
         return None
-
-
-def _list_trials(trials: Sequence[str]) -> str:
-    return f"trial{'s' if len(trials) > 1 else ''} {', '.join(trials)}"

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Literal
 
 from gitdist.spec import SearchSpec
-from gitdist.study.ledger.records import TrialRecord, costs_of, dominates
+from gitdist.study.ledger.records import TrialRecord, costs_of, dominates, list_trials
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def _reached(search: SearchSpec, records: Sequence[TrialRecord]) -> str | None:
     for record in records:
         value = record.value if record.feasible else None
         if value is not None and (value >= target if direction == "maximize" else value <= target):
-            return f"trial {record.number} has {search.objectives[0]} {value:.4f}"
+            has = "have the mean" if record.replicates else "has"
+            return f"{list_trials(record.numbers)} {has} {search.objectives[0]} {value:.4f}"
     return None
 
 
@@ -67,9 +68,9 @@ def _exhausted(search: SearchSpec, records: Sequence[TrialRecord]) -> str | None
         costs = costs_of(record, search.directions) if record.state == "finished" and record.feasible else None
         if costs is not None and not any(other == costs or dominates(other, costs) for other in front):
             front = [other for other in front if not dominates(costs, other)] + [costs]
-            better, num_since = f" after trial {record.number}", 0
+            better, num_since = f" after {list_trials(record.numbers)}", 0
         else:
             num_since += record.state in ("finished", "pruned")
         if num_since >= search.patience:
-            return f"none of {num_since} trials{better} was better"
+            return f"none of {num_since} {'points' if search.replicates > 1 else 'trials'}{better} was better"
     return None

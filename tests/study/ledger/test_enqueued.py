@@ -105,6 +105,16 @@ def test_a_point_that_the_search_would_not_suggest_fails_with_the_reason(storage
     assert len(drain(ledger)) == 6
     failed = ledger.trials()[0]
     assert failed.state == "failed" and list(params)[-1] in (failed.reason or "")
+    assert failed.params == {}  # no reader of a trial's parameters finds one that the study does not know
+    assert ledger.retry_failed() == []  # it would be refused again
+
+
+def test_many_points_that_the_search_would_not_suggest_fail_at_once(storage):
+    ledger = open_ledger(storage)
+    for _ in range(400):
+        enqueue(storage, {"lr": 0.1})
+    assert len(drain(ledger)) == 6
+    assert ledger.num_open() == 0
 
 
 def test_with_a_lag_it_waits_for_the_outcomes_that_it_may_depend_on(storage):

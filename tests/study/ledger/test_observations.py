@@ -83,6 +83,16 @@ def test_one_of_several_objectives_is_taken():
     assert [each["values"] for each in taken] == [[pytest.approx(value(each["params"]))] for each in taken]
 
 
+def test_replicates_are_taken_as_the_means_of_their_points():
+    other = SEARCH.model_copy(update={"total": 2, "replicates": 2})
+    ledger = Ledger(InMemoryStorage(), "other", other, seeds=(0, 1))
+    for accuracy in (0.1, 0.3, 0.5, 0.7):
+        ledger.finish(ledger.next_trial().number, {ACCURACY: accuracy})
+    taken = observe(SEARCH, other, ledger.merged_trials())
+    assert [each["values"] for each in taken] == [[pytest.approx(0.2)], [pytest.approx(0.6)]]
+    assert [set(each["params"]) for each in taken] == [set(SPACE)] * 2
+
+
 @pytest.mark.parametrize(
     ("other", "word"),
     [

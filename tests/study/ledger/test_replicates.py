@@ -94,6 +94,26 @@ def test_a_point_with_a_failed_trial_fails_until_that_is_retried():
     assert ledger.total == 4
 
 
+def test_the_retry_of_a_points_first_trial_stands_for_it():
+    ledger = open_ledger(InMemoryStorage(), total=1)
+    ledger.fail(ledger.next_trial().number, "for the test")
+    drain(ledger)
+    assert ledger.retry_failed() == [(0, 3)]
+    drain(ledger)
+    assert (ledger.best().number, ledger.best().replicates) == (3, (3, 1, 2))
+
+
+def test_each_trial_of_a_point_may_repeat_another():
+    def link(params, records):
+        same = [record.number for record in records if record.params["seed"] == params["seed"]]
+        return {"repeat_of": same[0]} if same else {}
+
+    ledger = open_ledger(InMemoryStorage(), total=2)
+    while (record := ledger.next_trial(link)) is not None:
+        ledger.finish(record.number, metrics_of(record))
+    assert [record.repeat_of for record in ledger.trials()] == [None, None, None, 0, 1, 2]
+
+
 def test_constraints_and_stop_rules_are_of_points():
     ledger = open_ledger(InMemoryStorage(), constraints=["few_accuracy >= 0.55"], patience=2)
     drain(ledger)
@@ -109,8 +129,18 @@ def test_an_enqueued_point_has_replicates():
     storage = InMemoryStorage()
     ledger = open_ledger(storage, total=1)
     optuna.load_study(study_name="study", storage=storage).enqueue_trial({"fraction": 0.25})
+    assert ledger.total == ledger.num_open() == 6
     assert [record.params["fraction"] for record in drain(ledger)[:3]] == [0.25] * 3
     assert len(ledger.trials()) == ledger.total == 6
+
+
+def test_a_point_that_is_refused_has_no_replicates_and_delays_none():
+    storage = InMemoryStorage()
+    ledger = open_ledger(storage, total=1, lag=1)
+    optuna.load_study(study_name="study", storage=storage).enqueue_trial({"fraction": 5.0})
+    assert [record.params["seed"] for record in drain(ledger)] == [*SEEDS]
+    assert [point.state for point in ledger.points()] == ["failed", "finished"]
+    assert (ledger.total, ledger.num_open()) == (4, 0)
 
 
 def test_several_trials_of_a_point_run_at_once_and_with_a_lag_the_next_point_waits():
