@@ -43,6 +43,11 @@ class Dataset:
         Raises:
             SpecError: a field breaks its rule.
         """
+        if not isinstance(spec, DataSpec | Mapping):
+            raise SpecError(
+                f"gitdist.Dataset: spec must be the fields of a data source, but it is a {type(spec).__name__}; pass "
+                "such as {'source': 'digits'}, or call Dataset.from_arrays, .from_folder or .from_torch"
+            )
         self.spec = spec if isinstance(spec, DataSpec) else _read_fields(dict(spec))
         self._results = _open(results)
 
@@ -77,8 +82,8 @@ class Dataset:
             fields: of ``data:`` in a study file, such as ``profile``, ``nuisance``, ``validation`` and ``version``.
 
         Raises:
-            DataError: the arrays are not of that form.
-            SpecError: a field breaks its rule.
+            DataError: the arrays are not of that form, or do not agree.
+            SpecError: a type, a value or a field breaks its rule.
         """
         train = read_split(images, labels, groups, "images")
         test = None
@@ -115,7 +120,7 @@ class Dataset:
 
         Raises:
             DataError: an item is not of that form.
-            SpecError: a field breaks its rule.
+            SpecError: a type, a value or a field breaks its rule.
         """
         train_split = read_torch_split(train, groups, "train")
         test_split = None if test is None else read_torch_split(test, test_groups, "test")

@@ -193,7 +193,13 @@ def test_a_function_must_return_images_like_those_that_it_gets(wrong):
 
 def test_a_generator_of_plugins_must_be_wrapped():
     with pytest.raises(GitdistError, match="a gitdist.Generator or a function, but not by a RandAugmentGenerator"):
-        GIT(RandAugmentGenerator(2, 9, (3, 4, 5)), SIZES)(IMAGES, LABELS)
+        GIT(RandAugmentGenerator(2, 9, (3, 4, 5)), SIZES)
+
+
+@pytest.mark.parametrize("sample", [(IMAGES[0], 0, "name"), {"image": IMAGES[0]}])
+def test_samples_that_are_no_pairs_are_refused(sample):
+    with pytest.raises(GitdistError, match="each sample must be"):
+        GIT(invert, SIZES).collate([sample])
 
 
 def test_numpy_numbers_are_numbers():
