@@ -26,11 +26,16 @@ def check_settings(function: str, kind: Any, /, **settings: Any) -> Any:
     Raises:
         SpecError: a setting breaks its rule; the message begins with ``function``.
     """
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    values = {name: plain_number(value) for name, value in settings.items()}
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise SpecError(f"{function}: {find_mistakes(error, values)[0]}") from None
+
+
+def plain_number(value: Any) -> Any:
+    """Return Python's number for one of numpy; other values as they are."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_count(function: str, name: str, value: int) -> None:

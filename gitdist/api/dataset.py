@@ -15,7 +15,7 @@ from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec
 from gitdist.spec.file import parse_study
 from gitdist.store import Store
-from gitdist.study.files.results import Results, open_results
+from gitdist.study.files.results import open_results
 
 
 class Dataset:
@@ -49,7 +49,7 @@ class Dataset:
                 "such as {'source': 'digits'}, or call Dataset.from_arrays, .from_folder or .from_torch"
             )
         self.spec = spec if isinstance(spec, DataSpec) else _read_fields(dict(spec))
-        self._results = _open(results)
+        self._results = open_results(results)
 
     @classmethod
     def from_arrays(
@@ -168,12 +168,8 @@ class Dataset:
         if own:
             raise SpecError(f"the images are given, so {' and '.join(sorted(own))} must not be; omit it")
         spec = _read_fields({"source": "npz", **fields})
-        folder = store_arrays(_open(results).store, train, test, class_names, test_share)
+        folder = store_arrays(open_results(results).store, train, test, class_names, test_share)
         return cls(spec.model_copy(update={"path": str(folder)}), results=results)
-
-
-def _open(results: str | Path) -> Results:
-    return open_results(str(results) if "://" in str(results) else str(expand_home(results)))
 
 
 def _read_fields(values: dict[str, Any]) -> DataSpec:
