@@ -82,7 +82,7 @@ class Study:
         return list(self.status.notes)
 
     def trials(self) -> "DataFrame":
-        """Return a table with one row per trial that was started, by its number or ``"baseline"``.
+        """Return a table with one row per trial, started or queued by ``enqueue``, by its number or ``"baseline"``.
 
         Columns: ``state`` and ``reason`` as in ``status``; ``epoch``, the last one; each searched field by its name, if
         it was searched in the trial; ``objective/...`` of a finished trial, and ``feasible`` if the search has
