@@ -69,9 +69,12 @@ class Generator:
             DataError: the file cannot be read.
             SpecError: it is another file, or its generator does not fit such images.
         """
-        if not isinstance(image_shape, Sequence) or len(image_shape) != 3:
-            raise SpecError(f"Generator.load: image_shape must be (C, H, W), but it is {image_shape!r}")
-        compute, shape = choose_compute("Generator.load", device), generated_shape(image_size, tuple(image_shape))
+        try:
+            channels, height, width = image_shape
+        except (TypeError, ValueError):
+            raise SpecError(f"Generator.load: image_shape must be (C, H, W), but it is {image_shape!r}") from None
+        image_shape = channels, height, width
+        compute, shape = choose_compute("Generator.load", device), generated_shape(image_size, image_shape)
         drawing: base.Generator = load_pretrained(expand_home(path), shape, compute)
         if shape != image_shape:
             drawing = ResizedGenerator(drawing, shape, image_shape)

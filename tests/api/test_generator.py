@@ -175,3 +175,10 @@ def test_a_prepared_data_set_is_not_a_data_set_of_python(digits):
 def test_a_device_that_torch_does_not_have_is_refused(digits, device):
     with pytest.raises(GitdistError, match=f"device must be one that torch has here.*'{device}'"):
         train_generator(digits, kind="identity", device=device)
+
+
+def test_a_shape_has_three_numbers(munit, tmp_path):
+    munit.save(tmp_path / "munit")
+    with pytest.raises(GitdistError, match="image_shape must be"):
+        Generator.load(tmp_path / "munit", 28)
+    assert Generator.load(tmp_path / "munit", [1, 28, 28]).image_shape == (1, 28, 28)
