@@ -1,8 +1,8 @@
 """gitdist: which augmentation settings make a classifier accurate and invariant on the small classes.
 
-Public are the names in ``__all__`` and their documented members, and the commands and study files. What is public is
-deprecated, with a warning, for at least one minor version before it is removed or changes. Everything else may change
-in any version.
+Public are the names in ``__all__`` and their documented members, ``gitdist.api.callbacks.Callback``, and the commands
+and study files. What is public is deprecated, with a warning, for at least one minor version before it is removed or
+changes. Everything else may change in any version.
 """
 
 from importlib import import_module

@@ -21,6 +21,17 @@ _SWITCHES = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots of a state that is never restored
 }
+_PREFIXES = ("MLFLOW_", "TUNE_")  # of other variables that are set while a study runs
+_DEBUGGER = "PYTHONBREAKPOINT"  # Ray sets it to its own
+_LOGGERS = (
+    "alembic",
+    "matplotlib",
+    "mlflow.store.db.utils",
+    "mlflow.system_metrics",
+    "optuna",
+    "ray",
+    "urllib3.connectionpool",
+)
 
 
 def silence_libraries() -> None:
@@ -32,6 +43,28 @@ def silence_libraries() -> None:
 
 
 @contextmanager
+def restoring_libraries() -> Iterator[None]:
+    """At the end of the block, restore what a study sets for its libraries: variables and levels of loggers."""
+    variables, levels = _library_variables(), {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        yield
+    finally:
+        for name in _library_variables():
+            del os.environ[name]
+        os.environ.update(variables)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _library_variables() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _SWITCHES or name == _DEBUGGER or name.startswith(_PREFIXES)
+    }
+
+
+@contextmanager
 def logging_to(file: Path, show: Callable[[str], None]) -> Iterator[None]:
     """Inside the block, show this package's messages, and write warnings and errors of libraries to a file.
 
@@ -39,14 +72,14 @@ def logging_to(file: Path, show: Callable[[str], None]) -> Iterator[None]:
     """
     root, own, ray = (logging.getLogger(name) for name in (None, "gitdist", "ray"))
     written, shown = _LibraryLog(file, show), _Shown(show)
-    ray_before = ray.propagate, ray.handlers
+    own_before, ray_before = own.propagate, (ray.propagate, ray.handlers)
     root.addHandler(written)
     own.addHandler(shown)
     own.propagate, ray.propagate, ray.handlers = False, True, []
     try:
         yield
     finally:
-        own.propagate, (ray.propagate, ray.handlers) = True, ray_before
+        own.propagate, (ray.propagate, ray.handlers) = own_before, ray_before
         own.removeHandler(shown)
         root.removeHandler(written)
         with suppress(OSError):  # the disk is full

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from gitdist.api.arguments import check_settings, read_array, read_labels, to_pixels
 from gitdist.data import SPLITS
 from gitdist.data.sources.base import check_class_names, check_labels
 from gitdist.data.sources.npz import check_images
 from gitdist.data.sources.own_images import OwnImages
 from gitdist.disk import disk_errors
-from gitdist.errors import DataError, SpecError, StoreError, first_line
+from gitdist.errors import DataError, StoreError, first_line
 from gitdist.spec import DataSpec
 from gitdist.store.layout import ARRAYS
 
@@ -57,22 +59,19 @@ def read_split(images: Any, labels: Any, groups: Sequence[Any] | None, name: str
 
     Raises:
         DataError: they are not of the form that ``gitdist.Dataset`` accepts.
+        SpecError: likewise, of their values and types.
     """
     if images is None or labels is None:
         raise DataError(f"{name} and their labels must be given together, but one is missing; pass both, or neither")
-    pixels = _channels_last(_bytes(_array(images, name), name), name, is_tensor=_is_tensor(images))
+    pixels = _channels_last(_bytes(images, name), name, is_tensor=isinstance(images, torch.Tensor))
     check_images(pixels, name)
-    classes = _array(labels, f"the labels of {name}")
-    if classes.dtype.kind not in "iu" or classes.shape != (len(pixels),):
-        raise DataError(
-            f"labels must be integers [{len(pixels)}], but those of {name} are {classes.dtype} {list(classes.shape)}; "
-            "provide one per image"
-        )
-    if groups is not None and len(groups) != len(pixels):
-        raise DataError(f"groups must be one per image of {name}, {len(pixels)}, but there are {len(groups)}")
+    classes = read_labels(name, "labels", labels)
+    for what, values in (("labels", classes), ("groups", groups)):
+        if values is not None and len(values) != len(pixels):
+            raise DataError(f"{name}: {what} must be {len(pixels)}, one per image, but there are {len(values)}")
     return ArraySplit(
         images=pixels,
-        labels=classes.astype(np.int64),
+        labels=classes,
         groups=None if groups is None else tuple(map(str, groups)),
         name=name,
     )
@@ -147,38 +146,19 @@ def _read_item(item: Any, where: str) -> tuple[NDArray[np.uint8], int]:
     mode = getattr(image, "mode", None)  # of a PIL image
     if isinstance(mode, str) and mode not in _MODES:
         raise DataError(f"a PIL image must have a mode of {', '.join(_MODES)}, but {where} has {mode}; convert it")
-    pixels = _bytes(_array(image, where), where)
+    pixels = _bytes(image, where)
     if pixels.ndim not in (2, 3):
         raise DataError(f"an image must be [H, W], [C, H, W] or [H, W, C], but {where} is {list(pixels.shape)}")
-    return _channels_last(pixels[None], where, is_tensor=_is_tensor(image))[0], index
+    return _channels_last(pixels[None], where, is_tensor=isinstance(image, torch.Tensor))[0], index
 
 
-def _is_tensor(values: Any) -> bool:
-    import torch
-
-    return isinstance(values, torch.Tensor)
-
-
-def _array(values: Any, name: str) -> NDArray[Any]:
-    try:
-        return values.detach().cpu().numpy() if _is_tensor(values) else np.asarray(values)
-    except (TypeError, ValueError) as error:  # such as lists of different lengths
-        raise DataError(f"{name} must be an array, but cannot become one ({first_line(error)})") from error
-
-
-def _bytes(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Return uint8 images; of floats in 0..1 the nearest of the 256 levels."""
-    if images.dtype.kind != "f":
-        if images.dtype != np.uint8:
-            raise DataError(f"images must be uint8, or floats in 0..1, but {name} is {images.dtype}; convert it")
-        return images
-    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
-    if not 0 <= low <= high <= 1:  # nor NaN
-        raise DataError(
-            f"floats of images must lie in 0..1, but {name} has {low:.4g} to {high:.4g}; leave the normalisation out, "
-            "or divide by 255"
-        )
-    return np.asarray((images * 255).round(), np.uint8)
+def _bytes(images: Any, name: str) -> NDArray[np.uint8]:
+    array = read_array(name, "images", images)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise DataError(f"images must be uint8, or floats in 0..1, but {name} is {array.dtype}; convert it")
+    return np.asarray(to_pixels(name, torch.from_numpy(np.array(array, np.float32))).numpy(), np.uint8)
 
 
 def _channels_last(images: NDArray[np.uint8], name: str, *, is_tensor: bool) -> NDArray[np.uint8]:
@@ -196,18 +176,17 @@ def _channels_last(images: NDArray[np.uint8], name: str, *, is_tensor: bool) -> 
 
 
 def _class_names(train: ArraySplit, names: Sequence[str] | None) -> tuple[str, ...]:
-    counts = np.bincount(train.labels[train.labels >= 0])
-    found = tuple(map(str, range(len(counts)) if names is None else names))
+    present = np.unique(train.labels)
+    found = tuple(map(str, range(len(present)) if names is None else names))
     check_class_names(found, "class_names")
-    empty = [name for name, count in zip(found, [*counts, *[0] * len(found)], strict=False) if not count]
-    if empty:
-        raise DataError(f"each class must have training images, but '{empty[0]}' has none; renumber the labels")
+    empty = np.setdiff1d(np.arange(len(found)), present)
+    if len(empty):
+        raise DataError(f"each class must have training images, but '{found[empty[0]]}' has none; renumber the labels")
     return found
 
 
 def _split_off_test(train: ArraySplit, names: tuple[str, ...], share: float) -> tuple[ArraySplit, ArraySplit]:
-    if not 0 < share < 1:
-        raise SpecError(f"test_share must lie between 0 and 1, but it is {share}")
+    spec: DataSpec = check_settings("gitdist.Dataset", DataSpec, source="images", test_share=share)
     own = OwnImages(
         class_names=names,
         labels=train.labels,
@@ -215,7 +194,7 @@ def _split_off_test(train: ArraySplit, names: tuple[str, ...], share: float) -> 
         groups=train.groups,
         given={"train": train.name},
     )
-    rows = own.official_rows(DataSpec(source="images", test_share=share))
+    rows = own.official_rows(spec)
     return train.take(rows.train), train.take(rows.test)
 
 

@@ -15,7 +15,7 @@ from gitdist.input_file import expand_home
 from gitdist.spec import DataSpec
 from gitdist.spec.file import parse_study
 from gitdist.store import Store
-from gitdist.study.files.results import Results, open_results
+from gitdist.study.files.results import open_results
 
 
 class Dataset:
@@ -43,8 +43,13 @@ class Dataset:
         Raises:
             SpecError: a field breaks its rule.
         """
+        if not isinstance(spec, DataSpec | Mapping):
+            raise SpecError(
+                f"gitdist.Dataset: spec must be the fields of a data source, but it is a {type(spec).__name__}; pass "
+                "such as {'source': 'digits'}, or call Dataset.from_arrays, .from_folder or .from_torch"
+            )
         self.spec = spec if isinstance(spec, DataSpec) else _read_fields(dict(spec))
-        self._results = _open(results)
+        self._results = open_results(results)
 
     @classmethod
     def from_arrays(
@@ -77,8 +82,8 @@ class Dataset:
             fields: of ``data:`` in a study file, such as ``profile``, ``nuisance``, ``validation`` and ``version``.
 
         Raises:
-            DataError: the arrays are not of that form.
-            SpecError: a field breaks its rule.
+            DataError: the arrays are not of that form, or do not agree.
+            SpecError: a type, a value or a field breaks its rule.
         """
         train = read_split(images, labels, groups, "images")
         test = None
@@ -115,7 +120,7 @@ class Dataset:
 
         Raises:
             DataError: an item is not of that form.
-            SpecError: a field breaks its rule.
+            SpecError: a type, a value or a field breaks its rule.
         """
         train_split = read_torch_split(train, groups, "train")
         test_split = None if test is None else read_torch_split(test, test_groups, "test")
@@ -163,12 +168,8 @@ class Dataset:
         if own:
             raise SpecError(f"the images are given, so {' and '.join(sorted(own))} must not be; omit it")
         spec = _read_fields({"source": "npz", **fields})
-        folder = store_arrays(_open(results).store, train, test, class_names, test_share)
+        folder = store_arrays(open_results(results).store, train, test, class_names, test_share)
         return cls(spec.model_copy(update={"path": str(folder)}), results=results)
-
-
-def _open(results: str | Path) -> Results:
-    return open_results(str(results) if "://" in str(results) else str(expand_home(results)))
 
 
 def _read_fields(values: dict[str, Any]) -> DataSpec:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gitdist.api.arguments import Images, Labels, check_classes, read_images, read_labels
-from gitdist.api.transform import Transform, draw_versions
+from gitdist.api.arguments import Images, Labels, check_classes, check_count, read_images, read_labels
+from gitdist.api.transform import Transform, check_transform, draw_versions
 from gitdist.errors import SpecError
 from gitdist.seeds import derive_seed
 from gitdist.trial.metrics import (
@@ -44,7 +44,7 @@ class EkldEstimate:
     standard_error: float
     per_class: NDArray[np.float64] | None
     per_class_standard_error: NDArray[np.float64] | None
-    per_image: NDArray[np.float64]
+    per_image: NDArray[np.float64] = field(repr=False)
 
 
 def ekld(
@@ -85,10 +85,14 @@ def ekld(
         SpecError: an argument has another shape, type or range, or the model's answer is not a number.
         StreamError: a plugin or an imported generator fails.
     """
+    if not isinstance(model, nn.Module):
+        raise SpecError(f"ekld: model must be a torch.nn.Module, but it is a {type(model).__name__}; wrap it in one")
+    check_transform("ekld", transform)
     images = read_images("ekld", images)
-    for name, value in (("transformations", transformations), ("batch_size", batch_size), ("images", len(images))):
-        if value < 1:
-            raise SpecError(f"ekld: {name} must be at least 1, but it is {value}")
+    if not len(images):
+        raise SpecError("ekld: images must be at least 1, but there are none")
+    check_count("ekld", "transformations", transformations)
+    check_count("ekld", "batch_size", batch_size)
     classes = None if labels is None else _per_image("labels", labels, len(images))
     clusters = None if groups is None else _per_image("groups", groups, len(images))
     parts, num_classes = [], 1

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gitdist.api.arguments import Images, check_settings, read_images, to_pixels
+from gitdist.api.arguments import Images, check_count, check_settings, choose_compute, read_images, to_pixels
 from gitdist.api.dataset import Dataset
-from gitdist.device import Compute
 from gitdist.errors import SpecError, StoreError, StudyError, TrialFailedError
 from gitdist.generator import base
 from gitdist.generator.grid import draw_rows, spread
@@ -46,6 +45,9 @@ class Generator:
         self.image_shape, self.device = image_shape, drawing.device
         self._drawing, self._write = drawing, write
 
+    def __repr__(self) -> str:
+        return f"<gitdist.Generator: {type(self._drawing).__name__} of images {self.image_shape} on {self.device}>"
+
     @classmethod
     def load(
         cls,
@@ -67,7 +69,12 @@ class Generator:
             DataError: the file cannot be read.
             SpecError: it is another file, or its generator does not fit such images.
         """
-        compute, shape = Compute.resolve(device=device), generated_shape(image_size, image_shape)
+        try:
+            channels, height, width = image_shape
+        except (TypeError, ValueError):
+            raise SpecError(f"Generator.load: image_shape must be (C, H, W), but it is {image_shape!r}") from None
+        image_shape = channels, height, width
+        compute, shape = choose_compute("Generator.load", device), generated_shape(image_size, image_shape)
         drawing: base.Generator = load_pretrained(expand_home(path), shape, compute)
         if shape != image_shape:
             drawing = ResizedGenerator(drawing, shape, image_shape)
@@ -113,8 +120,7 @@ class Generator:
 
     def draw_each(self, images: Tensor, seed: int, num_draws: int) -> Iterator[Tensor]:
         """Yield the draws of ``draw`` one after the other, uint8 ``[N, C, H, W]`` on the CPU, in less memory."""
-        if num_draws < 1:
-            raise SpecError(f"Generator.draw: num_draws must be at least 1, but it is {num_draws}")
+        check_count("Generator.draw", "num_draws", num_draws)
         pixels = to_pixels("Generator.draw", read_images("Generator.draw", images))
         if tuple(pixels.shape[1:]) != self.image_shape:
             found = list(pixels.shape[1:])
@@ -143,6 +149,7 @@ class Generator:
         Raises:
             SpecError: as ``draw``; no image or another number of channels or names.
         """
+        check_count("Generator.preview", "num_draws", num_draws)
         images = read_images("Generator.preview", images)
         if not len(images) or images.shape[1] not in (1, 3):
             found = list(images.shape)
@@ -176,7 +183,8 @@ def train_generator(
     Args:
         dataset: its training images and labels are learnt from; MUNIT draws the classes equally often.
         kind: ``munit`` (Huang et al. 2018, arXiv 1804.04732), or without training ``oracle`` (the data set's own
-            nuisance), ``identity``, ``randaugment``, ``pretrained`` (``path``), ``plugin`` (``target``, ``options``).
+            nuisance, for images without it, such as ``dataset.prepared.train.clean``), ``identity``, ``randaugment``,
+            ``pretrained`` (``path``), ``plugin`` (``target``, ``options``).
         steps: of MUNIT's training; None = 10,000.
         device: of training and drawing; None = a GPU if there is one, else the CPU.
         progress: called with a ``TrainingStep`` (step, total, losses, elapsed_s) every few steps.
@@ -190,9 +198,11 @@ def train_generator(
     """
     if not isinstance(dataset, Dataset):
         raise SpecError(f"train_generator: dataset must be a gitdist.Dataset, but it is a {type(dataset).__name__}")
+    if progress is not None and not callable(progress):
+        raise SpecError(f"train_generator: progress must be a function of a TrainingStep, but it is {progress!r}")
     lengths = {} if steps is None else {"steps": steps}
     spec: GeneratorSpec = check_settings("train_generator", GeneratorSpec, kind=kind, **lengths, **options)
-    prepared, compute = dataset.prepared, Compute.resolve(device=device)
+    compute, prepared = choose_compute("train_generator", device), dataset.prepared
     store = Store(prepared.directory.parents[1])
     try:
         artifact = obtain_artifact(spec, prepared, store, progress or (lambda step: None), compute)

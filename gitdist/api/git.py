@@ -17,11 +17,13 @@ from gitdist.api.arguments import (
     read_labels,
 )
 from gitdist.api.generator import Generator
-from gitdist.api.transform import Transform, draw_versions
+from gitdist.api.transform import Transform, check_transform, draw_versions
 from gitdist.errors import SpecError
 from gitdist.seeds import derive_seed, numpy_rng
 from gitdist.spec import TrialSpec
 from gitdist.trial.mixing import replaced_of_batch, replacement_probabilities
+
+_SHOWN = ("threshold", "threshold_kind", "fraction", "seed")
 
 
 class GIT:
@@ -60,7 +62,8 @@ class GIT:
 
         Args:
             generator: draws from the samples' own images; or any function of images, uint8 or float as they come,
-                that returns images of the same shape, type and device.
+                that returns images of the same shape, type and device. The oracle of a data set draws from images
+                without the nuisance alone: of ``prepared.train.clean``, not of ``prepared.train.images``.
             class_sizes: training images of each class, ``[C]``.
             threshold: K; None = all classes.
             fraction: p, 0..1.
@@ -71,12 +74,17 @@ class GIT:
         Raises:
             SpecError: a value out of range, or a soft threshold that is not above the smallest class's size.
         """
+        check_transform("GIT", generator)
         sizes = read_class_sizes("GIT", class_sizes)
         settings = {"threshold": threshold, "fraction": fraction, "threshold_kind": threshold_kind, "seed": seed}
         self._spec: TrialSpec = check_settings("GIT", TrialSpec, **settings)
         self._probabilities = replacement_probabilities(self._spec, sizes)
         self._generator = generator
         self.step = 0
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self._spec, name)!r}" for name in _SHOWN)
+        return f"<gitdist.GIT: {shown}, step={self.step}>"
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch with some images replaced, as a new tensor of the same type; and the labels.
@@ -114,8 +122,10 @@ class GIT:
         on_gpu = isinstance(self._generator, Generator) and self._generator.device.type != "cpu"
         if on_gpu and get_worker_info() is not None:
             raise SpecError("GIT: a worker of a loader needs a generator on the CPU; pass device='cpu' for it")
-        images, labels = default_collate(list(samples))
-        return self(images, labels)
+        batch = default_collate(list(samples))
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            raise SpecError("GIT.collate: each sample must be (image, label), but these are not; convert them before")
+        return self(*batch)
 
     def _next_seed(self) -> int:
         worker = get_worker_info()

@@ -6,11 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
+from gitdist.api.arguments import plain_number
 from gitdist.api.callbacks import Callback, CallbackError, CallbackObserver
 from gitdist.api.dataset import Dataset
 from gitdist.api.study import Study
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
+from gitdist.logging import restoring_libraries
 from gitdist.spec import StudySpec
 from gitdist.spec.base import Spec
 from gitdist.spec.campaign import Campaign
@@ -54,6 +56,8 @@ def run(
         KeyboardInterrupt: the user stopped it; the same call resumes it.
         Exception: of a callback; the same call resumes the study.
     """
+    if not isinstance(callbacks, Sequence):
+        raise SpecError(f"callbacks must be a list, but it is a {type(callbacks).__name__}; put it into a list")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise SpecError(
@@ -64,11 +68,11 @@ def run(
     options = RunOptions(
         address=address, take_over=take_over, retry_failed=retry_failed, observers=(CallbackObserver(callbacks),)
     )
-    opened = open_results(str(results) if "://" in str(results) else str(expand_home(results)))
+    opened = open_results(results)
     opened.connect()
     console = Console() if progress else Console(quiet=True, force_terminal=False)
     try:
-        with opened.rewriting_errors():
+        with restoring_libraries(), opened.rewriting_errors():
             run_study(study, opened, console, options)
     except CallbackError as error:
         assert error.__cause__ is not None, "it is raised from the callback's exception"
@@ -81,8 +85,12 @@ def _read_spec(spec: str | Path | Mapping[str, Any] | StudySpec, scale: str | No
         plan = read_plan(_plain(spec), Path.cwd(), "the values of the study", scale)
     elif isinstance(spec, StudySpec):
         plan = spec
-    else:
+    elif isinstance(spec, str | Path):
         plan = load_plan(expand_home(spec), scale=scale)
+    else:
+        raise SpecError(
+            f"run takes the path of a study file, the values of one, or a StudySpec, but not a {type(spec).__name__}"
+        )
     if isinstance(plan, Campaign):
         raise SpecError(
             f"run takes one study, but the matrix of '{plan.name}' makes {len(plan.members)}; leave the matrix out and "
@@ -104,4 +112,4 @@ def _plain(value: Any) -> Any:
             return [_plain(each) for each in value]
         case Path():
             return str(value)
-    return value
+    return plain_number(value)

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from gitdist.api.arguments import Labels, check_settings, read_labels
+from gitdist.api.arguments import Labels, check_classes, check_count, check_settings, read_labels
 from gitdist.balancing import read_fields
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.errors import SpecError
 from gitdist.spec import TrialSpec, unknown_name
-from gitdist.spec.base import MANY
 from gitdist.trial.plan import class_probabilities, epoch_indices
+
+_MAX_CLASSES = 10_000_000  # more than any data set has; arrays as long as the largest label are counted
 
 
 def sampler(
@@ -48,9 +49,10 @@ def sampler(
     if unknown := options.keys() - read_fields(SAMPLERS[kind]):
         known = sorted(read_fields(SAMPLERS[kind]))
         raise SpecError(f"sampler {kind}: {unknown_name('option', min(unknown), known)}")
-    if num_samples is not None and not 1 <= num_samples <= MANY:
-        raise SpecError(f"sampler: num_samples must be between 1 and {MANY}, but it is {num_samples}")
+    if num_samples is not None:
+        check_count("sampler", "num_samples", num_samples)
     row = read_labels("sampler", "labels", labels)
+    check_classes("sampler", row, _MAX_CLASSES)
     lengths = {} if epochs is None else {"epochs": epochs}
     spec: TrialSpec = check_settings("sampler", TrialSpec, sampler=kind, seed=seed, **lengths, **options)
     if epochs is None and changes_over_epochs(spec, np.bincount(row)):
@@ -68,6 +70,9 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
         self._spec, self._labels, self._class_sizes = spec, labels, np.bincount(labels)
         self._num_samples, self._is_endless = num_samples or len(labels), is_endless
+
+    def __repr__(self) -> str:
+        return f"<gitdist.sampler: {self._spec.sampler}, {len(self)} samples, epoch {self.epoch}>"
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration.

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from gitdist.api.arguments import plain_number
 from gitdist.api.callbacks import TrialLabel
 from gitdist.api.reading import reading
 from gitdist.api.tables import epoch_table, trial_table
 from gitdist.api.trained_trial import TrainedTrial, read_trial
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
+from gitdist.logging import restoring_libraries
 from gitdist.spec import StudySpec
 from gitdist.spec.search import check_point
 from gitdist.spec.study import check_name
@@ -37,7 +41,7 @@ def load_study(path: str | Path) -> "Study":
     root, name = _split(path)
     results = open_results(root)
     results.connect()
-    with results.rewriting_errors():
+    with results.rewriting_errors(), restoring_libraries():
         return Study(find_study(results, name)[0])
 
 
@@ -78,7 +82,7 @@ class Study:
         return list(self.status.notes)
 
     def trials(self) -> "DataFrame":
-        """Return a table with one row per trial that was started, by its number or ``"baseline"``.
+        """Return a table with one row per trial, started or queued by ``enqueue``, by its number or ``"baseline"``.
 
         Columns: ``state`` and ``reason`` as in ``status``; ``epoch``, the last one; each searched field by its name, if
         it was searched in the trial; ``objective/...`` of a finished trial, and ``feasible`` if the search has
@@ -109,8 +113,11 @@ class Study:
         """Return a finished trial by its number, or ``"baseline"``.
 
         Raises:
+            SpecError: this is neither a number nor ``"baseline"``.
             StudyError: there is no such trial, or it has not finished.
         """
+        if trial != "baseline" and not isinstance(trial, int | np.integer):
+            raise SpecError(f"a trial must be its number or 'baseline', but it is {trial!r}")
         return read_trial(self._paths, trial)
 
     @property
@@ -130,7 +137,9 @@ class Study:
         Raises:
             SpecError: the search space has no such field or value.
         """
-        point = {name: value.item() if hasattr(value, "item") else value for name, value in params.items()}
+        if not isinstance(params, Mapping):
+            raise SpecError(f"a point must be values by searched field, but it is a {type(params).__name__}")
+        point = {name: plain_number(value) for name, value in params.items()}
         with reading(self._paths) as study:
             if not point:
                 raise SpecError("a point must have a searched field, but it has none; name at least one")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gitdist import __version__
 from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
-from gitdist.errors import StoreError, first_line
+from gitdist.errors import SpecError, StoreError, first_line
 from gitdist.spec import TrialSpec
 from gitdist.trial.augmentation import Normaliser, input_normalisation
 from gitdist.trial.checkpoint import load_classifier
@@ -45,7 +45,14 @@ class ProbabilityModel(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the probabilities of images."""
+        """Return the probabilities of images.
+
+        Raises:
+            SpecError: they are not uint8, so their scale is unknown.
+        """
+        if images.dtype != torch.uint8:
+            found = str(images.dtype).removeprefix("torch.")
+            raise SpecError(f"the classifier's images must be uint8, but they are {found}; pass pixels 0..255 as uint8")
         logits = self.classifier(images.to(torch.float32) * self.gain - self.offset)
         return torch.softmax(logits, dim=1)
 

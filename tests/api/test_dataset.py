@@ -155,8 +155,9 @@ def test_a_folder_is_the_source_images(digits, tmp_path):
         ({"images": np.zeros((300, 8), np.uint8)}, "[300, 8]"),
         ({"images": [[[1], [1, 2]]]}, "array"),
         ({"labels": np.zeros(300)}, "float64"),
-        ({"labels": np.zeros(299, np.int64)}, "[299]"),
+        ({"labels": np.zeros(299, np.int64)}, "299"),
         ({"labels": np.full(300, 3)}, "'0'"),
+        ({"labels": np.array([0] * 299 + [10**12])}, "'1'"),
         ({"labels": np.arange(300) - 1}, "-1"),
         ({"test_labels": None}, "test_images"),
         ({"test_images": np.zeros((237, 9, 9), np.uint8)}, "[9, 9, 1]"),
@@ -165,6 +166,7 @@ def test_a_folder_is_the_source_images(digits, tmp_path):
         ({"class_names": ["a", "b", "c", "d"]}, "'d'"),
         ({"groups": [1, 2]}, "300"),
         ({"test_images": None, "test_labels": None, "test_share": 1.5}, "1.5"),
+        ({"test_images": None, "test_labels": None, "test_share": "half"}, "half"),
         ({"profile": {"kind": "zpif"}}, "zpif"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"path": "elsewhere"}, "path"),
@@ -174,6 +176,11 @@ def test_bad_arrays_are_one_line_that_names_the_value(halves, change, named):
     with pytest.raises(gitdist.GitdistError, match=re.escape(named)) as caught:
         gitdist.Dataset.from_arrays(**{**halves, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_is_no_data_set():
+    with pytest.raises(gitdist.GitdistError, match="fields of a data source"):
+        gitdist.Dataset("digits")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_the_preview_has_a_row_per_image(digits, munit):
         ({"kind": "munitt"}, "munitt"),
         ({"stepz": 5}, "did you mean 'steps'"),
         ({"steps": 0}, "steps: must be"),
+        ({"progress": True}, "progress must be"),
         ({"dim": True}, "dim"),
         ({"kind": "oracle", "steps": 5}, "steps"),
         ({"num_downsample": 5}, "num_downsample"),
@@ -144,6 +145,8 @@ def test_wrong_settings_are_one_line(digits, settings, words):
     ("images", "words"),
     [
         (torch.zeros(1, 28, 28), r"\[1, 28, 28\]"),
+        (np.full((2, 1, 28, 28), "x"), "<U1"),
+        ([[1], [1, 2]], "array"),
         (torch.zeros(2, 3, 28, 28), r"\[3, 28, 28\]"),
         (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "int64"),
         (torch.full((2, 1, 28, 28), -1.0), "normalisation"),
@@ -166,3 +169,16 @@ def test_only_a_trained_munit_can_be_saved(digits, munit, tmp_path):
 def test_a_prepared_data_set_is_not_a_data_set_of_python(digits):
     with pytest.raises(GitdistError, match="must be a gitdist.Dataset"):
         train_generator(digits.prepared, kind="identity")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_torch_does_not_have_is_refused(digits, device):
+    with pytest.raises(GitdistError, match=f"device must be one that torch has here.*'{device}'"):
+        train_generator(digits, kind="identity", device=device)
+
+
+def test_a_shape_has_three_numbers(munit, tmp_path):
+    munit.save(tmp_path / "munit")
+    with pytest.raises(GitdistError, match="image_shape must be"):
+        Generator.load(tmp_path / "munit", 28)
+    assert Generator.load(tmp_path / "munit", [1, 28, 28]).image_shape == (1, 28, 28)

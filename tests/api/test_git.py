@@ -96,14 +96,15 @@ def test_float_and_uint8_images_get_the_same_draws():
     assert torch.equal(floats, pixels.float() / 255)
 
 
-def test_calls_differ_and_follow_from_seed_and_step():
+def test_calls_differ_and_follow_from_seed_and_step(monkeypatch):
     git, same, other = GIT(noisy, SIZES), GIT(noisy, SIZES), GIT(noisy, SIZES, seed=1)
     torch.manual_seed(0)
-    state = torch.get_rng_state()
+    state, seeded = torch.get_rng_state(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)  # without a GPU it does nothing
 
     first, second = (git(IMAGES, LABELS)[0] for _ in range(2))
 
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), state) and not seeded
     assert not torch.equal(first, second) and not torch.equal(first, other(IMAGES, LABELS)[0])
     same.step = 1
     assert torch.equal(same(IMAGES, LABELS)[0], second)
@@ -193,7 +194,13 @@ def test_a_function_must_return_images_like_those_that_it_gets(wrong):
 
 def test_a_generator_of_plugins_must_be_wrapped():
     with pytest.raises(GitdistError, match="a gitdist.Generator or a function, but not by a RandAugmentGenerator"):
-        GIT(RandAugmentGenerator(2, 9, (3, 4, 5)), SIZES)(IMAGES, LABELS)
+        GIT(RandAugmentGenerator(2, 9, (3, 4, 5)), SIZES)
+
+
+@pytest.mark.parametrize("sample", [(IMAGES[0], 0, "name"), {"image": IMAGES[0]}])
+def test_samples_that_are_no_pairs_are_refused(sample):
+    with pytest.raises(GitdistError, match="each sample must be"):
+        GIT(invert, SIZES).collate([sample])
 
 
 def test_numpy_numbers_are_numbers():

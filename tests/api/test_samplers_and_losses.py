@@ -86,6 +86,8 @@ def test_the_sampler_and_options_reach_the_loss():
         (lambda: sampler(TARGETS, "effective-number", effective_beta=2), "effective_beta: must be less"),
         (lambda: sampler(TARGETS, "progressively-balanced"), "pass epochs"),
         (lambda: sampler(TARGETS, "instance", num_samples=0), "num_samples"),
+        (lambda: sampler(TARGETS, "instance", num_samples=0.5), "num_samples"),
+        (lambda: sampler([0, 10**12], "instance"), "labels must be below"),
         (lambda: sampler(TARGETS, "instance", epochs=3).set_epoch(3), "between 0 and 2"),
         (lambda: sampler(TARGETS, "instance").set_epoch(-1), "0 or more"),
         (lambda: sampler(TARGETS * 0.5, "instance"), "whole numbers"),

@@ -1,7 +1,9 @@
+import logging
 import os
 import re
 import shutil
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -101,7 +103,8 @@ def test_a_point_is_queued_for_the_next_trial(copied):
 
 
 @pytest.mark.parametrize(
-    ("point", "named"), [({"fraction": 0.9}, "0.9"), ({"fractoin": 0.5}, "fraction"), ({}, "at least one")]
+    ("point", "named"),
+    [({"fraction": 0.9}, "0.9"), ({"fractoin": 0.5}, "fraction"), ({}, "at least one"), ([0.5], "list")],
 )
 def test_a_point_outside_the_space_is_refused(ended, point, named):
     before = times(ended.study)
@@ -122,6 +125,8 @@ def test_an_unfinished_study_of_two_objectives_has_no_single_best_trial_and_no_m
         _ = study.best
     with pytest.raises(gitdist.GitdistError, match="running"):
         study.trial(2)
+    with pytest.raises(gitdist.GitdistError, match="its number or 'baseline'"):
+        study.trial("1")
     assert study.trial(1).number == 1
 
 
@@ -138,6 +143,7 @@ def test_a_path_without_a_study_is_one_line(tmp_path, path):
         ({**SPEC, "search": {"totl": 3}}, "search"),
         ({**SPEC, "matrix": {"data.version": [0, 1]}}, "2"),
         ("no-such-file.yaml", "no-such-file.yaml"),
+        (["quickstart.yaml"], "list"),
         ({**SPEC, "scale": {"small": {}}}, "larger"),
     ],
 )
@@ -147,9 +153,16 @@ def test_what_is_no_study_is_one_line(tmp_path, spec, named):
     assert "\n" not in str(caught.value) and not os.listdir(tmp_path)
 
 
-def test_a_callback_must_be_one(tmp_path):
-    with pytest.raises(gitdist.GitdistError, match="function"):
-        gitdist.run(SPEC, results=tmp_path, callbacks=[lambda: None])
+@pytest.mark.parametrize(("callbacks", "named"), [([lambda: None], "function"), (Callback(), "a list")])
+def test_callbacks_must_be_a_list_of_callbacks(tmp_path, callbacks, named):
+    with pytest.raises(gitdist.GitdistError, match=named):
+        gitdist.run(SPEC, results=tmp_path, callbacks=callbacks)
+
+
+def test_numbers_of_numpy_are_numbers(ended, tmp_path):
+    shutil.copytree(ended.root, tmp_path / "copy")
+    spec = {**SPEC, "search": {**SPEC["search"], "total": np.int64(SPEC["search"]["total"])}}
+    assert gitdist.run(spec, results=tmp_path / "copy", progress=False).spec.search.total == SPEC["search"]["total"]
 
 
 @pytest.mark.parametrize("form", [dict, lambda spec: yaml.safe_dump(spec)])
@@ -161,6 +174,21 @@ def test_a_finished_study_is_run_again_without_ray(ended, tmp_path, form, capsys
         spec = tmp_path / "study.yaml"
     study = gitdist.run(spec, results=tmp_path / "copy", progress=False)
     assert study.status.state == "finished" and capsys.readouterr().out == ""
+
+
+def test_the_settings_of_libraries_are_restored(ended, tmp_path, monkeypatch):
+    shutil.copytree(ended.root, tmp_path / "copy")
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "10")
+    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "RAY_AIR_NEW_OUTPUT", "MLFLOW_LOGGING_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    loggers = [logging.getLogger(name) for name in ("optuna", "ray", "matplotlib")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "level", logging.INFO)
+    before = dict(os.environ)
+    study = gitdist.run(SPEC, results=tmp_path / "copy", progress=False)
+    _ = study.trials(), study.optuna_study
+    assert os.environ == before
+    assert [logger.level for logger in loggers] == [logging.INFO] * 3
 
 
 class Failing(Callback):

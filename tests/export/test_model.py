@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gitdist.errors import StoreError
+from gitdist.errors import SpecError, StoreError
 from gitdist.export.model import TrainedModel
 from gitdist.trial.checkpoint import load_checkpoint, load_classifier
 from gitdist.trial.evaluation import Predictor
@@ -43,6 +43,11 @@ def test_the_difference_to_bf16_is_that_of_the_validation_images(model, spec, di
     rounded = evaluated(spec, digits, directory, images, "bf16")
     assert difference == pytest.approx(np.abs(rounded - model.probabilities(images)).max(), rel=0.1)
     assert 1e-5 < difference < 0.2
+
+
+def test_images_of_unknown_scale_are_refused(model, digits):
+    with pytest.raises(SpecError, match="must be uint8, but they are float32"):
+        model.module(torch.tensor(digits.test.images[:2]) / 255)
 
 
 def test_weights_of_another_network_are_refused(spec, digits, directory):

@@ -1,5 +1,8 @@
 """A study that is run in a Python process which uses Ray already."""
 
+import logging
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -36,13 +39,20 @@ class Events(Callback):
             self.do()
 
 
+def library_settings() -> tuple:
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "TUNE_"))}
+    return variables, signal.getsignal(signal.SIGUSR1), logging.getLogger("optuna").level
+
+
 def test_a_callback_stops_a_study_the_same_call_resumes_it_and_a_point_is_added_meanwhile(
     undisturbed, ray_cluster, tmp_path, capsys
 ):
     spec = yaml.safe_load(yaml.safe_dump({**SPEC, **NO_MODELS}))  # suggestions depend on the order of the fields
     results = stocked(tmp_path, undisturbed).results
+    before = library_settings()
     with pytest.raises(ZeroDivisionError):
         gitdist.run(spec, results=results, progress=False, callbacks=[Events(("epoch", 0, 2), lambda: 1 / 0)])
+    assert library_settings() == before
     study = gitdist.load_study(results / "small")
     assert study.status.state == "interrupted" and study.status.owner is None
     point = {"threshold": 30, "fraction": 0.5}

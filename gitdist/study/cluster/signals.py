@@ -27,6 +27,7 @@ from gitdist.outage import resume_waiting, stop_waiting
 STOPPED = 130  # exit code of a process that was asked to stop
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RESTORED = (*_SIGNALS, signal.SIGUSR1)
 _EPOCHS_S = 15.0
 _END_S = 30.0
 _REPORT_S = 5.0
@@ -151,14 +152,18 @@ def interruptible(
 
 @contextmanager
 def restoring_handlers() -> Iterator[None]:
-    """Restore the current signal handlers at the end of the block; Ray replaces that of SIGTERM when it starts."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    """Restore the current signal handlers at the end of the block.
+
+    Ray replaces that of SIGTERM when it starts, Ray Tune that of SIGUSR1.
+    """
+    before = {number: signal.getsignal(number) for number in _RESTORED}
     try:
         yield
     finally:
         if _is_main_thread():
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # else it was not set from Python
+                    signal.signal(number, handler)
 
 
 def _set_handlers(request: _StopRequest, pending: list[Callable[[], None]]) -> None:

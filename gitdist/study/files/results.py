@@ -35,6 +35,7 @@ from typing import IO, Literal
 from gitdist.address import refuse_secrets
 from gitdist.disk import disk_errors, locked, real_path
 from gitdist.errors import GitdistError, SpecError, StoreError
+from gitdist.input_file import expand_home
 from gitdist.store.artifact import FileStamp
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import cache_directory, cached_store
@@ -137,9 +138,10 @@ class LocalResults(Results):
         return self._directory / "store"
 
 
-def open_results(results: str) -> Results:
-    """Return the results at a path, or at the URI of an object store."""
-    return ObjectStoreResults(results) if "://" in results else LocalResults(Path(results))
+def open_results(results: str | Path) -> Results:
+    """Return the results at a path, of which ``~`` is expanded, or at the URI of an object store."""
+    uri = str(results)
+    return ObjectStoreResults(uri) if "://" in uri else LocalResults(expand_home(results))
 
 
 class ObjectStoreResults(Results):

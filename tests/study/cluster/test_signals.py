@@ -33,6 +33,13 @@ def test_the_first_signal_is_told_and_the_second_interrupts(number):
     assert told == ["once"] and not stop_requested()
 
 
+def test_a_handler_that_a_library_sets_in_the_block_is_removed():
+    before = signal.getsignal(signal.SIGUSR1)
+    with interruptible():
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)  # as Ray Tune does
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_with_nobody_to_tell_the_first_one_interrupts_and_later_ones_leave_the_clean_up_alone(number):
     with pytest.raises(KeyboardInterrupt), interruptible():
