@@ -45,13 +45,23 @@ def silence_libraries() -> None:
 @contextmanager
 def restoring_libraries() -> Iterator[None]:
     """At the end of the block, restore what a study sets for its libraries: variables and levels of loggers."""
-    variables, levels = _library_variables(), {name: logging.getLogger(name).level for name in _LOGGERS}
+    variables = _library_variables()
+    try:
+        with restoring_levels():
+            yield
+    finally:
+        for name in _library_variables().keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+
+
+@contextmanager
+def restoring_levels() -> Iterator[None]:
+    """At the end of the block, restore the levels of the libraries' loggers."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         yield
     finally:
-        for name in _library_variables():
-            del os.environ[name]
-        os.environ.update(variables)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 

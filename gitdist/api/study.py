@@ -13,7 +13,6 @@ from gitdist.api.tables import epoch_table, trial_table
 from gitdist.api.trained_trial import TrainedTrial, read_trial
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
-from gitdist.logging import restoring_libraries
 from gitdist.spec import StudySpec
 from gitdist.spec.search import check_point
 from gitdist.spec.study import check_name
@@ -41,7 +40,7 @@ def load_study(path: str | Path) -> "Study":
     root, name = _split(path)
     results = open_results(root)
     results.connect()
-    with results.rewriting_errors(), restoring_libraries():
+    with results.rewriting_errors():
         return Study(find_study(results, name)[0])
 
 

@@ -98,7 +98,7 @@ def raising_death(cluster: str | None = None) -> Iterator[None]:
             left.set()
             _raise_in(thread, None)
         if is_main:
-            signal.signal(_WAKING, previous)
+            signal.signal(_WAKING, previous or signal.SIG_DFL)  # None: it was not set from Python
 
 
 class _RayDied(BaseException):
