@@ -161,7 +161,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     paths, spec, ledger = study.paths, study.spec, study.ledger
     states, owner = study.trial_states(), study.owner()
     records = {TrialId("trial", record.number): record for record in ledger.trials()}
-    feasible: dict[int | None, bool] = {**study.feasible_trials()}
+    feasible = study.feasible_trials()
     described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
@@ -176,7 +176,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             epoch=rows[-1].epoch if rows else 0,
             reason=outcome.reason if outcome else None,
             links=records[trial].links if trial in records else {},
-            feasible=feasible.get(trial.number, True),
+            feasible=trial.number is None or feasible[trial.number],
             classes=classes,
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
         )

@@ -191,17 +191,18 @@ class Suggestions:
 
 
 def check_sampler(search: SearchSpec) -> None:
-    """Build the search's sampler; let one of another package suggest a few trials with made-up outcomes.
+    """Build the search's sampler; let one of another package, or with options, suggest trials with made-up outcomes.
 
     Raises:
         SpecError: as ``build_sampler``.
         StudyError: the sampler raises an error, such as that it needs another package.
     """
-    if search.resolved_algorithm in ALGORITHMS:
+    if search.resolved_algorithm in ALGORITHMS and not search.options:
         build_sampler(search)
         return
+    search = search.model_copy(update={"try_first": (), "startup": 1})  # the sampler itself suggests the second one
     made_up, trials = Suggestions(search), list[FrozenTrial]()
-    for number in range(min(search.total, _CHECKED_TRIALS)):
+    for number in range(min(num_suggestions(search, []), _CHECKED_TRIALS)):
         made = made_up.suggest(trials, number)
         trials.append(
             create_trial(

@@ -10,7 +10,7 @@ from gitdist.spec import Dimension, SearchSpec
 from gitdist.study.ledger.algorithms import build_sampler
 from gitdist.study.ledger.records import RETRY_OF
 from gitdist.study.ledger.space import grid_points
-from gitdist.study.ledger.suggestion import SAMPLER, Suggestion, Suggestions
+from gitdist.study.ledger.suggestion import SAMPLER, Suggestion, Suggestions, check_sampler
 
 SPACE = {
     "threshold": Dimension(int=(10, 1000), log=True),
@@ -139,10 +139,11 @@ def test_a_retry_does_not_use_up_a_point(algorithm):
 
 
 def test_a_grid_has_each_point_once():
-    search = SearchSpec(space=SPACE, algorithm="grid", total=1000)
-    num_points = len(grid_points(SPACE))
+    space = {name: dimension for name, dimension in SPACE.items() if name != "threshold"}
+    search = SearchSpec(space=space, algorithm="grid", total=1000)
+    num_points = len(grid_points(space))
     points = {frozenset(trial.params.items()) for trial in history(search, num_points)}
-    assert len(points) == num_points == 4 * 4 * (2 + 4 + 16)
+    assert len(points) == num_points == 4 * (2 + 4 + 16)
 
 
 @pytest.mark.parametrize("objective", ["val/ekld", ("val/balanced_accuracy", "val/ekld")])
@@ -230,6 +231,16 @@ def test_a_sampler_that_does_not_work_is_one_line(search, error, word):
     with pytest.raises(error, match=word) as caught:
         suggest(search, [])
     assert "\n" not in str(caught.value) and search.algorithm in str(caught.value)
+
+
+def test_options_of_a_wrong_type_are_refused_before_a_study_begins():
+    with pytest.raises(StudyError, match="search.options"):
+        check_sampler(SearchSpec(space=SPACE, options={"n_startup_trials": "two"}, try_first=[{}, {}, {}]))
+
+
+@pytest.mark.parametrize("space", [{}, {"loss": Dimension(choice=("ldam", "focal"))}])
+def test_a_sampler_of_another_package_may_have_fewer_points_than_it_is_tried_with(space):
+    check_sampler(SearchSpec(space=space, algorithm="optuna.samplers:TPESampler"))
 
 
 def test_a_sampler_of_another_version_of_optuna_is_one_line():
