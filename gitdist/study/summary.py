@@ -87,7 +87,8 @@ def lost_tests(study: Study) -> list[TrialId]:
     """Return the trials that were evaluated on test according to the summary, but have no intact test.json."""
     summary = read_summary(study.paths) or {"best": None}
     chosen = [summary["best"], summary.get("baseline"), *(summary.get("pareto") or ())]
-    numbers = dict.fromkeys(each["number"] for each in chosen if each and each["test"])
+    points = [each.get("replicates") or [each["number"]] for each in chosen if each and each["test"]]
+    numbers = dict.fromkeys(number for point in points for number in point)
     tested = [BASELINE if number is None else TrialId("trial", number) for number in numbers]
     return [trial for trial in tested if read_json(study.paths.test(trial), ResultOnTest) is None]
 

@@ -335,6 +335,8 @@ def test_replicates_are_shown_with_their_seeds_and_the_best_point_with_its_mean(
         assert (found.total, found.state, found.notes) == (4, "finished", [])
         assert choose_trial(study, None).trial.number == 2
         assert [trial.feasible for trial in report.trials] == [False, False, True, True]
+        paths.test(TrialId("trial", 3)).unlink()
+        assert [note for note in read_status(study).notes if "test.json is missing" in note] != []
         assert trial_table(study)["feasible"].tolist()[1:] == [False, False, True, True]
     console = Console(width=150)
     console.print(*summary_tables(read_summary(paths)))
