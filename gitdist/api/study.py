@@ -8,18 +8,14 @@ import numpy as np
 
 from gitdist.api.arguments import plain_number
 from gitdist.api.callbacks import TrialLabel
-from gitdist.api.reading import reading
+from gitdist.api.reading import find_files, reading
 from gitdist.api.tables import epoch_table, trial_table
 from gitdist.api.trained_trial import TrainedTrial, read_trial
 from gitdist.errors import SpecError
-from gitdist.input_file import expand_home
 from gitdist.spec import StudySpec
 from gitdist.spec.search import check_point
-from gitdist.spec.study import check_name
-from gitdist.study.campaign import find_study
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
-from gitdist.study.files.results import open_results
 from gitdist.study.ledger.storage import enqueue_point, open_optuna_study
 from gitdist.study.status import StudyStatus, read_status
 
@@ -37,11 +33,7 @@ def load_study(path: str | Path) -> "Study":
     Raises:
         GitdistError: there is no such study, it is a campaign, or its stored spec is damaged.
     """
-    root, name = _split(path)
-    results = open_results(root)
-    results.connect()
-    with results.rewriting_errors():
-        return Study(find_study(results, name)[0])
+    return Study(find_files(path))
 
 
 class Study:
@@ -147,16 +139,3 @@ class Study:
             except ValueError as error:
                 raise SpecError(str(error)) from None
             enqueue_point(study.spec.ledger, self._paths, point)
-
-
-def _split(path: str | Path) -> tuple[str, str]:
-    """Return results and name of a study's path."""
-    if "://" in str(path):
-        root, _, name = str(path).rstrip("/").rpartition("/")
-    else:
-        directory = expand_home(path).absolute()
-        root, name = str(directory.parent), directory.name
-    try:
-        return root, check_name(name)
-    except ValueError as error:
-        raise SpecError(f"{error}, but it is '{name}'; pass RESULTS/NAME") from None
