@@ -77,7 +77,8 @@ class Study:
 
         Columns: ``state`` and ``reason`` as in ``status``; ``epoch``, the last one; each searched field by its name, if
         it was searched in the trial; ``objective/...`` of a finished trial, and ``feasible`` if the search has
-        constraints; ``val/...`` of the last evaluated epoch; ``test/...`` of a trial that was evaluated on test.
+        constraints (of replicates, whether their means are); ``val/...`` of the last evaluated epoch; ``test/...`` of a
+        trial that was evaluated on test.
         """
         with reading(self._paths) as study:
             return trial_table(study)

@@ -314,9 +314,9 @@ class Ledger:
         if trial := next((trial for trial in running if trial.number not in self._assigned), None):
             return self._assign(trial)
         groups = self._groups(trials)
-        for first, *others in groups:
-            if first.state != TrialState.WAITING and (seeds := missing_seeds([first, *others], self._seeds)):
-                return self._replicate(trials, first, seeds[0], link)
+        for group in groups:
+            if group[0].state != TrialState.WAITING and (seeds := missing_seeds(group, self._seeds)):
+                return self._replicate(trials, group[0], seeds[0], link)
         waiting = (number for number, (first, *_) in enumerate(groups) if first.state == TrialState.WAITING)
         number = next(waiting, len(groups))
         if number == len(groups) and (number >= self._planned(groups) or self._stop(groups)):
