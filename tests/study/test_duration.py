@@ -169,7 +169,10 @@ def test_on_a_terminal_a_long_study_is_asked_about(tmp_path):
     deadline = time.monotonic() + 100
     while b"[y/N]" not in shown:
         assert time.monotonic() < deadline, shown
-        shown += os.read(own, 4096)
+        try:
+            shown += os.read(own, 4096)
+        except OSError:  # the other side is closed
+            pytest.fail(f"it has ended without asking: {shown.decode()}")
     os.write(own, b"n\n")
     with open(own, "rb", buffering=0, closefd=True) as terminal:
         while process.poll() is None:
