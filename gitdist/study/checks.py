@@ -8,7 +8,7 @@ from gitdist.errors import SpecError
 from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.study.files.results import Results
-from gitdist.study.ledger.pruning import build_pruner
+from gitdist.study.ledger.pruning import check_pruner
 from gitdist.study.ledger.suggestion import check_sampler
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
@@ -19,11 +19,11 @@ def check_plugins(spec: StudySpec) -> None:
 
     Raises:
         SpecError: the generator, the sampler or the pruner cannot be imported or built.
-        StudyError: as ``check_sampler``.
+        StudyError: as ``check_sampler`` and ``check_pruner``.
     """
     needs_training(spec.generator)
     check_sampler(spec.search)
-    build_pruner(spec.search.pruner, num_steps=max(1, spec.trial.epochs - spec.trial.switch_epoch))
+    check_pruner(spec.search, num_steps=max(1, spec.trial.epochs - spec.trial.switch_epoch))
 
 
 def check_services(spec: StudySpec, results: Results) -> None:

@@ -14,7 +14,7 @@ from gitdist.study.prepare import check_and_repair
 from gitdist.study.study import Study
 from tests.study.ended_study import NAME, SPEC, make_study
 
-BROKEN = "tests.study.ledger.test_suggestion"
+BROKEN, PRUNERS = "tests.study.ledger.test_suggestion", "tests.study.ledger.test_pruning"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_a_study_in_other_results_is_named_by_its_directory(ended, tmp_path):
         ({"algorithm": "optuna.samplers:PartialFixedSampler"}, SpecError, "base_sampler"),
         ({"algorithm": f"{BROKEN}:Broken", "options": {"start": 20}, "warm_start": None}, StudyError, "KeyError"),
         ({"pruner": {"kind": "no_module:Pruner", "min_epochs": 1}}, SpecError, "no_module"),
+        ({"pruner": {"kind": f"{PRUNERS}:Broken", "min_epochs": 1, "options": {"after": 1}}}, StudyError, "KeyError"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_recorded(results, search, error, word):

@@ -25,6 +25,7 @@ from gitdist.plugins import describe_raised
 from gitdist.spec import PrunerSpec, SearchSpec
 from gitdist.study.ledger.optuna_parts import build_part
 
+_CHECKED_TRIALS, _CHECKED_STEPS = 3, 3
 DECISION = "gitdist.pruner"  # attribute of a trial: the last decision about it, as {step, prune, attrs}
 
 PRUNERS: Mapping[str, tuple[Callable[..., BasePruner], Callable[[PrunerSpec, int], dict[str, Any]]]] = {
@@ -86,6 +87,24 @@ def build_pruner(spec: PrunerSpec, num_steps: int) -> BasePruner:
         study.ask()
         pruner.prune(study, study.get_trials(deepcopy=False)[0])
     return pruner
+
+
+def check_pruner(search: SearchSpec, num_steps: int) -> None:
+    """Build the search's pruner, and let it decide about a few made-up trials.
+
+    Raises:
+        SpecError: as ``build_pruner``.
+        StudyError: the pruner raises an error.
+    """
+    build_pruner(search.pruner, num_steps)
+    eager = search.pruner.model_copy(update={"startup": 1, "min_epochs": 1})  # it decides about the first trials
+    num_steps = min(num_steps, _CHECKED_STEPS)
+    curve, values = dict.fromkeys(range(1, num_steps + 1), 0.0), [0.0] * len(search.objectives)
+    trials = [create_trial(values=values, intermediate_values=curve) for _ in range(_CHECKED_TRIALS)]
+    trials.append(create_trial(state=TrialState.RUNNING, intermediate_values=curve))
+    for number, trial in enumerate(trials):
+        trial.number = number
+    should_prune(search.model_copy(update={"pruner": eager}), "study", trials, _CHECKED_TRIALS, num_steps)
 
 
 def should_prune(

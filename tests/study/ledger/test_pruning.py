@@ -5,7 +5,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.errors import SpecError, StudyError
 from gitdist.spec import SearchSpec
-from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
+from gitdist.study.ledger.pruning import DECISION, build_pruner, check_pruner, should_prune
 
 EPOCHS = 12
 
@@ -89,6 +89,11 @@ def test_trials_end_where_a_plain_optuna_study_ends_them(case, objective):
     expected = optunas_own(search, 20)
     assert pruned_by_us(search, 20) == expected
     assert TrialState.PRUNED in {state for state, _ in expected}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pruner_passes_the_check_before_a_study_begins(case):
+    check_pruner(SearchSpec(pruner=CASES[case]), EPOCHS)
 
 
 def test_without_a_pruner_no_trial_ends_early():
