@@ -72,5 +72,6 @@ def _exhausted(search: SearchSpec, records: Sequence[TrialRecord]) -> str | None
         else:
             num_since += record.state in ("finished", "pruned")
         if num_since >= search.patience:
-            return f"none of {num_since} {'points' if search.replicates > 1 else 'trials'}{better} was better"
+            what = "point" if search.replicates > 1 else "trial"
+            return f"{num_since} {what}{'s' if num_since > 1 else ''}{better} without a better one"
     return None
