@@ -48,7 +48,7 @@ REPEATS: Mapping[str, tuple[int, int]] = {
     "grid": (100, 40),
     "nsga2": (100, 40),
     "tpe": (100, 40),
-    "gp": (10, 0),
+    "gp": (40, 0),
 }
 PRUNERS = ("none", "median", "successive-halving", "hyperband")
 MIN_EPOCHS = 2  # before a pruner decides, of the 6 after the switch
