@@ -17,6 +17,7 @@ from gitdist.spec import SearchSpec
 from gitdist.spec.objective import Constraint
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
+from gitdist.study.ledger.space import grid_plan
 from gitdist.study.ledger.storage import open_storage
 from tests.processes import forkserver
 
@@ -36,6 +37,10 @@ PROCESSES = forkserver("gitdist.study.ledger.ledger")
 CASES: Mapping[str, tuple[dict[str, Any], Callable[[], BaseSampler]]] = {
     "tpe": ({"algorithm": "tpe"}, lambda: tpe()),
     "gp": ({"algorithm": "gp"}, lambda: GPSampler(seed=7, n_startup_trials=4)),
+    "grid": (
+        {"algorithm": "grid", "space": {**SPACE, "fraction": {"float": [0.1, 0.9], "points": 3}}},
+        lambda: RandomSampler(seed=7),
+    ),
     "random": ({"algorithm": "random"}, lambda: RandomSampler(seed=7)),
     "nsga2": (
         {"algorithm": "nsga2", "options": {"population_size": 6}, "objective": TWO},
@@ -82,6 +87,8 @@ def few_accuracy(params: Mapping[str, Any]) -> float:
 def plain_points(case: str, lag: int = 1) -> list[dict[str, Any]]:
     """The points of a plain Optuna loop that asks for ``lag`` trials before it tells the first result."""
     search = search_of(case)
+    if search.algorithm == "grid":
+        return grid_plan(search)
     pruned = search.pruner.kind == "hyperband"
     hyperband = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=4, reduction_factor=2)
     pruner = hyperband if pruned else optuna.pruners.NopPruner()
