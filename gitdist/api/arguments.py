@@ -1,7 +1,7 @@
 """Checks what users pass from Python: settings, counts, devices, labels and images. A mistake is one line."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gitdist.device import Compute
 from gitdist.errors import SpecError, first_line
+from gitdist.spec import unknown_name
 from gitdist.spec.mistakes import find_mistakes
 
 Images = Tensor | NDArray[Any]
@@ -31,6 +32,13 @@ def check_settings(function: str, kind: Any, /, **settings: Any) -> Any:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise SpecError(f"{function}: {find_mistakes(error, values)[0]}") from None
+
+
+def check_names(function: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Check that all ``names`` are ``known``; raise SpecError for the first that is not, in alphabetical order."""
+    known = list(known)
+    if unknown := sorted(name for name in names if name not in known):
+        raise SpecError(f"{function}: {unknown_name(what, unknown[0], known)}")
 
 
 def plain_number(value: Any) -> Any:
@@ -123,7 +131,7 @@ def to_pixels(function: str, images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
-        raise SpecError(f"{function}: images must be uint8 or float, but they are {_type_name(images)}")
+        raise SpecError(f"{function}: images must be uint8 or float, but they are {type_name(images)}")
     if images.numel():
         lowest, highest = (float(value) for value in images.detach().aminmax())
         if not (lowest >= -_HALF_LEVEL and highest <= 1 + _HALF_LEVEL):
@@ -140,5 +148,6 @@ def like_images(pixels: Tensor, images: Tensor) -> Tensor:
     return pixels if images.dtype == torch.uint8 else pixels.float().div_(255).to(images.dtype)
 
 
-def _type_name(images: Tensor) -> str:
+def type_name(images: Tensor) -> str:
+    """Return the type of a tensor for messages: ``float32``."""
     return str(images.dtype).removeprefix("torch.")

@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from gitdist.api.arguments import Labels, check_settings, read_class_sizes
+from gitdist.api.arguments import Labels, check_names, check_settings, read_class_sizes
 from gitdist.api.samplers import changes_over_epochs
 from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.errors import SpecError
-from gitdist.spec import TrialSpec, unknown_name
+from gitdist.spec import TrialSpec
 from gitdist.trial.plan import build_loss
 
 
@@ -35,13 +35,11 @@ def loss(
     Raises:
         SpecError: a kind or an option that does not exist, or a value out of range.
     """
-    for what, name, table in (("loss", kind, LOSSES), ("sampler", sampler, SAMPLERS)):
-        if name not in table:
-            raise SpecError(f"loss: {unknown_name(what, name, list(table))}")
+    check_names("loss", "loss", [kind], LOSSES)
+    check_names("loss", "sampler", [sampler], SAMPLERS)
     known = read_fields(LOSSES[kind]) | read_fields(SAMPLERS[sampler])
     known |= {"effective_beta"} if class_weights == "effective-number" else set()
-    if unknown := options.keys() - known:
-        raise SpecError(f"loss {kind}: {unknown_name('option', min(unknown), sorted(known))}")
+    check_names(f"loss {kind}", "option", options, known)
     sizes = read_class_sizes("loss", class_sizes)
     settings = {"loss": kind, "sampler": sampler, "class_weights": class_weights, "weights_deferred": False}
     spec: TrialSpec = check_settings("loss", TrialSpec, **settings, **options)

@@ -1,4 +1,4 @@
-"""``gitdist.run``: runs a study from Python."""
+"""Runs a study from Python: ``gitdist.run``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,8 @@ from gitdist.spec.campaign import Campaign
 from gitdist.spec.file import load_plan, read_plan
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import open_results
-from gitdist.study.run import RunOptions, run_study
+from gitdist.study.run import run_study
+from gitdist.study.running_study import RunOptions
 
 
 def run(

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from gitdist.api.arguments import Labels, check_classes, check_count, check_settings, read_labels
+from gitdist.api.arguments import Labels, check_classes, check_count, check_names, check_settings, read_labels
 from gitdist.balancing import read_fields
 from gitdist.balancing.samplers import SAMPLERS
 from gitdist.errors import SpecError
-from gitdist.spec import TrialSpec, unknown_name
+from gitdist.spec import TrialSpec
 from gitdist.trial.plan import class_probabilities, epoch_indices
 
 _MAX_CLASSES = 10_000_000  # more than any data set has; arrays as long as the largest label are counted
@@ -44,11 +44,8 @@ def sampler(
     Raises:
         SpecError: a kind or an option that does not exist, or a value out of range.
     """
-    if kind not in SAMPLERS:
-        raise SpecError(f"sampler: {unknown_name('sampler', kind, list(SAMPLERS))}")
-    if unknown := options.keys() - read_fields(SAMPLERS[kind]):
-        known = sorted(read_fields(SAMPLERS[kind]))
-        raise SpecError(f"sampler {kind}: {unknown_name('option', min(unknown), known)}")
+    check_names("sampler", "sampler", [kind], SAMPLERS)
+    check_names(f"sampler {kind}", "option", options, read_fields(SAMPLERS[kind]))
     if num_samples is not None:
         check_count("sampler", "num_samples", num_samples)
     row = read_labels("sampler", "labels", labels)

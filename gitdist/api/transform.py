@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from gitdist.api.arguments import like_images
+from gitdist.api.arguments import like_images, type_name
 from gitdist.api.generator import Generator
 from gitdist.errors import SpecError
 from gitdist.seeds import derive_seed
@@ -54,4 +54,4 @@ def draw_versions(function: str, transform: Transform, images: Tensor, num_draws
 
 
 def _form(images: Tensor) -> str:
-    return f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)} on {images.device}"
+    return f"{type_name(images)} {list(images.shape)} on {images.device}"

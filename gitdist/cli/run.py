@@ -132,7 +132,8 @@ def _run_study(
 ) -> dict[str, Any]:
     # These are slow to import; a mistake in the study file is reported before.
     from gitdist.study.compatibility import fork, is_spec_stored
-    from gitdist.study.run import RunOptions, run_study
+    from gitdist.study.run import run_study
+    from gitdist.study.running_study import RunOptions
 
     if options.fork_name is not None:
         spec = fork(spec, options.fork_name)

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gitdist.api.study import Study
+from gitdist.api.reading import reading
 from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.errors import remedy_text
-from gitdist.cli.studies import stored_name, stored_study
+from gitdist.cli.studies import stored_name
 from gitdist.report.metrics import metric_of
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
@@ -23,21 +23,23 @@ from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import STATUS_METRICS, StudyStatus
+from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
+from gitdist.study.study import Study
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
     """Print the status of a study, or of the studies of a campaign."""
-    campaign = load_campaign(results, stored_name(study))
+    name = stored_name(study)
+    campaign = load_campaign(results, name)
     if campaign is not None:
         _show_members(campaign, results, console, as_json)
         return
-    paths, spec = stored_study(study, results)
-    status = Study(paths).status
+    with reading(StudyPaths.at(results, name)) as opened:
+        status, fields = read_status(opened), opened.spec.search.fields
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(status, list(spec.search.fields), space=2 if console.width > 100 else 1))
+    console.print(_table(status, list(fields), space=2 if console.width > 100 else 1))
     for line in _lines(status, results):
         print_line(console, line)
 
@@ -84,9 +86,11 @@ def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
     paths.check_readable()
     if not paths.spec.exists():
         return None
-    if not Ledger.exists(paths, load_stored_spec(paths)):
+    stored = load_stored_spec(paths)
+    if not Ledger.exists(paths, stored):
         return None
-    return Study(paths).status
+    with Study.open(paths, stored) as opened:
+        return read_status(opened)
 
 
 def _counts(status: StudyStatus) -> str:

@@ -181,7 +181,7 @@ class SearchSpec(Spec):
 
     @property
     def resolved_algorithm(self) -> str:
-        """``algorithm``, with what ``auto`` stands for."""
+        """The algorithm that is used: ``algorithm``, or the one that ``auto`` selects."""
         if self.algorithm != "auto":
             return self.algorithm
         only_ranges = all(dimension.bounds and not dimension.when for dimension in self.space.values())

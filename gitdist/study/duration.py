@@ -176,7 +176,7 @@ def _longest(spec: StudySpec) -> int:
 
 
 def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
-    """Return how many draws a trial needs in its first augmented epoch, with the settings of ``trial``."""
+    """Return the number of draws in the first augmented epoch of a trial with the settings of ``trial``."""
     switch = spec.trial.switch_epoch
     trial = spec.trial.model_copy(update={"epochs": switch + 1})
     return int(draws_needed(trial, dataset.train.labels, dataset.class_sizes).sum())

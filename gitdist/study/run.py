@@ -7,11 +7,10 @@ Each phase reuses what an earlier driver has left in the store, the ledger or th
 a time owns the lease.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -29,40 +28,14 @@ from gitdist.study.monitoring.display import open_display
 from gitdist.study.prepare import check_and_repair, open_files, prepare_data
 from gitdist.study.resources.generator import train_study_generator
 from gitdist.study.resources.stream import launch_resources
-from gitdist.study.running_study import RunningStudy, finish_study, open_monitor, start_study
+from gitdist.study.running_study import RunningStudy, RunOptions, finish_study, open_monitor, start_study
 from gitdist.study.search import restore_lost_epochs, search
 from gitdist.study.status import search_notes, study_notes
 from gitdist.study.study import Study
 from gitdist.study.study_record import complete_mlflow
 from gitdist.study.summary import is_finished, read_summary, remove_summary, write_summary
 
-if TYPE_CHECKING:
-    from gitdist.study.files.events import Observer
-
 _FINAL_MLFLOW_S = 5.0  # for MLflow to write the last statuses after Ray has died
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How to run a study.
-
-    Attributes:
-        address: Ray cluster to join; None = ``$RAY_ADDRESS``, else start Ray on this machine.
-        take_over: take over from a driver that seems to be alive.
-        retry_failed: retry the failed trials.
-        confirm: called with an estimate before a study begins that takes more than a day; what it raises ends the
-            study. None = such a study begins unasked.
-        on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
-            epoch; must not return. None = RayUnavailableError is raised.
-        observers: receive the events of the trials after all others.
-    """
-
-    address: str | None = None
-    take_over: bool = False
-    retry_failed: bool = False
-    confirm: Callable[[str], None] | None = None
-    on_ray_death: Callable[[bool, bool], None] | None = None
-    observers: "Sequence[Observer]" = ()
 
 
 def run_study(

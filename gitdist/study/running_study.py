@@ -1,7 +1,7 @@
-"""A study that this process runs; at its end, times and MLflow statuses are recorded."""
+"""A study that this process runs, and how; at its end, times and MLflow statuses are recorded."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +21,29 @@ from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal
 from gitdist.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run a study.
+
+    Attributes:
+        address: Ray cluster to join; None = ``$RAY_ADDRESS``, else start Ray on this machine.
+        take_over: take over from a driver that seems to be alive.
+        retry_failed: retry the failed trials.
+        confirm: called with an estimate before a study begins that takes more than a day; what it raises ends the
+            study. None = such a study begins unasked.
+        on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
+            epoch; must not return. None = RayUnavailableError is raised.
+        observers: receive the events of the trials after all others.
+    """
+
+    address: str | None = None
+    take_over: bool = False
+    retry_failed: bool = False
+    confirm: Callable[[str], None] | None = None
+    on_ray_death: Callable[[bool, bool], None] | None = None
+    observers: Sequence[Observer] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,13 +85,12 @@ class Study:
 
     def feasible_trials(self) -> dict[int, bool]:
         """Return by number whether a trial meets the constraints of the search; of replicates, their means."""
-        finished = [point for point in self.ledger.points() if point.state == "finished"]
         own = {record.number: record.feasible for record in self.ledger.trials()}
-        return own | {number: point.feasible for point in finished for number in point.numbers}
+        return own | {number: point.feasible for point in self._finished_points() for number in point.numbers}
 
     def lacks_feasible_trial(self) -> bool:
         """Return whether trials have finished, but none of them meets the constraints of the search."""
-        finished = [point for point in self.ledger.points() if point.state == "finished"]
+        finished = self._finished_points()
         return bool(finished) and not any(point.feasible for point in finished)
 
     def is_baseline_trained(self) -> bool:
@@ -114,6 +113,9 @@ class Study:
         """Return the driver that owns the study now; None if no owner is known to be alive."""
         owners = read_owners(self.ledger.storage, self.ledger.name)
         return next((owner for owner in owners if owner.state in ("live", "unknown")), None)
+
+    def _finished_points(self) -> list[TrialRecord]:
+        return [point for point in self.ledger.points() if point.state == "finished"]
 
     def _outcome(self, record: TrialRecord) -> Outcome | None:
         if record.state == "running":

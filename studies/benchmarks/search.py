@@ -10,8 +10,8 @@ finished trial with the best last value on validation, as in a study
 
     python studies/benchmarks/search.py [--repeats N] [--figures DIR]
 
-Prints Markdown: the regret after 8, 16, 32 and 64 trials, or with a pruner after as many epochs as so many complete
-trials have. Epochs before the switch do not count: all trials share them.
+Prints Markdown: the regret after 8, 16, 32 and 64 trials; with a pruner, after the same numbers of epochs. Epochs
+before the switch do not count: all trials share them.
 """
 
 import argparse

@@ -7,7 +7,7 @@ TINY = {"dim": 4, "mlp_dim": 8, "num_res": 1, "discriminator_dim": 4, "discrimin
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Real digits with backgrounds, 100 down to 10 images a class."""
+    """Real digits with backgrounds, 100 to 10 training images per class."""
     profile = {"kind": "exponential", "largest": 100, "factor": 0.1}
     spec = {"source": "digits", "nuisance": "background", "profile": profile}
     return Dataset(spec, results=tmp_path_factory.mktemp("results"))

@@ -46,6 +46,7 @@ from gitdist.study.ledger.points import (
 )
 from gitdist.study.ledger.pruning import DECISION, build_pruner, should_prune
 from gitdist.study.ledger.records import (
+    CONSTRAINT,
     FIXED,
     MLFLOW_RUN,
     REASON,
@@ -76,7 +77,6 @@ Link = Callable[[Mapping[str, Any], Sequence[TrialRecord]], Mapping[str, int]]
 
 DECIDED = "gitdist.decided"  # system attribute of an enqueued trial: its parameters and attributes
 
-_CONSTRAINT = "constraints:"  # prefix of the names under which Optuna stores a trial's violations, as a Trial does
 _LINKS = {"repeat_of": REPEAT_OF, "replicate_of": REPLICATE_OF}
 
 P = ParamSpec("P")
@@ -155,7 +155,7 @@ class Ledger:
             study = optuna.load_study(
                 storage=self.storage,
                 study_name=self.name,
-                sampler=optuna.samplers.RandomSampler(),  # not used, see ``suggestion``
+                sampler=optuna.samplers.RandomSampler(),  # not used, see ``Suggestions``
                 pruner=optuna.pruners.NopPruner(),
             )
         except KeyError:
@@ -553,7 +553,7 @@ class Ledger:
         with storage_errors(self._storage_name):
             for name, violation in violations.items():
                 if math.isfinite(violation):
-                    self._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINT}{name}", float(violation))
+                    self._storage.set_trial_system_attr(trial._trial_id, f"{CONSTRAINT}{name}", float(violation))
         if violated := [name for name, violation in violations.items() if violation > 0]:
             self._set_trial_attr(trial, VIOLATES, ", ".join(violated))
 

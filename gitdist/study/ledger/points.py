@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gitdist.spec import SearchSpec
 from gitdist.spec.search import SEED
-from gitdist.study.ledger.records import RETRY_OF, TrialRecord, read_record
+from gitdist.study.ledger.records import CONSTRAINT, RETRY_OF, TrialRecord, read_record
 from gitdist.study.ledger.space import distribution
 
 POINT = "gitdist.point"  # user attribute of a replicate: number of the first trial of its point
@@ -63,7 +63,7 @@ def merge_trials(group: Group, seeds: Sequence[int]) -> FrozenTrial:
         params={name: value for name, value in first.params.items() if name != SEED},
         distributions={name: each for name, each in first.distributions.items() if name != SEED},
         user_attrs=first.user_attrs,
-        system_attrs={name: value for name, value in first.system_attrs.items() if not name.startswith("constraints:")},
+        system_attrs={name: value for name, value in first.system_attrs.items() if not name.startswith(CONSTRAINT)},
         constraints={name: fmean(trial.constraints[name] for trial in last.values()) for name in first.constraints}
         if complete
         else None,

@@ -12,6 +12,7 @@ VIOLATES = "violates"  # constraints in words: optuna-dashboard 0.21 shows no co
 RETRY_OF = "gitdist.retry_of"  # number of the failed trial that it retries
 REPEAT_OF = "gitdist.repeat_of"  # number of the finished trial with the same training, whose result it reuses
 FIXED = "fixed_params"  # Optuna's own, a system attribute: the values with which the trial was enqueued
+CONSTRAINT = "constraints:"  # Optuna's own, likewise: prefix of the names of a trial's violations of constraints
 REPLICATE_OF = "gitdist.replicate_of"  # number of another trial with the same training; both are trained
 
 State = Literal["running", "finished", "failed", "pruned"]

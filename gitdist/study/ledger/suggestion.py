@@ -32,7 +32,7 @@ from gitdist.study.ledger.algorithms import ALGORITHMS, build_sampler
 from gitdist.study.ledger.records import FIXED, RETRY_OF
 from gitdist.study.ledger.space import distribution, point_key, point_plan
 
-SAMPLER = "gitdist.sampler"  # system attribute of a trial: what later suggestions depend on, see ``_Record``
+SAMPLER = "gitdist.sampler"  # system attribute of a trial, see ``Suggestions._record``
 
 _CHECKED_TRIALS = 3  # some samplers suggest the first one at random
 

@@ -45,7 +45,7 @@ def test_the_points_are_those_of_a_plain_loop_that_starts_with_the_trials():
     )
     plain.add_trials(read_observations(SEARCH, observations))
     for number in range(12):
-        if number in (4, 8):  # another driver goes on
+        if number in (4, 8):  # another driver resumes the search
             ledger = Ledger(ledger.storage, "study", SEARCH)
         record = ledger.next_trial()
         ledger.finish(record.number, {ACCURACY: value(record.params)})
