@@ -219,6 +219,35 @@ def report(
 
 
 @app.command()
+def confirm(
+    study: Study,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=1000, help="Pairs of trainings: the setting and the baseline on the same seeds.")
+    ] = 5,
+    vary: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="What differs between pairs: any of training, generator, data."),
+    ] = "training",
+    trial: TrialNumber = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The confirmation's name (default: STUDY.confirm-trialN).")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    address: Address = None,
+    take_over: TakeOver = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start trainings of more than a day without asking.")] = False,
+) -> None:
+    """Train the best trial's setting and the baseline on fresh seeds; write their paired differences."""
+    from gitdist.cli.confirm import ConfirmOptions, confirm_study
+
+    options = ConfirmOptions(
+        num_seeds=seeds, vary=vary, trial=trial, name=name, address=address, take_over=take_over, asks=not yes
+    )
+    with opened(results) as opened_results:
+        confirm_study(study, opened_results, Console(), options)
+
+
+@app.command()
 def export(
     study: Study,
     out: Annotated[

@@ -46,7 +46,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
         members = plan.members if isinstance(plan, Campaign) else (Member(labels={"study": plan.name}, spec=plan),)
         for member in members:
             try:
-                paths, record = _read_stored(member, results)
+                paths, record = read_stored(member, results)
             except (StudyError, StoreError) as error:
                 if not isinstance(plan, Campaign):
                     raise
@@ -73,7 +73,7 @@ def report_studies(names: Sequence[str], results: Results, out: Path | None, con
 def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[Table]:
     """Return one table per data set: the settings of finished studies, with mean and half of the 95 % interval."""
     finished = [member for member in members if StudyPaths.at(results, member.spec.name).summary.exists()]
-    for comparison in compare([_read_stored(member, results)[1] for member in finished]):
+    for comparison in compare([read_stored(member, results)[1] for member in finished]):
         full = method_table(comparison)
         wanted = [METRICS[name].label(comparison.ekld_under) for name in _COMPARED]
         columns = [0, 1, *(full.columns.index(name) for name in wanted if name in full.columns)]
@@ -85,7 +85,7 @@ def comparison_tables(members: Sequence[Member], results: Results) -> Iterator[T
         yield table
 
 
-def _read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
+def read_stored(member: Member, results: Results) -> tuple[StudyPaths, ReportedStudy]:
     """Return the paths of a started study, and its record, read from its files and ledger."""
     paths, spec = stored_study(member.spec.name, results)
     with Study.open(paths, spec) as study:

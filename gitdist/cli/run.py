@@ -46,6 +46,8 @@ class CommandOptions:
     retry_failed: bool = False
     fork_name: str | None = None
     asks: bool = False  # before a study begins that takes more than a day
+    resume: Sequence[str] | None = None  # arguments of the command that resumes; None = those of `gitdist resume`
+    compares: bool = True  # at the end of a campaign
 
 
 def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:
@@ -99,7 +101,8 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, option
         except GitdistError as error:
             failures[name] = error_message(error)
             print_line(console, f"failed: {failures[name]}")
-    _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
+    if options.compares:
+        _compare([member for member in campaign.members if member.spec.name not in failures], results, console)
     print_line(console, f"report with: gitdist report {campaign.name} --results {results}", style="dim")
     unfinished = []
     for name in owned_by_others:
@@ -111,7 +114,7 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, option
     if failures:
         for name, reason in failures.items():
             print_line(console, f"{name} failed: {reason}")
-        again = shlex.join(["gitdist", *_resume_command(campaign.name, results, options.address)])
+        again = shlex.join(["gitdist", *_resume_command(campaign.name, results, options)])
         raise StudyError(
             f"{len(failures)} of {len(campaign.members)} studies of '{campaign.name}' failed: {', '.join(failures)}; "
             f"fix the errors above, then: {again}"
@@ -138,7 +141,7 @@ def _run_study(
     if options.fork_name is not None:
         spec = fork(spec, options.fork_name)
         resumed_as = spec.name
-    resume = _resume_command(resumed_as, results, options.address)
+    resume = _resume_command(resumed_as, results, options)
     run_options = RunOptions(
         address=options.address,
         take_over=options.take_over,
@@ -194,11 +197,12 @@ def _resumable(console: Console, command: Callable[[], str]) -> Iterator[None]:
         raise StudyError(f"code of another package has ended the study with sys.exit({end.code!r})") from end
 
 
-def _resume_command(study: str, results: Results, address: str | None) -> list[str]:
-    return ["resume", study, "--results", str(results), *(["--address", address] if address else [])]
+def _resume_command(study: str, results: Results, options: CommandOptions) -> Sequence[str]:
+    address = ["--address", options.address] if options.address else []
+    return options.resume or ["resume", study, "--results", str(results), *address]
 
 
-def _resume_after_ray_death(resume: list[str], started_here: bool, progress: bool) -> NoReturn:
+def _resume_after_ray_death(resume: Sequence[str], started_here: bool, progress: bool) -> NoReturn:
     """Resume in a new process image, since Ray may block the main thread forever; exit if the cluster has died."""
     command = shlex.join(["gitdist", *resume])
     if stop_requested():

@@ -19,8 +19,8 @@ from gitdist.study.study import Study
 from gitdist.study.worker.job import TrialJob
 
 
-def choose_trial(study: Study, number: int | None) -> TrialJob:
-    """Return a finished trial; without a number the best one.
+def choose_record(study: Study, number: int | None) -> TrialRecord:
+    """Return the record of a finished trial; without a number that of the best point.
 
     Raises:
         StudyError: it has not finished, has lost rows or does not exist, or no single trial is the best.
@@ -35,7 +35,7 @@ def choose_trial(study: Study, number: int | None) -> TrialJob:
                 remedy="choose_trial",
             )
         if not best:
-            raise StudyError(f"no trial of study '{name}' has finished, so it has no model yet; resume the study")
+            raise StudyError(f"a finished trial is needed, but study '{name}' has none yet; resume the study")
         if len(study.spec.search.objectives) > 1:
             front = ", ".join(str(record.number) for record in best)
             raise StudyError(
@@ -43,15 +43,20 @@ def choose_trial(study: Study, number: int | None) -> TrialJob:
                 f"choose one of the Pareto front ({front})",
                 remedy="choose_trial",
             )
-        return _job(study, best[0])
+        return best[0]
     record = next((record for record in records if record.number == number), None)
     if record is None:
         raise StudyError(f"study '{name}' has no trial {number}; it has {len(records)}, counted from 0")
     lost = study.num_lost_epochs(record)
     if record.state != "finished" or lost:
         state = f"has lost {lost} of its rows" if lost else f"is {record.state}"
-        raise StudyError(f"a model needs a finished trial, but trial {number} of study '{name}' {state}")
-    return _job(study, record)
+        raise StudyError(f"a finished trial is needed, but trial {number} of study '{name}' {state}")
+    return record
+
+
+def choose_trial(study: Study, number: int | None) -> TrialJob:
+    """Return the training of a finished trial; see ``choose_record``."""
+    return _job(study, choose_record(study, number))
 
 
 def choose_baseline(study: Study) -> TrialJob:

@@ -138,6 +138,11 @@ class StudyPaths:
         return self.study / "campaign.yaml"
 
     @property
+    def confirmations(self) -> Path:
+        """What confirmations of the study's trials have found, one JSON file per confirmation."""
+        return self.study / "confirmations"
+
+    @property
     def trials(self) -> Path:
         """The directories of the search trials."""
         return self.study / "trials"
