@@ -8,8 +8,12 @@ FIELDS = {"threshold": 30, "fraction": 0.4, "sampler": "square-root", "seed": 2}
 
 
 def selected(seeds=(0, 2), **values) -> Selected:
-    search = {"space": {"threshold": {"int": [10, 100]}}, "pruner": {"kind": "median"}, "constraints": ["ekld <= 1"]}
-    spec = parse_study({"name": "s", "search": search, "generator": {"seed": 7}, **values}, "test")
+    search = {
+        "space": {"threshold": {"int": [10, 100]}},
+        "pruner": {"kind": "median"},
+        "constraints": ["val/ekld <= 1"],
+    }
+    spec = parse_study({"name": "s", "search": search, "generator": {"kind": "munit", "seed": 7}, **values}, "test")
     return Selected(spec=spec, trial=4, fields=FIELDS, seeds=frozenset(seeds))
 
 
