@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.spec import StudySpec
 from gitdist.spec.search import SEED
-from gitdist.study.files.json_files import Description, ResultOnTest, read_json
+from gitdist.study.files.json_files import ConfirmationResult, Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.files.samples import read_samples
@@ -102,7 +102,7 @@ class ReportedStudy:
 
     ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
     is a PNG; ``generator`` is the artifact of its weights or all that determines its draws; ``fingerprint`` is that of
-    the data set.
+    the data set; ``confirmations`` are those of its trials, see ``ConfirmationResult``.
     """
 
     spec: StudySpec
@@ -115,6 +115,7 @@ class ReportedStudy:
     generator: str | None = None
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
+    confirmations: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def finished(self) -> tuple[ReportedTrial, ...]:
@@ -181,6 +182,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
         )
     baseline = trials.pop(BASELINE, None)
+    files = sorted(paths.confirmations.glob("*.json"))
     return ReportedStudy(
         spec=spec,
         labels=dict(labels),
@@ -192,6 +194,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         generator=ledger.get_attr(GENERATOR),
         fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(study)),
+        confirmations=tuple(found for file in files if (found := read_json(file, ConfirmationResult))),
     )
 
 

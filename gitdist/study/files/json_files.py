@@ -68,6 +68,15 @@ class Usage(JsonFile):
     generator_training_s: float = 0.0
 
 
+class ConfirmationResult(JsonFile):
+    """``confirmations/*.json``: what a confirmation has found; its numbers are in further fields."""
+
+    trial: int
+    pairs: int
+    answer: str
+    scope: str
+
+
 class _ChosenTrial(JsonFile):
     number: int | None
     params: dict[str, Any]
