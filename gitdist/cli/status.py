@@ -21,10 +21,10 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.records import list_trials
-from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
+from gitdist.study.status import StudyStatus, read_status
 from gitdist.study.study import Study
+from gitdist.study.trial_status import STATUS_METRICS, describe_seconds, format_value
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
@@ -44,14 +44,6 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
         print_line(console, line)
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as text: 40 s, 12 min, 3 h 5 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
     statuses = {member.spec.name: _status_of(member.spec, results) for member in campaign.members}
     if as_json:
@@ -69,7 +61,7 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
         if status.best:
             pairs = zip(status.objectives, status.best[0]["objectives"], strict=True)
             best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
-        left = duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
+        left = describe_seconds(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
     console.print(table)
     for name, status in statuses.items():
@@ -121,10 +113,10 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"
         lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
     if status.stream and (text := describe_stream(status.stream)):
-        lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {text}")
+        lines.append(f"stream, {describe_seconds(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
         about = "at most about" if status.may_stop else "about"
-        lines.append(f"{about} {duration(status.time_left_s)} of training left")
+        lines.append(f"{about} {describe_seconds(status.time_left_s)} of training left")
     return [*lines, *status.notes]
 
 

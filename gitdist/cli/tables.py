@@ -10,7 +10,7 @@ from rich.table import Table
 from gitdist.report.metrics import METRICS, metric_of
 from gitdist.study.gap import summary_gaps
 from gitdist.study.ledger.records import list_trials
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 _COSTS = ("wall_s", "training_s", "waiting_s", "saved_s", "generated_images", "trained_epochs", "shared_epochs")
 _TITLE_STYLE: Any = {"title_justify": "left", "title_style": "bold"}
