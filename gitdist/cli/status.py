@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.api.reading import reading
-from gitdist.cli.console import plain_table, print_line
+from gitdist.cli.console import plain_table, print_line, print_table
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name
 from gitdist.report.metrics import metric_of
@@ -39,7 +39,7 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(status, list(fields), space=2 if console.width > 100 else 1))
+    print_table(console, _table(status, list(fields), space=2 if console.width > 100 else 1))
     for line in _lines(status, results):
         print_line(console, line)
 
@@ -63,7 +63,7 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
             best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
         left = describe_seconds(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
-    console.print(table)
+    print_table(console, table)
     for name, status in statuses.items():
         for line in status.notes if status else ():
             print_line(console, f"{name}: {line}")

@@ -27,7 +27,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary.get('study', '')}: trial {best['number']} ({_params(best)}){beside}"
     caption = "\n".join([*_means(best, summary), _costs(summary)])
-    table = Table(title=escape(title), caption=caption, **_TITLE_STYLE)
+    table = Table(title=escape(title), caption=caption, caption_justify="left", **_TITLE_STYLE)
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]

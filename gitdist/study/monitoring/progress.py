@@ -5,6 +5,7 @@ driver's events --> StudyProgress --snapshot--> Snapshot --> ``picture`` (termin
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from gitdist.study.ledger.records import TrialRecord, pareto_of
 from gitdist.study.study import Study
 from gitdist.study.trial_status import TrialStatus, read_trial_statuses, status_metrics, study_time_left, worked_hours
 from gitdist.trial.epoch_row import EpochRow
-from gitdist.trial.stages import shared_prefix
+from gitdist.trial.stages import Prefix, shared_prefix
 
 WAITS = "waits for its first stage, which another trial trains"  # the reason in such a trial's status
 
@@ -85,7 +86,7 @@ class StudyProgress(Observer):
         self._study = study
         self._trials = read_trial_statuses(study, None)
         self._seconds: dict[TrialId, dict[int, float]] = {}  # of this driver's rows, by epoch
-        self._prefixes: dict[TrialId, int] = {}  # epochs of the prefix that a trial shares
+        self._prefixes: dict[TrialId, Prefix | None] = {}  # of the trials of this driver
         self._names: dict[TrialId, str] = {}
         self._hours, self._started_at = worked_hours(study), time.monotonic()
         self._left_s: float | None = None
@@ -96,8 +97,9 @@ class StudyProgress(Observer):
         """Set the trial running; a resumed one keeps its epochs."""
         known = self._trials.get(trial) or self._new(trial, params)
         self._names[trial] = trainer_name(self._study.paths, trial)
-        self._prefixes[trial] = self._prefix_epochs(trial, params)
+        prefix = self._shared_prefix(trial, params)
         self._set(trial, replace(known, state="running", reason=None))
+        self._prefixes = {**self._prefixes, trial: prefix}
 
     def trial_waits(self, trial: TrialId) -> None:
         """Record that the trial waits for its prefix."""
@@ -108,7 +110,8 @@ class StudyProgress(Observer):
         known, seconds = self._trials[trial], self._seconds.setdefault(trial, {})
         seconds[row.epoch] = row.train_s + row.evaluating_s
         own = self._names[trial]
-        is_shared = row.epoch <= self._prefixes[trial] and (row.trained_by or own) != own
+        prefix = self._prefixes[trial]
+        is_shared = prefix is not None and row.epoch <= prefix.epochs and (row.trained_by or own) != own
         metrics = {name: row.metrics[name] for name in status_metrics(self._study.spec.search) if name in row.metrics}
         status = replace(
             known,
@@ -165,32 +168,35 @@ class StudyProgress(Observer):
         self._left_s = study_time_left(self._study.spec, trials, self._total - num_started, hours)
         self._estimated_at = now
 
-    def _prefix_epochs(self, trial: TrialId, params: Mapping[str, Any]) -> int:
-        """Return the epochs of the prefix that the trial shares with others; 0 if none."""
+    def _shared_prefix(self, trial: TrialId, params: Mapping[str, Any]) -> Prefix | None:
+        """Return the prefix that the trial has in common with others, if any."""
         spec = self._study.spec
         if not spec.sharing.prefix:
-            return 0
-        try:
-            prefix = shared_prefix(spec.trial if trial.number is None else spec.trial_of(params))
-        except TrialFailedError:  # these parameters break a rule, so the trial fails at once
-            return 0
-        return prefix.epochs if prefix else 0
+            return None
+        with suppress(TrialFailedError):  # parameters that break a rule: the trial fails at once
+            return shared_prefix(spec.trial if trial.number is None else spec.trial_of(params))
+        return None
 
     def _prefix_phase(self, trials: Mapping[TrialId, TrialStatus]) -> Phase | None:
-        """Return the training of a shared prefix: that of the running trial whose prefix needs most epochs."""
+        """Return the training of the prefix that is furthest from its end; that of a prefix is its furthest trial's."""
+        furthest: dict[str, TrialId] = {}
+        for trial, prefix in self._prefixes.items():
+            if prefix is not None:
+                key = prefix.spec.model_dump_json()
+                furthest[key] = max(trial, furthest.get(key, trial), key=lambda each: trials[each].epoch)
         left = {
-            trial: self._prefixes[trial] - status.epoch
-            for trial, status in trials.items()
-            if status.state == "running" and trial in self._prefixes and status.epoch < self._prefixes[trial]
+            trial: prefix.epochs - trials[trial].epoch
+            for trial in furthest.values()
+            if trials[trial].state == "running" and (prefix := self._prefixes[trial])
         }
-        if not left:
+        trial = max(left, key=lambda each: left[each], default=None)
+        if trial is None or left[trial] <= 0:
             return None
-        trial = max(left, key=lambda each: left[each])
-        seconds = trials[trial].seconds
+        seconds, done = trials[trial].seconds, trials[trial].epoch
         return Phase(
             name="training the epochs that trials share",
-            done=trials[trial].epoch,
-            total=self._prefixes[trial],
+            done=done,
+            total=done + left[trial],
             unit="epochs",
             rate=1 / seconds if seconds else None,
             rate_unit="epochs",
