@@ -88,7 +88,7 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, option
     failures: dict[str, str] = {}
     for number, member in enumerate(campaign.members, 1):
         name = member.spec.name
-        console.rule(f"{number} of {len(campaign.members)}: {name}", align="left")
+        print_line(console, f"{number} of {len(campaign.members)}: {name}", style="bold")
         try:
             _run_study(member.spec, results, console, options, campaign.name)
         except StudyLockedError as refusal:

@@ -77,7 +77,7 @@ def announce_duration(
         dataset: its data set.
         store: which may have its generator.
         address: of the cluster; None = ``$RAY_ADDRESS``, else this machine.
-        display: receives the line.
+        display: receives the line, and shows the time left until an epoch is done.
         confirm: receives the line too if it is more than a day; what it raises ends the study. None = nobody is asked.
 
     Raises:
@@ -103,6 +103,7 @@ def announce_duration(
         return
     duration = estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
     display.log(duration.describe())
+    display.expect(duration.total_s)
     if confirm is not None and duration.total_s > DAY_S:
         with display.paused():
             confirm(duration.describe())

@@ -4,6 +4,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,7 +16,7 @@ from gitdist.study.files.layout import TrialId
 from gitdist.study.monitoring.picture import draw, draw_phase, metric_text, phase_line, progress_line
 from gitdist.study.monitoring.progress import WAITS, Phase, Snapshot, StudyProgress
 from gitdist.study.study import Study
-from gitdist.study.trial_status import format_value, status_metrics
+from gitdist.study.trial_status import format_value
 from gitdist.trial.epoch_row import EpochRow
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 600.0  # between two lines of a log about the progress
@@ -40,6 +41,7 @@ class Display(Observer):
         self._phase: Phase | None = None
         self._phase_began = (0.0, 0)  # when, and how much was done then
         self._stream = ""
+        self._expected_end: float | None = None  # on the monotonic clock
 
     def __enter__(self) -> Self:
         """Start showing."""
@@ -61,6 +63,10 @@ class Display(Observer):
     def show_study(self, study: Study) -> None:
         """Show from now on how the trials of a study are doing, also those that earlier drivers ran."""
         self._study = StudyProgress(study)
+
+    def expect(self, total_s: float) -> None:
+        """Show that the study takes ``total_s`` seconds from now on, until an epoch shows how long it really takes."""
+        self._expected_end = time.monotonic() + total_s
 
     def progress(
         self,
@@ -124,7 +130,12 @@ class Display(Observer):
 
     def snapshot(self) -> Snapshot | None:
         """Return the facts that are shown; None before ``show_study``."""
-        return self._study and self._study.snapshot(self.phase, self._stream)
+        if self._study is None:
+            return None
+        snapshot = self._study.snapshot(self.phase, self._stream)
+        if snapshot.left_s is None and self._expected_end is not None:
+            return replace(snapshot, left_s=max(0.0, self._expected_end - time.monotonic()))
+        return snapshot
 
     def trial_started(self, trial: TrialId, params: Mapping[str, Any]) -> None:
         """Add the trial."""
@@ -224,14 +235,15 @@ class LogDisplay(Display):
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Write how the trial ended, and how far the study is."""
         super().trial_ended(trial, outcome)
-        snapshot, status = self._known.snapshot(), self._known.status(trial)
-        text = outcome.reason or metric_text(status.metrics, status_metrics(snapshot.search))
+        status = self._known.status(trial)
+        text = outcome.reason or metric_text(status.metrics)
         self.log(f"{_name(trial)} {outcome.state}" + (f": {text}" if text else ""))
         self._log_progress()
 
     def _log_progress(self) -> None:
         self._wrote_at["trials"] = time.monotonic()
-        snapshot = self._known.snapshot()
+        snapshot = self.snapshot()
+        assert snapshot is not None
         if snapshot.phase is not None:
             self.log(phase_line(snapshot.phase))
         running = [

@@ -34,9 +34,9 @@ _HEADER = 10  # columns; a longer header takes two lines
 _INDENTED = 30  # columns; lines that continue another one are indented on wider terminals
 
 
-def metric_text(metrics: Mapping[str, float], names: Sequence[str]) -> str:
-    """Return the metrics that are known as text."""
-    return ", ".join(f"{_title(name)} {metrics[name]:.4f}" for name in names if name in metrics)
+def metric_text(metrics: Mapping[str, float]) -> str:
+    """Return the metrics of a trial as text."""
+    return ", ".join(f"{_title(name)} {value:.4f}" for name, value in metrics.items())
 
 
 def progress_line(snapshot: Snapshot) -> str:

@@ -252,6 +252,16 @@ def test_a_log_has_lines_for_starts_and_ends_however_many_epochs_there_are(open_
     assert "4 of 6 trials" in lines[-1] and lines[-1].endswith("; running: 3 (epoch 3/20)")
 
 
+def test_before_the_first_epoch_the_time_left_is_that_of_the_first_estimate(open_study: Any) -> None:
+    study = open_study(spec_of(1))
+    display = LogDisplay(Console(file=io.StringIO()))
+    display.expect(1000.0)
+    display.show_study(study)
+    assert 0 < display.snapshot().left_s <= 1000.0
+    run_trial(study, display, {}, num_epochs=1)
+    assert display.snapshot().left_s == pytest.approx(19 * 2.0, abs=1.0)
+
+
 def test_a_log_of_any_length_stays_readable() -> None:
     elapsed_s, num_lines = 0.0, 0
     while elapsed_s < 30 * 86400:
