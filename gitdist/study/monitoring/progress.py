@@ -189,8 +189,10 @@ class StudyProgress(Observer):
             for trial in furthest.values()
             if trials[trial].state == "running" and (prefix := self._prefixes[trial])
         }
-        trial = max(left, key=lambda each: left[each], default=None)
-        if trial is None or left[trial] <= 0:
+        if not left:
+            return None
+        trial = max(left, key=lambda each: left[each])
+        if left[trial] <= 0:
             return None
         seconds, done = trials[trial].seconds, trials[trial].epoch
         return Phase(
