@@ -282,6 +282,18 @@ def doctor(
     show_findings(plan, results, address, Console(), json)
 
 
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.", parser=expand_home)
+    ] = None,
+) -> None:
+    """Print the JSON schema of a study file, by which editors complete and check its fields."""
+    from gitdist.cli.init import write_schema
+
+    write_schema(out)
+
+
 @generator_app.command("train")
 def generator_train(
     study: StudyFile,

@@ -124,7 +124,9 @@ class DataSpec(Spec):
     """plugin: package.module:attribute, or an entry point of the group gitdist.data."""
     options: Options = {}
     """plugin: keyword arguments of its function."""
-    exclude: Annotated[tuple[Annotated[str, BeforeValidator(_class_name)], ...], List] = ()
+    exclude: Annotated[
+        tuple[Annotated[str, BeforeValidator(_class_name, json_schema_input_type=str | int)], ...], List
+    ] = ()
     """Names of classes to leave out."""
     group: Text | None = None
     """What keeps images together: images of one group (an object, a patient, a video) never lie in two splits. null:
