@@ -25,8 +25,8 @@ class _WithoutTitles(GenerateJsonSchema):
 def study_file_schema() -> Schema:
     """Return the JSON schema (draft 2020-12) of a study file.
 
-    It has the fields of ``StudySpec`` with descriptions, defaults and names, and what is read before them: ``scale`` and
-    ``matrix``, whose changes name fields by their paths. Rules that relate several fields are not part of it.
+    It has the fields of ``StudySpec`` with descriptions, defaults and names, and what is read before them: ``scale``
+    and ``matrix``, whose changes name fields by their paths. Rules that relate several fields are not part of it.
     """
     study = StudySpec.model_json_schema(schema_generator=_WithoutTitles)
     definitions: dict[str, Schema] = study.pop("$defs")

@@ -23,8 +23,9 @@ def errors(values: dict[str, Any]) -> list[str]:
     return [error.message for error in VALIDATOR.iter_errors(values)]
 
 
-def models(base: type[Spec] = Spec) -> set[type[Spec]]:
-    return {base}.union(*map(models, base.__subclasses__()))
+def models(base: type[Spec] = Spec) -> list[type[Spec]]:
+    own = [base] if base.__module__.startswith("gitdist.spec") else []
+    return [*own, *(model for derived in base.__subclasses__() for model in models(derived))]
 
 
 def test_the_schema_is_one():
@@ -55,7 +56,7 @@ ACCEPTED = [
     "search: {algorithm: 'optuna.samplers:CmaEsSampler', pruner: {kind: 'optuna.pruners:NopPruner'}}",
     "ledger: postgresql://me@host/db",
     "trial: {epochs: 10.0, network: 'timm:vit_tiny', network_options: {a: [1, {b: null}]}}",
-    "search: {space: {sampler: {choice: [instance, square-root]}, fraction: {float: [0, 1], when: {sampler: instance}}}}",
+    "search: {space: {sampler: {choice: [instance, class-balanced]}, seed: {int: [0, 9], when: {sampler: instance}}}}",
     "search: {space: {fraction: {float: [0, 1]}}, try_first: [{fraction: 0.5}]}",
     "{methods: {a: {fraction: 0}, b: {threshold: 9}}, search: {try_first: [{method: a}]}}",
     "matrix: {data.nuisance: [background, rotation], draws: {a: {}, b: {generator: {kind: oracle}, trial.lr: 0.2}}}",
