@@ -123,6 +123,26 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 
 @app.command()
+def init(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEMPLATE|FOLDER|SOURCE",
+            help="The template quickstart, a folder of images or arrays, or a data set of `gitdist data ls`.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.", parser=expand_home)] = Path(
+        "study.yaml"
+    ),
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the study.")] = None,
+) -> None:
+    """Write a first study file that fits a data set."""
+    from gitdist.cli.init import init_study
+
+    init_study(what, out, name, Console())
+
+
+@app.command()
 def run(
     study: StudyFile,
     results: ResultsOption = RESULTS,

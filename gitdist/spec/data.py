@@ -7,6 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gitdist.spec.base import MANY, Fraction, List, Options, Positive, Spec, Text
 
+PublishedName = Literal["digits", "fashion-mnist", "kuzushiji-mnist", "kuzushiji-49", "cifar-10", "cifar-100", "gtsrb"]
+OwnName = Literal["images", "list", "csv", "npz", "plugin"]
 _PATH_SOURCES = ("images", "list", "csv")
 _OWN_SOURCES = (*_PATH_SOURCES, "plugin")
 _SOURCES_OF = {  # the sources that a field applies to
@@ -91,20 +93,7 @@ class ColumnsSpec(Spec):
 class DataSpec(Spec):
     """A long-tailed data set: source, nuisance, profile."""
 
-    source: Literal[
-        "digits",
-        "fashion-mnist",
-        "kuzushiji-mnist",
-        "kuzushiji-49",
-        "cifar-10",
-        "cifar-100",
-        "gtsrb",
-        "images",
-        "list",
-        "csv",
-        "npz",
-        "plugin",
-    ] = "digits"
+    source: Literal[PublishedName, OwnName] = "digits"
     """Where the images come from: a public data set by its name; images: a folder with a folder per class; list:
     text files of paths and labels; csv: a table of images; npz: arrays; plugin: a function of another package."""
     path: Text | None = None
