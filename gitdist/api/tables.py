@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from gitdist.api.callbacks import label
 from gitdist.study.files.rows import read_rows
-from gitdist.study.status import trial_state
 from gitdist.study.study import Study
 from gitdist.study.summary import baseline_params, last_metrics
+from gitdist.study.trial_status import trial_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame

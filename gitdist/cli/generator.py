@@ -43,7 +43,7 @@ def train_generator(spec: StudySpec, results: Path, console: Console, address: s
     store = open_store(paths, spec)
     dataset = prepare(spec.data, store)
     with (
-        open_display(console, 0, ()) as display,
+        open_display(console) as display,
         logging_to(paths.root / paths.library_log.name, display.log),
         connected(address, spec.resources, 0, _exit_after_ray_death),
     ):

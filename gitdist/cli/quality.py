@@ -79,11 +79,11 @@ def _measure(spec: StudySpec, results: Path, images: int, draws: int, epochs: in
     set_threads(spec.resources.training.cpu)
     with open_ready(spec, results) as (dataset, store, generator):
         compute = Compute.resolve(spec.trial.precision)
-        with open_display(Console(stderr=True), 0, ()) as display:
+        with open_display(Console(stderr=True)) as display:
 
             def report(row: EpochRow, total: int) -> None:
                 detail = f"loss {row.loss:.3f}"
-                display.progress("training the reference classifier", row.epoch, total, detail)
+                display.progress("training the reference classifier", row.epoch, total, unit="epochs", detail=detail)
 
             network, options = spec.trial.network, spec.trial.network_options
             reference = reference_classifier(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from gitdist.cli.console import print_line
+from gitdist.cli.console import print_line, print_table
 from gitdist.cli.errors import error_message
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import (
@@ -67,7 +67,7 @@ def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, opt
 def _run_single(plan: StudySpec, results: Results, console: Console, options: CommandOptions) -> None:
     summary = _run_study(plan, results, console, options, plan.name)
     for table in summary_tables(summary):
-        console.print(table)
+        print_table(console, table)
     if plan.methods:
         _compare([Member(labels={}, spec=plan.model_copy(update={"name": summary["study"]}))], results, console)
     if summary["best"] and not summary.get("pareto"):
@@ -90,7 +90,7 @@ def _run_campaign(campaign: Campaign, results: Results, console: Console, option
     failures: dict[str, str] = {}
     for number, member in enumerate(campaign.members, 1):
         name = member.spec.name
-        console.rule(f"{number} of {len(campaign.members)}: {name}", align="left")
+        print_line(console, f"{number} of {len(campaign.members)}: {name}", style="bold")
         try:
             _run_study(member.spec, results, console, options, campaign.name)
         except StudyLockedError as refusal:
@@ -127,7 +127,7 @@ def _compare(members: Sequence[Member], results: Results, console: Console) -> N
     from gitdist.cli.report import comparison_tables  # imports matplotlib, which no study needs to start
 
     for table in comparison_tables(members, results):
-        console.print(table)
+        print_table(console, table)
 
 
 def _run_study(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gitdist.api.reading import reading
-from gitdist.cli.console import plain_table, print_line
+from gitdist.cli.console import plain_table, print_line, print_table
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name
 from gitdist.report.metrics import metric_of
@@ -21,10 +21,10 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.ledger.records import list_trials
-from gitdist.study.monitoring.display import format_value
 from gitdist.study.monitoring.latest import describe_stream
-from gitdist.study.status import STATUS_METRICS, StudyStatus, read_status
+from gitdist.study.status import StudyStatus, read_status
 from gitdist.study.study import Study
+from gitdist.study.trial_status import STATUS_METRICS, describe_seconds, format_value
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
@@ -39,17 +39,9 @@ def show_status(study: str, results: Results, console: Console, as_json: bool) -
     if as_json:
         console.print_json(json.dumps(status.as_json()), indent=2)
         return
-    console.print(_table(status, list(fields), space=2 if console.width > 100 else 1))
+    print_table(console, _table(status, list(fields), space=2 if console.width > 100 else 1))
     for line in _lines(status, results):
         print_line(console, line)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text: 40 s, 12 min, 3 h 5 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
@@ -69,9 +61,9 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
         if status.best:
             pairs = zip(status.objectives, status.best[0]["objectives"], strict=True)
             best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
-        left = duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
+        left = describe_seconds(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
-    console.print(table)
+    print_table(console, table)
     for name, status in statuses.items():
         for line in status.notes if status else ():
             print_line(console, f"{name}: {line}")
@@ -121,10 +113,10 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"
         lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
     if status.stream and (text := describe_stream(status.stream)):
-        lines.append(f"stream, {duration(time.time() - status.stream['at'])} ago: {text}")
+        lines.append(f"stream, {describe_seconds(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
         about = "at most about" if status.may_stop else "about"
-        lines.append(f"{about} {duration(status.time_left_s)} of training left")
+        lines.append(f"{about} {describe_seconds(status.time_left_s)} of training left")
     return [*lines, *status.notes]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from gitdist.report.metrics import METRICS, metric_of
 from gitdist.study.gap import summary_gaps
 from gitdist.study.ledger.records import list_trials
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 _COSTS = ("wall_s", "training_s", "waiting_s", "saved_s", "generated_images", "trained_epochs", "shared_epochs")
 _TITLE_STYLE: Any = {"title_justify": "left", "title_style": "bold"}
@@ -27,7 +27,7 @@ def _best_table(summary: dict[str, Any]) -> Table:
     beside = f" beside {_baseline(baseline)}" if "baseline" in summary else ""
     title = f"{summary.get('study', '')}: trial {best['number']} ({_params(best)}){beside}"
     caption = "\n".join([*_means(best, summary), _costs(summary)])
-    table = Table(title=escape(title), caption=caption, **_TITLE_STYLE)
+    table = Table(title=escape(title), caption=caption, caption_justify="left", **_TITLE_STYLE)
     table.add_column("metric")
     compared = [baseline, best] if beside else [best]
     columns = [(split, chosen) for split in ("val", "test") for chosen in compared]

@@ -19,7 +19,7 @@ from gitdist.report.statistics import Interval, interval, paired_difference, ran
 from gitdist.spec import MunitSpec
 from gitdist.spec.campaign import short_names
 from gitdist.spec.search import METHOD
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 MAX_SETTINGS = 7
 """Settings in one figure; if there are more, only the best of each method is shown."""

@@ -15,9 +15,10 @@ from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.files.samples import read_samples
 from gitdist.study.gap import SPLITS, Gap, find_gaps
-from gitdist.study.status import study_notes, trial_state
+from gitdist.study.status import study_notes
 from gitdist.study.study import GENERATOR, Study
 from gitdist.study.summary import read_summary
+from gitdist.study.trial_status import trial_state
 from gitdist.trial.epoch_row import EpochRow
 from gitdist.trial.metrics import group_accuracies
 

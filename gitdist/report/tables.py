@@ -21,7 +21,7 @@ from gitdist.report.statistics import Interval
 from gitdist.spec import DataSpec, ProfileSpec
 from gitdist.spec.objective import standard_error_name
 from gitdist.spec.search import METHOD
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 Cell = str | int | float | Interval | None
 

@@ -3,6 +3,7 @@
 Only this phase reads test data.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import ray
 from gitdist.errors import StudyError
 from gitdist.study.files.json_files import ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
+from gitdist.study.files.rows import read_rows
 from gitdist.study.ledger.records import list_trials
 from gitdist.study.models import save_models
 from gitdist.study.running_study import RunningStudy
@@ -53,13 +55,46 @@ def evaluate_chosen(running: RunningStudy, context: TrialContext, test_ekld: Pat
     def submit(trial: TrialId) -> Any:
         return evaluate.remote(context, jobs[trial], test_ekld)
 
-    for trial in run_tasks(submit, jobs, max_concurrent, "evaluate trial {} on test", running.lease.check):
+    pairs = context.open_ekld(test_ekld)
+    num_images = len(running.dataset.test.labels) + len(pairs.labels) * (1 + pairs.transformations)
+    rounds = math.ceil(len(jobs) / max_concurrent)
+    expected_s = rounds * num_images * max(_validation_speed(running, trial) for trial in jobs)
+    num_done = 0
+
+    def report() -> None:
+        running.display.progress(
+            "evaluating on test",
+            num_done,
+            len(jobs),
+            unit="trials",
+            rate_unit="images",
+            each=num_images,
+            expected_s=expected_s or None,
+        )
+
+    def on_poll() -> None:
+        running.lease.check()
+        report()
+
+    report()
+    for trial in run_tasks(submit, jobs, max_concurrent, "evaluate trial {} on test", on_poll):
+        num_done += 1
+        report()
         study.paths.pull(trial)
         running.tracker.test_evaluated(trial)
         if result := read_json(study.paths.test(trial), ResultOnTest):
             study.ledger.set_test_metrics(_title(trial), result["metrics"])
     for trial in save_models(study, running.dataset, running.display.log):
         running.tracker.model_saved(trial)
+
+
+def _validation_speed(running: RunningStudy, trial: TrialId) -> float:
+    """Return the seconds that a trial's last evaluation on validation took per image; 0 if unknown."""
+    dataset, evaluation = running.dataset, running.spec.evaluation
+    pairs = dataset.num_classes * evaluation.epoch_images_per_class
+    num_images = len(dataset.validation.labels) + pairs * (1 + evaluation.epoch_transformations)
+    rows = read_rows(running.study.paths.rows(trial))
+    return next((row.evaluating_s for row in reversed(rows) if row.metrics), 0.0) / num_images
 
 
 def _title(trial: TrialId) -> str:

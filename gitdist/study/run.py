@@ -58,7 +58,7 @@ def run_study(
     check_address(options.address)
     paths, store = open_files(spec, results)
     with (
-        open_display(console, spec.trial.epochs, spec.search.fields) as display,
+        open_display(console) as display,
         logging_to(paths.library_log, display.log),
     ):
         dataset, weights = prepare_data(paths, spec, store)

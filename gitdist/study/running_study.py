@@ -110,6 +110,7 @@ def start_study(
         register = study.spec.tracking.register_
         tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times, register)
         tracker.reconcile(states)
+        display.show_study(study)
         progress, stream_wait = TrainingProgress(), StreamWaitTotal(study.paths, states)
         running = RunningStudy(
             study=study,

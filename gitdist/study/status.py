@@ -11,11 +11,8 @@ from gitdist.study.compatibility import (
     outdated_splits_error,
     unrecorded_trials,
 )
-from gitdist.study.files.attribution import SharedEpochs, epoch_seconds
 from gitdist.study.files.damage import find_damage
-from gitdist.study.files.events import Outcome
-from gitdist.study.files.fencing import last_lease_epoch
-from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
+from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.gap import Gap, find_gaps
 from gitdist.study.ledger.lease import Owner
@@ -24,30 +21,7 @@ from gitdist.study.ledger.repeats import describe_links, describe_unaugmented, u
 from gitdist.study.monitoring.latest import newest_line
 from gitdist.study.study import Study
 from gitdist.study.summary import is_finished, last_metrics, lost_tests
-
-STATUS_METRICS = ("val/balanced_accuracy", "val/few_accuracy", "val/ekld")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialStatus:
-    """One trial.
-
-    ``state`` is that of an ``Outcome``, or waiting: open, without a worker of the current driver. ``seconds`` is the
-    mean per epoch, None before the first. ``shared`` counts the epochs that another trial trained. ``repeat_of`` and
-    ``replicate_of`` are as in ``TrialRecord``.
-    """
-
-    trial: str
-    state: str
-    epoch: int
-    epochs: int
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    reason: str | None = None
-    seconds: float | None = None
-    shared: int = 0
-    repeat_of: int | None = None
-    replicate_of: int | None = None
+from gitdist.study.trial_status import TrialStatus, read_trial_statuses, study_time_left, worked_hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +61,7 @@ class StudyStatus:
 def read_status(study: Study) -> StudyStatus:
     """Return the status of a study now."""
     spec, ledger, owner = study.spec, study.ledger, study.owner()
-    records = {TrialId("trial", record.number): record for record in ledger.trials()}
-    trials = [
-        _trial_status(study, trial, outcome, owner, records.get(trial))
-        for trial, (_, outcome) in study.trial_states().items()
-    ]
+    trials = list(read_trial_statuses(study, owner).values())
     searched = [trial for trial in trials if trial.trial != "baseline"]
     states = [trial.state for trial in searched]
     return StudyStatus(
@@ -110,7 +80,7 @@ def read_status(study: Study) -> StudyStatus:
             for record in study.best_trials()
         ],
         gaps=_gaps(study),
-        time_left_s=_time_left(study, trials, ledger.total - len(searched)),
+        time_left_s=study_time_left(spec, trials, ledger.total - len(searched), worked_hours(study)),
         may_stop=spec.search.may_stop and ledger.total > len(searched),
         stop=ledger.stop(),
         owner=owner,
@@ -189,46 +159,6 @@ def _objectives(spec: StudySpec, record: TrialRecord) -> dict[str, float]:
     return dict(zip(spec.search.objectives, record.objectives, strict=True))
 
 
-def time_left(trials: Sequence[TrialStatus], num_unstarted: int, epochs: int, max_concurrent: int) -> float | None:
-    """Estimate the seconds until all trials have ended; None before the first epoch.
-
-    The estimate is epochs left x mean seconds per epoch / running trials. Future trials are assumed to
-    last as long as those that ended (with a pruner, less than a complete one) and to find the same shared prefix.
-    """
-    timed = [trial for trial in trials if trial.seconds is not None]
-    done = sum(trial.epoch for trial in timed)
-    if not done:
-        return None
-    epoch_s = sum(trial.epoch * (trial.seconds or 0.0) for trial in timed) / done
-    ended = [trial.epoch for trial in trials if trial.state in ("finished", "pruned")]
-    open_ = [trial for trial in trials if trial.state in ("running", "waiting", "interrupted")]
-    running = sum(trial.state == "running" for trial in trials)
-    mean_epochs = sum(ended) / len(ended) if ended else epochs
-    shared = max((trial.shared for trial in trials), default=0)
-    epochs_left = max(0, num_unstarted) * max(0.0, mean_epochs - shared)
-    epochs_left += sum(max(0, trial.epochs - max(trial.epoch, shared)) for trial in open_)
-    return epoch_s * epochs_left / max(1, running or max_concurrent)
-
-
-def _time_left(study: Study, trials: Sequence[TrialStatus], num_unstarted: int) -> float | None:
-    """Estimate the seconds until all trials have ended; ``search.max_hours`` limits when trials start."""
-    search, epochs, max_concurrent = study.spec.search, study.spec.trial.epochs, _max_concurrent(study.spec)
-    left_s = time_left(trials, num_unstarted, epochs, max_concurrent)
-    if left_s is None or search.max_hours is None:
-        return left_s
-    until_stop_s = 3600 * (search.max_hours - study.ledger.worked_hours())
-    return min(left_s, max(until_stop_s, time_left(trials, 0, epochs, max_concurrent) or 0.0))
-
-
-def trial_state(paths: StudyPaths, trial: TrialId, outcome: Outcome | None, owner: Owner | None) -> str:
-    """Return a trial's state for ``TrialStatus``."""
-    if outcome is not None:
-        return outcome.state
-    if owner is None:
-        return "interrupted"
-    return "running" if last_lease_epoch(paths.trial(trial)) == owner.lease_epoch else "waiting"
-
-
 def _gaps(study: Study) -> list[Gap]:
     best = study.ledger.best()
     if best is None:
@@ -245,30 +175,3 @@ def _state_without_driver(study: Study) -> str:
     if study.spec.search.total and not any(record.state == "finished" for record in study.ledger.trials()):
         return "failed"
     return "finished" if is_finished(study) else "interrupted"
-
-
-def _trial_status(
-    study: Study, trial: TrialId, outcome: Outcome | None, owner: Owner | None, record: TrialRecord | None
-) -> TrialStatus:
-    params = record.params if record else {}
-    rows = read_rows(study.paths.rows(trial))
-    metrics = next((row.metrics for row in reversed(rows) if row.metrics), {})
-    shared = SharedEpochs.of_trial(study.paths, trial, rows)
-    return TrialStatus(
-        trial=str(trial),
-        state=trial_state(study.paths, trial, outcome, owner),
-        epoch=rows[-1].epoch if rows else 0,
-        epochs=study.num_epochs(params),
-        params=dict(params),
-        metrics={name: metrics[name] for name in STATUS_METRICS if name in metrics},
-        reason=outcome.reason if outcome else None,
-        seconds=epoch_seconds(rows) / len(rows) if rows else None,
-        shared=shared.epochs if shared else 0,
-        repeat_of=record.repeat_of if record else None,
-        replicate_of=record.replicate_of if record else None,
-    )
-
-
-def _max_concurrent(spec: StudySpec) -> int:
-    bound = spec.resources.max_concurrent
-    return 1 if bound == "auto" else bound

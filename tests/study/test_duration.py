@@ -103,7 +103,7 @@ def test_measuring_leaves_nothing_behind_and_skips_a_generator_in_the_store(data
 
 def announced(spec: StudySpec, dataset: Dataset, store: Store, **options) -> tuple[str, list[str]]:
     console, asked = Console(file=io.StringIO(), width=1000), []
-    with open_display(console, 1, ()) as display:
+    with open_display(console) as display:
         announce_duration(spec, dataset, store, options.get("address", "local"), display, asked.append)
     return console.file.getvalue(), asked
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from gitdist.api.tables import trial_table
-from gitdist.cli.status import duration, show_status
+from gitdist.cli.status import show_status
 from gitdist.cli.tables import summary_tables
 from gitdist.data.dataset import DATASET_FORMAT
 from gitdist.errors import StudyError
@@ -26,9 +26,10 @@ from gitdist.study.ledger.lease import Lease
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.models import choose_trial
 from gitdist.study.monitoring.mlflow.content import parent_run
-from gitdist.study.status import TrialStatus, read_status, time_left
+from gitdist.study.status import read_status
 from gitdist.study.study import BASELINE_FAILURE, Study
 from gitdist.study.summary import read_summary, write_summary
+from gitdist.study.trial_status import TrialStatus, describe_seconds, time_left
 from tests.disks import read_only
 from tests.epoch_rows import epoch_row
 from tests.study.ended_study import NAME, make_study
@@ -243,7 +244,7 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
     ("seconds", "shown"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5300, "88 min"), (11100, "3 h 5 min")]
 )
 def test_a_duration_for_reading(seconds, shown):
-    assert duration(seconds) == shown
+    assert describe_seconds(seconds) == shown
 
 
 def test_where_every_trial_was_pruned_nothing_is_to_be_retried(study, capsys):

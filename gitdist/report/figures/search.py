@@ -26,7 +26,7 @@ from gitdist.report.metrics import metric_of
 from gitdist.report.records import ReportedStudy, ReportedTrial
 from gitdist.spec import Dimension
 from gitdist.study.ledger.space import field_importances
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 _LINE = 51  # characters that fit beside each other
 _BOX = {"facecolor": PAPER, "linewidth": 0, "pad": 1.5}
