@@ -142,7 +142,7 @@ def run(
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
-    options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes)
+    options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes, study_file=study)
     with opened(results) as opened_results:
         run_plan(plan, opened_results, Console(), options)
 
