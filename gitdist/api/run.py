@@ -67,7 +67,11 @@ def run(
             )
     study = _read_spec(spec, scale)
     options = RunOptions(
-        address=address, take_over=take_over, retry_failed=retry_failed, observers=(CallbackObserver(callbacks),)
+        address=address,
+        take_over=take_over,
+        retry_failed=retry_failed,
+        observers=(CallbackObserver(callbacks),),
+        study_file=expand_home(spec) if isinstance(spec, str | Path) else None,
     )
     opened = open_results(results)
     opened.connect()

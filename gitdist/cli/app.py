@@ -172,7 +172,7 @@ def run(
         return
     from gitdist.cli.run import CommandOptions, run_plan
 
-    options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes)
+    options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes, study_file=study)
     with opened(results) as opened_results:
         run_plan(plan, opened_results, Console(), options)
 

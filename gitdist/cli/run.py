@@ -48,6 +48,7 @@ class CommandOptions:
     asks: bool = False  # before a study begins that takes more than a day
     resume: Sequence[str] | None = None  # arguments of the command that resumes; None = those of `gitdist resume`
     compares: bool = True  # at the end of a campaign
+    study_file: Path | None = None  # that the studies were read from
 
 
 def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:
@@ -73,7 +74,7 @@ def _run_single(plan: StudySpec, results: Results, console: Console, options: Co
     if summary["best"] and not summary.get("pareto"):
         export = f"gitdist export {summary['study']} --out model.pt2 --results {results}"
         print_line(console, f"write the best model to a file with: {export}", style="dim")
-    command = f"report {summary['study']}" if results.uri else "ui"
+    command = f"{'report' if results.uri else 'ui'} {summary['study']}"
     print_line(console, f"show the results with: gitdist {command} --results {results}", style="dim")
 
 
@@ -148,6 +149,7 @@ def _run_study(
         retry_failed=options.retry_failed,
         confirm=partial(_confirm, console) if options.asks else None,
         on_ray_death=partial(_resume_after_ray_death, resume),
+        study_file=options.study_file,
     )
 
     def command() -> str:

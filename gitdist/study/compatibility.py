@@ -43,7 +43,7 @@ class _NoAttributes:
 
 NO_LEDGER: Attributes = _NoAttributes()
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "title",
     *("data.path", "data.train", "data.test", "data.table", "data.classes"),  # the fingerprint identifies their content
     "generator.path",  # the artifact's name identifies the content of its file
@@ -57,6 +57,7 @@ _MAY_CHANGE = (
     "stream.lookahead",
     "generator.checkpoint_every",
 )
+"""Fields that may change between runs of a study, because they do not determine its results."""
 _COPIES = "study_file"  # attribute with the values of study.yaml; while the file is replaced, old and new values
 _ABSENT = object()
 _HEAD, _TAIL = "# The resolved study; its last line is '...'\n", "...\n"  # a head without the tail: the file is torn
@@ -317,9 +318,9 @@ def result_fields(spec: StudySpec) -> dict[str, Any]:
     return _without_changeable(spec.model_dump(mode="json", by_alias=True, exclude={"ledger"}))
 
 
-def study_tags(spec: StudySpec, fingerprint: str) -> dict[str, str]:
-    """Return the tags of all MLflow runs of a study: hashes of its spec and of its data."""
-    return {"gitdist.spec": content_key("study", result_fields(spec)), "gitdist.data": fingerprint}
+def result_hash(spec: StudySpec) -> str:
+    """Return a hash of the fields of a study that determine its results."""
+    return content_key("study", result_fields(spec))
 
 
 def _ledger_copies(paths: StudyPaths, attributes: Attributes) -> list[StudySpec]:
@@ -381,7 +382,7 @@ def _ledger_is_inside(paths: StudyPaths) -> bool:
 def _may_change(field: str, *values: Any) -> bool:
     if field == "data.validation":  # a share, or a file
         return all(isinstance(value, str) for value in values)
-    return any(f"{field}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
+    return any(f"{field}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE)
 
 
 def _describe_refusal(paths: StudyPaths, forbidden: list[tuple[str, Any, Any]]) -> str:

@@ -81,7 +81,7 @@ def run_study(
             with (
                 store.pin_used(spec.name),
                 interruptible(),
-                start_study(study, store, dataset, weights, lease, identity, display, options.observers) as running,
+                start_study(study, store, dataset, weights, lease, identity, display, options) as running,
             ):
                 summary = _run_phases(running, options)
                 finish_study(running, summary)

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gitdist.data.dataset import Dataset
 from gitdist.errors import GitdistError, StudyError
 from gitdist.spec import ResourcesSpec, StudySpec
 from gitdist.store import Store
-from gitdist.study.compatibility import StudyWeights, study_tags
+from gitdist.study.compatibility import StudyWeights
 from gitdist.study.files.events import Observer, TrainingProgress
 from gitdist.study.files.times import STUDY, Times
 from gitdist.study.ledger.lease import Lease
@@ -18,9 +19,9 @@ from gitdist.study.monitoring.display import Display
 from gitdist.study.monitoring.mlflow.content import Status, study_status
 from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
 from gitdist.study.monitoring.mlflow.tracker import Tracker
-from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.monitoring.monitor import Monitor, StreamWaitTotal
 from gitdist.study.study import Study
+from gitdist.study.study_record import open_tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class RunOptions:
         on_ray_death: called last when Ray has died, with whether this process started Ray and whether it trained any
             epoch; must not return. None = RayUnavailableError is raised.
         observers: receive the events of the trials after all others.
+        study_file: the file that the study was read from, shown in MLflow; None = it was not read from a file.
     """
 
     address: str | None = None
@@ -44,6 +46,7 @@ class RunOptions:
     confirm: Callable[[str], None] | None = None
     on_ray_death: Callable[[bool, bool], None] | None = None
     observers: Sequence[Observer] = ()
+    study_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ def start_study(
     lease: Lease,
     identity: str,
     display: Display,
-    observers: Sequence[Observer] = (),
+    options: RunOptions,
 ) -> Iterator[RunningStudy]:
     """Record that this process starts to run the study; at the end of the block, record the end in files and MLflow.
 
@@ -105,10 +108,9 @@ def start_study(
     with Times.open(study.paths) as times:
         times.started(STUDY)
         states = study.trial_states()
-        tags = study_tags(study.spec, dataset.fingerprint)
-        uri = tracking_uri(study.paths, study.spec.tracking.uri)
-        register = study.spec.tracking.register_
-        tracker = Tracker(study.paths, uri, identity, tags, display.log, lease.check, times, register)
+        tracker = open_tracker(
+            study, dataset.fingerprint, options.study_file, identity, display.log, lease.check, times
+        )
         tracker.reconcile(states)
         display.show_study(study)
         progress, stream_wait = TrainingProgress(), StreamWaitTotal(study.paths, states)
@@ -123,7 +125,7 @@ def start_study(
             tracker=tracker,
             stream_wait=stream_wait,
             progress=progress,
-            observers=(display, tracker, progress, stream_wait, *observers),
+            observers=(display, tracker, progress, stream_wait, *options.observers),
             started_s=started_s,
         )
         try:

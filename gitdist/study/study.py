@@ -20,6 +20,7 @@ from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.ledger.records import pareto_of
 
 BASELINE_FAILURE = "baseline_failure"  # ledger attribute: why the baseline failed
+SOURCE = "source"  # ledger attribute: what the study was started from, see ``find_source``
 GENERATOR = "generator"  # ledger attribute: name of the trained generator, see ``generator_name``
 
 

@@ -7,13 +7,44 @@ from pathlib import Path
 from gitdist.errors import StoreError, StudyError
 from gitdist.generator.munit.training import past_steps
 from gitdist.spec import StudySpec
-from gitdist.study.compatibility import study_tags
 from gitdist.study.files.layout import StudyPaths, open_store
+from gitdist.study.files.times import Times
 from gitdist.study.models import find_dataset, save_models
+from gitdist.study.monitoring.mlflow.description import StudyDescription, find_source
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
+from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from gitdist.study.study import GENERATOR, Study
+from gitdist.study.study import GENERATOR, SOURCE, Study
 from gitdist.study.summary import is_finished
+
+
+def open_tracker(
+    study: Study,
+    fingerprint: str,
+    study_file: Path | None,
+    identity: str,
+    log: Callable[[str], None],
+    check_owner: Callable[[], None],
+    times: Times,
+) -> Tracker:
+    """Open the tracker of a study that this process runs, and log where its runs are shown.
+
+    The study's first driver records the study file, and the commit of its checkout.
+    """
+    paths, spec, ledger = study.paths, study.spec, study.ledger
+    source = ledger.get_attr(SOURCE)
+    if source is None:
+        source = find_source(study_file)
+        ledger.set_attr(SOURCE, source)
+    description = StudyDescription(spec=spec, fingerprint=fingerprint, source=source)
+    uri, register = tracking_uri(paths, spec.tracking.uri), spec.tracking.register_
+    tracker = Tracker(paths, uri, identity, description, log, check_owner, times, register)
+    link = tracker.table_link()
+    if link is not None:
+        log(f"runs in MLflow: {link}")
+    elif paths.results.uri is None:
+        log(f"see the runs in MLflow with: gitdist ui {paths.name} --results {paths.results}")
+    return tracker
 
 
 def read_study_record(study: Study) -> StudyRecord:
@@ -28,11 +59,11 @@ def read_study_record(study: Study) -> StudyRecord:
     generator = None
     if name is not None:
         steps = past_steps(_generator_directory(paths, spec, name))
-        generator = GeneratorRecord(name=name, params=spec.generator.model_dump(), steps=steps)
+        generator = GeneratorRecord(name=name, steps=steps)
     return StudyRecord(
         num_open=ledger.num_open(),
         identity=identity,
-        tags=study_tags(spec, fingerprint),
+        description=StudyDescription(spec=spec, fingerprint=fingerprint, source=ledger.get_attr(SOURCE) or {}),
         states=study.trial_states(),
         generator=generator,
         register=spec.tracking.register_,

@@ -26,7 +26,7 @@ from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.study.study import GENERATOR, Study
 from tests.epoch_rows import epoch_row
-from tests.study.monitoring.mlflow.conftest import Runs
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, Runs
 
 SIZES = [30, 10, 3]
 
@@ -85,7 +85,11 @@ def console():
 def test_a_campaign_of_two_versions_one_of_them_running(results, console):
     for name, version in (("c.version0", 0), ("c.version1", 1)):
         paths = leave_study(results, name, version, finished=3 - version)
-        sync_study(paths, tracking_uri(paths, None), StudyRecord(identity=paths.identity.read_text(), states={}))
+        sync_study(
+            paths,
+            tracking_uri(paths, None),
+            StudyRecord(identity=paths.identity.read_text(), description=DESCRIPTION, states={}),
+        )
     campaign = parse_plan({**study_file("c"), "title": "Both", "matrix": {"data.version": [0, 1, 2]}}, "test")
     assert isinstance(campaign, Campaign)
     store_campaign(results, campaign)

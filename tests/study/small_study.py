@@ -184,7 +184,7 @@ def check_mlflow(study: SmallStudy, roles: Counter, epochs: int) -> None:
     assert Counter(run.info.status for run in runs) == {"FINISHED": len(runs)}
     numbers = [int(run.data.tags["gitdist.trial"]) for run in runs if run.data.tags["gitdist.role"] == "trial"]
     assert sorted(numbers) == list(range(roles["trial"]))
-    for tag in ("gitdist.spec", "gitdist.data", "gitdist.generator"):
+    for tag in ("hash.spec", "hash.data", "hash.generator"):
         assert len({run.data.tags[tag] for run in runs}) == 1, tag
     client, rows = study.mlflow(), study.rows()
     for run in runs:

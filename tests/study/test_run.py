@@ -112,7 +112,7 @@ def test_the_parent_run_says_what_was_found(undisturbed, runs, summary):
     assert f"trial {summary['best']['number']}" in tags["mlflow.note.content"]
     assert "test/balanced_accuracy" in tags["mlflow.note.content"]
     generator = next((undisturbed.results / "store" / "generator").iterdir()).name
-    assert {run_.data.tags["gitdist.generator"] for role in runs for run_ in runs[role]} == {generator}
+    assert {run_.data.tags["hash.generator"] for role in runs for run_ in runs[role]} == {generator}
 
 
 def test_the_gap_to_the_baseline_has_standard_errors_everywhere(undisturbed, runs, summary):

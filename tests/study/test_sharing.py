@@ -61,6 +61,6 @@ def test_a_trial_tells_which_prefix_it_took_and_what_that_saved(undisturbed):
             prefix = ReusedPrefix.read(paths.trial(trial))
             taken = SharedEpochs.of(read_rows(paths.rows(trial)), trainer_name(paths, trial), prefix)
             told = {"epochs": 1, "trained_by": baseline, "saved_s": taken.saved_s}
-            assert taken == SharedEpochs(**told) and {tags["gitdist.prefix"]} == prefixes
+            assert taken == SharedEpochs(**told) and {tags["hash.prefix"]} == prefixes
             assert tags["gitdist.prefix_trained_by"] == baseline and tags["gitdist.prefix_epochs"] == "1"
             assert tags["gitdist.prefix_saved_s"] == f"{taken.saved_s:.1f}"

@@ -26,7 +26,7 @@ def train_study_generator(running: RunningStudy) -> TrainedGenerator:
     recorded = study.ledger.get_attr(GENERATOR)
     if recorded is None:  # else an earlier driver obtained it
         running.times.started("generator")
-    tracker.generator_started(spec.model_dump())
+    tracker.generator_started()
 
     def on_step(step: TrainingStep) -> None:
         running.lease.check()

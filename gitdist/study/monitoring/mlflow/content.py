@@ -5,7 +5,6 @@ generator   training losses --> one step each; samples.png --> file
 parent run  watch.jsonl --> one step per line; summary.json --> metrics and description; spec and summary --> files
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +23,16 @@ from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import parse_rows, read_rows
 from gitdist.study.files.samples import read_samples
 from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
-from gitdist.study.gap import estimate, metric_names, summary_gaps
 from gitdist.study.monitoring.mlflow.figures import write_per_class
+from gitdist.study.monitoring.mlflow.notes import (
+    Note,
+    generator_note,
+    study_note,
+    summary_files,
+    summary_metrics,
+    trial_note,
+    without_errors,
+)
 from gitdist.study.monitoring.mlflow.system_metrics import PREFIX
 from gitdist.trial.epoch_row import EpochRow
 
@@ -39,6 +46,7 @@ _STATUSES: dict[str, Status] = {
 }
 _STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server_utilisation", "stream/waiting_s")
 _WATCH_FIELDS = ("step", "at")  # numbers in every line of the monitor's log
+_PREFIX = "hash.prefix"
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
 _REASON_LENGTH = 500
 _ENDED_AT = "ended_at"  # field of the summary that is a time, not a metric
@@ -110,7 +118,8 @@ class DesiredRun:
 
     name: str
     status: Status
-    params: Mapping[str, Any] = field(default_factory=dict)
+    note: Note
+    params: Mapping[str, Any] = field(default_factory=dict)  # searched fields, of a trial
     tags: Callable[[], Mapping[str, str]] = dict  # in addition to those of all runs of the study
     steps: Callable[[], Sequence[StepMetrics]] = tuple  # the curves, by rising step
     final: Callable[[], StepMetrics | None] = lambda: None  # metrics with a single value, if any
@@ -127,6 +136,7 @@ def trial_run(
     return DesiredRun(
         name="baseline" if trial.number is None else f"trial {trial.number:04d}",
         status=_STATUSES[outcome.state] if outcome else "RUNNING",
+        note=partial(trial_note, paths, trial, params, outcome),
         params=params,
         tags=partial(_outcome_tags, paths, trial, outcome) if outcome else dict,
         steps=lambda: [StepMetrics.of_row(row) for row in _read_rows(paths.rows(trial))],
@@ -156,14 +166,12 @@ def registered_run(
     return {key: replace(desired[key], registered_as=name)} if key in desired else {}
 
 
-def generator_run(
-    paths: StudyPaths, params: Mapping[str, Any], losses: Mapping[int, StepMetrics], status: Status, times: Times
-) -> DesiredRun:
+def generator_run(paths: StudyPaths, losses: Mapping[int, StepMetrics], status: Status, times: Times) -> DesiredRun:
     """Return the desired run of the generator; ``losses`` by training step may grow later."""
     return DesiredRun(
         name="generator",
         status=status,
-        params=params,
+        note=generator_note,
         steps=lambda: [losses[step] for step in sorted(losses)],
         span=partial(generator_span, paths, times),
         files=partial(_generator_files, paths) if status == "FINISHED" else dict,
@@ -175,11 +183,11 @@ def parent_run(paths: StudyPaths, status: Status, summary: Mapping[str, Any] | N
     return DesiredRun(
         name=paths.name,
         status=status,
-        tags=(lambda: {"mlflow.note.content": _describe(summary)}) if summary else dict,
+        note=partial(study_note, summary),
         steps=partial(_monitor_metrics, paths),
         span=partial(_study_span, paths, times, summary),
         final=partial(_summary_metrics, paths, summary) if summary else lambda: None,
-        files=partial(_study_files, paths),
+        files=partial(_study_files, paths, summary),
     )
 
 
@@ -265,7 +273,7 @@ def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[s
     tags |= {f"gitdist.{name}": str(number) for name, number in links.items()}
     prefix = ReusedPrefix.read(paths.trial(trial))
     if prefix is not None:
-        tags["gitdist.prefix"] = prefix.key
+        tags[_PREFIX] = prefix.key
     shared = SharedEpochs.of(rows, trainer_name(paths, trial), prefix)
     if shared is not None:
         tags["gitdist.prefix_trained_by"] = shared.trained_by
@@ -278,11 +286,11 @@ def _test_metrics(file: Path) -> StepMetrics | None:
     result = check_json(file, ResultOnTest)  # if damaged, the trial is evaluated again if it is chosen
     if result is None:
         return None
-    return StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
+    return StepMetrics(0, without_errors(result["metrics"]), result.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:
-    return _read_files([directory / "rows.jsonl", *write_per_class(directory)])
+    return _read_files([directory / "rows.jsonl", directory / "test.json", *write_per_class(directory)])
 
 
 def _saved_model(directory: Path) -> Path | None:
@@ -306,45 +314,15 @@ def _monitor_metrics(paths: StudyPaths) -> list[StepMetrics]:
 
 
 def _summary_metrics(paths: StudyPaths, summary: Mapping[str, Any]) -> StepMetrics:
-    """Return the summary's numbers; the step is the number of trials, so an extended study has one value per size."""
-    metrics = {name: value for name, value in summary.items() if isinstance(value, int | float) and name != _ENDED_AT}
-    for role in ("best", "baseline"):
-        chosen = summary.get(role) or {"val": {}, "test": {}}
-        metrics |= {f"{role}/{name}": value for name, value in {**chosen["val"], **chosen["test"]}.items()}
-    for gap in summary_gaps(summary):
-        metrics |= gap.metrics
-    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    """Return the summary's metrics; the step is the number of trials, so an extended study has one value per size."""
     num_trials = sum(summary.get("trials", {}).values())
-    return StepMetrics(num_trials, finite, summary.get(_ENDED_AT) or _modified_at(paths.summary))
+    return StepMetrics(num_trials, summary_metrics(summary), summary.get(_ENDED_AT) or _modified_at(paths.summary))
 
 
-def _study_files(paths: StudyPaths) -> dict[str, bytes]:
+def _study_files(paths: StudyPaths, summary: Mapping[str, Any] | None) -> dict[str, bytes]:
     files = _read_files([paths.spec, paths.summary])
-    return {name: without_secrets(content.decode()).encode() for name, content in files.items()}
-
-
-def _describe(summary: Mapping[str, Any]) -> str:
-    """Return the parent run's description in Markdown: the best trial next to the baseline."""
-    best, baseline = summary["best"], summary.get("baseline") or {"val": {}, "test": {}}
-    if best is None:
-        if summary["trials"].get("finished") and summary.get("constraints"):
-            return f"No trial meets the constraints {', '.join(summary['constraints'])}."
-        return "No trial finished." if summary["trials"] else "Only data and generator, no trials."
-    params = ", ".join(f"{name} = {value}" for name, value in best["params"].items())
-    lines = [
-        f"Best on validation: trial {best['number']} ({params})",
-        "",
-        *(f"- {gap.sentence(gap.metric)}" for gap in summary_gaps(summary)),
-        "",
-        "| metric | baseline | best |",
-        "|---|---|---|",
-    ]
-    for split in ("val", "test"):
-        for name in metric_names(best[split]):
-            estimates = [estimate(metrics[split], name) for metrics in (baseline, best)]
-            cells = " | ".join(each.format() if each else "-" for each in estimates)
-            lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
+    files = {name: without_secrets(content.decode()).encode() for name, content in files.items()}
+    return {**files, **(summary_files(summary) if summary else {})}
 
 
 def _read_rows(path: Path) -> list[EpochRow]:

@@ -29,13 +29,20 @@ from gitdist.study.monitoring.mlflow.content import (
     StepMetrics,
 )
 from gitdist.study.monitoring.mlflow.database import local_path
+from gitdist.study.monitoring.mlflow.description import HASH, StudyDescription
 from gitdist.study.monitoring.mlflow.models import is_logged, log_model, register_model
+from gitdist.study.monitoring.mlflow.runs_table import table_page
 from gitdist.study.monitoring.mlflow.store import open_experiment
 
 _LAST_STEP = "gitdist.last_step"  # if it equals the last step in the files, the run's curves are not read
-_MODEL, _REGISTERED = "gitdist.model", "gitdist.registered"  # id of the logged model, and its registered name
-_FILES = "gitdist.files"  # digest of the files that were written last
-_BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once
+_MODEL, _REGISTERED = f"{HASH}model", "gitdist.registered"  # id of the logged model, and its registered name
+_FILES = f"{HASH}files"  # digest of the files that were written last
+_STUDY, _IDENTITY = "gitdist.study", f"{HASH}identity"
+_FORMER_IDENTITY = "gitdist.identity"  # up to gitdist 0.6, as the next
+_FORMER_NAMES = {_FILES: "gitdist.files", _MODEL: "gitdist.model"}
+_NOTE = "mlflow.note.content"
+_BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once, and 100 params
+_NUM_PARAMS = 100
 _PAGE_SIZE = 1000
 
 
@@ -57,6 +64,7 @@ class _KnownRun:
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
+    has_inputs: bool
     steps: set[int] | None = None  # None = not read yet
 
 
@@ -70,12 +78,27 @@ class StudyRuns:
     The methods raise MLflow's errors; after an error, a run is read again before it is written.
     """
 
-    def __init__(self, paths: StudyPaths, uri: str, identity: str, stop: threading.Event | None = None) -> None:
-        """Open the experiment of the study with ``identity``; once ``stop`` is set, the store is no longer called."""
-        self._store, experiment = open_experiment(paths, uri, identity)
-        self._experiment_id, self._stop = str(experiment.experiment_id), stop
+    def __init__(
+        self,
+        paths: StudyPaths,
+        uri: str,
+        identity: str,
+        view: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Open the experiment of the study with ``identity``.
+
+        Args:
+            paths: the study's files.
+            uri: of the store.
+            identity: of the study.
+            view: the view of the runs table, see ``runs_table``; None = the experiment keeps its own.
+            stop: once it is set, the store is no longer called.
+        """
+        self._store, experiment = open_experiment(paths, uri, identity, view)
+        self.experiment_id, self._stop = str(experiment.experiment_id), stop
         self._artifact_root = local_path(experiment.artifact_location)
-        self._study_tags = {"gitdist.study": paths.name, "gitdist.identity": identity}
+        self._study_tags = {_STUDY: paths.name, _IDENTITY: identity}
         self._known: dict[RunKey, _KnownRun] = {}
 
     @property
@@ -91,11 +114,11 @@ class StudyRuns:
 
     def check_store(self) -> None:
         """Raise the store's error if it does not answer."""
-        self._client.get_experiment(self._experiment_id)
+        self._client.get_experiment(self.experiment_id)
 
     def parent_id(self) -> str:
         """Return the id of the parent run, which is created if it is missing."""
-        run = self._find(STUDY_RUN) or self._create(STUDY_RUN, self._study_tags["gitdist.study"], {}, None)
+        run = self._find(STUDY_RUN) or self._create(STUDY_RUN, self._study_tags[_STUDY], {}, None)
         return run.run_id
 
     def known_id(self, key: RunKey) -> str | None:
@@ -104,14 +127,14 @@ class StudyRuns:
         return None if run is None else run.run_id
 
     def upsert(
-        self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], *, thorough: bool = False
+        self, key: RunKey, desired: DesiredRun, description: StudyDescription, *, thorough: bool = False
     ) -> UpsertResult:
-        """Write what a run lacks of its desired content, and the ``tags`` of all runs.
+        """Write what a run lacks of its desired content, and of what all runs say of the study.
 
         Unless ``thorough``, curves and files are not read if the run's own tags say that they are complete.
         """
         try:
-            return self._upsert(key, desired, tags, thorough)
+            return self._upsert(key, desired, description, thorough)
         except Exception:
             self._known.pop(key, None)  # it is unknown how much was written
             raise
@@ -146,8 +169,9 @@ class StudyRuns:
             self._client.log_artifact(run.run_id, str(file), directory)
         return True
 
-    def _upsert(self, key: RunKey, desired: DesiredRun, tags: Mapping[str, str], thorough: bool) -> UpsertResult:
+    def _upsert(self, key: RunKey, desired: DesiredRun, description: StudyDescription, thorough: bool) -> UpsertResult:
         steps, final, run_tags = desired.steps(), desired.final(), desired.tags()
+        params = description.params(key.role, desired.params)
         parent = {} if key == STUDY_RUN else {"mlflow.parentRunId": self.parent_id()}
         run = self._find(key)
         created = run is None
@@ -158,7 +182,14 @@ class StudyRuns:
             written = self._read_steps(run, steps) if run.steps is None else run.steps
             missing = [step for step in steps if step.step not in written]
             self._write_steps(run, missing)
-        self._write_values(run, final, desired.params, {**tags, **run_tags, **parent})
+        note = {_NOTE: f"{desired.note(description.spec)}\n\n{self._format_links(run, bool(parent))}"}
+        tags = {**run_tags, **parent, **note, **description.source_tags}
+        if desired.status != "RUNNING":  # so that MLflow's UI, which shows the oldest tag first, shows them last
+            tags |= description.hashes
+        self._write_values(run, final, params, {**tags, **self._study_tags})
+        if not run.has_inputs:
+            self._client.log_inputs(run.run_id, description.inputs())
+            run.has_inputs = True
         for tag in OUTCOME_TAGS:
             if tag in run.tags and tag not in run_tags:
                 self._client.delete_tag(run.run_id, tag)
@@ -173,15 +204,24 @@ class StudyRuns:
         self._write_model(run, desired, thorough)
         return UpsertResult(created=created, num_steps=len(missing), status_changed=status_changed and not created)
 
+    def _format_links(self, run: _KnownRun, is_child: bool) -> str:
+        """Return links to the parent run and the artifacts, which work in MLflow's UI."""
+        runs = f"#/experiments/{self.experiment_id}/runs"
+        table = table_page(self.experiment_id, self._study_tags[_IDENTITY])
+        links = [f"[Artifacts]({runs}/{run.run_id}/artifacts)", f"[Table of all runs]({table})"]
+        if is_child:
+            links.insert(0, f"[Study]({runs}/{self.parent_id()})")
+        return " · ".join(links)
+
     def _find(self, key: RunKey) -> _KnownRun | None:
         if key not in self._known:
             self._read_runs(key.tags)
         return self._known.get(key)
 
     def _create(self, key: RunKey, name: str, parent: Mapping[str, str], started_at: float | None) -> _KnownRun:
-        tags = {**self._study_tags, **key.tags, **parent}
+        tags = {**key.tags, **parent, **self._study_tags}
         start_ms = None if started_at is None else int(1000 * started_at)
-        run = self._client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
+        run = self._client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
         try:
             self._read_runs(key.tags)  # a second driver, or a request sent twice, may have created another run
         except OwnershipLostError:  # meanwhile the new owner has created its own run, and would not find this one
@@ -193,18 +233,30 @@ class StudyRuns:
         """Add the study's runs with ``tags`` to the known ones, the oldest of each key, and delete the others."""
         for run in sorted(self._search(tags), key=lambda run: (run.info.start_time, run.info.run_id)):
             key, data = RunKey.of_tags(run.data.tags), run.data
-            known = _KnownRun(run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics))
+            former = {name: data.tags[old] for name, old in _FORMER_NAMES.items() if old in data.tags}
+            known = _KnownRun(
+                run.info.run_id,
+                run.info.status,
+                {**former, **data.tags},
+                dict(data.params),
+                dict(data.metrics),
+                has_inputs=bool(run.inputs.dataset_inputs),
+            )
             if self._known.setdefault(key, known).run_id != known.run_id:
                 self._client.delete_run(known.run_id)
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**self._study_tags, **tags}.items())
+        wanted = {_STUDY: self._study_tags[_STUDY], **tags}
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
         token: str | None = None
         while token != "":
             page = self._client.search_runs(
-                [self._experiment_id], filter_string=query, max_results=_PAGE_SIZE, page_token=token
+                [self.experiment_id], filter_string=query, max_results=_PAGE_SIZE, page_token=token
             )
-            yield from page
+            for run in page:
+                identity = run.data.tags.get(_IDENTITY, run.data.tags.get(_FORMER_IDENTITY))
+                if identity == self._study_tags[_IDENTITY]:
+                    yield run
             token = page.token or ""
 
     def _read_steps(self, run: _KnownRun, steps: Sequence[StepMetrics]) -> set[int]:
@@ -234,20 +286,20 @@ class StudyRuns:
     ) -> None:
         if run.steps:
             tags = {**tags, _LAST_STEP: str(max(run.steps))}
-        new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        new_tags = {name: value for name, value in sorted(tags.items()) if run.tags.get(name) != value}
         new_params = {name: str(value) for name, value in params.items() if name not in run.params}
         metrics = []
         if final is not None:
             changed = {name: value for name, value in final.values.items() if run.metrics.get(name) != value}
             metrics = [Metric(name, value, final.time_ms, final.step) for name, value in changed.items()]
             run.metrics |= changed
-        if metrics or new_params or new_tags:
+        written = [Param(*item) for item in new_params.items()]
+        if metrics or written or new_tags:
             self._client.log_batch(
-                run.run_id,
-                metrics,
-                [Param(*item) for item in new_params.items()],
-                [RunTag(*item) for item in new_tags.items()],
+                run.run_id, metrics, written[:_NUM_PARAMS], [RunTag(*item) for item in new_tags.items()]
             )
+        for start in range(_NUM_PARAMS, len(written), _NUM_PARAMS):
+            self._client.log_batch(run.run_id, params=written[start : start + _NUM_PARAMS])
         run.tags |= new_tags
         run.params |= new_params
 

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from gitdist.study.monitoring.mlflow.database import (
     move_locations,
     relocate_artifacts,
 )
+from gitdist.study.monitoring.mlflow.runs_table import store_view, table_link, table_links
 from gitdist.study.monitoring.mlflow.uri import database_file, is_own_database
 
 # By default, MLflow waits minutes per call for a server that does not answer.
@@ -44,6 +45,7 @@ _SETTINGS = {
 }
 _DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
 _IDENTITY, _STUDY, _ROLE = "gitdist.identity", "gitdist.study", "gitdist.role"
+_RUN_IDENTITY = "hash.identity"  # of runs; up to gitdist 0.6 ``_IDENTITY``
 _NUM_DIGITS = 8  # of an identity, in the name of an experiment
 
 
@@ -51,9 +53,12 @@ class MlflowOutageError(StudyError):
     """MLflow's server does not answer now, but may later."""
 
 
-def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowClient, Experiment]:
+def open_experiment(
+    paths: StudyPaths, uri: str, identity: str, view: str | None = None
+) -> tuple[MlflowClient, Experiment]:
     """Return a client of the store at ``uri``, and the study's experiment, which is created if missing.
 
+    A tag of the experiment gets the ``view`` of the runs table, see ``runs_table``, unless it is None.
     In a database, the locations of a moved or copied results directory are first changed to this directory.
     """
     _configure_mlflow()
@@ -66,6 +71,8 @@ def open_experiment(paths: StudyPaths, uri: str, identity: str) -> tuple[MlflowC
         _connect(uri)
     client = MlflowClient(tracking_uri=uri)
     experiment = _StudyExperiment(client, uri, paths, identity).open()
+    if view is not None:
+        store_view(client, experiment, identity, view)
     directory = local_path(experiment.artifact_location) if is_database(uri) else None
     if directory is not None:  # fail now if artifacts cannot be written there
         directory.mkdir(parents=True, exist_ok=True)
@@ -96,6 +103,27 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
                     _connect(uri)
                 _StudyExperiment(MlflowClient(tracking_uri=reader_uri), reader_uri, paths, identity).find()
         yield reader_uri, reader_uri != uri
+
+
+def find_table_link(paths: StudyPaths, uri: str, server: str, identity: str, view: str) -> str | None:
+    """Return the address at ``server`` of a study's runs in the store at ``uri``; None if it has none of the study.
+
+    The view is stored if the store lacks it, as that of a study begun with gitdist 0.6.
+    """
+    _configure_mlflow()
+    with mlflow_errors(uri):
+        client = MlflowClient(tracking_uri=uri)
+        experiment = _StudyExperiment(client, uri, paths, identity).find()
+        if experiment is None:
+            return None
+        store_view(client, experiment, identity, view)
+        return table_link(server, experiment.experiment_id, identity)
+
+
+def find_table_links(uri: str, server: str) -> Mapping[str, str]:
+    """Return the addresses at ``server`` of the runs of all studies in the store at ``uri``, by name of experiment."""
+    with mlflow_errors(uri):
+        return table_links(server, MlflowClient(tracking_uri=uri).search_experiments())
 
 
 def is_database(uri: str) -> bool:
@@ -227,7 +255,8 @@ class _StudyExperiment:
             return True  # this study would be found by its own tag
         query = f"tags.`{_ROLE}` = 'study'"  # the runs of gitdist 0.5 in an experiment without such tags
         runs = self._client.search_runs([experiment.experiment_id], query, ViewType.ALL)
-        return any(run.data.tags.get(_IDENTITY) != self._identity for run in runs)
+        identities = {run.data.tags.get(_RUN_IDENTITY, run.data.tags.get(_IDENTITY)) for run in runs}
+        return not identities <= {self._identity}
 
 
 def _configure_mlflow() -> None:

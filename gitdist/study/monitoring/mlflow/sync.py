@@ -1,9 +1,8 @@
 """Writes a study's files to MLflow while no driver runs it: all of its runs, or the files of a report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gitdist.errors import DamagedFileError
 from gitdist.generator.base import TrainingStep
@@ -25,17 +24,18 @@ from gitdist.study.monitoring.mlflow.content import (
     study_status,
     trial_runs,
 )
+from gitdist.study.monitoring.mlflow.description import StudyDescription
 from gitdist.study.monitoring.mlflow.runs import StudyRuns, UpsertResult
+from gitdist.study.monitoring.mlflow.runs_table import table_view
 from gitdist.study.monitoring.mlflow.store import is_database, mlflow_errors
 from gitdist.study.summary import read_summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorRecord:
-    """A study's finished generator: the artifact's name (or its kind), its parameters, and steps of its training."""
+    """A study's finished generator: the artifact's name (or its kind), and steps of its training."""
 
     name: str
-    params: Mapping[str, Any]
     steps: Sequence[TrainingStep] = ()
 
 
@@ -44,7 +44,7 @@ class StudyRecord:
     """A study's data from its ledger and artifact store, which MLflow must have in addition to its files."""
 
     identity: str
-    tags: Mapping[str, str] = field(default_factory=dict)  # of all runs: spec hash, fingerprints
+    description: StudyDescription
     states: TrialStates
     num_open: int = 0  # trials that have not ended
     generator: GeneratorRecord | None = None  # None if it has not been trained yet
@@ -75,13 +75,14 @@ def sync_study(paths: StudyPaths, uri: str, record: StudyRecord) -> SyncCounts:
     except DamagedFileError as error:  # for the runs it counts as missing
         errors.append(error)
     with mlflow_errors(uri):
-        runs = StudyRuns(paths, uri, record.identity)
+        runs = StudyRuns(paths, uri, record.identity, table_view(record.description.spec))
         runs.load()
-        tags = {**record.tags, **({"gitdist.generator": record.generator.name} if record.generator else {})}
+        name = record.generator.name if record.generator else None
+        description = replace(record.description, generator=name)
         desired_runs = _desired_runs(paths, record)
         for key, desired in desired_runs.items():
             try:
-                results[key] = runs.upsert(key, desired, tags, thorough=True)
+                results[key] = runs.upsert(key, desired, description, thorough=True)
             except Exception as error:  # affects only this run if the store still answers
                 errors.append(error)
                 runs.check_store()
@@ -114,6 +115,6 @@ def _desired_runs(paths: StudyPaths, record: StudyRecord) -> dict[RunKey, Desire
     desired = {STUDY_RUN: parent_run(paths, status, summary, times)}
     if generator is not None:
         losses = loss_metrics(generator.steps, generator_span(paths, times).ended_at)  # the artifact lacks their times
-        desired[GENERATOR_RUN] = generator_run(paths, generator.params, losses, "FINISHED", times)
+        desired[GENERATOR_RUN] = generator_run(paths, losses, "FINISHED", times)
     desired |= trial_runs(paths, record.states, times)
     return desired | registered_run(desired, summary, record.register)

@@ -35,8 +35,10 @@ from gitdist.study.monitoring.mlflow.content import (
     trial_run,
     trial_runs,
 )
+from gitdist.study.monitoring.mlflow.description import StudyDescription
 from gitdist.study.monitoring.mlflow.outbox import Outbox
 from gitdist.study.monitoring.mlflow.runs import StudyRuns
+from gitdist.study.monitoring.mlflow.runs_table import table_link, table_view
 from gitdist.study.monitoring.mlflow.store import MlflowOutageError, explain, mlflow_errors
 from gitdist.trial.epoch_row import EpochRow
 
@@ -57,7 +59,7 @@ class Tracker(Observer):
         paths: StudyPaths,
         uri: str,
         identity: str,
-        tags: Mapping[str, str],
+        description: StudyDescription,
         warn: Callable[[str], None],
         check_owner: Callable[[], None] = lambda: None,
         times: Times | None = None,
@@ -69,7 +71,7 @@ class Tracker(Observer):
             StudyError: the store cannot be used, and this is no outage.
         """
         self._paths, self._uri, self._identity, self._warn = paths, uri, identity, warn
-        self._tags, self._check_owner, self._times = dict(tags), check_owner, times or Times(paths)
+        self._description, self._check_owner, self._times = description, check_owner, times or Times(paths)
         self._register = register  # the best trial's model under this name
         self._runs: StudyRuns | None = None
         self._parent_id: str | None = None  # None = not known yet
@@ -118,9 +120,14 @@ class Tracker(Observer):
         runs = self._runs
         return None if runs is None else runs.known_id(RunKey.of_trial(trial))
 
-    def generator_started(self, params: Mapping[str, Any]) -> None:
+    def table_link(self) -> str | None:
+        """Return the address of the study's runs in MLflow's UI; None if the store has none, or does not answer."""
+        runs = self._runs
+        return None if runs is None else table_link(self._uri, runs.experiment_id, self._identity)
+
+    def generator_started(self) -> None:
         """Write the generator's run as RUNNING."""
-        self._set(GENERATOR_RUN, generator_run(self._paths, params, self._losses, "RUNNING", self._times))
+        self._set(GENERATOR_RUN, generator_run(self._paths, self._losses, "RUNNING", self._times))
 
     def generator_stepped(self, steps: Sequence[TrainingStep]) -> None:
         """Append the losses of training steps to the generator's run."""
@@ -136,9 +143,8 @@ class Tracker(Observer):
     def generator_ended(self, name: str, past: Sequence[TrainingStep]) -> None:
         """Write the generator's run as FINISHED, with ``past`` steps of its training; tag all runs with its name."""
         self._losses |= loss_metrics(past, generator_span(self._paths, self._times).ended_at) | self._losses
-        self._tags = {**self._tags, "gitdist.generator": name}
-        params = self._desired[GENERATOR_RUN].params if GENERATOR_RUN in self._desired else {}
-        self._desired[GENERATOR_RUN] = generator_run(self._paths, params, self._losses, "FINISHED", self._times)
+        self._description = replace(self._description, generator=name)
+        self._desired[GENERATOR_RUN] = generator_run(self._paths, self._losses, "FINISHED", self._times)
         self._outbox.enqueue(*self._desired)
 
     def monitor_logged(self) -> None:
@@ -188,13 +194,15 @@ class Tracker(Observer):
         except StudyError:
             return  # the new owner writes it
         try:
-            runs = self._runs or StudyRuns(self._paths, self._uri, self._identity, self._abandoned)
+            runs = self._runs or StudyRuns(
+                self._paths, self._uri, self._identity, table_view(self._description.spec), self._abandoned
+            )
             if key == _ALL_RUNS:
                 runs.load()
                 runs.end_orphans(tuple(self._desired))  # a copy: the driver's thread adds to it
                 self._outbox.enqueue(*self._desired)
             elif steps is None or not runs.append(key, steps):
-                runs.upsert(key, self._desired[key], self._tags)
+                runs.upsert(key, self._desired[key], self._description)
             if self._runs is None:
                 previous, self._parent_id, self._runs = self._parent_id, runs.parent_id(), runs
                 if previous not in (None, self._parent_id):

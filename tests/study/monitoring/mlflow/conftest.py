@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from gitdist.spec import StudySpec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import open_rows
+from gitdist.study.monitoring.mlflow.description import StudyDescription
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.trial.epoch_row import EpochRow
@@ -19,6 +21,11 @@ ROW = epoch_row(
     ended_at=1_700_000_000.0,
 )
 TRIAL = TrialId("trial", 7)
+DESCRIPTION = StudyDescription(
+    spec=StudySpec(name="study", search={"space": {"fraction": {"float": [0.1, 0.9]}}}),
+    fingerprint="abc",
+    source={"name": "study.yaml", "commit": "0123"},
+)
 
 
 def rows(num_epochs: int) -> list[EpochRow]:
@@ -111,8 +118,7 @@ def open_tracker(paths):
     warnings: list[str] = []
 
     def open_(identity: str = "one", uri: str | None = None, **more: str) -> Tracker:
-        tags = {"gitdist.data": "abc"}
-        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, tags, warnings.append, **more))
+        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, DESCRIPTION, warnings.append, **more))
         return opened[-1]
 
     open_.warnings = warnings

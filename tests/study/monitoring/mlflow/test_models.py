@@ -22,7 +22,7 @@ from gitdist.study.monitoring.mlflow.models import save_model
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
 from gitdist.trial.checkpoint import fresh_classifier
-from tests.study.monitoring.mlflow.conftest import TRIAL
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, TRIAL
 from tests.trial.toys import small_digits
 
 STATES = {BASELINE: ({}, Outcome("finished")), TRIAL: ({"fraction": 0.5}, Outcome("finished"))}
@@ -78,7 +78,7 @@ def record(paths, saved) -> StudyRecord:
         shutil.copytree(saved, paths.model(trial))
     chosen = {"number": 7, "params": {"fraction": 0.5}, "val": {"val/ekld": 0.25}, "test": {}}
     paths.summary.write_text(json.dumps({"wall_s": 4.0, "trials": {"finished": 1}, "best": chosen, "baseline": None}))
-    return StudyRecord(identity="one", states=STATES, register="digits [best]")
+    return StudyRecord(identity="one", description=DESCRIPTION, states=STATES, register="digits [best]")
 
 
 def models_of(client: MlflowClient, study: str = "study") -> dict[str, str]:
@@ -164,22 +164,22 @@ def test_what_an_interruption_left_is_completed_and_not_doubled(paths, runs, rec
 
 def test_a_model_that_was_deleted_is_logged_again(paths, runs, record):
     sync_study(paths, tracking_uri(paths, None), record)
-    tags = {key: run.data.tags.get("gitdist.model") for key, run in runs.by_key().items()}
+    tags = {key: run.data.tags.get("hash.model") for key, run in runs.by_key().items()}
     runs.client.delete_logged_model(tags["7"])
     sync_study(paths, tracking_uri(paths, None), record)
-    again = {key: run.data.tags.get("gitdist.model") for key, run in runs.by_key().items()}
+    again = {key: run.data.tags.get("hash.model") for key, run in runs.by_key().items()}
     assert again["baseline"] == tags["baseline"] and again["7"] not in (None, tags["7"])
 
 
 def test_files_of_a_model_that_were_lost_are_logged_again(paths, runs, record):
     sync_study(paths, tracking_uri(paths, None), record)
-    number = runs.by_key()["7"].data.tags["gitdist.model"]
+    number = runs.by_key()["7"].data.tags["hash.model"]
     (directory,) = paths.artifacts.rglob(f"{number}/artifacts")
     before = sorted(file.relative_to(directory) for file in directory.rglob("*"))
     shutil.rmtree(directory)
     sync_study(paths, tracking_uri(paths, None), record)
     assert sorted(file.relative_to(directory) for file in directory.rglob("*")) == before
-    assert runs.by_key()["7"].data.tags["gitdist.model"] == number and len(models_of(runs.client)) == 2
+    assert runs.by_key()["7"].data.tags["hash.model"] == number and len(models_of(runs.client)) == 2
 
 
 def test_models_move_with_their_results_directory(paths, record, tmp_path):

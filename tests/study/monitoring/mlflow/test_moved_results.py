@@ -14,7 +14,7 @@ from gitdist.study.monitoring.mlflow.database import move_locations
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, log_report, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL, Runs, flush, write_rows
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, TRIAL, Runs, flush, write_rows
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 FILES = {"rows.jsonl", "per_class.parquet", "per_class.png"}
@@ -39,7 +39,7 @@ def drive(results: Path, *trials: TrialId, name: str = "study", identity: str = 
     paths.create()
     paths.identity.write_text(identity)
     warnings: list[str] = []
-    tracker = Tracker(paths, tracking_uri(paths, uri), identity, {"gitdist.data": "abc"}, warnings.append)
+    tracker = Tracker(paths, tracking_uri(paths, uri), identity, DESCRIPTION, warnings.append)
     for trial in trials:
         write_rows(paths, trial, 2)
         tracker.trial_started(trial, {})
@@ -79,7 +79,11 @@ def test_a_moved_results_directory_is_written_where_it_is_now(results, tmp_path)
     drive(new, SECOND)
     paths = StudyPaths.at(new, "study")
     states = {TRIAL: ({}, DONE), SECOND: ({}, DONE)}
-    counts = sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states=states, num_open=1))
+    counts = sync_study(
+        paths,
+        tracking_uri(paths, None),
+        StudyRecord(identity="one", description=DESCRIPTION, states=states, num_open=1),
+    )
     assert (counts.runs_created, counts.epochs_added) == (0, 0)
     assert not results.exists()
     runs = runs_of(new)
@@ -160,7 +164,7 @@ def test_a_driver_brings_back_what_another_mount_of_the_directory_changed(result
     paths.create()
     write_rows(paths, TRIAL, 1)
     warnings: list[str] = []
-    tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, warnings.append)
+    tracker = Tracker(paths, tracking_uri(paths, None), "one", DESCRIPTION, warnings.append)
     tracker.trial_started(TRIAL, {})
     assert flush(tracker)
     move_locations(tracking_uri(paths, None), paths.artifacts, tmp_path / "mounted" / "mlartifacts")
@@ -213,7 +217,7 @@ def test_locations_in_the_results_directory_are_not_changed(results):
     drive(results, TRIAL)
     before = (results / "mlflow.db").read_bytes()
     paths = StudyPaths.at(results, "study")
-    record = StudyRecord(identity="one", states={TRIAL: ({}, DONE)}, num_open=1)
+    record = StudyRecord(identity="one", description=DESCRIPTION, states={TRIAL: ({}, DONE)}, num_open=1)
     sync_study(paths, tracking_uri(paths, None), record)
     before = (results / "mlflow.db").read_bytes()
     assert sync_study(paths, tracking_uri(paths, None), record) == NOTHING

@@ -14,7 +14,7 @@ from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
-from tests.study.monitoring.mlflow.conftest import Runs, flush, rows, write_rows
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, Runs, flush, rows, write_rows
 from tests.study.monitoring.mlflow.server import Server
 from tests.waiting import until
 
@@ -34,7 +34,7 @@ class Driver:
         paths = StudyPaths.at(results, name)
         paths.create()
         warnings: list[str] = []
-        return cls(paths, warnings, Tracker(paths, uri, name, {}, warnings.append))
+        return cls(paths, warnings, Tracker(paths, uri, name, DESCRIPTION, warnings.append))
 
 
 @dataclass
@@ -144,7 +144,9 @@ def test_what_a_driver_could_not_deliver_is_reported_and_synced_later(story):
     assert f"gitdist sync ended --results {paths.results}" in warnings[1]
     runs = Runs(story.uri, "ended")
     assert runs.all() == []
-    record = StudyRecord(identity="ended", states={FIRST: ({"fraction": 0.5}, Outcome("failed", reason="nan"))})
+    record = StudyRecord(
+        identity="ended", description=DESCRIPTION, states={FIRST: ({"fraction": 0.5}, Outcome("failed", reason="nan"))}
+    )
     counts = sync_study(paths, story.uri, record)
     assert (counts.runs_created, counts.epochs_added, counts.statuses_fixed) == (2, 3, 0)
     assert runs.statuses() == {"study": "FAILED", "0": "FAILED"} and runs.steps("0") == [1, 2, 3]
@@ -156,7 +158,9 @@ def test_what_a_driver_could_not_deliver_is_reported_and_synced_later(story):
 
 def test_a_sync_without_a_server_says_so_in_one_line(paths):
     with pytest.raises(StudyError) as caught:
-        sync_study(paths, "http://me:secret@127.0.0.1:1", StudyRecord(identity="one", states={}))
+        sync_study(
+            paths, "http://me:secret@127.0.0.1:1", StudyRecord(identity="one", description=DESCRIPTION, states={})
+        )
     assert "http://me:***@127.0.0.1:1 does not answer" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from gitdist.study.files.layout import StudyPaths
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL, Runs, write_rows
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, TRIAL, Runs, write_rows
 from tests.study.monitoring.mlflow.server import Server
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
@@ -42,7 +42,7 @@ def test_a_renamed_experiment_is_found_and_keeps_its_name(open_tracker, runs, fi
 
 def test_sync_of_a_renamed_experiment_adds_nothing(paths, runs, finished):
     runs.client.rename_experiment(finished, "renamed")
-    record = StudyRecord(identity="one", tags={"gitdist.data": "abc"}, states={TRIAL: ({}, Outcome("finished"))})
+    record = StudyRecord(identity="one", description=DESCRIPTION, states={TRIAL: ({}, Outcome("finished"))})
     counts = sync_study(paths, tracking_uri(paths, None), record)
     assert (counts.runs_created, counts.epochs_added) == (0, 0)
     assert runs.client.get_experiment_by_name("study") is None
@@ -73,11 +73,11 @@ def test_studies_of_one_name_share_an_experiment_of_a_server_whatever_its_name(t
                 paths = StudyPaths.at(tmp_path / identity, "study")
                 paths.create()
                 write_rows(paths, TRIAL, 2)
-                tracker = Tracker(paths, server.uri, identity, {}, print)
+                tracker = Tracker(paths, server.uri, identity, DESCRIPTION, print)
                 tracker.trial_ended(TRIAL, Outcome("finished"))
                 tracker.close("FINISHED")
             runs = Runs(server.uri, name)
-            keys = sorted((run.data.tags["gitdist.identity"], run.data.tags["gitdist.role"]) for run in runs.all())
+            keys = sorted((run.data.tags["hash.identity"], run.data.tags["gitdist.role"]) for run in runs.all())
             assert keys == [(identity, role) for identity in ("one", "two") for role in ("study", "trial")]
             if name == "study":
                 number = runs.client.get_experiment_by_name("study").experiment_id

@@ -13,7 +13,7 @@ from gitdist.study.monitoring.mlflow.content import trial_run
 from gitdist.study.monitoring.mlflow.store import MlflowOutageError
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL, write_rows
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, TRIAL, write_rows
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
 STEPS = [TrainingStep(step=n, total=30, losses={"image": 1 / n}, elapsed_s=0.0) for n in (10, 20, 30)]
@@ -31,14 +31,15 @@ def record(paths) -> StudyRecord:
     chosen = {"number": 7, "params": {"fraction": 0.5}, "val": {"val/ekld": 0.25}, "test": {"test/ekld": 0.5}}
     times = ({"of": "study", "started_at": 1_700_000_000.0}, {"of": "study", "ended_at": 1_700_000_004.0})
     paths.times.write_text("".join(json.dumps(line) + "\n" for line in times))
-    paths.summary.write_text(json.dumps({"wall_s": 4.0, "trials": {"finished": 1}, "best": chosen, "baseline": None}))
+    summary = {"objectives": ["val/ekld"], "wall_s": 4.0, "trials": {"finished": 1}, "best": chosen, "baseline": None}
+    paths.summary.write_text(json.dumps(summary))
     states = {
         BASELINE: ({}, Outcome("finished")),
         TRIAL: ({"fraction": 0.5}, Outcome("finished")),
         pruned: ({"fraction": 0.9}, Outcome("pruned")),
     }
-    generator = GeneratorRecord(name="munit-abc", params={"dim": 4}, steps=STEPS)
-    return StudyRecord(identity="one", tags={"gitdist.data": "abc"}, states=states, generator=generator)
+    generator = GeneratorRecord(name="munit-abc", steps=STEPS)
+    return StudyRecord(identity="one", description=DESCRIPTION, states=states, generator=generator)
 
 
 def test_an_empty_store_gets_everything_and_a_second_time_changes_nothing(paths, runs, record):
@@ -52,7 +53,9 @@ def test_an_empty_store_gets_everything_and_a_second_time_changes_nothing(paths,
     assert runs.by_key()["8"].data.tags["gitdist.pruned"] == "2"
     info = runs.by_key()["study"].info
     assert info.end_time - info.start_time == 4000
-    assert runs.files("study") == {"study.yaml", "summary.json"} and runs.files("generator") == {"samples.png"}
+    assert runs.files("study") == {"study.yaml", "summary.json", "results.csv", "costs.csv"} and runs.files(
+        "generator"
+    ) == {"samples.png"}
     before = runs.contents()
     assert sync_study(paths, uri, record) == NOTHING
     assert runs.contents() == before
@@ -60,7 +63,7 @@ def test_an_empty_store_gets_everything_and_a_second_time_changes_nothing(paths,
 
 def test_a_store_that_a_driver_kept_true_lacks_nothing(paths, runs, record, open_tracker):
     tracker = open_tracker()
-    tracker.generator_started(record.generator.params)
+    tracker.generator_started()
     tracker.generator_stepped(STEPS)
     tracker.generator_ended(record.generator.name, [])
     for trial, (params, outcome) in record.states.items():
@@ -92,7 +95,9 @@ def test_what_is_missing_or_untrue_is_corrected(paths, runs, record):
     assert place.read_bytes() == paths.rows(BASELINE).read_bytes()
     assert stale.read_bytes() == paths.rows(TRIAL).read_bytes() and b"0.76" in stale.read_bytes()
     for contents in (before, after := runs.contents()):
-        del contents["7"][2]["gitdist.files"]  # the new content's
+        del contents["7"][2]["hash.files"]  # the new content's
+        for key in ("7", "8"):  # with the new content's metrics, and with a link to the new run
+            del contents[key][2]["mlflow.note.content"]
     assert after["99"][1] == "KILLED" and after["trial"][1] == "RUNNING"  # another study's is left alone
     assert after["8"][1:] == before["8"][1:]
     assert {key: after[key] for key in before if key != "8"} == {key: before[key] for key in before if key != "8"}
@@ -109,7 +114,7 @@ def test_files_that_cannot_be_written_keep_no_run_from_being_true(paths, runs, r
     assert len(runs.statuses()) == 5 and set(runs.statuses().values()) == {"FINISHED"}
     assert [runs.steps(key) for key in ("7", "8", "baseline")] == [[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]
     assert sync_study(paths, tracking_uri(paths, None), record) == NOTHING
-    assert runs.files("7") == {"rows.jsonl", "per_class.parquet", "per_class.png"}
+    assert runs.files("7") == {"rows.jsonl", "test.json", "per_class.parquet", "per_class.png"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ def test_a_field_that_a_file_lacks_is_reported_as_that_and_not_as_a_failure_of_m
 
 def test_a_study_that_has_not_ended_is_killed_and_so_are_its_open_trials(paths, runs, record):
     states = {**record.states, TrialId("trial", 9): ({}, None)}
-    open_ = StudyRecord(identity="one", states=states)
+    open_ = StudyRecord(identity="one", description=DESCRIPTION, states=states)
     assert sync_study(paths, tracking_uri(paths, None), open_).runs_created == 5
     statuses = runs.statuses()
     assert statuses["study"] == statuses["9"] == "KILLED" and statuses["7"] == "FINISHED"
@@ -162,7 +167,12 @@ def test_a_study_that_has_not_ended_is_killed_and_so_are_its_open_trials(paths, 
 
 def test_a_study_without_any_trial(paths, runs):
     paths.rows(TRIAL).unlink()
-    assert sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states={})).runs_created == 1
+    assert (
+        sync_study(
+            paths, tracking_uri(paths, None), StudyRecord(identity="one", description=DESCRIPTION, states={})
+        ).runs_created
+        == 1
+    )
     assert runs.statuses() == {"study": "KILLED"}
 
 
@@ -174,7 +184,11 @@ def test_the_parents_status_is_what_a_driver_would_say_at_its_end(paths, runs, r
         (failed, 1, "KILLED"),
         (failed, 0, "FAILED"),
     ):
-        sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states=states, num_open=num_open))
+        sync_study(
+            paths,
+            tracking_uri(paths, None),
+            StudyRecord(identity="one", description=DESCRIPTION, states=states, num_open=num_open),
+        )
         assert runs.statuses()["study"] == status
 
 
@@ -184,4 +198,4 @@ def test_damaged_files_of_a_trial_keep_no_run_from_being_written(paths, damaged)
         (paths.trial(TRIAL) / name).write_bytes(damaged)
     desired = trial_run(paths, TRIAL, {}, Outcome("finished"), Times(paths))
     assert desired.final() is None
-    assert desired.files() == {"rows.jsonl": paths.rows(TRIAL).read_bytes()}
+    assert desired.files() == {"rows.jsonl": paths.rows(TRIAL).read_bytes(), "test.json": damaged}

@@ -15,7 +15,7 @@ from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
 from gitdist.study.monitoring.mlflow.sync import GeneratorRecord, StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import ROW, TRIAL, flush, rows, write_rows
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, ROW, TRIAL, flush, rows, write_rows
 
 NOW = 1_800_000_000.0  # weeks after the prefix
 STEPS = [TrainingStep(step=step, total=20, losses={"image": 1 / step}, elapsed_s=0.0) for step in (10, 20)]
@@ -47,7 +47,9 @@ def ms(*seconds: float) -> tuple[int, ...]:
 
 
 def sync(paths: StudyPaths, generator: GeneratorRecord | None = None) -> None:
-    record = StudyRecord(identity="one", states={TRIAL: ({}, DONE)}, num_open=1, generator=generator)
+    record = StudyRecord(
+        identity="one", description=DESCRIPTION, states={TRIAL: ({}, DONE)}, num_open=1, generator=generator
+    )
     sync_study(paths, tracking_uri(paths, None), record)
 
 
@@ -91,9 +93,9 @@ def test_a_driver_and_a_later_sync_give_every_run_the_same_times(paths, runs, em
     failed = TrialId("trial", 8)
     with Times.open(paths) as times:
         times.started(STUDY)
-        tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, print, times=times)
+        tracker = Tracker(paths, tracking_uri(paths, None), "one", DESCRIPTION, print, times=times)
         times.started(GENERATOR)
-        tracker.generator_started({})
+        tracker.generator_started()
         times.ended(GENERATOR)
         tracker.generator_ended("munit-abc", STEPS)
         for trial, outcome in ((TRIAL, DONE), (failed, Outcome("failed", reason="loss became nan"))):
@@ -112,17 +114,21 @@ def test_a_driver_and_a_later_sync_give_every_run_the_same_times(paths, runs, em
     assert before == {key: ms(*(moments[i] for i in at)) for key, at in pairs.items()}
     shutil.copy(empty_store, paths.tracking_db)
     states = {TRIAL: ({}, DONE), failed: ({}, Outcome("failed"))}
-    generator = GeneratorRecord(name="munit-abc", params={}, steps=STEPS)
-    sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states=states, generator=generator))
+    generator = GeneratorRecord(name="munit-abc", steps=STEPS)
+    sync_study(
+        paths,
+        tracking_uri(paths, None),
+        StudyRecord(identity="one", description=DESCRIPTION, states=states, generator=generator),
+    )
     assert times_of(runs) == before
 
 
 def test_a_generator_lasts_as_long_as_the_study_took_to_have_it_and_a_later_driver_changes_nothing(paths, runs):
     note(paths, ("generator", "started_at", NOW), ("generator", "ended_at", NOW + 0.5))
-    sync(paths, GeneratorRecord(name="munit-abc", params={}, steps=STEPS))
+    sync(paths, GeneratorRecord(name="munit-abc", steps=STEPS))
     assert times_of(runs)["generator"] == ms(NOW, NOW + 0.5)
-    tracker = Tracker(paths, tracking_uri(paths, None), "one", {}, print)
-    tracker.generator_started({})
+    tracker = Tracker(paths, tracking_uri(paths, None), "one", DESCRIPTION, print)
+    tracker.generator_started()
     assert flush(tracker)
     tracker.generator_ended("munit-abc", STEPS)
     tracker.close("FINISHED")
@@ -138,7 +144,7 @@ def test_a_study_of_gitdist_0_5_has_the_times_of_its_trials_and_accounts(paths, 
     (paths.usage / "0000.json").write_text(json.dumps({"wall_s": 40.0, "generator_training_s": 3.0}))
     paths.monitor_log.write_text(json.dumps({"step": 1, "at": NOW + 25}) + "\n")
     paths.summary.write_text(json.dumps({"trials": {"finished": 1}, "best": None, "wall_s": 40.0}))
-    sync(paths, GeneratorRecord(name="munit-abc", params={}, steps=STEPS))
+    sync(paths, GeneratorRecord(name="munit-abc", steps=STEPS))
     assert times_of(runs)["generator"] == ms(NOW + 1, NOW + 4)
     assert times_of(runs)["study"] == ms(NOW - 15, NOW + 25)
 
@@ -154,7 +160,7 @@ def test_a_resumed_study_starts_with_its_first_driver_and_ends_with_its_last(pat
         ("study", "started_at", NOW + day),
         ("study", "ended_at", NOW + day + 10),
     )
-    sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states={}))
+    sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", description=DESCRIPTION, states={}))
     assert times_of(runs)["study"] == ms(NOW, NOW + day + 10)
 
 
@@ -162,10 +168,11 @@ def test_a_resumed_study_starts_with_its_first_driver_and_ends_with_its_last(pat
 def test_figures_that_hold_their_time_keep_it_in_a_copy(paths, runs, name):
     place = paths.trial(TRIAL) / name if name == "test.json" else paths.summary
     figures = {"metrics": {"test/ekld": 0.5}, "evaluated_at": NOW}
-    summary = {"trials": {"finished": 1}, "best": None, "wall_s": 4.0, "ended_at": NOW}
+    best = {"number": 7, "params": {}, "val": {"val/ekld": 0.25}, "test": {}}
+    summary = {"objectives": ["val/ekld"], "trials": {"finished": 1}, "best": best, "ended_at": NOW}
     place.write_text(json.dumps(figures if name == "test.json" else summary))
     sync(paths)
-    key, metric = ("7", "test/ekld") if name == "test.json" else ("study", "wall_s")
+    key, metric = ("7", "test/ekld") if name == "test.json" else ("study", "best/val/ekld")
     run = runs.by_key()[key]
     (point,) = runs.client.get_metric_history(run.info.run_id, metric)
     assert point.timestamp == ms(NOW)[0] and "ended_at" not in run.data.metrics

@@ -13,7 +13,7 @@ from gitdist.study.files.times import STUDY, Times
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.system_metrics import SystemMetrics
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
-from tests.study.monitoring.mlflow.conftest import TRIAL, flush
+from tests.study.monitoring.mlflow.conftest import DESCRIPTION, TRIAL, flush
 from tests.study.sightings import STREAM
 
 NOTHING = SyncCounts(runs_created=0, epochs_added=0, statuses_fixed=0)
@@ -60,7 +60,7 @@ def test_every_line_is_there_once_whichever_driver_brought_it(open_tracker, runs
 @pytest.mark.parametrize("machine", [True, False])
 def test_sync_brings_the_lines_to_an_empty_store_and_a_second_time_changes_nothing(paths, runs, machine):
     write_lines(paths, range(1, 6), machine=machine)  # without the machine no metric is common to all of them
-    uri, record = tracking_uri(paths, None), StudyRecord(identity="one", states={})
+    uri, record = tracking_uri(paths, None), StudyRecord(identity="one", description=DESCRIPTION, states={})
     sync_study(paths, uri, record)
     assert runs.steps("study", "stream/waiting_s") == [3, 4, 5]
     assert runs.steps("study", "system/cpu_utilization_percentage") == ([1, 2, 3, 4, 5] if machine else [1, 2])
@@ -81,7 +81,7 @@ def test_the_parents_times_are_those_of_the_study_not_of_the_lines(paths, runs):
         shutil.rmtree(paths.trial(trial))
     summary = {"wall_s": 4.0, "trials": {}, "best": None, "baseline": None}
     paths.summary.write_text(json.dumps(summary))
-    sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", states={}))
+    sync_study(paths, tracking_uri(paths, None), StudyRecord(identity="one", description=DESCRIPTION, states={}))
     info = runs.by_key()["study"].info
     noted = Times(paths).span(STUDY)
     assert (info.start_time, info.end_time) == (int(1000 * noted.started_at), int(1000 * noted.ended_at))
