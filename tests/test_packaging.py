@@ -17,10 +17,7 @@ import yaml
 from gitdist.spec.file import load_study
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "venv", ".venv", "results", "_build",
-    "secrets",
-)  # fmt: skip
+NO_SOURCES = ".git .*_cache .hypothesis __pycache__ *.egg-info build dist venv .venv results _build secrets"
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -43,7 +40,7 @@ class Package:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     directory = tmp_path_factory.mktemp("package")
-    source = shutil.copytree(ROOT, directory / "source", ignore=LEFT_OUT)
+    source = shutil.copytree(ROOT, directory / "source", ignore=shutil.ignore_patterns(*NO_SOURCES.split()))
     files = directory / "files"
     # the wheel is built from the source distribution, with the environment's setuptools
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", files, source, cwd=directory)
@@ -66,8 +63,8 @@ def test_the_source_distribution_has_every_file(package: Package) -> None:
 def test_the_wheel_has_the_package_and_nothing_else(package: Package) -> None:
     with zipfile.ZipFile(package.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = {f"gitdist/{file.relative_to(package.source / 'gitdist')}" for file in (package.source / "gitdist").rglob("*")}
-    assert names == {name for name in files if (package.source / name).is_file()}
+    files = (package.source / "gitdist").rglob("*")
+    assert names == {str(file.relative_to(package.source)) for file in files if file.is_file()}
     assert "gitdist/py.typed" in names
 
 
@@ -78,7 +75,8 @@ def test_commands_work_where_only_the_wheel_is_installed(package: Package, tmp_p
     # The dependencies are those of this environment; a path file does not bring in its editable packages.
     (libraries / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     python = place / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", package.wheel, cwd=tmp_path)
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "--no-deps", "--no-index", package.wheel, cwd=tmp_path)
     found = run(python, "-c", "import gitdist; print(gitdist.__file__)", cwd=tmp_path)
     assert Path(found.strip()).is_relative_to(libraries)
     gitdist = place / "bin" / "gitdist"

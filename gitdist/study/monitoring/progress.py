@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gitdist.errors import TrialFailedError
+from gitdist.errors import GitdistError, TrialFailedError
 from gitdist.spec import SearchSpec
 from gitdist.study.files.attribution import trainer_name
 from gitdist.study.files.events import Observer, Outcome
@@ -89,7 +89,7 @@ class StudyProgress(Observer):
         self._prefixes: dict[TrialId, Prefix | None] = {}  # of the trials of this driver
         self._names: dict[TrialId, str] = {}
         self._hours, self._started_at = worked_hours(study), time.monotonic()
-        self._left_s: float | None = None
+        self._end: float | None = None  # estimated, on the monotonic clock
         self._read_ledger()
         self._estimate()
 
@@ -125,7 +125,8 @@ class StudyProgress(Observer):
 
     def trial_ended(self, trial: TrialId, outcome: Outcome) -> None:
         """Record the trial's end, and read from the ledger which is the best now."""
-        self._read_ledger()
+        with suppress(GitdistError):  # the driver's own next step meets and reports the error
+            self._read_ledger()
         known = self._trials.get(trial) or self._new(trial, {})  # some trials end before they start
         self._set(trial, replace(known, state=outcome.state, reason=outcome.reason))
 
@@ -135,15 +136,14 @@ class StudyProgress(Observer):
 
     def snapshot(self, phase: Phase | None = None, stream: str = "") -> Snapshot:
         """Return the facts now; ``phase`` is one that is not that of a trial."""
-        left_s = None if self._left_s is None else max(0.0, self._left_s - (time.monotonic() - self._estimated_at))
-        trials = self._trials
+        prefixes, trials, end = self._prefixes, self._trials, self._end  # in this order: each prefix has a trial
         return Snapshot(
             search=self._study.spec.search,
             trials=tuple(trials.values()),
             total=self._total,
             best=self._best,
-            left_s=left_s,
-            phase=phase or self._prefix_phase(trials),
+            left_s=None if end is None else max(0.0, end - time.monotonic()),
+            phase=phase or _prefix_phase(prefixes, trials),
             stream=stream,
         )
 
@@ -165,8 +165,8 @@ class StudyProgress(Observer):
         num_started = sum(trial.number is not None for trial in self._trials)
         now = time.monotonic()
         hours = self._hours + (now - self._started_at) / 3600
-        self._left_s = study_time_left(self._study.spec, trials, self._total - num_started, hours)
-        self._estimated_at = now
+        left_s = study_time_left(self._study.spec, trials, self._total - num_started, hours)
+        self._end = None if left_s is None else now + left_s
 
     def _shared_prefix(self, trial: TrialId, params: Mapping[str, Any]) -> Prefix | None:
         """Return the prefix that the trial has in common with others, if any."""
@@ -177,30 +177,31 @@ class StudyProgress(Observer):
             return shared_prefix(spec.trial if trial.number is None else spec.trial_of(params))
         return None
 
-    def _prefix_phase(self, trials: Mapping[TrialId, TrialStatus]) -> Phase | None:
-        """Return the training of the prefix that is furthest from its end; that of a prefix is its furthest trial's."""
-        furthest: dict[str, TrialId] = {}
-        for trial, prefix in self._prefixes.items():
-            if prefix is not None:
-                key = prefix.spec.model_dump_json()
-                furthest[key] = max(trial, furthest.get(key, trial), key=lambda each: trials[each].epoch)
-        left = {
-            trial: prefix.epochs - trials[trial].epoch
-            for trial in furthest.values()
-            if trials[trial].state == "running" and (prefix := self._prefixes[trial])
-        }
-        if not left:
-            return None
-        trial = max(left, key=lambda each: left[each])
-        if left[trial] <= 0:
-            return None
-        seconds, done = trials[trial].seconds, trials[trial].epoch
-        return Phase(
-            name="training the epochs that trials share",
-            done=done,
-            total=done + left[trial],
-            unit="epochs",
-            rate=1 / seconds if seconds else None,
-            rate_unit="epochs",
-            left_s=seconds * left[trial] if seconds else None,
-        )
+
+def _prefix_phase(prefixes: Mapping[TrialId, Prefix | None], trials: Mapping[TrialId, TrialStatus]) -> Phase | None:
+    """Return the training of the prefix that is furthest from its end; that of a prefix is its furthest trial's."""
+    furthest: dict[str, TrialId] = {}
+    for trial, prefix in prefixes.items():
+        if prefix is not None:
+            key = prefix.spec.model_dump_json()
+            furthest[key] = max(trial, furthest.get(key, trial), key=lambda each: trials[each].epoch)
+    left = {
+        trial: prefix.epochs - trials[trial].epoch
+        for trial in furthest.values()
+        if trials[trial].state == "running" and (prefix := prefixes[trial])
+    }
+    if not left:
+        return None
+    trial = max(left, key=lambda each: left[each])
+    if left[trial] <= 0:
+        return None
+    seconds, done = trials[trial].seconds, trials[trial].epoch
+    return Phase(
+        name="training the epochs that trials share",
+        done=done,
+        total=done + left[trial],
+        unit="epochs",
+        rate=1 / seconds if seconds else None,
+        rate_unit="epochs",
+        left_s=seconds * left[trial] if seconds else None,
+    )
