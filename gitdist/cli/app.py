@@ -24,6 +24,7 @@ from gitdist.cli.options import (
     StudyFile,
     TakeOver,
     TrialNumber,
+    examples,
     opened,
 )
 from gitdist.errors import SpecError
@@ -33,6 +34,7 @@ app = typer.Typer(
     name="gitdist",
     help="Find the augmentation settings that make a classifier accurate and invariant on the small classes.",
     no_args_is_help=True,
+    epilog=examples("gitdist init quickstart", "gitdist run study.yaml", "gitdist report quickstart"),
     pretty_exceptions_enable=False,
 )
 generator_app = typer.Typer(
@@ -71,7 +73,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise SpecError("the working directory has been deleted; change to another one") from None
 
 
-@app.command()
+@app.command(epilog=examples("gitdist init quickstart", "gitdist init ./photos --out photos.yaml"))
 def init(
     what: Starts,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.", parser=expand_home)] = Path(
@@ -85,7 +87,7 @@ def init(
     init_study(what, out, name, Console())
 
 
-@app.command()
+@app.command(epilog=examples("gitdist run study.yaml --dry-run", "gitdist run study.yaml --set search.total=20"))
 def run(
     study: StudyFile,
     results: ResultsOption = RESULTS,
@@ -113,7 +115,7 @@ def run(
         (check_plan if dry_run else run_plan)(plan, opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist resume quickstart", "gitdist resume quickstart --set search.total=50"))
 def resume(
     study: Study,
     results: ResultsOption = RESULTS,
@@ -129,7 +131,7 @@ def resume(
         run_stored(study, set_ or (), opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist retry quickstart --failed"))
 def retry(
     study: Study,
     failed: Annotated[bool, typer.Option("--failed", help="Retry the failed trials (required).")] = False,
@@ -147,7 +149,7 @@ def retry(
         run_stored(study, (), opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist sync quickstart"))
 def sync(study: Study, results: ResultsOption = RESULTS) -> None:
     """Bring MLflow up to date with the study's files."""
     from gitdist.cli.tracking import sync_stored_study
@@ -156,7 +158,7 @@ def sync(study: Study, results: ResultsOption = RESULTS) -> None:
         sync_stored_study(study, opened_results, Console())
 
 
-@app.command()
+@app.command(epilog=examples("gitdist status", "gitdist status quickstart --json"))
 def status(study: OptionalStudy = None, results: ResultsOption = RESULTS, json: Json = False) -> None:
     """Show a study's trials, the best so far and the time left; without a name, all studies of the results."""
     with opened(results) as opened_results:
@@ -170,7 +172,9 @@ def status(study: OptionalStudy = None, results: ResultsOption = RESULTS, json: 
         show_status(study, opened_results, Console(), json)
 
 
-@app.command()
+@app.command(
+    epilog=examples("gitdist report quickstart", "gitdist report figure3-small table-methods-small --out both")
+)
 def report(
     studies: Studies = None,
     results: ResultsOption = RESULTS,
@@ -191,7 +195,11 @@ def report(
         report_studies(studies, opened_results, out, Console())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "gitdist export quickstart --out model.pt2", "gitdist export quickstart --baseline --out baseline.onnx"
+    )
+)
 def export(
     study: Study,
     out: Annotated[
@@ -209,7 +217,7 @@ def export(
         export_model(study, opened_results, Console(), out=out, trial=trial, baseline=baseline)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist predict quickstart photo.jpg more-photos"))
 def predict(
     study: Study,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
@@ -224,7 +232,7 @@ def predict(
         predict_images(study, images, opened_results, Console(), trial=trial, as_json=json)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist ui", "gitdist ui quickstart --port 5001"))
 def ui(
     study: Annotated[str | None, typer.Argument(help="Name or file of a study; opens its MLflow store.")] = None,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -236,7 +244,9 @@ def ui(
     serve_ui(study, results, port, Console())
 
 
-@app.command()
+@app.command(
+    epilog=examples("gitdist doctor", "gitdist doctor study.yaml --address HOST:6379 --results /shared/results")
+)
 def doctor(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study to check for.", parser=expand_home)
@@ -255,7 +265,7 @@ def doctor(
     show_findings(plan, results, address, Console(), json)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist schema --out study.schema.json"))
 def schema(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.", parser=expand_home)
@@ -267,7 +277,7 @@ def schema(
     write_schema(out)
 
 
-@generator_app.command("train")
+@generator_app.command("train", epilog=examples("gitdist generator train study.yaml --set generator.steps=500"))
 def generator_train(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -282,7 +292,7 @@ def generator_train(
     train_generator(load_study(study, set_ or (), scale), results, Console(), address)
 
 
-@generator_app.command("preview")
+@generator_app.command("preview", epilog=examples("gitdist generator preview study.yaml --out grid.png --truth"))
 def generator_preview(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -305,7 +315,7 @@ def generator_preview(
     preview_generator(spec, results, Console(), out=out, images=images, draws=draws, truth=truth)
 
 
-@generator_app.command("quality")
+@generator_app.command("quality", epilog=examples("gitdist generator quality study.yaml --json"))
 def generator_quality(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -329,7 +339,7 @@ def generator_quality(
     show_quality(specs, results, Console(), images=images, draws=draws, epochs=epochs, as_json=json)
 
 
-@generator_app.command("import")
+@generator_app.command("import", epilog=examples("gitdist generator import checkpoint.pt --out generator.safetensors"))
 def generator_import(
     checkpoint: Annotated[
         Path,
@@ -345,7 +355,7 @@ def generator_import(
     import_generator(checkpoint, out, Console())
 
 
-@data_app.command("ls")
+@data_app.command("ls", epilog=examples("gitdist data ls"))
 def data_ls() -> None:
     """List the data sources, and where their files are."""
     from gitdist.cli.sources import list_sources
@@ -353,7 +363,7 @@ def data_ls() -> None:
     list_sources(Console())
 
 
-@data_app.command("stats")
+@data_app.command("stats", epilog=examples("gitdist data stats study.yaml --thumbnails sheet.png"))
 def data_stats(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -377,7 +387,7 @@ def data_stats(
     show_stats(spec, results, Console(), thumbnails)
 
 
-@store_app.command("ls")
+@store_app.command("ls", epilog=examples("gitdist store ls"))
 def store_ls(results: ResultsOption = RESULTS) -> None:
     """List the artifacts, the least recently used first."""
     from gitdist.cli.store import list_artifacts
@@ -386,7 +396,7 @@ def store_ls(results: ResultsOption = RESULTS) -> None:
         list_artifacts(opened_results, Console())
 
 
-@store_app.command("gc")
+@store_app.command("gc", epilog=examples("gitdist store gc --dry-run", "gitdist store gc --max-gb 20 --unused-days 30"))
 def store_gc(
     results: ResultsOption = RESULTS,
     max_gb: Annotated[

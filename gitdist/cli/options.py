@@ -48,7 +48,7 @@ Study = Annotated[
 ]
 Studies = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[STUDY]...", help="Names of studies, or of campaigns.", autocompletion=_complete_studies),
+    typer.Argument(metavar="STUDY...", help="Names of studies, or of campaigns.", autocompletion=_complete_studies),
 ]
 Starts = Annotated[
     str,
@@ -59,7 +59,7 @@ Starts = Annotated[
     ),
 ]
 OptionalStudy = Annotated[
-    str | None, typer.Argument(metavar="[STUDY]", help="The study's name or file.", autocompletion=_complete_studies)
+    str | None, typer.Argument(metavar="STUDY", help="The study's name or file.", autocompletion=_complete_studies)
 ]
 ResultsOption = Annotated[
     str,
@@ -96,6 +96,11 @@ TrialNumber = Annotated[
 ]
 RESULTS = "results"
 RESULTS_DIRECTORY = Path(RESULTS)
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text: commands as examples."""
+    return "\n\n".join(["Examples:", *(f"  $ {command}" for command in commands)])
 
 
 @contextmanager
