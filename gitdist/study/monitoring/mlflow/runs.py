@@ -240,7 +240,7 @@ class StudyRuns:
                 {**former, **data.tags},
                 dict(data.params),
                 dict(data.metrics),
-                has_inputs=bool(run.inputs.dataset_inputs),
+                has_inputs=run.inputs is not None and bool(run.inputs.dataset_inputs),
             )
             if self._known.setdefault(key, known).run_id != known.run_id:
                 self._client.delete_run(known.run_id)
