@@ -16,7 +16,7 @@ Note = Callable[[StudySpec], str]
 """Returns the note of a run, in Markdown, which MLflow's UI shows as the run's description."""
 
 _SPACE = "&emsp;"  # between the columns of a table, which MLflow's UI shows without any
-_DIGITS = 12  # after the decimal point: equal values have no gap
+_NO_GAP = 1e-12  # a smaller difference is a rounding error
 _COSTS = {
     "wall_s": "s, of all drivers",
     "generator_training_s": "s",
@@ -70,19 +70,16 @@ def generator_note(spec: StudySpec) -> str:
     )
 
 
-def without_errors(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics without their standard errors, which the notes and files have."""
-    return {name: metrics[name] for name in metric_names(metrics)}
-
-
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return the objectives of the best trial and of the baseline, and their gap, without standard errors."""
+    """Return the objectives of the best trial and of the baseline, and their gap with its standard error."""
     metrics: dict[str, float] = {}
     for gap in summary_gaps(summary):
-        name = f"{SPLITS[gap.split]}/{gap.metric}"
-        found = {"best": gap.best, "baseline": gap.baseline, "gap": gap.difference}
-        metrics |= {f"{role}/{name}": each.value for role, each in found.items() if each is not None}
-    return {name: round(value, _DIGITS) + 0.0 for name, value in metrics.items() if math.isfinite(value)}
+        for role, found in (("best", gap.best), ("baseline", gap.baseline)):
+            if found is not None:
+                metrics[f"{role}/{SPLITS[gap.split]}/{gap.metric}"] = found.value
+        metrics |= gap.metrics
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: value if abs(value) > _NO_GAP else 0.0 for name, value in finite.items()}
 
 
 def summary_files(summary: Mapping[str, Any]) -> dict[str, bytes]:
