@@ -2,7 +2,7 @@
 
 trial       rows.jsonl --> one step per epoch; test.json --> test metrics; rows, per-class table and figure --> files
 generator   training losses --> one step each; samples.png --> file
-parent run  watch.jsonl --> one step per line; summary.json --> metrics and description; spec and summary --> files
+parent run  watch.jsonl --> one step per line; summary.json --> metrics, note and tables; spec and summary --> files
 """
 
 import time

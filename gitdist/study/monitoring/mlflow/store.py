@@ -45,7 +45,7 @@ _SETTINGS = {
 }
 _DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
 _IDENTITY, _STUDY, _ROLE = "gitdist.identity", "gitdist.study", "gitdist.role"
-_RUN_IDENTITY = "hash.identity"  # of runs; up to gitdist 0.6 ``_IDENTITY``
+_RUN_IDENTITY = "hash.identity"  # of runs; up to gitdist 0.5 ``_IDENTITY``
 _NUM_DIGITS = 8  # of an identity, in the name of an experiment
 
 
@@ -108,7 +108,7 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
 def find_table_link(paths: StudyPaths, uri: str, server: str, identity: str, view: str) -> str | None:
     """Return the address at ``server`` of a study's runs in the store at ``uri``; None if it has none of the study.
 
-    The view is stored if the store lacks it, as that of a study begun with gitdist 0.6.
+    The view is stored if the store lacks it, as that of a study begun with gitdist 0.5.
     """
     _configure_mlflow()
     with mlflow_errors(uri):
