@@ -34,7 +34,7 @@ from gitdist.study.monitoring.mlflow.database import (
     move_locations,
     relocate_artifacts,
 )
-from gitdist.study.monitoring.mlflow.runs_table import store_view, table_link, table_links
+from gitdist.study.monitoring.mlflow.runs_table import KIND_TAG, store_view, table_link, table_links
 from gitdist.study.monitoring.mlflow.uri import database_file, is_own_database
 
 # By default, MLflow waits minutes per call for a server that does not answer.
@@ -224,7 +224,7 @@ class _StudyExperiment:
             name = f"{name}-{self._identity[:_NUM_DIGITS]}"
         location = (self._paths.artifacts / name).as_uri() if is_database(self._uri) else None
         tags = {
-            "mlflow.experimentKind": "custom_model_development",  # the UI opens it as model training, not as GenAI
+            **KIND_TAG,
             _STUDY: self._paths.name,
             self._tag: self._paths.name,
         }
