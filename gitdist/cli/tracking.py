@@ -21,7 +21,7 @@ from gitdist.study.files.attribution import read_identity
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import LocalResults, Results
 from gitdist.study.ledger.ledger import Ledger
-from gitdist.study.monitoring.mlflow.runs_table import table_view
+from gitdist.study.monitoring.mlflow.runs_table import experiments_link, table_view
 from gitdist.study.monitoring.mlflow.store import find_table_link, find_table_links, opened_for_reading
 from gitdist.study.monitoring.mlflow.uri import database_file, tracking_uri
 from gitdist.study.status import file_notes
@@ -98,7 +98,7 @@ def _print_links(paths: StudyPaths, spec: StudySpec | None, uri: str, server: st
     links = find_table_links(uri, server)
     for name, each in list(links.items())[:_MAX_LINKS]:
         print_line(console, f"{name}: {each}")
-    print_line(console, f"all experiments: {without_secrets(server).rstrip('/')}/#/experiments")
+    print_line(console, f"all experiments: {experiments_link(server)}")
 
 
 def _check_port(port: int) -> None:

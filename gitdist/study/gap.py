@@ -27,7 +27,8 @@ class Estimate:
     def format(self, sign: str = "") -> str:
         """Return ``0.9500 ± 0.0210``; with ``sign="+"`` a positive value has a plus sign."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.{_DECIMALS}f}"
-        return f"{self.value:{sign}.{_DECIMALS}f}{error}"
+        value = round(self.value, _DECIMALS) + 0.0  # without the sign of -0.0
+        return f"{value:{sign}.{_DECIMALS}f}{error}"
 
 
 @dataclass(frozen=True, kw_only=True)

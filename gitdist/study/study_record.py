@@ -1,4 +1,4 @@
-"""Reads the MLflow content of a whole study from its ledger and files, without its data or a driver."""
+"""What MLflow has of a whole study: opens its tracker for a driver, or reads its ledger and files without one."""
 
 from collections.abc import Callable
 from contextlib import suppress

@@ -110,7 +110,7 @@ def test_mlflow_has_the_files(undisturbed, runs):
 def test_the_parent_run_says_what_was_found(undisturbed, runs, summary):
     tags = runs["study"][0].data.tags
     assert f"trial {summary['best']['number']}" in tags["mlflow.note.content"]
-    assert "test/balanced_accuracy" in tags["mlflow.note.content"]
+    assert "balanced_accuracy, test: best" in tags["mlflow.note.content"]
     generator = next((undisturbed.results / "store" / "generator").iterdir()).name
     assert {run_.data.tags["hash.generator"] for role in runs for run_ in runs[role]} == {generator}
 

@@ -2,7 +2,7 @@
 
 trial       rows.jsonl --> one step per epoch; test.json --> test metrics; rows, per-class table and figure --> files
 generator   training losses --> one step each; samples.png --> file
-parent run  watch.jsonl --> one step per line; summary.json --> metrics and description; spec and summary --> files
+parent run  watch.jsonl --> one step per line; summary.json --> metrics, note and tables; spec and summary --> files
 """
 
 import time
@@ -31,7 +31,6 @@ from gitdist.study.monitoring.mlflow.notes import (
     summary_files,
     summary_metrics,
     trial_note,
-    without_errors,
 )
 from gitdist.study.monitoring.mlflow.system_metrics import PREFIX
 from gitdist.trial.epoch_row import EpochRow
@@ -286,7 +285,7 @@ def _test_metrics(file: Path) -> StepMetrics | None:
     result = check_json(file, ResultOnTest)  # if damaged, the trial is evaluated again if it is chosen
     if result is None:
         return None
-    return StepMetrics(0, without_errors(result["metrics"]), result.get("evaluated_at") or _modified_at(file))
+    return StepMetrics(0, result["metrics"], result.get("evaluated_at") or _modified_at(file))
 
 
 def _trial_files(directory: Path) -> dict[str, bytes]:

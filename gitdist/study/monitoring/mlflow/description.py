@@ -27,6 +27,7 @@ HASH = "hash."
 """First part of the names of tags with hashes, which come after ``gitdist.`` where tags are sorted by name."""
 
 _DIGEST = 8  # characters of a digest, as MLflow's own
+_PRUNER = "search.pruner."
 _SEEDS = ("seed", "version")  # which are shown even if they are 0
 _SPLITS = ("train", "validation", "test")
 
@@ -56,7 +57,7 @@ class StudyDescription:
     @property
     def source_tags(self) -> dict[str, str]:
         """The tags that MLflow shows as the source of a run."""
-        tags = {}
+        tags: dict[str, str] = {}
         if "name" in self.source:
             tags |= {MLFLOW_SOURCE_NAME: self.source["name"], MLFLOW_SOURCE_TYPE: "LOCAL"}
         if "commit" in self.source:
@@ -74,7 +75,9 @@ class StudyDescription:
         rest = dict(_flatten_parts({"data": spec.data, "stream": spec.stream, "evaluation": spec.evaluation}))
         if role == "study":
             search = {f"search.space.{name}": _format_spec(each) for name, each in spec.search.space.items()}
-            search |= {"search.objective": ", ".join(spec.search.objectives), **dict(_flatten(spec.search, "search."))}
+            search |= {**dict(_flatten(spec.search, "search.")), "search.objective": ", ".join(spec.search.objectives)}
+            if spec.search.pruner.kind == "none":
+                search = {path: value for path, value in search.items() if not path.startswith(_PRUNER)}
             generator = dict(_flatten(spec.generator, "generator."))
             return {**search, **_trial_params(spec.trial, spec.search.space), **generator, **rest}
         trial = spec.trial

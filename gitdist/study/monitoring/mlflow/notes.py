@@ -15,7 +15,9 @@ from gitdist.study.summary import last_metrics
 Note = Callable[[StudySpec], str]
 """Returns the note of a run, in Markdown, which MLflow's UI shows as the run's description."""
 
-_DIGITS = 12  # after the decimal point: equal values have no gap
+_SPACE = "&emsp;"  # between the columns of a table, which MLflow's UI shows without any
+_REASON_LENGTH = 500
+_NO_GAP = 1e-12  # a smaller difference is a rounding error
 _COSTS = {
     "wall_s": "s, of all drivers",
     "generator_training_s": "s",
@@ -54,7 +56,7 @@ def trial_note(
         title = f"Trial {number} of the search{f': {shown}' if shown else ''}."
     lines = [f"**{title}** {_describe_setting(spec)}."]
     if outcome is not None and outcome.state != "finished":
-        lines.append(f"It was {outcome.state}{f': {outcome.reason}' if outcome.reason else ''}.")
+        lines.append(f"It was {outcome.state}{f': {outcome.reason[:_REASON_LENGTH]}' if outcome.reason else ''}.")
     if metrics:
         lines.append(_metrics_table({"": metrics}))
         lines.append("`per_class.png` shows accuracy and eKLD of each class against its size.")
@@ -69,19 +71,16 @@ def generator_note(spec: StudySpec) -> str:
     )
 
 
-def without_errors(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics without their standard errors, which the notes and files have."""
-    return {name: metrics[name] for name in metric_names(metrics)}
-
-
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return the objectives of the best trial and of the baseline, and their gap, without standard errors."""
+    """Return the objectives of the best trial and of the baseline, and their gap with its standard error."""
     metrics: dict[str, float] = {}
     for gap in summary_gaps(summary):
-        name = f"{SPLITS[gap.split]}/{gap.metric}"
-        found = {"best": gap.best, "baseline": gap.baseline, "gap": gap.difference}
-        metrics |= {f"{role}/{name}": each.value for role, each in found.items() if each is not None}
-    return {name: round(value, _DIGITS) + 0.0 for name, value in metrics.items() if math.isfinite(value)}
+        for role, found in (("best", gap.best), ("baseline", gap.baseline)):
+            if found is not None:
+                metrics[f"{role}/{SPLITS[gap.split]}/{gap.metric}"] = found.value
+        metrics |= gap.metrics
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: value if abs(value) > _NO_GAP else 0.0 for name, value in finite.items()}
 
 
 def summary_files(summary: Mapping[str, Any]) -> dict[str, bytes]:
@@ -129,11 +128,12 @@ def _metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
     rows = dict.fromkeys(name.partition("/")[2] for name in names)
     splits = [split for split, prefix in SPLITS.items() if any(name.startswith(f"{prefix}/") for name in names)]
     header = ["metric", *(f"{column} {split}".strip() for split in splits for column in columns)]
-    lines = [header, ["---"] * len(header)]
+    lines = [header]
     for row in rows:
         found = [estimate(metrics, f"{SPLITS[split]}/{row}") for split in splits for metrics in columns.values()]
         lines.append([row, *(_format_estimate(each) for each in found)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [f"| {f'{_SPACE} | '.join(line)} |" for line in lines]
+    return "\n".join([cells[0], "|---" * len(header) + "|", *cells[1:]])
 
 
 def _format_estimate(value: Estimate | None) -> str:

@@ -38,11 +38,11 @@ _LAST_STEP = "gitdist.last_step"  # if it equals the last step in the files, the
 _MODEL, _REGISTERED = f"{HASH}model", "gitdist.registered"  # id of the logged model, and its registered name
 _FILES = f"{HASH}files"  # digest of the files that were written last
 _STUDY, _IDENTITY = "gitdist.study", f"{HASH}identity"
-_FORMER_IDENTITY = "gitdist.identity"  # up to gitdist 0.6, as the next
+_FORMER_IDENTITY = "gitdist.identity"  # up to gitdist 0.5, as the next
 _FORMER_NAMES = {_FILES: "gitdist.files", _MODEL: "gitdist.model"}
 _NOTE = "mlflow.note.content"
-_BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once, and 100 params
-_NUM_PARAMS = 100
+_BATCH_SIZE = 800  # metrics; MLflow accepts at most 1000 metrics, params and tags at once
+_NUM_PARAMS, _PARAM_LENGTH = 100, 6000  # the most params at once, and characters of each, that MLflow accepts
 _PAGE_SIZE = 1000
 
 
@@ -240,7 +240,7 @@ class StudyRuns:
                 {**former, **data.tags},
                 dict(data.params),
                 dict(data.metrics),
-                has_inputs=bool(run.inputs.dataset_inputs),
+                has_inputs=run.inputs is not None and bool(run.inputs.dataset_inputs),
             )
             if self._known.setdefault(key, known).run_id != known.run_id:
                 self._client.delete_run(known.run_id)
@@ -287,7 +287,7 @@ class StudyRuns:
         if run.steps:
             tags = {**tags, _LAST_STEP: str(max(run.steps))}
         new_tags = {name: value for name, value in sorted(tags.items()) if run.tags.get(name) != value}
-        new_params = {name: str(value) for name, value in params.items() if name not in run.params}
+        new_params = {name: str(value)[:_PARAM_LENGTH] for name, value in params.items() if name not in run.params}
         metrics = []
         if final is not None:
             changed = {name: value for name, value in final.values.items() if run.metrics.get(name) != value}

@@ -14,7 +14,11 @@ from mlflow.tracking import MlflowClient
 from gitdist.address import without_secrets
 from gitdist.spec import StudySpec
 
+KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
+"""A tag of our experiments: MLflow's UI opens them as model training, not as GenAI."""
+
 _TAG = "mlflow.sharedViewState."
+_WORKFLOW = "workflowType=machine_learning"  # else the UI's menu is that of GenAI
 _KEY_DIGITS = 8  # of a study's identity
 _METRICS = ("balanced_accuracy", "few_accuracy", "ekld")  # shown in addition to the objectives
 _MAX_SEARCHED = 30  # searched fields that are shown
@@ -62,18 +66,26 @@ def table_link(server: str, experiment_id: str, identity: str) -> str | None:
     return _address(server, table_page(experiment_id, identity))
 
 
+def experiments_link(server: str) -> str:
+    """Return the address of all experiments in the UI of a server."""
+    return _address(server, f"#/experiments?{_WORKFLOW}")
+
+
 def table_page(experiment_id: str, identity: str) -> str:
     """Return the address of a study's runs within MLflow's UI."""
     return _page(experiment_id, _key(identity))
 
 
 def table_links(server: str, experiments: Sequence[Experiment]) -> Mapping[str, str]:
-    """Return the addresses of the runs of studies, by the name of their experiment; the newest experiment first."""
+    """Return the addresses of the runs of studies, by the name of their experiment; the newest experiment first.
+
+    The experiments of gitdist 0.5 have no identities, so they are known by MLflow's kind of experiment.
+    """
     links = {}
     for experiment in sorted(experiments, key=lambda each: -(each.creation_time or 0)):
         keys = [name.removeprefix(_TAG) for name in experiment.tags if name.startswith(_TAG)]
         identities = [name.removeprefix(_IDENTITY) for name in experiment.tags if name.startswith(_IDENTITY)]
-        if identities:
+        if identities or KIND_TAG.items() <= experiment.tags.items():
             shared = [_key(identity) for identity in identities if _key(identity) in keys]
             links[experiment.name] = _address(server, _page(experiment.experiment_id, shared[-1] if shared else None))
     return links
@@ -88,7 +100,7 @@ def _width(spec: StudySpec, name: str) -> int:
 
 def _page(experiment_id: str, key: str | None) -> str:
     view = f"&viewStateShareKey={key}" if key else ""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{view}"
+    return f"#/experiments/{experiment_id}/runs?{_WORKFLOW}{view}"
 
 
 def _address(server: str, page: str) -> str:

@@ -34,7 +34,7 @@ from gitdist.study.monitoring.mlflow.database import (
     move_locations,
     relocate_artifacts,
 )
-from gitdist.study.monitoring.mlflow.runs_table import store_view, table_link, table_links
+from gitdist.study.monitoring.mlflow.runs_table import KIND_TAG, store_view, table_link, table_links
 from gitdist.study.monitoring.mlflow.uri import database_file, is_own_database
 
 # By default, MLflow waits minutes per call for a server that does not answer.
@@ -45,7 +45,7 @@ _SETTINGS = {
 }
 _DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
 _IDENTITY, _STUDY, _ROLE = "gitdist.identity", "gitdist.study", "gitdist.role"
-_RUN_IDENTITY = "hash.identity"  # of runs; up to gitdist 0.6 ``_IDENTITY``
+_RUN_IDENTITY = "hash.identity"  # of runs; up to gitdist 0.5 ``_IDENTITY``
 _NUM_DIGITS = 8  # of an identity, in the name of an experiment
 
 
@@ -108,7 +108,7 @@ def opened_for_reading(paths: StudyPaths, uri: str) -> Iterator[tuple[str, bool]
 def find_table_link(paths: StudyPaths, uri: str, server: str, identity: str, view: str) -> str | None:
     """Return the address at ``server`` of a study's runs in the store at ``uri``; None if it has none of the study.
 
-    The view is stored if the store lacks it, as that of a study begun with gitdist 0.6.
+    The view is stored if the store lacks it, as that of a study begun with gitdist 0.5.
     """
     _configure_mlflow()
     with mlflow_errors(uri):
@@ -224,7 +224,7 @@ class _StudyExperiment:
             name = f"{name}-{self._identity[:_NUM_DIGITS]}"
         location = (self._paths.artifacts / name).as_uri() if is_database(self._uri) else None
         tags = {
-            "mlflow.experimentKind": "custom_model_development",  # the UI opens it as model training, not as GenAI
+            **KIND_TAG,
             _STUDY: self._paths.name,
             self._tag: self._paths.name,
         }

@@ -117,8 +117,8 @@ def open_tracker(paths):
     opened: list[Tracker] = []
     warnings: list[str] = []
 
-    def open_(identity: str = "one", uri: str | None = None, **more: str) -> Tracker:
-        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, DESCRIPTION, warnings.append, **more))
+    def open_(identity: str = "one", uri: str | None = None, description=DESCRIPTION, **more: str) -> Tracker:
+        opened.append(Tracker(paths, tracking_uri(paths, uri), identity, description, warnings.append, **more))
         return opened[-1]
 
     open_.warnings = warnings

@@ -62,6 +62,19 @@ def test_a_searched_value_replaces_the_fixed_one_and_comes_first():
     assert DESCRIPTION.params("study", {})["search.space.fraction"] == '{"float": [0.1, 0.9]}'
 
 
+def test_what_mlflow_would_refuse_is_written_in_parts_or_cut(open_tracker, runs):
+    spec = DESCRIPTION.spec.model_copy(
+        update={"data": DESCRIPTION.spec.data.model_copy(update={"exclude": tuple(map(str, range(9000)))})}
+    )
+    tracker = open_tracker(description=replace(DESCRIPTION, spec=spec))
+    tracker.trial_started(TRIAL, {f"searched_{index}": index for index in range(150)})
+    tracker.trial_ended(TRIAL, Outcome("failed", reason="loss " * 9000))
+    assert flush(tracker)
+    run = runs.by_key()["7"]
+    assert run.info.status == "FAILED" and not open_tracker.warnings
+    assert run.data.params["searched_149"] == "149" and run.data.params["data.exclude"].startswith("0, 1, 2")
+
+
 def test_a_trial_that_cannot_be_made_has_parameters():
     assert DESCRIPTION.params("trial", {"switch_epoch": 10**6})["switch_epoch"] == 10**6
 

@@ -7,6 +7,8 @@ from mlflow.entities import ViewType
 
 from gitdist.study.files.events import Outcome
 from gitdist.study.files.layout import StudyPaths
+from gitdist.study.monitoring.mlflow.runs_table import table_view
+from gitdist.study.monitoring.mlflow.store import find_table_link
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, SyncCounts, sync_study
 from gitdist.study.monitoring.mlflow.tracker import Tracker
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
@@ -76,6 +78,10 @@ def test_studies_of_one_name_share_an_experiment_of_a_server_whatever_its_name(t
                 tracker = Tracker(paths, server.uri, identity, DESCRIPTION, print)
                 tracker.trial_ended(TRIAL, Outcome("finished"))
                 tracker.close("FINISHED")
+                view = table_view(DESCRIPTION.spec)
+                link = find_table_link(paths, server.uri, server.uri, identity, view)
+                assert link is not None and link.startswith(f"{server.uri}/#/experiments/")
+                assert tracker.table_link() == link
             runs = Runs(server.uri, name)
             keys = sorted((run.data.tags["hash.identity"], run.data.tags["gitdist.role"]) for run in runs.all())
             assert keys == [(identity, role) for identity in ("one", "two") for role in ("study", "trial")]
