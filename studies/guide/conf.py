@@ -1,0 +1,36 @@
+"""Settings of the guide. Build it with ``sphinx-build -W --keep-going -b html studies/guide OUT``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # of generated.py
+
+import generated
+from sphinx.application import Sphinx
+
+project = "gitdist"
+author = "the gitdist authors"
+copyright = f"2026 {author}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["__pycache__"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+add_module_names = False
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_title = "gitdist"
+html_theme_options = {"navigation_with_keys": True}
+html_static_path: list[str] = []
+html_show_sphinx = False
+
+
+def setup(app: Sphinx) -> None:
+    """Fill in what is generated from the code: the fields of a study file and the commands."""
+    app.connect("source-read", lambda app, page, source: generated.fill_in(source))
