@@ -50,7 +50,9 @@ class Spec(BaseModel):
     Numbers are finite, and values are not converted: a boolean or text is no number. But 2.0 is a whole number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod

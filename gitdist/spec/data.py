@@ -28,11 +28,18 @@ class ProfileSpec(Spec):
     """Class sizes of the long tail (Zhou et al. 2022; Cui et al. 2019; Buda et al. 2018)."""
 
     kind: Literal["zipf", "power", "exponential", "step", "none"] = "none"
-    largest: Positive | None = None  # images of the largest class; None = all
-    smallest: Positive = 5  # zipf, power: no class is smaller
-    exponent: float = Field(2.0, gt=0, le=20)  # class of rank k has largest / k^exponent; default: zipf 2.0, power 1.8
-    factor: float = Field(0.01, gt=0, le=1)  # exponential, step: smallest / largest
-    minority: Fraction = 0.5  # step: share of the classes that are small
+    """How class sizes fall: zipf and power by a power of the class's rank, exponential evenly, step from all images
+    to few; power ranks the classes by their official size, as GTSRB-LT does. none: the source's own sizes."""
+    largest: Positive | None = None
+    """Images of the largest class; null: all it has."""
+    smallest: Positive = 5
+    """zipf, power: no class has fewer images."""
+    exponent: float = Field(2.0, gt=0, le=20)
+    """zipf, power: the class of rank k has largest / k^exponent images; default: 2.0 for zipf, 1.8 for power."""
+    factor: float = Field(0.01, gt=0, le=1)
+    """exponential, step: size of the smallest class divided by that of the largest."""
+    minority: Fraction = 0.5
+    """step: share of the classes that are small."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +61,9 @@ class GroupsSpec(Spec):
     """Class sizes that separate many-, medium- and few-shot classes: many > ``many`` >= medium >= ``few`` > few."""
 
     many: int = Field(100, ge=0, le=MANY)
+    """Classes with more training images are many-shot."""
     few: int = Field(20, ge=0, le=MANY)
+    """Classes with fewer training images are few-shot."""
 
 
 def _class_name(value: Any) -> Any:
@@ -69,10 +78,14 @@ def _class_name(value: Any) -> Any:
 class ColumnsSpec(Spec):
     """The columns of a table, by the names in its first row."""
 
-    image: Text = "image"  # path, relative to data.path
-    label: Text = "label"  # an integer counted from 0, or a name
-    split: Text | None = None  # train, val or test; None = all rows are training images
-    group: Text | None = None  # see data.group
+    image: Text = "image"
+    """Column with the image's path, relative to data.path."""
+    label: Text = "label"
+    """Column with the class: an integer counted from 0, or a name."""
+    split: Text | None = None
+    """Column with train, val or test; null: all rows are training images."""
+    group: Text | None = None
+    """Column with the image's group, see data.group."""
 
 
 class DataSpec(Spec):
@@ -92,34 +105,51 @@ class DataSpec(Spec):
         "npz",
         "plugin",
     ] = "digits"
-    path: Text | None = None  # folder of the source's files; None = the source's usual folder
-    # list: a file with a line "path label" for each image of the split, below data.path; validation may be a file too
+    """Where the images come from: a public data set by its name; images: a folder with a folder per class; list:
+    text files of paths and labels; csv: a table of images; npz: arrays; plugin: a function of another package."""
+    path: Text | None = None
+    """Folder of the source's files, relative to the study file; null: $GITDIST_DATA/NAME or ~/.cache/gitdist, and a
+    public data set that is in neither is downloaded."""
     train: Text | None = None
-    test: Text | None = None  # None = split off training
-    table: Text | None = None  # csv: a file with a row for each image
+    """list: file with a line "path label" for each training image; paths are relative to data.path."""
+    test: Text | None = None
+    """list: file of the test images; null: split off training."""
+    table: Text | None = None
+    """csv: file with a row for each image."""
     columns: ColumnsSpec = ColumnsSpec()
-    classes: Text | None = None  # list, csv: a file with a line for each class, its name, in the order of the labels
-    target: Text | None = None  # plugin: package.module:attribute, or an entry point of the group gitdist.data
-    options: Options = {}  # its keyword arguments
-    # names of classes to leave out
+    """csv: names of the table's columns."""
+    classes: Text | None = None
+    """list, csv: file with the name of each class on a line, in the order of the labels."""
+    target: Text | None = None
+    """plugin: package.module:attribute, or an entry point of the group gitdist.data."""
+    options: Options = {}
+    """plugin: keyword arguments of its function."""
     exclude: Annotated[tuple[Annotated[str, BeforeValidator(_class_name)], ...], List] = ()
-    # Images of one group (a physical object, a patient, a video) never lie in two splits. None = the source's own
-    # groups (gtsrb: the track; npz, plugin: its array "groups"; csv: columns.group), "none" = each image by itself.
-    # images, list, csv: "folder" = the folder between class and image (list, csv: the one that the image lies in), or a
-    # regular expression on the path, whose first group (else the match) names the image's group
+    """Names of classes to leave out."""
     group: Text | None = None
-    # images, list, csv, plugin: side in pixels; None = the median one, 16 to 64
+    """What keeps images together: images of one group (an object, a patient, a video) never lie in two splits. null:
+    the source's own groups (gtsrb: the track; npz, plugin: its array "groups"; csv: columns.group). none: each image
+    by itself. images, list, csv: folder (images: the folder between class and image; list, csv: the one that the
+    image lies in), or a regular expression on the path, whose first group (else the match) names the image's group."""
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    # images, list, csv, plugin without a test split: share of each class that becomes test
+    """images, list, csv, plugin: side of the square images in pixels; null: the median side, 16 to 64."""
     test_share: float = Field(0.2, gt=0, lt=1)
+    """images, list, csv, plugin: share of each class that becomes test if there is no test split."""
     nuisance: Literal["none", "rotation", "background", "dilation-erosion"] = "none"
+    """Transformation that is applied once to each image, and the true one of eKLD; none: eKLD is measured under the
+    generator."""
     profile: ProfileSpec = ProfileSpec()
-    # seed of the splits, of the nuisance and of the order of a zipf profile's classes
+    """Class sizes of the long tail."""
     version: int = Field(0, ge=0, le=2**63 - 1)
-    # share of each class's official training images, at least one image; list: or the file of the validation split
+    """Seed of the splits, of the nuisance and of the order of a zipf profile's classes; test images stay the same."""
     validation: Annotated[float, Field(gt=0, lt=1)] | Text = _VALIDATION_SHARE
-    validation_per_class: Positive | None = 200  # at most this many images per class; None = no limit
-    groups: Literal["auto"] | GroupsSpec = "auto"  # auto = 100 and 20 if no group is empty then, else thirds
+    """Share of each class's training images that is held out for validation, at least one image; list: or the file of
+    the validation split."""
+    validation_per_class: Positive | None = 200
+    """At most this many validation images per class; null: no limit."""
+    groups: Literal["auto"] | GroupsSpec = "auto"
+    """Class sizes that separate many-, medium- and few-shot classes; auto: 100 and 20 if no group is empty then, else
+    thirds of the classes."""
 
     @property
     def validation_share(self) -> float:

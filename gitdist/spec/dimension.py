@@ -17,13 +17,19 @@ class Dimension(Spec):
     """One searched trial field: exactly one of ``int: [low, high]``, ``float: [low, high]``, ``choice: [...]``."""
 
     int_: Annotated[tuple[int, int], List] | None = Field(None, alias="int")
+    """Lowest and highest whole number of a range."""
     float_: Annotated[tuple[float, float], List] | None = Field(None, alias="float")
+    """Lowest and highest number of a range."""
     choice: Annotated[tuple[Choice, ...], List, Field(min_length=1, max_length=1000)] | None = None
+    """The values to choose from."""
     log: bool = False
+    """Search a range on a logarithmic scale."""
     step: Annotated[float, Field(gt=0)] | None = None  # at most the range, and no more than 10^15 steps in it
-    points: int = Field(4, ge=1, le=10_000)  # grid: values taken from a range
-    # searched only if each of these fields has one of its values here
+    """Distance of the values in a range; null: all values."""
+    points: int = Field(4, ge=1, le=10_000)
+    """grid: number of values taken from a range."""
     when: dict[str, Annotated[tuple[Choice, ...], List]] = {}
+    """Search this field only where each of these other searched fields has this value, or one of these values."""
 
     @field_validator("when", mode="before")
     @classmethod

@@ -45,7 +45,9 @@ class Objective(Spec):
     """A metric on validation that the search maximises or minimises."""
 
     metric: str
+    """A metric on validation; `val/` may be left out."""
     direction: Direction
+    """Whether more or less of it is better."""
 
     @field_validator("metric")
     @classmethod
@@ -57,8 +59,11 @@ class Constraint(Spec):
     """A bound on a metric on validation that the best trial must keep."""
 
     metric: str
+    """A metric on validation; `val/` may be left out."""
     bound: Literal[">=", "<="]
+    """Whether the limit is a lower or an upper one."""
     limit: float = Field(ge=0, le=1_000_000_000)
+    """The limit, included."""
 
     @model_validator(mode="before")
     @classmethod

@@ -24,16 +24,27 @@ SEED = "seed"  # the trial field in which replicates differ
 class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
-    kind: str = "none"  # a PrunerKind, or module:attribute of another Optuna pruner
-    options: Options = {}  # further keyword arguments of Optuna's pruner
-    min_epochs: int = Field(5, ge=1, le=MANY_EPOCHS)  # after the switch, before the first decision
-    reduction_factor: int = Field(3, ge=2, le=1000)  # halving, hyperband: one in this many trials continues
-    startup: _Trials = 5  # median, percentile: trials that end before it prunes
-    percentile: float = Field(25.0, ge=0, le=100)  # percentile: the best share of trials, in percent, continues
-    patience: int = Field(5, ge=0, le=MANY_EPOCHS)  # patient: epochs without a better value before `wraps` decides
-    wraps: PrunerKind = "none"  # patient: the pruner that decides then; none = the trial ends
-    lower: _Bound | None = None  # threshold: a trial ends below this value of the objective
-    upper: _Bound | None = None  # threshold: or above this one
+    kind: str = "none"
+    """Which trials end early: none, those worse than the median or a percentile, successive-halving, hyperband, those
+    whose value stops improving (patient), those beyond a threshold, or another Optuna pruner as module:attribute."""
+    options: Options = {}
+    """Further keyword arguments of Optuna's pruner."""
+    min_epochs: int = Field(5, ge=1, le=MANY_EPOCHS)
+    """Epochs after switch_epoch before the first decision."""
+    reduction_factor: int = Field(3, ge=2, le=1000)
+    """successive-halving, hyperband: one in this many trials continues."""
+    startup: _Trials = 5
+    """median, percentile: trials that end before the pruner starts."""
+    percentile: float = Field(25.0, ge=0, le=100)
+    """percentile: the best share of trials, in percent, continues."""
+    patience: int = Field(5, ge=0, le=MANY_EPOCHS)
+    """patient: epochs without a better value before `wraps` decides."""
+    wraps: PrunerKind = "none"
+    """patient: the pruner that decides then; none: the trial ends."""
+    lower: _Bound | None = None
+    """threshold: a trial ends below this value of the objective."""
+    upper: _Bound | None = None
+    """threshold: a trial ends above this value of the objective."""
 
     @field_validator("kind")
     @classmethod
@@ -53,34 +64,46 @@ class PrunerSpec(Spec):
 class SearchSpec(Spec):
     """What is searched, by which algorithm, for which objectives."""
 
-    # search trials, fewer if the space has fewer points; 0 = only data and generator
     total: int = Field(8, ge=0, le=MANY_TRIALS)
-    # a metric, a list or a mapping of metrics to directions; several: the Pareto front is found
+    """Number of trials; fewer if the space has fewer points, of which each is then tried once by every algorithm. 0,
+    with baseline false: only prepare the data and train the generator."""
     objective: Annotated[tuple[Objective, ...], List, BeforeValidator(read_objectives)] = (
         Objective(metric="val/balanced_accuracy", direction="maximize"),
     )
-    # bounds that the best trial must keep, such as few_accuracy >= 0.5
+    """What is searched for: a metric on validation, a list of them, or a mapping of metrics to maximize or minimize; of
+    several the Pareto front is found."""
     constraints: Annotated[tuple[Constraint, ...], List, Field(max_length=100)] = ()
-    # an Algorithm, or module:attribute of another Optuna sampler. auto: gp with ranges alone and at most 100 trials,
-    # else tpe. A space of at most `total` points is tried as a whole, each point once, by every algorithm
+    """Bounds that the best trial must keep, such as few_accuracy >= 0.5."""
     algorithm: str = "tpe"
-    options: Options = {}  # keyword arguments of Optuna's sampler
-    startup: _Trials | None = None  # random trials before tpe or gp starts; None = a third of total, 10 at most
-    # trials of each point, with the seeds trial.seed, trial.seed + 1, ...; their means are a point's objectives, and
-    # `total` counts points
+    """What suggests trials: tpe, gp, nsga2, random, grid; auto: gp for ranges alone and at most 100 trials, else tpe;
+    or another Optuna sampler as module:attribute."""
+    options: Options = {}
+    """Keyword arguments of Optuna's sampler."""
+    startup: _Trials | None = None
+    """Random trials before tpe or gp starts; null: a third of total, 10 at most."""
     replicates: int = Field(1, ge=1, le=100)
+    """Trials of each point, with the seeds trial.seed, trial.seed + 1 and so on; the search reads the means of their
+    objectives, and total counts points."""
     space: dict[str, Dimension] = {}
-    # points tried before any suggestion; fields left out are suggested
+    """The searched fields of trial, each with its range or its choices."""
     try_first: Annotated[tuple[dict[str, Any], ...], List, Field(max_length=1000)] = ()
+    """Points to try before any suggestion; fields that are left out are suggested."""
     pruner: PrunerSpec = PrunerSpec()
-    # another study, by its name in the same results or by its directory, whose trials the sampler reads from the start
+    """What ends trials early."""
     warm_start: Text | None = None
-    lag: _Trials | None = None  # trial n is suggested from trials 0 to n - lag alone; None = from all that have ended
+    """Another study, by its name in the same results or its directory, whose trials the search reads from the start."""
+    lag: _Trials | None = None
+    """Suggest trial n from trials 0 to n - lag alone, so that parallel trials give the same suggestions in any order;
+    null: from all that have ended."""
     # Stop rules: once one holds, no trial starts any more, although there are fewer than `total`
-    max_hours: float | None = Field(None, gt=0, le=1_000_000)  # for which drivers have run the study, in all
-    patience: _Trials | None = None  # trials, finished or pruned, since the best one or the Pareto front changed
-    target: float | None = Field(None, ge=0, le=1_000_000_000)  # value of the first objective that is good enough
+    max_hours: float | None = Field(None, gt=0, le=1_000_000)
+    """Start no trial after this many hours of work, of all runs of the study."""
+    patience: _Trials | None = None
+    """Start no trial after this many without a better one or a change of the Pareto front."""
+    target: float | None = Field(None, ge=0, le=1_000_000_000)
+    """Start no trial once the first objective has reached this value."""
     seed: Seed = 0
+    """Seed of the suggestions; default: the study's seed."""
 
     @field_validator("algorithm")
     @classmethod

@@ -44,8 +44,9 @@ class Share(Spec):
     """The resources of one process."""
 
     cpu: float = Field(1.0, ge=_SMALLEST_SHARE, le=10_000)
-    # auto: what keeps the GPUs that the cluster has at the start busy, 0 without GPUs
+    """CPUs; torch uses as many threads as whole CPUs, at least one."""
     gpu: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
+    """GPUs, or a part of one; auto: what keeps the GPUs that are there at the start busy; 0: the CPU."""
 
     @field_validator("gpu")
     @classmethod
@@ -68,9 +69,9 @@ class Share(Spec):
 class TrialShare(Share):
     """The resources of a trial's process."""
 
-    # GB of training images that a trial puts on its device; larger sets are gathered batch by batch, with the same
-    # results. auto = half of its part of a GPU's memory; on a CPU a trial reads the memory-mapped file
     dataset_gb: Annotated[float, Field(ge=0, le=1_000_000)] | Literal["auto"] = "auto"
+    """GB of training images that a trial puts on its device; of larger sets each batch is gathered when it is needed,
+    with the same results. auto: half of its part of a GPU's memory, nothing on a CPU."""
 
     @property
     def dataset_bytes(self) -> int | None:
@@ -81,13 +82,18 @@ class TrialShare(Share):
 class ResourcesSpec(Spec):
     """The resources of each kind of process. torch threads of a process = its whole CPUs, at least one."""
 
-    servers: int = Field(1, ge=1, le=1000)  # generator servers for all trials
+    servers: int = Field(1, ge=1, le=1000)
+    """Generator servers for all trials."""
     server: Share = Share()
+    """Resources of a generator server."""
     trial: TrialShare = TrialShare()
-    training: Share = Share(cpu=2)  # of the generator; nothing else runs at that time
-    # trials at once; auto = as many as fit
+    """Resources of a trial."""
+    training: Share = Share(cpu=2)  # nothing else runs at that time
+    """Resources of the generator's training."""
     max_concurrent: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
-    autoscaling: bool = False  # the cluster adds nodes by itself: wait for missing resources instead of refusing
+    """Trials at once; auto: as many as fit."""
+    autoscaling: bool = False
+    """The cluster adds nodes by itself: wait for missing resources in place of refusing. Needs max_concurrent."""
 
     @field_validator("trial", mode="before")
     @classmethod
@@ -113,10 +119,12 @@ def _check_registered(name: str) -> str:
 class TrackingSpec(Spec):
     """The MLflow server or database."""
 
-    uri: Text | None = None  # None = $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db
-    models: bool = True  # log the best trial and the baseline as MLflow models
-    # name in MLflow's model registry under which the best trial's model gets a version
+    uri: Text | None = None
+    """MLflow's server or database; null: $MLFLOW_TRACKING_URI, else RESULTS/mlflow.db."""
+    models: bool = True
+    """Log the best trial and the baseline as MLflow models."""
     register_: Annotated[str, AfterValidator(_check_registered)] | None = Field(None, alias="register")
+    """Name in MLflow's model registry under which the best trial's model gets a version."""
 
     @field_validator("uri")
     @classmethod
@@ -131,16 +139,19 @@ class TrackingSpec(Spec):
 class SharingSpec(Spec):
     """What trials share. On a CPU the results are the same either way."""
 
-    stream: bool = True  # one stream of draws for all trials; off: each generates its own draws
-    prefix: bool = True  # training before the switch, once for all trials with the same; off: each from scratch
+    stream: bool = True
+    """One stream of draws for all trials; false: each trial generates its own."""
+    prefix: bool = True
+    """Train the epochs before switch_epoch once for all trials that agree on them; false: each trial from scratch."""
 
 
 class StoreSpec(Spec):
     """The store of artifacts (data sets, generators, blocks, training prefixes)."""
 
-    uri: Text | None = None  # a second store that several results directories share, such as s3://bucket/gitdist
-    # GB of RESULTS/store, from which the least recently used artifact is removed first; None = no limit
+    uri: Text | None = None
+    """A second store that several results directories share: a path, or a URI such as s3://bucket/gitdist."""
     max_gb: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
+    """Largest size of RESULTS/store in GB, above which the least recently used artifact is removed; null: no limit."""
 
     @field_validator("uri")
     @classmethod
@@ -153,22 +164,38 @@ class StudySpec(Spec):
     """A whole study file."""
 
     name: Annotated[str, AfterValidator(check_name)]
-    title: str | None = None  # shown in the report
-    seed: Seed = 0  # of stream, trial, search and evaluation unless they have their own; the generator has its own
+    """Name of the study, which is its directory in the results: letters, digits, '.', '_' and '-'."""
+    title: str | None = None
+    """Title of the report."""
+    seed: Seed = 0
+    """Seed of stream, trial, search and evaluation unless they have their own. The generator has its own."""
     data: DataSpec = DataSpec()
+    """The data set, its long tail and its splits."""
     generator: GeneratorSpec = MunitSpec()
+    """What makes the augmentations; `kind` chooses it."""
     stream: StreamSpec = StreamSpec()
+    """The stream of draws that all trials read."""
     trial: TrialSpec = TrialSpec()
-    # named changes of `trial` that are compared; a dimension of the search
+    """One training of the classifier: what is not searched, and the baseline's setting."""
     methods: Annotated[dict[str, dict[str, Any]], Field(max_length=1000)] = {}
-    baseline: bool = True  # train `trial` without augmentation too
+    """Named changes of trial that are compared; a dimension of the search."""
+    baseline: bool = True
+    """Train trial without augmentation too."""
     search: SearchSpec = SearchSpec()
-    ledger: str = "sqlite"  # or journal (a file for shared disks), or postgresql://[user@]host[:port]/database
+    """What is searched, how and for which objective."""
+    ledger: str = "sqlite"
+    """Storage of the search: sqlite (one host), journal (a file on a shared disk), or
+    postgresql://[user@]host[:port]/database."""
     evaluation: EvaluationSpec = EvaluationSpec()
+    """How trials are measured."""
     sharing: SharingSpec = SharingSpec()
+    """What trials share."""
     store: StoreSpec = StoreSpec()
+    """The store of data sets, generators, draws and shared epochs."""
     resources: ResourcesSpec = ResourcesSpec()
+    """CPUs and GPUs of each process."""
     tracking: TrackingSpec = TrackingSpec()
+    """MLflow."""
 
     @field_validator("ledger")
     @classmethod
