@@ -24,6 +24,8 @@ autodoc_typehints_description_target = "documented"
 add_module_names = False
 python_use_unqualified_type_names = True
 
+highlight_language = "none"  # of blocks without a language
+
 html_theme = "furo"
 html_title = "gitdist"
 html_theme_options = {"navigation_with_keys": True}
@@ -32,5 +34,9 @@ html_show_sphinx = False
 
 
 def setup(app: Sphinx) -> None:
-    """Fill in what is generated from the code: the fields of a study file and the commands."""
-    app.connect("source-read", lambda app, page, source: generated.fill_in(source))
+    """Fill in what pages take from the code and from other files."""
+    app.connect("source-read", _read)
+
+
+def _read(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = generated.fill_in(page, source[0])

@@ -1,27 +1,66 @@
-"""Markdown made from the code, so that it cannot drift: the fields of a study file, the commands and their options.
+"""Markdown that pages take from elsewhere, so that it cannot drift: fields of a study file, commands, whole files.
 
-A page has a comment line, such as ``% generated: fields``, where the Markdown is filled in.
+A page has a comment line where it is filled in: ``% fields``, ``% commands``, or ``% file: PATH`` in the repository.
 """
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from gitdist.cli.app import app
 from gitdist.spec import StudySpec
 from gitdist.spec.dimension import Dimension
 
+GUIDE = Path(__file__).parent
+REPOSITORY = GUIDE.parents[1]
+PAGES = {
+    "CHANGELOG.md": "about/changes.md",
+    "CONTRIBUTING.md": "about/contributing.md",
+    "README.md": "index.md",
+    "cluster/README.md": "how_to/cluster.md",
+    "studies/benchmarks/README.md": "about/benchmarks.md",
+}
+"""The page of the guide that has each Markdown file of the repository."""
+_READ_OTHERWISE = ("objective", "constraints", "space")  # read from forms that the schema does not have
+_HUGE = 1_000_000  # a bound that says nothing to a reader
 
-def fill_in(source: list[str]) -> None:
-    """Replace the comment lines of a page's text, the only item of ``source``."""
-    for name, make in GENERATED.items():
-        line = f"% generated: {name}\n"
-        if line in source[0]:
-            source[0] = source[0].replace(line, "\n".join(make()) + "\n")
+
+def fill_in(page: str, text: str) -> str:
+    """Return the text of a page with its comment lines filled in, and with links to pages in place of files."""
+    folder = (GUIDE / page).parent
+    text = _relink(text, folder, folder)
+    text = re.sub(r"^% fields$", lambda _: "\n".join(fields()), text, flags=re.MULTILINE)
+    text = re.sub(r"^% commands$", lambda _: "\n".join(commands()), text, flags=re.MULTILINE)
+    return re.sub(r"^% file: (.+)$", lambda found: _file(found[1], folder), text, flags=re.MULTILINE)
+
+
+def _file(name: str, folder: Path) -> str:
+    file = REPOSITORY / name
+    return _relink(file.read_text(), file.parent, folder)
+
+
+def _relink(text: str, origin: Path, folder: Path) -> str:
+    """Return Markdown whose links are relative to ``folder`` instead of ``origin``; those to folders become text."""
+
+    def link(found: re.Match[str]) -> str:
+        label, target, anchor = found.groups()
+        if "://" in target or not target:
+            return found[0]
+        path = Path(os.path.normpath(origin / target))
+        if path.is_dir():
+            return label
+        page = PAGES.get(str(path.relative_to(REPOSITORY)))
+        return f"[{label}]({os.path.relpath(GUIDE / page if page else path, folder)}{anchor})"
+
+    return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*|)\)", link, text)
 
 
 def fields() -> Iterator[str]:
@@ -37,25 +76,27 @@ def _part(path: str, model: type[BaseModel], *, title: str | None = None) -> Ite
     yield ""
     yield inspect.cleandoc(model.__doc__ or "").replace("``", "`")
     yield ""
-    parts = []
+    inner = []
     for name, field in model.model_fields.items():
         key = field.alias or name
         full = f"{path}.{key}" if path else key
-        models = [each for each in _models(field.annotation) if each.__module__.startswith("gitdist.spec")]
-        if models and not key.startswith(("objective", "constraints", "space")):
-            parts.append((full, models))
         property_ = schema["properties"][key]
-        default = "" if key in schema.get("required", ()) else f" Default: {_default(property_)}."
+        description = " ".join((field.description or "").split())
+        models = [] if key in _READ_OTHERWISE else _models(field.annotation)
+        inner += [(full, each, len(models) > 1) for each in models]
         yield f"`{full}`"
-        yield f": {_values(property_, definitions)}.{default}"
-        if description := property_.get("description") or field.description:
+        if models and not {"anyOf", "enum"} & property_.keys():
+            yield f": {description} Its fields are below."
+        else:
+            default = "Required." if key in schema.get("required", ()) else f"Default: {_default(property_, field)}."
+            values = "" if key in _READ_OTHERWISE else f"{_values(property_, definitions)}. "
+            yield f": {values}{default}"
             yield ""
-            yield f"  {' '.join(description.split())}"
+            yield f"  {description}"
         yield ""
-    for full, models in parts:
-        for each in models:
-            kind = getattr(each.model_fields.get("kind"), "default", None) if len(models) > 1 else None
-            yield from _part(full, each, title=f"`{full}`" + (f" of the kind `{kind}`" if kind else ""))
+    for full, each, is_kind in inner:
+        kind = f" of the kind `{each.model_fields['kind'].default}`" if is_kind else ""
+        yield from _part(full, each, title=f"`{full}`{kind}")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -69,9 +110,9 @@ def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """Return what a field may be, in words."""
     match schema:
         case {"enum": names}:
-            return "one of " + ", ".join(f"`{_yaml(name)}`" for name in names)
+            return "one of " + ", ".join(_yaml(name) for name in names)
         case {"const": value}:
-            return f"`{_yaml(value)}`"
+            return _yaml(value)
         case {"anyOf": parts} | {"oneOf": parts}:
             return " or ".join(dict.fromkeys(_values(part, definitions) for part in parts))
         case {"allOf": [part]}:
@@ -96,18 +137,19 @@ def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 def _bounds(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[key]:,}" for key, word in words.items() if abs(schema.get(key, 1e18)) < 1e18]
-    return ", " + ", ".join(limits) if limits else ""
+    limits = [f"{word} {schema[key]:,}" for key, word in words.items() if abs(schema.get(key, _HUGE)) < _HUGE]
+    return f" ({', '.join(limits)})" if limits else ""
 
 
-def _default(schema: Mapping[str, Any]) -> str:
-    default = schema.get("default")
-    return "see below" if isinstance(default, dict) and default else f"`{_yaml(default)}`"
+def _default(schema: Mapping[str, Any], field: FieldInfo) -> str:
+    if isinstance(field.default, tuple) and field.default:
+        return ", ".join(f"`{each.metric}`" for each in field.default)
+    return _yaml(schema["default"])
 
 
 def _yaml(value: Any) -> str:
     """Return a value as a study file has it on one line."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 def commands() -> Iterator[str]:
@@ -126,21 +168,18 @@ def _commands(name: str, command: Any) -> Iterator[str]:
     yield _markdown(command.help or "")
     yield ""
     yield "```text"
-    yield " ".join([name, *command.collect_usage_pieces(context)])
+    yield re.sub("[{}]", "", " ".join([name, *command.collect_usage_pieces(context)]))
     yield "```"
     yield ""
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is None or "--help" in parameter.opts:
             continue
-        yield f"`{' '.join(record[0].split())}`"
-        yield f": {_markdown(record[1]) or 'Required.'}"
+        yield f"`{re.sub(' *<.*>', '', record[0])}`"
+        yield f": {_markdown(record[1])}"
         yield ""
 
 
 def _markdown(text: str) -> str:
     """Return a help text without what only a terminal shows."""
     return inspect.cleandoc(text).replace("\b\n", "").replace("<", "&lt;").replace("$", "\\$")
-
-
-GENERATED: Mapping[str, Callable[[], Iterator[str]]] = {"fields": fields, "commands": commands}
