@@ -1,4 +1,4 @@
-"""Settings of the guide. Build it with ``sphinx-build -W --keep-going -b html studies/guide OUT``."""
+"""Settings of the guide. Build it with ``sphinx-build -E -W --keep-going -b html studies/guide OUT``."""
 
 import sys
 from pathlib import Path
@@ -28,8 +28,8 @@ highlight_language = "none"  # of blocks without a language
 
 html_theme = "furo"
 html_title = "gitdist"
-html_theme_options = {"navigation_with_keys": True}
-html_static_path: list[str] = []
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+html_copy_source = False
 html_show_sphinx = False
 
 

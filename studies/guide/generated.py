@@ -88,11 +88,9 @@ def _part(path: str, model: type[BaseModel], *, title: str | None = None) -> Ite
         if models and not {"anyOf", "enum"} & property_.keys():
             yield f": {description} Its fields are below."
         else:
-            default = "Required." if key in schema.get("required", ()) else f"Default: {_default(property_, field)}."
-            values = "" if key in _READ_OTHERWISE else f"{_values(property_, definitions)}. "
-            yield f": {values}{default}"
-            yield ""
-            yield f"  {description}"
+            default = "Required" if key in schema.get("required", ()) else f"Default: {_default(property_, field)}"
+            values = "" if key in _READ_OTHERWISE else f" Values: {_values(property_, definitions)}."
+            yield f": {description}{values} {default}."
         yield ""
     for full, each, is_kind in inner:
         kind = f" of the kind `{each.model_fields['kind'].default}`" if is_kind else ""
