@@ -123,6 +123,26 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 
 @app.command()
+def init(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEMPLATE|FOLDER|SOURCE",
+            help="The template quickstart, a folder of images or arrays, or a data set of `gitdist data ls`.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.", parser=expand_home)] = Path(
+        "study.yaml"
+    ),
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the study.")] = None,
+) -> None:
+    """Write a first study file that fits a data set."""
+    from gitdist.cli.init import init_study
+
+    init_study(what, out, name, Console())
+
+
+@app.command()
 def run(
     study: StudyFile,
     results: ResultsOption = RESULTS,
@@ -280,6 +300,18 @@ def doctor(
 
     plan = load_plan(study, set_ or (), scale) if study else None
     show_findings(plan, results, address, Console(), json)
+
+
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.", parser=expand_home)
+    ] = None,
+) -> None:
+    """Print the JSON schema of a study file, by which editors complete and check its fields."""
+    from gitdist.cli.init import write_schema
+
+    write_schema(out)
 
 
 @generator_app.command("train")

@@ -2,8 +2,9 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
@@ -12,12 +13,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     JsonValue,
     Strict,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
+from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core.core_schema import no_info_after_validator_function
 
 STORED = "stored"  # context of the validation of values that gitdist stored
 
@@ -25,6 +30,7 @@ MANY = 1_000_000_000  # images of a data set, steps of a training: more than any
 LARGEST_FLOAT32 = 3.4e38
 MANY_EPOCHS = 1_000_000
 MANY_TRIALS = 100_000
+ATTRIBUTE = "^[^:]+:."  # module:attribute
 
 
 def _finite(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -93,16 +99,28 @@ def _read_number(value: Any, types: frozenset[Any], is_stored: bool) -> Any:
     return int(value) if is_whole else value
 
 
-def name_in(table: Mapping[str, Any]) -> AfterValidator:
-    """Return the rule that a name is a key of ``table``, which is read when a value is validated."""
+@dataclass(frozen=True, eq=False)
+class NameIn:
+    """The rule that a name is a key of ``table``, which is read when a value is validated."""
 
-    def check(name: str) -> str:
-        if name not in table:
-            *others, last = map(repr, table)
+    table: Mapping[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.table)}
+
+    def _check(self, name: str) -> str:
+        if name not in self.table:
+            *others, last = map(repr, self.table)
             raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
         return name
 
-    return AfterValidator(check)
+
+def name_or(names: Iterable[str], pattern: str = "") -> WithJsonSchema:
+    """Return the JSON schema of one of ``names`` or of another text with ``pattern``, by default any."""
+    return WithJsonSchema({"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": pattern}]})
 
 
 def unknown_name(what: str, name: str, known: list[str]) -> str:

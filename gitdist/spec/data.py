@@ -7,6 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gitdist.spec.base import MANY, Fraction, List, Options, Positive, Spec, Text
 
+PublishedName = Literal["digits", "fashion-mnist", "kuzushiji-mnist", "kuzushiji-49", "cifar-10", "cifar-100", "gtsrb"]
+OwnName = Literal["images", "list", "csv", "npz", "plugin"]
 _PATH_SOURCES = ("images", "list", "csv")
 _OWN_SOURCES = (*_PATH_SOURCES, "plugin")
 _SOURCES_OF = {  # the sources that a field applies to
@@ -91,20 +93,7 @@ class ColumnsSpec(Spec):
 class DataSpec(Spec):
     """A long-tailed data set: source, nuisance, profile."""
 
-    source: Literal[
-        "digits",
-        "fashion-mnist",
-        "kuzushiji-mnist",
-        "kuzushiji-49",
-        "cifar-10",
-        "cifar-100",
-        "gtsrb",
-        "images",
-        "list",
-        "csv",
-        "npz",
-        "plugin",
-    ] = "digits"
+    source: Literal[PublishedName, OwnName] = "digits"
     """Where the images come from: a public data set by its name; images: a folder with a folder per class; list:
     text files of paths and labels; csv: a table of images; npz: arrays; plugin: a function of another package."""
     path: Text | None = None
@@ -124,7 +113,9 @@ class DataSpec(Spec):
     """plugin: package.module:attribute, or an entry point of the group gitdist.data."""
     options: Options = {}
     """plugin: keyword arguments of its function."""
-    exclude: Annotated[tuple[Annotated[str, BeforeValidator(_class_name)], ...], List] = ()
+    exclude: Annotated[
+        tuple[Annotated[str, BeforeValidator(_class_name, json_schema_input_type=str | int)], ...], List
+    ] = ()
     """Names of classes to leave out."""
     group: Text | None = None
     """What keeps images together: images of one group (an object, a patient, a video) never lie in two splits. null:

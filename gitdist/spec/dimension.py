@@ -31,7 +31,7 @@ class Dimension(Spec):
     when: dict[str, Annotated[tuple[Choice, ...], List]] = {}
     """Search this field only where each of these other searched fields has this value, or one of these values."""
 
-    @field_validator("when", mode="before")
+    @field_validator("when", mode="before", json_schema_input_type=dict[str, Choice | list[Choice]])
     @classmethod
     def _listed(cls, when: Any) -> Any:
         if not isinstance(when, dict):

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, WithJsonSchema, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from gitdist.spec.base import Spec, unknown_name
 
@@ -41,10 +42,14 @@ image, and a standard error if it cannot be estimated.
 """
 
 
+_SHORT_METRICS = [name.removeprefix(_VALIDATION) for name in VALIDATION_METRICS]
+Metric = Annotated[str, WithJsonSchema({"enum": [*VALIDATION_METRICS, *_SHORT_METRICS]})]
+
+
 class Objective(Spec):
     """A metric on validation that the search maximises or minimises."""
 
-    metric: str
+    metric: Metric
     """A metric on validation; `val/` may be left out."""
     direction: Direction
     """Whether more or less of it is better."""
@@ -55,10 +60,14 @@ class Objective(Spec):
         return known_metric(name)
 
 
+ObjectivesOfFile = Metric | list[Metric | Objective] | dict[Metric, Direction]
+"""What a study file has as objectives."""
+
+
 class Constraint(Spec):
     """A bound on a metric on validation that the best trial must keep."""
 
-    metric: str
+    metric: Metric
     """A metric on validation; `val/` may be left out."""
     bound: Literal[">=", "<="]
     """Whether the limit is a lower or an upper one."""
@@ -88,6 +97,12 @@ class Constraint(Spec):
             check_reachable(self.metric, self.limit)
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add the text that a file has to the fields."""
+        pattern = rf"^\s*({'|'.join(map(re.escape, (*VALIDATION_METRICS, *_SHORT_METRICS)))})\s*(>=|<=)\s*{_NUMBER}\s*$"
+        return {"anyOf": [{"type": "string", "pattern": pattern}, handler(schema)]}
+
     def violation(self, value: float) -> float:
         """Return by how much a value of the metric violates the bound; 0 or less if it does not."""
         return self.limit - value if self.bound == ">=" else value - self.limit
@@ -99,9 +114,8 @@ class Constraint(Spec):
 def known_metric(name: str) -> str:
     """Return the full name of a metric on validation, whose ``val/`` may be left out; raise ValueError if unknown."""
     short = name.removeprefix(_VALIDATION)
-    known = [metric.removeprefix(_VALIDATION) for metric in VALIDATION_METRICS]
-    if short not in known:
-        raise ValueError(unknown_name("metric", short, known))
+    if short not in _SHORT_METRICS:
+        raise ValueError(unknown_name("metric", short, _SHORT_METRICS))
     return f"{_VALIDATION}{short}"
 
 

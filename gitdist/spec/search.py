@@ -6,9 +6,28 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gitdist.spec.base import MANY, MANY_EPOCHS, MANY_TRIALS, List, Options, Seed, Spec, Text, unknown_name
+from gitdist.spec.base import (
+    ATTRIBUTE,
+    MANY,
+    MANY_EPOCHS,
+    MANY_TRIALS,
+    List,
+    Options,
+    Seed,
+    Spec,
+    Text,
+    name_or,
+    unknown_name,
+)
 from gitdist.spec.dimension import Dimension, dependency_order, max_grid_points
-from gitdist.spec.objective import Constraint, Direction, Objective, check_reachable, read_objectives
+from gitdist.spec.objective import (
+    Constraint,
+    Direction,
+    Objective,
+    ObjectivesOfFile,
+    check_reachable,
+    read_objectives,
+)
 from gitdist.spec.trial import TrialSpec
 
 Algorithm = Literal["tpe", "gp", "nsga2", "random", "grid", "auto"]
@@ -24,7 +43,7 @@ SEED = "seed"  # the trial field in which replicates differ
 class PrunerSpec(Spec):
     """Which trials end early. Epochs count from the switch on: before it all trials are equal."""
 
-    kind: str = "none"
+    kind: Annotated[str, name_or(get_args(PrunerKind), ATTRIBUTE)] = "none"
     """Which trials end early: none, those worse than the median or a percentile, successive-halving, hyperband, those
     whose value stops improving (patient), those beyond a threshold, or another Optuna pruner as module:attribute."""
     options: Options = {}
@@ -67,14 +86,14 @@ class SearchSpec(Spec):
     total: int = Field(8, ge=0, le=MANY_TRIALS)
     """Number of trials; fewer if the space has fewer points, of which each is then tried once by every algorithm. 0,
     with baseline false: only prepare the data and train the generator."""
-    objective: Annotated[tuple[Objective, ...], List, BeforeValidator(read_objectives)] = (
-        Objective(metric="val/balanced_accuracy", direction="maximize"),
-    )
+    objective: Annotated[
+        tuple[Objective, ...], List, BeforeValidator(read_objectives, json_schema_input_type=ObjectivesOfFile)
+    ] = (Objective(metric="val/balanced_accuracy", direction="maximize"),)
     """What is searched for: a metric on validation, a list of them, or a mapping of metrics to maximize or minimize; of
     several the Pareto front is found."""
     constraints: Annotated[tuple[Constraint, ...], List, Field(max_length=100)] = ()
     """Bounds that the best trial must keep, such as few_accuracy >= 0.5."""
-    algorithm: str = "tpe"
+    algorithm: Annotated[str, name_or(get_args(Algorithm), ATTRIBUTE)] = "tpe"
     """What suggests trials: tpe, gp, nsga2, random, grid; auto: gp for ranges alone and at most 100 trials, else tpe;
     or another Optuna sampler as module:attribute."""
     options: Options = {}

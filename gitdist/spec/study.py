@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from gitdist.address import refuse_secrets
 from gitdist.errors import TrialFailedError
-from gitdist.spec.base import STORED, Seed, Spec, Text, unknown_name
+from gitdist.spec.base import STORED, Seed, Spec, Text, name_or, unknown_name
 from gitdist.spec.data import DataSpec
 from gitdist.spec.generator import GeneratorSpec, MunitSpec, StreamSpec
 from gitdist.spec.mistakes import find_mistakes
@@ -19,6 +19,7 @@ from gitdist.spec.trial import EvaluationSpec, TrialSpec, default_milestones
 
 RESERVED_NAMES = ("store", "mlflow.db", "mlartifacts")  # other entries of a results directory
 _SMALLEST_SHARE = 0.0001  # of a CPU or GPU: what Ray counts
+_LEDGERS = ("sqlite", "journal")
 RESERVED_ENDS = (".owners", ".yaml", ".yml")  # of other entries, and of study files, which commands take as well
 
 
@@ -183,7 +184,7 @@ class StudySpec(Spec):
     """Train trial without augmentation too."""
     search: SearchSpec = SearchSpec()
     """What is searched, how and for which objective."""
-    ledger: str = "sqlite"
+    ledger: Annotated[str, name_or(_LEDGERS, "^postgresql([+]psycopg)?://")] = "sqlite"
     """Storage of the search: sqlite (one host), journal (a file on a shared disk), or
     postgresql://[user@]host[:port]/database."""
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -200,7 +201,7 @@ class StudySpec(Spec):
     @field_validator("ledger")
     @classmethod
     def _known_ledger(cls, value: str) -> str:
-        if value in ("sqlite", "journal"):
+        if value in _LEDGERS:
             return value
         refuse_secrets(value, "put the password into PGPASSWORD or ~/.pgpass")
         url = urlsplit(value)

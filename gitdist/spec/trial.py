@@ -17,12 +17,13 @@ from gitdist.spec.base import (
     STORED,
     Fraction,
     List,
+    NameIn,
     Options,
     Precision,
     Seed,
     Spec,
     Text,
-    name_in,
+    name_or,
     unknown_name,
 )
 
@@ -54,7 +55,7 @@ class NormalizationSpec(Spec):
 class TrialSpec(Spec):
     """One classifier training. Before ``switch_epoch``: instance sampling, no augmentation, no deferred weights."""
 
-    network: Annotated[Text, AfterValidator(_known_network)] = "resnet20"
+    network: Annotated[Text, AfterValidator(_known_network), name_or(NETWORKS)] = "resnet20"
     """A built-in network, timm:NAME, torchvision:NAME, your own as package.module:attribute, or an entry point of the
     group gitdist.networks."""
     network_options: Options = {}
@@ -64,7 +65,7 @@ class TrialSpec(Spec):
     normalize: Literal["data", "imagenet"] | NormalizationSpec | None = None
     """Mean and standard deviation by which pixels of 0..1 are normalised; null: the data's own, but of a pretrained
     network of timm or torchvision its library's."""
-    loss: Annotated[str, name_in(LOSSES)] = "cross-entropy"
+    loss: Annotated[str, NameIn(LOSSES)] = "cross-entropy"
     """Loss of the training; balanced-softmax and logit-adjustment use the class shares of the epoch as priors."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the label that all classes share; not defined for focal."""
@@ -72,7 +73,7 @@ class TrialSpec(Spec):
     """Weights of the loss by class size."""
     weights_deferred: bool = True
     """Class weights start after switch_epoch (DRW); false: in the first epoch."""
-    sampler: Annotated[str, name_in(SAMPLERS)] = "class-balanced"
+    sampler: Annotated[str, NameIn(SAMPLERS)] = "class-balanced"
     """How an epoch samples classes after switch_epoch; progressively-balanced goes from instance to class-balanced."""
     threshold: Annotated[float, Field(gt=0, le=MANY)] | None = None
     """K: classes with fewer training images are augmented; null: all classes."""

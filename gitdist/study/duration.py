@@ -83,29 +83,35 @@ def announce_duration(
     Raises:
         SpecError: the generator's settings do not fit the images.
     """
-    on_cluster = ray_address(address) != LOCAL
-    here, max_concurrent = _on_this_machine(spec)
-    if on_cluster:
-        bound = spec.resources.max_concurrent
-        max_concurrent = spec.num_trials if bound == "auto" else bound
     try:
-        if _is_small(here, dataset):
-            speeds = measure_speeds(here, dataset.directory, store)
-        else:
-            with ChildProcess(measure_speeds.__module__) as child:
-                speeds = child.call(
-                    "this machine must measure its speed", measure_speeds, here, dataset.directory, store
-                )
+        duration = measure_duration(spec, dataset, store, address)
     except GitdistError:
         raise
     except Exception as error:  # the study itself reports it, if it is one
         display.log(f"how long the study takes cannot be measured ({type(error).__name__})")
         return
-    duration = estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
     display.log(duration.describe())
     if confirm is not None and duration.total_s > DAY_S:
         with display.paused():
             confirm(duration.describe())
+
+
+def measure_duration(spec: StudySpec, dataset: Dataset, store: Store, address: str | None = None) -> Duration:
+    """Return how long a study will take at the speeds that are measured now.
+
+    Arguments are those of ``announce_duration``. Besides errors of this package, torch and the networks may raise any.
+    """
+    on_cluster = ray_address(address) != LOCAL
+    here, max_concurrent = _on_this_machine(spec)
+    if on_cluster:
+        bound = spec.resources.max_concurrent
+        max_concurrent = spec.num_trials if bound == "auto" else bound
+    if _is_small(here, dataset):
+        speeds = measure_speeds(here, dataset.directory, store)
+    else:
+        with ChildProcess(measure_speeds.__module__) as child:
+            speeds = child.call("this machine must measure its speed", measure_speeds, here, dataset.directory, store)
+    return estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
 
 
 def estimate_duration(

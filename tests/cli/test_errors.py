@@ -189,7 +189,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     }
     assert set(root.commands) == {
         *("run", "resume", "retry", "status", "sync", "report", "export", "predict", "ui"),
-        *("doctor", "generator", "data", "store"),
+        *("doctor", "schema", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}
     assert options(root.commands["report"]) == {"studies", "--results", "--out"}

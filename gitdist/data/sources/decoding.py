@@ -156,6 +156,16 @@ def fit_decoder(
     return decoder, _size_notes(headers, decoder.side)
 
 
+def shorter_sides(files: Sequence[Path]) -> tuple[int, int, int]:
+    """Return the smallest, the median and the largest shorter side of images in pixels, from their headers.
+
+    Raises:
+        DataError: a file cannot be read, or is no image.
+    """
+    sides = map_images(files, lambda _, image: min(image.size))
+    return min(sides), int(np.median(sides)), max(sides)
+
+
 def change_notes(counts: Mapping[str, int]) -> list[str]:
     """Return one note per kind of change that ``ImageDecoder.decode`` counted."""
     return [f"{change}: {count:,}" for change, count in sorted(counts.items())]

@@ -6,7 +6,7 @@ CLASS/. They are ordered by class name, then file name.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,28 @@ class _ImageFolder(DataSource):
     def row_names(self, files: Sequence[Path], spec: DataSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
         folder, root = _read_folder(files, spec), _root(spec)
         return folder.own.row_names([str(file.relative_to(root)) for file in folder.files], spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderContents:
+    """The images of a folder: ``counts`` by class in the folders of training, and the splits that are there."""
+
+    files: Sequence[Path]
+    counts: Mapping[str, int]
+    given: Sequence[str]
+
+
+def list_classes(folder: Path) -> FolderContents:
+    """Return the images in a folder with a folder for each class, without decoding any.
+
+    Raises:
+        DataError: as for a study with this folder.
+    """
+    spec = DataSpec(source="images", path=str(folder))
+    read = _read_folder(IMAGE_FOLDER.find(spec), spec)
+    sizes = np.bincount(read.own.labels[read.own.splits == 0], minlength=len(read.own.class_names))
+    counts = dict(zip(read.own.class_names, sizes.tolist(), strict=True))
+    return FolderContents(files=read.files, counts=counts, given=tuple(read.own.given))
 
 
 def find_images(folder: Path) -> list[Path]:

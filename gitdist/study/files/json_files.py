@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from gitdist.disk import read_object
 from gitdist.errors import IncompleteFileError
-from gitdist.spec.base import name_in
+from gitdist.spec.base import NameIn
 from gitdist.spec.objective import VALIDATION_METRICS, Direction
 
 
@@ -81,7 +81,7 @@ class Summary(JsonFile):
     """``summary.json``: times, counts, the best trials and the baseline of a finished study."""
 
     study: str = ""
-    objectives: list[Annotated[str, name_in(VALIDATION_METRICS)]] = []
+    objectives: list[Annotated[str, NameIn(VALIDATION_METRICS)]] = []
     directions: list[Direction] | None = None
     constraints: list[str] = []
     ekld_under: str = "nuisance"
