@@ -22,9 +22,10 @@ def guide_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             give_weights(make_study(folder / "results", search={"space": SPACE}))
             values = {**SPEC, "search": {**SPEC["search"], "space": SPACE}}
             (folder / "STUDY.yaml").write_text(yaml.safe_dump(values))
-            for place in ("photo.png", "new/a.png", "photos/cat/a.png", "photos/dog/a.png"):
+            photos = [f"photos/{animal}/{number}.png" for animal in ("cat", "dog") for number in range(12)]
+            for grey, place in enumerate(["photo.png", "new/1.png", *photos]):
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (8, 8)).save(folder / place)
+                Image.new("L", (20, 20), grey).save(folder / place)
             done = call(gitdist("export", NAME, "--out", "model.pt2"), cwd=folder)
             assert done.returncode == 0, done.stderr
     return folder

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+import gitdist
 from gitdist.spec.file import load_plan
 from gitdist.spec.search import SearchSpec
 from tests.guide.pages import GUIDE, PAGES, README, Block, blocks, inline_code, name
@@ -49,10 +50,11 @@ def test_fields_in_the_text_exist():
     assert {"data", "search", "trial"} <= parts and set(SearchSpec.model_fields) <= {
         field.removeprefix("search.") for field in known
     }
+    part = rf"(?:{'|'.join(sorted(parts))})\.[\w.]+"
     named = {
-        (page, span.partition(":")[0].partition("=")[0])
+        (page, found[0])
         for page, span in inline_code()
-        if re.match(rf"({'|'.join(parts)})\.\w+", span) and not re.search(r"\.(yaml|db|jsonl)\b", span)
+        if (found := re.match(part, span)) and not found[0].endswith((".yaml", ".json", ".db"))
     }
     assert sorted((page, field) for page, field in named if field not in known) == []
 
@@ -65,11 +67,15 @@ def test_names_in_python_exist(block: Block):
         if isinstance(node, ast.Import):
             modules |= {each.asname or each.name: importlib.import_module(each.name) for each in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            modules |= {each.asname or each.name: getattr(module, each.name) for each in node.names}
+            modules |= {each.asname or each.name: _imported(node.module, each.name) for each in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             assert hasattr(modules[node.value.id], node.attr), ast.unparse(node)
+
+
+def _imported(module: str, name: str) -> object:
+    value = importlib.import_module(module)
+    return getattr(value, name) if hasattr(value, name) else importlib.import_module(f"{module}.{name}")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,13 @@ def test_python_runs(block: Block, guide_results, tmp_path, monkeypatch):
     shutil.copytree(guide_results, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     exec(compile(block.text.replace("from-python", "ended"), block.place, "exec"), {})
+
+
+def test_the_citation_names_version_and_paper():
+    citation = yaml.safe_load((README.parent / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", gitdist.__version__)
+    (paper,) = citation["references"]
+    assert paper["url"] in README.read_text() and len(paper["authors"]) == 7
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

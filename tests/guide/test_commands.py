@@ -19,7 +19,6 @@ from tests.study.ended_study import NAME
 STUDIES = {"STUDY", "CAMPAIGN", "quickstart", "photos", "figure3-small"}  # a study that has ended stands for each
 SHELL = [(block, words) for block in blocks("bash") for words in commands(block)]
 NOT_RUN = {  # a pattern of commands, and why
-    r"^gitdist init": "test_init.py runs it for each template",
     r"--address|/shared/": "needs a cluster",
     r"s3://": "needs an object store",
     r"^gitdist ui": "serves until it is interrupted",
@@ -48,7 +47,7 @@ def _place(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("block", "words"), SHELL, ids=_place)
-def test_a_command_works(block: Block, words: list[str], folder: Path):
+def test_a_command_works(block: Block, words: list[str], folder: Path, tmp_path: Path):
     program, *arguments = words
     if program != "gitdist":
         OTHERS[program](arguments)
@@ -57,7 +56,11 @@ def test_a_command_works(block: Block, words: list[str], folder: Path):
     if any(re.search(pattern, " ".join(words)) for pattern in NOT_RUN):
         return
     ended = ["STUDY.yaml" if word.endswith(".yaml") else NAME if word in STUDIES else word for word in arguments]
-    done = call(gitdist(*ended), cwd=folder)
+    if arguments[0] == "init":  # it overwrites no file
+        shutil.copytree(folder / "photos", tmp_path / "photos")
+        done = call(gitdist(*arguments), cwd=tmp_path)
+    else:
+        done = call(gitdist(*ended), cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
