@@ -13,11 +13,11 @@ from typer.main import get_command
 
 from gitdist.cli.app import app
 from tests.commands import call, gitdist
-from tests.guide.pages import REPOSITORY, Block, blocks, commands, inline_code
+from tests.guide.pages import REPOSITORY, blocks, commands, inline_code
 from tests.study.ended_study import NAME
 
 STUDIES = {"STUDY", "CAMPAIGN", "quickstart", "photos", "figure3-small"}  # a study that has ended stands for each
-SHELL = [(block, words) for block in blocks("bash") for words in commands(block)]
+SHELL = {tuple(words): block.place for block in blocks("bash") for words in commands(block)}  # each once, and where
 NOT_RUN = {  # a pattern of commands, and why
     r"--address|/shared/": "needs a cluster",
     r"s3://": "needs an object store",
@@ -31,7 +31,7 @@ NOT_RUN = {  # a pattern of commands, and why
 
 
 def test_reasons_are_needed():
-    lines = [" ".join(words) for _, words in SHELL]
+    lines = [" ".join(words) for words in SHELL]
     assert [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in lines)] == []
 
 
@@ -42,12 +42,8 @@ def folder(guide_results: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return copy
 
 
-def _place(value: Any) -> str:
-    return value.place if isinstance(value, Block) else " ".join(value)
-
-
-@pytest.mark.parametrize(("block", "words"), SHELL, ids=_place)
-def test_a_command_works(block: Block, words: list[str], folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("words", SHELL, ids=lambda words: f"{SHELL[words]} {' '.join(words)}")
+def test_a_command_works(words: tuple[str, ...], folder: Path, tmp_path: Path):
     program, *arguments = words
     if program != "gitdist":
         OTHERS[program](arguments)
