@@ -1,6 +1,6 @@
 """Markdown that pages take from elsewhere, so that it cannot drift: fields of a study file, commands, whole files.
 
-A page has a comment line where it is filled in: ``% fields``, ``% commands``, or ``% file: PATH`` in the repository.
+A page has a comment where it is filled in: fields, commands, or file: PATH in the repository.
 """
 
 import inspect
@@ -37,9 +37,9 @@ def fill_in(page: str, text: str) -> str:
     """Return the text of a page with its comment lines filled in, and with links to pages in place of files."""
     folder = (GUIDE / page).parent
     text = _relink(text, folder, folder)
-    text = re.sub(r"^% fields$", lambda _: "\n".join(fields()), text, flags=re.MULTILINE)
-    text = re.sub(r"^% commands$", lambda _: "\n".join(commands()), text, flags=re.MULTILINE)
-    return re.sub(r"^% file: (.+)$", lambda found: _file(found[1], folder), text, flags=re.MULTILINE)
+    text = re.sub("<!-- fields -->", lambda _: "\n".join(fields()), text)
+    text = re.sub("<!-- commands -->", lambda _: "\n".join(commands()), text)
+    return re.sub("<!-- file: (.+) -->", lambda found: _file(found[1], folder), text)
 
 
 def _file(name: str, folder: Path) -> str:

@@ -107,7 +107,4 @@ def test_links_lead_somewhere(page):
 
 def _anchors(text: str) -> set[str]:
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {
-        *(re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles),
-        *re.findall(r"^\((.+)\)=$", text, re.MULTILINE),
-    }
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
