@@ -156,12 +156,22 @@ def run(
     yes: Annotated[
         bool, typer.Option("--yes", help="Start a study that takes more than a day without asking.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and show what it takes; write and start nothing.")
+    ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
-    from gitdist.cli.run import CommandOptions, run_plan
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
+    if dry_run:
+        from gitdist.cli.dry_run import show_dry_run
+
+        with opened(results) as read_results:
+            show_dry_run(plan, read_results, Console(), address=address, take_over=take_over, fork_name=fork)
+        return
+    from gitdist.cli.run import CommandOptions, run_plan
+
     options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes)
     with opened(results) as opened_results:
         run_plan(plan, opened_results, Console(), options)

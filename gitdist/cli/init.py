@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shlex
-import tempfile
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +32,7 @@ from gitdist.spec.file import read_plan
 from gitdist.spec.schema import study_file_schema
 from gitdist.spec.strict_yaml import load_yaml
 from gitdist.spec.study import check_name
-from gitdist.store import Store
+from gitdist.store.temporary import temporary_store
 from gitdist.study.draft import (
     Machine,
     OwnData,
@@ -43,6 +42,7 @@ from gitdist.study.draft import (
     draft_study,
     study_name,
     too_small,
+    training_sizes,
 )
 from gitdist.study.duration import measure_duration
 
@@ -50,6 +50,7 @@ _TEMPLATES = files("gitdist") / "templates"
 _SCHEMA = Path("~/.cache/gitdist/study.schema.json")
 _MOST_READ = 20_000  # images that are read in order to estimate how long the study takes
 _MOST_HEADERS = 2000  # images whose size is read
+_FEW = 10  # training images of a class
 
 
 def write_schema(out: Path | None) -> None:
@@ -119,6 +120,8 @@ def _init_from_data(what: str, out: Path, name: str | None, console: Console) ->
     print_line(console, f"wrote {out}: {describe_sizes(data, machine)}, {side}x{side} pixels")
     if isinstance(data, OwnData) and (small := too_small(data)):
         print_line(console, f"left out, since they have too few images: {', '.join(small)}")
+    if (smallest := min(training_sizes(data, machine))) < _FEW:
+        print_line(console, f"the smallest class has {smallest} training images: its figures will be rough")
     print_line(console, estimate)
     print_line(console, f"look at the data with: gitdist data stats {shlex.quote(str(out))} --thumbnails data.png")
 
@@ -130,8 +133,10 @@ def _read_data(what: str, out: Path) -> tuple[OwnData | PublishedData, int]:
         return PublishedData(source=what, counts=_counts(source)), source.train_images.shape[2]
     folder = expand_home(what)
     if not folder.is_dir():
-        known = [*template_names(), *get_args(PublishedName)]
-        raise SpecError(f"{unknown_name('template or data set', what, known)}; or name a folder of images")
+        if os.sep in what:
+            raise DataError(f"no folder {folder}; correct the path")
+        known = unknown_name("template, data set or folder", what, [*template_names(), *get_args(PublishedName)])
+        raise SpecError(f"{known} Or name a folder of images" if known.endswith("?") else known)
     inside = folder.resolve().is_relative_to(out.absolute().parent.resolve())
     path = os.path.relpath(folder.resolve(), out.absolute().parent.resolve()) if inside else str(folder.resolve())
     if any(folder.glob("train*.npz")):
@@ -145,8 +150,8 @@ def _read_data(what: str, out: Path) -> tuple[OwnData | PublishedData, int]:
     kept = contents.counts.keys() - too_small(data)
     if len(kept) < 2:
         raise DataError(
-            f"{folder} must have at least 2 classes with images for training, validation and test, but it has "
-            f"{len(kept)} ({len(contents.counts)} folders of classes); add images"
+            f"{folder} must have at least 2 classes with enough images for training, validation and test, but it has "
+            f"{len(kept)}; add images"
         )
     side = draft_data(data, Machine(num_cpus=usable_cpus(), num_gpus=torch.cuda.device_count()))["image_size"][0]
     assert isinstance(side, int), "of images"
@@ -160,8 +165,7 @@ def _counts(source: SourceImages) -> dict[str, int]:
 
 def _estimate(spec: StudySpec) -> str:
     """Return how long a study takes, measured with its data in a store of its own that is then deleted."""
-    with tempfile.TemporaryDirectory(prefix="gitdist-init-") as directory:
-        store = Store(Path(directory))
+    with temporary_store() as store:
         return measure_duration(spec, prepare(spec.data, store), store).describe()
 
 

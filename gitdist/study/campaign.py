@@ -24,15 +24,7 @@ def store_campaign(results: Results, campaign: Campaign) -> None:
             written.
         StoreError: the results directory cannot be written.
     """
-    paths = StudyPaths.at(results, campaign.name)
-    paths.pull()
-    paths.check_readable()
-    if paths.spec.exists():
-        raise StudyError(f"'{campaign.name}' in {results} is a single study, not this campaign", remedy="rename")
-    paths.check_writable()
-    for member in campaign.members:
-        check_services(member.spec, paths.results)
-        _check_started(StudyPaths.at(results, member.spec.name), member.spec)
+    paths = check_campaign(results, campaign)
     stored = {
         "name": campaign.name,
         "title": campaign.title,
@@ -42,6 +34,20 @@ def store_campaign(results: Results, campaign: Campaign) -> None:
     paths.create()
     write_atomic(paths.campaign, yaml.safe_dump(stored, sort_keys=False, width=120).encode())
     paths.push(paths.campaign)
+
+
+def check_campaign(results: Results, campaign: Campaign) -> StudyPaths:
+    """Refuse what ``store_campaign`` refuses, and return the campaign's paths; write nothing."""
+    paths = StudyPaths.at(results, campaign.name)
+    paths.pull()
+    paths.check_readable()
+    if paths.spec.exists():
+        raise StudyError(f"'{campaign.name}' in {results} is a single study, not this campaign", remedy="rename")
+    paths.check_writable()
+    for member in campaign.members:
+        check_services(member.spec, paths.results)
+        _check_started(StudyPaths.at(results, member.spec.name), member.spec)
+    return paths
 
 
 def refuse_campaign(paths: StudyPaths) -> None:

@@ -221,22 +221,28 @@ def check_or_record_data(paths: StudyPaths, attributes: Attributes, fingerprint:
 
 
 def check_or_record_weights(attributes: Attributes, weights: StudyWeights) -> None:
-    """Record the content of the weights at the first run; refuse other content later.
+    """Record the content of the weights at the first run; refuse other content later as ``check_weights`` does."""
+    check_weights(attributes, weights)
+    recorded = attributes.get_attr("weights") or {}
+    found = {source: file.digest for source, file in weights.items()}
+    if found.keys() - recorded.keys():
+        attributes.set_attr("weights", {**recorded, **found})
+
+
+def check_weights(attributes: Attributes, weights: StudyWeights) -> None:
+    """Refuse other content of the weights than recorded.
 
     Raises:
         StudyError: the study was started with other weights.
     """
     recorded = attributes.get_attr("weights") or {}
-    found = {source: file.digest for source, file in weights.items()}
-    for source, digest in found.items():
+    for source, digest in ((source, file.digest) for source, file in weights.items()):
         if recorded.get(source, digest) != digest:
             raise StudyError(
                 f"trial.pretrained: the study was started with the weights {recorded[source]} of {source}, but they "
                 f"are now {digest}; restore the former ones, or start another study",
                 remedy="fork",
             )
-    if found.keys() - recorded.keys():
-        attributes.set_attr("weights", {**recorded, **found})
 
 
 def ensure_identity(paths: StudyPaths, attributes: Attributes) -> str:

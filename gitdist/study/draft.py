@@ -93,8 +93,7 @@ def draft_data(data: OwnData | PublishedData, machine: Machine) -> dict[str, tup
     if "test" not in data.given and data.source == "images":
         fields["test_share"] = (share, "of each class; a folder test/ would be used as it is")
     if "validation" not in data.given:
-        few = f"; the smallest class has {smallest} images, so its figures will be rough" if smallest < 25 else ""
-        fields["validation"] = (share, f"of the rest: the search sees these images alone{few}")
+        fields["validation"] = (share, "of the rest: the search sees these images alone")
     fields["profile"] = ({"kind": "none"}, "your class sizes as they are")
     return fields
 
@@ -174,9 +173,7 @@ def draft_study(
         *(_line(field, value, comment) for field, (value, comment) in draft_data(data, machine).items()),
     ]
     if isinstance(data, OwnData) and data.source == "images":
-        lines.append(
-            "  # group: folder  # if several images show one object or person, in CLASS/OBJECT/: see the guide"
-        )
+        lines.append("  # group: folder  # if CLASS/OBJECT/ has several images of one object: they stay in one split")
     lines += ["generator:", *_generator(total, side, mirrored, has_gpu)]
     lines += ["trial:", *_trial(total, side, network, mirrored, has_gpu)]
     lines += ["search:", *_search(sizes, has_gpu)]
@@ -192,10 +189,10 @@ def _generator(num_images: int, side: int, mirrored: bool, has_gpu: bool) -> lis
     halvings = 2 if side % 4 == 0 else 1 if side % 2 == 0 else 0
     if has_gpu:
         widths = {"dim": 64, "num_res": 4, "discriminator_dim": 64}
-        steps, rate, why = 20_000, 1e-4, "of the published size"
+        steps, rate, why = 20_000, 1e-4, "it has the published size"
     else:
         widths = {"dim": 16, "num_res": 1 if side < 16 else 2, "discriminator_dim": 32}
-        steps, rate, why = 2000 if num_images >= 1000 else 1000, 5e-4, "small, for a machine without a GPU"
+        steps, rate, why = 2000 if num_images >= 1000 else 1000, 5e-4, "it is small, for a machine without a GPU"
     fields = {
         "kind": "munit",
         **widths,
@@ -207,8 +204,8 @@ def _generator(num_images: int, side: int, mirrored: bool, has_gpu: bool) -> lis
         "flip": mirrored,
     }
     return [
-        f"  # learns without labels how images vary, {why}; more steps give better draws. Look at them with:",
-        "  # gitdist generator preview FILE",
+        f"  # Learns without labels how images vary; {why}. More steps give better draws;",
+        "  # `gitdist generator preview FILE` shows them.",
         f"  {_mapping(fields)}",
     ]
 

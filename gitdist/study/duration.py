@@ -6,21 +6,24 @@ not known beforehand.
 """
 
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 
 from gitdist.child_process import ChildProcess
 from gitdist.data.dataset import Dataset
 from gitdist.errors import GitdistError, StudyError
+from gitdist.limits import usable_cpus
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.store import Store
 from gitdist.store.gc import DAY_S
 from gitdist.study.cluster.connect import LOCAL, local_cpus, ray_address
 from gitdist.study.monitoring.display import Display
 from gitdist.study.scheduling.gpu_shares import share_gpus
-from gitdist.study.scheduling.packing import Node, find_capacity
+from gitdist.study.scheduling.packing import Capacity, Node, find_capacity
 from gitdist.study.speeds import Speeds, measure_speeds
 from gitdist.trial.mixing import draws_needed
 from gitdist.trial.stages import shared_prefix
@@ -37,6 +40,8 @@ class Duration:
     """The estimated seconds of a study's generator and of all of its trials, ``max_concurrent`` at once.
 
     ``limit_s`` is ``search.max_hours`` in seconds; with ``may_stop`` another rule may stop the search before its total.
+    ``is_busy``: other programs used the CPUs when the speeds were measured. The first ``prefix_epochs`` are trained
+    once for all trials that agree on them.
     """
 
     generator_s: float
@@ -46,6 +51,8 @@ class Duration:
     on_cluster: bool
     limit_s: float = math.inf
     may_stop: bool = False
+    is_busy: bool = False
+    prefix_epochs: int = 0
 
     @property
     def total_s(self) -> float:
@@ -54,12 +61,15 @@ class Duration:
 
     def describe(self) -> str:
         """Return the estimate in one line."""
-        parts = [f"generator {_format(self.generator_s)}"] if self.generator_s else []
+        parts = [f"generator {format_duration(self.generator_s)}"] if self.generator_s else []
         if self.num_trials:
-            parts.append(f"{self.num_trials} trial(s) {_format(self.trials_s)}, {self.max_concurrent} at once")
+            parts.append(f"{self.num_trials} trial(s) {format_duration(self.trials_s)}, {self.max_concurrent} at once")
         about = "at most about" if self.may_stop or self.total_s == self.limit_s else "about"
         where = "the cluster, at the speed of this machine" if self.on_cluster else "this machine"
-        return f"the study takes {about} {_format(self.total_s)} on {where} ({'; '.join(parts) or 'nothing to train'})"
+        if self.is_busy:
+            parts.append("measured while other programs use its CPUs: when it is idle, less")
+        total = format_duration(self.total_s)
+        return f"the study takes {about} {total} on {where} ({'; '.join(parts) or 'nothing to train'})"
 
 
 def announce_duration(
@@ -102,16 +112,21 @@ def measure_duration(spec: StudySpec, dataset: Dataset, store: Store, address: s
     Arguments are those of ``announce_duration``. Besides errors of this package, torch and the networks may raise any.
     """
     on_cluster = ray_address(address) != LOCAL
-    here, max_concurrent = _on_this_machine(spec)
+    here = with_local_shares(spec)
+    max_concurrent = 1
+    with suppress(StudyError):  # for a cluster, or reported when the study begins
+        max_concurrent = local_capacity(here).max_concurrent
     if on_cluster:
         bound = spec.resources.max_concurrent
         max_concurrent = spec.num_trials if bound == "auto" else bound
+    is_busy = os.getloadavg()[0] > usable_cpus()
     if _is_small(here, dataset):
         speeds = measure_speeds(here, dataset.directory, store)
     else:
         with ChildProcess(measure_speeds.__module__) as child:
             speeds = child.call("this machine must measure its speed", measure_speeds, here, dataset.directory, store)
-    return estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
+    duration = estimate_duration(spec, dataset, speeds, max_concurrent, on_cluster=on_cluster)
+    return replace(duration, is_busy=is_busy)
 
 
 def estimate_duration(
@@ -143,18 +158,27 @@ def estimate_duration(
         on_cluster=on_cluster,
         limit_s=math.inf if search.max_hours is None else 3600 * search.max_hours,
         may_stop=search.may_stop,
+        prefix_epochs=epochs - own_epochs if trials else 0,
     )
 
 
-def _on_this_machine(spec: StudySpec) -> tuple[StudySpec, int]:
-    """Return the study with the shares that it has on this machine, and how many trials run here at once."""
-    node = Node("here", local_cpus(spec.resources, spec.num_servers), [1.0] * torch.cuda.device_count())
-    resources = share_gpus([node], spec.resources, spec.num_servers, spec.num_trials)
-    try:
-        max_concurrent = find_capacity([node], resources, spec.num_servers).max_concurrent
-    except StudyError:  # for a cluster, or reported when the study begins
-        max_concurrent = 1
-    return spec.model_copy(update={"resources": resources}), max_concurrent
+def with_local_shares(spec: StudySpec) -> StudySpec:
+    """Return the study with the shares of GPUs that its processes have on this machine."""
+    resources = share_gpus([_this_machine(spec)], spec.resources, spec.num_servers, spec.num_trials)
+    return spec.model_copy(update={"resources": resources})
+
+
+def local_capacity(spec: StudySpec) -> Capacity:
+    """Return how many trials of a study with ``with_local_shares`` run at once on this machine.
+
+    Raises:
+        StudyError: none fits.
+    """
+    return find_capacity([_this_machine(spec)], spec.resources, spec.num_servers)
+
+
+def _this_machine(spec: StudySpec) -> Node:
+    return Node("here", local_cpus(spec.resources, spec.num_servers), [1.0] * torch.cuda.device_count())
 
 
 def _is_small(spec: StudySpec, dataset: Dataset) -> bool:
@@ -188,7 +212,8 @@ def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
     return int(draws_needed(trial, dataset.train.labels, dataset.class_sizes).sum())
 
 
-def _format(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return a duration with two digits, in seconds, minutes, hours or days."""
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1.0, "s"))
     number = seconds / size
     return f"{number:.2g} {unit}" if number < _TWO_DIGITS else f"{number:,.0f} {unit}"

@@ -15,6 +15,7 @@ from gitdist.study.compatibility import (
     check_or_record_weights,
     check_recorded_trials,
     check_started,
+    check_weights,
     ensure_identity,
     has_current_splits,
     outdated_splits_error,
@@ -28,11 +29,11 @@ from gitdist.study.resources.generator import check_moved_generator
 from gitdist.study.retry import copy_checkpoints, retry_failed_trials
 from gitdist.study.study import Study
 from gitdist.study.summary import is_finished
-from gitdist.study.warm_start import find_observations, record_observations
+from gitdist.study.warm_start import find_observations, observations_for, record_observations
 
 
-def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
-    """Check that the study may run in ``results``; return its paths and its store."""
+def check_files(spec: StudySpec, results: Path | Results) -> StudyPaths:
+    """Check that the study may run in ``results``, and return its paths; write nothing."""
     paths = StudyPaths.at(results, spec.name)
     check_services(spec, paths.results)
     paths.pull()
@@ -40,6 +41,12 @@ def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, St
     refuse_campaign(paths)
     check_ledger_exists(paths, spec)
     paths.check_writable()
+    return paths
+
+
+def open_files(spec: StudySpec, results: Path | Results) -> tuple[StudyPaths, Store]:
+    """Check that the study may run in ``results``; return its paths and its store."""
+    paths = check_files(spec, results)
     store = open_store(paths, spec)
     paths.create()
     return paths, store
@@ -51,6 +58,39 @@ def prepare_data(paths: StudyPaths, spec: StudySpec, store: Store) -> tuple[Data
     dataset = prepare(spec.data, store)
     check_fit(spec, dataset)
     return dataset, check_networks(spec, dataset, store)
+
+
+def check_run(
+    spec: StudySpec, results: Path | Results, store: Store, *, take_over: bool = False
+) -> tuple[Dataset, int | None]:
+    """Check what a run checks before it starts Ray; write nothing but what the data needs into ``store``.
+
+    Returns:
+        The data set, and how many trials of the search have ended; None = the study is finished.
+
+    Raises:
+        GitdistError: a run would be refused.
+    """
+    paths = check_files(spec, results)
+    dataset, weights = prepare_data(paths, spec, store)
+    if not Study.exists(paths, spec):
+        check_plugins(spec)
+        observations_for(spec.search, paths)
+        return dataset, 0
+    with Study.open(paths, spec) as study:
+        if not take_over:
+            study.refuse_owner()
+        if is_finished(study):
+            return dataset, None
+        if not has_current_splits(study.ledger):
+            raise outdated_splits_error(paths)
+        check_plugins(spec)
+        find_observations(study)
+        if study.ledger.get_attr("data") is not None:
+            check_or_record_data(paths, study.ledger, dataset.fingerprint)
+        check_weights(study.ledger, weights)
+        check_moved_generator(study, dataset)
+        return dataset, sum(record.state != "running" for record in study.ledger.trials())
 
 
 def check_and_repair(

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gitdist.errors import StudyError
+from gitdist.errors import StudyError, StudyLockedError
 from gitdist.spec import StudySpec
 from gitdist.study.compatibility import check_ledger_exists
 from gitdist.study.files.events import Outcome, TrialStates
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.rows import count_rows, read_rows
-from gitdist.study.ledger.lease import Owner, read_owners
+from gitdist.study.ledger.lease import Owner, describe_owner, read_owners
 from gitdist.study.ledger.ledger import Ledger, TrialRecord
 from gitdist.study.ledger.records import pareto_of
 
@@ -108,6 +108,20 @@ class Study:
         """Return whether all trials and the baseline have ended, and no finished trial has lost rows."""
         lost = any(self.num_lost_epochs(record) for record in self.ledger.trials())
         return not lost and not self.ledger.num_open() and self.is_baseline_ended()
+
+    @staticmethod
+    def exists(paths: StudyPaths, spec: StudySpec) -> bool:
+        """Return whether the study has a ledger."""
+        return Ledger.exists(paths, spec)
+
+    def refuse_owner(self) -> None:
+        """Refuse a study that a driver runs which is alive, or may be.
+
+        Raises:
+            StudyLockedError: there is one.
+        """
+        if (owner := self.owner()) is not None:
+            raise StudyLockedError(describe_owner(self.ledger.name, owner), remedy="take_over")
 
     def owner(self) -> Owner | None:
         """Return the driver that owns the study now; None if no owner is known to be alive."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gitdist.errors import SpecError
+from gitdist.spec import SearchSpec
 from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.ledger.ledger import Ledger
@@ -23,14 +24,21 @@ def find_observations(study: Study) -> dict[str, Any] | None:
     search, ledger = study.spec.search, study.ledger
     if search.warm_start is None or ledger.trials() or ledger.get_attr(OBSERVATIONS) is not None:
         return None
+    return observations_for(search, study.paths)
+
+
+def observations_for(search: SearchSpec, paths: StudyPaths) -> dict[str, Any] | None:
+    """Return what a new study stores of ``search.warm_start``; None without one. Errors are those of above."""
+    if search.warm_start is None:
+        return None
     if point_plan(search) is not None:
         raise SpecError(
             f"search.warm_start has no use: all points of the space are tried, since they are at most search.total "
             f"({search.total}); remove it, or lower search.total"
         )
-    paths = _paths_of(search.warm_start, study.paths)
-    paths.pull()
-    with Study.open(paths, load_stored_spec(paths)) as other:
+    other_paths = _paths_of(search.warm_start, paths)
+    other_paths.pull()
+    with Study.open(other_paths, load_stored_spec(other_paths)) as other:
         if problem := describe_disagreement(search, other.spec.search):
             raise SpecError(f"search.warm_start '{search.warm_start}': {problem}; correct it, or remove warm_start")
         trials = observe(search, other.spec.search, other.ledger.merged_trials())

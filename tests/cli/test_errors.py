@@ -178,7 +178,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     running = common | {"--address", "--take-over"}
     plain = ("run", "resume", "retry", "status", "sync", "export", "predict", "ui")
     assert {name: options(root.commands[name]) for name in plain} == {
-        "run": running | {"--set", "--scale", "--fork", "--yes"},
+        "run": running | {"--set", "--scale", "--fork", "--yes", "--dry-run"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},
@@ -189,7 +189,7 @@ def test_the_commands_and_their_options_are_what_they_were():
     }
     assert set(root.commands) == {
         *("run", "resume", "retry", "status", "sync", "report", "export", "predict", "ui"),
-        *("doctor", "schema", "generator", "data", "store"),
+        *("init", "doctor", "schema", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}
     assert options(root.commands["report"]) == {"studies", "--results", "--out"}

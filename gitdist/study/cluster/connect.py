@@ -127,7 +127,7 @@ def connected(
     if address != LOCAL:
         _check_token_is_taken(address)
     else:
-        _check_machine()
+        check_ray_can_start()
         options |= {
             "_temp_dir": str(temporary_directory() / "ray"),
             "num_cpus": max(local_cpus(resources, num_servers), math.ceil(resources.training.cpu)),
@@ -204,7 +204,7 @@ def local_cpus(resources: ResourcesSpec, num_servers: int) -> int:
     return max(usable_cpus(), math.ceil(needed))
 
 
-def _check_machine() -> None:
+def check_ray_can_start() -> None:
     """Refuse to start Ray where it would fail after minutes, or die later."""
     spare, cause = spare_processes(), temporary_error()
     remedy = "set RAY_TMPDIR to a short path on a local disk"

@@ -171,7 +171,7 @@ class Lease:
             confirmed = [record for record in blocking if CONFIRMED in record.user_attrs]
             if confirmed or time.monotonic() > deadline:
                 owner = _read_owner((confirmed or blocking)[0])
-                raise StudyLockedError(_describe_owner(self._name, owner), remedy="take_over")
+                raise StudyLockedError(describe_owner(self._name, owner), remedy="take_over")
             time.sleep(_POLL_S)
         for record in lower:
             self._take_over(record)
@@ -313,7 +313,8 @@ def _timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _describe_owner(study_name: str, owner: Owner) -> str:
+def describe_owner(study_name: str, owner: Owner) -> str:
+    """Return who runs a study, and until when."""
     return (
         f"study '{study_name}' is being run by pid {owner.pid} on {owner.host} since {_format_time(owner.since)}, last "
         f"heartbeat {_format_time(owner.last_heartbeat)}; wait for it (without another heartbeat its lease expires at "

@@ -118,6 +118,7 @@ def should_prune(
     """
     step = trials[number].last_step
     pruner = build_pruner(search.pruner, num_steps)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name=study_name, directions=search.directions, pruner=pruner)
     study.add_trials(_visible_to_pruner(trial, None if trial.number == number else step) for trial in trials)
     try:
