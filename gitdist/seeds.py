@@ -3,10 +3,15 @@
 A new random draw gets a new name and so changes no other draw.
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # slow to import
+    import torch
 
 
 def derive_seed(root: int, name: str, *indices: int) -> int:
@@ -28,4 +33,6 @@ def numpy_rng(root: int, name: str, *indices: int) -> np.random.Generator:
 
 def torch_rng(root: int, name: str, *indices: int, device: str | torch.device = "cpu") -> torch.Generator:
     """Return a torch generator on ``device`` for one named random draw."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(derive_seed(root, name, *indices))

@@ -7,17 +7,18 @@ Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) is torch's: of the cross
 makes of the logits. The focal loss is no cross-entropy and has none.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(logits [N, C], labels [N])``: the mean over the batch, weighted by class as torch's ``cross_entropy`` does."""
+if TYPE_CHECKING:  # slow to import, and a study file needs only the names
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +37,8 @@ class ClassStatistics:
 
 def cross_entropy(classes: ClassStatistics, *, label_smoothing: float) -> nn.Module:
     """-log P(y|x)."""
+    from torch import nn
+
     return nn.CrossEntropyLoss(classes.weight, label_smoothing=label_smoothing)
 
 
@@ -44,20 +47,10 @@ def ldam(classes: ClassStatistics, *, ldam_margin: float, ldam_scale: float, lab
 
     The logits of the cosine head are scaled, so the margin is too.
     """
-    margins = torch.from_numpy(ldam_scale * ldam_margins(classes.sizes, ldam_margin)).float().to(classes.device)
-    return _MarginCrossEntropy(margins, classes.weight, label_smoothing)
+    from gitdist.balancing.loss_modules import MarginCrossEntropy
 
-
-class _MarginCrossEntropy(nn.CrossEntropyLoss):
-    margins: Tensor
-
-    def __init__(self, margins: Tensor, weight: Tensor | None, label_smoothing: float) -> None:
-        super().__init__(weight, label_smoothing=label_smoothing)
-        self.register_buffer("margins", margins)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        true_class = functional.one_hot(labels, len(self.margins))
-        return super().forward(logits - self.margins * true_class, labels)
+    margins = _tensor(ldam_scale * ldam_margins(classes.sizes, ldam_margin), classes)
+    return MarginCrossEntropy(margins, classes.weight, label_smoothing)
 
 
 def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.float64]:
@@ -72,24 +65,9 @@ def ldam_margins(class_sizes: NDArray[np.int64], largest: float) -> NDArray[np.f
 
 def focal(classes: ClassStatistics, *, focal_gamma: float) -> nn.Module:
     """Weight -log p by (1 - p)^gamma, p = P(y|x) (Lin et al. 2017, arXiv 1708.02002, equation 4)."""
-    return _Focal(focal_gamma, classes.weight)
+    from gitdist.balancing.loss_modules import Focal
 
-
-class _Focal(nn.Module):
-    weight: Tensor | None
-
-    def __init__(self, gamma: float, weight: Tensor | None) -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.register_buffer("weight", weight)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        surprise = functional.cross_entropy(logits, labels, reduction="none")
-        # Where p rounds to 1 the power's derivative is infinite for gamma < 1; its product with 0 must stay 0.
-        doubt = (-torch.expm1(-surprise)).clamp(min=torch.finfo(surprise.dtype).tiny)
-        values = doubt**self.gamma * surprise
-        weight = self.weight
-        return values.mean() if weight is None else (weight[labels] * values).sum() / weight[labels].sum()
+    return Focal(focal_gamma, classes.weight)
 
 
 def balanced_softmax(classes: ClassStatistics, *, label_smoothing: float) -> nn.Module:
@@ -97,23 +75,24 @@ def balanced_softmax(classes: ClassStatistics, *, label_smoothing: float) -> nn.
 
     The paper's p_j is n_j / n, that of instance sampling; under another sampler or weights it would balance twice.
     """
-    return _ShiftedCrossEntropy(classes, np.log(classes.priors), label_smoothing)
+    return _shifted(classes, np.log(classes.priors), label_smoothing)
 
 
 def logit_adjustment(classes: ClassStatistics, *, logit_tau: float, label_smoothing: float) -> nn.Module:
     """Add tau times the epoch's log priors to the logits (Menon et al. 2021, arXiv 2007.07314, equation 10)."""
-    return _ShiftedCrossEntropy(classes, logit_tau * np.log(classes.priors), label_smoothing)
+    return _shifted(classes, logit_tau * np.log(classes.priors), label_smoothing)
 
 
-class _ShiftedCrossEntropy(nn.CrossEntropyLoss):
-    shifts: Tensor
+def _shifted(classes: ClassStatistics, shifts: NDArray[np.float64], label_smoothing: float) -> nn.Module:
+    from gitdist.balancing.loss_modules import ShiftedCrossEntropy
 
-    def __init__(self, classes: ClassStatistics, shifts: NDArray[np.float64], label_smoothing: float) -> None:
-        super().__init__(classes.weight, label_smoothing=label_smoothing)
-        self.register_buffer("shifts", torch.from_numpy(shifts).float().to(classes.device))
+    return ShiftedCrossEntropy(_tensor(shifts, classes), classes.weight, label_smoothing)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return super().forward(logits + self.shifts, labels)
+
+def _tensor(values: NDArray[np.float64], classes: ClassStatistics) -> Tensor:
+    import torch
+
+    return torch.from_numpy(values).float().to(classes.device)
 
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {

@@ -1,26 +1,40 @@
 """The commands and their options; each command imports its code when it runs, so that ``--help`` is quick."""
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from gitdist import __version__
+from gitdist.cli.options import (
+    RESULTS,
+    RESULTS_DIRECTORY,
+    Address,
+    Json,
+    OptionalStudy,
+    Overrides,
+    ResultsDirectory,
+    ResultsOption,
+    Scale,
+    Starts,
+    Studies,
+    Study,
+    StudyFile,
+    TakeOver,
+    TrialNumber,
+    examples,
+    opened,
+)
 from gitdist.errors import SpecError
 from gitdist.input_file import expand_home
-
-if TYPE_CHECKING:  # slow to import
-    from gitdist.study.files.results import Results
 
 app = typer.Typer(
     name="gitdist",
     help="Find the augmentation settings that make a classifier accurate and invariant on the small classes.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=examples("gitdist init quickstart", "gitdist run study.yaml", "gitdist report quickstart"),
     pretty_exceptions_enable=False,
 )
 generator_app = typer.Typer(
@@ -48,69 +62,6 @@ def refuse_removed(arguments: Sequence[str]) -> None:
             raise SpecError(f"`gitdist {removed}` has been removed; use: {replacement}")
 
 
-def _on_disk(path: Path) -> Path:
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise SpecError(
-            "this command takes a results directory, but --results is on an object store; name a directory of this "
-            "machine"
-        )
-    return path
-
-
-def _expanded_results(results: str) -> str:
-    return results if "://" in results else str(expand_home(results))
-
-
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.", parser=expand_home)]
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name or file.")]
-ResultsOption = Annotated[
-    str,
-    typer.Option(
-        "--results",
-        metavar="DIR",
-        help="Results directory, or a URI such as s3://bucket/prefix.",
-        parser=_expanded_results,
-    ),
-]
-ResultsDirectory = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Results directory.", callback=_on_disk, parser=expand_home)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the study file; may be repeated."),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address", metavar="HOST:PORT", help="Ray cluster to join (default: $RAY_ADDRESS, else this machine)."
-    ),
-]
-Scale = Annotated[
-    str | None,
-    typer.Option("--scale", metavar="NAME", help="One of the scales in the study file (default: the first)."),
-]
-TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Take over the study from a driver that seems to be alive, on any host.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-TrialNumber = Annotated[
-    int | None, typer.Option("--trial", metavar="N", min=0, help="Number of a finished trial (default: the best one).")
-]
-RESULTS = "results"
-RESULTS_DIRECTORY = Path(RESULTS)
-
-
-@contextmanager
-def opened(results: str) -> "Iterator[Results]":
-    """Open the results directory, or the results on an object store; errors then name its URI."""
-    from gitdist.study.files.results import open_results
-
-    opened_results = open_results(results)
-    opened_results.connect()
-    with opened_results.rewriting_errors():
-        yield opened_results
-
-
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
@@ -122,15 +73,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise SpecError("the working directory has been deleted; change to another one") from None
 
 
-@app.command()
+@app.command(epilog=examples("gitdist init quickstart", "gitdist init ./photos --out photos.yaml"))
 def init(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEMPLATE|FOLDER|SOURCE",
-            help="The template quickstart, a folder of images or arrays, or a data set of `gitdist data ls`.",
-        ),
-    ],
+    what: Starts,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.", parser=expand_home)] = Path(
         "study.yaml"
     ),
@@ -142,7 +87,7 @@ def init(
     init_study(what, out, name, Console())
 
 
-@app.command()
+@app.command(epilog=examples("gitdist run study.yaml --dry-run", "gitdist run study.yaml --set search.total=20"))
 def run(
     study: StudyFile,
     results: ResultsOption = RESULTS,
@@ -161,23 +106,16 @@ def run(
     ] = False,
 ) -> None:
     """Run a study; run it again to resume it."""
+    from gitdist.cli.run import CommandOptions, check_plan, run_plan
     from gitdist.spec.file import load_plan
 
     plan = load_plan(study, set_ or (), scale)
-    if dry_run:
-        from gitdist.cli.dry_run import show_dry_run
-
-        with opened(results) as read_results:
-            show_dry_run(plan, read_results, Console(), address=address, take_over=take_over, fork_name=fork)
-        return
-    from gitdist.cli.run import CommandOptions, run_plan
-
     options = CommandOptions(address=address, take_over=take_over, fork_name=fork, asks=not yes)
     with opened(results) as opened_results:
-        run_plan(plan, opened_results, Console(), options)
+        (check_plan if dry_run else run_plan)(plan, opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist resume quickstart", "gitdist resume quickstart --set search.total=50"))
 def resume(
     study: Study,
     results: ResultsOption = RESULTS,
@@ -186,16 +124,14 @@ def resume(
     take_over: TakeOver = False,
 ) -> None:
     """Resume a study by its name."""
-    from gitdist.cli.run import CommandOptions, run_plan
-    from gitdist.cli.studies import stored_plan
-    from gitdist.spec.file import override_plan
+    from gitdist.cli.run import CommandOptions, run_stored
 
+    options = CommandOptions(address=address, take_over=take_over)
     with opened(results) as opened_results:
-        plan = override_plan(stored_plan(study, opened_results), set_ or ())
-        run_plan(plan, opened_results, Console(), CommandOptions(address=address, take_over=take_over))
+        run_stored(study, set_ or (), opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist retry quickstart --failed"))
 def retry(
     study: Study,
     failed: Annotated[bool, typer.Option("--failed", help="Retry the failed trials (required).")] = False,
@@ -204,17 +140,16 @@ def retry(
     take_over: TakeOver = False,
 ) -> None:
     """Retry trials under new numbers, and resume the study."""
-    from gitdist.cli.run import CommandOptions, run_plan
-    from gitdist.cli.studies import stored_plan
+    from gitdist.cli.run import CommandOptions, run_stored
 
     if not failed:
         raise SpecError("retry: --failed is required")
     options = CommandOptions(address=address, take_over=take_over, retry_failed=True)
     with opened(results) as opened_results:
-        run_plan(stored_plan(study, opened_results), opened_results, Console(), options)
+        run_stored(study, (), opened_results, Console(), options)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist sync quickstart"))
 def sync(study: Study, results: ResultsOption = RESULTS) -> None:
     """Bring MLflow up to date with the study's files."""
     from gitdist.cli.tracking import sync_stored_study
@@ -223,32 +158,48 @@ def sync(study: Study, results: ResultsOption = RESULTS) -> None:
         sync_stored_study(study, opened_results, Console())
 
 
-@app.command()
-def status(study: Study, results: ResultsOption = RESULTS, json: Json = False) -> None:
-    """Show finished, running and failed trials, the best so far and the time left; works from any terminal."""
-    from gitdist.cli.status import show_status
-
+@app.command(epilog=examples("gitdist status", "gitdist status quickstart --json"))
+def status(study: OptionalStudy = None, results: ResultsOption = RESULTS, json: Json = False) -> None:
+    """Show a study's trials, the best so far and the time left; without a name, all studies of the results."""
     with opened(results) as opened_results:
+        if study is None:
+            from gitdist.cli.listing import show_results
+
+            show_results(opened_results, Console(), "status", as_json=json)
+            return
+        from gitdist.cli.status import show_status
+
         show_status(study, opened_results, Console(), json)
 
 
-@app.command()
+@app.command(
+    epilog=examples("gitdist report quickstart", "gitdist report figure3-small table-methods-small --out both")
+)
 def report(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names of studies, or of campaigns.")],
+    studies: Studies = None,
     results: ResultsOption = RESULTS,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The report's directory (default: RESULTS/STUDY/report).", parser=expand_home),
     ] = None,
 ) -> None:
-    """Write figures, tables and one page about studies, running or finished."""
-    from gitdist.cli.report import report_studies
-
+    """Write figures, tables and one page about studies; without a name, list the studies of the results."""
     with opened(results) as opened_results:
+        if not studies:
+            from gitdist.cli.listing import show_results
+
+            show_results(opened_results, Console(), "report")
+            return
+        from gitdist.cli.report import report_studies
+
         report_studies(studies, opened_results, out, Console())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "gitdist export quickstart --out model.pt2", "gitdist export quickstart --baseline --out baseline.onnx"
+    )
+)
 def export(
     study: Study,
     out: Annotated[
@@ -266,7 +217,7 @@ def export(
         export_model(study, opened_results, Console(), out=out, trial=trial, baseline=baseline)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist predict quickstart photo.jpg more-photos"))
 def predict(
     study: Study,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
@@ -281,7 +232,7 @@ def predict(
         predict_images(study, images, opened_results, Console(), trial=trial, as_json=json)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist ui", "gitdist ui quickstart --port 5001"))
 def ui(
     study: Annotated[str | None, typer.Argument(help="Name or file of a study; opens its MLflow store.")] = None,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -293,7 +244,9 @@ def ui(
     serve_ui(study, results, port, Console())
 
 
-@app.command()
+@app.command(
+    epilog=examples("gitdist doctor", "gitdist doctor study.yaml --address HOST:6379 --results /shared/results")
+)
 def doctor(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study to check for.", parser=expand_home)
@@ -312,7 +265,7 @@ def doctor(
     show_findings(plan, results, address, Console(), json)
 
 
-@app.command()
+@app.command(epilog=examples("gitdist schema --out study.schema.json"))
 def schema(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.", parser=expand_home)
@@ -324,7 +277,7 @@ def schema(
     write_schema(out)
 
 
-@generator_app.command("train")
+@generator_app.command("train", epilog=examples("gitdist generator train study.yaml --set generator.steps=500"))
 def generator_train(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -339,7 +292,7 @@ def generator_train(
     train_generator(load_study(study, set_ or (), scale), results, Console(), address)
 
 
-@generator_app.command("preview")
+@generator_app.command("preview", epilog=examples("gitdist generator preview study.yaml --out grid.png --truth"))
 def generator_preview(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -362,7 +315,7 @@ def generator_preview(
     preview_generator(spec, results, Console(), out=out, images=images, draws=draws, truth=truth)
 
 
-@generator_app.command("quality")
+@generator_app.command("quality", epilog=examples("gitdist generator quality study.yaml --json"))
 def generator_quality(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -380,15 +333,13 @@ def generator_quality(
 ) -> None:
     """Measure the generators of a study or campaign: whether draws keep their class, how much they vary."""
     from gitdist.cli.quality import show_quality
-    from gitdist.spec.campaign import Campaign
-    from gitdist.spec.file import load_plan
+    from gitdist.spec.file import load_studies
 
-    plan = load_plan(study, set_ or (), scale)
-    specs = [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
+    specs = load_studies(study, set_ or (), scale)
     show_quality(specs, results, Console(), images=images, draws=draws, epochs=epochs, as_json=json)
 
 
-@generator_app.command("import")
+@generator_app.command("import", epilog=examples("gitdist generator import checkpoint.pt --out generator.safetensors"))
 def generator_import(
     checkpoint: Annotated[
         Path,
@@ -404,15 +355,15 @@ def generator_import(
     import_generator(checkpoint, out, Console())
 
 
-@data_app.command("ls")
+@data_app.command("ls", epilog=examples("gitdist data ls"))
 def data_ls() -> None:
     """List the data sources, and where their files are."""
-    from gitdist.cli.data import list_sources
+    from gitdist.cli.sources import list_sources
 
     list_sources(Console())
 
 
-@data_app.command("stats")
+@data_app.command("stats", epilog=examples("gitdist data stats study.yaml --thumbnails sheet.png"))
 def data_stats(
     study: StudyFile,
     results: ResultsDirectory = RESULTS_DIRECTORY,
@@ -436,7 +387,7 @@ def data_stats(
     show_stats(spec, results, Console(), thumbnails)
 
 
-@store_app.command("ls")
+@store_app.command("ls", epilog=examples("gitdist store ls"))
 def store_ls(results: ResultsOption = RESULTS) -> None:
     """List the artifacts, the least recently used first."""
     from gitdist.cli.store import list_artifacts
@@ -445,7 +396,7 @@ def store_ls(results: ResultsOption = RESULTS) -> None:
         list_artifacts(opened_results, Console())
 
 
-@store_app.command("gc")
+@store_app.command("gc", epilog=examples("gitdist store gc --dry-run", "gitdist store gc --max-gb 20 --unused-days 30"))
 def store_gc(
     results: ResultsOption = RESULTS,
     max_gb: Annotated[

@@ -1,4 +1,4 @@
-"""``gitdist data ls | stats``: list the data sources, and describe a study's data set."""
+"""``gitdist data stats``: describes a study's data set."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from gitdist.cli.console import plain_table, print_line
 from gitdist.data.dataset import Dataset, Split, prepare
 from gitdist.data.duplicates import Duplicates, OfficialImage, find_duplicates
 from gitdist.data.longtail import suggested_threshold
-from gitdist.data.sources import row_names, source_locations
+from gitdist.data.sources import row_names
 from gitdist.data.splits import name_first
 from gitdist.errors import StudyError
 from gitdist.generator.grid import draw_rows, save_grid, spread
@@ -27,14 +27,6 @@ _BAR = 24  # characters of the longest bar
 _FEW_VALIDATION = 5  # images of a class, below which its validation accuracy is too imprecise
 _PAIRS_SHOWN = 5
 _CLASSES_NAMED = 10
-
-
-def list_sources(console: Console) -> None:
-    """Print where the files of each source are, or how to get them."""
-    table = plain_table("source", "where")
-    for name, where in source_locations().items():
-        table.add_row(name, Text(where))
-    console.print(table)
 
 
 def show_stats(spec: StudySpec, results: Path, console: Console, thumbnails: Path | None = None) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
+from gitdist.cli.studies import stored_plan
 from gitdist.cli.tables import summary_tables
 from gitdist.errors import (
     DiskError,
@@ -27,6 +28,7 @@ from gitdist.errors import (
 )
 from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign, Member
+from gitdist.spec.file import override_plan
 from gitdist.study.cluster.signals import STOPPED, discard_lost_output, interruptible, stop_requested
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
@@ -46,6 +48,27 @@ class CommandOptions:
     retry_failed: bool = False
     fork_name: str | None = None
     asks: bool = False  # before a study begins that takes more than a day
+
+
+def run_stored(
+    study: str, overrides: Sequence[str], results: Results, console: Console, options: CommandOptions
+) -> None:
+    """Run a started study or campaign, which is given by its name or its file, as ``run_plan`` does."""
+    run_plan(override_plan(stored_plan(study, results), overrides), results, console, options)
+
+
+def check_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:
+    """Print what ``run_plan`` would do and cost, and refuse what it would refuse; write and start nothing."""
+    from gitdist.cli.dry_run import show_dry_run
+
+    show_dry_run(
+        plan,
+        results,
+        console,
+        address=options.address,
+        take_over=options.take_over,
+        fork_name=options.fork_name,
+    )
 
 
 def run_plan(plan: StudySpec | Campaign, results: Results, console: Console, options: CommandOptions) -> None:

@@ -13,7 +13,6 @@ from gitdist.cli.console import plain_table, print_line
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name
 from gitdist.report.metrics import metric_of
-from gitdist.spec import StudySpec
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
 from gitdist.study.compatibility import load_stored_spec
@@ -53,7 +52,7 @@ def duration(seconds: float) -> str:
 
 
 def _show_members(campaign: Campaign, results: Results, console: Console, as_json: bool) -> None:
-    statuses = {member.spec.name: _status_of(member.spec, results) for member in campaign.members}
+    statuses = {member.spec.name: status_of(member.spec.name, results) for member in campaign.members}
     if as_json:
         values = [
             status.as_json() if status else {"study": name, "state": "not started"} for name, status in statuses.items()
@@ -65,10 +64,7 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
         if status is None:
             table.add_row(name, "not started", "-", "-", "-")
             continue
-        best = "-"
-        if status.best:
-            pairs = zip(status.objectives, status.best[0]["objectives"], strict=True)
-            best = ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
+        best = best_value(status)
         left = duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
     console.print(table)
@@ -79,9 +75,9 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
         print_line(console, f"resume with: gitdist resume {campaign.name} --results {results}")
 
 
-def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
-    """Return the status of a member of a campaign; None = it has not started."""
-    paths = StudyPaths.at(results, spec.name)
+def status_of(name: str, results: Results) -> StudyStatus | None:
+    """Return the status of a study or of a member of a campaign; None = it has not started."""
+    paths = StudyPaths.at(results, name)
     paths.pull()
     paths.check_readable()
     if not paths.spec.exists():
@@ -91,6 +87,14 @@ def _status_of(spec: StudySpec, results: Results) -> StudyStatus | None:
         return None
     with Study.open(paths, stored) as opened:
         return read_status(opened)
+
+
+def best_value(status: StudyStatus) -> str:
+    """Return the objectives of the best trial so far as text."""
+    if not status.best:
+        return "-"
+    pairs = zip(status.objectives, status.best[0]["objectives"], strict=True)
+    return ", ".join(f"{objective.removeprefix('val/')} {value:.4f}" for objective, value in pairs)
 
 
 def _counts(status: StudyStatus) -> str:

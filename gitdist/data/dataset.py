@@ -22,6 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from gitdist import bounds
 from gitdist.bounds import rows_within
+from gitdist.data import DATASET_FORMAT
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.data.nuisance import apply_nuisance, draw_parameters
 from gitdist.data.sources import load_source, source_digest
@@ -32,8 +33,6 @@ from gitdist.seeds import numpy_rng
 from gitdist.spec import DataSpec
 from gitdist.store import Store
 from gitdist.store.layout import ARRAYS
-
-DATASET_FORMAT = 2
 
 _METADATA_KEY = b"gitdist"
 _IN_SOURCE_DIGEST = {

@@ -1,11 +1,16 @@
 """The interface of all generators: encode an image once, then draw transformed versions of it from its code."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # slow to import
+    import torch
+    from torch import Tensor
 
 
 class Generator(ABC):

@@ -3,22 +3,22 @@
 A new built-in network is a function that makes it, with a linear last layer, and its line in ``NETWORKS``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from gitdist.errors import GitdistError, SpecError, first_line
-from gitdist.networks.heads import CosineHead, head_name, replace_last_layer
 from gitdist.networks.libraries import Normalisation, find_library
 from gitdist.networks.plugin import build_plugin, plugin_version
-from gitdist.networks.pretrained import load_backbone
-from gitdist.networks.resnets import LARGEST_SMALL_SIDE, build_cifar_resnet, build_large_resnet
 from gitdist.plugins import describe_raised
+
+if TYPE_CHECKING:  # slow to import, and a study file needs only the names
+    import torch
+    from torch import Tensor, nn
 
 ImageShape = tuple[int, int, int]
 """``(C, H, W)``"""
@@ -32,11 +32,23 @@ class Network:
     large_images: bool
 
 
+def _small_resnet(blocks_per_stage: int, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    from gitdist.networks.resnets import build_cifar_resnet
+
+    return build_cifar_resnet(blocks_per_stage, image_shape, num_classes)
+
+
+def _large_resnet(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    from gitdist.networks.resnets import build_large_resnet
+
+    return build_large_resnet(name, image_shape, num_classes)
+
+
 NETWORKS = {
-    "resnet20": Network(build=partial(build_cifar_resnet, 3), large_images=False),
-    "resnet32": Network(build=partial(build_cifar_resnet, 5), large_images=False),
+    "resnet20": Network(build=partial(_small_resnet, 3), large_images=False),
+    "resnet32": Network(build=partial(_small_resnet, 5), large_images=False),
     **{
-        name: Network(build=partial(build_large_resnet, name), large_images=True)
+        name: Network(build=partial(_large_resnet, name), large_images=True)
         for name in ("resnet18", "resnet34", "resnet50")
     },
 }
@@ -70,6 +82,11 @@ def build_classifier(
     Raises:
         SpecError: there is no such network, it cannot be made for these images, or the file does not fit it.
     """
+    import torch
+
+    from gitdist.networks.heads import head_name, replace_last_layer
+    from gitdist.networks.pretrained import load_backbone
+
     rng = rng or torch.Generator().manual_seed(0)
     built_in = NETWORKS.get(network)
     with torch.random.fork_rng(devices=[]):
@@ -96,6 +113,8 @@ def build_classifier(
 
 def fitting_networks(image_shape: ImageShape) -> list[str]:
     """Return the built-in networks that are designed for images of this size, the usual one first; all of them run."""
+    from gitdist.networks.resnets import LARGEST_SMALL_SIDE
+
     large_images = max(image_shape[1:]) > LARGEST_SMALL_SIDE
     return [name for name, network in NETWORKS.items() if network.large_images == large_images]
 
@@ -150,6 +169,10 @@ def _build_external(network: str, image_shape: ImageShape, num_classes: int, opt
 
 
 def _initialise(model: nn.Module, rng: torch.Generator) -> None:
+    from torch import nn
+
+    from gitdist.networks.heads import CosineHead
+
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | CosineHead):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=rng)

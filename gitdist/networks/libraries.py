@@ -3,15 +3,18 @@
 Both libraries are slow to import, and timm is not always installed, so they are imported when they are used.
 """
 
+from __future__ import annotations
+
 import difflib
 import sys
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any, Protocol
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gitdist.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of values in 0..1."""
@@ -154,6 +157,8 @@ def _open_library(prefix: str) -> Library:
 
 def _replace_stem(model: nn.Module, channels: int) -> None:
     """Replace the first convolution by one for ``channels`` channels; each has weights of one of the former's three."""
+    from torch import nn
+
     name, former = next(
         (name, module)
         for name, module in model.named_modules()

@@ -8,14 +8,17 @@ gitdist replaces by its own. Change ``version`` whenever the same options give a
 epochs by target, options and version. The module must be importable on every node of the cluster.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from gitdist.errors import GitdistError, SpecError
 from gitdist.plugins import describe_raised, load_attribute
+
+if TYPE_CHECKING:  # slow to import
+    from torch import nn
 
 _ENTRY_POINTS = "gitdist.networks"
 
@@ -33,6 +36,8 @@ def build_plugin(
     Raises:
         SpecError: the factory cannot be imported or called, or returns something else.
     """
+    from torch import nn
+
     factory = load_attribute(target, _ENTRY_POINTS, "trial.network")
     if not callable(factory):
         raise _error(target, "must be a function or a class", f"it is of type {type(factory).__name__}")

@@ -28,6 +28,12 @@ def load_study(path: Path, overrides: Sequence[str] = (), scale: str | None = No
     return plan
 
 
+def load_studies(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> list[StudySpec]:
+    """Read a file as ``load_plan`` does, and return its studies: one, or those that its matrix makes."""
+    plan = load_plan(path, overrides, scale)
+    return [member.spec for member in plan.members] if isinstance(plan, Campaign) else [plan]
+
+
 def load_plan(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> StudySpec | Campaign:
     """Read a study file, choose its scale and apply ``path.to.field=value`` overrides (values are YAML).
 

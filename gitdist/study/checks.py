@@ -5,11 +5,8 @@ import re
 
 from gitdist.address import without_secrets
 from gitdist.errors import SpecError
-from gitdist.generator.kinds import needs_training
 from gitdist.spec import StudySpec
 from gitdist.study.files.results import Results
-from gitdist.study.ledger.pruning import check_pruner
-from gitdist.study.ledger.suggestion import check_sampler
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]*)(\+[a-zA-Z0-9]+)?:")
 
@@ -21,6 +18,11 @@ def check_plugins(spec: StudySpec) -> None:
         SpecError: the generator, the sampler or the pruner cannot be imported or built.
         StudyError: as ``check_sampler`` and ``check_pruner``.
     """
+    # Slow to import, and other checks need none of it.
+    from gitdist.generator.kinds import needs_training
+    from gitdist.study.ledger.pruning import check_pruner
+    from gitdist.study.ledger.suggestion import check_sampler
+
     needs_training(spec.generator)
     check_sampler(spec.search)
     check_pruner(spec.search, num_steps=max(1, spec.trial.epochs - spec.trial.switch_epoch))

@@ -4,14 +4,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from gitdist.data.dataset import DATASET_FORMAT
+from gitdist.data import DATASET_FORMAT
 from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError, first_line
-from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec
 from gitdist.spec.file import dump_study, parse_study
 from gitdist.spec.paths import absolute_paths
@@ -20,7 +19,10 @@ from gitdist.study.files.attribution import read_identity
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.ledger import Ledger
 
-StudyWeights = Mapping[str, WeightsFile]
+if TYPE_CHECKING:  # imports torch
+    from gitdist.networks.pretrained import WeightsFile
+
+StudyWeights = Mapping[str, "WeightsFile"]
 """The pretrained weights of a study's trials, by ``weights_source``."""
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gitdist.balancing.losses import Loss
+from gitdist.balancing.loss_modules import Loss
 from gitdist.data.dataset import Dataset
 from gitdist.data.nuisance import apply_nuisance, draw_parameters
 from gitdist.data.randaugment import RandAugment, draw_operations

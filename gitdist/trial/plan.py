@@ -4,20 +4,24 @@ Epochs count from 1. ``class_sizes`` int64 ``[C]`` are the training images of ea
 spec, its seed and the epoch alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from gitdist.balancing import read_fields
 from gitdist.balancing.losses import LOSSES, ClassStatistics
 from gitdist.balancing.samplers import SAMPLERS, effective_sizes
 from gitdist.seeds import numpy_rng
 from gitdist.spec import TrialSpec
+
+if TYPE_CHECKING:  # slow to import; only the loss needs it
+    import torch
+    from torch import nn
 
 
 def class_probabilities(spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
@@ -99,6 +103,8 @@ def build_loss(
     spec: TrialSpec, class_sizes: NDArray[np.int64], epoch: int, device: torch.device | str = "cpu"
 ) -> nn.Module:
     """Return the loss of an epoch, for logits and labels on ``device``."""
+    import torch
+
     weights = class_weights(spec, class_sizes, epoch)
     classes = ClassStatistics(
         sizes=class_sizes,

@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from gitdist.cli.data import list_sources, show_stats
+from gitdist.cli.data import show_stats
+from gitdist.cli.sources import list_sources
 from gitdist.data.sources.mnist import IDX_FILES
 from gitdist.errors import StudyError
 from gitdist.generator.grid import GAP, LABEL_WIDTH

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gitdist.data.dataset import DATASET_FORMAT
+from gitdist.data import DATASET_FORMAT
 from gitdist.errors import SpecError, StoreError, StudyError
 from gitdist.networks.pretrained import WeightsFile
 from gitdist.spec import StudySpec

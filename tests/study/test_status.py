@@ -12,7 +12,7 @@ from rich.console import Console
 from gitdist.api.tables import trial_table
 from gitdist.cli.status import duration, show_status
 from gitdist.cli.tables import summary_tables
-from gitdist.data.dataset import DATASET_FORMAT
+from gitdist.data import DATASET_FORMAT
 from gitdist.errors import StudyError
 from gitdist.report.records import read_study
 from gitdist.spec import StudySpec

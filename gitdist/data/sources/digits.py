@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate, pad
 
 from gitdist.data.sources.base import DataSource, SourceImages
 from gitdist.spec import DataSpec
@@ -26,7 +24,10 @@ class _Digits(DataSource):
         return "inside scikit-learn; no files needed"
 
     def read(self, files: Sequence[Path], spec: DataSpec) -> SourceImages:
-        from sklearn.datasets import load_digits  # slow to import
+        # Slow to import.
+        import torch
+        from sklearn.datasets import load_digits
+        from torch.nn.functional import interpolate, pad
 
         official = load_digits()
         levels = torch.from_numpy(official.images)[:, None] * (255 / 16)

@@ -11,7 +11,6 @@ from typing import Any
 from gitdist.errors import IncompleteFileError
 from gitdist.study.files.json_lines import JsonLinesFile, parse_lines
 from gitdist.study.files.layout import StudyPaths, TrialId
-from gitdist.trial.checkpoint import checkpoints_of, completed_rows
 from gitdist.trial.epoch_row import EpochRow
 
 
@@ -54,6 +53,8 @@ def repair_rows(directory: Path) -> list[EpochRow]:
         directory: the trial's. The result is the rows of its newest intact checkpoint or the undamaged rows of its
             file, whichever are more.
     """
+    from gitdist.trial.checkpoint import checkpoints_of, completed_rows  # imports torch
+
     path = directory / "rows.jsonl"
     lines, readable = parse_lines(path)
     rows = _consecutive(_rows_of(lines, path)[0])

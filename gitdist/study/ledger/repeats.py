@@ -17,7 +17,6 @@ from gitdist.spec import StudySpec, TrialSpec
 from gitdist.study.files.json_files import Description, read_json
 from gitdist.study.files.layout import StudyPaths, TrialId
 from gitdist.study.ledger.records import TrialRecord, list_trials
-from gitdist.trial.canonical import training_key
 from gitdist.trial.mixing import augmented_classes
 
 
@@ -43,6 +42,8 @@ class Repeats:
 
     def _key(self, params: Mapping[str, Any]) -> str | None:
         """Return a key that parameters with the same training share; None if the parameters break a rule."""
+        from gitdist.trial.canonical import training_key  # imports torch
+
         point = json.dumps(dict(params), sort_keys=True)
         if point not in self._keys:
             try:
