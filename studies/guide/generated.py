@@ -169,6 +169,9 @@ def _commands(name: str, command: Any) -> Iterator[str]:
     yield re.sub("[{}]", "", " ".join([name, *command.collect_usage_pieces(context)]))
     yield "```"
     yield ""
+    if examples := re.findall(r"\$ (.+)", command.epilog or ""):
+        yield "\n".join(["```bash", *examples, "```"])
+    yield ""
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is None or "--help" in parameter.opts:
