@@ -30,7 +30,7 @@ class GIT:
     """Replaces samples of small classes by draws of a generator (Zhou et al. 2022, arXiv 2203.09739, Algorithm 1).
 
     Of a batch of n the first ``int(fraction * n)`` samples can be replaced, and of them those whose class has fewer
-    than ``threshold`` training images. So the samples of a batch must come in random order. In a loop, on any device:
+    than ``threshold`` training images. So the samples of a batch must come in random order. In a loop, on any device::
 
         git = gitdist.GIT(generator, class_sizes, threshold=100)
         for images, labels in loader:
