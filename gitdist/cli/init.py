@@ -129,7 +129,7 @@ def _init_from_data(what: str, out: Path, name: str | None, console: Console) ->
 def _read_data(what: str, out: Path) -> tuple[OwnData | PublishedData, int]:
     """Return the data and the side of the study's images in pixels."""
     if what in get_args(PublishedName):
-        source = load_source(DataSpec(source=what))
+        source = load_source(DataSpec.model_validate({"source": what}))
         return PublishedData(source=what, counts=_counts(source)), source.train_images.shape[2]
     folder = expand_home(what)
     if not folder.is_dir():

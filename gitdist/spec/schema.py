@@ -42,7 +42,7 @@ def study_file_schema() -> Schema:
         fields.setdefault(path, []).append(pointer)
     values = {path: {"anyOf": [_reference(pointer) for pointer in pointers]} for path, pointers in fields.items()}
     free = "|".join(re.escape(path) for path, pointers in fields.items() if _is_free(pointers[0], study, definitions))
-    changes = {
+    changes: Schema = {
         "type": "object",
         "properties": values,
         "patternProperties": {rf"^({free})\..+": {}},

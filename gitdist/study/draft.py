@@ -100,7 +100,7 @@ def draft_data(data: OwnData | PublishedData, machine: Machine) -> dict[str, tup
 
 def training_sizes(data: OwnData | PublishedData, machine: Machine) -> list[int]:
     """Return the training images of each class in a study with the fields of ``draft_data``."""
-    spec = DataSpec(**{field: value for field, (value, _) in draft_data(data, machine).items()})
+    spec = DataSpec.model_validate({field: value for field, (value, _) in draft_data(data, machine).items()})
     test_share = spec.test_share if isinstance(data, OwnData) and "test" not in data.given else 0.0
     validation_share = 0.0 if isinstance(data, OwnData) and "validation" in data.given else spec.validation_share
     available = []
