@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gitdist.cli.console import plain_table, print_line
-from gitdist.cli.status import best_value, status_of
+from gitdist.cli.console import plain_table, print_line, print_table
+from gitdist.cli.status import status_of
 from gitdist.errors import GitdistError, SpecError
 from gitdist.study.campaign import load_campaign
 from gitdist.study.files.layout import StudyPaths
@@ -24,7 +24,8 @@ class Entry:
     """A study or a campaign of a results directory.
 
     ``finished`` counts finished trials, of a campaign finished studies, of ``total``. ``best`` has the objectives of
-    the best trial; None if there is none, and for campaigns. ``at`` is the time of the last start or end of a trial.
+    the best trial by name; None if there is none, and for campaigns. ``at`` is the time of the last start or end of a
+    trial.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Entry:
     state: str
     finished: int
     total: int
-    best: str | None
+    best: dict[str, float] | None
     at: str | None
 
 
@@ -57,14 +58,13 @@ def show_results(results: Results, console: Console, command: str, *, as_json: b
     if not entries:
         print_line(console, f"no study in {results} yet; `gitdist run STUDY.yaml` starts one, --results names another")
         return
-    table = plain_table("name", "state", "finished", "best", "when", whole=("finished", "when"))
+    table = plain_table("name", "progress", "best", "when", whole=("name", "progress", "best", "when"))
     for entry in entries:
-        unit = " studies" if entry.kind == "campaign" else ""
-        counts = f"{entry.finished} of {entry.total}{unit}"
-        table.add_row(
-            entry.name, Text(entry.state), counts, entry.best or "-", (entry.at or "-").replace("T", " ")[:16]
-        )
-    console.print(table)
+        counts = f"{entry.finished} of {entry.total} {'studies' if entry.kind == 'campaign' else 'trials'}"
+        progress = counts if entry.state == "finished" else f"{counts}, {entry.state}" if entry.total else entry.state
+        best = ", ".join(f"{value:.4f}" for value in (entry.best or {}).values()) or "-"
+        table.add_row(entry.name, Text(progress), best, (entry.at or "-").replace("T", " ")[:16])
+    print_table(console, table)
     print_line(console, f"show one with: gitdist {command} NAME --results {results}", style="dim")
 
 
@@ -117,7 +117,7 @@ def _study_entry(name: str, results: Results, status: StudyStatus | None) -> Ent
         state=status.state,
         finished=status.counts.get("finished", 0),
         total=status.total,
-        best=best_value(status) if status.best else None,
+        best=dict(zip(status.objectives, status.best[0]["objectives"], strict=True)) if status.best else None,
         at=_last_time(StudyPaths.at(results, name).times),
     )
 

@@ -23,7 +23,7 @@ from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.latest import describe_stream
 from gitdist.study.status import StudyStatus, read_status
 from gitdist.study.study import Study
-from gitdist.study.trial_status import STATUS_METRICS, describe_seconds, format_value
+from gitdist.study.trial_status import STATUS_METRICS, describe_seconds, format_value, short_name
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
@@ -127,7 +127,8 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
 def _table(status: StudyStatus, fields: list[str], space: int) -> Table:
     metric_headers = ("balanced\naccuracy", "few-shot\naccuracy", "eKLD\n(nats)")
     whole = ("trial", "epoch", *metric_headers)
-    table = plain_table("trial", *fields, "epoch", *metric_headers, "state", whole=whole, space=space)
+    headers = map(short_name, fields)
+    table = plain_table("trial", *headers, "epoch", *metric_headers, "state", whole=whole, space=space)
     table.columns[-1].min_width = max(len(line.state) for line in status.trials) if status.trials else None
     for line in status.trials:
         metrics = [f"{line.metrics[name]:.4f}" if name in line.metrics else "-" for name in STATUS_METRICS]

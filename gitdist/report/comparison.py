@@ -19,12 +19,11 @@ from gitdist.report.statistics import Interval, interval, paired_difference, ran
 from gitdist.spec import MunitSpec
 from gitdist.spec.campaign import short_names
 from gitdist.spec.search import METHOD
-from gitdist.study.trial_status import format_value
+from gitdist.study.trial_status import format_value, short_name
 
 MAX_SETTINGS = 7
 """Settings in one figure; if there are more, only the best of each method is shown."""
 
-_SHORT = {"threshold": "K", "fraction": "p"}
 _FIELDS = {"threshold": "class-size threshold K (images)", "fraction": "augmentation fraction p (share of a batch)"}
 _REPLICATE = "replicate"  # an axis of labels that change several of the following together
 _REPLICATED = ("data.version", "trial.seed", "seed", "generator.seed", "stream.seed", _REPLICATE)
@@ -205,7 +204,7 @@ def compare(studies: Sequence[ReportedStudy]) -> tuple[Comparison, ...]:
 def setting_label(params: Mapping[str, Any]) -> str:
     """Return a setting for reading: its method, then the other parameters."""
     parts = [str(params[METHOD])] if METHOD in params else []
-    parts += [f"{_SHORT.get(name, name)} {format_value(params[name])}" for name in params if name != METHOD]
+    parts += [f"{short_name(name)} {format_value(params[name])}" for name in params if name != METHOD]
     return ", ".join(parts) or "the study's setting"
 
 

@@ -44,7 +44,8 @@ class Selected:
 
     def default_name(self, varied: Sequence[Source]) -> str:
         """Return the name of the campaign: the study, the trial, and what is varied beside the training."""
-        more = "" if list(varied) == ["training"] else "-" + "-".join(varied)
+        beside = "-all" if len(varied) == len(SOURCES) else "".join(f"-{source}" for source in varied)
+        more = "" if list(varied) == ["training"] else beside
         return f"{self.spec.name}.confirm-trial{self.trial}{more}"
 
 

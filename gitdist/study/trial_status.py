@@ -113,6 +113,11 @@ def describe_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def short_name(field: str) -> str:
+    """Return a searched field as a heading: K and p for the threshold and the fraction."""
+    return {"threshold": "K", "fraction": "p"}.get(field, field)
+
+
 def format_value(value: Any) -> str:
     """Return a parameter or metric as text: four significant digits, 'all' for a missing threshold."""
     if isinstance(value, float):

@@ -58,6 +58,7 @@ def test_each_varied_source_gets_new_values_in_each_pair():
         (3, 9, 2, 2),
         (4, 10, 3, 3),
     ]
+    assert campaign.name == "s.confirm-trial4-all" and plan(selected(), 2, "data").name == "s.confirm-trial4-data"
     assert [each.trial.seed for each in (member.spec for member in plan(selected(), 2, "data").members)] == [0, 0]
 
 
