@@ -136,7 +136,7 @@ def test_another_kind_of_generator_is_one_change(paths):
 
 
 def test_a_field_of_which_a_changeable_one_is_a_prefix_stays(paths, monkeypatch):
-    monkeypatch.setattr("gitdist.study.compatibility._MAY_CHANGE", ("trial.lr",))
+    monkeypatch.setattr("gitdist.study.compatibility.MAY_CHANGE", ("trial.lr",))
     store_spec(paths, spec_with())
     store_spec(paths, spec_with(trial={"lr": 0.3}))
     assert "trial.lr_decay must stay" in refusal_of(paths, spec_with(trial={"lr": 0.3, "lr_decay": 0.2}))
