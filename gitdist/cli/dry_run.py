@@ -6,6 +6,7 @@ from rich.console import Console
 
 from gitdist.cli.console import print_line
 from gitdist.cli.errors import error_message
+from gitdist.durations import format_duration
 from gitdist.errors import GitdistError, SpecError, StudyError
 from gitdist.logging import silence_libraries
 from gitdist.spec import StudySpec
@@ -13,7 +14,6 @@ from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import check_campaign
 from gitdist.study.compatibility import fork
 from gitdist.study.dry_run import DryRun, dry_run
-from gitdist.study.duration import format_duration
 from gitdist.study.files.results import Results
 
 _NOTHING = "nothing was written or started; without --dry-run, this command runs it"

@@ -12,6 +12,7 @@ from gitdist.api.reading import reading
 from gitdist.cli.console import plain_table, print_line, print_table
 from gitdist.cli.errors import remedy_text
 from gitdist.cli.studies import stored_name
+from gitdist.durations import format_duration
 from gitdist.report.metrics import metric_of
 from gitdist.spec.campaign import Campaign
 from gitdist.study.campaign import load_campaign
@@ -23,7 +24,7 @@ from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.latest import describe_stream
 from gitdist.study.status import StudyStatus, read_status
 from gitdist.study.study import Study
-from gitdist.study.trial_status import STATUS_METRICS, describe_seconds, format_value, short_name
+from gitdist.study.trial_status import STATUS_METRICS, format_value, short_name
 
 
 def show_status(study: str, results: Results, console: Console, as_json: bool) -> None:
@@ -57,7 +58,7 @@ def _show_members(campaign: Campaign, results: Results, console: Console, as_jso
             table.add_row(name, "not started", "-", "-", "-")
             continue
         best = best_value(status)
-        left = describe_seconds(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
+        left = format_duration(status.time_left_s) if status.time_left_s and status.state != "finished" else "-"
         table.add_row(name, status.state, _counts(status) or "-", best, left)
     print_table(console, table)
     for name, status in statuses.items():
@@ -117,10 +118,10 @@ def _lines(status: StudyStatus, results: Results) -> list[str]:
         pruned = "all were pruned; raise search.pruner.min_epochs in a new study (--fork)"
         lines.append(f"no trial finished; {retry if status.counts.get('failed') else pruned}")
     if status.stream and (text := describe_stream(status.stream)):
-        lines.append(f"stream, {describe_seconds(time.time() - status.stream['at'])} ago: {text}")
+        lines.append(f"stream, {format_duration(time.time() - status.stream['at'])} ago: {text}")
     if status.time_left_s and status.resumable and status.state != "finished":
         about = "at most about" if status.may_stop else "about"
-        lines.append(f"{about} {describe_seconds(status.time_left_s)} of training left")
+        lines.append(f"{about} {format_duration(status.time_left_s)} of training left")
     return [*lines, *status.notes]
 
 

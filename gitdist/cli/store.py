@@ -10,15 +10,15 @@ from rich.markup import escape
 
 from gitdist.cli.console import plain_table, print_line
 from gitdist.disk import disk_errors
+from gitdist.durations import DAY_S, format_duration
 from gitdist.errors import StoreError
 from gitdist.store.artifact import read_spec
-from gitdist.store.gc import DAY_S, delete_unused, read_inventory
+from gitdist.store.gc import delete_unused, read_inventory
 from gitdist.store.layout import StoreLayout
 from gitdist.study.files.layout import StudyPaths
 from gitdist.study.files.results import Results
 
 _GB = 1e9
-_UNITS = ((DAY_S, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SHOWN_FIELDS = ("source", "kind", "network", "loss", "nuisance", "profile", "steps", "lr", "epochs", "version", "seed")
 
 
@@ -31,7 +31,9 @@ def list_artifacts(results: Results, console: Console) -> None:
     table = plain_table("kind", "key", *right, "used by", "what it is", right=right)
     for entry in entries:
         users, what = ", ".join(sorted(entry.pinned_by)) or "-", _describe(read_spec(layout.path(entry.artifact)))
-        table.add_row(*entry.artifact, decimal(entry.num_bytes), _age(now - entry.used_at), escape(users), escape(what))
+        table.add_row(
+            *entry.artifact, decimal(entry.num_bytes), format_duration(now - entry.used_at), escape(users), escape(what)
+        )
     if entries:
         console.print(table)
     print_line(console, f"{_count(len(entries), 'artifact')}, {decimal(sum(entry.num_bytes for entry in entries))}")
@@ -85,11 +87,6 @@ def _format_field(spec: Mapping[str, Any], name: str) -> str | None:
     if isinstance(value, str):
         return value if value != "none" else None
     return None if value is None else f"{name} {value}"
-
-
-def _age(seconds: float) -> str:
-    size_s, unit = next((step for step in _UNITS if seconds >= step[0]), _UNITS[-1])
-    return f"{max(0.0, seconds) / size_s:.0f} {unit}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gitdist.disk import locked
+from gitdist.durations import DAY_S
 from gitdist.store.artifact import ArtifactId
 from gitdist.store.file_tree import FileTree
 from gitdist.store.layout import StoreLayout
 from gitdist.store.locks import BuildLock, LockFiles
 from gitdist.store.pins import pinned
-
-DAY_S = 86_400.0
 
 _UNUSED_S = 3600.0  # a living process writes its files more often, except for scratch
 _SCRATCH_UNUSED_S = 30 * DAY_S

@@ -15,11 +15,11 @@ import torch
 
 from gitdist.child_process import ChildProcess
 from gitdist.data.dataset import Dataset
+from gitdist.durations import DAY_S, format_duration
 from gitdist.errors import GitdistError, StudyError
 from gitdist.limits import usable_cpus
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.store import Store
-from gitdist.store.gc import DAY_S
 from gitdist.study.cluster.connect import LOCAL, local_cpus, ray_address
 from gitdist.study.monitoring.display import Display
 from gitdist.study.scheduling.gpu_shares import share_gpus
@@ -28,8 +28,6 @@ from gitdist.study.speeds import Speeds, measure_speeds
 from gitdist.trial.mixing import draws_needed
 from gitdist.trial.stages import shared_prefix
 
-_UNITS = ((DAY_S, "days"), (3600.0, "h"), (60.0, "min"))
-_TWO_DIGITS = 99.5  # from here on, two digits would be 1e+02
 _FORWARD_PART = 1 / 3  # of a training step: evaluation needs no gradients
 # What is measured in this process; larger networks in a child process, whose memory is free again afterwards.
 _SMALL_SIDE, _SMALL_CHANNELS, _SMALL_BATCH = 64, 512, 512
@@ -211,10 +209,3 @@ def _draws_per_epoch(spec: StudySpec, dataset: Dataset) -> int:
     switch = spec.trial.switch_epoch
     trial = spec.trial.model_copy(update={"epochs": switch + 1})
     return int(draws_needed(trial, dataset.train.labels, dataset.class_sizes).sum())
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration with two digits, in seconds, minutes, hours or days."""
-    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1.0, "s"))
-    number = seconds / size
-    return f"{number:.2g} {unit}" if number < _TWO_DIGITS else f"{number:,.0f} {unit}"

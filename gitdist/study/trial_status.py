@@ -105,14 +105,6 @@ def time_left(trials: Sequence[TrialStatus], num_unstarted: int, epochs: int, ma
     return epoch_s * epochs_left / max(1, running or max_concurrent)
 
 
-def describe_seconds(seconds: float) -> str:
-    """Return a duration as text: 40 s, 12 min, 3 h 5 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def short_name(field: str) -> str:
     """Return a searched field as a heading: K and p for the threshold and the fraction."""
     return {"threshold": "K", "fraction": "p"}.get(field, field)

@@ -61,7 +61,7 @@ def test_ls_shows_the_least_recently_used_first(results: Path) -> None:
     with store.pin_used("my-study"):
         header, dataset, generator, total = listed(results)
     assert header.split() == ["kind", "key", "size", "unused", "for", "used", "by", "what", "it", "is"]
-    assert "40 d" in dataset and "background, zipf, version 0" in dataset and "50." in dataset
+    assert "40 days" in dataset and "background, zipf, version 0" in dataset and "50." in dataset
     assert generator.split()[:2] == ["generator", found.name]
     assert "0 s" in generator and "my-study" in generator and "munit, steps 2000" in generator
     assert total.startswith("2 artifacts, 10")

@@ -29,7 +29,7 @@ from gitdist.study.monitoring.mlflow.content import parent_run
 from gitdist.study.status import read_status
 from gitdist.study.study import BASELINE_FAILURE, Study
 from gitdist.study.summary import read_summary, write_summary
-from gitdist.study.trial_status import TrialStatus, describe_seconds, time_left
+from gitdist.study.trial_status import TrialStatus, time_left
 from tests.disks import read_only
 from tests.epoch_rows import epoch_row
 from tests.study.ended_study import NAME, make_study
@@ -238,13 +238,6 @@ def test_the_newest_figures_of_the_stream_are_shown_while_the_study_runs(study, 
         assert "stream" not in capsys.readouterr().out
     show_status("study", paths.results, Console(width=200), as_json=False)
     assert read_status(Study(paths, spec, ledger)).stream is None and told not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5300, "88 min"), (11100, "3 h 5 min")]
-)
-def test_a_duration_for_reading(seconds, shown):
-    assert describe_seconds(seconds) == shown
 
 
 def test_where_every_trial_was_pruned_nothing_is_to_be_retried(study, capsys):

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
+from gitdist.durations import format_duration
 from gitdist.errors import one_line
 from gitdist.study.ledger.records import list_trials
 from gitdist.study.monitoring.progress import WAITS, Phase, Snapshot
-from gitdist.study.trial_status import TrialStatus, describe_seconds, format_value
+from gitdist.study.trial_status import TrialStatus, format_value
 
 _TITLES = {
     "val/balanced_accuracy": "balanced accuracy",
@@ -55,7 +56,7 @@ def progress_line(snapshot: Snapshot) -> str:
         parts.append("no trial meets the constraints")
     if snapshot.left_s:
         most = "at most " if snapshot.search.may_stop else ""
-        parts.append(f"{most}{describe_seconds(snapshot.left_s)} left")
+        parts.append(f"{most}{format_duration(snapshot.left_s)} left")
     return ", ".join(parts)
 
 
@@ -66,7 +67,7 @@ def phase_line(phase: Phase) -> str:
         slow = f"{1 / phase.rate:.2g} s per {phase.rate_unit.removesuffix('s')}"
         parts.append(slow if phase.rate < 1 else f"{phase.rate:,.3g} {phase.rate_unit}/s")
     if phase.left_s is not None:
-        parts.append(f"{describe_seconds(phase.left_s)} left")
+        parts.append(f"{format_duration(phase.left_s)} left")
     return f"{phase.name}: " + ", ".join([*parts, *([phase.detail] if phase.detail else [])])
 
 
