@@ -18,6 +18,7 @@ from gitdist.errors import StoreError, StudyError
 from gitdist.report import tables
 from gitdist.report.comparison import Report
 from gitdist.report.figures.class_size import class_size_figures
+from gitdist.report.figures.overview import overview_figures
 from gitdist.report.figures.parameter import parameter_figures
 from gitdist.report.figures.per_class import per_class_figures
 from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
@@ -29,6 +30,7 @@ from gitdist.report.records import ReportedStudy
 PAGE = "index.html"
 
 SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], ...]] = {
+    "Overview": (overview_figures,),
     "Settings": (tables.method_tables,),
     "eKLD by class size": (partial(class_size_figures, metric="ekld"), tables.correlation_table),
     "Consistency by class size": (partial(class_size_figures, metric="consistency"),),

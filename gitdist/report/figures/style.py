@@ -30,7 +30,7 @@ TEXT, SMALL = 10.5, 9.5  # points
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)  # Okabe and Ito 2008
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-_DPI = 200
+_DPI, _MAX_WIDTH = 200, 1160  # of a PNG: pixels per inch, and pixels
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
 _RULES: Any = {**dict.fromkeys(_INKED, INK), "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
@@ -41,18 +41,20 @@ Drawn = Artist | Container
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure, or a PNG file's content, with its file name and caption."""
+    """A figure, or a PNG file's content, with its file name and caption; ``phone`` is shown on narrow pages."""
 
     name: str
     caption: str
     figure: Figure | bytes
+    phone: "Picture | None" = None
 
     def png(self) -> bytes:
         """Return it as PNG on white."""
         if isinstance(self.figure, bytes):
             return self.figure
         content = io.BytesIO()
-        self.figure.savefig(content, format="png", dpi=_DPI, facecolor="white")
+        dpi = min(_DPI, _MAX_WIDTH / self.figure.get_figwidth())
+        self.figure.savefig(content, format="png", dpi=dpi, facecolor="white", pil_kwargs={"optimize": True})
         return content.getvalue()
 
     def svg(self) -> str | None:
