@@ -128,13 +128,23 @@ class ReportedStudy:
         return self.baseline if self.baseline is not None and self.baseline.finished else None
 
     @property
-    def gaps(self) -> list[Gap]:
-        """The gaps between the baseline and the best trial in the first objective; empty if no trial finished."""
+    def best_trial(self) -> ReportedTrial | None:
+        """The best trial in the first objective of those on the Pareto front; None if there is none."""
         known = {trial: value for trial, value in self.objective_values.items() if trial.trial.number in self.best}
-        if not known:
+        choose = max if self.spec.search.directions[0] == "maximize" else min
+        return choose(known, key=known.__getitem__) if known else None
+
+    def sees_nuisance(self, trial: ReportedTrial) -> bool:
+        """Tell whether a trial has trained on images under the true nuisance, as an upper bound."""
+        by_generator = trial.augmented and self.spec.generator.kind == "oracle"
+        return by_generator or self.spec.trial_of(trial.params).true_nuisance
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps between the baseline and the best trial in each objective; empty if no trial finished."""
+        best, baseline = self.best_trial, self.finished_baseline
+        if best is None:
             return []
-        best = (max if self.spec.search.directions[0] == "maximize" else min)(known, key=known.__getitem__)
-        baseline = self.finished_baseline
         return find_gaps(
             self.spec.search.direction_by_objective, best.named_metrics, baseline.named_metrics if baseline else None
         )

@@ -57,6 +57,14 @@ class Picture:
         self.figure.savefig(content, format="png", dpi=dpi, facecolor="white", pil_kwargs={"optimize": True})
         return content.getvalue()
 
+    def pdf(self) -> bytes:
+        """Return a figure as PDF, the same file each time."""
+        assert isinstance(self.figure, Figure), "only a figure has vectors"
+        content = io.BytesIO()
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            self.figure.savefig(content, format="pdf", metadata={"CreationDate": None})
+        return content.getvalue()
+
     def svg(self) -> str | None:
         """Return it as SVG without background, the same text each time; None for a PNG file's content."""
         if isinstance(self.figure, bytes):
