@@ -17,7 +17,7 @@ from gitdist.report import tables
 from gitdist.report.answer import Answer, answers
 from gitdist.report.comparison import Report
 from gitdist.report.figures.style import Picture, inline_svg
-from gitdist.report.findings import counted, findings, progress, few_trials_notes
+from gitdist.report.findings import counted, few_trials_notes, findings, progress
 from gitdist.report.records import ReportedStudy
 from gitdist.report.sections import OPEN, SECTIONS
 from gitdist.report.statistics import Interval
