@@ -7,6 +7,9 @@ from gitdist.report.metrics import METRICS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
 
+ENOUGH_TRIALS = 20
+"""Finished trials from which on the influence of the searched fields is shown: with fewer it is mostly chance."""
+
 _CLEAR = 0.3  # a rank correlation closer to zero is not called a dependence
 
 _DATA_VERSION, _GENERATOR_SEED = "data version", "generator seed"

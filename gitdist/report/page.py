@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing else, each figure as PNG and SVG, each table as CSV and LaTeX.
+"""The report: one HTML page that needs nothing else, each figure as PNG, SVG and PDF, each table as CSV and LaTeX.
 
 ``SECTIONS`` is the table of all figures and tables. To add one, write a function that takes the report and yields
 ``Picture`` or ``Table`` (none if it does not apply), and name it in a section.
@@ -21,7 +21,8 @@ from gitdist.report.figures.class_size import class_size_figures
 from gitdist.report.figures.overview import overview_figures
 from gitdist.report.figures.parameter import parameter_figures
 from gitdist.report.figures.per_class import per_class_figures
-from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
+from gitdist.report.figures.progress import curve_figures, history_figures, timeline_figures
+from gitdist.report.figures.search import importance_figures, parallel_figures, slice_figures, surface_figures
 from gitdist.report.figures.studies import cost_figures, sample_pictures
 from gitdist.report.figures.style import Picture, inline_svg
 from gitdist.report.findings import counted, findings
@@ -38,9 +39,18 @@ SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], 
     "Class-size threshold K": (partial(parameter_figures, field="threshold"),),
     "Augmentation fraction p": (partial(parameter_figures, field="fraction"),),
     "Per-class accuracy": (per_class_figures,),
-    "Search": (tables.best_tables, tables.gap_tables, importance_figures, parallel_figures, surface_figures),
+    "Search": (
+        tables.best_tables,
+        tables.gap_tables,
+        curve_figures,
+        history_figures,
+        slice_figures,
+        importance_figures,
+        parallel_figures,
+        surface_figures,
+    ),
     "Generator samples": (sample_pictures,),
-    "Cost": (cost_figures, tables.cost_table),
+    "Cost": (timeline_figures, cost_figures, tables.cost_table),
     "All trials": (tables.trials_table,),
 }
 """The sections of the page by heading, in order; a section is left out if its functions yield nothing."""
@@ -154,6 +164,7 @@ def _picture(picture: Picture, files: dict[str, bytes]) -> str:
         kind = ' class="wide"'
     else:
         files[f"figures/{picture.name}.svg"] = svg.encode()
+        files[f"figures/{picture.name}.pdf"] = picture.pdf()
         shown = inline_svg(svg, caption)
     return f"<figure{kind}>{shown}<figcaption>{caption}</figcaption></figure>\n"
 

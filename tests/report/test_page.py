@@ -53,7 +53,13 @@ def test_a_report_is_one_page_with_its_files(tmp_path):
     assert files[0] == tmp_path / "out" / "index.html" and all(file.exists() for file in files)
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
     stem = "figures/ekld-by-class-size-digits-background"
-    assert {f"{stem}.svg", f"{stem}.png", "tables/rank-correlations.csv", "tables/rank-correlations.tex"} <= names
+    assert {
+        f"{stem}.svg",
+        f"{stem}.png",
+        f"{stem}.pdf",
+        "tables/rank-correlations.csv",
+        "tables/rank-correlations.tex",
+    } <= names
     page = files[0].read_text()
     outline = Outline(page)
     assert "script" not in outline.tags and {"svg", "figcaption", "table"} <= outline.tags
