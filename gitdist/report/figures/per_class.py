@@ -48,8 +48,9 @@ def _draw(comparison: Comparison, settings: Sequence[Setting], classes: ClassInf
         if bars:
             height = 0.8 / len(settings)
             container = _draw_bars(axis, setting, values, height, (index - (len(settings) - 1) / 2) * height)
-            for bar, text in zip(container, texts, strict=True):
-                set_hover(bar, text)
+            for bar, text, value in zip(container, texts, values, strict=True):
+                if np.isfinite(value.mean):  # otherwise the class has no images in this split
+                    set_hover(bar, text)
             drawn.append(container)
         else:
             style = style_of(setting.index) | {"linestyle": "none", "markersize": 4.5}
