@@ -14,6 +14,8 @@ from gitdist.study.files.json_files import ConfirmationResult, Description, Resu
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.files.samples import read_samples
+from gitdist.study.files.times import GENERATOR as GENERATOR_SPAN
+from gitdist.study.files.times import Span, Times
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.status import study_notes, trial_state
 from gitdist.study.study import GENERATOR, Study
@@ -56,7 +58,8 @@ class ReportedTrial:
 
     ``links`` is ``repeat_of`` or ``replicate_of`` with the number of a trial that trains the same. ``augmented`` says
     whether the trial used generated images; otherwise it depends neither on the generator nor on the stream.
-    ``feasible`` is false if it, or the mean of its replicates, violates a constraint of the search.
+    ``feasible`` is false if it, or the mean of its replicates, violates a constraint of the search. ``curve`` is the
+    first objective on validation by epoch; ``span`` says when it ran.
     """
 
     trial: TrialId
@@ -70,6 +73,8 @@ class ReportedTrial:
     feasible: bool = True
     classes: ClassInfo | None = None
     splits: Mapping[Split, SplitMetrics] = field(default_factory=dict)
+    curve: Mapping[int, float] = field(default_factory=dict)
+    span: Span = Span()
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -102,7 +107,8 @@ class ReportedStudy:
 
     ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
     is a PNG; ``generator`` is the artifact of its weights or all that determines its draws; ``fingerprint`` is that of
-    the data set; ``confirmations`` are those of its trials, see ``ConfirmationResult``.
+    the data set; ``confirmations`` are those of its trials, see ``ConfirmationResult``; ``generator_span`` says when
+    the generator was trained, unless it came from the store.
     """
 
     spec: StudySpec
@@ -116,6 +122,7 @@ class ReportedStudy:
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()
+    generator_span: Span = Span()
 
     @property
     def finished(self) -> tuple[ReportedTrial, ...]:
@@ -173,6 +180,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     states, owner = study.trial_states(), study.owner()
     records = {TrialId("trial", record.number): record for record in ledger.trials()}
     feasible = study.feasible_trials()
+    times, objective = Times(paths), spec.search.objectives[0]
     described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
@@ -190,6 +198,8 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             feasible=trial.number is None or feasible[trial.number],
             classes=classes,
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
+            curve={row.epoch: row.metrics[objective] for row in rows if objective in row.metrics},
+            span=times.span(str(trial)),
         )
     baseline = trials.pop(BASELINE, None)
     files = sorted(paths.confirmations.glob("*.json"))
@@ -205,6 +215,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(study)),
         confirmations=tuple(found for file in files if (found := read_json(file, ConfirmationResult))),
+        generator_span=times.span(GENERATOR_SPAN),
     )
 
 

@@ -13,14 +13,16 @@ from gitdist.report.figures.class_size import class_size_figures
 from gitdist.report.figures.overview import overview_figures
 from gitdist.report.figures.parameter import parameter_figures
 from gitdist.report.figures.per_class import per_class_figures
-from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
+from gitdist.report.figures.progress import curve_figures, history_figures, timeline_figures
+from gitdist.report.figures.search import importance_figures, parallel_figures, slice_figures, surface_figures
 from gitdist.report.figures.studies import cost_figures, sample_pictures
 from gitdist.report.figures.style import Picture
 
 SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], ...]] = {
     "Overview": (overview_figures,),
     "Settings": (tables.method_tables,),
-    "Search": (importance_figures, parallel_figures, surface_figures),
+    "Search": (history_figures, slice_figures, importance_figures, parallel_figures, surface_figures),
+    "Learning curves": (curve_figures,),
     "Paired differences": (tables.difference_tables,),
     "eKLD by class size": (partial(class_size_figures, metric="ekld"), tables.correlation_table),
     "Consistency by class size": (partial(class_size_figures, metric="consistency"),),
@@ -29,7 +31,7 @@ SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], 
     "Augmentation fraction p": (partial(parameter_figures, field="fraction"),),
     "Best trial": (tables.best_tables, tables.gap_tables),
     "Generator samples": (sample_pictures,),
-    "Cost": (cost_figures, tables.cost_table),
+    "Cost": (timeline_figures, cost_figures, tables.cost_table),
     "All trials": (tables.trials_table,),
 }
 """The sections of the page by heading, in order; a section is left out if its functions yield nothing."""

@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
+from gitdist.report.figures.hover import with_titles
+
 INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
 TEXT, SMALL = 10.5, 9.5  # points
@@ -34,6 +36,8 @@ _DPI, _MAX_WIDTH = 200, 1160  # of a PNG: pixels per inch, and pixels
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
 _RULES: Any = {**dict.fromkeys(_INKED, INK), "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
+
+_TRUETYPE = 42  # embedded fonts that journals accept: text can be selected and edited
 
 Drawn = Artist | Container
 """What has a label: a line, or bars with their error bars."""
@@ -58,22 +62,26 @@ class Picture:
         return content.getvalue()
 
     def pdf(self) -> bytes:
-        """Return a figure as PDF, the same file each time."""
+        """Return a figure as PDF without background, the same file each time."""
         assert isinstance(self.figure, Figure), "only a figure has vectors"
         content = io.BytesIO()
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            self.figure.savefig(content, format="pdf", metadata={"CreationDate": None})
+        undated = {"CreationDate": None, "Creator": None, "Producer": None}
+        with matplotlib.rc_context({"pdf.fonttype": _TRUETYPE}):
+            self.figure.savefig(content, format="pdf", transparent=True, metadata=undated)
         return content.getvalue()
 
     def svg(self) -> str | None:
-        """Return it as SVG without background, the same text each time; None for a PNG file's content."""
+        """Return it as SVG without background, the same text each time; None for a PNG file's content.
+
+        Its marks show what ``add_hover`` and ``set_hover`` gave them.
+        """
         if isinstance(self.figure, bytes):
             return None
         content = io.BytesIO()
         # The name makes the ids in the SVG differ from those of other figures on one page.
         with matplotlib.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "path"}):
             self.figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        return content.getvalue().decode()
+        return with_titles(content.getvalue().decode())
 
 
 def style_of(index: int) -> dict[str, Any]:
