@@ -71,8 +71,8 @@ def _confirmed(study: ReportedStudy) -> list[Answer]:
         sentences = [f"{describe_setting(each['setting'])}, on fresh seeds: {each['answer']}."]
         for metric in each["metrics"]:
             if (metric["metric"], metric["split"]) == ("ekld", "test") and study.objective != "ekld":
-                means = [Interval(**metric[name]) for name in ("baseline", "selected", "difference")]
-                sentences.append(f"{_paired('ekld', *means, each['ekld_under'])}.")
+                old, new, difference = (Interval(**metric[name]) for name in ("baseline", "selected", "difference"))
+                sentences.append(f"{_paired('ekld', old, new, difference, each['ekld_under'])}.")
         for optimism in each["optimism"]:
             title = metric_of(optimism["objective"]).title_under(each["ekld_under"])
             fresh = Interval(**optimism["fresh"])

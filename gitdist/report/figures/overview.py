@@ -126,8 +126,8 @@ def _draw(comparison: Comparison, curves: Sequence[Setting], draws: _Draws | Non
     if both and wide:
         figure.set_size_inches(2.05 * WIDTH, 3.7)
         columns = figure.add_gridspec(1, 2, width_ratios=(0.92, 1.08), wspace=0.06)
-        for axis, column in zip(axes, columns, strict=True):
-            axis.set_subplotspec(column)
+        for index, axis in enumerate(axes):
+            axis.set_subplotspec(columns[index])
     elif both:
         figure.set_size_inches(WIDTH, 7.2)
     if draws is not None:
