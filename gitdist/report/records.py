@@ -141,6 +141,11 @@ class ReportedStudy:
         choose = max if self.spec.search.directions[0] == "maximize" else min
         return choose(known, key=known.__getitem__) if known else None
 
+    def sees_nuisance(self, trial: ReportedTrial) -> bool:
+        """Tell whether a trial has trained on images under the true nuisance, as an upper bound."""
+        by_generator = trial.augmented and self.spec.generator.kind == "oracle"
+        return by_generator or self.spec.trial_of(trial.params).true_nuisance
+
     @property
     def gaps(self) -> list[Gap]:
         """The gaps between the baseline and the best trial in each objective; empty if no trial finished."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gitdist.generator.grid import read_grid
-from gitdist.report.comparison import Comparison, Replicate, Report, Setting
+from gitdist.report.comparison import Comparison, Report, Setting
 from gitdist.report.figures.style import (
     INK,
     SMALL,
@@ -24,10 +24,9 @@ from gitdist.report.figures.style import (
     set_ticks,
     style_of,
 )
-from gitdist.report.findings import counted, evidence
+from gitdist.report.findings import counted, replication
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import ClassInfo, ReportedStudy
-from gitdist.spec import TrialSpec
 
 _MAX_CURVES = 4
 _MAX_ROWS, _MAX_DRAWS = 5, 4
@@ -65,7 +64,7 @@ def _caption(comparison: Comparison, curves: Sequence[Setting], draws: _Draws | 
         parts.append(f"Per-class {title} against class size; 0 = invariant.")
         if len(curves) < len(comparison.settings):
             parts.append(f"{len(curves)} of {len(comparison.settings)} settings.")
-        parts.append(evidence(comparison))
+        parts.append(replication(comparison))
     return " ".join(parts)
 
 
@@ -78,35 +77,22 @@ def _chosen_settings(comparison: Comparison) -> list[Setting]:
     drawn = [one for one in comparison.settings if len(one.by_class_size("ekld", comparison.split)) > 1]
     if len(drawn) <= _MAX_CURVES:
         return drawn
-    learned = [one for one in drawn if _augmented(one) and not _is_oracle(one)]
+    learned = [one for one in drawn if one.augmented and not one.sees_nuisance]
     search = comparison.studies[0].spec.search
     sign = -1.0 if search.directions[0] == "maximize" else 1.0
     objective = comparison.studies[0].objective
     means = {one: sign * mean.mean for one in learned if (mean := one.mean(objective, "validation"))}
     best = min(means, key=means.__getitem__) if means else drawn[0]
-    plain_ones = [one for one in drawn if not _augmented(one) and not _is_oracle(one)]
+    plain_ones = [one for one in drawn if not one.augmented and not one.sees_nuisance]
     counterparts = [one for one in plain_ones if _rest_of_training(one) == _rest_of_training(best)]
-    chosen = [best, *counterparts[:1], *[one for one in drawn if _is_oracle(one)][:1]]
+    chosen = [best, *counterparts[:1], *[one for one in drawn if one.sees_nuisance][:1]]
     return [one for one in drawn if one in chosen]
-
-
-def _augmented(setting: Setting) -> bool:
-    return setting.replicates[0].trial.augmented
-
-
-def _is_oracle(setting: Setting) -> bool:
-    """Tell whether a setting has trained on images under the true nuisance."""
-    first = setting.replicates[0]
-    return _trial_spec(first).true_nuisance or (first.trial.augmented and first.study.spec.generator.kind == "oracle")
 
 
 def _rest_of_training(setting: Setting) -> dict[str, object]:
     """Return all fields of the training but those of augmentation and seed."""
-    return _trial_spec(setting.replicates[0]).model_dump(exclude=_AUGMENTATION)
-
-
-def _trial_spec(replicate: Replicate) -> TrialSpec:
-    return replicate.study.spec.trial_of(replicate.trial.params)
+    first = setting.replicates[0]
+    return first.study.spec.trial_of(first.trial.params).model_dump(exclude=_AUGMENTATION)
 
 
 def _read_draws(studies: Sequence[ReportedStudy]) -> _Draws | None:

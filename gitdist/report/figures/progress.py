@@ -27,7 +27,7 @@ _STATES: dict[str, Any] = {  # colours; hatches for grey print
     "interrupted": {"facecolor": "#CC79A7", "hatch": "..."},
     "running": {"facecolor": "#009E73", "hatch": "\\\\"},
     "waiting": {"facecolor": "#56B4E9", "hatch": "++"},
-    "generator": {"facecolor": INK, "alpha": 0.45},
+    "generator": {"facecolor": "#8A8D91"},
 }
 _BAR: Any = {"edgecolor": PAPER, "linewidth": 0.5}
 _MAX_ROWS = 40  # of a timeline with a row per trial
@@ -166,7 +166,7 @@ def _draw_timeline(study: ReportedStudy, rows: Mapping[str, tuple[Span, str, str
         ended = "" if name in ends else ", end not known"
         set_hover(bar, f"{text}; {state}, {begin:.3g} to {end:.3g} {unit}{ended}")
     if len(rows) > _MAX_ROWS:
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_yticks([])
         axis.set_ylabel("trials side by side")
     else:
         axis.set_yticks(range(num_rows), list(rows), fontsize=SMALL)
