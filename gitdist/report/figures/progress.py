@@ -39,10 +39,8 @@ def curve_figures(report: Report) -> Iterator[Picture]:
     for study in report.compared_studies:
         if any(len(trial.curve) > 1 for trial in study.finished):
             title = metric_of(study.objective).title_under(study.spec.ekld_under)
-            caption = (
-                f"{study.spec.name}: {title} on the validation split against the epoch: the best trial, the baseline, "
-                f"and {_others(study)}."
-            )
+            trials = counted(sum(bool(trial.curve) for trial in study.trials), "trial")
+            caption = f"{study.spec.name}: {title} on the validation split against the epoch, {trials}."
             yield Picture(f"curves-{study.spec.name}", caption, _draw_curves(study))
 
 
@@ -70,10 +68,6 @@ def timeline_figures(report: Report) -> Iterator[Picture]:
             yield Picture(f"timeline-{study.spec.name}", caption, _draw_timeline(study, rows))
 
 
-def _others(study: ReportedStudy) -> str:
-    return counted(max(0, sum(bool(trial.curve) for trial in study.trials) - 1), "other trial") + " (pale)"
-
-
 def _draw_curves(study: ReportedStudy) -> Figure:
     figure, (axis,) = new_axes(study.spec.name, height=3.5)
     best = study.best_trial
@@ -82,9 +76,10 @@ def _draw_curves(study: ReportedStudy) -> Figure:
     for trial in others:
         marker = "." if len(trial.curve) == 1 else None
         (line,) = axis.plot(list(trial.curve), list(trial.curve.values()), **_PALE, alpha=opacity, marker=marker)
-        set_hover(line, trial_text(study, trial))
         last = max(trial.curve)
-        add_hover(axis, [last], [trial.curve[last]], [f"{trial_text(study, trial)}, epoch {last}"])
+        text = f"{trial_text(study, trial, trial.curve[last])}, epoch {last}"
+        set_hover(line, text)
+        add_hover(axis, [last], [trial.curve[last]], [text])
     drawn: list[Drawn] = []
     for trial, label, style in ((study.finished_baseline, "baseline", _BASELINE), (best, "best trial", _BEST)):
         if trial is not None and trial.curve:
@@ -108,7 +103,7 @@ def _draw_history(study: ReportedStudy) -> Figure:
     values = study.objective_values
     numbers = [trial.trial.number for trial in values]
     size = 5 if len(values) <= 60 else 3
-    finished = {"linestyle": "none", "marker": "o", "markersize": size, "color": _BASELINE["color"], "alpha": 0.6}
+    finished = {"linestyle": "none", "marker": "o", "markersize": size, "color": _BASELINE["color"], "alpha": 0.8}
     drawn: list[Drawn] = list(axis.plot(numbers, list(values.values()), **finished, label="trial"))
     add_hover(
         axis, numbers, list(values.values()), [trial_text(study, trial, value) for trial, value in values.items()]
@@ -117,7 +112,7 @@ def _draw_history(study: ReportedStudy) -> Figure:
     if pruned:
         x, y = [trial.trial.number for trial in pruned], [trial.curve[max(trial.curve)] for trial in pruned]
         drawn += axis.plot(x, y, "x", color=INK, alpha=0.5, markersize=size, label="pruned, last value")
-        add_hover(axis, x, y, [trial_text(study, trial) for trial in pruned])
+        add_hover(axis, x, y, [trial_text(study, trial, value) for trial, value in zip(pruned, y, strict=True)])
     better = np.maximum if study.spec.search.directions[0] == "maximize" else np.minimum
     feasible = {trial.trial.number: value for trial, value in values.items() if trial.feasible}
     if feasible:

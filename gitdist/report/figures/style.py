@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from gitdist.report.figures.hover import with_titles
+from gitdist.report.figures.hover import set_hover, with_titles
 
 INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
@@ -109,8 +109,9 @@ def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figur
 def draw_bars(axis: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str]) -> None:
     """Draw horizontal bars below each other with their names on the left and texts on the right."""
     rows = range(len(values))
-    axis.barh(rows, values, 0.65, color=_COLOURS[0])
-    for row, value, text in zip(rows, values, texts, strict=True):
+    bars = axis.barh(rows, values, 0.65, color=_COLOURS[0])
+    for row, value, name, text in zip(rows, values, names, texts, strict=True):
+        set_hover(bars[row], f"{name}: {text}")
         axis.text(value, row, f" {text}", va="center", color=INK, fontsize=SMALL)
     axis.set_yticks(rows, list(names))
     axis.set_ylim(len(values) - 0.4, -0.6)
