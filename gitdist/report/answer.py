@@ -110,6 +110,7 @@ def _compared(comparison: Comparison) -> Answer | None:
     if not gains:
         return None
     best = max(gains, key=gains.__getitem__)
+    against = "the baseline" if reference.label == "baseline" else reference.label
     verdict = "is better than" if gains[best] > 1 else "is not shown to be better than"
     others = (
         f", the clearest of {len(gains)} differences" if gains[best] > 1 else f", and no clearer one of {len(gains)}"
@@ -129,7 +130,7 @@ def _compared(comparison: Comparison) -> Answer | None:
     return Answer(
         about=comparison.title,
         sentences=(
-            f"{label} {verdict} {reference.label}: {', '.join(changes)} on {split}.",
+            _capitalised(f"{label} {verdict} {against}: {', '.join(changes)} on {split}."),
             f"In brackets: paired difference with 95 % interval, {pairs}{others if len(gains) > 1 else ''}.",
             variance_sources(comparison),
         ),
@@ -280,4 +281,5 @@ def _short(value: Any) -> str:
 
 
 def _capitalised(sentence: str) -> str:
-    return sentence if sentence[:2] in ("K ", "p ") else sentence[0].upper() + sentence[1:]
+    """Return a sentence with a capital, unless it begins with a name of ours or of the user's methods."""
+    return sentence[0].upper() + sentence[1:] if sentence.startswith(("trial ", "best setting", "so far")) else sentence

@@ -21,14 +21,8 @@ from gitdist.report.figures.style import Picture
 SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], ...]] = {
     "Overview": (overview_figures,),
     "Settings": (tables.method_tables,),
-    "Search": (
-        curve_figures,
-        history_figures,
-        slice_figures,
-        importance_figures,
-        parallel_figures,
-        surface_figures,
-    ),
+    "Search": (history_figures, slice_figures, importance_figures, parallel_figures, surface_figures),
+    "Learning curves": (curve_figures,),
     "Paired differences": (tables.difference_tables,),
     "eKLD by class size": (partial(class_size_figures, metric="ekld"), tables.correlation_table),
     "Consistency by class size": (partial(class_size_figures, metric="consistency"),),
