@@ -281,8 +281,10 @@ def test_samples_are_shown_once():
 
 
 def test_a_page_gives_a_figure_its_own_ink_and_each_drawing_is_the_same():
-    svgs = [picture.svg() for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
-    assert svgs[0] == svgs[1]
+    pictures = [picture for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
+    svgs, pdfs = [picture.svg() for picture in pictures], [picture.pdf() for picture in pictures]
+    assert svgs[0] == svgs[1] and pdfs[0] == pdfs[1]
+    assert b"/FontFile2" in pdfs[0] and b"/Type3" not in pdfs[0] and b"/URI" not in pdfs[0]
     inline = inline_svg(svgs[0], "a &amp; b")
     assert inline.startswith('<svg role="img" aria-label="a &amp; b"') and "currentColor" in inline
     assert "#010203" not in inline and "<metadata" not in inline and "<g id=" not in inline
