@@ -3,6 +3,7 @@
 A confirmation on fresh seeds comes first, then paired differences over replicates, then the gap of one seed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from gitdist.report.comparison import MAX_SETTINGS, Comparison, Report, Setting, setting_label
-from gitdist.report.findings import counted, listed, variance_sources
+from gitdist.report.findings import counted, listed, signed, variance_sources
 from gitdist.report.metrics import NATS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy, ReportedTrial, Split
 from gitdist.report.statistics import Interval
@@ -271,9 +272,12 @@ def _number(value: float) -> str:
 
 
 def _interval(found: Interval) -> str:
-    width = "" if found.half_width is None else f" ± {found.half_width:.3f}"
-    contains = found.half_width is not None and abs(found.mean) <= found.half_width
-    return f"{found.mean:+.3f}{width}{', contains 0' if contains else ''}".replace("-", "−")
+    """Return ``−0.015 ± 0.004``, with two digits of a small half width."""
+    if not found.half_width:
+        return signed(found.mean, 3)
+    decimals = max(3, 1 - math.floor(math.log10(found.half_width)))
+    contains = ", contains 0" if abs(found.mean) <= found.half_width else ""
+    return f"{signed(found.mean, decimals)} ± {found.half_width:.{decimals}f}{contains}"
 
 
 def _short(value: Any) -> str:

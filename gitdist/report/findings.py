@@ -87,6 +87,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def signed(value: float, decimals: int) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
 def listed(parts: Sequence[str]) -> str:
     """Return ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
@@ -119,7 +125,7 @@ def _invariance(comparison: Comparison) -> list[str]:
         if correlation is not None:
             direction = "falls" if correlation.mean < 0 else "rises"
             trend = direction if abs(correlation.mean) >= _CLEAR else "does not clearly change"
-            found = f"{setting.label} (rank correlation {_signed(correlation.mean, 2)})"
+            found = f"{setting.label} (rank correlation {signed(correlation.mean, 2)})"
             by_trend.setdefault(trend, []).append(found)
     if not by_trend:
         return []
@@ -146,7 +152,7 @@ def _lead(difference: Interval | None, second: Setting) -> str:
     if difference.mean <= 0:
         return (
             f"not confirmed by the {counted(difference.n, 'replicate')} in common with {second.label} "
-            f"(mean difference {_signed(difference.mean, 3)})"
+            f"(mean difference {signed(difference.mean, 3)})"
         )
     lead = f"{difference.mean:.3f} above {second.label}"
     if difference.half_width is None:
@@ -167,7 +173,3 @@ def _gaps(comparison: Comparison) -> list[str]:
         for gap in study.gaps
         if gap.difference is not None
     ]
-
-
-def _signed(value: float, decimals: int) -> str:
-    return f"{value:+.{decimals}f}".replace("-", "−")

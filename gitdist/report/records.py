@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.spec import StudySpec
-from gitdist.spec.search import SEED
+from gitdist.spec.search import METHOD, SEED
 from gitdist.study.files.json_files import ConfirmationResult, Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
@@ -172,6 +172,11 @@ class ReportedStudy:
         """The searched fields, without the seed, that have several values among the finished trials."""
         values = {name: {repr(trial.params.get(name)) for trial in self.finished} for name in self.spec.search.space}
         return [name for name, found in values.items() if len(found) > 1 and name != SEED]
+
+    @property
+    def compares_methods(self) -> bool:
+        """Whether its finished trials differ in the method and seed alone."""
+        return self.varied_fields == [METHOD]
 
 
 def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:

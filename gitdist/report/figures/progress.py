@@ -45,9 +45,9 @@ def curve_figures(report: Report) -> Iterator[Picture]:
 
 
 def history_figures(report: Report) -> Iterator[Picture]:
-    """Yield the first objective of each trial in the order of their numbers, and the best so far."""
+    """Yield the first objective of the trials of each search by their number, and the best so far."""
     for study in report.compared_studies:
-        if len(study.objective_values) > 1:
+        if len(study.objective_values) > 1 and not study.compares_methods:
             title = metric_of(study.objective).title_under(study.spec.ekld_under)
             caption = (
                 f"{study.spec.name}: {title} of each trial on the validation split, and the best so far. "

@@ -39,7 +39,8 @@ _LABEL: dict[str, Any] = {"color": INK, "fontsize": SMALL, "bbox": _BOX, "zorder
 
 def slice_figures(report: Report) -> Iterator[Picture]:
     """Yield each objective against each field with several values: a point per trial, a row per choice."""
-    for study in report.compared_studies:
+    searches = [study for study in report.compared_studies if not study.compares_methods]
+    for study in searches:
         for name in study.spec.search.objectives:
             metric = metric_of(name.removeprefix("val/"))
             for field in study.varied_fields:
