@@ -117,6 +117,16 @@ def test_a_legend_has_every_label():
     assert legend(by_metric(record, "threshold")["ekld"]) == names
 
 
+def test_a_long_label_is_wrapped_within_the_figure():
+    label = "a method with a name of many words, as no one should give"
+    space = {"method": {"choice": [label, "b"]}}
+    trials = [trial(at, {"method": name}) for at, name in enumerate((label, "b"))]
+    figure = only(class_size_figures, study(space=space, trials=trials, methods={label: {}, "b": {}}), metric="ekld")
+    renderer = drawn(figure)
+    assert legend(figure)[0].replace("\n", " ") == label
+    assert all(text.get_window_extent(renderer).x1 < figure.bbox.x1 for text in figure.legends[0].get_texts())
+
+
 def test_every_searched_field_has_a_slice_with_a_point_per_trial():
     pictures = {picture.name: picture for picture in slice_figures(Report([searched()]))}
     assert list(pictures) == [f"slice-balanced-accuracy-{field}-s" for field in ("threshold", "fraction", "sampler")]
@@ -271,8 +281,10 @@ def test_samples_are_shown_once():
 
 
 def test_a_page_gives_a_figure_its_own_ink_and_each_drawing_is_the_same():
-    svgs = [picture.svg() for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
-    assert svgs[0] == svgs[1]
+    pictures = [picture for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
+    svgs, pdfs = [picture.svg() for picture in pictures], [picture.pdf() for picture in pictures]
+    assert svgs[0] == svgs[1] and pdfs[0] == pdfs[1]
+    assert b"/FontFile2" in pdfs[0] and b"/Type3" not in pdfs[0] and b"/URI" not in pdfs[0]
     inline = inline_svg(svgs[0], "a &amp; b")
     assert inline.startswith('<svg role="img" aria-label="a &amp; b"') and "currentColor" in inline
     assert "#010203" not in inline and "<metadata" not in inline and "<g id=" not in inline

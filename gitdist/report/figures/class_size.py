@@ -10,6 +10,8 @@ from gitdist.report.figures.style import Drawn, Picture, add_legend, new_axes, r
 from gitdist.report.findings import evidence
 from gitdist.report.metrics import METRICS
 
+_MAX_MARKERS = 20  # of a line; with more they would run into each other
+
 
 def class_size_figures(report: Report, metric: str) -> Iterator[Picture]:
     """Yield the figure of ``ekld`` or ``consistency`` against class size for each comparison."""
@@ -23,7 +25,8 @@ def class_size_figures(report: Report, metric: str) -> Iterator[Picture]:
             style, sizes = style_of(setting.index), list(curve)
             means = np.array([value.mean for value in curve.values()])
             halves = np.array([value.half_width for value in curve.values()], dtype=np.float64)  # None becomes NaN
-            drawn += axis.plot(sizes, means, **style, label=setting.label)
+            marked = slice(setting.index, None, -(-len(sizes) // _MAX_MARKERS))  # not the same sizes for all settings
+            drawn += axis.plot(sizes, means, **style, markevery=marked, label=setting.label)
             texts = [f"{setting.label}, class size {size}; {value_text(metric, mean)}" for size, mean in curve.items()]
             add_hover(axis, sizes, means, texts)
             opacity = 0.3 / (1 + len(curves) // 2)

@@ -16,7 +16,7 @@ from gitdist.report.statistics import Interval, interval
 
 _MAX_BARS = 20  # classes; for more, each setting is a point
 _MAX_NAMES = 60  # classes; for more, every fifth is named
-_NAME = 18  # characters
+_NAME, _END = 18, 6  # characters, and those kept of the end of a longer name, where numbers are
 _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 
 
@@ -43,7 +43,8 @@ def _draw(comparison: Comparison, settings: Sequence[Setting], classes: ClassInf
         table = np.array([each.trial.splits[comparison.split].per_class["accuracy"] for each in measured])
         values = [interval(column) for column in table.T[order]]
         texts = [
-            f"{setting.label}, {name}: accuracy {mean_text(value)}" for name, value in zip(names, values, strict=True)
+            f"{setting.label}, {classes.names[index]} ({classes.sizes[index]:,}): accuracy {mean_text(value)}"
+            for index, value in zip(order, values, strict=True)
         ]
         if bars:
             height = 0.8 / len(settings)
@@ -86,4 +87,4 @@ def _draw_bars(axis: Axes, setting: Setting, values: Sequence[Interval], height:
 
 def _name(classes: ClassInfo, index: int) -> str:
     name = classes.names[index] if can_draw(classes.names[index]) else f"class {index}"
-    return plain(name if len(name) <= _NAME else name[: _NAME - 1] + "…")
+    return plain(name if len(name) <= _NAME else f"{name[: _NAME - _END - 1]}…{name[-_END:]}")

@@ -18,7 +18,7 @@ from gitdist.report.records import ReportedStudy
 from gitdist.study.files.times import Span
 
 _BEST, _BASELINE = style_of(1), style_of(0)
-_PALE = {"color": INK, "linewidth": 0.9}
+_PALE: Any = {"color": INK, "linewidth": 0.9}
 _UNITS = ((2 * 86400, 86400.0, "days"), (2 * 3600, 3600.0, "hours"), (120, 60.0, "minutes"))
 _STATES: dict[str, Any] = {  # colours; hatches for grey print
     "finished": {"facecolor": "#0072B2"},
@@ -27,7 +27,7 @@ _STATES: dict[str, Any] = {  # colours; hatches for grey print
     "interrupted": {"facecolor": "#CC79A7", "hatch": "..."},
     "running": {"facecolor": "#009E73", "hatch": "\\\\"},
     "waiting": {"facecolor": "#56B4E9", "hatch": "++"},
-    "generator": {"facecolor": INK, "alpha": 0.45},
+    "generator": {"facecolor": "#8A8D91"},
 }
 _BAR: Any = {"edgecolor": PAPER, "linewidth": 0.5}
 _MAX_ROWS = 40  # of a timeline with a row per trial
@@ -39,10 +39,8 @@ def curve_figures(report: Report) -> Iterator[Picture]:
     for study in report.compared_studies:
         if any(len(trial.curve) > 1 for trial in study.finished):
             title = metric_of(study.objective).title_under(study.spec.ekld_under)
-            caption = (
-                f"{study.spec.name}: {title} on the validation split against the epoch: the best trial, the baseline, "
-                f"and {_others(study)}."
-            )
+            trials = counted(sum(bool(trial.curve) for trial in study.trials), "trial")
+            caption = f"{study.spec.name}: {title} on the validation split against the epoch, {trials}."
             yield Picture(f"curves-{study.spec.name}", caption, _draw_curves(study))
 
 
@@ -70,10 +68,6 @@ def timeline_figures(report: Report) -> Iterator[Picture]:
             yield Picture(f"timeline-{study.spec.name}", caption, _draw_timeline(study, rows))
 
 
-def _others(study: ReportedStudy) -> str:
-    return counted(max(0, sum(bool(trial.curve) for trial in study.trials) - 1), "other trial") + " (pale)"
-
-
 def _draw_curves(study: ReportedStudy) -> Figure:
     figure, (axis,) = new_axes(study.spec.name, height=3.5)
     best = study.best_trial
@@ -82,17 +76,18 @@ def _draw_curves(study: ReportedStudy) -> Figure:
     for trial in others:
         marker = "." if len(trial.curve) == 1 else None
         (line,) = axis.plot(list(trial.curve), list(trial.curve.values()), **_PALE, alpha=opacity, marker=marker)
-        set_hover(line, trial_text(study, trial))
         last = max(trial.curve)
-        add_hover(axis, [last], [trial.curve[last]], [f"{trial_text(study, trial)}, epoch {last}"])
+        text = f"{trial_text(study, trial, trial.curve[last])}, epoch {last}"
+        set_hover(line, text)
+        add_hover(axis, [last], [trial.curve[last]], [text])
     drawn: list[Drawn] = []
-    for trial, label, style in ((study.finished_baseline, "baseline", _BASELINE), (best, "best trial", _BEST)):
-        if trial is not None and trial.curve:
-            epochs, values = list(trial.curve), list(trial.curve.values())
-            named = f"{label} ({trial.trial.number})" if trial is best else label
-            marked = style | ({"markersize": 5} if len(epochs) <= 30 else {"marker": "None"})
-            drawn += axis.plot(epochs, values, **marked, linewidth=2, label=named)
-            texts = [f"{trial_text(study, trial, value)}, epoch {epoch}" for epoch, value in trial.curve.items()]
+    for marked, label, style in ((study.finished_baseline, "baseline", _BASELINE), (best, "best trial", _BEST)):
+        if marked is not None and marked.curve:
+            epochs, values = list(marked.curve), list(marked.curve.values())
+            named = f"{label} ({marked.trial})" if marked is best else label
+            shown = style | ({"markersize": 5} if len(epochs) <= 30 else {"marker": "None"})
+            drawn += axis.plot(epochs, values, **shown, linewidth=2, label=named)
+            texts = [f"{trial_text(study, marked, value)}, epoch {epoch}" for epoch, value in marked.curve.items()]
             add_hover(axis, epochs, values, texts)
     if others:
         drawn.append(Line2D([], [], **_PALE, alpha=0.4, label="other trials"))
@@ -106,20 +101,20 @@ def _draw_curves(study: ReportedStudy) -> Figure:
 def _draw_history(study: ReportedStudy) -> Figure:
     figure, (axis,) = new_axes(study.spec.name, height=3.5)
     values = study.objective_values
-    numbers = [trial.trial.number for trial in values]
+    numbers = [trial.trial.number or 0 for trial in values]
     size = 5 if len(values) <= 60 else 3
-    finished = {"linestyle": "none", "marker": "o", "markersize": size, "color": _BASELINE["color"], "alpha": 0.6}
+    finished = {"linestyle": "none", "marker": "o", "markersize": size, "color": _BASELINE["color"], "alpha": 0.8}
     drawn: list[Drawn] = list(axis.plot(numbers, list(values.values()), **finished, label="trial"))
     add_hover(
         axis, numbers, list(values.values()), [trial_text(study, trial, value) for trial, value in values.items()]
     )
     pruned = [trial for trial in study.trials if trial.state == "pruned" and trial.curve]
     if pruned:
-        x, y = [trial.trial.number for trial in pruned], [trial.curve[max(trial.curve)] for trial in pruned]
+        x, y = [trial.trial.number or 0 for trial in pruned], [trial.curve[max(trial.curve)] for trial in pruned]
         drawn += axis.plot(x, y, "x", color=INK, alpha=0.5, markersize=size, label="pruned, last value")
-        add_hover(axis, x, y, [trial_text(study, trial) for trial in pruned])
+        add_hover(axis, x, y, [trial_text(study, trial, value) for trial, value in zip(pruned, y, strict=True)])
     better = np.maximum if study.spec.search.directions[0] == "maximize" else np.minimum
-    feasible = {trial.trial.number: value for trial, value in values.items() if trial.feasible}
+    feasible = {trial.trial.number or 0: value for trial, value in values.items() if trial.feasible}
     if feasible:
         so_far = better.accumulate(list(feasible.values()))
         x = [*feasible, max(numbers)]
@@ -166,7 +161,7 @@ def _draw_timeline(study: ReportedStudy, rows: Mapping[str, tuple[Span, str, str
         ended = "" if name in ends else ", end not known"
         set_hover(bar, f"{text}; {state}, {begin:.3g} to {end:.3g} {unit}{ended}")
     if len(rows) > _MAX_ROWS:
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_yticks([])
         axis.set_ylabel("trials side by side")
     else:
         axis.set_yticks(range(num_rows), list(rows), fontsize=SMALL)

@@ -157,7 +157,7 @@ def _draw_trials(
     numbers = [trial.trial.number or 0 for trial in values]
     best = [number in study.best for number in numbers]
     order = Normalize(min(numbers), max(numbers))
-    colours = value_colours()(order(numbers))
+    colours = np.asarray(value_colours()(order(numbers)))
     area = 30 if len(values) <= 60 else 14
     axis.scatter(x, y, s=area, color=colours, edgecolors=INK, linewidths=0.4)
     chosen = [index for index, is_best in enumerate(best) if is_best]

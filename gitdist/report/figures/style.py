@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from gitdist.report.figures.hover import with_titles
+from gitdist.report.figures.hover import set_hover, with_titles
 
 INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
@@ -37,6 +38,7 @@ _FONT = "DejaVu Sans"  # comes with matplotlib
 _INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
 _RULES: Any = {**dict.fromkeys(_INKED, INK), "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
 
+_LEGEND, _WRAPPED = 42, 0.16  # characters of a line of a legend, and inches that another line adds
 _TRUETYPE = 42  # embedded fonts that journals accept: text can be selected and edited
 
 Drawn = Artist | Container
@@ -107,8 +109,9 @@ def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figur
 def draw_bars(axis: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str]) -> None:
     """Draw horizontal bars below each other with their names on the left and texts on the right."""
     rows = range(len(values))
-    axis.barh(rows, values, 0.65, color=_COLOURS[0])
-    for row, value, text in zip(rows, values, texts, strict=True):
+    bars = axis.barh(rows, values, 0.65, color=_COLOURS[0])
+    for row, value, name, text in zip(rows, values, names, texts, strict=True):
+        set_hover(bars[row], f"{name}: {text}")
         axis.text(value, row, f" {text}", va="center", color=INK, fontsize=SMALL)
     axis.set_yticks(rows, list(names))
     axis.set_ylim(len(values) - 0.4, -0.6)
@@ -127,12 +130,13 @@ def add_legend(figure: Figure, drawn: Sequence[Drawn]) -> None:
     The handles are passed in because matplotlib skips labels that begin with an underscore when it collects them.
     """
     handles: list[Any] = list(drawn)  # matplotlib takes containers too, though its types do not say so
-    labels = [str(each.get_label()) for each in drawn]
+    labels = ["\n".join(wrap(plain(str(each.get_label())), _LEGEND)) for each in drawn]
     if len(labels) > 1:
         columns = 2 if max(map(len, labels)) <= 20 else 1
+        figure.set_figheight(figure.get_figheight() + _WRAPPED * sum(label.count("\n") for label in labels))
         figure.legend(
             handles,
-            list(map(plain, labels)),
+            labels,
             loc="outside lower left",
             ncols=columns,
             frameon=False,
