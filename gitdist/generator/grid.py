@@ -19,6 +19,7 @@ from gitdist.seeds import numpy_rng
 CELL = 56  # smallest side of an image in the picture, pixels
 GAP = 4
 LABEL_WIDTH = 96
+DRAWS_PER_IMAGE = 8  # in the picture of a study's generator
 
 
 def sample_grid(
@@ -47,6 +48,24 @@ def sample_grid(
         margin = 3 * GAP if pictures else 0
         pictures.append(np.pad(_tile(cells, num_inputs=1), ((0, 0), (margin, 0), (0, 0)), constant_values=255))
     return _with_labels(np.concatenate(pictures, 1), [dataset.class_names[i] for i in dataset.train.labels[rows]])
+
+
+def read_grid(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the images of a picture of ``sample_grid`` without ``oracle``, whose images are square.
+
+    Args:
+        picture: RGB uint8 ``[H, W, 3]``, with ``DRAWS_PER_IMAGE`` draws per image.
+
+    Returns:
+        uint8 ``[rows, 1 + draws, h, w, 3]``; None for another picture.
+    """
+    columns = 1 + DRAWS_PER_IMAGE
+    step, rest = divmod(picture.shape[1] - LABEL_WIDTH - GAP, columns)
+    if rest or step <= GAP or picture.shape[0] % step:
+        return None
+    images = np.delete(picture[:, LABEL_WIDTH:], np.s_[step : step + GAP], axis=1)
+    cells = images.reshape(-1, step, columns, step, 3).transpose(0, 2, 1, 3, 4)
+    return cells[:, :, : step - GAP, : step - GAP]
 
 
 def spread(num_rows: int, row_bytes: int) -> NDArray[np.int64]:

@@ -82,6 +82,16 @@ class Setting:
     replicates: tuple[Replicate, ...]
     index: int = 0
 
+    @property
+    def augmented(self) -> bool:
+        """Whether its trainings used generated images."""
+        return self.replicates[0].trial.augmented
+
+    @property
+    def sees_nuisance(self) -> bool:
+        """Whether its trainings saw images under the true nuisance: an upper bound."""
+        return self.replicates[0].study.sees_nuisance(self.replicates[0].trial)
+
     def values(self, metric: str, split: Split) -> dict[ReplicateKey, float]:
         """Return a metric by replicate, without those that lack it."""
         found = {each.key: each.trial.metric(split, metric) for each in self.replicates}
@@ -310,7 +320,11 @@ def _best_trials(studies: Sequence[ReportedStudy]) -> list[_Labelled]:
             methods.setdefault(trial.params.get(METHOD), {}).setdefault(_params_key(trial), []).append(trial)
         for method, settings in methods.items():
             feasible = [trials for trials in settings.values() if all(trial.feasible for trial in trials)]
-            best = min(feasible or settings.values(), key=lambda trials: _cost(study, trials))
+            # of equal settings, the one that the study calls the best, which was evaluated on test
+            best = min(
+                feasible or settings.values(),
+                key=lambda trials: (_cost(study, trials), all(each.trial.number not in study.best for each in trials)),
+            )
             label = "best setting" if method is None else method if len(settings) == 1 else f"{method}, best setting"
             found += [_Labelled(label, "", Replicate(study, trial)) for trial in best]
     return found

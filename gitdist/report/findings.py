@@ -1,4 +1,4 @@
-"""Sentences about the numbers: what a report begins with, and which variance an interval contains."""
+"""Sentences about the numbers: the progress of studies, what was found, and which variance an interval contains."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,9 @@ from gitdist.report.comparison import MAX_SETTINGS, Comparison, Replicate, Repor
 from gitdist.report.metrics import METRICS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
+
+ENOUGH_TRIALS = 20
+"""Finished trials from which on the influence of the searched fields is shown: with fewer it is mostly chance."""
 
 _CLEAR = 0.3  # a rank correlation closer to zero is not called a dependence
 
@@ -18,10 +21,27 @@ _SOURCES = {  # by the field of ``ReplicateKey``
 }
 
 
+def progress(report: Report) -> list[str]:
+    """Return how many trials have finished, and the notes on the studies."""
+    return [
+        _counts(report.studies),
+        *(f"{study.spec.name}: {note}" for study in report.studies for note in study.notes),
+    ]
+
+
+def few_trials_notes(report: Report) -> list[str]:
+    """Return a line for each study with too few finished trials for importance and contours."""
+    return [
+        f"{study.spec.name}: importance of the fields and contours are shown from {ENOUGH_TRIALS} finished trials on; "
+        f"{len(study.finished)} have finished."
+        for study in report.searched_studies
+        if len(study.finished) < ENOUGH_TRIALS
+    ]
+
+
 def findings(report: Report) -> list[str]:
-    """Return the sentences that a report begins with."""
-    sentences = [_counts(report.studies)]
-    sentences += [f"{study.spec.name}: {note}" for study in report.studies for note in study.notes]
+    """Return sentences on all comparisons: dependence on class size, the highest accuracy, and gaps."""
+    sentences: list[str] = []
     for comparison in report.comparisons:
         sentences += _invariance(comparison)
         sentences += _best(comparison)
@@ -38,7 +58,7 @@ def variance_sources(comparison: Comparison) -> str:
     if most == 1 or not varied:
         return "One replicate per setting, so no interval."
     fixed = [name for name, count in counts.items() if count == 1]
-    sentence = f"Intervals contain the variance of {_listed([f'{name} ({count})' for name, count in varied.items()])}"
+    sentence = f"Intervals contain the variance of {listed([f'{name} ({count})' for name, count in varied.items()])}"
     sentence += f", not of {' or '.join(fixed)}." if fixed else "."
     if any(each.trial.augmented and each.study.spec.stream.per_seed for each in replicates):
         sentence += " Each training seed has its own stream."
@@ -51,15 +71,31 @@ def variance_sources(comparison: Comparison) -> str:
 
 def evidence(comparison: Comparison) -> str:
     """Return the split and replicates that a figure of a comparison shows, and what its intervals contain."""
+    return f"{replication(comparison)} {variance_sources(comparison)}"
+
+
+def replication(comparison: Comparison) -> str:
+    """Return the split and the number of replicates that a figure of a comparison shows."""
     counts = {len(setting.replicates) for setting in comparison.settings}
     most = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} replicates per setting"
     replicates = "" if counts == {1} else f", {most}; shaded or error bar: 95 % interval of the mean"
-    return f"{comparison.split.capitalize()} split{replicates}. {variance_sources(comparison)}"
+    return f"{comparison.split.capitalize()} split{replicates}."
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: ``1 trial``, ``2 trials``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def signed(value: float, decimals: int) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _num_values(replicates: Sequence[Replicate], field: str) -> int:
@@ -89,11 +125,11 @@ def _invariance(comparison: Comparison) -> list[str]:
         if correlation is not None:
             direction = "falls" if correlation.mean < 0 else "rises"
             trend = direction if abs(correlation.mean) >= _CLEAR else "does not clearly change"
-            found = f"{setting.label} (rank correlation {_signed(correlation.mean, 2)})"
+            found = f"{setting.label} (rank correlation {signed(correlation.mean, 2)})"
             by_trend.setdefault(trend, []).append(found)
     if not by_trend:
         return []
-    trends = "; it ".join(f"{trend} under {_listed(settings)}" for trend, settings in by_trend.items())
+    trends = "; it ".join(f"{trend} under {listed(settings)}" for trend, settings in by_trend.items())
     metric = METRICS["ekld"].title_under(comparison.ekld_under)
     return [f"{comparison.title}: with growing class size, per-class {metric} {trends}."]
 
@@ -116,7 +152,7 @@ def _lead(difference: Interval | None, second: Setting) -> str:
     if difference.mean <= 0:
         return (
             f"not confirmed by the {counted(difference.n, 'replicate')} in common with {second.label} "
-            f"(mean difference {_signed(difference.mean, 3)})"
+            f"(mean difference {signed(difference.mean, 3)})"
         )
     lead = f"{difference.mean:.3f} above {second.label}"
     if difference.half_width is None:
@@ -137,12 +173,3 @@ def _gaps(comparison: Comparison) -> list[str]:
         for gap in study.gaps
         if gap.difference is not None
     ]
-
-
-def _signed(value: float, decimals: int) -> str:
-    return f"{value:+.{decimals}f}".replace("-", "−")
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -1,14 +1,12 @@
-"""The report: one HTML page that needs nothing else, each figure as PNG and SVG, each table as CSV and LaTeX.
+"""The report: one HTML page that needs nothing else, each figure as PNG, SVG and PDF, each table as CSV and LaTeX.
 
-``SECTIONS`` is the table of all figures and tables. To add one, write a function that takes the report and yields
-``Picture`` or ``Table`` (none if it does not apply), and name it in a section.
+The page starts with the answer and the setting to copy; see ``SECTIONS`` for what follows.
 """
 
 import base64
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,34 +14,15 @@ from gitdist import __version__
 from gitdist.disk import write_atomic
 from gitdist.errors import StoreError, StudyError
 from gitdist.report import tables
+from gitdist.report.answer import Answer, answers
 from gitdist.report.comparison import Report
-from gitdist.report.figures.class_size import class_size_figures
-from gitdist.report.figures.parameter import parameter_figures
-from gitdist.report.figures.per_class import per_class_figures
-from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
-from gitdist.report.figures.studies import cost_figures, sample_pictures
 from gitdist.report.figures.style import Picture, inline_svg
-from gitdist.report.findings import counted, findings
+from gitdist.report.findings import counted, few_trials_notes, findings, progress
 from gitdist.report.records import ReportedStudy
+from gitdist.report.sections import OPEN, SECTIONS
+from gitdist.report.statistics import Interval
 
 PAGE = "index.html"
-
-SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], ...]] = {
-    "Settings": (tables.method_tables,),
-    "eKLD by class size": (partial(class_size_figures, metric="ekld"), tables.correlation_table),
-    "Consistency by class size": (partial(class_size_figures, metric="consistency"),),
-    "Paired differences": (tables.difference_tables,),
-    "Class-size threshold K": (partial(parameter_figures, field="threshold"),),
-    "Augmentation fraction p": (partial(parameter_figures, field="fraction"),),
-    "Per-class accuracy": (per_class_figures,),
-    "Search": (tables.best_tables, tables.gap_tables, importance_figures, parallel_figures, surface_figures),
-    "Generator samples": (sample_pictures,),
-    "Cost": (cost_figures, tables.cost_table),
-    "All trials": (tables.trials_table,),
-}
-"""The sections of the page by heading, in order; a section is left out if its functions yield nothing."""
-
-_FOLDED = ("All trials",)  # sections that open on demand
 
 _GLOSSARY = {
     "eKLD": (
@@ -93,8 +72,9 @@ def write_report(title: str, studies: Sequence[ReportedStudy], out: Path) -> lis
     for heading, functions in SECTIONS.items():
         blocks = [block for function in functions for block in function(report)]
         if blocks:
-            sections[heading] = _section(heading, blocks, files)
-    files[PAGE] = _page(title, findings(report), sections).encode()
+            notes = few_trials_notes(report) if heading == "Search" else []
+            sections[heading] = _section(heading, blocks, notes, files)
+    files[PAGE] = _page(title, report, sections).encode()
     try:
         for name in ("figures", "tables"):
             (out / name).mkdir(parents=True, exist_ok=True)
@@ -112,35 +92,62 @@ def _nothing_to_show(studies: Sequence[ReportedStudy]) -> str:
     return f"a report needs a finished trial; {counted(len(studies), 'study', 'studies')} ({names}): {counts}"
 
 
-def _page(title: str, sentences: Sequence[str], sections: Mapping[str, str]) -> str:
+def _page(title: str, report: Report, sections: Mapping[str, str]) -> str:
     style = Path(__file__).with_name("style.css").read_text()
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    contents = "".join(f'<li><a href="#{_anchor(heading)}">{escape(heading)}</a></li>' for heading in sections)
+    found = answers(report)
+    begin = "".join(_answer(answer, named=len(found) > 1) for answer in found)
+    status = "".join(f"<li>{escape(line)}</li>" for line in progress(report))
+    more = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(report))
     terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in _GLOSSARY.items())
+    details = _folded("More findings", "", f"<ul>{more}</ul>") if more else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{escape(title)}</h1>\n<ul class="findings">{items}</ul>\n'
-        f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n{"".join(sections.values())}'
-        f"<section><h2>Glossary</h2><dl>{terms}</dl></section>\n"
+        f'<h1>{escape(title)}</h1>\n{begin}<ul class="status">{status}</ul>\n'
+        f"{''.join(sections.values())}{details}{_folded('Glossary', '', f'<dl>{terms}</dl>')}"
         f"<footer>Made by gitdist {escape(__version__)}</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
-def _section(heading: str, blocks: Sequence[Picture | tables.Table], files: dict[str, bytes]) -> str:
+def _answer(answer: Answer, named: bool) -> str:
+    """Return an answer; ``named`` puts the data set or the study before it."""
+    about = f"<h2>{escape(answer.about)}</h2>" if named else ""
+    first, *others = answer.sentences
+    text = f'<p class="lead">{_code(first)}</p>' + (f"<p>{_code(' '.join(others))}</p>" if others else "")
+    setting = ""
+    if answer.setting is not None:
+        setting = f"<p>Its fields in a study file:</p><pre><code>{escape(answer.setting)}</code></pre>"
+    return f'<div class="answer"><div>{about}{text}</div><div>{setting}</div></div>\n'
+
+
+def _code(sentence: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
+def _section(
+    heading: str, blocks: Sequence[Picture | tables.Table], notes: Sequence[str], files: dict[str, bytes]
+) -> str:
     """Return a section and add the files of its figures and tables to ``files``; pictures in a row are a grid."""
-    inner = ""
+    inner = "".join(f'<p class="caption">{escape(note)}</p>\n' for note in notes)
     for is_picture, group in itertools.groupby(blocks, lambda block: isinstance(block, Picture)):
         parts = "".join(
             _picture(block, files) if isinstance(block, Picture) else _table(block, files) for block in group
         )
         inner += f'<div class="figures">{parts}</div>\n' if is_picture else parts
-    if heading in _FOLDED:
-        inner = f"<details><summary>Show</summary>{inner}</details>"
-    kind = ' class="folded"' if heading in _FOLDED else ""
-    return f'<section id="{_anchor(heading)}"{kind}><h2>{escape(heading)}</h2>\n{inner}</section>\n'
+    if heading in OPEN:
+        return f'<section id="{_anchor(heading)}"><h2>{escape(heading)}</h2>\n{inner}</section>\n'
+    num_pictures = sum(isinstance(block, Picture) for block in blocks)
+    counts = {"figure": num_pictures, "table": len(blocks) - num_pictures}
+    return _folded(heading, ", ".join(counted(count, noun) for noun, count in counts.items() if count), inner)
+
+
+def _folded(heading: str, counts: str, inner: str) -> str:
+    return (
+        f'<section id="{_anchor(heading)}"><details><summary><h2>{escape(heading)}</h2> '
+        f"<span>{counts}</span></summary>\n{inner}</details></section>\n"
+    )
 
 
 def _picture(picture: Picture, files: dict[str, bytes]) -> str:
@@ -152,7 +159,11 @@ def _picture(picture: Picture, files: dict[str, bytes]) -> str:
         kind = ' class="wide"'
     else:
         files[f"figures/{picture.name}.svg"] = svg.encode()
+        files[f"figures/{picture.name}.pdf"] = picture.pdf()
         shown = inline_svg(svg, caption)
+        if picture.phone is not None and (narrow := picture.phone.svg()) is not None:
+            shown = f'<div class="desktop">{shown}</div><div class="phone">{inline_svg(narrow, caption)}</div>'
+            kind = ' class="wide"'
     return f"<figure{kind}>{shown}<figcaption>{caption}</figcaption></figure>\n"
 
 
@@ -166,9 +177,7 @@ def _table(table: tables.Table, files: dict[str, bytes]) -> str:
         for kind, name in zip(kinds, table.columns, strict=True)
     )
     rows = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{escape(tables.format_cell(cell))}</td>" for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{_cell(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
         for row in table.rows
     )
     return (
@@ -176,6 +185,12 @@ def _table(table: tables.Table, files: dict[str, bytes]) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
         f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>\n"
     )
+
+
+def _cell(cell: tables.Cell) -> str:
+    """Return a cell for the page: the width of an interval is below its mean, so that more columns fit."""
+    mean, sign, width = escape(tables.format_cell(cell)).partition(" ± ")
+    return f"{mean}<br><small>± {width}</small>" if sign and isinstance(cell, Interval) else mean + sign + width
 
 
 def _anchor(heading: str) -> str:

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from gitdist.data.longtail import Groups, size_groups
 from gitdist.spec import StudySpec
-from gitdist.spec.search import SEED
+from gitdist.spec.search import METHOD, SEED
 from gitdist.study.files.json_files import ConfirmationResult, Description, ResultOnTest, read_json
 from gitdist.study.files.layout import BASELINE, TrialId
 from gitdist.study.files.rows import read_rows
 from gitdist.study.files.samples import read_samples
+from gitdist.study.files.times import GENERATOR as GENERATOR_SPAN
+from gitdist.study.files.times import Span, Times
 from gitdist.study.gap import SPLITS, Gap, find_gaps
 from gitdist.study.status import study_notes
 from gitdist.study.study import GENERATOR, Study
@@ -57,7 +59,8 @@ class ReportedTrial:
 
     ``links`` is ``repeat_of`` or ``replicate_of`` with the number of a trial that trains the same. ``augmented`` says
     whether the trial used generated images; otherwise it depends neither on the generator nor on the stream.
-    ``feasible`` is false if it, or the mean of its replicates, violates a constraint of the search.
+    ``feasible`` is false if it, or the mean of its replicates, violates a constraint of the search. ``curve`` is the
+    first objective on validation by epoch; ``span`` says when it ran.
     """
 
     trial: TrialId
@@ -71,6 +74,8 @@ class ReportedTrial:
     feasible: bool = True
     classes: ClassInfo | None = None
     splits: Mapping[Split, SplitMetrics] = field(default_factory=dict)
+    curve: Mapping[int, float] = field(default_factory=dict)
+    span: Span = Span()
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -103,7 +108,8 @@ class ReportedStudy:
 
     ``labels`` identify it within its campaign; ``best`` are the trials on the Pareto front on validation; ``samples``
     is a PNG; ``generator`` is the artifact of its weights or all that determines its draws; ``fingerprint`` is that of
-    the data set; ``confirmations`` are those of its trials, see ``ConfirmationResult``.
+    the data set; ``confirmations`` are those of its trials, see ``ConfirmationResult``; ``generator_span`` says when
+    the generator was trained, unless it came from the store.
     """
 
     spec: StudySpec
@@ -117,6 +123,7 @@ class ReportedStudy:
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()
+    generator_span: Span = Span()
 
     @property
     def finished(self) -> tuple[ReportedTrial, ...]:
@@ -129,13 +136,23 @@ class ReportedStudy:
         return self.baseline if self.baseline is not None and self.baseline.finished else None
 
     @property
-    def gaps(self) -> list[Gap]:
-        """The gaps between the baseline and the best trial in the first objective; empty if no trial finished."""
+    def best_trial(self) -> ReportedTrial | None:
+        """The best trial in the first objective of those on the Pareto front; None if there is none."""
         known = {trial: value for trial, value in self.objective_values.items() if trial.trial.number in self.best}
-        if not known:
+        choose = max if self.spec.search.directions[0] == "maximize" else min
+        return choose(known, key=known.__getitem__) if known else None
+
+    def sees_nuisance(self, trial: ReportedTrial) -> bool:
+        """Tell whether a trial has trained on images under the true nuisance, as an upper bound."""
+        by_generator = trial.augmented and self.spec.generator.kind == "oracle"
+        return by_generator or self.spec.trial_of(trial.params).true_nuisance
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps between the baseline and the best trial in each objective; empty if no trial finished."""
+        best, baseline = self.best_trial, self.finished_baseline
+        if best is None:
             return []
-        best = (max if self.spec.search.directions[0] == "maximize" else min)(known, key=known.__getitem__)
-        baseline = self.finished_baseline
         return find_gaps(
             self.spec.search.direction_by_objective, best.named_metrics, baseline.named_metrics if baseline else None
         )
@@ -157,6 +174,11 @@ class ReportedStudy:
         values = {name: {repr(trial.params.get(name)) for trial in self.finished} for name in self.spec.search.space}
         return [name for name, found in values.items() if len(found) > 1 and name != SEED]
 
+    @property
+    def compares_methods(self) -> bool:
+        """Whether its finished trials differ in the method and seed alone."""
+        return self.varied_fields == [METHOD]
+
 
 def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     """Return a study as its ledger and files have it now; ``labels`` identify it within its campaign."""
@@ -164,6 +186,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
     states, owner = study.trial_states(), study.owner()
     records = {TrialId("trial", record.number): record for record in ledger.trials()}
     feasible = study.feasible_trials()
+    times, objective = Times(paths), spec.search.objectives[0]
     described = (read_json(paths.description(trial), Description) for trial in states)
     classes = _class_info(next((each["classes"] for each in described if each and each.get("classes")), None), spec)
     trials: dict[TrialId, ReportedTrial] = {}
@@ -181,6 +204,8 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
             feasible=trial.number is None or feasible[trial.number],
             classes=classes,
             splits=_read_splits(rows, read_json(paths.test(trial), ResultOnTest), classes) if classes else {},
+            curve={row.epoch: row.metrics[objective] for row in rows if objective in row.metrics},
+            span=times.span(str(trial)),
         )
     baseline = trials.pop(BASELINE, None)
     files = sorted(paths.confirmations.glob("*.json"))
@@ -196,6 +221,7 @@ def read_study(study: Study, labels: Mapping[str, Any]) -> ReportedStudy:
         fingerprint=ledger.get_attr("data"),
         notes=tuple(study_notes(study)),
         confirmations=tuple(found for file in files if (found := read_json(file, ConfirmationResult))),
+        generator_span=times.span(GENERATOR_SPAN),
     )
 
 

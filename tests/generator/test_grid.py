@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from gitdist.generator.grid import GAP, LABEL_WIDTH, sample_grid, save_grid
+from gitdist.generator.grid import DRAWS_PER_IMAGE, GAP, LABEL_WIDTH, read_grid, sample_grid, save_grid
 from gitdist.generator.oracle import IdentityGenerator, OracleGenerator
 
 
@@ -39,3 +39,12 @@ def test_it_is_saved_as_a_png(digits, tmp_path):
     with Image.open(tmp_path / "grid.png") as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), picture)
+
+
+def test_the_images_are_read_back(digits):
+    picture = sample_grid(IdentityGenerator(), digits, 1, DRAWS_PER_IMAGE, seed=0)
+    cells = read_grid(picture)
+    assert cells.shape == (10, 1 + DRAWS_PER_IMAGE, 56, 56, 3)
+    assert (cells == cells[:, :1]).all()  # each draw is its image
+    assert np.array_equal(cells[3, 0], picture[3 * 60 : 3 * 60 + 56, LABEL_WIDTH : LABEL_WIDTH + 56])
+    assert read_grid(sample_grid(IdentityGenerator(), digits, 1, 3, seed=0)) is None

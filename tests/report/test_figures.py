@@ -9,9 +9,12 @@ from gitdist.report.comparison import Report
 from gitdist.report.figures.class_size import class_size_figures
 from gitdist.report.figures.parameter import parameter_figures
 from gitdist.report.figures.per_class import per_class_figures
-from gitdist.report.figures.search import importance_figures, parallel_figures, surface_figures
+from gitdist.report.figures.progress import curve_figures, history_figures, timeline_figures
+from gitdist.report.figures.search import importance_figures, parallel_figures, slice_figures, surface_figures
 from gitdist.report.figures.studies import cost_figures, sample_pictures
 from gitdist.report.figures.style import WIDTH, inline_svg, plain, round_numbers, style_of
+from gitdist.report.findings import ENOUGH_TRIALS
+from gitdist.study.files.times import Span
 from tests.report.studies import study, trial
 
 SPACE = {
@@ -114,9 +117,89 @@ def test_a_legend_has_every_label():
     assert legend(by_metric(record, "threshold")["ekld"]) == names
 
 
-def test_scattered_trials_are_points():
-    (axis,) = by_metric(searched(), "fraction")["ekld"].axes
-    assert len(axis.lines[0].get_xdata()) == 12 and axis.lines[0].get_linestyle() == "None"
+def test_a_long_label_is_wrapped_within_the_figure():
+    label = "a method with a name of many words, as no one should give"
+    space = {"method": {"choice": [label, "b"]}}
+    trials = [trial(at, {"method": name}) for at, name in enumerate((label, "b"))]
+    figure = only(class_size_figures, study(space=space, trials=trials, methods={label: {}, "b": {}}), metric="ekld")
+    renderer = drawn(figure)
+    assert legend(figure)[0].replace("\n", " ") == label
+    assert all(text.get_window_extent(renderer).x1 < figure.bbox.x1 for text in figure.legends[0].get_texts())
+
+
+def test_every_searched_field_has_a_slice_with_a_point_per_trial():
+    pictures = {picture.name: picture for picture in slice_figures(Report([searched()]))}
+    assert list(pictures) == [f"slice-balanced-accuracy-{field}-s" for field in ("threshold", "fraction", "sampler")]
+    assert not by_metric(searched(), "fraction")
+    points = {name: picture.figure.axes[0].collections[0].get_offsets() for name, picture in pictures.items()}
+    assert {len(each) for each in points.values()} == {12}
+    fractions = points["slice-balanced-accuracy-fraction-s"]
+    assert fractions[:, 0].tolist() == fractions[:, 1].tolist()
+    (strips,) = pictures["slice-balanced-accuracy-sampler-s"].figure.axes
+    assert [text.get_text() for text in strips.get_yticklabels()] == SPACE["sampler"]["choice"]
+    rows = np.round(points["slice-balanced-accuracy-sampler-s"][:, 1])
+    assert rows.tolist() == [at % 3 for at in range(12)]
+
+
+def ran(num_trials, states=("finished",)):
+    """A study whose trials ran two at a time for 90 s each."""
+    trials = [
+        trial(
+            at,
+            accuracy=0.5 + 0.01 * at,
+            test=False,
+            state=states[at % len(states)],
+            curve={5: 0.4, 10: 0.5 + 0.01 * at},
+            span=Span(1000.0 + 100 * (at // 2), 1090.0 + 100 * (at // 2)),
+        )
+        for at in range(num_trials)
+    ]
+    base = trial(None, accuracy=0.4, test=False, curve={5: 0.3, 10: 0.4}, span=Span(900.0, 990.0))
+    return study(trials=trials, best=(num_trials - 1,), baseline=base)
+
+
+def test_learning_curves_mark_the_best_trial_and_the_baseline():
+    figure = only(curve_figures, ran(3))
+    assert legend(figure) == ["baseline", "best trial (2)", "other trials"]
+    curves = [tuple(map(tuple, line.get_data())) for line in figure.axes[0].lines]
+    assert curves[-2:] == [((5, 10), (0.3, 0.4)), ((5, 10), (0.4, 0.52))] and len(curves) == 4
+    once = [replace(each, curve={10: 0.5}) for each in ran(3).trials]
+    assert not list(curve_figures(Report([study(trials=once)])))
+
+
+def test_the_history_has_the_best_so_far_of_feasible_trials():
+    accuracies = (0.5, 0.7, 0.4, 0.6, 0.9)
+    trials = [trial(n, accuracy=x, test=False, feasible=n != 1) for n, x in enumerate(accuracies)]
+    for direction, best in (("maximize", [0.5, 0.5, 0.6, 0.9]), ("minimize", [0.5, 0.4, 0.4, 0.4])):
+        search = {"space": {}, "objective": [{"metric": "val/balanced_accuracy", "direction": direction}]}
+        figure = only(history_figures, study(trials=trials, search=search))
+        assert legend(figure) == ["trial", "best so far"]
+        values, so_far = figure.axes[0].lines
+        assert list(values.get_ydata()) == list(accuracies)
+        assert list(so_far.get_ydata())[:-1] == best and list(so_far.get_xdata())[:-1] == [0, 2, 3, 4]
+
+
+def test_a_timeline_has_a_bar_per_trial_and_folds_many():
+    record = replace(ran(4, ("finished", "failed")), generator_span=Span(800.0, 890.0))
+    figure = only(timeline_figures, record)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["generator", "baseline", "0", "1", "2", "3"]
+    assert legend(figure) == ["generator", "finished", "failed"]
+    assert [bar.get_x() * 60 for bar in axis.patches] == pytest.approx([0, 100, 200, 200, 300, 300])
+    (folded,) = only(timeline_figures, ran(200)).axes
+    assert len(folded.patches) == 201 and {round(bar.get_y() + 0.4) for bar in folded.patches} == {0, 1}
+    assert not list(timeline_figures(Report([swept()])))
+
+
+def test_each_mark_shows_trial_setting_and_value():
+    (picture,) = [each for each in slice_figures(Report([searched()])) if "-sampler-" in each.name]
+    titles = re.findall("<title>(.*?)</title>", picture.svg())
+    assert len(titles) == 12 and "<a " not in picture.svg()
+    params = searched().trials[3].params
+    assert titles[3] == (
+        f"trial 3: K {params['threshold']}, p {params['fraction']:.4g}, sampler class-balanced; "
+        f"balanced accuracy {params['fraction']:.4g}"
+    )
 
 
 @pytest.mark.parametrize("num_classes", [10, 49, 100])
@@ -146,7 +229,7 @@ def test_the_most_important_field_is_the_first_bar():
     assert axis.get_yticklabels()[0].get_text() == "fraction"
     shares = [bar.get_width() for bar in axis.patches]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
-    assert not list(importance_figures(Report([searched(5)]))) and not list(importance_figures(Report([swept()])))
+    assert not list(importance_figures(Report([swept()])))
 
 
 def test_parallel_coordinates_have_one_line_per_trial():
@@ -157,17 +240,24 @@ def test_parallel_coordinates_have_one_line_per_trial():
 
 
 def test_contours_need_points_that_are_not_on_one_line():
-    figure = only(surface_figures, searched())
+    figure = only(surface_figures, searched(ENOUGH_TRIALS))
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "augmentation fraction p (share of a batch)",
         "balanced accuracy (0..1)",
     ]
     drawn(figure)
-    in_line = [trial(n, {"threshold": 10, "fraction": n / 20}, accuracy=n / 20) for n in range(2, 12)]
-    diagonal = [trial(n, {"threshold": 10 + n, "fraction": n / 20}, accuracy=n / 20) for n in range(2, 12)]
+    numbers = range(1, 1 + ENOUGH_TRIALS)
+    in_line = [trial(n, {"threshold": 10, "fraction": n / 30}, accuracy=n / 30) for n in numbers]
+    diagonal = [trial(n, {"threshold": 10 + n, "fraction": n / 30}, accuracy=n / 30) for n in numbers]
     linear = {**SPACE, "threshold": {"int": [10, 100]}}
-    for record in (searched(7), swept(), study(space=SPACE, trials=in_line), study(space=linear, trials=diagonal)):
+    for record in (swept(), study(space=SPACE, trials=in_line), study(space=linear, trials=diagonal)):
         assert not list(surface_figures(Report([record])))
+
+
+def test_few_trials_have_neither_importance_nor_contours():
+    few, enough = Report([searched(ENOUGH_TRIALS - 1)]), Report([searched(ENOUGH_TRIALS)])
+    for figures in (importance_figures, surface_figures):
+        assert not list(figures(few)) and len(list(figures(enough))) == 1
 
 
 def test_costs_have_units():
@@ -191,8 +281,10 @@ def test_samples_are_shown_once():
 
 
 def test_a_page_gives_a_figure_its_own_ink_and_each_drawing_is_the_same():
-    svgs = [picture.svg() for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
-    assert svgs[0] == svgs[1]
+    pictures = [picture for _ in range(2) for picture in class_size_figures(Report([swept()]), "ekld")]
+    svgs, pdfs = [picture.svg() for picture in pictures], [picture.pdf() for picture in pictures]
+    assert svgs[0] == svgs[1] and pdfs[0] == pdfs[1]
+    assert b"/FontFile2" in pdfs[0] and b"/Type3" not in pdfs[0] and b"/URI" not in pdfs[0]
     inline = inline_svg(svgs[0], "a &amp; b")
     assert inline.startswith('<svg role="img" aria-label="a &amp; b"') and "currentColor" in inline
     assert "#010203" not in inline and "<metadata" not in inline and "<g id=" not in inline

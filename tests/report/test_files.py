@@ -21,6 +21,7 @@ from gitdist.study.compatibility import ensure_identity, store_spec
 from gitdist.study.files.layout import BASELINE, StudyPaths, TrialId
 from gitdist.study.files.results import LocalResults
 from gitdist.study.files.rows import open_rows
+from gitdist.study.files.times import Span
 from gitdist.study.ledger.ledger import Ledger
 from gitdist.study.monitoring.mlflow.sync import StudyRecord, sync_study
 from gitdist.study.monitoring.mlflow.uri import tracking_uri
@@ -158,6 +159,18 @@ def test_a_record_knows_the_distinct_images_per_class_where_they_were_recorded(r
     assert {trial.classes.distinct for trial in found[0]} == {None}
     for trial in found[1]:
         assert (trial.classes.sizes.tolist(), trial.classes.distinct.tolist()) == (SIZES, [20, 10, 3])
+
+
+def test_a_record_has_the_objective_by_epoch_and_the_times(results):
+    spec = parse_study(study_file("s"), "test")
+    paths = leave_study(results, "s", 0, finished=1)
+    lines = [{"of": "generator", "started_at": 1.0}, {"of": "0", "started_at": 2.0}, {"of": "0", "ended_at": 9.0}]
+    paths.times.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with closing(Ledger.open(paths, spec)) as ledger:
+        record = read_study(Study(paths, spec, ledger), {"study": "s"})
+    (trial,) = record.trials
+    assert trial.curve == {1: trial.metric("validation", "balanced_accuracy")}
+    assert (trial.span, record.generator_span) == (Span(2.0, 9.0), Span(1.0))
 
 
 def test_a_directory_that_cannot_be_written_has_a_remedy(results, console):

@@ -6,8 +6,9 @@ import pytest
 from gitdist.errors import StoreError, StudyError
 from gitdist.report.comparison import Report
 from gitdist.report.figures.style import Picture, new_axes
-from gitdist.report.findings import findings
-from gitdist.report.page import SECTIONS, write_report
+from gitdist.report.findings import findings, progress
+from gitdist.report.page import write_report
+from gitdist.report.sections import SECTIONS
 from gitdist.report.tables import Table
 from tests.report.studies import study, trial
 
@@ -53,14 +54,20 @@ def test_a_report_is_one_page_with_its_files(tmp_path):
     assert files[0] == tmp_path / "out" / "index.html" and all(file.exists() for file in files)
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
     stem = "figures/ekld-by-class-size-digits-background"
-    assert {f"{stem}.svg", f"{stem}.png", "tables/rank-correlations.csv", "tables/rank-correlations.tex"} <= names
+    assert {
+        f"{stem}.svg",
+        f"{stem}.png",
+        f"{stem}.pdf",
+        "figures/overview.pdf",
+        "tables/rank-correlations.csv",
+        "tables/rank-correlations.tex",
+    } <= names
     page = files[0].read_text()
     outline = Outline(page)
     assert "script" not in outline.tags and {"svg", "figcaption", "table"} <= outline.tags
     assert all(link.startswith(("#", "data:")) for link in outline.links)
     assert "A &lt;b&gt;bold&lt;/b&gt; &amp; title" in page and "<b>" not in page
     assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page and "@media print" in page
-    assert set(re.findall(r'href="#([a-z-]+)"', page)) <= set(re.findall(r'<section id="([a-z-]+)"', page))
     again = write_report("A <b>bold</b> & title", [record], tmp_path / "again")
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
@@ -71,8 +78,9 @@ def test_a_report_is_one_page_with_its_files(tmp_path):
 )
 def test_the_first_sentences_say_what_the_numbers_say(accuracies, words):
     record = compared(accuracies)
-    counts, invariance, best = findings(Report([record]))
-    assert counts == "1 study, 4 of 4 trials finished; not all studies have finished."
+    report = Report([record])
+    assert progress(report) == ["1 study, 4 of 4 trials finished; not all studies have finished."]
+    invariance, best = findings(report)
     assert invariance.endswith(
         "with growing class size, per-class eKLD falls under sampler instance (rank correlation −1.00) and "
         "sampler class-balanced (rank correlation −1.00)."
@@ -94,7 +102,7 @@ def test_a_label_is_shown_as_it_was_given():
     record = study(
         space={"method": {"choice": ["a-0.5"]}}, trials=[trial(0, {"method": "a-0.5"})], methods={"a-0.5": {}}
     )
-    sentence = findings(Report([record]))[1]
+    sentence = findings(Report([record]))[0]
     assert sentence.endswith("falls under a-0.5 (rank correlation −1.00).")
 
 
@@ -132,7 +140,7 @@ def test_a_figure_and_a_table_are_added_by_one_function_and_one_line_each(tmp_pa
     assert (tmp_path / "tables" / "counts.csv").read_text() == "study,n\ns,4\n"
     page = files[0].read_text()
     Outline(page)
-    assert 'href="#by-trial"' in page and "Balanced accuracy by trial number." in page
+    assert "Balanced accuracy by trial number." in page
     assert page.index('id="all-trials"') < page.index('id="by-trial"') and "Empty" not in page
 
 
@@ -147,3 +155,12 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"):
         write_report("s", [study(trials=[trial(0)])], tmp_path / "file" / "out")
+
+
+def test_what_is_not_needed_at_once_is_folded(tmp_path):
+    page = write_report("s", [compared([0.5, 0.52, 0.7, 0.72])], tmp_path)[0].read_text()
+    folded = re.findall(r'<section id="([a-z-]+)"><details>', page)
+    assert "paired-differences" in folded and "all-trials" in folded and "settings" not in folded
+    shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert 0 < shown.count("<figure") < page.count("<figure")
+    assert shown.index("is better than") < shown.index("<pre>") < shown.index("<figure")

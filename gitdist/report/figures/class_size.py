@@ -5,9 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from gitdist.report.comparison import Report
+from gitdist.report.figures.hover import add_hover, value_text
 from gitdist.report.figures.style import Drawn, Picture, add_legend, new_axes, round_numbers, set_ticks, style_of
 from gitdist.report.findings import evidence
 from gitdist.report.metrics import METRICS
+
+_MAX_MARKERS = 20  # of a line; with more they would run into each other
 
 
 def class_size_figures(report: Report, metric: str) -> Iterator[Picture]:
@@ -22,7 +25,10 @@ def class_size_figures(report: Report, metric: str) -> Iterator[Picture]:
             style, sizes = style_of(setting.index), list(curve)
             means = np.array([value.mean for value in curve.values()])
             halves = np.array([value.half_width for value in curve.values()], dtype=np.float64)  # None becomes NaN
-            drawn += axis.plot(sizes, means, **style, label=setting.label)
+            marked = slice(setting.index, None, -(-len(sizes) // _MAX_MARKERS))  # not the same sizes for all settings
+            drawn += axis.plot(sizes, means, **style, markevery=marked, label=setting.label)
+            texts = [f"{setting.label}, class size {size}; {value_text(metric, mean)}" for size, mean in curve.items()]
+            add_hover(axis, sizes, means, texts)
             opacity = 0.3 / (1 + len(curves) // 2)
             axis.fill_between(sizes, means - halves, means + halves, color=style["color"], alpha=opacity, linewidth=0)
         low, high = min(curves[0][1]), max(curves[0][1])

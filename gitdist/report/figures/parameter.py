@@ -16,10 +16,12 @@ from gitdist.report.comparison import (
     field_title,
     setting_label,
 )
+from gitdist.report.figures.hover import add_hover, set_hover, value_text
 from gitdist.report.figures.style import INK, Drawn, Picture, add_legend, new_axes, round_numbers, set_ticks, style_of
 from gitdist.report.metrics import METRICS, SHARE
 from gitdist.report.records import Split
 from gitdist.report.statistics import Interval, interval
+from gitdist.study.monitoring.display import format_value
 
 _LEVEL_STYLES = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 
@@ -27,8 +29,8 @@ _LEVEL_STYLES = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 def parameter_figures(report: Report, field: str) -> Iterator[Picture]:
     """Yield the figures of all metrics against ``threshold`` or ``fraction`` if several values of it were tried.
 
-    Settings that agree in all other fields are one line, with the 95 % interval over replicates. If that gives too many
-    lines or none, each trial is a point. Settings without the field are horizontal lines.
+    Settings that agree in all other fields are one line, with the 95 % interval over replicates; too many lines or none
+    make no figure, see ``slice_figures``. Settings without the field are horizontal lines.
     """
     for comparison in report.comparisons:
         for metric in comparison.compared:
@@ -37,7 +39,7 @@ def parameter_figures(report: Report, field: str) -> Iterator[Picture]:
                 title = METRICS[metric].title_under(comparison.ekld_under)
                 caption = (
                     f"Dependence of {title} on the {field_title(field).split(' (')[0]}, {comparison.trials_split} "
-                    "split: trials, or means with 95 % interval; horizontal lines are settings without this field."
+                    "split, means with 95 % interval; horizontal lines are settings without this field."
                 )
                 yield Picture(f"{metric.replace('_', '-')}-by-{field}-{comparison.slug}", caption, figure)
 
@@ -52,21 +54,22 @@ def _draw(comparison: Comparison, field: str, metric: str) -> Figure | None:
     known = sorted(value for value in values if value is not None)
     positions = {value: value for value in known} | ({None: 2 * max(known, default=1)} if None in values else {})
     lines = _lines(trials, positions, field, metric, split)
+    if not lines:
+        return None
     others = [one for one in comparison.settings if field not in one.replicates[0].trial.params]
     levels = {one.label: level for one in others if (level := one.mean(metric, split))}
     figure, (axis,) = new_axes(comparison.title, height=3.2 + 0.2 * (len(lines) + len(levels)))
+    names = {x: format_value(value) for value, x in positions.items()}
     drawn: list[Drawn] = []
     for index, (label, line) in enumerate(lines.items()):
         means = [value.mean for value in line.values()]
         halves = [value.half_width or 0.0 for value in line.values()]
         error = halves if any(halves) else None
         drawn.append(axis.errorbar(list(line), means, yerr=error, **style_of(index), capsize=3, label=label))
-    if not lines:
-        x = [positions[each.trial.params[field]] for each in trials]
-        y = [each.trial.splits[split].metrics[metric] for each in trials]
-        drawn += axis.plot(x, y, **style_of(0) | {"linestyle": "none"}, label="trials")
+        add_hover(axis, line, means, [f"{label}, {field} {names[x]}; {value_text(metric, line[x])}" for x in line])
     for index, (label, level) in enumerate(levels.items()):
-        drawn.append(axis.axhline(level.mean, color=INK, linestyle=_LEVEL_STYLES[index % 3], label=label))
+        drawn.append(straight := axis.axhline(level.mean, color=INK, linestyle=_LEVEL_STYLES[index % 3], label=label))
+        set_hover(straight, f"{label}; {value_text(metric, level)}")
         if level.ends is not None and len(levels) == 1:
             axis.axhspan(*level.ends, color=INK, alpha=0.08, linewidth=0)
     _set_x_ticks(axis, field, positions)

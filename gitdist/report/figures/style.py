@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -23,6 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
+from gitdist.report.figures.hover import set_hover, with_titles
+
 INK, PAPER = "#010203", "#fefdfc"
 WIDTH = 4.2  # inches
 TEXT, SMALL = 10.5, 9.5  # points
@@ -30,10 +33,13 @@ TEXT, SMALL = 10.5, 9.5  # points
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)  # Okabe and Ito 2008
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-_DPI = 200
+_DPI, _MAX_WIDTH = 200, 1160  # of a PNG: pixels per inch, and pixels
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor")
 _RULES: Any = {**dict.fromkeys(_INKED, INK), "font.size": TEXT, "axes.titlesize": TEXT, "font.family": _FONT}
+
+_LEGEND, _WRAPPED = 42, 0.16  # characters of a line of a legend, and inches that another line adds
+_TRUETYPE = 42  # embedded fonts that journals accept: text can be selected and edited
 
 Drawn = Artist | Container
 """What has a label: a line, or bars with their error bars."""
@@ -41,29 +47,43 @@ Drawn = Artist | Container
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure, or a PNG file's content, with its file name and caption."""
+    """A figure, or a PNG file's content, with its file name and caption; ``phone`` is shown on narrow pages."""
 
     name: str
     caption: str
     figure: Figure | bytes
+    phone: "Picture | None" = None
 
     def png(self) -> bytes:
         """Return it as PNG on white."""
         if isinstance(self.figure, bytes):
             return self.figure
         content = io.BytesIO()
-        self.figure.savefig(content, format="png", dpi=_DPI, facecolor="white")
+        dpi = min(_DPI, _MAX_WIDTH / self.figure.get_figwidth())
+        self.figure.savefig(content, format="png", dpi=dpi, facecolor="white", pil_kwargs={"optimize": True})
+        return content.getvalue()
+
+    def pdf(self) -> bytes:
+        """Return a figure as PDF without background, the same file each time."""
+        assert isinstance(self.figure, Figure), "only a figure has vectors"
+        content = io.BytesIO()
+        undated = {"CreationDate": None, "Creator": None, "Producer": None}
+        with matplotlib.rc_context({"pdf.fonttype": _TRUETYPE}):
+            self.figure.savefig(content, format="pdf", transparent=True, metadata=undated)
         return content.getvalue()
 
     def svg(self) -> str | None:
-        """Return it as SVG without background, the same text each time; None for a PNG file's content."""
+        """Return it as SVG without background, the same text each time; None for a PNG file's content.
+
+        Its marks show what ``add_hover`` and ``set_hover`` gave them.
+        """
         if isinstance(self.figure, bytes):
             return None
         content = io.BytesIO()
         # The name makes the ids in the SVG differ from those of other figures on one page.
         with matplotlib.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "path"}):
             self.figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        return content.getvalue().decode()
+        return with_titles(content.getvalue().decode())
 
 
 def style_of(index: int) -> dict[str, Any]:
@@ -89,8 +109,9 @@ def new_axes(title: str = "", height: float = 3.3, rows: int = 1) -> tuple[Figur
 def draw_bars(axis: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str]) -> None:
     """Draw horizontal bars below each other with their names on the left and texts on the right."""
     rows = range(len(values))
-    axis.barh(rows, values, 0.65, color=_COLOURS[0])
-    for row, value, text in zip(rows, values, texts, strict=True):
+    bars = axis.barh(rows, values, 0.65, color=_COLOURS[0])
+    for row, value, name, text in zip(rows, values, names, texts, strict=True):
+        set_hover(bars[row], f"{name}: {text}")
         axis.text(value, row, f" {text}", va="center", color=INK, fontsize=SMALL)
     axis.set_yticks(rows, list(names))
     axis.set_ylim(len(values) - 0.4, -0.6)
@@ -109,12 +130,13 @@ def add_legend(figure: Figure, drawn: Sequence[Drawn]) -> None:
     The handles are passed in because matplotlib skips labels that begin with an underscore when it collects them.
     """
     handles: list[Any] = list(drawn)  # matplotlib takes containers too, though its types do not say so
-    labels = [str(each.get_label()) for each in drawn]
+    labels = ["\n".join(wrap(plain(str(each.get_label())), _LEGEND)) for each in drawn]
     if len(labels) > 1:
         columns = 2 if max(map(len, labels)) <= 20 else 1
+        figure.set_figheight(figure.get_figheight() + _WRAPPED * sum(label.count("\n") for label in labels))
         figure.legend(
             handles,
-            list(map(plain, labels)),
+            labels,
             loc="outside lower left",
             ncols=columns,
             frameon=False,

@@ -8,7 +8,7 @@ from gitdist.data.dataset import Dataset
 from gitdist.device import Compute
 from gitdist.errors import DiskError, GitdistError, StudyError
 from gitdist.generator.base import TrainingStep
-from gitdist.generator.grid import sample_grid, save_grid
+from gitdist.generator.grid import DRAWS_PER_IMAGE, sample_grid, save_grid
 from gitdist.generator.kinds import generator_name, munit_artifact_spec, open_generator, pretrained_name
 from gitdist.spec import GeneratorSpec, MunitSpec, PretrainedSpec
 from gitdist.store import content_key
@@ -16,8 +16,6 @@ from gitdist.study.compatibility import load_stored_spec
 from gitdist.study.resources.generator_training import TrainedGenerator, obtain_generator
 from gitdist.study.running_study import RunningStudy
 from gitdist.study.study import GENERATOR, Study
-
-_DRAWS_PER_IMAGE = 8  # in the picture of samples
 
 
 def train_study_generator(running: RunningStudy) -> TrainedGenerator:
@@ -58,7 +56,7 @@ def _draw_samples(running: RunningStudy, generator: TrainedGenerator) -> None:
     dataset, spec, samples = running.dataset, running.spec, running.study.paths.samples
     compute = Compute.resolve(spec.stream.precision, "cpu")
     with open_generator(spec.generator, dataset, generator.artifact, compute) as loaded:
-        grid = sample_grid(loaded, dataset, 1, _DRAWS_PER_IMAGE, spec.stream.seed)
+        grid = sample_grid(loaded, dataset, 1, DRAWS_PER_IMAGE, spec.stream.seed)
     save_grid(grid, samples)
     running.study.paths.push(samples)
 
