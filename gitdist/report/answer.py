@@ -18,7 +18,7 @@ from gitdist.report.statistics import Interval
 from gitdist.spec import TrialSpec
 from gitdist.spec.search import METHOD, SEED
 from gitdist.study.gap import find_gaps
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 _SIGNS = {"threshold": "K", "fraction": "p"}
 

@@ -21,7 +21,7 @@ from gitdist.report.figures.style import INK, Drawn, Picture, add_legend, new_ax
 from gitdist.report.metrics import METRICS, SHARE
 from gitdist.report.records import Split
 from gitdist.report.statistics import Interval, interval
-from gitdist.study.monitoring.display import format_value
+from gitdist.study.trial_status import format_value
 
 _LEVEL_STYLES = ((0, (4, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 
