@@ -176,9 +176,10 @@ def test_the_commands_and_their_options_are_what_they_were():
     assert shown.returncode == 0 and all(f" {name} " in shown.stdout for name in root.commands)
     common = {"study", "--results"}
     running = common | {"--address", "--take-over"}
-    plain = ("run", "resume", "retry", "status", "sync", "export", "predict", "ui")
+    plain = ("run", "confirm", "resume", "retry", "status", "sync", "export", "predict", "ui")
     assert {name: options(root.commands[name]) for name in plain} == {
         "run": running | {"--set", "--scale", "--fork", "--yes", "--dry-run"},
+        "confirm": running | {"--seeds", "--vary", "--trial", "--name", "--yes"},
         "resume": running | {"--set"},
         "retry": running | {"--failed"},
         "status": common | {"--json"},
@@ -188,7 +189,7 @@ def test_the_commands_and_their_options_are_what_they_were():
         "ui": common | {"--port"},
     }
     assert set(root.commands) == {
-        *("run", "resume", "retry", "status", "sync", "report", "export", "predict", "ui"),
+        *("run", "confirm", "resume", "retry", "status", "sync", "report", "export", "predict", "ui"),
         *("init", "doctor", "schema", "generator", "data", "store"),
     }
     assert options(root.commands["doctor"]) == {"study", "--results", "--set", "--address", "--scale", "--json"}

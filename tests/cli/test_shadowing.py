@@ -35,7 +35,7 @@ def test_the_working_directory_is_not_searched(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("random.py", EMPTY), ("rich.py", RAISES), ("torch/__init__.py", RAISES)],
+    [("random.py", EMPTY), ("rich.py", RAISES), ("numpy/__init__.py", RAISES)],
 )
 def test_a_file_in_the_python_path_that_hides_a_module_is_named(tmp_path: Path, name: str, code: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)

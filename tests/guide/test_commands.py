@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str]) -> None:
         name, *rest = rest
         assert name in command.commands, f"gitdist has no command '{name}'"
         command = command.commands[name]
-    if "--help" not in rest and not hasattr(command, "commands"):
+    if rest and "--help" not in rest and not hasattr(command, "commands"):  # a name alone is that of a command
         command.make_context("gitdist", rest)
 
 
