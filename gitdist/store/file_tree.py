@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
-
-import pyarrow as pa
-from pyarrow import fs
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from gitdist.address import without_secrets
 from gitdist.errors import StoreError, first_line
 from gitdist.input_file import expand_home
 from gitdist.outage import Outage
 from gitdist.store.artifact import FileStamp
+
+if TYPE_CHECKING:  # slow to import, and most commands use no tree
+    import pyarrow as pa
+    from pyarrow import fs
 
 _CHUNK_BYTES = 8 << 20
 
@@ -30,14 +31,17 @@ class FileTree:
     A local tree raises OSError; one that a URI names raises StoreError with that URI.
     """
 
-    def __init__(self, files: fs.FileSystem, root: str, what: str | None = None, setting: str = "") -> None:
+    def __init__(self, files: "fs.FileSystem", root: str, what: str | None = None, setting: str = "") -> None:
         """Take the files below ``root``; for the other arguments see ``of_uri``."""
         self._files, self._root, self._what, self._setting = files, root, what, setting
+        self._is_local = files.type_name == "local"
         self._outage: Outage | None = None
 
     @classmethod
     def local(cls, root: Path) -> "FileTree":
         """Return the tree below a local directory; raise StoreError if pyarrow cannot express its path."""
+        from pyarrow import fs
+
         try:
             str(root).encode()
         except UnicodeEncodeError as error:
@@ -67,6 +71,9 @@ class FileTree:
         Raises:
             StoreError: it cannot be reached, written, read or deleted from.
         """
+        import pyarrow as pa
+        from pyarrow import fs
+
         shown = without_secrets(uri)
         try:
             files, root = fs.FileSystem.from_uri(uri if "://" in uri else str(expand_home(uri).absolute()))
@@ -76,7 +83,7 @@ class FileTree:
                 f"{setting} must be a path or a URI such as s3://bucket/prefix, but it is '{shown}' ({reason})"
             ) from None
         tree = cls(files, root.rstrip("/"), f"{what} {shown}", setting)
-        outage = None if isinstance(files, fs.LocalFileSystem) else Outage(f"{what} {shown}", StoreError)
+        outage = None if tree._is_local else Outage(f"{what} {shown}", StoreError)
         tree._outage = outage if waits == "always" else None
         tree._retry(tree._probe)
         tree._outage = outage if waits != "never" else None
@@ -84,7 +91,7 @@ class FileTree:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file; on a local disk and on an object store a reader sees the old content or the new one."""
-        if isinstance(self._files, fs.LocalFileSystem):
+        if self._is_local:
             temporary = str(PurePosixPath(name).with_name(f".{secrets.token_hex(8)}.tmp"))
             try:
                 self._retry(lambda: self._write(temporary, [content]))
@@ -103,6 +110,8 @@ class FileTree:
 
     def files(self, directory: str, *, recursive: bool = True) -> dict[str, FileStamp]:
         """Return the files in a directory (``""``: the root), by their names relative to it; none if it is missing."""
+        from pyarrow import fs
+
         root = self._path(directory)
         selector = fs.FileSelector(root, allow_not_found=True, recursive=recursive)
 
@@ -161,7 +170,7 @@ class FileTree:
             for chunk in chunks:
                 stream.write(chunk)
 
-    def _open_for_writing(self, name: str) -> pa.NativeFile:
+    def _open_for_writing(self, name: str) -> "pa.NativeFile":
         try:
             return self._files.open_output_stream(self._path(name), _NO_COMPRESSION)
         except FileNotFoundError:
@@ -184,6 +193,8 @@ class FileTree:
     @contextmanager
     def _named_errors(self, passing: type[OSError] | None = None) -> Iterator[None]:
         """Name the tree in every error except ``passing``."""
+        import pyarrow as pa
+
         try:
             yield
         except (OSError, pa.ArrowException) as error:
