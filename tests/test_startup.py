@@ -15,7 +15,7 @@ SLOW = {"torch", "ray", "mlflow", "scipy", "matplotlib", "pandas", "sklearn", "t
         ("gitdist.cli", {"numpy", "optuna", "pydantic", "pyarrow"}),
         ("gitdist.spec, gitdist.spec.file", {"optuna", "pyarrow", "PIL"}),
         ("gitdist.cli.sources", {"optuna"}),
-        ("gitdist.cli.status, gitdist.cli.listing", set()),
+        ("gitdist.cli.status, gitdist.cli.listing", {"pyarrow"}),
         ("gitdist.cli, gitdist.cli.completion", {"optuna", "pyarrow"}),
     ],
 )
