@@ -7,7 +7,7 @@ from typing import Any
 from gitdist.report.comparison import Replicate, Setting
 from gitdist.report.metrics import METRICS, metric_of
 from gitdist.report.records import ReportedStudy, Split
-from gitdist.report.statistics import Interval
+from gitdist.report.statistics import Interval, interval
 from gitdist.spec.confirmation import BASELINE, SOURCES, Selected, Source
 from gitdist.spec.objective import Direction
 from gitdist.spec.search import METHOD
@@ -158,9 +158,20 @@ def _pair(baselines: Sequence[Replicate], selected: Sequence[Replicate]) -> tupl
 
 
 def _compare(baseline: Setting, selected: Setting, metric: str, split: Split) -> PairedMetric | None:
-    """Return a metric of both settings; None if it was not measured in both trainings of any pair."""
-    means = baseline.mean(metric, split), selected.mean(metric, split)
-    difference = selected.difference(baseline, metric, split)
-    if means[0] is None or means[1] is None or difference is None:
+    """Return a metric over the pairs in which both trainings have it; None if there are none."""
+    others = baseline.values(metric, split)
+    pairs = [
+        (value, others[match])
+        for key, value in selected.values(metric, split).items()
+        for match in others
+        if key.matches(match)
+    ]
+    if not pairs:
         return None
-    return PairedMetric(metric=metric, split=split, baseline=means[0], selected=means[1], difference=difference)
+    return PairedMetric(
+        metric=metric,
+        split=split,
+        baseline=interval([other for _, other in pairs]),
+        selected=interval([value for value, _ in pairs]),
+        difference=interval([value - other for value, other in pairs]),
+    )

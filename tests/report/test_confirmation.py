@@ -72,6 +72,14 @@ def test_a_training_that_failed_takes_its_pair_out_of_all_figures():
     assert metric(found).selected.mean == pytest.approx(np.mean(np.add(BASE, GAIN)[1:]))
 
 
+def test_a_metric_that_one_training_lacks_is_compared_over_the_other_pairs():
+    lacking = trial(0, accuracy=0.9, augmented=False).splits
+    bare = {split: replace(each, metrics={"ekld": 1.0}) for split, each in lacking.items()}
+    found = metric(confirmed(**{"0": {"splits": bare}}))
+    assert found.difference.n == found.baseline.n == found.selected.n == 3
+    assert found.selected.mean - found.baseline.mean == pytest.approx(found.difference.mean)
+
+
 def test_what_is_written_has_all_numbers():
     found = confirmed()
     written = json.loads(json.dumps(found.to_json()))
