@@ -75,11 +75,13 @@ def init_study(what: str, out: Path, name: str | None, console: Console) -> None
         console: receives the lines.
 
     Raises:
-        SpecError: ``out`` exists, or there is nothing of that name.
+        SpecError: ``out`` exists, its folder does not, or there is nothing of that name.
         DataError: the data cannot be read, or no study can be made of it.
     """
     if os.path.lexists(out):
         raise SpecError(f"{out} exists and is not overwritten; choose another file with --out")
+    if not out.absolute().parent.is_dir():  # not found only after the data are read and the time is measured
+        raise SpecError(f"{out} must be in an existing folder; create {out.parent}, or choose another file with --out")
     if name is not None:
         try:
             check_name(name)
@@ -113,7 +115,9 @@ def _init_from_data(what: str, out: Path, name: str | None, console: Console) ->
     spec = read_plan(load_yaml(text), out.absolute().parent, str(out))
     assert isinstance(spec, StudySpec), "there is no matrix"
     num_images = sum(data.counts.values())
-    estimate = f"its time is not estimated for {num_images:,} images; gitdist run {out} --dry-run does so"
+    estimate = (
+        f"its time is not estimated for {num_images:,} images; gitdist run {shlex.quote(str(out))} --dry-run does so"
+    )
     if isinstance(data, PublishedData) or num_images <= _MOST_READ:
         estimate = _estimate(spec)
     _write_new(out, text)

@@ -221,8 +221,7 @@ def _trial(num_images: int, side: int, network: str, mirrored: bool, has_gpu: bo
         _line("sampler", "class-balanced", "after that epoch; searched below"),
         _line("batch_size", batch_size, ""),
         _line("lr_warmup_epochs", 2, ""),
-        _line("lr_milestones", [switch, round(0.85 * epochs)], ""),
-        _line("lr_decay", 0.1, ""),
+        _line("lr_decay", 0.1, "of lr after 60 % and 80 % of the epochs; lr_milestones names others"),
     ]
     if mirrored:
         fields.append(_line("flip", True, "false if mirrored images are of another class"))

@@ -94,6 +94,10 @@ def test_a_file_is_never_overwritten():
     assert Path("study.yaml").read_text() == "mine"
 
 
+def test_a_missing_folder_is_refused_before_the_data_are_read():
+    assert "must be in an existing folder" in refusal("no-such-data", "--out", "missing/study.yaml")
+
+
 def test_what_no_study_can_be_made_of():
     write_images(Path("one"), {"cat": 5})
     write_images(Path("few"), {"cat": 2, "dog": 9})

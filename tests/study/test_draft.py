@@ -8,9 +8,10 @@ from gitdist.data.dataset import prepare
 from gitdist.networks import fitting_networks
 from gitdist.spec import MunitSpec, StudySpec
 from gitdist.spec.data import PublishedName
-from gitdist.spec.file import parse_study
+from gitdist.spec.file import load_study, parse_study
 from gitdist.spec.strict_yaml import load_yaml
 from gitdist.spec.study import check_name
+from gitdist.spec.trial import default_milestones
 from gitdist.store.temporary import temporary_store
 from gitdist.study.draft import Machine, OwnData, PublishedData, draft_study, study_name, too_small, training_sizes
 
@@ -25,6 +26,13 @@ def own(counts: dict[str, int], sides: tuple[int, int, int] = (64, 128, 200), gi
 def study(data: OwnData | PublishedData, machine: Machine = LAPTOP, side: int = 32) -> StudySpec:
     text = draft_study("name", data, side, fitting_networks((3, side, side))[0], machine)
     return parse_study(load_yaml(text), "draft", stored=False)
+
+
+def test_lr_milestones_follow_changed_epochs(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(draft_study("name", own(PHOTOS), 32, "resnet20", LAPTOP))
+    spec = load_study(file, ["trial.epochs=6", "trial.switch_epoch=3"])
+    assert spec.trial.lr_milestones == default_milestones(6)
 
 
 def test_the_range_of_k_separates_the_classes():
