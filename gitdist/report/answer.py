@@ -92,12 +92,12 @@ def _compared(comparison: Comparison) -> Answer | None:
 
     A setting that has seen the true nuisance is an upper bound, not a candidate.
     """
-    reference, split = _reference(comparison.settings), comparison.split
-    first = comparison.studies[0]
+    split, first = comparison.split, comparison.studies[0]
     metric, direction = first.objective, first.spec.search.directions[0]
     if comparison.ekld_under == SEVERAL and metric_of(metric).of_invariance:
         metric, direction = "balanced_accuracy", "maximize"
     sign = 1.0 if direction == "maximize" else -1.0
+    reference = _reference(comparison.settings, metric, sign)
     differences = {
         one: found
         for one in comparison.settings
@@ -139,10 +139,12 @@ def _compared(comparison: Comparison) -> Answer | None:
     )
 
 
-def _reference(settings: Sequence[Setting]) -> Setting:
-    """Return the baseline, else the first setting without augmentation, else the first one."""
+def _reference(settings: Sequence[Setting], metric: str, sign: float) -> Setting:
+    """Return the baseline, else the best setting without augmentation on validation, else the first one."""
     without = [one for one in settings if not one.augmented and not one.sees_nuisance]
-    return next((one for one in without if one.label == "baseline"), (without or list(settings))[0])
+    baseline = next((one for one in without if one.label == "baseline"), None)
+    known = {one: sign * mean.mean for one in without if (mean := one.mean(metric, "validation"))}
+    return baseline or (max(known, key=known.__getitem__) if known else (without or list(settings))[0])
 
 
 def _of_one_seed(study: ReportedStudy, ekld_under: str) -> Answer:

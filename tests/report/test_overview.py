@@ -53,7 +53,7 @@ def labels(axis):
 def test_draws_are_next_to_the_settings_that_tell_the_story():
     picture = only(compared(samples=samples()))
     left, right = picture.figure.axes
-    assert labels(right) == ["CE", "GIT (K)", "oracle"] and "3 of 5 settings" in picture.caption
+    assert labels(right) == ["CE", "GIT (K)", "ERM", "oracle"] and "4 of 5 settings" in picture.caption
     assert [text.get_text() for text in left.get_yticklabels()] == [f"c{n}\n{SIZES[n]} images" for n in range(5)]
     shades = [image.get_array()[0, 0, 0] for image in left.images]
     assert shades == [10 * row for row in range(5) for _ in range(5)]
@@ -62,7 +62,7 @@ def test_draws_are_next_to_the_settings_that_tell_the_story():
 
 def test_without_draws_there_are_the_curves():
     picture = only(compared())
-    assert len(picture.figure.axes) == 1 and len(picture.figure.axes[0].lines) == 3
+    assert len(picture.figure.axes) == 1 and len(picture.figure.axes[0].lines) == 4
 
 
 def test_without_ekld_there_are_the_draws():

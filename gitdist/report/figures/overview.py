@@ -30,7 +30,7 @@ from gitdist.report.records import ClassInfo, ReportedStudy
 
 _MAX_CURVES = 4
 _MAX_ROWS, _MAX_DRAWS = 5, 4
-_NAME = 10  # characters of a class name
+_NAME = 12  # characters of a class name
 _GAP, _MARGIN = 0.06, 0.2  # between cells, and after the first column, as a share of a cell
 _AUGMENTATION = {"fraction", "threshold", "threshold_kind", "true_nuisance", "seed"}  # fields of ``TrialSpec``
 
@@ -71,8 +71,8 @@ def _caption(comparison: Comparison, curves: Sequence[Setting], draws: _Draws | 
 def _chosen_settings(comparison: Comparison) -> list[Setting]:
     """Return the settings whose eKLD is drawn, in their order.
 
-    If there are more than four: the best under the generator on validation, the same training without augmentation,
-    and one that has seen the true nuisance.
+    If there are more than four: those without augmentation (if many, the counterpart of the next first), the best under
+    the generator on validation, and one that has seen the true nuisance.
     """
     drawn = [one for one in comparison.settings if len(one.by_class_size("ekld", comparison.split)) > 1]
     if len(drawn) <= _MAX_CURVES:
@@ -84,8 +84,9 @@ def _chosen_settings(comparison: Comparison) -> list[Setting]:
     means = {one: sign * mean.mean for one in learned if (mean := one.mean(objective, "validation"))}
     best = min(means, key=means.__getitem__) if means else drawn[0]
     plain_ones = [one for one in drawn if not one.augmented and not one.sees_nuisance]
-    counterparts = [one for one in plain_ones if _rest_of_training(one) == _rest_of_training(best)]
-    chosen = [best, *counterparts[:1], *[one for one in drawn if one.sees_nuisance][:1]]
+    plain_ones.sort(key=lambda one: _rest_of_training(one) != _rest_of_training(best))
+    bounds = [one for one in drawn if one.sees_nuisance][:1]
+    chosen = [best, *bounds, *plain_ones[: _MAX_CURVES - 1 - len(bounds)]]
     return [one for one in drawn if one in chosen]
 
 
