@@ -13,6 +13,7 @@ from gitdist.disk import write_atomic
 from gitdist.errors import SpecError, StudyError
 from gitdist.report.comparison import setting_label
 from gitdist.report.confirmation import Confirmation, read_confirmation
+from gitdist.report.findings import baseline_notes
 from gitdist.report.metrics import metric_of
 from gitdist.report.statistics import Interval
 from gitdist.report.tables import format_cell
@@ -58,7 +59,7 @@ def confirm_study(study: str, results: Results, console: Console, options: Confi
     name = _checked(options.name or selected.default_name(varied))
     campaign = plan_confirmation(selected, options.num_seeds, varied, name, load_campaign(results, name))
     setting = setting_label(selected.setting)
-    print_line(console, f"{campaign.title}: {setting}; against the same training without augmentation")
+    print_line(console, f"{campaign.title}: {setting}; against the study's training without augmentation")
     resume = options.arguments(spec.name, selected.trial, results)
     run_options = CommandOptions(
         address=options.address, take_over=options.take_over, asks=options.asks, resume=resume, compares=False
@@ -93,7 +94,7 @@ def _print(found: Confirmation, console: Console) -> None:
             table.add_row(metric_of(each.metric).label(under), *cells)
     console.print(table)
     print_line(console, f"mean ± half of the 95 % interval; difference = {label} - baseline, pair by pair", style="dim")
-    for line in (found.answer, found.scope):
+    for line in (found.answer, *baseline_notes(found.selected.spec, found.selected.setting), found.scope):
         print_line(console, line)
     for optimism in found.optimism:
         print_line(

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from gitdist.report.comparison import MAX_SETTINGS, Comparison, Report, Setting, setting_label
-from gitdist.report.findings import counted, listed, signed, variance_sources
+from gitdist.report.findings import baseline_notes, counted, listed, signed, variance_sources
 from gitdist.report.metrics import NATS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy, ReportedTrial, Split
-from gitdist.report.statistics import Interval
+from gitdist.report.statistics import Interval, corrected
 from gitdist.spec import TrialSpec
 from gitdist.spec.search import METHOD, SEED
 from gitdist.study.gap import find_gaps
@@ -80,6 +80,7 @@ def _confirmed(study: ReportedStudy) -> list[Answer]:
                 f"The search saw {title} {optimism['searched']:.3f} on validation; over the fresh seeds it is "
                 f"{fresh.mean:.3f} ± {fresh.half_width:.3f}."
             )
+        sentences += baseline_notes(study.spec, each["setting"])
         sentences.append(f"{each['scope'][0].upper()}{each['scope'][1:]}.")
         trial = next((one for one in study.trials if one.trial.number == each["trial"]), None)
         setting = _block(study, trial) if trial else None
@@ -90,6 +91,7 @@ def _confirmed(study: ReportedStudy) -> list[Answer]:
 def _compared(comparison: Comparison) -> Answer | None:
     """Return the clearest gain over the reference in the first objective; None if no difference has an interval.
 
+    It is called better only if its interval, corrected for the number of differences, leaves out 0.
     A setting that has seen the true nuisance is an upper bound, not a candidate.
     """
     split, first = comparison.split, comparison.studies[0]
@@ -103,19 +105,20 @@ def _compared(comparison: Comparison) -> Answer | None:
         for one in comparison.settings
         if one is not reference and not one.sees_nuisance and (found := one.difference(reference, metric, split))
     }
-    gains = {
-        one: sign * found.mean / max(found.half_width, 1e-12)
-        for one, found in differences.items()
-        if found.half_width is not None
-    }
+    known = {one: found for one, found in differences.items() if found.half_width is not None}
+    gains = {one: _gain(sign, corrected(found, len(known))) for one, found in known.items()}
     if not gains:
         return None
     best = max(gains, key=gains.__getitem__)
     against = "the baseline" if reference.label == "baseline" else reference.label
-    verdict = "is better than" if gains[best] > 1 else "is not shown to be better than"
-    others = (
-        f", the clearest of {len(gains)} differences" if gains[best] > 1 else f", and no clearer one of {len(gains)}"
-    )
+    verdict = f"{'is' if gains[best] > 1 else 'is not shown to be'} better in {metric_of(metric).title} than"
+    clearest = f", the clearest of {len(gains)} differences"
+    if gains[best] > 1:
+        others = f"{clearest}; an interval corrected for {len(gains)} (Bonferroni) leaves out 0 too"
+    elif _gain(sign, known[best]) > 1:
+        others = f"{clearest}; an interval corrected for {len(gains)} (Bonferroni) contains 0"
+    else:
+        others = f", and no clearer one of {len(gains)}"
     changes = [
         _paired(name, old, new, difference, comparison.ekld_under)
         for name in dict.fromkeys((metric, "balanced_accuracy", "ekld"))
@@ -133,10 +136,20 @@ def _compared(comparison: Comparison) -> Answer | None:
         sentences=(
             _capitalised(f"{label} {verdict} {against}: {', '.join(changes)} on {split}."),
             f"In brackets: paired difference with 95 % interval, {pairs}{others if len(gains) > 1 else ''}.",
+            *(
+                baseline_notes(one.study.spec, one.study.spec.changes(one.trial.params))
+                if against == "the baseline"
+                else ()
+            ),
             variance_sources(comparison),
         ),
         setting=_block(one.study, one.trial),
     )
+
+
+def _gain(sign: float, difference: Interval) -> float:
+    """Return a gain in half widths of its interval, which leaves out 0 from 1 on."""
+    return sign * difference.mean / max(difference.half_width or 0.0, 1e-12)
 
 
 def _reference(settings: Sequence[Setting], metric: str, sign: float) -> Setting:
@@ -167,6 +180,8 @@ def _of_one_seed(study: ReportedStudy, ekld_under: str) -> Answer:
     verdict = _verdict(study, best, reference, split) if reference else name
     numbers = f"{', '.join(changes)} on {split}{', where it was chosen' if split == 'validation' else ''}"
     sentences = [f"{so_far}{_described(study, best)}{against}: {numbers}, one seed: {verdict}."]
+    if reference is not None and reference is study.finished_baseline:
+        sentences += baseline_notes(study.spec, study.spec.changes(best.params))
     if len(study.spec.search.objectives) > 1:
         front = listed([f"trial {number}" for number in study.best])
         title = metric_of(study.objective).title_under(ekld_under)

@@ -1,14 +1,20 @@
 """Sentences about the numbers: the progress of studies, what was found, and which variance an interval contains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gitdist.report.comparison import MAX_SETTINGS, Comparison, Replicate, Report, Setting
 from gitdist.report.metrics import METRICS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
+from gitdist.spec import StudySpec
+from gitdist.study.trial_status import format_value
 
 ENOUGH_TRIALS = 20
 """Finished trials from which on the influence of the searched fields is shown: with fewer it is mostly chance."""
+
+AUGMENTATION = {"fraction", "threshold", "threshold_kind", "true_nuisance", "seed"}
+"""The fields of ``TrialSpec`` that say how images are augmented, and the seed."""
 
 _CLEAR = 0.3  # a rank correlation closer to zero is not called a dependence
 
@@ -80,6 +86,24 @@ def replication(comparison: Comparison) -> str:
     most = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} replicates per setting"
     replicates = "" if counts == {1} else f", {most}; shaded or error bar: 95 % interval of the mean"
     return f"{comparison.split.capitalize()} split{replicates}."
+
+
+def baseline_notes(spec: StudySpec, setting: Mapping[str, Any]) -> list[str]:
+    """Say in which other fields than those of augmentation the baseline of a study differs from a setting, if any.
+
+    Args:
+        spec: the study.
+        setting: the fields of ``TrialSpec`` that the setting changes.
+    """
+    base = spec.trial.model_dump(mode="json")
+    others = [
+        f"{name} {format_value(base[name])}"
+        for name, value in setting.items()
+        if name not in AUGMENTATION and base[name] != value
+    ]
+    return (
+        [f"The baseline has {listed(others)}, so not all of the difference is due to augmentation."] if others else []
+    )
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -44,7 +44,7 @@ _GLOSSARY = {
         "left out for one replicate"
     ),
     "[low, high]": "the ends of such an interval of a rank correlation, cut off at −1 and 1",
-    "baseline": "the same training without augmentation",
+    "baseline": "the training that the study's trial fields describe, without augmentation",
     "standard error": (
         "of a metric of one trained classifier, over the choice of the split's images; images of one group (object, "
         "patient, scene) count as one observation. It contains neither the variance of seeds nor the fact that the "

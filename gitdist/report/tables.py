@@ -191,7 +191,7 @@ def best_tables(report: Report) -> Iterator[Table]:
                     if any(value is not None for value in values):
                         rows.append([metric.label(study.spec.ekld_under), split, *values])
             caption = f"{study.spec.name}: chosen on validation"
-            caption += ", compared with the same training without augmentation" if baseline else ""
+            caption += ", compared with the study's training without augmentation" if baseline else ""
             yield Table(f"best-{study.spec.name}", caption, ["metric", "split", *trials], rows)
 
 

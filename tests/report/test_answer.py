@@ -112,7 +112,8 @@ def test_methods_of_one_seed_may_differ_by_chance():
 
 
 @pytest.mark.parametrize(
-    ("gains", "verdict"), [((0.1, 0.12, 0.09), "GIT is better than CE"), ((0.1, -0.12, 0.01), "is not shown to be")]
+    ("gains", "verdict"),
+    [((0.1, 0.12, 0.09), "GIT is better in balanced accuracy than CE"), ((0.1, -0.12, 0.01), "is not shown to be")],
 )
 def test_replicates_give_the_clearest_paired_difference(gains, verdict):
     base = [0.5, 0.55, 0.6]
@@ -121,6 +122,39 @@ def test_replicates_give_the_clearest_paired_difference(gains, verdict):
     assert verdict in answer.sentences[0] and "oracle" not in answer.sentences[0]
     assert "3 pairs" in answer.sentences[1] and "training seed (3)" in answer.sentences[2]
     assert yaml.safe_load(answer.setting) == {"trial": {"threshold": 40}}
+
+
+def test_the_clearest_of_several_differences_is_corrected_for_their_number():
+    base, seeds = [0.5, 0.55, 0.6, 0.65], (0, 1, 2, 3)
+    clear = [b + g for b, g in zip(base, (0.05, 0.1, 0.15, 0.2), strict=True)]  # 0.125 +- 0.103, corrected for 2: 0.135
+    alone = answers(Report([methods([base, clear], seeds=seeds)]))[0]
+    assert "GIT is better in balanced accuracy than CE" in alone.sentences[0]
+    fields = {"CE": {"fraction": 0}, "GIT": {"threshold": 40}, "GIT 2": {"threshold": 9}}
+    values = dict(zip(fields, (base, clear, base), strict=True))
+    trials = [
+        trial(4 * n + i, {"method": name, "seed": i}, accuracy=values[name][i], augmented=name != "CE")
+        for n, name in enumerate(fields)
+        for i in seeds
+    ]
+    space = {"method": {"choice": list(fields)}, "seed": {"choice": list(seeds)}}
+    (among_two,) = answers(Report([study(space=space, trials=trials, methods=fields)]))
+    assert "GIT is not shown to be better in balanced accuracy than CE" in among_two.sentences[0]
+    assert "corrected for 2 (Bonferroni) contains 0" in among_two.sentences[1]
+
+
+def test_other_fields_that_the_baseline_lacks_are_named():
+    point = {**POINT, "sampler": "square-root"}
+    record = searched()
+    spec = parse_study(
+        {
+            "name": "s",
+            "data": {"source": "digits", "nuisance": "background"},
+            "search": {"space": {**SPACE, "sampler": {"choice": ["class-balanced", "square-root"]}}},
+        },
+        "test",
+    )
+    (answer,) = answers(Report([replace(record, spec=spec, trials=(replace(record.trials[0], params=point),))]))
+    assert "The baseline has sampler class-balanced, so not all of the difference" in answer.sentences[1]
 
 
 def test_a_confirmation_is_the_answer():

@@ -62,6 +62,7 @@ def test_draws_are_next_to_the_settings_that_tell_the_story():
 
 def test_without_draws_there_are_the_curves():
     picture = only(compared())
+    assert picture.phone is None  # the page shows it as wide as other figures
     assert len(picture.figure.axes) == 1 and len(picture.figure.axes[0].lines) == 4
 
 
@@ -75,3 +76,9 @@ def test_on_a_phone_the_halves_are_below_each_other():
     picture = only(compared(samples=samples()))
     wide, narrow = (each.figure.get_size_inches() for each in (picture, picture.phone))
     assert wide[0] > 2 * narrow[0] * 0.99 and narrow[1] > wide[1]
+
+
+def test_the_curves_of_a_confirmed_study_are_said_to_be_of_the_search():
+    confirmed = only(compared(confirmations=({"answer": "better"},)))
+    assert confirmed.caption.endswith("One training per curve, of the search, not of its confirmation.")
+    assert only(compared()).caption.endswith("One training per curve.")

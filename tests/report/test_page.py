@@ -163,4 +163,4 @@ def test_what_is_not_needed_at_once_is_folded(tmp_path):
     assert "paired-differences" in folded and "all-trials" in folded and "settings" not in folded
     shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
     assert 0 < shown.count("<figure") < page.count("<figure")
-    assert shown.index("is better than") < shown.index("<pre>") < shown.index("<figure")
+    assert shown.index("is better in balanced accuracy than") < shown.index("<pre>") < shown.index("<figure")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gitdist.report.statistics import Interval, interval, paired_difference, rank_correlation
+from gitdist.report.statistics import Interval, corrected, interval, paired_difference, rank_correlation
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 30, 200])
@@ -48,3 +48,11 @@ def test_pairs_are_the_replicates_that_both_have():
     one, other = {1: 0.5, 2: 0.7, 3: 9.0}, {1: 0.25, 2: 0.45, 4: 9.0}
     assert paired_difference(one, other, operator.eq) == interval([0.25, 0.7 - 0.45])
     assert paired_difference({1: 0.5}, {2: 0.5}, operator.eq) is None
+
+
+def test_a_corrected_interval_has_the_quantile_of_all_comparisons():
+    found = interval([0.1, 0.2, 0.4, 0.5])
+    assert corrected(found, 1).half_width == pytest.approx(found.half_width)
+    wide = stats.t.interval(1 - 0.05 / 3, 3, loc=found.mean, scale=stats.sem([0.1, 0.2, 0.4, 0.5]))
+    assert corrected(found, 3).ends == pytest.approx(wide)
+    assert corrected(interval([0.1]), 3).half_width is None

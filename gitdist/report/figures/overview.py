@@ -24,7 +24,7 @@ from gitdist.report.figures.style import (
     set_ticks,
     style_of,
 )
-from gitdist.report.findings import counted, replication
+from gitdist.report.findings import AUGMENTATION, counted, replication
 from gitdist.report.metrics import METRICS
 from gitdist.report.records import ClassInfo, ReportedStudy
 
@@ -32,7 +32,6 @@ _MAX_CURVES = 4
 _MAX_ROWS, _MAX_DRAWS = 5, 4
 _NAME = 12  # characters of a class name
 _GAP, _MARGIN = 0.06, 0.2  # between cells, and after the first column, as a share of a cell
-_AUGMENTATION = {"fraction", "threshold", "threshold_kind", "true_nuisance", "seed"}  # fields of ``TrialSpec``
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,9 @@ def overview_figures(report: Report) -> Iterator[Picture]:
         if draws is not None or curves:
             name = "overview" if len(report.comparisons) == 1 else f"overview-{comparison.slug}"
             caption = _caption(comparison, curves, draws)
-            phone = Picture(f"{name}-phone", caption, _draw(comparison, curves, draws, wide=False))
+            phone = None  # one panel is as narrow as other figures
+            if draws is not None and curves:
+                phone = Picture(f"{name}-phone", caption, _draw(comparison, curves, draws, wide=False))
             yield Picture(name, caption, _draw(comparison, curves, draws, wide=True), phone)
 
 
@@ -65,6 +66,9 @@ def _caption(comparison: Comparison, curves: Sequence[Setting], draws: _Draws | 
         if len(curves) < len(comparison.settings):
             parts.append(f"{len(curves)} of {len(comparison.settings)} settings.")
         parts.append(replication(comparison))
+        if all(len(one.replicates) == 1 for one in curves):
+            confirmed = any(study.confirmations for study in comparison.studies)
+            parts.append(f"One training per curve{', of the search, not of its confirmation' if confirmed else ''}.")
     return " ".join(parts)
 
 
@@ -93,7 +97,7 @@ def _chosen_settings(comparison: Comparison) -> list[Setting]:
 def _rest_of_training(setting: Setting) -> dict[str, object]:
     """Return all fields of the training but those of augmentation and seed."""
     first = setting.replicates[0]
-    return first.study.spec.trial_of(first.trial.params).model_dump(exclude=_AUGMENTATION)
+    return first.study.spec.trial_of(first.trial.params).model_dump(exclude=AUGMENTATION)
 
 
 def _read_draws(studies: Sequence[ReportedStudy]) -> _Draws | None:
