@@ -8,6 +8,7 @@ from gitdist.report.metrics import METRICS, SEVERAL, metric_of
 from gitdist.report.records import ReportedStudy
 from gitdist.report.statistics import Interval
 from gitdist.spec import StudySpec
+from gitdist.spec.search import METHOD, SEED
 from gitdist.study.trial_status import format_value
 
 ENOUGH_TRIALS = 20
@@ -36,12 +37,17 @@ def progress(report: Report) -> list[str]:
 
 
 def few_trials_notes(report: Report) -> list[str]:
-    """Return a line for each study with too few finished trials for importance and contours."""
+    """Return a line for each search with too few finished trials for its figures, or for importance and contours."""
+    searches = [study for study in report.compared_studies if study.spec.search.space.keys() - {METHOD, SEED}]
+    alone = [study for study in searches if len(study.finished) == 1]
+    few = [study for study in report.searched_studies if len(study.finished) < ENOUGH_TRIALS]
     return [
-        f"{study.spec.name}: importance of the fields and contours are shown from {ENOUGH_TRIALS} finished trials on; "
-        f"{len(study.finished)} have finished."
-        for study in report.searched_studies
-        if len(study.finished) < ENOUGH_TRIALS
+        *(f"{study.spec.name}: the search is shown from 2 finished trials on; 1 has finished." for study in alone),
+        *(
+            f"{study.spec.name}: importance of the fields and contours are shown from {ENOUGH_TRIALS} finished trials "
+            f"on; {len(study.finished)} have finished."
+            for study in few
+        ),
     ]
 
 

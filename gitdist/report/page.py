@@ -71,8 +71,8 @@ def write_report(title: str, studies: Sequence[ReportedStudy], out: Path) -> lis
     sections = {}
     for heading, functions in SECTIONS.items():
         blocks = [block for function in functions for block in function(report)]
-        if blocks:
-            notes = few_trials_notes(report) if heading == "Search" else []
+        notes = few_trials_notes(report) if heading == "Search" else []
+        if blocks or notes:
             sections[heading] = _section(heading, blocks, notes, files)
     files[PAGE] = _page(title, report, sections).encode()
     try:

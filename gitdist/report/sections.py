@@ -34,7 +34,7 @@ SECTIONS: dict[str, tuple[Callable[[Report], Iterable[Picture | tables.Table]], 
     "Cost": (timeline_figures, cost_figures, tables.cost_table),
     "All trials": (tables.trials_table,),
 }
-"""The sections of the page by heading, in order; a section is left out if its functions yield nothing."""
+"""The sections of the page by heading, in order; one without figures, tables and notes is left out."""
 
 OPEN = ("Overview", "Settings", "Search")
 """The sections that are shown at once; the others open on demand."""

@@ -239,6 +239,13 @@ def test_parallel_coordinates_have_one_line_per_trial():
     assert not list(parallel_figures(Report([searched(3)])))
 
 
+def test_of_many_trials_the_lines_of_the_best_tenth_stand_out():
+    (axis,) = only(parallel_figures, searched(200)).axes
+    lines = [line for line in axis.lines if list(line.get_ydata()) == [0, 1, 2, 3]]
+    clear = [line.get_xdata()[-1] for line in lines if line.get_alpha() == 1.0]
+    assert len(lines) == 200 and 20 <= len(clear) <= 21 and min(sorted(clear)[-20:]) > 0.8
+
+
 def test_contours_need_points_that_are_not_on_one_line():
     figure = only(surface_figures, searched(ENOUGH_TRIALS))
     assert [axis.get_ylabel() for axis in figure.axes] == [

@@ -164,3 +164,9 @@ def test_what_is_not_needed_at_once_is_folded(tmp_path):
     shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
     assert 0 < shown.count("<figure") < page.count("<figure")
     assert shown.index("is better in balanced accuracy than") < shown.index("<pre>") < shown.index("<figure")
+
+
+def test_a_search_with_one_finished_trial_says_what_is_missing(tmp_path):
+    space = {"threshold": {"int": [5, 100]}}
+    page = write_report("s", [study(space=space, trials=[trial(0, {"threshold": 9})])], tmp_path)[0].read_text()
+    assert "the search is shown from 2 finished trials on; 1 has finished" in page

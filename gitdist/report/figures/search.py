@@ -30,6 +30,7 @@ from gitdist.spec import Dimension
 from gitdist.study.ledger.space import field_importances
 from gitdist.study.trial_status import format_value
 
+_MANY = 60  # trials: with more, points are small, and the lines of most trials are faint
 _LINE = 51  # characters that fit beside each other
 _STRIP = 0.7  # height of a row of trials, as a share of the distance of rows
 _CHOICE = 20  # characters
@@ -80,6 +81,7 @@ def parallel_figures(report: Report) -> Iterator[Picture]:
         values = {trial: value for trial, value in study.objective_values.items() if trial.params.keys() >= {*fields}}
         if len(values) >= 4 and len(fields) >= 2:
             caption = "each line is a trial, coloured by {} (dark = low, light = high), dashed = best"
+            caption += "; all but the best tenth are faint" if len(values) > _MANY else ""
             yield _picture("parallel", study, caption, _draw_parallel(study, values, fields))
 
 
@@ -158,7 +160,7 @@ def _draw_trials(
     best = [number in study.best for number in numbers]
     order = Normalize(min(numbers), max(numbers))
     colours = np.asarray(value_colours()(order(numbers)))
-    area = 30 if len(values) <= 60 else 14
+    area = 30 if len(values) <= _MANY else 14
     axis.scatter(x, y, s=area, color=colours, edgecolors=INK, linewidths=0.4)
     chosen = [index for index, is_best in enumerate(best) if is_best]
     axis.scatter(
@@ -171,7 +173,10 @@ def _draw_parallel(study: ReportedStudy, values: dict[ReportedTrial, float], fie
     space, low, high = study.spec.search.space, min(values.values()), max(values.values())
     norm = Normalize(low, high)
     figure, (axis,) = new_axes(study.spec.name, height=0.8 + 0.75 * (len(fields) + 1))
-    for trial, value in sorted(values.items(), key=lambda item: item[0].trial.number in study.best):
+    sign = 1.0 if study.spec.search.directions[0] == "maximize" else -1.0
+    ordered = sorted(values.items(), key=lambda item: (item[0].trial.number in study.best, sign * item[1]))
+    num_faint = round(0.9 * len(values)) if len(values) > _MANY else 0
+    for rank, (trial, value) in enumerate(ordered):
         best = trial.trial.number in study.best
         (line,) = axis.plot(
             [*(_position(space[name], trial.params[name]) for name in fields), float(norm(value))],
@@ -179,6 +184,7 @@ def _draw_parallel(study: ReportedStudy, values: dict[ReportedTrial, float], fie
             color=INK if best else value_colours()(norm(value)),
             linewidth=2.4 if best else 1.2,
             linestyle="--" if best else "-",
+            alpha=0.12 if rank < num_faint and not best else 1.0,
         )
         set_hover(line, trial_text(study, trial, value))
     ticks = {
