@@ -64,7 +64,7 @@ def test_steps_epochs_and_draws_are_counted(dataset):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (60, "1 min"), (86_400 * 2.5, "2.5 days"), (86_400 * 1234, "1,234 days")]
+    ("seconds", "text"), [(0.4, "0.4 s"), (60, "1 min"), (86_400 * 2.5, "2.5 days"), (86_400 * 1234, "1,234 days")]
 )
 def test_a_duration_is_a_plain_number(seconds, text):
     duration = Duration(generator_s=seconds, trials_s=0, num_trials=0, max_concurrent=1, on_cluster=False)

@@ -246,7 +246,7 @@ def test_a_log_has_lines_for_starts_and_ends_however_many_epochs_there_are(open_
     assert lengths == [3, 6, 9] and len(lines) == 9 + 1 + 4
     assert re.fullmatch(r"..:..:.. trial 0 started: threshold \d+, fraction 0\.\d+", lines[0])
     assert lines[1].endswith("trial 0 finished: balanced accuracy 0.7500")
-    assert re.search(r"1 of 6 trials, best 0.7500 \(trial 0\), \d+ (s|min) left$", lines[2])
+    assert re.search(r"1 of 6 trials, best 0.7500 \(trial 0\), [\d.]+ (s|min) left$", lines[2])
     assert lines[-3].endswith("trial 4 waits for its first stage, which another trial trains")
     assert lines[-2].endswith("trial 4 failed: loss became nan")
     assert "4 of 6 trials" in lines[-1] and lines[-1].endswith("; running: 3 (epoch 3/20)")
