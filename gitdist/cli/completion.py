@@ -10,7 +10,7 @@ def complete_studies(context: typer.Context, incomplete: str) -> list[str]:
     """Return the studies and campaigns in the results directory."""
     directory = Path(str(context.params.get("results") or "results"))
     try:
-        names = [entry.name for entry in directory.iterdir() if _is_study(entry)]
+        names = [entry.name for entry in directory.iterdir() if is_study(entry)]
     except OSError:
         return []
     return sorted(name for name in names if name.startswith(incomplete))
@@ -26,5 +26,6 @@ def complete_starts(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _is_study(folder: Path) -> bool:
+def is_study(folder: Path) -> bool:
+    """Return whether a folder of the results is that of a study or a campaign."""
     return (folder / "study.yaml").is_file() or (folder / "campaign.yaml").is_file()

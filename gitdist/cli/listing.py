@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from gitdist.cli.completion import is_study
 from gitdist.cli.console import plain_table, print_line, print_table
 from gitdist.cli.status import status_of
 from gitdist.errors import GitdistError, SpecError
@@ -70,9 +71,7 @@ def show_results(results: Results, console: Console, command: str, *, as_json: b
 
 def _entries(results: Results) -> Iterator[Entry]:
     folders = sorted(results.directory.iterdir()) if results.directory.is_dir() else []
-    names = [
-        folder.name for folder in folders if any((folder / file).is_file() for file in ("study.yaml", "campaign.yaml"))
-    ]
+    names = [folder.name for folder in folders if is_study(folder)]
     members: set[str] = set()
     for name in names:
         with suppress(GitdistError):  # a damaged one is reported below

@@ -25,6 +25,7 @@ from gitdist.study.files.samples import read_samples
 from gitdist.study.files.times import GENERATOR, STUDY, Span, Times
 from gitdist.study.monitoring.mlflow.figures import write_per_class
 from gitdist.study.monitoring.mlflow.notes import (
+    REASON_LENGTH,
     Note,
     generator_note,
     study_note,
@@ -47,7 +48,6 @@ _STREAM_METRICS = ("stream/images_per_s", "stream/window_blocks", "stream/server
 _WATCH_FIELDS = ("step", "at")  # numbers in every line of the monitor's log
 _PREFIX = "hash.prefix"
 _REASON, _PRUNED = "gitdist.reason", "gitdist.pruned"
-_REASON_LENGTH = 500
 _ENDED_AT = "ended_at"  # field of the summary that is a time, not a metric
 
 EPOCH_METRICS = {
@@ -265,7 +265,7 @@ def _trial_spans(paths: StudyPaths, times: Times) -> list[Span]:
 def _outcome_tags(paths: StudyPaths, trial: TrialId, outcome: Outcome) -> dict[str, str]:
     """Return tags with a trial's outcome, the trial that it repeats, and its shared prefix, trainer and saved time."""
     rows = _read_rows(paths.rows(trial))
-    tags = {_REASON: outcome.reason[:_REASON_LENGTH]} if outcome.reason else {}
+    tags = {_REASON: outcome.reason[:REASON_LENGTH]} if outcome.reason else {}
     if outcome.state == "pruned":
         tags[_PRUNED] = str(outcome.epoch or len(rows))
     links = read_links(read_json(paths.description(trial), Description) or {})

@@ -16,7 +16,7 @@ Note = Callable[[StudySpec], str]
 """Returns the note of a run, in Markdown, which MLflow's UI shows as the run's description."""
 
 _SPACE = "&emsp;"  # between the columns of a table, which MLflow's UI shows without any
-_REASON_LENGTH = 500
+REASON_LENGTH = 500  # characters of why a trial ended, in notes and tags
 _NO_GAP = 1e-12  # a smaller difference is a rounding error
 _COSTS = {
     "wall_s": "s, of all drivers",
@@ -56,7 +56,7 @@ def trial_note(
         title = f"Trial {number} of the search{f': {shown}' if shown else ''}."
     lines = [f"**{title}** {_describe_setting(spec)}."]
     if outcome is not None and outcome.state != "finished":
-        lines.append(f"It was {outcome.state}{f': {outcome.reason[:_REASON_LENGTH]}' if outcome.reason else ''}.")
+        lines.append(f"It was {outcome.state}{f': {outcome.reason[:REASON_LENGTH]}' if outcome.reason else ''}.")
     if metrics:
         lines.append(_metrics_table({"": metrics}))
         lines.append("`per_class.png` shows accuracy and eKLD of each class against its size.")
